@@ -1,0 +1,1 @@
+"""Official vision-and-language metrics, evaluators, MLflow tracking and comparison reports."""

@@ -1,0 +1,1 @@
+"""Adapter bottleneck, Kronecker and cache-logit operations for torch, with Triton kernels."""

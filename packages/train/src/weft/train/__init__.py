@@ -1,0 +1,1 @@
+"""Recipes, multi-task training and the weft command line."""
