@@ -1,0 +1,222 @@
+"""The workshop: every check, build and measurement of this repository, one session each.
+
+``python -m nox --list`` prints the sessions with the first line of each docstring. ``python -m nox``
+alone runs the three that continuous integration requires: lint, types and tests. Sessions keep their
+environment between calls; ``python -m nox -R -s tests`` also skips the installation.
+
+Arguments after ``--`` go to the tool inside: ``python -m nox -s tests -- packages/core -k sharing``.
+
+Environment:
+    WEFT_TORCH_WHEELS: where Linux sessions find torch. Unset, a machine without an NVIDIA driver takes
+        the CPU wheels from pytorch.org, because the ones on PyPI bring gigabytes of CUDA libraries.
+        ``pypi`` leaves the choice to pip; anything else is given to pip as ``--find-links``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shutil
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"  # uv prefers another build of torch than pip does
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).parent
+PACKAGES = ("kernels", "core", "data", "eval", "train")  # leaves first
+CONSTRAINTS = ROOT / "constraints.txt"
+FAST = "not slow and not gpu"
+COVERAGE_FLOOR = 90  # per cent of our own lines
+
+TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
+OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
+INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kernels
+COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
+DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: style, names, docstrings and formatting."""
+    install(session, "ruff")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over the sources of the five packages."""
+    install(session, "mypy", *editable(PACKAGES))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests that need neither minutes nor a GPU, the doctests, and the coverage floor."""
+    install(session, *editable(PACKAGES, "test"))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("coverage", "erase")
+    session.run(
+        "pytest",
+        "--doctest-modules",
+        "--doctest-ignore-import-errors",  # modules of optional dependencies, where those are absent
+        "-m",
+        FAST,
+        "--cov",
+        "--cov-report=term:skip-covered",
+        f"--cov-fail-under={COVERAGE_FLOOR}",
+        *(f"packages/{package}/src" for package in PACKAGES),
+        *(f"packages/{package}/tests" for package in PACKAGES),
+        "tests",
+    )
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes: long proofs, whole trainings, large shapes."""
+    install(session, *editable(PACKAGES, "test"))
+    session.run("pytest", "-m", "slow and not gpu", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job: compare ways of sharing adapters on four tasks, offline, on a laptop CPU."""
+    install(session, *editable(PACKAGES))
+    session.run("weft", "demo", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a broken link or reference fails."""
+    install(session, *DOCS_TOOLS)
+    environment = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", *(session.posargs or ("build", "--strict")), env=environment)
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize("package", PACKAGES)
+def isolated(session: nox.Session, package: str) -> None:
+    """Build one package's wheel, install it in an empty environment and run its own tests there."""
+    needed = [*siblings(package), package]
+    wheels = build_wheels(session, needed)
+    extras = [f"{wheels[name]}[test]" if name == package else str(wheels[name]) for name in needed]
+    install(session, *extras)
+    absent = [name for name in PACKAGES if name not in needed]
+    session.run("python", "tests/installed.py", "--present", *needed, "--absent", *absent)
+    session.run("pytest", "-m", FAST, f"packages/{package}/tests", *session.posargs)
+
+
+@nox.session
+def transformers_floor(session: nox.Session) -> None:
+    """The tests of core against the oldest transformers it declares."""
+    floor = f"transformers=={OLDEST_TRANSFORMERS}"
+    loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
+    install(session, floor, *editable(("kernels",)), *editable(("core",), "test"), constraints=loosened)
+    session.run("pytest", "-m", FAST, "packages/core/tests", *session.posargs)
+
+
+@nox.session
+def kernels_interpret(session: nox.Session) -> None:
+    """The Triton kernels' numerics without a GPU, in Triton's interpreter (Linux)."""
+    install(session, *editable(("kernels",), "test"))
+    install_triton(session, INTERPRETER_TRITON)
+    environment = {"TRITON_INTERPRET": "1"}
+    session.run("pytest", "packages/kernels/tests/interpret", *session.posargs, env=environment)
+
+
+@nox.session
+@nox.parametrize("triton", COMPILER_TRITONS)
+def kernels_aot(session: nox.Session, triton: str) -> None:
+    """Compile every shipped kernel plan to GPU code without a GPU; registers must not spill (Linux)."""
+    install(session, *editable(("kernels",), "test"))
+    install_triton(session, triton)
+    environment = {"TRITON_CACHE_DIR": str(Path(session.cache_dir) / f"triton-{triton}")}
+    session.run("pytest", "packages/kernels/tests/aot", *session.posargs, env=environment)
+
+
+@nox.session
+def bench_kernels(session: nox.Session) -> None:
+    """Time the kernels against plain torch and print the ratios; arguments go to the benchmark."""
+    install(session, *editable(("kernels",), "test"))
+    session.run("python", "packages/kernels/benchmarks/run.py", *session.posargs)
+
+
+def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:
+    """Install requirements in one call, so that pip sees the sibling packages together."""
+    session.install("-c", str(constraints), *torch_wheels(session), *requirements)
+
+
+def editable(packages: tuple[str, ...], extra: str = "") -> list[str]:
+    """Return pip's arguments that install packages of this repository from their sources."""
+    suffix = f"[{extra}]" if extra else ""
+    return [argument for package in packages for argument in ("-e", f"packages/{package}{suffix}")]
+
+
+def install_triton(session: nox.Session, version: str) -> None:
+    """Put one Triton beside torch; the CPU build of torch neither brings nor constrains it."""
+    if platform.system() != "Linux":
+        session.skip("Triton has wheels for Linux only.")
+    session.install("--no-deps", f"triton=={version}")
+
+
+def torch_wheels(session: nox.Session) -> tuple[str, ...]:
+    """Return pip's arguments that lead to the build of torch this machine can use."""
+    wanted = os.environ.get("WEFT_TORCH_WHEELS")
+    if wanted == "pypi":
+        return ()
+    if wanted:
+        return ("--find-links", wanted)
+    if platform.system() != "Linux" or shutil.which("nvidia-smi"):
+        return ()
+    if fault := fault_of(TORCH_CPU_WHEELS):
+        session.log(f"{TORCH_CPU_WHEELS} cannot be reached ({fault}): pip chooses the build of torch.")
+        return ()
+    return ("--find-links", TORCH_CPU_WHEELS)
+
+
+@functools.cache
+def fault_of(address: str) -> str | None:
+    """Return why a page cannot be reached, or None if it can; asked once, since pip would retry for long."""
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=10):
+            return None
+    except (urllib.error.URLError, TimeoutError) as error:
+        return str(error)
+
+
+def siblings(package: str) -> list[str]:
+    """Return the packages of this repository that one of them needs, leaves first."""
+    project = tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text("utf-8"))["project"]
+    pins = "\n".join(project["dependencies"])
+    direct = [name for name in PACKAGES if f"weft-{name}==" in pins]
+    needed = {name for parent in direct for name in (*siblings(parent), parent)}
+    return [name for name in PACKAGES if name in needed]
+
+
+def build_wheels(session: nox.Session, packages: list[str]) -> dict[str, Path]:
+    """Build the wheels of packages into the session's folder and return their paths by package."""
+    folder = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    sources = [f"./packages/{package}" for package in packages]
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), *sources)
+    return {package: next(folder.glob(f"weft_{package}-*.whl")) for package in packages}
+
+
+def without_pins(session: nox.Session, *distributions: str) -> Path:
+    """Write a copy of the constraints that leaves some distributions free, and return its path."""
+    pins = CONSTRAINTS.read_text("utf-8").splitlines(keepends=True)
+    kept = [pin for pin in pins if not pin.startswith(tuple(f"{name}==" for name in distributions))]
+    path = Path(session.create_tmp()).resolve() / "constraints.txt"
+    path.write_text("".join(kept), "utf-8")
+    return path
