@@ -1,0 +1,239 @@
+"""VL-BART and VL-T5: any BART or T5 with visual tokens after the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from weft.core.composites.encoder_layout import EncoderLayout
+from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
+
+
+class VisualSeq2SeqConfig(PreTrainedConfig):
+    """Configuration of `VisualSeq2Seq`.
+
+    Args:
+        language_config: Config of a BART or T5 model, or its dictionary with `model_type`.
+        vision_config: Config of a vision tower kept inside the model, or None if features are given from outside.
+        feature_size: Width of the visual features. By default the tower's last width.
+        num_visual_tokens: Visual tokens per image; a larger square grid is max-pooled to it.
+        num_images: Images that one text may speak of.
+    """
+
+    model_type = "weft_visual_seq2seq"
+
+    def __init__(
+        self,
+        language_config: PreTrainedConfig | dict[str, Any] | None = None,
+        vision_config: PreTrainedConfig | dict[str, Any] | None = None,
+        feature_size: int = 2048,
+        num_visual_tokens: int = 36,
+        num_images: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        self.language_config = _as_config(language_config or {"model_type": "bart"})
+        self.vision_config = None if vision_config is None else _as_config(vision_config)
+        self.feature_size = feature_size
+        self.num_visual_tokens = num_visual_tokens
+        self.num_images = num_images
+        kwargs["is_encoder_decoder"] = True
+        super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dictionary that JSON can hold."""
+        output: dict[str, Any] = super().to_dict()
+        output["language_config"] = self.language_config.to_dict()
+        output["vision_config"] = None if self.vision_config is None else self.vision_config.to_dict()
+        return output
+
+
+def _as_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`model_type` of a nested config must be one that transformers knows, but is "
+            f"{value.get('model_type')!r}. Take the dictionary from `config.to_dict()`."
+        )
+    return CONFIG_MAPPING[value["model_type"]].from_dict(value)
+
+
+class VisualSeq2Seq(PreTrainedModel):
+    """An encoder-decoder language model that reads visual tokens after its text.
+
+    Takes precomputed `visual_features`, or `pixel_values` when a vision tower is inside.
+
+    Args:
+        config: The configuration.
+
+    Source: VL-Adapter (Sung et al. 2022), section 3; VL-T5 (Cho et al. 2021).
+    """
+
+    config_class = VisualSeq2SeqConfig
+    main_input_name = "input_ids"
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("BartEncoderLayer", "BartDecoderLayer", "T5Block")
+
+    def __init__(self, config: VisualSeq2SeqConfig) -> None:
+        super().__init__(config)
+        self.language_model = AutoModelForSeq2SeqLM.from_config(config.language_config)
+        self.vision_tower = None if config.vision_config is None else AutoModel.from_config(config.vision_config)
+        width = config.language_config.hidden_size
+        if config.language_config.model_type == "bart":
+            norm, eps = nn.LayerNorm, 1e-5
+        else:
+            norm, eps = type(self.language_model.encoder.final_layer_norm), config.language_config.layer_norm_epsilon
+        self.visual_embedding = VisualEmbedding(
+            config.feature_size, width, num_images=config.num_images, norm=norm, norm_eps=eps
+        )
+        self._layout = EncoderLayout(self.language_model)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = getattr(self.config.language_config, "init_std", None) or 0.02
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The language model's token table."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token table."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head."""
+        return self.language_model.get_output_embeddings()
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Run the vision tower.
+
+        Args:
+            pixel_values: Shape `(batch, images, channels, height, width)`.
+
+        Returns:
+            Spatial features, shape `(batch, images, tokens, feature_size)`, row by row. A class token is left out.
+
+        Raises:
+            ValueError: If the model has no vision tower.
+        """
+        if self.vision_tower is None:
+            raise ValueError(
+                "`pixel_values` needs a vision tower, but this model has none. Give `visual_features`, or set "
+                "`vision_config` in the model's config."
+            )
+        batch, images = pixel_values.shape[:2]
+        trained = any(p.requires_grad for p in self.vision_tower.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            output = self.vision_tower(pixel_values=pixel_values.flatten(0, 1)).last_hidden_state
+        if output.dim() == 4:
+            output = output.flatten(2).mT
+        elif output.shape[1] % 2 and int(output.shape[1] ** 0.5) ** 2 != output.shape[1]:
+            output = output[:, 1:]
+        return output.unflatten(0, (batch, images))
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        boxes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Build the encoder's input.
+
+        Args:
+            input_ids: Shape `(batch, text)`, padded on the right.
+            attention_mask: Shape `(batch, text)`; ones by default.
+            visual_features: Shape `(batch, images, tokens, feature_size)`, or `(batch, tokens, feature_size)`.
+            pixel_values: Shape `(batch, images, channels, height, width)`, instead of features.
+            boxes: Shape `(batch, images, num_visual_tokens, 4)`.
+
+        Returns:
+            Embeddings `(batch, text + visual, hidden_size)` and their mask.
+        """
+        tokens = self.get_input_embeddings()
+        embeds = tokens(input_ids)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        self._layout.set(prompt=0, text=input_ids.shape[1])
+        if pixel_values is not None:
+            visual_features = self.encode_images(pixel_values)
+        if visual_features is None:
+            return embeds, mask
+        if visual_features.dim() == 3:
+            visual_features = visual_features[:, None]
+        visual_features = pool_grid(visual_features, self.config.num_visual_tokens)
+        visual = self.visual_embedding(visual_features.to(embeds.dtype), tokens, boxes)
+        return torch.cat([embeds, visual], dim=1), torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        boxes: Tensor | None = None,
+        labels: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Predict the target.
+
+        Args:
+            input_ids: Shape `(batch, text)`.
+            attention_mask: Shape `(batch, text)`.
+            visual_features: See `embed`.
+            pixel_values: See `embed`.
+            boxes: See `embed`.
+            labels: Shape `(batch, target)`; -100 is not scored.
+            decoder_input_ids: Shape `(batch, target)`; by default the labels shifted right.
+            **kwargs: Passed to the language model.
+
+        Returns:
+            The language model's output.
+        """
+        embeds, mask = self.embed(input_ids, attention_mask, visual_features, pixel_values, boxes)
+        return self.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            labels=labels,
+            decoder_input_ids=decoder_input_ids,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        boxes: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Generate with the language model's own `generate`; arguments as in `forward`.
+
+        Returns:
+            Token ids, shape `(batch * num_return_sequences, length)`.
+        """
+        embeds, mask = self.embed(input_ids, attention_mask, visual_features, pixel_values, boxes)
+        return self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+
+
+AutoConfig.register(VisualSeq2SeqConfig.model_type, VisualSeq2SeqConfig)
+AutoModel.register(VisualSeq2SeqConfig, VisualSeq2Seq)
