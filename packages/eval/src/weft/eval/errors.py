@@ -1,0 +1,45 @@
+"""Errors of weft.eval: each also is the built-in error it resembles."""
+
+from __future__ import annotations
+
+
+class EvalError(Exception):
+    """Base of every error that weft.eval raises on purpose."""
+
+
+class ScoreInputError(EvalError, ValueError):
+    """Predictions or references cannot be scored as they are."""
+
+
+class ScoreTypeError(EvalError, TypeError):
+    """A prediction or a reference has the wrong type."""
+
+
+class FormatError(EvalError, ValueError):
+    """A file is not in the format its name or its reader promises."""
+
+
+class TrackingError(EvalError, RuntimeError):
+    """The tracking store cannot do what was asked."""
+
+
+class ComparisonError(EvalError, ValueError):
+    """Runs cannot be compared as they are."""
+
+
+class MissingToolError(EvalError, RuntimeError):
+    """An optional program or library is needed and absent."""
+
+
+def shown(values: list[object] | tuple[object, ...], limit: int = 5) -> str:
+    """Name the first few offenders of a list, as error messages here do.
+
+    Args:
+        values: The offenders.
+        limit: How many to name.
+
+    Returns:
+        A comma-separated text that ends in an ellipsis when some are left out.
+    """
+    text = ", ".join(repr(value) for value in values[:limit])
+    return text + (", …" if len(values) > limit else "")

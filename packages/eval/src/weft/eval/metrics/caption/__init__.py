@@ -1,0 +1,6 @@
+"""The COCO caption evaluation: tokeniser, BLEU, ROUGE-L, CIDEr-D; METEOR and SPICE through the user's Java."""
+
+from weft.eval.metrics.caption.scores import caption_scores
+from weft.eval.metrics.caption.tokenizer import tokenize
+
+__all__ = ["caption_scores", "tokenize"]

@@ -1,0 +1,126 @@
+"""BLEU, ROUGE-L and CIDEr-D of a set of captions in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.caption.bleu import BleuStatistics, bleu_statistics
+from weft.eval.metrics.caption.cider import DocumentFrequency, cider_d
+from weft.eval.metrics.caption.ngrams import MAX_ORDER, Sentence
+from weft.eval.metrics.caption.rouge import rouge_l
+from weft.eval.metrics.caption.tokenizer import tokenize
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+
+OFFICIAL = "coco-caption"
+_FEW_IMAGES = 100
+
+
+def caption_scores(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str | Sequence[str]],
+    *,
+    tokenized: bool = False,
+    frequency: DocumentFrequency | None = None,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score captions as the COCO caption evaluation does, without Java.
+
+    Args:
+        predictions: Image id to its one caption.
+        references: Image id to its reference captions (or one of them as text).
+        tokenized: The texts are tokens joined by single spaces already.
+        frequency: Document frequencies for CIDEr-D; by default those of the scored references.
+        subset: Score only the ids that both sides hold, and say so in the report. CIDEr-D of a subset is not
+            that of the whole set: rarity is counted over what is scored.
+        groups: Axes over which CIDEr-D is averaged: axis to image id to group name.
+
+    Returns:
+        Report with `CIDEr` (which is CIDEr-D, reported under the name that papers use), `Bleu_1` to `Bleu_4`
+        and `ROUGE_L` as fractions, CIDEr-D in its own scale of 0 to 10; `percent` is the number papers print.
+        Per-sample scores and groups are CIDEr-D.
+
+    Raises:
+        ScoreInputError: Ids do not match or an image has no reference.
+        ScoreTypeError: A caption is not text.
+
+    Source:
+        pycocoevalcap 1.2. METEOR and SPICE need Java: `weft.eval.metrics.caption.meteor`.
+
+    Example:
+        >>> report = caption_scores({1: "a red cat", 2: "a dog"}, {1: ["a red cat"], 2: ["the dog sleeps"]})
+        >>> round(report.scores["ROUGE_L"], 3)
+        0.695
+    """
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    texts = {key: _reference_texts(key, references[key]) for key in paired.ids}
+    split = _same if tokenized else tokenize
+    candidate_texts = [split(predictions[key]) for key in paired.ids]
+    reference_texts = [[split(text) for text in texts[key]] for key in paired.ids]
+    candidates = [Sentence(text) for text in candidate_texts]
+    sentences = [[Sentence(text) for text in group] for group in reference_texts]
+
+    corpus = BleuStatistics()
+    for candidate, group in zip(candidates, sentences, strict=True):
+        corpus.add(bleu_statistics(candidate, group))
+    rouge = [rouge_l(text, group) for text, group in zip(candidate_texts, reference_texts, strict=True)]
+    cider = cider_d(candidates, sentences, frequency)
+    per_sample = dict(zip(paired.ids, cider, strict=True))
+    scores: dict[str, float | None] = {"CIDEr": float(np.mean(np.array(cider)))}
+    scores |= {f"Bleu_{order + 1}": score for order, score in enumerate(corpus.scores())}
+    scores["ROUGE_L"] = float(np.mean(np.array(rouge)))
+    assert len(scores) == MAX_ORDER + 2
+    return ScoreReport(
+        metric="caption_scores",
+        variant=OFFICIAL if frequency is None else f"{OFFICIAL}, given document frequencies",
+        headline="CIDEr",
+        scores=scores,
+        units=dict.fromkeys(scores, FRACTION),
+        n=len(paired.ids),
+        groups=group_means(groups or {}, per_sample),
+        per_sample=per_sample,
+        missing=paired.missing,
+        extra=paired.extra,
+        notes=_notes(paired.ids, candidate_texts, frequency, missing=paired.missing),
+    )
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]:
+    texts = [reference] if isinstance(reference, str) else list(reference)
+    if not texts:
+        raise ScoreInputError(
+            f"Each value of `references` must hold at least one caption, but that of {key!r} is empty. "
+            "Leave the image out of both sides or add its captions."
+        )
+    if not all(isinstance(text, str) for text in texts):
+        raise ScoreTypeError(
+            f"Each value of `references` must be text or a list of texts, but that of {key!r} is {shown(texts)}. "
+            "Take the caption out of its record."
+        )
+    return texts
+
+
+def _notes(
+    ids: list[Hashable], candidates: list[str], frequency: DocumentFrequency | None, *, missing: int
+) -> tuple[str, ...]:
+    notes = ["CIDEr is CIDEr-D (sigma 6, clipped), which papers report as CIDEr"]
+    if frequency is None and len(ids) < _FEW_IMAGES:
+        notes.append(
+            f"CIDEr-D counts rarity over only {len(ids)} images"
+            + (", where every weight is 0" if len(ids) == 1 else "; it is unstable below 100")
+        )
+    if missing:
+        notes.append("CIDEr-D of a subset differs from that of the whole set")
+    empty = [key for key, text in zip(ids, candidates, strict=True) if not text]
+    if empty:
+        notes.append(f"{len(empty)} captions are empty after tokenising: {shown(empty)}")
+    return tuple(notes)

@@ -1,0 +1,185 @@
+"""The caption tokeniser of the COCO evaluation, without Java.
+
+Captions are split as Stanford's Penn-Treebank tokeniser (CoreNLP 3.4.1, one caption a line, lower-cased) splits
+them, and punctuation tokens are dropped afterwards. Two consequences surprise people: brackets become words
+(`-lrb-`), because lower-casing happens before the drop and the drop list is upper-case; and contractions split
+into two words (`is n't`).
+
+The rules below were written against the outputs of the Java program. At each place the longest rule wins, the
+earlier one on a tie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+_PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
+
+_LETTER = r"[^\W\d_]"
+_ALNUM = r"[^\W_]"
+_NUMBER = r"(?:\d*(?:[.:,]\d+)+|\d+)"
+_ENDING = r"(?:s|d|m|ll|ve|re)"
+
+# Words that are written as one and counted as two.
+_ASSIMILATED = {
+    "cannot": "can not",
+    "gonna": "gon na",
+    "gotta": "got ta",
+    "wanna": "wan na",
+    "lemme": "lem me",
+    "gimme": "gim me",
+    "'tis": "'t is",
+    "'twas": "'t was",
+}
+_NORMALISED = {
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+    "½": "1/2",
+    "¼": "1/4",
+    "¾": "3/4",
+}
+
+# A few tokens run over a space: mixed fractions and tags. Inside them the space is written as the joiner until
+# the end, then as a no-break space, as the Java program writes it.
+_JOINER = "\x00"
+_OVER_SPACES = re.compile(r"(?<!\S)\d+ (?=\d+/\d+(?!\S))|</?[A-Za-z][^<>]* [^<>]*>")
+
+# Words that keep their full stop, in any letter case.
+_ABBREVIATIONS = """
+mr mrs ms dr prof gen col lt sgt capt rev st ste ave blvd rd jr sr etc vs inc ltd co cos corp dept est jan feb mar
+apr jun jul aug sep sept oct nov dec mt ft al bros messrs mlle mme gov govs sen sens rep reps hon adm cmdr comdr maj
+brig pvt cpl pfc supt insp det pres treas atty attys asst assn assoc univ bldg ct sq ariz calif colo conn dak fla ga
+ind kan kans ky mich minn mo mont neb nev okla penn tenn va vt wis wyo ala mon tue tues wed thu thurs fri alex wm jos
+cie cf ph ph.d esq elec tel ext intl natl bhd plc seq md mfg pty
+""".split()
+# Place names and others keep it only when they begin with a capital, numbered things before a number.
+_CAPITAL_ABBREVIATIONS = "ark del ill la mass miss ore pa tex wash az".split()
+_NUMBERED = "no nos fig figs ca art pp op prop".split()
+
+
+def _any_case(words: list[str]) -> str:
+    return "(?i:" + "|".join(re.escape(word) for word in words) + ")"
+
+
+def _capital(words: list[str]) -> str:
+    return "(?:" + "|".join(f"{word[0].upper()}(?i:{re.escape(word[1:])})" for word in words) + ")"
+
+
+# A rule's first group is the token; what follows the group must be there, counts for the length of the match,
+# and is read again.
+_RULES: tuple[str, ...] = (
+    rf"({_LETTER}+?)(?i:n['’]t)(?!\w)",
+    r"((?i:n['’]t))(?!\w)",
+    rf"((?i:['’]{_ENDING}))(?!\w)",
+    rf"((?:{_ALNUM}|{_NUMBER})+(?:-(?:{_ALNUM}|{_NUMBER})+)*)(?i:['’]{_ENDING})(?!\w)",
+    rf"((?:[dDoOlL]['’])?(?:{_ALNUM}|\d[.:,](?=\d))+(?:[-_](?:[dDoOlL]['’])?(?:{_ALNUM}|\d[.:,](?=\d))+)*)",
+    rf"({_ALNUM}+(?:-{_LETTER}+){{0,2}}(?:/{_ALNUM}+(?:-{_LETTER}+){{0,2}}){{1,2}})",
+    rf"((?:{_LETTER}\.)+{_LETTER}\.?)(?!{_ALNUM})",
+    rf"({_LETTER}\.)(?!\w)",
+    rf"((?:{_any_case(_ABBREVIATIONS)}|{_capital(_CAPITAL_ABBREVIATIONS)})\.)(?!\w)",
+    rf"({_LETTER}+\.)[,;:]",
+    r"([A-Z]+(?:[+&][A-Z]+)+)",
+    rf"([-+]?{_NUMBER})",
+    r"(['’]\d\d)(?![\d'’])",
+    r"(['’]\d0s)",
+    r"(\d+|\d+:\d\d)(?i:[ap]m)(?!\w)",
+    rf"((?:\d+{_JOINER})?\d+/\d+)",
+    r"((?i:['’]n['’]?|['’]em|['’]till?))(?!\w)",
+    r"((?i:o['’]clock))",
+    r"((?i:ol|y|somethin|ma['’]a)['’])(?!\w)",
+    r"([#@][A-Za-z]\w*)",
+    rf"({_ALNUM}[\w.+-]*@\w[\w.-]*\.{_LETTER}+)",
+    r"(https?://\S+)",
+    rf"(www\.\S+\.{_LETTER}+)",
+    rf"({_LETTER}+(?:\.{_LETTER}+)+)",
+    r"(<[A-Za-z/][^<>\s]*>)",
+    r"(\.\.+)",
+    r"(--+)",
+    r"(_+)",
+    r"([!?]+)",
+    r"(``|''|\S)",
+)
+_COMPILED = tuple(re.compile(rule) for rule in _RULES)
+_QUOTES = str.maketrans({"“": "``", "”": "''", '"': "''", "‘": "`", "’": "'", "–": "--", "—": "--", "…": "..."})
+
+
+def tokenize(caption: str) -> str:
+    """Tokenise one caption.
+
+    Args:
+        caption: Any text; line ends count as spaces.
+
+    Returns:
+        Lower-case tokens joined by single spaces, punctuation dropped; empty for an empty caption.
+
+    Source:
+        `PTBTokenizer -preserveLines -lowerCase` and the punctuation list of pycocoevalcap.
+
+    Example:
+        >>> tokenize("A man (smiling) isn't here.")
+        "a man -lrb- smiling -rrb- is n't here"
+    """
+    tokens: list[str] = []
+    if "/" in caption or "<" in caption:
+        caption = _OVER_SPACES.sub(lambda match: match[0].replace(" ", _JOINER), caption)
+    chunks = caption.split()
+    for place, chunk in enumerate(chunks):
+        words = _split(chunk)
+        if chunk[-1] == "." and place + 1 < len(chunks) and chunks[place + 1][0].isdigit():
+            words = _numbered(words)
+        tokens.extend(words)
+    return " ".join(tokens).replace(_JOINER, "\xa0")
+
+
+def _numbered(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Give "no." and its like the full stop back where a number follows."""
+    if words and words[-1] in _NUMBERED:
+        return (*words[:-1], words[-1] + ".")
+    return words
+
+
+def tokenize_all(captions: Sequence[str]) -> list[str]:
+    """Tokenise several captions.
+
+    Args:
+        captions: The texts.
+
+    Returns:
+        One tokenised text per caption.
+    """
+    return [tokenize(caption) for caption in captions]
+
+
+@lru_cache(maxsize=1 << 16)
+def _split(chunk: str) -> tuple[str, ...]:
+    """Tokens of a text without spaces, punctuation dropped."""
+    lowered = chunk.lower()
+    if lowered in _ASSIMILATED:
+        return tuple(_ASSIMILATED[lowered].split())
+    if chunk.isalpha():
+        return (lowered,)
+    tokens: list[str] = []
+    start = 0
+    while start < len(chunk):
+        longest = max((match for rule in _COMPILED if (match := rule.match(chunk, start))), key=_reach)
+        start = longest.end(1)
+        word = longest[1].lower()
+        if word in _ASSIMILATED:
+            tokens.extend(_ASSIMILATED[word].split())
+            continue
+        word = _NORMALISED.get(word, word)
+        if "clock" not in word:
+            word = word.translate(_QUOTES)
+        if word not in _PUNCTUATION and word.strip(".") and word.strip("-"):
+            tokens.append(word)
+    return tuple(tokens)
+
+
+def _reach(match: re.Match[str]) -> int:
+    return match.end()

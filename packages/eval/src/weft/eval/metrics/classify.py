@@ -1,0 +1,84 @@
+"""Exact-match (top-1) accuracy over class names, class numbers or short answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from weft.eval.errors import ScoreTypeError
+from weft.eval.metrics.alignment import align
+from weft.eval.metrics.report import PERCENT, GroupScore, ScoreReport, group_means
+
+Label = str | int
+
+
+def top1_accuracy(
+    predictions: Mapping[Hashable, Label],
+    references: Mapping[Hashable, Label],
+    *,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Share of samples whose predicted label equals the true one.
+
+    Args:
+        predictions: Sample id to predicted class (name or number); text is compared exactly.
+        references: Sample id to true class.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over: axis to sample id to group name.
+
+    Returns:
+        Report with `accuracy` and `mean_per_class` (the mean of the accuracies of the true classes), in
+        percent, and the group axis `class`.
+
+    Raises:
+        ScoreInputError: Ids do not match.
+        ScoreTypeError: A label is neither text nor an integer, or the two sides mix names and numbers.
+
+    Example:
+        >>> top1_accuracy({1: "cat", 2: "dog"}, {1: "cat", 2: "cat"}).value
+        50.0
+    """
+    paired = align(predictions, references, subset=subset)
+    kinds = set()
+    for side, labels in (("predictions", predictions), ("references", references)):
+        for key in paired.ids:
+            if not _is_label(labels[key]):
+                raise ScoreTypeError(
+                    f"Each value of `{side}` must be a class name or an integer, but that of {key!r} is "
+                    f"{labels[key]!r}. Take the arg-max of scores before this call."
+                )
+            kinds.add(isinstance(labels[key], str))
+    if len(kinds) > 1:
+        raise ScoreTypeError(
+            "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "
+            "Convert one side."
+        )
+    per_sample: dict[Hashable, float] = {
+        key: 100.0 * bool(predictions[key] == references[key]) for key in paired.ids
+    }
+    classes = {key: str(references[key]) for key in paired.ids}
+    grouped = group_means({"class": classes, **(groups or {})}, per_sample)
+    return ScoreReport(
+        metric="top1_accuracy",
+        variant="exact-match",
+        headline="accuracy",
+        scores={
+            "accuracy": sum(per_sample.values()) / len(per_sample),
+            "mean_per_class": _mean_of_groups(grouped["class"]),
+        },
+        units={"accuracy": PERCENT, "mean_per_class": PERCENT},
+        n=len(per_sample),
+        groups=grouped,
+        per_sample=per_sample,
+        missing=paired.missing,
+        extra=paired.extra,
+    )
+
+
+def _is_label(value: object) -> bool:
+    # numpy integers count; booleans and floats do not.
+    return isinstance(value, str) or (hasattr(value, "__index__") and not isinstance(value, bool))
+
+
+def _mean_of_groups(members: Mapping[str, GroupScore]) -> float:
+    return sum(group.score for group in members.values()) / len(members)

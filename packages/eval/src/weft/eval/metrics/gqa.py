@@ -1,0 +1,209 @@
+"""GQA: exact-match accuracy, its binary and open halves, consistency, validity, plausibility, distribution."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal
+
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, group_means, mean_of
+
+Question = Mapping[str, Any]
+Consistency = Literal["off", "all", "known"]
+
+# The official script compares the answers of "Common" questions ("what do both have in common?") with these.
+_COMMON_ANSWERS = ("color", "material", "shape")
+_NOT_A_STEP = ("exist", "query: name", "choose name")
+
+
+def gqa_accuracy(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str | Question],
+    *,
+    choices: Mapping[Hashable, Mapping[str, list[str]]] | None = None,
+    consistency: Consistency = "off",
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score compositional question answering as the GQA script does.
+
+    Answers are compared as they stand: "Yes" is not "yes". All means run over balanced questions only.
+
+    Args:
+        predictions: Question id to answer.
+        references: Question id to the answer, or to an entry of an official question file: a mapping with
+            `answer` and, where present, `isBalanced` (default true), `types`, `groups`, `semantic`,
+            `question` and `entailed`.
+        choices: Question id to `{"valid": [...], "plausible": [...]}`, the official choices file. Without it
+            validity and plausibility are `None`.
+        consistency: `"off"`; `"all"`, which needs questions and predictions for every entailed question, as the
+            official script does; or `"known"`, which uses the entailed questions that `references` hold and
+            says so in a note.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Further axes to average over: axis to question id to group name.
+
+    Returns:
+        Report with `accuracy`, `binary`, `open`, `consistency`, `validity`, `plausibility` in percent and
+        `distribution` (chi-square between gold and predicted answers per question group, divided by 100,
+        lower is better); `None` where the references do not hold what a score needs. Group axes:
+        `structural`, `semantic`, `steps`, `words`.
+
+    Raises:
+        ScoreInputError: Ids do not match, no question is balanced, an entailed question or a choice is absent.
+        ScoreTypeError: A prediction is not text.
+
+    Source:
+        Hudson and Manning 2019; the official `eval.py` in the port of MILVLG/openvqa. `grounding` needs
+        attention maps and is not computed.
+
+    Example:
+        >>> gqa_accuracy({"1": "yes", "2": "Red"}, {"1": "yes", "2": "red"}).value
+        50.0
+    """
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    questions = {key: _question(references[key]) for key in paired.ids}
+    balanced = [key for key in paired.ids if questions[key].get("isBalanced", True)]
+    if not balanced:
+        raise ScoreInputError(
+            f"`references` must hold at least one balanced question, but all {len(questions)} have "
+            "`isBalanced` false. Score the balanced file of this split."
+        )
+    correct = {key: float(predictions[key] == questions[key]["answer"]) for key in paired.ids}
+    scored = {key: correct[key] for key in balanced}
+    structural = {key: question["types"]["structural"] for key, question in questions.items() if "types" in question}
+    scores: dict[str, float | None] = {
+        "accuracy": _percent(list(scored.values())),
+        "binary": _percent([scored[key] for key in balanced if structural.get(key, "query") != "query"]),
+        "open": _percent([scored[key] for key in balanced if structural.get(key) == "query"]),
+        "consistency": None,
+        "validity": _membership("valid", balanced, predictions, questions, choices),
+        "plausibility": _membership("plausible", balanced, predictions, questions, choices),
+        "distribution": _distribution(balanced, predictions, questions),
+    }
+    notes: list[str] = []
+    if consistency != "off":
+        scores["consistency"], left_out = _consistency(balanced, correct, questions, consistency)
+        if left_out:
+            notes.append(f"consistency leaves out {left_out} entailed questions that are not in the references")
+    axes = {**_question_axes(balanced, questions), **(groups or {})}
+    return ScoreReport(
+        metric="gqa_accuracy",
+        variant="official",
+        headline="accuracy",
+        scores=scores,
+        units=dict.fromkeys(scores, PERCENT) | {"distribution": DISTANCE},
+        n=len(balanced),
+        groups=group_means(axes, scored, scale=100),
+        per_sample={key: 100 * value for key, value in scored.items()},
+        missing=paired.missing,
+        extra=paired.extra,
+        notes=tuple(notes),
+    )
+
+
+def _question(reference: str | Question) -> Question:
+    if isinstance(reference, str):
+        return {"answer": reference}
+    if "answer" not in reference:
+        raise ScoreInputError(
+            f"Each value of `references` must be an answer or hold `answer`, but one holds only "
+            f"{shown(list(reference))}. Use a question file with answers."
+        )
+    return reference
+
+
+def _percent(values: list[float]) -> float | None:
+    # The official script divides before it scales.
+    return sum(values) / len(values) * 100 if values else None
+
+
+def _membership(
+    kind: str,
+    balanced: list[Hashable],
+    predictions: Mapping[Hashable, str],
+    questions: Mapping[Hashable, Question],
+    choices: Mapping[Hashable, Mapping[str, list[str]]] | None,
+) -> float | None:
+    if choices is None:
+        return None
+    missing = [key for key in balanced if key not in choices]
+    if missing:
+        raise ScoreInputError(
+            f"`choices` must hold every balanced question, but {len(missing)} are missing: {shown(missing)}. "
+            "Use the choices file of the same split, or leave `choices` out."
+        )
+    hits = []
+    for key in balanced:
+        common = "Common" in questions[key].get("types", {}).get("detailed", "")
+        hits.append(float(predictions[key] in (_COMMON_ANSWERS if common else choices[key][kind])))
+    return _percent(hits)
+
+
+def _consistency(
+    balanced: list[Hashable], correct: Mapping[Hashable, float], questions: Mapping[Hashable, Question], mode: str
+) -> tuple[float | None, int]:
+    means, left_out = [], 0
+    for key in balanced:
+        entailed = [other for other in questions[key].get("entailed", ()) if other != key]
+        if not correct[key] or not entailed:
+            continue
+        known = [other for other in entailed if other in correct]
+        if mode == "all" and len(known) < len(entailed):
+            absent = [other for other in entailed if other not in correct]
+            raise ScoreInputError(
+                f"`consistency='all'` needs every entailed question, but question {key!r} entails "
+                f"{len(absent)} that have no reference or prediction: {shown(absent)}. "
+                "Predict the file with all questions, or pass `consistency='known'`."
+            )
+        left_out += len(entailed) - len(known)
+        if known:
+            means.append(mean_of([correct[other] for other in known]))
+    return _percent(means), left_out
+
+
+def _distribution(
+    balanced: list[Hashable], predictions: Mapping[Hashable, str], questions: Mapping[Hashable, Question]
+) -> float | None:
+    gold: dict[str, Counter[str]] = {}
+    predicted: dict[str, Counter[str]] = {}
+    for key in balanced:
+        group = questions[key].get("groups", {}).get("global")
+        if group is not None:
+            gold.setdefault(group, Counter())[questions[key]["answer"]] += 1
+            predicted.setdefault(group, Counter())[predictions[key]] += 1
+    if not gold:
+        return None
+    weighted, total = 0.0, 0
+    for group, expected in gold.items():
+        score, size = 0.0, 0
+        for answer, count in expected.items():
+            score += (float(predicted[group][answer] - count) ** 2) / count
+            size += count
+        weighted += score * size
+        total += size
+    return weighted / total / 100
+
+
+def _question_axes(
+    balanced: list[Hashable], questions: Mapping[Hashable, Question]
+) -> dict[str, dict[Hashable, str]]:
+    axes: dict[str, dict[Hashable, str]] = {}
+    for key in balanced:
+        question = questions[key]
+        if "types" in question:
+            axes.setdefault("structural", {})[key] = question["types"]["structural"]
+            axes.setdefault("semantic", {})[key] = question["types"]["semantic"]
+        if "semantic" in question:
+            axes.setdefault("steps", {})[key] = str(_steps(question["semantic"]))
+        if "question" in question:
+            axes.setdefault("words", {})[key] = str(len(question["question"].split()))
+    return axes
+
+
+def _steps(program: list[Mapping[str, Any]]) -> int:
+    """Number of reasoning steps: operations other than the last, asking one."""
+    texts = [f"{step['operation']}: {step['argument']}" for step in program]
+    return sum(not any(part in text for part in _NOT_A_STEP) for text in texts)

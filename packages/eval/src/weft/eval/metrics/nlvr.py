@@ -1,0 +1,150 @@
+"""NLVR and NLVR2: accuracy of true/false judgements and consistency over the scenes of one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.alignment import align
+from weft.eval.metrics.report import PERCENT, ScoreReport, group_means
+
+
+def nlvr_accuracy(
+    predictions: Mapping[Hashable, str | bool],
+    references: Mapping[Hashable, str | bool],
+    *,
+    sentences: Mapping[Hashable, str] | None = None,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score NLVR judgements.
+
+    Args:
+        predictions: Identifier (such as `"1572-0"`, or `"1572-0-3"` for one of six box orders) to "true" or
+            "false", in any letter case, or a boolean.
+        references: Identifier to the label, in the same forms.
+        sentences: Identifier to the sentence it belongs to; by default the first field of the identifier.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over: axis to identifier to group name.
+
+    Returns:
+        Report with `accuracy` and `consistency` (share of sentences judged right in all their scenes), both
+        in percent.
+
+    Raises:
+        ScoreInputError: Ids do not match or an identifier has too few fields.
+        ScoreTypeError: A judgement is neither text nor a boolean.
+
+    Source:
+        lil-lab/nlvr, `nlvr/metrics_images.py` and `nlvr/metrics_structured_rep.py` (which print fractions).
+    """
+    return _score("nlvr_accuracy", predictions, references, sentences, _nlvr_sentence, subset, groups)
+
+
+def nlvr2_accuracy(
+    predictions: Mapping[Hashable, str | bool],
+    references: Mapping[Hashable, str | bool],
+    *,
+    sentences: Mapping[Hashable, str] | None = None,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score NLVR2 judgements.
+
+    As `nlvr_accuracy`, but identifiers read `split-set-pair-sentence` and those that differ only in the third
+    field share one sentence.
+
+    Args:
+        predictions: Identifier to "true" or "false", in any letter case, or a boolean.
+        references: Identifier to the label, in the same forms.
+        sentences: Identifier to the sentence it belongs to, in place of reading the identifier.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over: axis to identifier to group name.
+
+    Returns:
+        Report with `accuracy` and `consistency`, both in percent.
+
+    Raises:
+        ScoreInputError: Ids do not match or an identifier has too few fields.
+        ScoreTypeError: A judgement is neither text nor a boolean.
+
+    Source:
+        lil-lab/nlvr, `nlvr2/eval/metrics.py` (which prints fractions).
+
+    Example:
+        >>> nlvr2_accuracy({"dev-1-0-0": "true", "dev-1-1-0": "true"},
+        ...                {"dev-1-0-0": "True", "dev-1-1-0": "False"}).scores
+        {'accuracy': 50.0, 'consistency': 0.0}
+    """
+    return _score("nlvr2_accuracy", predictions, references, sentences, _nlvr2_sentence, subset, groups)
+
+
+def _score(
+    metric: str,
+    predictions: Mapping[Hashable, str | bool],
+    references: Mapping[Hashable, str | bool],
+    sentences: Mapping[Hashable, str] | None,
+    sentence_of: Callable[[Hashable], str],
+    subset: bool,
+    groups: Mapping[str, Mapping[Hashable, str]] | None,
+) -> ScoreReport:
+    paired = align(predictions, references, subset=subset)
+    if sentences is not None:
+        _require_sentences(sentences, paired.ids)
+    per_sample: dict[Hashable, float] = {}
+    consistent: dict[str, bool] = {}
+    for key in paired.ids:
+        right = _judgement("predictions", key, predictions[key]) == _judgement("references", key, references[key])
+        sentence = sentence_of(key) if sentences is None else sentences[key]
+        consistent[sentence] = consistent.get(sentence, True) and right
+        per_sample[key] = 100.0 * right
+    correct = sum(score > 0 for score in per_sample.values())
+    return ScoreReport(
+        metric=metric,
+        variant="official",
+        headline="accuracy",
+        scores={
+            "accuracy": 100 * (correct / len(per_sample)),
+            "consistency": 100 * (sum(consistent.values()) / len(consistent)),
+        },
+        units={"accuracy": PERCENT, "consistency": PERCENT},
+        n=len(per_sample),
+        groups=group_means(groups or {}, per_sample),
+        per_sample=per_sample,
+        missing=paired.missing,
+        extra=paired.extra,
+    )
+
+
+def _require_sentences(sentences: Mapping[Hashable, str], ids: list[Hashable]) -> None:
+    missing = [key for key in ids if key not in sentences]
+    if missing:
+        raise ScoreInputError(
+            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
+            "Add them, or leave `sentences` out to read the identifiers."
+        )
+
+
+def _judgement(side: str, key: Hashable, value: Any) -> str:
+    if isinstance(value, (str, bool)):
+        return str(value).lower()
+    raise ScoreTypeError(
+        f"Each value of `{side}` must be 'true', 'false' or a boolean, but that of {key!r} is {value!r}. "
+        "Turn logits into a judgement before scoring."
+    )
+
+
+def _nlvr_sentence(key: Hashable) -> str:
+    return str(key).split("-")[0]
+
+
+def _nlvr2_sentence(key: Hashable) -> str:
+    fields = str(key).split("-")
+    if len(fields) < 3:
+        raise ScoreInputError(
+            f"Each id must read split-set-pair-sentence, but one is {key!r}. "
+            "Use the official identifiers, or pass `sentences`."
+        )
+    fields[2] = ""
+    return "-".join(fields)

@@ -1,0 +1,224 @@
+"""Retrieval between images (or videos) and texts, in both directions, with ties counted against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.report import PERCENT, RANK, ScoreReport
+
+Array = npt.NDArray[Any]
+Ties = Literal["pessimistic", "expected"]
+
+_CHUNK_ELEMENTS = 8_000_000
+
+
+def retrieval_recall(
+    similarity: Array,
+    texts_of_image: Sequence[Sequence[int]],
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    ties: Ties = "pessimistic",
+    image_ids: Sequence[Hashable] | None = None,
+) -> ScoreReport:
+    """Recall at K, median and mean rank from a matrix of similarities.
+
+    Args:
+        similarity: Shape `(images, texts)`, larger is more alike.
+        texts_of_image: For each image the columns of its own texts; each text belongs to exactly one image.
+            From image to text the best placed of them counts.
+        ks: The cut-offs.
+        ties: `"pessimistic"` ranks an item behind all wrong items of equal score, so that constant scores
+            earn nothing; `"expected"` takes the middle of the tie, the mean over random orders.
+        image_ids: Ids for the per-sample ranks; by default the row numbers.
+
+    Returns:
+        Report with `i2t_R@K` and `t2i_R@K` in percent, `i2t_MedR`, `t2i_MedR` (the usual median), `i2t_MeanR`,
+        `t2i_MeanR` as ranks from 1, and `rsum` (sum of all recalls) and `mean_recall` (their mean, the
+        headline). Per-sample scores are 100 where the image finds a text of its own at rank 1, else 0.
+
+    Raises:
+        ScoreInputError: The matrix is empty, not two-dimensional or holds NaN, or the positives do not fit it.
+
+    Example:
+        >>> report = retrieval_recall(np.eye(4), [[0], [1], [2], [3]], ks=(1,))
+        >>> report.scores["i2t_R@1"], retrieval_recall(np.ones((4, 4)), [[0], [1], [2], [3]]).scores["i2t_R@1"]
+        (100.0, 0.0)
+    """
+    matrix = np.asarray(similarity)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ScoreInputError(
+            f"`similarity` must have shape (images, texts) without empty sides, but has shape {matrix.shape}. "
+            "Stack one row per image."
+        )
+    rows = max(1, _CHUNK_ELEMENTS // matrix.shape[1])
+
+    def blocks() -> Iterator[tuple[int, Array]]:
+        for start in range(0, matrix.shape[0], rows):
+            yield start, matrix[start : start + rows]
+
+    return _report(blocks, matrix.shape, texts_of_image, ks, ties, image_ids)
+
+
+def retrieval_from_features(
+    image_features: Array,
+    text_features: Array,
+    texts_of_image: Sequence[Sequence[int]],
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    ties: Ties = "pessimistic",
+    image_ids: Sequence[Hashable] | None = None,
+) -> ScoreReport:
+    """As `retrieval_recall`, from features, without ever holding the whole matrix.
+
+    Args:
+        image_features: Shape `(images, size)`; similarity is the plain inner product.
+        text_features: Shape `(texts, size)`.
+        texts_of_image: For each image the rows of its own texts.
+        ks: The cut-offs.
+        ties: How equal scores are ranked.
+        image_ids: Ids for the per-sample ranks.
+
+    Returns:
+        The same report.
+
+    Raises:
+        ScoreInputError: Feature sizes differ, features hold NaN, or the positives do not fit.
+    """
+    images, texts = np.asarray(image_features), np.asarray(text_features)
+    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or 0 in images.shape + texts.shape:
+        raise ScoreInputError(
+            "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but have "
+            f"{images.shape} and {texts.shape}. Project both into one space."
+        )
+    rows = max(1, _CHUNK_ELEMENTS // texts.shape[0])
+
+    def blocks() -> Iterator[tuple[int, Array]]:
+        for start in range(0, images.shape[0], rows):
+            yield start, images[start : start + rows] @ texts.T
+
+    return _report(blocks, (images.shape[0], texts.shape[0]), texts_of_image, ks, ties, image_ids)
+
+
+def _report(
+    blocks: Callable[[], Iterator[tuple[int, Array]]],
+    shape: tuple[int, ...],
+    texts_of_image: Sequence[Sequence[int]],
+    ks: Sequence[int],
+    ties: Ties,
+    image_ids: Sequence[Hashable] | None,
+) -> ScoreReport:
+    image_of_text = _owners(texts_of_image, shape)
+    ids = list(image_ids) if image_ids is not None else list(range(shape[0]))
+    if len(ids) != shape[0] or len(set(ids)) != len(ids):
+        raise ScoreInputError(
+            f"`image_ids` must hold {shape[0]} distinct ids, one per image, but holds {len(set(ids))} distinct of "
+            f"{len(ids)}. Give one id per row."
+        )
+    image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
+    scores: dict[str, float | None] = {}
+    for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
+        scores |= {f"{name}_R@{k}": 100.0 * float(np.mean(ranks <= k)) for k in ks}
+    recalls = [value for value in scores.values() if value is not None]
+    units = dict.fromkeys(scores, PERCENT)
+    for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
+        scores |= {f"{name}_MedR": float(np.median(ranks)), f"{name}_MeanR": float(np.mean(ranks))}
+    units |= dict.fromkeys((name for name in scores if name not in units), RANK)
+    scores |= {"rsum": sum(recalls), "mean_recall": sum(recalls) / len(recalls)}
+    return ScoreReport(
+        metric="retrieval_recall",
+        variant=f"{ties} ties",
+        headline="mean_recall",
+        scores=scores,
+        units=units | {"rsum": PERCENT, "mean_recall": PERCENT},
+        n=shape[0],
+        per_sample=dict(zip(ids, (100.0 * (image_ranks <= 1)).tolist(), strict=True)),
+    )
+
+
+def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> Array:
+    images, texts = shape
+    owners = np.full(texts, -1, dtype=np.int64)
+    if len(texts_of_image) != images:
+        raise ScoreInputError(
+            f"`texts_of_image` must have one entry per image ({images}), but has {len(texts_of_image)}. "
+            "List the own texts of every image."
+        )
+    for image, own in enumerate(texts_of_image):
+        columns = np.asarray(own, dtype=np.int64)
+        if not columns.size or columns.min() < 0 or columns.max() >= texts or (owners[columns] >= 0).any():
+            raise ScoreInputError(
+                f"`texts_of_image` must give every image at least one text of its own below {texts}, but image "
+                f"{image} has {shown(list(own))}. A text may belong to one image only."
+            )
+        owners[columns] = image
+    if (owners < 0).any():
+        raise ScoreInputError(
+            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have none: "
+            f"{shown(np.flatnonzero(owners < 0).tolist())}. Remove these texts from the similarities."
+        )
+    return owners
+
+
+def _ranks(
+    blocks: Callable[[], Iterator[tuple[int, Array]]],
+    shape: tuple[int, ...],
+    texts_of_image: Sequence[Sequence[int]],
+    image_of_text: Array,
+    ties: Ties,
+) -> tuple[Array, Array]:
+    """Rank of the best own text for each image, and of the own image for each text; rows come twice."""
+    images, texts = shape
+    image_ranks = np.empty(images)
+    own_scores: Array = np.empty(texts)
+    for start, block in blocks():
+        if np.isnan(block).any():
+            raise ScoreInputError(
+                f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} values). "
+                "Look for a diverged model or an empty feature."
+            )
+        for offset, row in enumerate(block):
+            own = np.asarray(texts_of_image[start + offset], dtype=np.int64)
+            own_scores[own] = row[own]
+            best = row[own].max()
+            tied_wrong = int((row == best).sum()) - int((row[own] == best).sum())
+            above = int((row > best).sum())
+            image_ranks[start + offset] = _rank(above, tied_wrong, ties)
+    above_text, tied_text = np.zeros(texts, dtype=np.int64), np.zeros(texts, dtype=np.int64)
+    for _, block in blocks():
+        own_row = own_scores.astype(block.dtype)
+        above_text += (block > own_row).sum(axis=0)
+        tied_text += (block == own_row).sum(axis=0)
+    tied_text -= 1
+    return image_ranks, _rank(above_text, tied_text, ties)
+
+
+def _rank(above: Any, tied: Any, ties: Ties) -> Any:
+    return 1 + above + (tied if ties == "pessimistic" else tied / 2)
+
+
+def mean_over_folds(reports: Sequence[ScoreReport]) -> Mapping[str, float]:
+    """Average the scores of several folds, as the COCO 1k protocol does with five.
+
+    Args:
+        reports: At least one report, all of the same metric.
+
+    Returns:
+        Score name to mean over the folds, without the scores that are `None` in a fold.
+
+    Raises:
+        ScoreInputError: There is no report.
+    """
+    if not reports:
+        raise ScoreInputError("`reports` must hold at least one fold, but is empty. Score the folds first.")
+    means: dict[str, float] = {}
+    for name in reports[0].scores:
+        values = [report.scores[name] for report in reports]
+        present = [value for value in values if value is not None]
+        if len(present) == len(values):
+            means[name] = sum(present) / len(present)
+    return means

@@ -1,0 +1,144 @@
+"""VQA accuracy: agreement with ten people, each left out in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
+from weft.eval.metrics.vqa_normalise import normalise, strip_whitespace
+
+OFFICIAL = "official-vqa-2021"
+LMMS_EVAL = "lmms-eval"
+_OFFICIAL_DIGITS = 2
+_GROUP_AXES = ("answer_type", "question_type")
+
+
+def vqa_accuracy(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, Sequence[str] | Mapping[str, Any]],
+    *,
+    variant: str = OFFICIAL,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score open-ended answers as the VQA challenge does.
+
+    For each human answer, count how many of the *others* equal the prediction; that answer contributes
+    `min(1, count / 3)`, and the sample scores the mean. The clean-up of answers happens only where the human
+    answers are not all the same string, which is why "Yes." against ten times "yes" scores nothing.
+
+    Args:
+        predictions: Question id to answer.
+        references: Question id to the human answers (ten of them as a rule), or to an official annotation:
+            a mapping with `answers` (text, or mappings with `answer`) and optionally `answer_type` and
+            `question_type`, which become groups.
+        variant: `"official-vqa-2021"` (the challenge's script), or `"lmms-eval"`, which also cleans the
+            prediction when the human answers agree.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Further axes to average over: axis to question id to group name.
+
+    Returns:
+        Report with `accuracy` in percent; corpus and group means are rounded to two decimals as the official
+        script rounds them, per-sample scores are whole.
+
+    Raises:
+        ScoreInputError: Ids do not match, a reference holds fewer than two answers, or the variant is unknown.
+        ScoreTypeError: A prediction or a human answer is not text.
+
+    Source:
+        Goyal et al. 2017 and GT-Vision-Lab/VQA, vqaEval.py at a013f004. Difference: people are left out by
+        position, where the script leaves out every annotation equal in answer, confidence and answer id; the
+        two agree on every file whose answer ids are distinct.
+
+    Example:
+        >>> vqa_accuracy({1: "two"}, {1: ["2"] * 5 + ["two"] * 5}).value
+        100.0
+    """
+    score_one = _VARIANTS.get(variant)
+    if score_one is None:
+        raise ScoreInputError(
+            f"`variant` must be one of {', '.join(sorted(_VARIANTS))}, but is {variant!r}. Use {OFFICIAL!r}."
+        )
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    agreement: dict[Hashable, float] = {}
+    for key in paired.ids:
+        agreement[key] = score_one(predictions[key], _human_answers(key, references[key]))
+    axes = {**_annotated_groups(paired.ids, references), **(groups or {})}
+    return ScoreReport(
+        metric="vqa_accuracy",
+        variant=variant,
+        headline="accuracy",
+        scores={"accuracy": mean_of(agreement.values(), 100, _OFFICIAL_DIGITS)},
+        units={"accuracy": PERCENT},
+        n=len(agreement),
+        groups=group_means(axes, agreement, scale=100, digits=_OFFICIAL_DIGITS),
+        per_sample={key: 100 * value for key, value in agreement.items()},
+        missing=paired.missing,
+        extra=paired.extra,
+    )
+
+
+def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    """Agreement of one cleaned prediction with cleaned human answers.
+
+    Args:
+        prediction: The answer.
+        answers: At least two human answers.
+
+    Returns:
+        A number from 0 to 1.
+    """
+    matches = [answer == prediction for answer in answers]
+    count = sum(matches)
+    if count == 0:
+        return 0.0
+    # Summed in the order of the answers: the official script's last bit depends on it.
+    return sum(min(1.0, (count - match) / 3) for match in matches) / len(answers)
+
+
+def _official(prediction: str, answers: Sequence[str]) -> float:
+    prediction, answers = strip_whitespace(prediction), [strip_whitespace(answer) for answer in answers]
+    if len(set(answers)) > 1:
+        prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
+    return leave_one_out(prediction, answers)
+
+
+def _lmms_eval(prediction: str, answers: Sequence[str]) -> float:
+    prediction = prediction.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return _official(normalise(strip_whitespace(prediction)), answers)
+
+
+_VARIANTS: dict[str, Callable[[str, Sequence[str]], float]] = {OFFICIAL: _official, LMMS_EVAL: _lmms_eval}
+
+
+def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    given = reference["answers"] if isinstance(reference, Mapping) else reference
+    answers = [item["answer"] if isinstance(item, Mapping) else item for item in given]
+    if isinstance(given, str) or not all(isinstance(answer, str) for answer in answers):
+        raise ScoreTypeError(
+            f"Each value of `references` must be a list of answers (text), but that of {key!r} is {given!r}. "
+            "Give the human answers one by one."
+        )
+    if len(answers) < 2:
+        raise ScoreInputError(
+            f"Each value of `references` must hold at least 2 human answers, but that of {key!r} holds "
+            f"{len(answers)}: {shown(list(answers))}. With one true answer use `top1_accuracy`, or repeat it ten times."
+        )
+    return answers
+
+
+def _annotated_groups(ids: list[Hashable], references: Mapping[Hashable, Any]) -> dict[str, dict[Hashable, str]]:
+    found: dict[str, dict[Hashable, str]] = {}
+    for axis in _GROUP_AXES:
+        members = {
+            key: references[key][axis]
+            for key in ids
+            if isinstance(references[key], Mapping) and axis in references[key]
+        }
+        if members:
+            found[axis] = members
+    return found
