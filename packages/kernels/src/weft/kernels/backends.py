@@ -1,0 +1,69 @@
+"""Which implementation runs a call: the plain torch reference or the Triton kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from weft.kernels.checks import check_choice
+from weft.kernels.errors import KernelBackendError
+
+BACKENDS = ("auto", "triton", "torch")
+TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_INTERPRETER_VARIABLE = "TRITON_INTERPRET"
+
+
+@lru_cache(maxsize=1)
+def triton_installed() -> bool:
+    """Whether the `triton` package can be imported (it is not imported to find out)."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run on the CPU through Triton's interpreter (``TRITON_INTERPRET=1``)."""
+    return os.environ.get(_INTERPRETER_VARIABLE, "0").lower() in ("1", "true", "on", "yes")
+
+
+def check_backend(backend: str) -> None:
+    """Reject an unknown `backend` name, and ``"triton"`` where Triton is not installed.
+
+    Raises:
+        KernelValueError: `backend` is not one of ``auto``, ``triton``, ``torch``.
+        KernelBackendError: ``triton`` was asked for and is not installed.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if backend == "triton" and not triton_installed():
+        raise KernelBackendError(
+            "`backend` must be 'auto' or 'torch' where Triton is not installed, but is 'triton'. "
+            "Install it with: pip install 'weft-kernels[triton]'"
+        )
+
+
+def use_triton(reference: Tensor, backend: str) -> bool:
+    """Decide for one call; `reference` is the tensor whose device and dtype count.
+
+    ``auto`` means Triton on CUDA tensors of a dtype the kernels support, plain torch otherwise.
+
+    Raises:
+        KernelBackendError: ``triton`` was asked for on a device or dtype the kernels do not support.
+    """
+    if backend == "torch":
+        return False
+    supported = reference.dtype in TRITON_DTYPES
+    if backend == "auto":
+        return reference.is_cuda and supported and triton_installed()
+    if not supported:
+        raise KernelBackendError(
+            f"`backend` 'triton' must get float16, bfloat16 or float32, but got {reference.dtype}. "
+            "Use backend='torch' for this dtype."
+        )
+    if not (reference.is_cuda or interpreting()):
+        raise KernelBackendError(
+            f"`backend` 'triton' must get CUDA tensors, but got {reference.device}. Use backend='auto', or set "
+            f"{_INTERPRETER_VARIABLE}=1 before the first import to run the kernels on the CPU."
+        )
+    return True

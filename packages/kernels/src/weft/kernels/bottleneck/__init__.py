@@ -1,0 +1,1 @@
+"""The adapter bottleneck: down-projection, activation, up-projection, routed over tasks."""
