@@ -1,1 +1,76 @@
-"""Loaders, few-shot protocol, task mixing and feature stores for vision-and-language data."""
+"""Loaders, few-shot protocol, task mixing and feature stores for vision-and-language data.
+
+Importing this package loads neither torch nor any loader; data sets are found when they are asked for.
+"""
+
+from weft.data.catalog import (
+    DatasetSpec,
+    HubSource,
+    dataset_spec,
+    list_datasets,
+    load_dataset,
+    register_dataset,
+)
+from weft.data.errors import (
+    CorruptMediaError,
+    InvalidArgumentError,
+    MalformedRecordError,
+    MissingDependencyError,
+    MissingFileError,
+    StateMismatchError,
+    UnknownNameError,
+    UnsafePathError,
+    WeftDataError,
+)
+from weft.data.few_shot import FewShotDraw, base_to_new, draw_few_shot, few_shot, restrict_classes
+from weft.data.files import open_store
+from weft.data.mixing import TaskMixture
+from weft.data.record_set import RecordSet
+from weft.data.records import (
+    Caption,
+    Classify,
+    ImageQA,
+    MediaRef,
+    PairBool,
+    Record,
+    Retrieval,
+    VideoMC,
+    VideoQA,
+)
+from weft.data.task_records import TaskRecords
+
+__all__ = [
+    "Caption",
+    "Classify",
+    "CorruptMediaError",
+    "DatasetSpec",
+    "FewShotDraw",
+    "HubSource",
+    "ImageQA",
+    "InvalidArgumentError",
+    "MalformedRecordError",
+    "MediaRef",
+    "MissingDependencyError",
+    "MissingFileError",
+    "PairBool",
+    "Record",
+    "RecordSet",
+    "Retrieval",
+    "StateMismatchError",
+    "TaskMixture",
+    "TaskRecords",
+    "UnknownNameError",
+    "UnsafePathError",
+    "VideoMC",
+    "VideoQA",
+    "WeftDataError",
+    "base_to_new",
+    "dataset_spec",
+    "draw_few_shot",
+    "few_shot",
+    "list_datasets",
+    "load_dataset",
+    "open_store",
+    "register_dataset",
+    "restrict_classes",
+]

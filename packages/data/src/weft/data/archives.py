@@ -1,0 +1,151 @@
+"""A zip or tar archive as a store: members are read in place, nothing is unpacked."""
+
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError, redact
+from weft.data.folders import is_local, strip_scheme
+from weft.data.handles import cached
+from weft.data.store import Store, is_below, safe_member
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True)
+class ArchiveStore(Store):
+    """A zip or tar archive, read member by member without unpacking.
+
+    Args:
+        url: Local path or fsspec URL of the archive (.zip, .tar, .tar.gz, .tgz).
+        options: fsspec `storage_options`; never printed.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of one file; see `Store.read`."""
+        return _archive(self).read(safe_member(path))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the file exists."""
+        return safe_member(path) in _archive(self).members
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all files below `prefix`, sorted."""
+        return iter(sorted(name for name in _archive(self).members if is_below(name, safe_member(prefix))))
+
+    def size(self, path: str) -> int:
+        """Return the length of one file in bytes."""
+        return _archive(self).size(safe_member(path))
+
+    def describe(self, path: str = "") -> str:
+        """Return the address of a file for messages, without credentials."""
+        return redact(f"{strip_scheme(self.url)}!{path}" if path else strip_scheme(self.url))
+
+
+class _Zip:
+    """Directory and handle of one zip file in this process."""
+
+    def __init__(self, stream: BinaryIO, label: str) -> None:
+        self._label = label
+        self._zip = zipfile.ZipFile(stream)
+        self.members = {safe_member(i.filename): i for i in self._zip.infolist() if not i.is_dir()}
+
+    def read(self, path: str) -> bytes:
+        info = _member(self.members, path, self._label)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise _refuse_link(path, self._label)
+        try:
+            return self._zip.read(info)
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise CorruptMediaError(
+                f"Member {path!r} of {self._label} is damaged: {error}. Get it again."
+            ) from error
+
+    def size(self, path: str) -> int:
+        return int(_member(self.members, path, self._label).file_size)
+
+    def close(self) -> None:
+        stream = self._zip.fp
+        self._zip.close()
+        if stream is not None:
+            stream.close()
+
+
+class _Tar:
+    """Offsets and handle of one tar file in this process."""
+
+    def __init__(self, stream: BinaryIO, label: str) -> None:
+        self._label, self._stream, self._lock = label, stream, threading.Lock()
+        self.members: dict[str, tuple[int, int]] = {}
+        self._links: set[str] = set()
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                name = safe_member(member.name)
+                if member.isreg():
+                    self.members[name] = (member.offset_data, member.size)
+                elif member.issym() or member.islnk():
+                    self._links.add(name)
+
+    def read(self, path: str) -> bytes:
+        if path in self._links:
+            raise _refuse_link(path, self._label)
+        offset, size = _member(self.members, path, self._label)
+        with self._lock:
+            self._stream.seek(offset)
+            data = self._stream.read(size)
+        if len(data) != size:
+            raise CorruptMediaError(f"Member {path!r} of {self._label} is cut short. Get the archive again.")
+        return data
+
+    def size(self, path: str) -> int:
+        return int(_member(self.members, path, self._label)[1])
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _member(members: Mapping[str, Any], path: str, label: str) -> Any:
+    if path not in members:
+        raise MissingFileError(f"File not found: {label}!{path}")
+    return members[path]
+
+
+def _refuse_link(path: str, label: str) -> UnsafePathError:
+    return UnsafePathError(
+        f"Members of an archive must be plain files, but {path!r} of {label} is a link. "
+        "Unpack the archive yourself and point `root` at the folder."
+    )
+
+
+def _archive(store: ArchiveStore) -> Any:
+    return cached(store.url, store.options, lambda: _open_archive(store))
+
+
+def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
+    import fsspec
+
+    label = store.describe()
+    kind: Any = _Zip if store.url.lower().endswith(".zip") else _Tar
+    compression = "gzip" if store.url.lower().endswith("gz") else None
+    try:
+        if is_local(store.url) and compression is None:
+            stream: BinaryIO = open(strip_scheme(store.url), "rb")  # noqa: SIM115 - the handle outlives the call
+        else:
+            stream = fsspec.open(store.url, "rb", compression=compression, **store.options).open()
+    except FileNotFoundError:
+        raise MissingFileError(f"File not found: {label}") from None
+    try:
+        return kind(stream, label)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        stream.close()
+        raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error
+    except UnsafePathError:
+        stream.close()
+        raise

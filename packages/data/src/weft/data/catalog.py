@@ -1,0 +1,205 @@
+"""The catalogue of data sets: lazy, alphabetical, open to third parties.
+
+A data set is one module of `weft.data.datasets` with a `SPEC`, or the object behind an entry point of group
+`weft.datasets`, or whatever `register_dataset` was given. No list of names is kept anywhere.
+"""
+
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from weft.data.errors import InvalidArgumentError, MalformedRecordError, unknown_name
+from weft.data.files import Store, open_store
+from weft.data.record_set import RecordSet
+from weft.data.records import RECORD_TYPES, Record
+from weft.data.source import OnError, Source
+
+ENTRY_POINT_GROUP = "weft.datasets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A copy of the data on the Hugging Face hub.
+
+    Args:
+        repo: Repository id.
+        revision: Commit or tag; pin it, hub data sets move.
+        note: How it differs from the official files, or "".
+    """
+
+    repo: str
+    revision: str = "main"
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """What is known about a data set before any file is opened.
+
+    Args:
+        name: Lower-case name, unique.
+        task: Task of its records unless an option changes it, a key of `RECORD_TYPES`.
+        splits: Official split names, in their natural order; empty where the user names them.
+        read: `read(source, split, **options)` yields records; its keyword-only parameters are the options.
+        summary: One line.
+        licence: Licence of annotations and media, as far as known.
+        citation: Paper, in one line.
+        how_to_get: Where the files come from and how they must lie.
+        bases: Folders below `root` where the official layout may begin.
+        expected: Split to the number of records officially stated, where known.
+        hub: Copies on the hub.
+        needs_root: False for data sets that are generated.
+    """
+
+    name: str
+    task: str
+    splits: tuple[str, ...]
+    read: Callable[..., Iterable[Record]] = field(repr=False)
+    summary: str
+    licence: str
+    citation: str = ""
+    how_to_get: str = ""
+    bases: tuple[str, ...] = ("",)
+    expected: Mapping[str, int] = field(default_factory=dict)
+    hub: tuple[HubSource, ...] = ()
+    needs_root: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Loader options and their defaults."""
+        parameters = inspect.signature(self.read).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+_registered: dict[str, DatasetSpec] = {}
+_discovered = False
+
+
+def register_dataset(spec: DatasetSpec, *, replace: bool = False) -> DatasetSpec:
+    """Add a data set to the catalogue.
+
+    Args:
+        spec: What to add.
+        replace: Allow a name that is taken.
+
+    Raises:
+        InvalidArgumentError: If the name is taken or the task unknown.
+    """
+    if spec.task not in RECORD_TYPES:
+        raise unknown_name(f"task of data set {spec.name!r}", spec.task, RECORD_TYPES)
+    if spec.name in _registered and not replace and _registered[spec.name] is not spec:
+        raise InvalidArgumentError(
+            f"`name` of a data set must be unique, but {spec.name!r} is taken. "
+            "Choose another name or pass replace=True."
+        )
+    _registered[spec.name] = spec
+    return spec
+
+
+def list_datasets() -> list[str]:
+    """Return the names of all data sets, sorted.
+
+    >>> "easy_vqa" in list_datasets()
+    True
+    """
+    _discover()
+    return sorted(_registered)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return what is known about a data set.
+
+    Raises:
+        UnknownNameError: With near matches, if there is no such data set.
+    """
+    _discover()
+    if name not in _registered:
+        raise unknown_name("data set", name, _registered, "See list_datasets().")
+    return _registered[name]
+
+
+def load_dataset(
+    name: str,
+    root: str | os.PathLike[str] | Store | None = None,
+    split: str = "train",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    on_error: OnError = "raise",
+    require_media: bool = True,
+    follow_links: bool = False,
+    **options: Any,
+) -> RecordSet[Any]:
+    """Read the annotations of one split; images and videos stay closed until a record is asked for them.
+
+    Args:
+        name: A name of `list_datasets()`.
+        root: Where the official files lie: a folder, a zip or tar archive, any fsspec URL, or a `Store`.
+        split: A split of the data set.
+        storage_options: What the fsspec filesystem needs; never printed.
+        on_error: "raise" stops at the first malformed row; "skip" leaves such rows out and lists them in
+            `RecordSet.skipped`.
+        require_media: Whether absent images or videos stop the loading.
+        follow_links: Allow links that lead out of a local `root`.
+        **options: Options of this data set; see `dataset_spec(name).options`.
+
+    Raises:
+        UnknownNameError: Unknown data set, split or option, with near matches.
+        MissingFileError: Files that are not there, with every path tried and how to get them.
+        MalformedRecordError: A row that breaks the format, or an id that appears twice.
+        InvalidArgumentError: No `root` for a data set that needs one.
+    """
+    spec = dataset_spec(name)
+    if spec.splits and split not in spec.splits:
+        raise unknown_name(f"split of {name}", split, spec.splits)
+    for option in options:
+        if option not in spec.options:
+            raise unknown_name(f"option of {name}", option, spec.options)
+    if root is None and spec.needs_root:
+        raise InvalidArgumentError(
+            f"`root` must be given for data set {name!r}, but is None. "
+            f"How to get the files: {spec.how_to_get}"
+        )
+    store = (
+        root
+        if isinstance(root, Store)
+        else open_store(root or ".", storage_options, follow_links=follow_links)
+    )
+    source = Source(name, store, spec.bases, spec.how_to_get, on_error, require_media)
+    records = list(_checked(name, spec.read(source, split, **options)))
+    task = records[0].task if records else spec.task
+    return RecordSet(name, split, task, records, tuple(source.skipped))
+
+
+def _checked(name: str, records: Iterable[Record]) -> Iterable[Record]:
+    """Yield records, refusing an id that appears twice."""
+    seen: dict[str, int] = {}
+    for position, record in enumerate(records):
+        first = seen.setdefault(record.id, position)
+        if first != position:
+            raise MalformedRecordError(
+                f"Ids of {name!r} must be unique, but {record.id!r} stands at records {first} and "
+                f"{position}. "
+                "Remove one of them from the annotation file."
+            )
+        yield record
+
+
+def _discover() -> None:
+    global _discovered
+    if _discovered:
+        return
+    package = importlib.import_module("weft.data.datasets")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            loaded = importlib.import_module(f"weft.data.datasets.{module.name}")
+            for spec in getattr(loaded, "SPECS", (getattr(loaded, "SPEC", None),)):
+                if spec is not None:
+                    register_dataset(spec)
+    _discovered = True
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        register_dataset(entry.load(), replace=True)

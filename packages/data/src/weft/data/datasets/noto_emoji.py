@@ -1,0 +1,92 @@
+"""noto-emoji: emoji images with their names in eleven languages, for captioning and retrieval."""
+
+from collections.abc import Iterator, Sequence
+
+from weft.data.catalog import DatasetSpec
+from weft.data.errors import unknown_name
+from weft.data.records import Caption, Record, Retrieval
+from weft.data.rows import Row
+from weft.data.source import Source
+
+LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
+_TASKS = ("caption", "retrieval")
+
+
+def read(
+    source: Source,
+    split: str,
+    *,
+    languages: Sequence[str] | str = ("en",),
+    task: str = "caption",
+) -> Iterator[Record]:
+    """Yield one record per emoji and language, in file order.
+
+    `extra` keeps `tones` (skin tones), `base` (the emoji without tone: records of one base show one
+    concept), `aliases` and `keywords`.
+
+    Args:
+        source: Where the files lie.
+        split: Split name.
+        languages: Languages of the names; a single code is accepted.
+        task: "caption" for `Caption` records, "retrieval" for `Retrieval` records.
+    """
+    chosen = (languages,) if isinstance(languages, str) else tuple(languages)
+    for language in chosen:
+        if language not in LANGUAGES:
+            raise unknown_name("language of noto_emoji", language, LANGUAGES)
+    if task not in _TASKS:
+        raise unknown_name("task of noto_emoji", task, _TASKS)
+    file = source.find("captions.jsonl")
+    rows = list(source.json_lines(file))
+    images = source.media(
+        ["png72", "png/72", "images"],
+        archives=["png72.zip"],
+        probe=rows[0].text("file") if rows else None,
+    )
+
+    def make(row: Row) -> Iterator[Record]:
+        if row.text("split") != split:
+            return
+        media_id, names = row.text("id"), row.sub(row.mapping("names"))
+        media = images.ref(row.text("file"))
+        extra = {
+            key: row.field(key) for key in ("char", "tones", "base", "aliases", "keywords") if row.has(key)
+        }
+        for language in chosen:
+            record_id = media_id if len(chosen) == 1 else f"{media_id}.{language}"
+            name = names.text(language)
+            if task == "caption":
+                yield Caption(
+                    id=record_id,
+                    media=media,
+                    media_id=media_id,
+                    captions=(name,),
+                    language=language,
+                    extra=extra,
+                )
+            else:
+                yield Retrieval(
+                    id=record_id,
+                    media=media,
+                    media_id=media_id,
+                    text=name,
+                    text_id=f"{media_id}.{language}",
+                    language=language,
+                    extra=extra,
+                )
+
+    yield from source.build(rows, make)
+
+
+SPEC = DatasetSpec(
+    name="noto_emoji",
+    task="caption",
+    splits=("train", "val", "test"),
+    read=read,
+    summary="3,543 emoji images (72 pixels) with names in eleven languages.",
+    licence="Images: Apache 2.0 / SIL OFL 1.1; names: Unicode licence",
+    citation="Google Fonts, Noto Emoji; names from the Unicode CLDR.",
+    how_to_get="Root holds captions.jsonl (one JSON object per line: id, file, names, split, ...) and "
+    "png72.zip or a folder png72/ with the 72-pixel images of https://github.com/googlefonts/noto-emoji.",
+    expected={"train": 2782, "val": 234, "test": 527},
+)

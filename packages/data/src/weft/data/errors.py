@@ -1,0 +1,111 @@
+"""Errors of `weft.data`: one base class, one grammar, near matches for misspelt names, no credentials."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/@\s]+@")
+_SECRET_PAIR = re.compile(
+    r"(?i)(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key|\bsig|\bkey)"
+    r"[\w-]*)(?P<sep>['\"]?\s*[=:]\s*['\"]?)(?P<value>[^\s&'\",;}]+)"
+)
+_NEAR_SPLITS = {
+    "val": ("valid", "validation", "dev"),
+    "valid": ("val", "validation", "dev"),
+    "validation": ("val", "valid", "dev"),
+    "dev": ("val", "valid", "validation"),
+    "test": ("test_public", "testdev", "test_std", "val"),
+    "train": ("train_all", "training"),
+}
+
+
+class WeftDataError(Exception):
+    """Base class of every error that `weft.data` raises on purpose."""
+
+
+class UnknownNameError(WeftDataError, LookupError):
+    """A data set, split, option, task or class name that does not exist."""
+
+
+class MissingFileError(WeftDataError, FileNotFoundError):
+    """Files of a data set that are not where they were looked for."""
+
+
+class MalformedRecordError(WeftDataError, ValueError):
+    """A row of an annotation file that breaks the format; names file, row, rule and remedy."""
+
+
+class CorruptMediaError(WeftDataError, OSError):
+    """An image, video, archive or feature file that cannot be decoded."""
+
+
+class UnsafePathError(WeftDataError, ValueError):
+    """A path from data that would leave the folder or archive it belongs to."""
+
+
+class InvalidArgumentError(WeftDataError, ValueError):
+    """An argument outside its documented range."""
+
+
+class StateMismatchError(WeftDataError, ValueError):
+    """Saved state (sampler, draw, store) that belongs to something else."""
+
+
+class MissingDependencyError(WeftDataError, ImportError):
+    """An optional library that is not installed; the text holds the install command."""
+
+
+def redact(text: str) -> str:
+    """Return `text` without user names, passwords, tokens and signatures of URLs and options.
+
+    Args:
+        text: Any text that may hold a URL or `name=value` pairs.
+
+    Returns:
+        The text, each secret replaced by `***`.
+
+    >>> redact("s3://me:pw@bucket/a.zip?X-Amz-Signature=abc&part=2")
+    's3://***@bucket/a.zip?X-Amz-Signature=***&part=2'
+    """
+    text = _USER_INFO.sub(r"\g<scheme>***@", text)
+    return _SECRET_PAIR.sub(r"\g<name>\g<sep>***", text)
+
+
+def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the known names closest to `name`, best first.
+
+    Args:
+        name: The name that was given.
+        known: The names that exist.
+        limit: At most this many are returned.
+
+    >>> near_matches("easy_vqq", ["easy_vqa", "nlvr", "vqav2"])
+    ['easy_vqa']
+    """
+    names = sorted(set(known))
+    folded = {_fold(candidate): candidate for candidate in reversed(names)}
+    synonyms = [candidate for candidate in _NEAR_SPLITS.get(name.lower(), ()) if candidate in names]
+    close = difflib.get_close_matches(_fold(name), list(folded), n=limit, cutoff=0.55)
+    found = [*synonyms, *(folded[key] for key in close)]
+    return list(dict.fromkeys(found))[:limit]
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], advice: str = "") -> UnknownNameError:
+    """Build the error for a name that does not exist.
+
+    Args:
+        what: What the name stands for, such as "data set" or "split of easy_vqa".
+        name: The name that was given.
+        known: The names that exist.
+        advice: One more sentence with the next step.
+    """
+    names = sorted(set(known))
+    near = near_matches(name, names)
+    meant = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    listing = ", ".join(names) if names else "none"
+    tail = f" {advice}" if advice else ""
+    return UnknownNameError(f"Unknown {what}: {name!r}.{meant} Known: {listing}.{tail}")

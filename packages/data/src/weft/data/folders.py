@@ -1,0 +1,113 @@
+"""A folder as a store: on disk, or under any URL that fsspec knows."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+from weft.data.errors import MissingFileError, UnsafePathError, redact
+from weft.data.handles import cached
+from weft.data.store import Store, safe_member
+
+
+@dataclass(frozen=True)
+class FolderStore(Store):
+    """A folder on disk or under any fsspec URL.
+
+    Args:
+        url: Local path or URL such as `s3://bucket/data`.
+        options: fsspec `storage_options`; never printed.
+        follow_links: Allow symbolic links inside the folder that lead out of it.
+    """
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    follow_links: bool = False
+
+    def read(self, path: str) -> bytes:
+        """Return the content of one file; see `Store.read`."""
+        with self.open(path) as stream:
+            return stream.read()
+
+    def open(self, path: str) -> BinaryIO:
+        """Return a seekable binary stream of one file; see `Store.read` for errors."""
+        path = safe_member(path)
+        try:
+            if is_local(self.url):
+                return open(self._local(path), "rb")
+            filesystem, base = _filesystem(self)
+            return cast("BinaryIO", filesystem.open(f"{base}/{path}" if path else base, "rb"))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise MissingFileError(f"File not found: {self.describe(path)}") from None
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the file exists."""
+        path = safe_member(path)
+        if is_local(self.url):
+            return os.path.exists(self._local(path))
+        filesystem, base = _filesystem(self)
+        return bool(filesystem.exists(f"{base}/{path}" if path else base))
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all files below `prefix`, sorted."""
+        prefix = safe_member(prefix)
+        if is_local(self.url):
+            yield from self._walk(prefix)
+            return
+        filesystem, base = _filesystem(self)
+        start = f"{base}/{prefix}".rstrip("/")
+        for name in sorted(filesystem.find(start)):
+            yield name[len(base) :].lstrip("/")
+
+    def size(self, path: str) -> int:
+        """Return the length of one file in bytes."""
+        path = safe_member(path)
+        if is_local(self.url):
+            return os.path.getsize(self._local(path))
+        filesystem, base = _filesystem(self)
+        return int(filesystem.size(f"{base}/{path}"))
+
+    def describe(self, path: str = "") -> str:
+        """Return the address of a file for messages, without credentials."""
+        url = strip_scheme(self.url)
+        return redact(f"{url.rstrip('/')}/{path}" if path else url)
+
+    def _local(self, path: str) -> str:
+        root = strip_scheme(self.url)
+        full = os.path.join(root, path)
+        if self.follow_links:
+            return full
+        real_root, real = os.path.realpath(root), os.path.realpath(full)
+        if real != real_root and not real.startswith(real_root.rstrip(os.sep) + os.sep):
+            raise UnsafePathError(
+                f"`path` must stay inside {self.describe()}, but {path!r} is a link that leads out of it. "
+                "Pass follow_links=True if that is meant."
+            )
+        return full
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        root = strip_scheme(self.url)
+        found: list[str] = []
+        for folder, _, names in os.walk(os.path.join(root, prefix), followlinks=self.follow_links):
+            relative = os.path.relpath(folder, root).replace(os.sep, "/")
+            found.extend(name if relative == "." else f"{relative}/{name}" for name in names)
+        yield from sorted(found)
+
+
+def _filesystem(store: FolderStore) -> tuple[Any, str]:
+    import fsspec
+
+    pair: tuple[Any, str] = cached(
+        f"fs:{store.url}", store.options, lambda: fsspec.core.url_to_fs(store.url, **store.options)
+    )
+    return pair[0], pair[1].rstrip("/")
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a root is a path of this machine."""
+    return url.startswith("file://") or "://" not in url
+
+
+def strip_scheme(url: str) -> str:
+    """Return a local root without `file://`; other URLs stay as they are."""
+    return url.removeprefix("file://")

@@ -1,0 +1,95 @@
+"""A split of a data set: a sequence of records of one type, with what is known about it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar, overload
+
+from weft.data.errors import InvalidArgumentError
+from weft.data.records import Classify, Record, media_of
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class RecordSet(Sequence[R], Generic[R]):
+    """The records of one split, in file order.
+
+    Args:
+        name: Name of the data set.
+        split: Name of the split.
+        task: Task of the records, a key of `RECORD_TYPES`.
+        records: The records; a list, or any sequence that makes them on demand.
+        skipped: One message per malformed row that was left out.
+    """
+
+    name: str
+    split: str
+    task: str
+    records: Sequence[R] = field(repr=False)
+    skipped: tuple[str, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> "RecordSet[R]": ...
+    def __getitem__(self, index: int | slice) -> "R | RecordSet[R]":
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return self.records[index]
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.records)
+
+    def select(self, indices: Sequence[int]) -> "RecordSet[R]":
+        """Return the records at `indices`, in that order.
+
+        Raises:
+            InvalidArgumentError: If an index is outside 0..len-1.
+        """
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise InvalidArgumentError(
+                    f"`indices` must lie in 0..{len(self) - 1}, but one is {index}. "
+                    "The draw may belong to another version of the data."
+                )
+        return replace(self, records=[self.records[index] for index in indices])
+
+    def filter(self, keep: Callable[[R], bool]) -> "RecordSet[R]":
+        """Return the records that `keep` accepts."""
+        return replace(self, records=[record for record in self.records if keep(record)])
+
+    def with_records(self, records: Sequence[R], split: str | None = None) -> "RecordSet[R]":
+        """Return the same set with other records."""
+        return replace(self, records=records, split=split or self.split)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names in the order of their labels (classification only).
+
+        Raises:
+            InvalidArgumentError: If the records have no classes, or a label has two names.
+        """
+        names: dict[int, str] = {}
+        for record in self.records:
+            if not isinstance(record, Classify):
+                raise InvalidArgumentError(
+                    f"`class_names` needs records of task 'classify', but {self.name!r} holds {self.task!r}. "
+                    "Load a classification data set."
+                )
+            if names.setdefault(record.label, record.class_name) != record.class_name:
+                raise InvalidArgumentError(
+                    f"Label {record.label} of {self.name!r} must have one name, but has "
+                    f"{names[record.label]!r} and {record.class_name!r}. Repair the split file."
+                )
+        return [names[label] for label in sorted(names)]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over ids and media paths: equal exactly for the same records in the same order."""
+        digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.task}\0".encode())
+        for record in self.records:
+            digest.update(f"{record.id}\0{'|'.join(ref.path for ref in media_of(record))}\0".encode())
+        return digest.hexdigest()

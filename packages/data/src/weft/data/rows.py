@@ -1,0 +1,137 @@
+"""One row of an annotation file, with its position, and checked access to its fields."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from weft.data.errors import MalformedRecordError
+
+
+class Row:
+    """A value parsed from an annotation file that knows where it came from.
+
+    Args:
+        value: The parsed value (mapping or list), or its JSON text if `encoded`.
+        file: Address of the file, for messages.
+        number: Position in the file, from 1; a text key for files keyed by id.
+        encoded: Whether `value` is JSON text that is parsed on first access.
+    """
+
+    __slots__ = ("_encoded", "_value", "file", "number")
+
+    def __init__(self, value: Any, file: str, number: int | str, *, encoded: bool = False) -> None:
+        self._value, self._encoded, self.file, self.number = value, encoded, file, number
+
+    @property
+    def value(self) -> Any:
+        """The parsed value."""
+        if self._encoded:
+            try:
+                self._value, self._encoded = json.loads(self._value), False
+            except json.JSONDecodeError as error:
+                self.fail(f"must be a JSON object, but {error.msg} at column {error.colno}")
+        return self._value
+
+    def fail(self, rule: str) -> NoReturn:
+        """Raise the error for this row.
+
+        Raises:
+            MalformedRecordError: Always; names file, row, rule and remedy.
+        """
+        raise MalformedRecordError(
+            f"{self.file}, row {self.number}: {rule}. "
+            "Repair the row, or pass on_error='skip' to leave such rows out."
+        )
+
+    def has(self, key: str) -> bool:
+        """Tell whether the row has a field `key` that is not null."""
+        return isinstance(self.value, Mapping) and self.value.get(key) is not None
+
+    def field(self, key: str | int) -> Any:
+        """Return the field `key` (of a mapping) or column `key` (of a list)."""
+        value = self.value
+        if isinstance(key, int):
+            if not isinstance(value, list | tuple):
+                self.fail(f"must be a list, but is {type(value).__name__}")
+            if key >= len(value):
+                self.fail(f"must have at least {key + 1} columns, but has {len(value)}")
+            return value[key]
+        if not isinstance(value, Mapping):
+            self.fail(f"must be an object with field `{key}`, but is {type(value).__name__}")
+        if key not in value:
+            self.fail(f"must have the field `{key}`, but has only {', '.join(map(str, value)) or 'none'}")
+        return value[key]
+
+    def text(self, key: str | int, default: str | None = None) -> str:
+        """Return a text field; `default` if it is absent."""
+        if default is not None and isinstance(key, str) and not self.has(key):
+            return default
+        value = self.field(key)
+        if not isinstance(value, str):
+            self.fail(f"`{key}` must be text, but is {value!r}")
+        return value
+
+    def identity(self, key: str | int) -> str:
+        """Return a field that is text or an integer, as text."""
+        value = self.field(key)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            self.fail(f"`{key}` must be text or an integer, but is {value!r}")
+        return str(value)
+
+    def integer(self, key: str | int) -> int:
+        """Return an integer field; digits in text are accepted."""
+        value = self.field(key)
+        if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+            return int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fail(f"`{key}` must be an integer, but is {value!r}")
+        return value
+
+    def number_of(self, key: str | int) -> float:
+        """Return a field that is a number."""
+        value = self.field(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.fail(f"`{key}` must be a number, but is {value!r}")
+        return float(value)
+
+    def boolean(self, key: str | int) -> bool:
+        """Return a truth value: true/false, 1/0, or these words in any case."""
+        value = self.field(key)
+        words = {"true": True, "false": False, "1": True, "0": False}
+        found = words.get(str(value).lower())
+        if found is None:
+            self.fail(f"`{key}` must be true or false, but is {value!r}")
+        return found
+
+    def items(self, key: str | int) -> list[Any]:
+        """Return a list field."""
+        value = self.field(key)
+        if not isinstance(value, list):
+            self.fail(f"`{key}` must be a list, but is {value!r}")
+        return value
+
+    def texts(self, key: str | int) -> tuple[str, ...]:
+        """Return a list of texts; one text counts as a list of one."""
+        value = self.field(key)
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            self.fail(f"`{key}` must be a text or a list of texts, but is {value!r}")
+        return tuple(values)
+
+    def mapping(self, key: str | int) -> dict[str, Any]:
+        """Return an object field."""
+        value = self.field(key)
+        if not isinstance(value, dict):
+            self.fail(f"`{key}` must be an object, but is {value!r}")
+        return value
+
+    def span(self, key: str | int) -> tuple[float, float]:
+        """Return a list of two numbers: first and last second."""
+        value = self.items(key)
+        if len(value) != 2 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+            self.fail(f"`{key}` must be two numbers in seconds, but is {value!r}")
+        return float(value[0]), float(value[1])
+
+    def sub(self, value: Any) -> "Row":
+        """Return a row for a value inside this one, at the same position."""
+        return Row(value, self.file, self.number)

@@ -1,0 +1,237 @@
+"""What a loader reads from: files found under a root, rows with positions, folders or archives of media.
+
+A loader never opens paths itself. It asks its `Source`, which remembers every path it tried, so that a
+missing file is reported with all of them and with the way to get the data.
+"""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from weft.data.errors import CorruptMediaError, MalformedRecordError, MissingFileError
+from weft.data.files import ArchiveStore, FolderStore, Store, safe_member
+from weft.data.records import MediaRef, Record
+from weft.data.rows import Row
+
+OnError = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file that was found; `.gz` is unpacked on reading."""
+
+    store: Store
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Address for messages, without credentials."""
+        return self.store.describe(self.path)
+
+    def read(self) -> bytes:
+        """Return the content, unpacked if the name ends in `.gz`."""
+        data = self.store.read(self.path)
+        if not self.path.endswith(".gz"):
+            return data
+        try:
+            return gzip.decompress(data)
+        except (EOFError, OSError) as error:
+            raise CorruptMediaError(
+                f"{self.name} is not a whole gzip file: {error}. Get it again."
+            ) from error
+
+    def text(self) -> str:
+        """Return the content as UTF-8 text, without a byte-order mark."""
+        try:
+            return self.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise MalformedRecordError(
+                f"{self.name} must be UTF-8 text, but {error}. Get the file again or re-encode it."
+            ) from error
+
+    def json(self) -> Any:
+        """Return the parsed JSON content."""
+        try:
+            return json.loads(self.text())
+        except json.JSONDecodeError as error:
+            raise MalformedRecordError(
+                f"{self.name} must be JSON, but line {error.lineno} is not: {error.msg}. "
+                "The file may be cut short; get it again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class MediaFolder:
+    """A folder of media on disk, in an archive, or under a URL."""
+
+    store: Store
+    prefix: str = ""
+
+    def ref(self, name: str, kind: Literal["image", "video"] = "image", **span: float | None) -> MediaRef:
+        """Return a reference to the file `name` of this folder; nothing is opened."""
+        path = safe_member(name)
+        return MediaRef(f"{self.prefix}/{path}" if self.prefix else path, self.store, kind, **span)
+
+    def names(self) -> list[str]:
+        """Return the paths of all files below this folder, relative to it, sorted."""
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        return [name[skip:] for name in self.store.names(self.prefix)]
+
+
+@dataclass
+class Source:
+    """The root of one data set, as its loader sees it.
+
+    Args:
+        dataset: Name of the data set, for messages.
+        store: The root itself.
+        bases: Folders below the root where the official layout may begin; "" is the root.
+        how_to_get: Sentence for the error about missing files.
+        on_error: "raise" stops at the first malformed row, "skip" counts it in `skipped`.
+        require_media: Whether absent images or videos stop the loading.
+    """
+
+    dataset: str
+    store: Store
+    bases: Sequence[str] = ("",)
+    how_to_get: str = ""
+    on_error: OnError = "raise"
+    require_media: bool = True
+    skipped: list[str] = field(default_factory=list)
+
+    def find(self, *paths: str) -> StoredFile:
+        """Return the first of `paths` that exists under any base, plain or with `.gz` added.
+
+        Raises:
+            MissingFileError: Naming every path that was tried.
+        """
+        found = self.find_optional(*paths)
+        if found is None:
+            raise self.missing(self._candidates(paths))
+        return found
+
+    def find_optional(self, *paths: str) -> StoredFile | None:
+        """Return the first of `paths` that exists, or None."""
+        for candidate in self._candidates(paths):
+            if self.store.exists(candidate):
+                return StoredFile(self.store, candidate)
+            if self.store.exists(candidate + ".gz"):
+                return StoredFile(self.store, candidate + ".gz")
+        return None
+
+    def find_all(self, folder: str, accept: Callable[[str], bool]) -> list[StoredFile]:
+        """Return the files of `folder` (under any base) whose file name `accept` takes, sorted by name."""
+        for base in self.bases:
+            start = "/".join(part for part in (base, folder) if part)
+            if start and not self.store.exists(start) and isinstance(self.store, FolderStore):
+                continue
+            names = [name for name in self.store.names(start) if accept(name.rsplit("/", 1)[-1])]
+            if names:
+                return [StoredFile(self.store, name) for name in names]
+        return []
+
+    def media(
+        self,
+        folders: Sequence[str],
+        *,
+        archives: Sequence[str] = (),
+        probe: str | None = None,
+        what: str = "images",
+    ) -> MediaFolder:
+        """Return where the media lie: the first folder, or archive, that holds the file `probe`.
+
+        Args:
+            folders: Folders below a base that may hold the files.
+            archives: Archives below a base that may hold them; inside, each folder and each of its
+                tails is tried (`train/images`, `images`, the top).
+            probe: Name of one file that must be there; None takes the first folder that exists.
+            what: Word for messages.
+
+        Raises:
+            MissingFileError: If none has it and media are required.
+        """
+        tried: list[str] = []
+        for folder in self._candidates(folders):
+            target = f"{folder}/{probe}" if folder and probe else (probe or folder)
+            tried.append(target)
+            if self.store.exists(target):
+                return MediaFolder(self.store, folder)
+        for archive in self._candidates(archives):
+            tried.append(archive)
+            if not isinstance(self.store, FolderStore) or not self.store.exists(archive):
+                continue
+            inner = ArchiveStore(f"{self.store.url.rstrip('/')}/{archive}", self.store.options)
+            for prefix in _tails(folders):
+                if probe is None or inner.exists(f"{prefix}/{probe}" if prefix else probe):
+                    return MediaFolder(inner, prefix)
+        if self.require_media:
+            raise self.missing(tried, what)
+        return MediaFolder(self.store, self._candidates(folders)[0])
+
+    def rows(self, file: StoredFile, values: Iterable[Any]) -> Iterator[Row]:
+        """Wrap parsed values with their position in `file`, counted from 1."""
+        name = file.name
+        for number, value in enumerate(values, 1):
+            yield Row(value, name, number)
+
+    def json_lines(self, file: StoredFile) -> Iterator[Row]:
+        """Yield one row per non-empty line; a line that is no JSON object is a malformed row."""
+        name = file.name
+        for number, line in enumerate(file.text().split("\n"), 1):
+            if line.strip():
+                yield Row(line, name, number, encoded=True)
+
+    def csv_rows(self, file: StoredFile, *, header: bool, delimiter: str = ",") -> Iterator[Row]:
+        """Yield one row per CSV line: a mapping if there is a header, else a list."""
+        name, stream = file.name, io.StringIO(file.text(), newline="")
+        reader: Any = (
+            csv.DictReader(stream, delimiter=delimiter) if header else csv.reader(stream, delimiter=delimiter)
+        )
+        for number, value in enumerate(reader, 2 if header else 1):
+            if value:
+                yield Row(value, name, number)
+
+    def build(
+        self, rows: Iterable[Row], make: Callable[[Row], Record | Iterable[Record] | None]
+    ) -> Iterator[Record]:
+        """Turn rows into records; malformed rows raise, or are counted where the caller chose to go on.
+
+        Args:
+            rows: Rows with positions.
+            make: Returns the record or records of one row, or None to leave the row out.
+        """
+        for row in rows:
+            try:
+                made = make(row)
+                records = [made] if isinstance(made, Record) else list(made or ())
+            except MalformedRecordError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped.append(str(error))
+                continue
+            yield from records
+
+    def missing(self, tried: Iterable[str], what: str = "files") -> MissingFileError:
+        """Build the error for files that are nowhere, naming every path that was tried."""
+        paths = "\n  ".join(dict.fromkeys(self.store.describe(path) for path in tried))
+        advice = f"\nHow to get them: {self.how_to_get}" if self.how_to_get else ""
+        return MissingFileError(
+            f"`root` must hold the {what} of data set {self.dataset!r}, "
+            f"but none of these exists:\n  {paths}{advice}"
+        )
+
+    def _candidates(self, paths: Sequence[str]) -> list[str]:
+        return ["/".join(part for part in (base, path) if part) for path in paths for base in self.bases]
+
+
+def _tails(folders: Sequence[str]) -> list[str]:
+    """Return each folder and its tails, longest first: a/b/c, b/c, c, and the top."""
+    tails: list[str] = []
+    for folder in folders:
+        parts = folder.split("/")
+        tails.extend("/".join(parts[start:]) for start in range(len(parts)))
+    return [*dict.fromkeys(tails), ""]

@@ -1,0 +1,107 @@
+"""What every place of files can do, and the rule that paths from data stay inside it."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from weft.data.errors import MissingFileError, UnsafePathError
+
+
+def safe_member(path: str) -> str:
+    """Return `path` in plain relative form, or refuse it.
+
+    Args:
+        path: A path inside a folder or archive, with `/` as separator.
+
+    Raises:
+        UnsafePathError: If it is absolute, holds `..`, a drive letter or a zero byte.
+
+    >>> safe_member("./images/a.png")
+    'images/a.png'
+    """
+    parts = path.replace("\\", "/").split("/")
+    has_drive = len(parts[0]) == 2 and parts[0][1] == ":"
+    if path.startswith(("/", "\\")) or ".." in parts or has_drive or "\x00" in path:
+        raise UnsafePathError(
+            f"`path` must stay inside its folder or archive, but is {path!r}. "
+            "Repair the annotation file or the archive it comes from."
+        )
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+class Store(ABC):
+    """A place that holds files under relative paths. Subclasses are picklable and open nothing early."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return the content of one file.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            UnsafePathError: If the path leaves the store.
+            CorruptMediaError: If the archive is damaged there.
+        """
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Tell whether a file (or, in a folder, a directory) of that path exists."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all files below `prefix`, sorted."""
+
+    @abstractmethod
+    def describe(self, path: str = "") -> str:
+        """Return the address of a file for messages, without credentials."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Return a seekable binary stream of one file; by default its bytes in memory."""
+        return io.BytesIO(self.read(path))
+
+    def size(self, path: str) -> int:
+        """Return the length of one file in bytes."""
+        return len(self.read(path))
+
+
+@dataclass(frozen=True)
+class BytesStore(Store):
+    """Files that are already in memory, such as images embedded in Parquet rows.
+
+    Args:
+        content: Path to bytes.
+        label: What messages call this store.
+    """
+
+    content: Mapping[str, bytes] = field(repr=False)
+    label: str = "memory"
+
+    def read(self, path: str) -> bytes:
+        """Return the content of one file; see `Store.read`."""
+        try:
+            return self.content[path]
+        except KeyError:
+            raise MissingFileError(
+                f"`path` must name a file of {self.label}, but {path!r} is not there."
+            ) from None
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the file exists."""
+        return path in self.content
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield the paths of all files below `prefix`, sorted."""
+        return iter(sorted(name for name in self.content if is_below(name, prefix)))
+
+    def describe(self, path: str = "") -> str:
+        """Return the address of a file for messages, without credentials."""
+        return f"{self.label}:{path}"
+
+    def __hash__(self) -> int:
+        return hash((self.label, tuple(self.content)))
+
+
+def is_below(name: str, prefix: str) -> bool:
+    """Tell whether the path `name` is `prefix` or lies below it."""
+    return not prefix or name == prefix or name.startswith(prefix.rstrip("/") + "/")
