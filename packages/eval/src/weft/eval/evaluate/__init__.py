@@ -1,0 +1,1 @@
+"""Running models on records: inputs, predictions, scores and blind baselines."""

@@ -1,0 +1,82 @@
+"""What a record asks of a sequence-to-sequence model: its text, its target, and how to read the answer.
+
+One kind for each type of record. A third party adds a kind with `register_kind`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from weft.data.records import Caption, ImageQA, PairBool, Record
+
+Mode = Literal["generate", "true_false"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How records of one type become texts.
+
+    Attributes:
+        task: Type of record, a key of `weft.data.records.RECORD_TYPES`.
+        mode: `generate` writes the answer; `true_false` compares the logits of two words.
+        text: What the model reads, without the task's prompt.
+        target: One answer to train on, and its weight in 0..1. Drawn where a record has several.
+        metric: The metric of this type if the recipe names none.
+    """
+
+    task: str
+    mode: Mode
+    text: Callable[[Any], str]
+    target: Callable[[Any, random.Random], tuple[str, float]]
+    metric: str
+
+
+def _answer(record: ImageQA, rng: random.Random) -> tuple[str, float]:
+    """Draw an answer in proportion to its soft score, as VL-Adapter does; no answer has weight 0."""
+    scores = record.soft_targets or dict.fromkeys(record.answers, 1.0)
+    if not scores:
+        return "", 0.0
+    answer = rng.choices(list(scores), list(scores.values()))[0]
+    return answer, scores[answer]
+
+
+def _truth(record: PairBool, rng: random.Random) -> tuple[str, float]:
+    return ("true" if record.label else "false"), 0.0 if record.label is None else 1.0
+
+
+def _caption(record: Caption, rng: random.Random) -> tuple[str, float]:
+    return (rng.choice(record.captions), 1.0) if record.captions else ("", 0.0)
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register_kind(kind: Kind) -> Kind:
+    """Make a kind known for its type of record."""
+    _KINDS[kind.task] = kind
+    return kind
+
+
+register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa"))
+register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
+register_kind(Kind("caption", "generate", lambda r: "", _caption, "caption"))
+
+
+def kind_of(records: Sequence[Record]) -> Kind:
+    """The kind of a split's records.
+
+    Raises:
+        ValueError: If the split is empty, or no sequence-to-sequence kind is known for its type.
+    """
+    if not records:
+        raise ValueError("`records` must hold at least one record, but is empty. Check the split and its options.")
+    task = records[0].task
+    if task not in _KINDS:
+        raise ValueError(
+            f"`records` of type {task!r} cannot be read by a sequence-to-sequence model. Known types are "
+            f"{', '.join(sorted(_KINDS))}; register another with `register_kind`."
+        )
+    return _KINDS[task]

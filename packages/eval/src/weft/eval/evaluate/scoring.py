@@ -1,0 +1,145 @@
+"""Scores of predictions against records, by the official metric that a task names."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from weft.data.records import Caption, ImageQA, PairBool, Record
+from weft.eval.metrics import (
+    ScoreReport,
+    caption_scores,
+    gqa_accuracy,
+    nlvr2_accuracy,
+    nlvr_accuracy,
+    vqa_accuracy,
+)
+
+Groups = dict[str, dict[Any, str]]
+Scorer = Callable[[dict[Any, str], Sequence[Any], Groups], ScoreReport]
+
+
+def _vqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
+    return vqa_accuracy(predictions, {r.id: list(r.answers) for r in records}, groups=groups)
+
+
+def _gqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
+    return gqa_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
+
+
+def _nlvr(predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups) -> ScoreReport:
+    return _judgements(nlvr_accuracy, predictions, records, groups)
+
+
+def _nlvr2(predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups) -> ScoreReport:
+    return _judgements(nlvr2_accuracy, predictions, records, groups)
+
+
+def _judgements(
+    metric: Callable[..., ScoreReport], predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups
+) -> ScoreReport:
+    sentences = {r.id: r.group_id for r in records}
+    return metric(predictions, {r.id: bool(r.label) for r in records}, sentences=sentences, groups=groups)
+
+
+def _caption(predictions: dict[Any, str], records: Sequence[Caption], groups: Groups) -> ScoreReport:
+    return caption_scores(predictions, {r.id: list(r.captions) for r in records}, groups=groups)
+
+
+METRICS: Mapping[str, Scorer] = {
+    "caption": _caption,
+    "gqa": _gqa,
+    "nlvr": _nlvr,
+    "nlvr2": _nlvr2,
+    "vqa": _vqa,
+}
+"""Metric names that a task may take."""
+
+
+def score(
+    metric: str, predictions: Mapping[str, str], records: Sequence[Record], *, headline: str | None = None
+) -> ScoreReport:
+    """Score predictions.
+
+    Args:
+        metric: A name of `METRICS`.
+        predictions: Record id to answer, for every record.
+        records: The records, with their answers.
+        headline: Entry of the report's scores to show first, instead of the metric's own.
+
+    Returns:
+        The report, with groups by question type, answer type and novelty where the records tell them.
+
+    Raises:
+        ValueError: If the metric or the headline is unknown, or the answers are hidden.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"`metric` must be one of {', '.join(METRICS)}, but is {metric!r}.")
+    hidden = [r.id for r in records if not reference(r)]
+    if hidden:
+        raise ValueError(
+            f"`records` must hold the answers to be scored, but {len(hidden)} have none, such as {hidden[0]!r}. "
+            "Score another split, or write the predictions in the benchmark's submission format."
+        )
+    report = METRICS[metric](dict(predictions), records, _groups(records))
+    if headline is None:
+        return report
+    if headline not in report.scores:
+        raise ValueError(f"`headline` must be one of {', '.join(report.scores)}, but is {headline!r}.")
+    return replace(report, headline=headline)
+
+
+def reference(record: Record) -> str:
+    """The first right answer of a record, or an empty text if it is hidden."""
+    if isinstance(record, ImageQA):
+        return record.answers[0] if record.answers else ""
+    if isinstance(record, Caption):
+        return record.captions[0] if record.captions else ""
+    if isinstance(record, PairBool):
+        return "" if record.label is None else ("true" if record.label else "false")
+    raise TypeError(f"`record` must be a question, a statement or a caption, but is {type(record).__name__}.")
+
+
+def _groups(records: Sequence[Record]) -> Groups:
+    axes: Groups = {}
+    for record in records:
+        kind = getattr(record, "question_type", "") or str(record.extra.get("template", ""))
+        if kind:
+            axes.setdefault("question_type", {})[record.id] = kind
+        if "novel" in record.extra:
+            axes.setdefault("combination", {})[record.id] = "novel" if record.extra["novel"] else "seen"
+        if "tones" in record.extra:
+            axes.setdefault("skin_tone", {})[record.id] = "variant" if record.extra["tones"] else "plain"
+    return {axis: members for axis, members in axes.items() if len(members) == len(records)}
+
+
+def majority(train: Sequence[Record], test: Sequence[Record]) -> dict[str, str]:
+    """Answer everything with the most frequent training answer: what any model must beat."""
+    answer = Counter(map(reference, train)).most_common(1)[0][0]
+    return {record.id: answer for record in test}
+
+
+def blind_majority(train: Sequence[Record], test: Sequence[Record]) -> dict[str, str]:
+    """Answer with the most frequent training answer of the same template: what language alone can do.
+
+    The template is `extra["template"]`, or the question type, or the question itself.
+    """
+    by_template: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in train:
+        by_template[_template(record)][reference(record)] += 1
+    fallback = majority(train, test)
+    return {
+        record.id: by_template[_template(record)].most_common(1)[0][0]
+        if _template(record) in by_template
+        else fallback[record.id]
+        for record in test
+    }
+
+
+def _template(record: Record) -> str:
+    for text in (record.extra.get("template"), getattr(record, "question_type", ""), getattr(record, "question", "")):
+        if text:
+            return str(text)
+    return ""

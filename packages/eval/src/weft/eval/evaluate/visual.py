@@ -1,0 +1,136 @@
+"""From a record's images to what a model sees: decoded pixels, or features extracted once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.data.media.transforms import ImageTransform
+from weft.data.records import MediaRef
+
+Images = Sequence[Sequence[MediaRef]]
+
+
+class Visual(Protocol):
+    """Turns the images of a batch into model inputs."""
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return model inputs for a batch in which every example has the same number of images."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decodes and transforms images for a model with a vision tower.
+
+    Args:
+        transform: Resize and normalisation.
+    """
+
+    transform: ImageTransform
+
+    def pixels(self, images: Sequence[MediaRef]) -> Tensor:
+        """Pixels of some images, shape `(images, 3, height, width)`."""
+        return torch.from_numpy(np.stack([self.transform(ref.image()) for ref in images]))
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return `pixel_values`, shape `(batch, images, 3, height, width)`."""
+        flat = self.pixels([ref for group in images for ref in group])
+        return {"pixel_values": flat.unflatten(0, (len(images), -1))}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Looks up features that were extracted once.
+
+    Args:
+        table: Shape `(images, tokens, width)`, fp16.
+        rows: Address of an image to its row.
+        blank: Return zeros instead, to see what language alone can do.
+    """
+
+    table: Tensor
+    rows: dict[str, int]
+    blank: bool = False
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
+        index = torch.tensor([[self.rows[ref.uri] for ref in group] for group in images])
+        features = self.table[index].float()
+        return {"visual_features": features.zero_() if self.blank else features}
+
+
+def extract_features(
+    encode: Callable[[Tensor], Tensor],
+    images: Sequence[MediaRef],
+    pixels: Pixels,
+    *,
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """Run a frozen encoder once over every distinct image.
+
+    Args:
+        encode: Pixels `(images, 3, height, width)` to features `(images, tokens, width)`.
+        images: Images; repeated ones are read once.
+        pixels: Decoding and transform.
+        batch_size: Images per pass.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        The features, fp16 on the CPU.
+    """
+    distinct = {ref.uri: ref for ref in images}
+    refs = list(distinct.values())
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(refs), batch_size):
+            parts.append(encode(pixels.pixels(refs[start : start + batch_size])).half().cpu())
+            if progress is not None:
+                progress(min(start + batch_size, len(refs)), len(refs))
+    return Features(torch.cat(parts), {uri: row for row, uri in enumerate(distinct)})
+
+
+def features_key(images: Sequence[MediaRef], transform: ImageTransform, encoder: str) -> str:
+    """Name of a feature file: changes with the images, the transform and the encoder's fingerprint."""
+    digest = hashlib.sha256(f"{transform.fingerprint()}\0{encoder}\0".encode())
+    for uri in sorted({ref.uri for ref in images}):
+        digest.update(uri.encode() + b"\0")
+    return digest.hexdigest()[:24]
+
+
+def cached_features(
+    folder: Path | None,
+    key: str,
+    images: Sequence[MediaRef],
+    extract: Callable[[], Features],
+    *,
+    blank: bool = False,
+) -> Features:
+    """Features from `folder` if they were extracted before, else extracted now and kept there.
+
+    Args:
+        folder: Folder of feature files, or None to keep nothing.
+        key: From `features_key`.
+        images: The images, which fix the rows.
+        extract: Makes the features.
+        blank: See `Features`.
+    """
+    path = None if folder is None else folder / f"{key}.npy"
+    rows = {uri: row for row, uri in enumerate({ref.uri: None for ref in images})}
+    if path is not None and path.exists():
+        table: Any = np.load(path, mmap_mode="r+")
+        return Features(torch.from_numpy(table), rows, blank)
+    features = extract()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, features.table.numpy())
+        partial.replace(path)
+    return Features(features.table, features.rows, blank)

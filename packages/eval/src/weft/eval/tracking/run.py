@@ -1,0 +1,206 @@
+"""One tracked run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from weft.eval.errors import TrackingError, shown
+from weft.eval.tracking.sender import SPOOL_TAG, Background, Sender
+from weft.eval.tracking.spool import Spool
+from weft.eval.tracking.store import DEFAULT_FOLDER, store_folder, store_uri
+
+_logger = logging.getLogger(__name__)
+_NAME = re.compile(r"[\w\-. :/]+")
+_METRICS_PER_EVENT = 1000
+
+
+class Run:
+    """What `open_run` yields: the verbs of logging.
+
+    Attributes:
+        name: Name of the run.
+        uri: Tracking URI of its store.
+        spool: Folder of the local record.
+    """
+
+    def __init__(self, name: str, uri: str, spool: Spool, sender: Sender) -> None:
+        self.name = name
+        self.uri = uri
+        self._spool = spool
+        self._sender = sender
+        self._run_id: str | None = None
+
+    @property
+    def spool(self) -> Path:
+        """Folder of the local record; it disappears once everything has arrived in the store."""
+        return self._spool.folder
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run in the store, or `None` while the store has not answered."""
+        if self._run_id is None and self._spool.folder.exists():
+            self._run_id = self._spool.sent()[1]
+        return self._run_id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers.
+
+        Args:
+            metrics: Name to value. `@` in a name is written as `_at_`, because MLflow refuses it.
+            step: Training step; 0 for numbers of the whole run.
+
+        Raises:
+            TrackingError: A name holds a character MLflow refuses, or a value is no number.
+        """
+        values = {_metric_name(name): _number(name, value) for name, value in metrics.items()}
+        items = list(values.items())
+        for start in range(0, len(items), _METRICS_PER_EVENT):
+            part = dict(items[start : start + _METRICS_PER_EVENT])
+            self._spool.append("metrics", step=step or 0, values=part)
+
+    def log_dict(self, data: Any, path: str) -> None:
+        """Log JSON-able data as the artifact `path`, such as `"plan.json"`."""
+        self._spool.add_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", path)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text as the artifact `path`, such as `"recipe.yaml"`."""
+        self._spool.add_text(text, path)
+
+    def log_artifacts(self, source: Path | str, destination: str | None = None) -> None:
+        """Log a file or everything in a folder, as it is now.
+
+        Args:
+            source: A file or a folder.
+            destination: Folder inside the run's artifacts, or `None` for their root.
+
+        Raises:
+            TrackingError: There is no such file or folder.
+        """
+        if not Path(source).exists():
+            raise TrackingError(f"`source` must exist, but {str(source)!r} does not. Write it before logging it.")
+        self._spool.add_file(Path(source), destination)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; values become text."""
+        self._spool.append("tags", tags={key: str(value) for key, value in tags.items()})
+
+    def flush(self) -> bool:
+        """Put everything on the local disk and try to send it now.
+
+        Returns:
+            Whether the store holds all of it.
+        """
+        self._spool.flush()
+        return self._sender.drain()
+
+
+@contextmanager
+def open_run(
+    store: Path | str | None = None,
+    experiment: str = "weft",
+    name: str = "run",
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    parent: Run | str | None = None,
+    *,
+    run_id: str | None = None,
+    interval: float = 2.0,
+) -> Iterator[Run]:
+    """Open a run, log into it inside the `with` block, and close it.
+
+    The run ends as `FINISHED`, as `FAILED` when the body raises, as `KILLED` on a keyboard interrupt. A store
+    that does not answer is tried again in the background; at the end a warning in the log names the spool for
+    `sync`.
+
+    Args:
+        store: A folder, a tracking URI, or `None` (see `store_uri`).
+        experiment: Name of the experiment; made if needed.
+        name: Name of the run.
+        params: Parameters, logged once; values become text, mappings are joined with dots.
+        tags: Tags; values become text.
+        parent: The run this one is part of, or its id.
+        run_id: Id of an existing run to go on with. Parameters that changed since are kept as tags
+            `changed.<name>`.
+        interval: Seconds between deliveries.
+
+    Yields:
+        The run.
+    """
+    uri = store_uri(store)
+    folder = store_folder(store) or Path(DEFAULT_FOLDER).absolute()
+    spool = Spool.create(folder / "spool", name)
+    all_tags = {key: str(value) for key, value in (tags or {}).items()} | {SPOOL_TAG: spool.folder.name}
+    if isinstance(parent, Run):
+        # The parent must be in the store before a child can name it there; if it cannot, the spool tells later.
+        parent.flush()
+    parent_id = parent.run_id if isinstance(parent, Run) else parent
+    if parent_id is not None:
+        all_tags["mlflow.parentRunId"] = parent_id
+    spool.append(
+        "start",
+        uri=uri,
+        experiment=experiment,
+        name=name,
+        run_id=run_id,
+        params={key: str(value) for key, value in _flat(params or {})},
+        tags=all_tags,
+        parent_spool=parent.spool.name if isinstance(parent, Run) else None,
+    )
+    sender = Sender(spool)
+    sender.connect()
+    run = Run(name, uri, spool, sender)
+    background = Background(sender, interval)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        spool.append("end", status=status)
+        complete = background.stop()
+        assert run.run_id is not None or not complete, "a drained spool has a run"
+        if complete and not sender.rejected:
+            spool.remove()
+        elif not complete:
+            _logger.warning(
+                "The tracking store %s does not answer (%s). Nothing is lost: "
+                "run `weft.eval.tracking.sync(%r)` when it does.",
+                uri,
+                sender.problem,
+                str(spool.folder),
+            )
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _metric_name(name: str) -> str:
+    written = name.replace("@", "_at_")
+    if not _NAME.fullmatch(written):
+        raise TrackingError(
+            "A metric name may hold letters, digits, spaces and -_.:/ only, but "
+            f"{name!r} also holds {shown(sorted(set(_NAME.sub('', written))))}. Rename it."
+        )
+    return written
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TrackingError(
+            f"A metric must be a number, but {name!r} is {value!r}. Log text as a tag or an artifact."
+        ) from error

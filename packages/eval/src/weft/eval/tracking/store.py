@@ -1,0 +1,131 @@
+"""Where runs are kept, and the MLflow client that reaches them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft.eval.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_FOLDER = "weft-runs"
+_DATABASE = "mlflow.db"
+_ARTIFACTS = "artifacts"
+# MLflow's own defaults retry for minutes; a training run must know within seconds that nobody answers.
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+
+def store_uri(store: Path | str | None = None) -> str:
+    """The MLflow tracking URI of a store.
+
+    Args:
+        store: A folder (an embedded SQLite database and artifacts lie in it), a tracking URI such as
+            `http://host:5000` or `sqlite:////data/mlflow.db`, or `None` for the environment variable
+            `MLFLOW_TRACKING_URI` and, if that is unset, the folder `weft-runs` here.
+
+    Returns:
+        A tracking URI with an absolute path.
+
+    Example:
+        >>> store_uri("http://localhost:5000")
+        'http://localhost:5000'
+    """
+    folder = store_folder(store)
+    if folder is None:
+        return str(store) if store is not None else os.environ["MLFLOW_TRACKING_URI"]
+    return f"sqlite:///{(folder / _DATABASE).as_posix()}"
+
+
+def store_folder(store: Path | str | None = None) -> Path | None:
+    """The absolute folder of an embedded store, or `None` when the store is reached by URI."""
+    if store is None:
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            return None
+        store = DEFAULT_FOLDER
+    if isinstance(store, str) and "://" in store:
+        return None
+    return Path(store).absolute()
+
+
+def ui_command(store: Path | str | None = None) -> str:
+    """The one command line that opens the MLflow UI on a store.
+
+    Args:
+        store: As for `store_uri`.
+
+    Returns:
+        A command to paste into a shell; for a server that already runs, a line that says where it is.
+    """
+    uri = store_uri(store)
+    if uri.startswith(("http://", "https://")):
+        return f"open {uri}"
+    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri])
+
+
+def client(uri: str) -> MlflowClient:
+    """An MLflow client for a tracking URI, with telemetry off and short timeouts.
+
+    Args:
+        uri: What `store_uri` returned.
+
+    Returns:
+        The client.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _IMPATIENCE.items():
+        os.environ.setdefault(name, value)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act on it.
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        # A new database announces each of its migrations.
+        for name in ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
+    """Find an experiment or create it, with artifacts beside an embedded database.
+
+    Args:
+        mlflow_client: The client.
+        uri: The tracking URI of the client.
+        name: Name of the experiment.
+
+    Returns:
+        The id of the experiment.
+
+    Raises:
+        TrackingError: The experiment of that name is deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = mlflow_client.get_experiment_by_name(name)
+    if found is None:
+        location = None
+        if uri.startswith("sqlite:///"):
+            location = (Path(uri.removeprefix("sqlite:///")).parent / _ARTIFACTS).as_uri()
+        try:
+            return str(mlflow_client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            # Another process may have created it in between.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = mlflow_client.get_experiment_by_name(name)
+            assert found is not None, "an experiment that exists can be found"
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"`experiment` must not be a deleted one, but {name!r} is. Choose another name, or restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+        )
+    return str(found.experiment_id)
