@@ -1,0 +1,21 @@
+"""Comparing runs: one table of methods by tasks, as text, page and picture."""
+
+from weft.eval.compare.comparison import Comparison, Entry, Row, Spread
+from weft.eval.compare.html import to_html
+from weft.eval.compare.plots import learning_curves, pareto_plot, task_bars
+from weft.eval.compare.text import to_csv, to_latex, to_markdown, to_terminal
+
+__all__ = [
+    "Comparison",
+    "Entry",
+    "Row",
+    "Spread",
+    "learning_curves",
+    "pareto_plot",
+    "task_bars",
+    "to_csv",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+    "to_terminal",
+]

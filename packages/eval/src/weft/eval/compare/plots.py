@@ -1,0 +1,198 @@
+"""Pictures of a comparison: score against size, bars per task, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.eval.compare.comparison import Comparison, Entry
+from weft.eval.compare.labels import place_labels
+from weft.eval.errors import ComparisonError
+
+_INK = "#1b2733"
+_FAINT = "#8a97a3"
+_FRONT = "#0b7a75"
+_POINT = "#d1495b"
+_PALETTE = ("#0b7a75", "#d1495b", "#edae49", "#30638e", "#7b5ea7", "#6b8f3c", "#b5651d", "#5c6b73", "#c06c9b")
+
+
+def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 5.2) -> Path:
+    """Draw the average score against the share of trained parameters.
+
+    Methods nobody beats in both are joined by a line. Baselines are dashed horizontal lines. Whiskers are one
+    standard deviation over seeds.
+
+    Args:
+        comparison: The comparison.
+        path: Where to write; the suffix (`.png`, `.svg`, `.pdf`) decides the format.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The path.
+
+    Raises:
+        ComparisonError: No method has both an average over all tasks and a trainable share.
+    """
+    shown = [
+        entry
+        for entry in comparison.entries
+        if entry.average is not None and entry.percent and not entry.control
+    ]
+    if not shown:
+        raise ComparisonError(
+            "A Pareto plot needs a method with scores on all tasks and parameter counts, but none has both. "
+            "Log `parameters/trainable` and `parameters/total`."
+        )
+    figure, axes = _figure(width, height)
+    axes.set_xscale("log")
+    shares = [entry.percent or 0.0 for entry in shown]
+    axes.set_xlim(min(shares) / 2.2, max(200.0, max(shares) * 2) if max(shares) > 50 else max(shares) * 2.2)
+    scores = [entry.average.mean for entry in shown if entry.average]
+    levels = [entry.average.mean for entry in comparison.entries if entry.control and entry.average]
+    low, high = min(scores + levels), max(scores + levels)
+    margin = max(high - low, 1.0)
+    axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
+
+    front = comparison.front()
+    drawn = [entry for entry in front if entry.percent]
+    if len(drawn) > 1:
+        axes.plot(
+            [entry.percent for entry in drawn],
+            [entry.average.mean for entry in drawn if entry.average],
+            color=_FRONT, linewidth=1.6, alpha=0.55, zorder=2,
+        )
+    for entry in shown:
+        assert entry.average is not None, "only entries with an average are drawn"
+        on_front = entry in front
+        axes.errorbar(
+            entry.percent, entry.average.mean, yerr=entry.average.std or 0.0, fmt="o", markersize=8.5,
+            color=_FRONT if on_front else _POINT, ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if entry.average.std else 0,
+            markeredgecolor="white", markeredgewidth=1.2, zorder=3,
+        )  # fmt: skip
+    _baselines(axes, [entry for entry in comparison.entries if entry.control and entry.average])
+    axes.xaxis.set_major_formatter(_plain_percent)
+    axes.set_xlabel("trained parameters, % of the model (log scale)")
+    axes.set_ylabel(f"average score over {len(comparison.tasks)} tasks" if len(comparison.tasks) > 1 else comparison.tasks[0])
+    if comparison.title:
+        axes.set_title(comparison.title, loc="left", fontsize=12, color=_INK, pad=12)
+    place_labels(
+        axes,
+        [(entry.percent or 0.0, entry.average.mean, entry.label) for entry in shown if entry.average],
+        color=_INK,
+    )
+    return _save(figure, path)
+
+
+def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 4.6) -> Path:
+    """Draw one group of bars per task, one bar per method, whiskers of one standard deviation over seeds.
+
+    Args:
+        comparison: The comparison.
+        path: Where to write; the suffix decides the format.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The path.
+    """
+    figure, axes = _figure(width, height)
+    entries = comparison.entries
+    bar = 0.84 / len(entries)
+    for place, entry in enumerate(entries):
+        tasks = [number for number, task in enumerate(comparison.tasks) if task in entry.scores]
+        spreads = [entry.scores[comparison.tasks[number]] for number in tasks]
+        axes.bar(
+            [number - 0.42 + bar * (place + 0.5) for number in tasks],
+            [spread.mean for spread in spreads],
+            bar * 0.92,
+            yerr=[spread.std or 0.0 for spread in spreads] if any(spread.std for spread in spreads) else None,
+            label=entry.label,
+            color=_FAINT if entry.control else _PALETTE[place % len(_PALETTE)],
+            hatch="//" if entry.control else None,
+            edgecolor="white",
+            linewidth=0.4,
+            error_kw={"elinewidth": 1.0, "ecolor": _INK},
+        )
+    axes.set_xticks(range(len(comparison.tasks)), comparison.tasks)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("test score")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    path: Path | str,
+    *,
+    ylabel: str = "training loss",
+    width: float = 9.0,
+    height: float = 4.6,
+) -> Path:
+    """Draw one line per run against the step.
+
+    Args:
+        curves: Label to points `(step, value)`.
+        path: Where to write; the suffix decides the format.
+        ylabel: Name of the values.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The path.
+
+    Raises:
+        ComparisonError: No curve has a point.
+    """
+    filled = {label: points for label, points in curves.items() if points}
+    if not filled:
+        raise ComparisonError("`curves` must hold at least one point, but none does. Log the metric per step.")
+    figure, axes = _figure(width, height)
+    for place, (label, points) in enumerate(filled.items()):
+        axes.plot(*zip(*sorted(points), strict=True), label=label, color=_PALETTE[place % len(_PALETTE)], linewidth=1.5)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    # The object interface needs no display and leaves no global state behind.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(colors=_INK, labelsize=10)
+    axes.grid(visible=True, axis="y", color="#e6eaee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=_INK, fontsize=11)
+    axes.yaxis.label.set(color=_INK, fontsize=11)
+    return figure, axes
+
+
+def _baselines(axes: Any, entries: list[Entry]) -> None:
+    for entry in entries:
+        assert entry.average is not None, "only entries with an average are drawn"
+        axes.axhline(entry.average.mean, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            entry.label, (1.0, entry.average.mean), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+            textcoords="offset points", ha="right", va="bottom", fontsize=9, color=_FAINT,
+        )  # fmt: skip
+
+
+def _plain_percent(value: float, _position: int | None = None) -> str:
+    return f"{value:g}%"
+
+
+def _save(figure: Any, path: Path | str) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.part{target.suffix}")
+    figure.savefig(temporary, dpi=160, facecolor="white")
+    temporary.replace(target)
+    return target

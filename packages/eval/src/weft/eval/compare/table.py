@@ -1,0 +1,100 @@
+"""The cells of a comparison, once for every renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.eval.compare.comparison import Comparison, Entry, Spread
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What people read.
+        value: What tables sort by, or `None` where there is nothing.
+        best: Whether no other method has a better mean in this column.
+    """
+
+    text: str
+    value: float | str | None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A comparison laid out.
+
+    Attributes:
+        columns: Headings.
+        rows: One list of cells per method.
+        baselines: Index of the first baseline row (the number of rows when there is none).
+    """
+
+    columns: list[str]
+    rows: list[list[Cell]]
+    baselines: int
+
+
+def layout(comparison: Comparison, digits: int = 2) -> Table:
+    """Lay a comparison out as headings and cells.
+
+    Columns about parameters, time, memory and seeds appear only where at least one run reports them.
+
+    Args:
+        comparison: The comparison.
+        digits: Decimals of scores.
+
+    Returns:
+        The table. The best mean of each task among the methods (baselines and published rows apart) is marked.
+    """
+    entries = comparison.entries
+    best = {task: _best(comparison, task) for task in comparison.tasks}
+    best_average = max((e.average.mean for e in entries if e.average and _competes(e)), default=None)
+    extra = [
+        ("trainable %", [entry.percent for entry in entries], 3),
+        ("seconds", [entry.seconds for entry in entries], 1),
+        ("peak MB", [entry.memory for entry in entries], 0),
+    ]
+    extra = [column for column in extra if any(value is not None for value in column[1])]
+    seeds = any(len(entry.seeds) > 1 for entry in entries)
+    rows = []
+    for place, entry in enumerate(entries):
+        cells = [Cell(_label(entry), entry.label)]
+        cells += [_score(entry.scores.get(task), best[task], _competes(entry), digits) for task in comparison.tasks]
+        if len(comparison.tasks) > 1:
+            cells.append(_score(entry.average, best_average, _competes(entry), digits))
+        cells += [_number(values[place], decimals) for _, values, decimals in extra]
+        if seeds:
+            cells.append(Cell(str(len(entry.seeds)), float(len(entry.seeds))))
+        rows.append(cells)
+    columns = ["method", *comparison.tasks]
+    columns += ["average"] if len(comparison.tasks) > 1 else []
+    columns += [name for name, _, _ in extra] + (["seeds"] if seeds else [])
+    methods = sum(not entry.control for entry in entries)
+    return Table(columns, rows, methods)
+
+
+def _competes(entry: Entry) -> bool:
+    return not entry.control and entry.published is None
+
+
+def _best(comparison: Comparison, task: str) -> float | None:
+    return max((e.scores[task].mean for e in comparison.entries if task in e.scores and _competes(e)), default=None)
+
+
+def _label(entry: Entry) -> str:
+    return entry.label if entry.published is None else f"{entry.label} ({entry.published})"
+
+
+def _score(spread: Spread | None, best: float | None, competes: bool, digits: int) -> Cell:
+    if spread is None:
+        return Cell(ABSENT, None)
+    return Cell(spread.text(digits), spread.mean, competes and spread.mean == best)
+
+
+def _number(value: float | None, decimals: int) -> Cell:
+    return Cell(ABSENT, None) if value is None else Cell(f"{value:,.{decimals}f}", value)

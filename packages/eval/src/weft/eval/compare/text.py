@@ -1,0 +1,96 @@
+"""Comparison tables as terminal output, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from weft.eval.compare.comparison import Comparison
+from weft.eval.compare.table import layout
+
+
+def to_terminal(comparison: Comparison, width: int | None = None) -> str:
+    """Render for a terminal, with a rule above the baselines and the best score of each column in bold.
+
+    Args:
+        comparison: The comparison.
+        width: Columns of the terminal; found out when `None`.
+
+    Returns:
+        Text, with colour codes only when standard output is a terminal.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = layout(comparison)
+    rendered = Table(title=comparison.title or None, box=box.SIMPLE_HEAD)
+    for place, name in enumerate(table.columns):
+        rendered.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+    for place, row in enumerate(table.rows):
+        rendered.add_row(
+            *(f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row),
+            end_section=place + 1 == table.baselines,
+            style="dim" if place >= table.baselines else None,
+        )
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(rendered)
+    return capture.get()
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Render as a Markdown table, best scores in bold, baselines in italics."""
+    table = layout(comparison)
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
+    for place, row in enumerate(table.rows):
+        cells = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
+        cells[0] = row[0].text.replace("|", "\\|")
+        if place >= table.baselines:
+            cells[0] = f"*{cells[0]}*"
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Render one line per run (not per method) with every number in full."""
+    names = ["method", "label", "seed", "control", *(f"test/{task}" for task in comparison.tasks)]
+    names += ["trainable", "total", "seconds", "memory_mb", "run_id", "published"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for row in comparison.rows:
+        scores = [row.scores.get(task, "") for task in comparison.tasks]
+        rest = [row.trainable, row.total, row.seconds, row.memory, row.run_id, row.published]
+        writer.writerow([row.method, row.label, row.seed, row.control, *scores, *rest])
+    return buffer.getvalue()
+
+
+def to_latex(comparison: Comparison) -> str:
+    """Render as a LaTeX `tabular` for the `booktabs` package, best scores in bold."""
+    table = layout(comparison)
+    lines = [
+        r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}",
+        r"\toprule",
+        " & ".join(_latex(name) for name in table.columns) + r" \\",
+        r"\midrule",
+    ]
+    for place, row in enumerate(table.rows):
+        if place == table.baselines:
+            lines.append(r"\midrule")
+        cells = [rf"\textbf{{{_latex(cell.text)}}}" if cell.best else _latex(cell.text) for cell in row]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+} | {character: "\\" + character for character in "&%$#_{}"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
