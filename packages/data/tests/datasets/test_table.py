@@ -1,0 +1,135 @@
+import io
+import json
+from typing import ClassVar
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from weft.data import (
+    InvalidArgumentError,
+    MalformedRecordError,
+    MissingFileError,
+    UnknownNameError,
+    load_dataset,
+)
+from weft.data.records import Caption, Classify, ImageQA, PairBool, VideoMC
+from weft.data.testing import DatasetContract, image_bytes, write_tree
+
+CSV = "picture,q,a,note\nimg/0.png,what is it?,cat,x\nimg/1.png,which colour?,red,y\n"
+COLUMNS = {"image": "picture", "question": "q", "answers": "a"}
+IMAGES = {f"img/{k}.png": image_bytes() for k in range(2)}
+
+
+class TestTable(DatasetContract):
+    name = "table"
+    count = 2
+    options: ClassVar = {"columns": COLUMNS}
+
+    def files(self):
+        return {"train.csv": CSV, **IMAGES}
+
+    def test_columns_become_fields_and_the_rest_stays(self, records):
+        first = records[0]
+        assert isinstance(first, ImageQA)
+        assert (first.question, first.answers, first.image_id) == ("what is it?", ("cat",), "img/0.png")
+        assert first.extra == {"note": "x"}
+
+    def test_the_table_itself_may_be_the_root(self, tmp_path):
+        root = write_tree(tmp_path, self.files())
+        assert len(self.load(str(root / "train.csv"), split="anything")) == 2
+        with pytest.raises(MissingFileError, match=r"none\.csv"):
+            self.load(str(root / "none.csv"))
+
+
+def load(tmp_path, name, content, **options):
+    root = write_tree(tmp_path, {name: content, **IMAGES})
+    return load_dataset("table", root, "train", **options)
+
+
+def test_json_lines_with_captions(tmp_path):
+    rows = [
+        {"id": 5, "media": "img/0.png", "captions": ["a", "b"]},
+        {"id": 6, "media": "img/1.png", "captions": "c"},
+    ]
+    records = load(tmp_path, "train.jsonl", "\n".join(map(json.dumps, rows)), record="caption")
+    assert isinstance(records[0], Caption)
+    assert [(record.id, record.captions) for record in records] == [("5", ("a", "b")), ("6", ("c",))]
+    assert records.task == "caption"
+
+
+def test_pairs_from_two_columns_in_a_tsv(tmp_path):
+    content = "left\tright\tsentence\tlabel\nimg/0.png\timg/1.png\tboth\tTrue\n"
+    records = load(tmp_path, "train.tsv", content, record="pair_bool", columns={"images": ["left", "right"]})
+    assert isinstance(records[0], PairBool)
+    assert records[0].label is True
+    assert [image.path for image in records[0].images] == ["img/0.png", "img/1.png"]
+
+
+def test_classes_are_numbered_by_name_or_in_the_order_given(tmp_path):
+    content = "image,class_name\nimg/0.png,dog\nimg/1.png,cat\n"
+    records = load(tmp_path, "train.csv", content, record="classify")
+    assert isinstance(records[0], Classify)
+    assert [record.label for record in records] == [1, 0]
+    assert [
+        r.label for r in load(tmp_path, "train.csv", content, record="classify", classes=["dog", "cat"])
+    ] == [0, 1]
+    with pytest.raises(MalformedRecordError, match="`class_name` must be one of dog, but is 'cat'"):
+        load(tmp_path, "train.csv", content, record="classify", classes=["dog"])
+
+
+def test_multiple_choice_about_videos(tmp_path):
+    row = {"video": "v.mp4", "question": "q", "options": ["a", "b"], "answer": "1", "media_id": "v"}
+    records = load(tmp_path, "train.jsonl", json.dumps(row), record="video_mc")
+    assert isinstance(records[0], VideoMC)
+    assert (records[0].answer, records[0].video.kind) == (1, "video")
+
+
+def test_parquet_with_embedded_images(tmp_path):
+    table = pyarrow.table(
+        {
+            "image": [
+                {"bytes": image_bytes(size=(3, 5)), "path": None},
+                {"bytes": None, "path": "img/0.png"},
+            ],
+            "question": ["q", "r"],
+            "answers": [["yes"], ["no"]],
+        }
+    )
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    records = load(tmp_path, "train.parquet", stream.getvalue())
+    assert records[0].image.image().size == (3, 5)
+    assert records[1].image.path == "img/0.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"record": "imageqa"}, UnknownNameError, "record type: 'imageqa'. Did you mean 'image_qa'"),
+        ({"columns": {"questoin": "q"}}, UnknownNameError, "field of image_qa in `columns`: 'questoin'"),
+        ({"columns": {"image": "picture"}}, MalformedRecordError, "must have the column `question`"),
+        ({"columns": {**COLUMNS, "image": "pic"}}, MalformedRecordError, "must have the field `pic`"),
+        ({"file": "other.csv"}, MissingFileError, "other.csv"),
+        ({"file": "img/0.png"}, InvalidArgumentError, "`file` must end in one of .csv"),
+    ],
+)
+def test_wrong_tables_and_mappings_are_refused(tmp_path, options, error, message):
+    with pytest.raises(error) as caught:
+        load(tmp_path, "train.csv", CSV, **{"columns": COLUMNS, **options})
+    assert message in str(caught.value)
+
+
+def test_an_empty_image_cell_is_named(tmp_path):
+    with pytest.raises(MalformedRecordError, match="row 2: `image` must be a path, bytes"):
+        load(tmp_path, "train.csv", "image,question\n,what?\n")
+
+
+def test_a_row_that_is_no_object_is_named(tmp_path):
+    with pytest.raises(MalformedRecordError, match="row 1: must be an object with named columns"):
+        load(tmp_path, "train.jsonl", "[1, 2]\n")
+
+
+def test_a_broken_parquet_file_is_named(tmp_path):
+    with pytest.raises(MalformedRecordError, match=r"train\.parquet must be a Parquet file"):
+        load(tmp_path, "train.parquet", b"PAR0")
