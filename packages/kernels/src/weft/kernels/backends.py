@@ -63,7 +63,8 @@ def use_triton(reference: Tensor, backend: str) -> bool:
         )
     if not (reference.is_cuda or interpreting()):
         raise KernelBackendError(
-            f"`backend` 'triton' must get CUDA tensors, but got {reference.device}. Use backend='auto', or set "
+            f"`backend` 'triton' must get CUDA tensors, but got {reference.device}. Use backend='auto', or "
+            "set "
             f"{_INTERPRETER_VARIABLE}=1 before the first import to run the kernels on the CPU."
         )
     return True

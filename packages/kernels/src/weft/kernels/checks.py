@@ -1,4 +1,7 @@
-"""Checks of arguments that several operations share; each raises in one grammar: argument, rule, value, next step."""
+"""Checks of arguments that several operations share.
+
+Each raises in one grammar: argument in backticks, rule, value, next step.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def check_tensors(reference: Tensor, named: Mapping[str, Tensor | None]) -> None
             )
         if tensor.device != device:
             raise KernelDeviceError(
-                f"`{name}` must be on the device of the first argument ({device}), but is on {tensor.device}. "
+                f"`{name}` must be on the device of the first argument ({device}), but is on "
+                f"{tensor.device}. "
                 f"Move it with .to({str(device)!r})."
             )
 
@@ -70,7 +74,9 @@ def check_size(name: str, tensor: Tensor, dim: int, expected: int, meaning: str)
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Require one of `choices`."""
     if value not in choices:
-        raise KernelValueError(f"`{name}` must be one of {', '.join(choices)}, but is {value!r}. Choose one of them.")
+        raise KernelValueError(
+            f"`{name}` must be one of {', '.join(choices)}, but is {value!r}. Choose one of them."
+        )
 
 
 def check_probability(name: str, value: float) -> None:

@@ -1,7 +1,8 @@
 """Counter-based dropout: the mask is a function of (seed, row, column) and nothing else.
 
-No mask is ever stored: forward and backward compute it anew, checkpointing reproduces it, and neither tile sizes nor
-the order in which rows are visited change it. The generator is a 32-bit integer hash with full avalanche,
+No mask is ever stored: forward and backward compute it anew, checkpointing reproduces it, and neither tile
+sizes nor the order in which rows are visited change it. The generator is a 32-bit integer hash with full
+avalanche,
 
     mix(v): v ^= v >> 16;  v *= 0x7FEB352D;  v ^= v >> 15;  v *= 0x846CA68B;  v ^= v >> 16
     key(row)    = mix(row_low ^ mix(row_high ^ mix(seed_low ^ mix(seed_high))))

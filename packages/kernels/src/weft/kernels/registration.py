@@ -1,8 +1,8 @@
 """Registration of operations with torch: one library, one way to declare an op and its companions.
 
-Every operation is a pair, a forward op and a backward op, both opaque to the compiler. The forward op gets a fake
-implementation, an explicit backward and an autocast rule; the backward op gets a fake implementation and a backward
-that raises, because leaving it out makes torch return wrong second derivatives without an error.
+Every operation is a pair, a forward op and a backward op, both opaque to the compiler. The forward op gets a
+fake implementation, an explicit backward and an autocast rule; the backward op gets a fake implementation and
+a backward that raises, because leaving it out makes torch return wrong second derivatives without an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def define(name: str, signature: str, implementation: Callable[..., Any], fake: 
 
 def differentiate(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """Attach the backward of ``weft::name``."""
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=_LIBRARY
+    )
 
 
 def forbid_double_backward(name: str) -> None:
@@ -37,7 +39,8 @@ def forbid_double_backward(name: str) -> None:
 
     def raise_error(ctx: Any, *gradients: Any) -> None:
         raise DoubleBackwardError(
-            f"`{NAMESPACE}::{name}` must not be differentiated, but a gradient of its output was asked for: the "
+            f"`{NAMESPACE}::{name}` must not be differentiated, but a gradient of its output was asked for: "
+            "the "
             "operation has a first derivative only. Compute second derivatives with plain torch operations."
         )
 
@@ -66,6 +69,16 @@ def autocast(name: str, cast: Callable[[torch.dtype, tuple[Any, ...]], tuple[Any
 
 
 def count_flops(name: str, formula: Callable[..., int]) -> None:
-    """Tell `torch.utils.flop_counter` what ``weft::name`` costs; `formula` gets shapes in place of tensors."""
+    """Tell torch what ``weft::name`` costs; `formula` gets shapes in place of tensors."""
     overload = getattr(getattr(torch.ops, NAMESPACE), name)
     register_flop_formula(overload)(formula)
+
+
+def cast_all(dtype: torch.dtype, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The autocast rule of a matrix product: every floating tensor except float64 to `dtype`."""
+    return tuple(
+        a.to(dtype)
+        if isinstance(a, torch.Tensor) and a.is_floating_point() and a.dtype != torch.float64
+        else a
+        for a in arguments
+    )

@@ -1,8 +1,8 @@
 """From one task per token to tiles of tokens that share a task, without a host sync.
 
-The number of tiles is bounded by ``ceil(tokens / block) + tasks``, a plain integer known from shapes, so the table
-has a fixed size, can be captured in a graph, and the same compiled code serves every assignment. Tiles beyond the
-needed ones are empty (``start == end``).
+The number of tiles is bounded by ``ceil(tokens / block) + tasks``, a plain integer known from shapes, so the
+table has a fixed size, can be captured in a graph, and the same compiled code serves every assignment. Tiles
+beyond the needed ones are empty (``start == end``).
 """
 
 from __future__ import annotations

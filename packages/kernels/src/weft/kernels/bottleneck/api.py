@@ -47,10 +47,11 @@ def adapter_bottleneck(
 
         y = residual + dropout(s · (act(norm(x) · down[D] + down_bias[D]) · up[U] + up_bias[U]))
 
-    Rows of task -1 pass through: their output is `residual`, or zero without one. The scale multiplies the up bias
-    too. With activation ``identity``, no biases and ``residual = x · W`` this is LoRA for many tasks.
+    Rows of task -1 pass through: their output is `residual`, or zero without one. The scale multiplies the up
+    bias too. With activation ``identity``, no biases and ``residual = x · W`` this is LoRA for many tasks.
 
-    The weights and `norm_weight` are used in the dtype of `x` (under autocast, of autocast); `residual` keeps its own.
+    The weights and `norm_weight` are used in the dtype of `x` (under autocast, of autocast); `residual` keeps
+    its own.
 
     Args:
         x: inputs, shape (rows, ..., d_in); a row, with everything in its middle dimensions, has one task.
@@ -58,9 +59,10 @@ def adapter_bottleneck(
         up: up-projections, shape (up slots, r, d_out).
         down_bias: shape (down slots, r).
         up_bias: shape (up slots, d_out).
-        task_ids: task of every row, int32 or int64, shape (rows,), -1 for identity. None: every row is task 0.
-        down_slots: down slot of every task, int32 or int64, shape (tasks,). None: task t uses slot t, or slot 0 if
-            there is only one.
+        task_ids: task of every row, int32 or int64, shape (rows,), -1 for identity. None: every row is task
+            0.
+        down_slots: down slot of every task, int32 or int64, shape (tasks,). None: task t uses slot t, or slot
+            0 if there is only one.
         up_slots: the same for the up part.
         offsets: end of every task's rows for rows sorted by task, shape (tasks,); instead of `task_ids`.
         residual: added to the result, shape (rows, ..., d_out). Pass `x` itself for the usual adapter.
@@ -85,8 +87,8 @@ def adapter_bottleneck(
         KernelBackendError: `backend` cannot run here.
         DoubleBackwardError: a second derivative is asked for.
 
-    Source: Houlsby et al. 2019, eq. of section 2.1 (residual bottleneck); Sung et al. 2022 (VL-Adapter), section
-    3.2 (sharing across tasks). Slots per part generalise their half-shared variant.
+    Source: Houlsby et al. 2019, eq. of section 2.1 (residual bottleneck); Sung et al. 2022 (VL-Adapter),
+    section 3.2 (sharing across tasks). Slots per part generalise their half-shared variant.
 
     Example:
         >>> x = torch.randn(4, 7, 32)
@@ -95,7 +97,8 @@ def adapter_bottleneck(
         >>> torch.equal(y, x)
         True
     """
-    tasks = _check(x, down, up, down_bias, up_bias, task_ids, down_slots, up_slots, offsets, residual, norm_weight,
+    tasks = _check(x, down, up, down_bias, up_bias, task_ids, down_slots, up_slots, offsets, residual,
+    norm_weight,
                    norm_bias)  # fmt: skip
     check_choice("activation", activation, ACTIVATIONS)
     check_probability("dropout", dropout)
@@ -152,7 +155,8 @@ def _seed(seed: int | Tensor | None, x: Tensor) -> Tensor:
     if isinstance(seed, Tensor):
         if seed.numel() != 1 or seed.dtype != torch.int64:
             raise KernelTypeError(
-                f"`seed` must be an int or one int64 element, but is {seed.dtype} of shape {tuple(seed.shape)}. "
+                f"`seed` must be an int or one int64 element, but is {seed.dtype} of shape "
+                f"{tuple(seed.shape)}. "
                 "Use torch.tensor([seed])."
             )
         return seed.reshape(1)
@@ -173,23 +177,28 @@ def _scale(scale: float | Tensor, x: Tensor, d_out: int, tasks: int) -> tuple[Te
     table = scale.reshape(-1, 1) if scale.dim() < 2 else scale
     if tasks > 1 and table.shape[0] not in (1, tasks):
         raise KernelShapeError(
-            f"`scale` must have one entry for each of the {tasks} tasks or a single one, but has {table.shape[0]}. "
+            f"`scale` must have one entry for each of the {tasks} tasks or a single one, but has "
+            f"{table.shape[0]}. "
             "Index it by task."
         )
     return _as(table, x), 1.0, max(tasks, table.shape[0])
 
 
 def _check(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, task_ids: Tensor | None,
+    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
+    task_ids: Tensor | None,
     down_slots: Tensor | None, up_slots: Tensor | None, offsets: Tensor | None, residual: Tensor | None,
     norm_weight: Tensor | None, norm_bias: Tensor | None,
 ) -> int:  # fmt: skip
     """Static checks of one call; returns the number of tasks known from shapes (at least 1)."""
-    floats = {"x": x, "down": down, "up": up, "down_bias": down_bias, "up_bias": up_bias, "residual": residual,
+    floats = {"x": x, "down": down, "up": up, "down_bias": down_bias, "up_bias": up_bias,
+    "residual": residual,
               "norm_weight": norm_weight, "norm_bias": norm_bias}  # fmt: skip
     integers = {"task_ids": task_ids, "offsets": offsets, "down_slots": down_slots, "up_slots": up_slots}
     if not isinstance(x, Tensor):
-        raise KernelTypeError(f"`x` must be a tensor, but is a {type(x).__name__}. Wrap it with torch.as_tensor.")
+        raise KernelTypeError(
+            f"`x` must be a tensor, but is a {type(x).__name__}. Wrap it with torch.as_tensor."
+        )
     check_tensors(x, floats | integers)
     check_floating(floats)
     check_integer(integers)
@@ -201,7 +210,8 @@ def _check(
     expected = (*x.shape[:-1], up.shape[2])
     if residual is not None and residual.shape != expected:
         raise KernelShapeError(
-            f"`residual` must have the shape of the output {tuple(expected)}, but has {tuple(residual.shape)}. "
+            f"`residual` must have the shape of the output {tuple(expected)}, but has "
+            f"{tuple(residual.shape)}. "
             "Check d_out of `up`."
         )
     return _check_routing(x, down, up, task_ids, down_slots, up_slots, offsets)
@@ -226,7 +236,8 @@ def _check_weights(
             check_size(name, vector, 0, x.shape[-1], "the last size of `x`")
     if norm_bias is not None and norm_weight is None:
         raise KernelValueError(
-            "`norm_weight` must be given with `norm_bias`, but is None. Pass torch.ones(d_in) for a plain one."
+            "`norm_weight` must be given with `norm_bias`, but is None. Pass torch.ones(d_in) for a plain "
+            "one."
         )
 
 
@@ -236,7 +247,8 @@ def _check_routing(
 ) -> int:  # fmt: skip
     if task_ids is not None and offsets is not None:
         raise KernelValueError(
-            "`offsets` must not be given together with `task_ids`, but both are. Keep the one that describes the rows."
+            "`offsets` must not be given together with `task_ids`, but both are. Keep the one that describes "
+            "the rows."
         )
     if task_ids is not None:
         check_rank("task_ids", task_ids, 1, "(rows,)")
@@ -254,7 +266,8 @@ def _check_routing(
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"`{name}` {count}" for name, count in counts.items())
         raise KernelShapeError(
-            f"`down_slots`, `up_slots`, `offsets` and parts without a slot table must agree on the number of tasks, "
+            "`down_slots`, `up_slots`, `offsets` and parts without a slot table must agree on the number of "
+            "tasks, "
             f"but have {listed}. Add the missing slot table."
         )
     return next(iter(counts.values()), 1)

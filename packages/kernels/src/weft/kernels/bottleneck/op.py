@@ -19,13 +19,25 @@ _TENSORS = (
     "Tensor? norm_weight, Tensor? norm_bias, Tensor? task_ids, Tensor? offsets, Tensor? down_slots, "
     "Tensor? up_slots, Tensor? seed"
 )
-_VALUES = "float factor, float norm_eps, float dropout, str activation, bool add_input, int tasks, bool save, str backend"
+_VALUES = (
+    "float factor, float norm_eps, float dropout, str activation, bool add_input, int tasks, bool save, "
+    "str backend"
+)
 _FORWARD = f"({_TENSORS}, {_VALUES}) -> (Tensor, Tensor, Tensor)"
 _BACKWARD = (
     f"(Tensor dy, Tensor z, Tensor statistics, bool[] needs, {_TENSORS}, {_VALUES}) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
-_GRADIENT_INPUTS = (0, 1, 2, 3, 4, 6, 7, 8)  # positions of x, down, up, biases, scale, norm weights in _TENSORS
+_GRADIENT_INPUTS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+)  # positions of x, down, up, biases, scale, norm weights in _TENSORS
 _RESIDUAL = 5
 _TENSOR_COUNT = 14
 _ADD_INPUT = 18
@@ -48,9 +60,11 @@ def _rows(
 
 
 def _forward(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None,
+    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
+    residual: Tensor | None,
     scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
-    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor: float,
+    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None,
+    factor: float,
     norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     use_triton(x, backend)
@@ -60,7 +74,11 @@ def _forward(
     y, z, statistics = reference.forward(x, x if add_input else residual, weights, settings, rows)
     if not save:
         return y, z.new_empty(0), statistics.new_empty(0)
-    return y, _padded(z, x.shape[0] * x.shape[1], 0), _padded(statistics, statistics_tokens(x, norm_weight), 1)
+    return (
+        y,
+        _padded(z, x.shape[0] * x.shape[1], 0),
+        _padded(statistics, statistics_tokens(x, norm_weight), 1),
+    )
 
 
 def statistics_tokens(x: Tensor, norm_weight: Tensor | None) -> int:
@@ -78,9 +96,11 @@ def _padded(values: Tensor, tokens: int, dim: int) -> Tensor:
 
 
 def _forward_fake(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None,
+    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
+    residual: Tensor | None,
     scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
-    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor: float,
+    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None,
+    factor: float,
     norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dtype = x.dtype if residual is None else torch.promote_types(residual.dtype, x.dtype)
@@ -169,7 +189,9 @@ def _flops(x: Any, down: Any, up: Any, *others: Any, out_val: Any = None, **name
     return 2 * x[0] * x[1] * (down[1] * down[2] + up[1] * up[2])
 
 
-def _backward_flops(dy: Any, z: Any, statistics: Any, needs: Any, x: Any, down: Any, up: Any, *rest: Any, **n: Any) -> int:
+def _backward_flops(
+    dy: Any, z: Any, statistics: Any, needs: Any, x: Any, down: Any, up: Any, *rest: Any, **n: Any
+) -> int:
     return 2 * _flops(x, down, up)
 
 

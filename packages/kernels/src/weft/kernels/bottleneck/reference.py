@@ -1,4 +1,4 @@
-"""The adapter bottleneck in plain torch: the truth the kernels are checked against, and the CPU implementation.
+"""The adapter bottleneck in plain torch: what the kernels are checked against, and the CPU implementation.
 
 Per token, with s the scale, M the dropout mask divided by (1 - p) and LN optional:
 
@@ -10,8 +10,8 @@ and backward, with g = M ∘ dy:
     dz = dh ∘ act'(z)           dW_down = Σ nᵀ dz        db_down = Σ dz
     dx = LN'(dz W_downᵀ)        dresidual = dy
 
-All sums run over the tokens that use the slot in question. A scale per task is folded into h and b_up, which are
-r wide, instead of into dy, which is d wide.
+All sums run over the tokens that use the slot in question. A scale per task is folded into h and b_up, which
+are r wide, instead of into dy, which is d wide.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gradients:
 def forward(
     x: Tensor, residual: Tensor | None, weights: Weights, settings: Settings, rows: Rows
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The output (rows, length, d_out), z (visited tokens, r) and LN statistics (2, visited tokens) or empty."""
+    """Output (rows, length, d_out), z (tokens, r) and LN statistics (2, tokens) or empty."""
     tokens = rows.gather(x)
     normed, statistics = _normalise(tokens, weights, settings.norm_eps)
     z = rows.project(normed, weights.down, "down", weights.down_bias)
@@ -172,7 +172,13 @@ def _project_up(h: Tensor, weights: Weights, rows: Rows, narrow: Tensor | float 
 
 
 def _up_gradients(
-    g: Tensor, h: Tensor, weights: Weights, rows: Rows, narrow: Tensor | float | None, need_up: bool, need_bias: bool
+    g: Tensor,
+    h: Tensor,
+    weights: Weights,
+    rows: Rows,
+    narrow: Tensor | float | None,
+    need_up: bool,
+    need_bias: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     if not (need_up or need_bias):
         return None, None
@@ -182,7 +188,9 @@ def _up_gradients(
         widened = widened * narrow
     both = rows.outer(widened, g, weights.up, "up")
     rank = h.shape[1]
-    return (both[:, :rank].contiguous() if need_up else None), (both[:, rank].contiguous() if need_bias else None)
+    return (both[:, :rank].contiguous() if need_up else None), (
+        both[:, rank].contiguous() if need_bias else None
+    )
 
 
 def _scale_gradient(g: Tensor, h: Tensor, weights: Weights, rows: Rows) -> Tensor:

@@ -1,9 +1,9 @@
 """Rows grouped into runs that share a slot: how the reference multiplies by per-task weights on the CPU.
 
-Rows are ordered so that rows with the same (down slot, up slot) lie next to each other and identity rows are left
-out. Every product is then one library call per run on a contiguous slice, so the cost hardly depends on the number
-of tasks. The run boundaries are read on the host, which costs nothing for tensors that live there; other devices use
-`tiles.TiledRows`.
+Rows are ordered so that rows with the same (down slot, up slot) lie next to each other and identity rows are
+left out. Every product is then one library call per run on a contiguous slice, so the cost hardly depends on
+the number of tasks. The run boundaries are read on the host, which costs nothing for tensors that live there;
+other devices use `tiles.TiledRows`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SegmentedRows:
         return (rows.unsqueeze(1) * self.length + within).reshape(-1)
 
     def per_token(self, table: Tensor) -> Tensor:
-        """Rows of a (tasks or 1, width) table for every visited token: (tokens, width), or (1, width) if shared."""
+        """Rows of a (tasks or 1, width) table for every visited token, or (1, width) if shared."""
         if self.tasks is None or table.shape[0] == 1:
             return table[:1]
         return table.index_select(0, self.tasks).repeat_interleave(self.length, dim=0)
@@ -140,7 +140,9 @@ def segment_rows(
     down_ids = _slot_ids("down", ids, highest, slots[0], down_slots)
     up_ids = _slot_ids("up", ids, highest, slots[1], up_slots)
     if lowest < -1:
-        raise KernelValueError(f"`task_ids` must be -1 (identity) or a task, but holds {lowest}. Use -1 for no adapter.")
+        raise KernelValueError(
+            f"`task_ids` must be -1 (identity) or a task, but holds {lowest}. Use -1 for no adapter."
+        )
     key = torch.where(ids < 0, -1, down_ids * slots[1] + up_ids)
     order: Tensor | None = None
     if lowest < 0 or bool((key[1:] < key[:-1]).any()):
@@ -182,7 +184,8 @@ def _slot_ids(part: str, ids: Tensor, highest: int, slots: int, table: Tensor | 
     low, high = (int(v) for v in torch.aminmax(table))
     if low < 0 or high >= slots:
         raise KernelValueError(
-            f"`{part}_slots` must hold slots of `{part}` (0 to {slots - 1}), but holds {low if low < 0 else high}. "
+            f"`{part}_slots` must hold slots of `{part}` (0 to {slots - 1}), but holds "
+            f"{low if low < 0 else high}. "
             "Check the sharing map."
         )
     return table.to(torch.int64).index_select(0, ids.clamp(min=0))

@@ -1,7 +1,8 @@
 """Rows grouped into padded tiles: how the reference multiplies by per-task weights away from the CPU.
 
-Same interface as `segments.SegmentedRows`, but nothing is read on the host: tokens are gathered into tiles of one
-task each, a batched product runs over the tiles, and the results are put back. Tokens keep their original order.
+Same interface as `segments.SegmentedRows`, but nothing is read on the host: tokens are gathered into tiles of
+one task each, a batched product runs over the tiles, and the results are put back. Tokens keep their original
+order.
 """
 
 from __future__ import annotations

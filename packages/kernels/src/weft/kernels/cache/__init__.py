@@ -1,0 +1,1 @@
+"""Logits of key-value cache models: exponential affinities summed per class."""

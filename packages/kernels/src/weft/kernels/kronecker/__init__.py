@@ -1,0 +1,1 @@
+"""Kronecker products and sums of them: weights, linear maps and whole adapters."""
