@@ -40,7 +40,7 @@ TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
 INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kernels
 COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
-DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]")
+DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
 @nox.session
@@ -152,8 +152,11 @@ def bench_kernels(session: nox.Session) -> None:
 
 
 def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:
-    """Install requirements in one call, so that pip sees the sibling packages together."""
-    session.install("-c", str(constraints), *torch_wheels(session), *requirements)
+    """Install requirements in one call, so that pip sees the sibling packages together.
+
+    Python compiles what a session imports; compiling all that pip installs would double the wait.
+    """
+    session.install("--no-compile", "-c", str(constraints), *torch_wheels(session), *requirements)
 
 
 def editable(packages: tuple[str, ...], extra: str = "") -> list[str]:
