@@ -23,19 +23,28 @@ _FAR = tuple(
 )
 _LEADER = 12
 _POINT_RADIUS = 9.0
+_STROKE = 2.0
 
 Box = tuple[float, float, float, float]
 
 
-def place_labels(axes: Any, points: Sequence[tuple[float, float, str]], *, color: str, size: float = 10.0) -> None:
+def place_labels(
+    axes: Any,
+    points: Sequence[tuple[float, float, str]],
+    *,
+    line: Sequence[tuple[float, float]] = (),
+    color: str,
+    size: float = 10.0,
+) -> None:
     """Write a label beside every point.
 
-    Each label takes the first position around its point where it covers neither a point nor a label nor leaves
-    the axes; a label that had to move away gets a thin line back to its point.
+    Each label takes the first position around its point where it covers neither a point nor a label nor the
+    line, nor leaves the axes; a label that had to move away gets a thin line back to its point.
 
     Args:
         axes: Matplotlib axes with final limits.
         points: `(x, y, label)` in data coordinates.
+        line: Corners `(x, y)` of a drawn line that labels keep off.
         color: Colour of the text.
         size: Size of the text in printer's points.
     """
@@ -46,6 +55,7 @@ def place_labels(axes: Any, points: Sequence[tuple[float, float, str]], *, color
     taken: list[Box] = [
         (x - _POINT_RADIUS, y - _POINT_RADIUS, x + _POINT_RADIUS, y + _POINT_RADIUS) for x, y in centres
     ]
+    strokes = _strokes([axes.transData.transform(corner) for corner in line])
     frame = axes.get_window_extent(renderer)
     inside: Box = (frame.x0, frame.y0, frame.x1, frame.y1)
     # Crowded points first: they have the fewest places to go.
@@ -61,6 +71,7 @@ def place_labels(axes: Any, points: Sequence[tuple[float, float, str]], *, color
             extent = text.get_window_extent(renderer)
             box: Box = (extent.x0 - 1, extent.y0 - 1, extent.x1 + 1, extent.y1 + 1)
             cost = sum(_overlap(box, other) for place, other in enumerate(taken) if place != one)
+            cost += sum(_overlap(box, stroke) for stroke in strokes)
             cost += 10 * _outside(box, inside)
             text.remove()
             if cost < least:
@@ -76,6 +87,17 @@ def place_labels(axes: Any, points: Sequence[tuple[float, float, str]], *, color
             arrowprops={"arrowstyle": "-", "color": "#b8c1c9", "linewidth": 0.8, "shrinkB": 5} if far else None,
         )  # fmt: skip
         taken.append(box)
+
+
+def _strokes(corners: Sequence[Any]) -> list[Box]:
+    """Small boxes along a line."""
+    boxes: list[Box] = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        steps = int(max(abs(x1 - x0), abs(y1 - y0)) // (2 * _STROKE)) + 1
+        for step in range(steps + 1):
+            x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+            boxes.append((x - _STROKE, y - _STROKE, x + _STROKE, y + _STROKE))
+    return boxes
 
 
 def _nearest(centres: Sequence[Any], one: int) -> float:

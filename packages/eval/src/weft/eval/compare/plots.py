@@ -14,6 +14,7 @@ _INK = "#1b2733"
 _FAINT = "#8a97a3"
 _FRONT = "#0b7a75"
 _POINT = "#d1495b"
+_LEGEND = "on the line: no other method scores higher with fewer trained parameters"
 _PALETTE = ("#0b7a75", "#d1495b", "#edae49", "#30638e", "#7b5ea7", "#6b8f3c", "#b5651d", "#5c6b73", "#c06c9b")
 
 
@@ -56,13 +57,9 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
 
     front = comparison.front()
-    drawn = [entry for entry in front if entry.percent]
-    if len(drawn) > 1:
-        axes.plot(
-            [entry.percent for entry in drawn],
-            [entry.average.mean for entry in drawn if entry.average],
-            color=_FRONT, linewidth=1.6, alpha=0.55, zorder=2,
-        )
+    line = [(entry.percent, entry.average.mean) for entry in front if entry.percent and entry.average]
+    if len(line) > 1:
+        axes.plot(*zip(*line, strict=True), color=_FRONT, linewidth=1.6, alpha=0.55, zorder=2)
     for entry in shown:
         assert entry.average is not None, "only entries with an average are drawn"
         on_front = entry in front
@@ -76,10 +73,12 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     axes.set_xlabel("trained parameters, % of the model (log scale)")
     axes.set_ylabel(f"average score over {len(comparison.tasks)} tasks" if len(comparison.tasks) > 1 else comparison.tasks[0])
     if comparison.title:
-        axes.set_title(comparison.title, loc="left", fontsize=12, color=_INK, pad=12)
+        axes.set_title(comparison.title, loc="left", fontsize=12, color=_INK, pad=22)
+    axes.text(0.0, 1.02, _LEGEND, transform=axes.transAxes, fontsize=9, color=_FAINT)
     place_labels(
         axes,
         [(entry.percent or 0.0, entry.average.mean, entry.label) for entry in shown if entry.average],
+        line=line,
         color=_INK,
     )
     return _save(figure, path)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import TYPE_CHECKING
 
 from weft.eval.compare.comparison import Comparison
 from weft.eval.compare.table import layout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_ANY_WIDTH = 10_000
 
 
 def to_terminal(comparison: Comparison, width: int | None = None) -> str:
@@ -19,24 +25,36 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
     Returns:
         Text, with colour codes only when standard output is a terminal.
     """
-    from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=width)
+    rendered = _rich_table(comparison, 2)
+    if Measurement.get(console, console.options.update(width=_ANY_WIDTH), rendered).maximum > console.width:
+        rendered = _rich_table(comparison, 1)
+    # A table that is still too wide is cut by the terminal rather than folded into unreadable cells.
+    needed = Measurement.get(console, console.options.update(width=_ANY_WIDTH), rendered).maximum
+    console.width = max(console.width, needed)
+    with console.capture() as capture:
+        console.print(rendered)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _rich_table(comparison: Comparison, digits: int) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = layout(comparison)
-    rendered = Table(title=comparison.title or None, box=box.SIMPLE_HEAD)
+    table = layout(comparison, digits)
+    rendered = Table(title=comparison.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(table.columns):
-        rendered.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+        rendered.add_column(name, justify="right" if place else "left", no_wrap=True)
     for place, row in enumerate(table.rows):
         rendered.add_row(
             *(f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row),
             end_section=place + 1 == table.baselines,
             style="dim" if place >= table.baselines else None,
         )
-    console = Console(width=width)
-    with console.capture() as capture:
-        console.print(rendered)
-    return capture.get()
+    return rendered
 
 
 def to_markdown(comparison: Comparison) -> str:
