@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -67,6 +68,10 @@ def _as_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
             f"{value.get('model_type')!r}. Take the dictionary from `config.to_dict()`."
         )
     return CONFIG_MAPPING[value["model_type"]].from_dict(value)
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
 
 
 class VisualSeq2Seq(PreTrainedModel):
@@ -143,7 +148,7 @@ class VisualSeq2Seq(PreTrainedModel):
             output = self.vision_tower(pixel_values=pixel_values.flatten(0, 1)).last_hidden_state
         if output.dim() == 4:
             output = output.flatten(2).mT
-        elif output.shape[1] % 2 and int(output.shape[1] ** 0.5) ** 2 != output.shape[1]:
+        elif not _is_square(output.shape[1]) and _is_square(output.shape[1] - 1):
             output = output[:, 1:]
         return output.unflatten(0, (batch, images))
 
