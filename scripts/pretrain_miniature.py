@@ -38,11 +38,12 @@ class Recipe:
     tower_batch: int = 48
     tower_rate: float = 3e-3
     scenes: int = 16_000
-    steps: int = 9_000
+    steps: int = 6_000
     single_batch: int = 64
     pair_batch: int = 32
     rate: float = 1.2e-3
-    warmup: int = 300
+    # Step and share of the rate, linear in between; the fall is steeper from the third knot on.
+    knots: tuple[tuple[int, float], ...] = ((0, 0.0), (300, 1.0), (2_000, 7 / 9), (6_000, 0.0))
     repeat_share: float = 0.06
 
 
@@ -257,9 +258,8 @@ def main() -> None:
     plain = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / recipe.warmup, max(0.0, (recipe.steps - s) / recipe.steps))
-    )
+    at, share_of_rate = zip(*recipe.knots, strict=True)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: float(np.interp(s + 1, at, share_of_rate)))
     start, state_file = 0, out / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)

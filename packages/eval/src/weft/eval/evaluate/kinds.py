@@ -72,7 +72,9 @@ def kind_of(records: Sequence[Record]) -> Kind:
         ValueError: If the split is empty, or no sequence-to-sequence kind is known for its type.
     """
     if not records:
-        raise ValueError("`records` must hold at least one record, but is empty. Check the split and its options.")
+        raise ValueError(
+            "`records` must hold at least one record, but is empty. Check the split and its options."
+        )
     task = records[0].task
     if task not in _KINDS:
         raise ValueError(

@@ -38,7 +38,10 @@ def _nlvr2(predictions: dict[Any, str], records: Sequence[PairBool], groups: Gro
 
 
 def _judgements(
-    metric: Callable[..., ScoreReport], predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups
+    metric: Callable[..., ScoreReport],
+    predictions: dict[Any, str],
+    records: Sequence[PairBool],
+    groups: Groups,
 ) -> ScoreReport:
     sentences = {r.id: r.group_id for r in records}
     return metric(predictions, {r.id: bool(r.label) for r in records}, sentences=sentences, groups=groups)
@@ -139,7 +142,11 @@ def blind_majority(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
 
 
 def _template(record: Record) -> str:
-    for text in (record.extra.get("template"), getattr(record, "question_type", ""), getattr(record, "question", "")):
+    for text in (
+        record.extra.get("template"),
+        getattr(record, "question_type", ""),
+        getattr(record, "question", ""),
+    ):
         if text:
             return str(text)
     return ""

@@ -1,0 +1,164 @@
+"""Models that recipes name: saved VL models, and language models that get visual tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.data.media.transforms import ImageTransform
+from weft.train.errors import RunError
+from weft.train.recipe import BackboneSection
+
+MINIATURE = Path(__file__).parent / "miniature"
+ARCHITECTURES = Path(__file__).parent / "architectures"
+
+
+@dataclass
+class LoadedBackbone:
+    """A model with what belongs to it.
+
+    Attributes:
+        model: The model, frozen.
+        tokenizer: Its tokenizer.
+        transform: What its vision tower reads, or None without a tower.
+        name: What the recipe calls it.
+    """
+
+    model: VisualSeq2Seq
+    tokenizer: Any
+    transform: ImageTransform | None
+    name: str
+
+
+def saved_path(name: str) -> str:
+    """Folder or hub id of a saved model; `miniature` is the one shipped with weft."""
+    return str(MINIATURE) if name == "miniature" else str(Path(name).expanduser()) if Path(name).exists() else name
+
+
+def load_backbone(section: BackboneSection) -> LoadedBackbone:
+    """Load weights and tokenizer.
+
+    Args:
+        section: The recipe's `backbone`.
+
+    Returns:
+        The model and what belongs to it.
+
+    Raises:
+        RunError: If the model is not there, or is not a sequence-to-sequence VL model.
+    """
+    name = section.name or section.language or ""
+    path = saved_path(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
+        if section.name is not None:
+            model = VisualSeq2Seq.from_pretrained(path, revision=section.revision)
+        else:
+            model = _with_visual_tokens(section, path, tokenizer)
+    except OSError as error:
+        raise RunError(
+            f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {name!r} cannot be "
+            f"loaded: {error}"
+        ) from None
+    return LoadedBackbone(model, tokenizer, read_transform(path), name)
+
+
+def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> VisualSeq2Seq:
+    config = AutoConfig.from_pretrained(path, revision=section.revision)
+    model = VisualSeq2Seq(_composite(section, config))
+    from transformers import AutoModelForSeq2SeqLM
+
+    pretrained = AutoModelForSeq2SeqLM.from_pretrained(path, revision=section.revision)
+    model.language_model.load_state_dict(pretrained.state_dict())
+    if section.extra_tokens:
+        half = section.extra_tokens // 2
+        names = [f"<extra_id_{k}>" for k in reversed(range(half))]
+        names += [f"<vis_extra_id_{k}>" for k in reversed(range(section.extra_tokens - half))]
+        tokenizer.add_tokens([n for n in names if n not in tokenizer.get_vocab()], special_tokens=True)
+        model.language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.config.language_config.vocab_size = len(tokenizer)
+    return model
+
+
+def planned_model(section: BackboneSection) -> PreTrainedModel:
+    """The model of a recipe on the meta device: shapes and names, no weights.
+
+    Args:
+        section: The recipe's `backbone`. The architectures of the papers' backbones are part of weft; others
+            are read from a folder or the hub.
+
+    Returns:
+        The model, with tied weights tied.
+    """
+    if section.name is not None:
+        path = saved_path(section.name)
+        try:
+            config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=section.revision)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
+                f"{section.name!r} cannot be read: {error}"
+            ) from None
+    else:
+        config = _composite(section, _architecture(section), planned=True)
+    with torch.device("meta"):
+        model = VisualSeq2Seq(config)
+    model.tie_weights()
+    return model
+
+
+def _architecture(section: BackboneSection) -> PreTrainedConfig:
+    """The config of a language model: from weft's own list, else from the folder or the hub."""
+    name = section.language or ""
+    path = ARCHITECTURES / f"{name.replace('/', '--')}.json"
+    if path.is_file():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    try:
+        return AutoConfig.from_pretrained(name, revision=section.revision)
+    except (OSError, ValueError) as error:
+        known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
+        raise RunError(
+            f"`backbone.language` must be a model that weft knows ({known}), a folder or a hub id that can be "
+            f"reached, but {name!r} cannot be read: {error}"
+        ) from None
+
+
+def _composite(section: BackboneSection, language: PreTrainedConfig, *, planned: bool = False) -> VisualSeq2SeqConfig:
+    if planned:
+        # T5 keeps spare rows after its 32,000 pieces and 100 sentinels; the visual tokens take the first of them.
+        used = getattr(language, "weft_tokens", language.vocab_size)
+        language.vocab_size = used + section.extra_tokens
+    return VisualSeq2SeqConfig(
+        language,
+        None,
+        feature_size=section.feature_size,
+        num_visual_tokens=section.num_visual_tokens,
+        num_images=section.num_images,
+    )
+
+
+def read_transform(path: str) -> ImageTransform | None:
+    """The image transform that a saved model's `preprocessor_config.json` states, or None."""
+    file = Path(path) / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    size = values["size"]
+    square = "height" in size
+    crop = values.get("crop_size", {}).get("height") if values.get("do_center_crop") else None
+    filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    return ImageTransform(
+        size=size["height"] if square else size["shortest_edge"],
+        shape="square" if square else "short_side",
+        crop=crop,
+        mean=tuple(values["image_mean"]),
+        std=tuple(values["image_std"]),
+        resample=filters[values.get("resample", 3)],  # type: ignore[arg-type]
+    )

@@ -1,0 +1,101 @@
+"""Checkpoints that are whole or not there: temporary folder, manifest, rename; resume takes the newest whole one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from weft.train.errors import RunError
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def seal(partial: Path, final: Path) -> None:
+    """Turn a fully written folder into a checkpoint, in one step that cannot be seen half done.
+
+    Args:
+        partial: Folder that holds every file.
+        final: Name it shall have. A folder of that name is replaced.
+    """
+    manifest = {
+        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in partial.rglob("*"):
+        _sync(path)
+    _sync(partial)
+    if final.exists():
+        shutil.rmtree(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(final)
+    _sync(final.parent)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of the manifest is there, unchanged."""
+    file = checkpoint / MANIFEST
+    if not file.is_file():
+        return False
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return False
+    return all(
+        (checkpoint / name).is_file()
+        and (checkpoint / name).stat().st_size == entry["bytes"]
+        and _digest(checkpoint / name) == entry["sha256"]
+        for name, entry in manifest.items()
+    )
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint with the highest step that is whole, or None."""
+    return next((path for path in _by_step(folder) if is_whole(path)), None)
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, and what interrupted savings left behind."""
+    for path in _by_step(folder)[keep:]:
+        shutil.rmtree(path)
+    for path in folder.glob(".saving-*"):
+        shutil.rmtree(path)
+
+
+def require_resumable(folder: Path) -> Path:
+    """The checkpoint to resume from.
+
+    Raises:
+        RunError: If there is none, naming what was found.
+    """
+    found = newest_whole(folder)
+    if found is None:
+        seen = ", ".join(path.name for path in _by_step(folder)) or "no checkpoint at all"
+        raise RunError(f"`--resume` needs a whole checkpoint in {folder}, but there is {seen}. Start without it.")
+    return found
+
+
+def _by_step(folder: Path) -> list[Path]:
+    found = [(int(match.group(1)), path) for path in folder.glob("checkpoint-*") if (match := _NAME.search(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,41 @@
+"""What commands show on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from weft.train.progress import PlainProgress, Progress, RichProgress
+
+if TYPE_CHECKING:
+    from weft.train.run import Result
+
+
+def progress() -> Progress:
+    """Bars on a terminal, lines elsewhere, nothing on processes other than the first."""
+    import os
+
+    if os.environ.get("RANK", "0") != "0":
+        return Progress()
+    if sys.stderr.isatty():
+        return RichProgress()
+    return PlainProgress(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+
+
+def show_result(result: Result) -> None:
+    """Print the scores of a run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "metric", "score", "records", title=str(result.folder))
+    for name, report in result.reports.items():
+        table.add_row(name, f"{report['metric']}: {report['headline']}", f"{result.scores[name]:.2f}", f"{report['n']:,}")
+    if len(result.reports) > 1:
+        table.add_row("average", "", f"{result.scores['average']:.2f}", "", style="bold")
+    console = Console()
+    console.print(table)
+    share = 100 * result.trainable / result.total
+    console.print(
+        f"{result.trainable:,} of {result.total:,} parameters trained ({share:.2f} %), {result.seconds:.0f} s. "
+        f"Adapter: {result.folder / 'adapter'}"
+    )

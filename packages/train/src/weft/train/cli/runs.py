@@ -1,0 +1,73 @@
+"""`weft plan`, `weft train` and `weft evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")]
+
+
+def plan(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
+) -> None:
+    """Count trainable and total parameters, by component, without any weights."""
+    from weft.train.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    from weft.core import plan as plan_of
+    from weft.train.backbones import planned_model
+
+    planned = plan_of(planned_model(loaded.backbone), loaded.method, list(loaded.tasks))
+    text = json.dumps(planned.to_dict(), indent=2) if as_json else str(planned)
+    sys.stdout.write(text + "\n")
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")] = False,
+) -> None:
+    """Train, evaluate and track one run."""
+    from weft.train.recipe import load_recipe
+    from weft.train.task_data import check_metrics, load_tasks
+
+    loaded = load_recipe(recipe, overrides)
+    check_metrics(loaded)
+    tasks = load_tasks(loaded)
+    from weft.train.cli.console import progress, show_result
+    from weft.train.run import execute
+
+    show_result(execute(loaded, tasks=tasks, resume=resume, overwrite=overwrite, progress=progress()))
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="A predictions file in the benchmark's own format.")] = None,
+    gold: Annotated[Path | None, typer.Option(help="The benchmark's annotation file, with --predictions.")] = None,
+    task: Annotated[str | None, typer.Option(help="The benchmark, with --predictions.")] = None,
+) -> None:
+    """Score a run again, or anybody's predictions against official annotations."""
+    from weft.train.errors import RunError
+
+    if (run is None) == (predictions is None):
+        raise RunError("`weft evaluate` needs either RUN or --predictions, but got both or neither.")
+    if run is not None:
+        from weft.train.cli.console import progress, show_result
+        from weft.train.rescore import rescore
+
+        show_result(rescore(run, progress=progress()))
+        return
+    if gold is None or task is None:
+        raise RunError("`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`.")
+    from weft.eval.submissions import score_predictions
+
+    sys.stdout.write(f"{score_predictions(task, predictions, gold)}\n")

@@ -1,0 +1,160 @@
+"""The VL-Adapter comparison in miniature: every method on the same four tasks, side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from weft.eval.compare import Comparison, pareto_plot, to_csv, to_terminal
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.scoring import blind_majority, majority, score
+from weft.eval.tracking import ui_command
+from weft.train.errors import RunError, near
+from weft.train.recipe import Recipe, load_recipe
+from weft.train.recipe_files import built_in_recipes
+from weft.train.task_data import TaskData, load_tasks
+
+# The order of the table: what is compared with, what trains everything, then from many weights to few.
+METHODS = (
+    "frozen",
+    "full_finetuning",
+    "multiple_adapters",
+    "half_shared_adapters",
+    "single_adapter",
+    "single_compacter",
+    "single_lora",
+    "image_zeroed",
+)
+
+
+def run_demo(
+    output: Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    only: list[str] | None = None,
+    jobs: int | None = None,
+) -> Comparison:
+    """Run every method, print the table, draw the plot, and say how to open the MLflow UI.
+
+    Args:
+        output: Folder of the runs. Replaced if an earlier demo made it.
+        seed: Seed of every run.
+        steps: Steps of every run, instead of the recipes' own.
+        only: Methods to run; by default all.
+        jobs: Runs at a time.
+
+    Returns:
+        The comparison that was printed.
+
+    Raises:
+        RunError: If a method is unknown, or the folder holds something else.
+    """
+    started = time.perf_counter()
+    recipes = [_recipe(name, output, seed, steps) for name in _chosen(only)]
+    _clear(output)
+    say(f"{len(recipes)} methods on 4 tasks; features first, then the runs.")
+    jobs = jobs or min(os.cpu_count() or 1, 4)
+    # One thread a run: results do not depend on the number of cores, and small matrices gain nothing from more.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rows: dict[str, dict[str, Any]] = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_prepare, recipes[0]).result()
+        waiting: dict[Future[dict[str, Any]], Recipe] = {pool.submit(_run, recipe): recipe for recipe in recipes}
+        tasks = load_tasks(recipes[0], ("train", "test"))
+        for done in as_completed(waiting):
+            recipe = waiting[done]
+            row = rows[recipe.name] = done.result()
+            say(f"{recipe.title}: average {mean(row['scores'].values()):.1f} in {row['seconds']:.0f} s")
+    baselines = blind_rows(tasks, recipes[0])
+    comparison = Comparison.from_rows([*baselines, *(rows[recipe.name] for recipe in recipes)])
+    sys.stdout.write(to_terminal(comparison) + "\n")
+    pareto_plot(comparison, output / "pareto.png")
+    (output / "comparison.csv").write_text(to_csv(comparison), encoding="utf-8")
+    say(f"Plot: {output / 'pareto.png'}. All in {time.perf_counter() - started:.0f} s. The runs in the MLflow UI:")
+    say(f"  {ui_command(output / 'mlflow')}")
+    return comparison
+
+
+def blind_rows(tasks: dict[str, TaskData], recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows of what needs no image: the majority answer, and the majority of each question template."""
+    rows = []
+    for label, answer in (("majority answer", majority), ("blind majority per template", blind_majority)):
+        scores = {}
+        for name, data in tasks.items():
+            section = recipe.tasks[name]
+            metric = section.metric or kind_of(data["test"]).metric
+            report = score(metric, answer(data["train"], data["test"]), data["test"], headline=section.headline)
+            scores[name] = report.percent
+        rows.append(
+            {
+                "method": label.replace(" ", "_"),
+                "label": label,
+                "seed": recipe.seed,
+                "scores": scores,
+                "control": True,
+            }
+        )
+    return rows
+
+
+def _chosen(only: list[str] | None) -> list[str]:
+    shipped = [name.removeprefix("demo/") for name in built_in_recipes() if name.startswith("demo/")]
+    names = [name for name in METHODS if name in shipped] if only is None else only
+    for name in names:
+        if name not in shipped:
+            raise RunError(f"`--only` must name a method of the demo, but is {name!r}. {near(name, shipped)}")
+    return names
+
+
+def _recipe(name: str, output: Path, seed: int, steps: int | None) -> Recipe:
+    changes = [f"output={output}", f"seed={seed}", f"tracking.store={(output / 'mlflow').absolute()}"]
+    return load_recipe(f"demo/{name}", changes if steps is None else [*changes, f"training.steps={steps}"])
+
+
+def _clear(output: Path) -> None:
+    marker = output / ".weft-demo"
+    if output.exists() and any(output.iterdir()) and not marker.exists():
+        raise RunError(f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files.")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    marker.touch()
+
+
+def _prepare(recipe: Recipe) -> None:
+    """Extract the features that all runs share, and make the store."""
+    from weft.eval.tracking.store import client, experiment_id, store_uri
+    from weft.train.run import prepare_features
+
+    prepare_features(recipe)
+    uri = store_uri(recipe.tracking.store)
+    experiment_id(client(uri), uri, recipe.tracking.experiment)
+
+
+def _run(recipe: Recipe) -> dict[str, Any]:
+    from weft.train.run import execute
+
+    result = execute(recipe)
+    return {
+        "method": recipe.name,
+        "label": recipe.title,
+        "seed": recipe.seed,
+        "trainable": result.trainable,
+        "total": result.total,
+        "scores": {name: value for name, value in result.scores.items() if name != "average"},
+        "seconds": result.seconds,
+        "control": recipe.control,
+    }
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,23 @@
+"""Errors of recipes and runs. The command line prints them as one message and ends with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RecipeError(ValueError):
+    """A recipe, or an override of it, breaks a rule. The message lists every fault."""
+
+
+class RunError(RuntimeError):
+    """A run cannot start, go on or be read, for a reason that its user can mend."""
+
+
+def near(value: object, known: Iterable[str]) -> str:
+    """A sentence with the nearest known names, or with all of them if none is near."""
+    names = sorted(known)
+    matches = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    if matches:
+        return f"Did you mean {' or '.join(repr(m) for m in matches)}?"
+    return f"Known: {', '.join(names)}."

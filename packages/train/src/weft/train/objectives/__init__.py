@@ -1,0 +1,1 @@
+"""Objectives: from a batch to one loss per example."""

@@ -1,0 +1,105 @@
+"""Recipes on disk: where they are found, what they extend, and overrides on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weft.train.errors import RecipeError, near
+
+BUILT_IN = Path(__file__).parent / "recipes"
+
+
+def built_in_recipes() -> list[str]:
+    """Names of the recipes shipped with weft, sorted; files that begin with an underscore are only extended."""
+    found = BUILT_IN.rglob("*.yaml")
+    return sorted(
+        path.relative_to(BUILT_IN).with_suffix("").as_posix() for path in found if not path.name.startswith("_")
+    )
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file of a recipe.
+
+    Args:
+        source: A path, or a built-in name.
+
+    Raises:
+        RecipeError: If there is neither, with near matches.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    built_in = BUILT_IN / f"{source}.yaml"
+    if built_in.is_file():
+        return built_in
+    raise RecipeError(
+        f"`RECIPE` must be a YAML file or a built-in name, but is {str(source)!r}. "
+        f"{near(source, built_in_recipes())} See `weft recipes list`."
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe file, laid over the one it `extends` (a path relative to the file).
+
+    Raises:
+        RecipeError: If it is not YAML, not a mapping, or extends a file that is not there.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} must be YAML, but cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold a mapping of keys, but holds {type(values).__name__}.")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    base = path.parent / str(parent)
+    if not base.is_file():
+        raise RecipeError(f"`extends` of {path} must name a file beside it, but {base} does not exist.")
+    return merge(read_yaml(base), values)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; mappings merge key by key, but a `method` is replaced as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both and key != "method" else value
+    return merged
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Set `key.sub=value` entries; values are read as YAML.
+
+    Raises:
+        RecipeError: If an entry has no `=`, or its path runs through something that is no mapping.
+    """
+    result = merge({}, values)
+    for entry in overrides:
+        path, separator, text = entry.partition("=")
+        if not separator or not path:
+            raise RecipeError(
+                f"An override must be `key.sub=value`, but is {entry!r}. Write for instance training.steps=100."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The value of the override {entry!r} must be YAML, but cannot be read: {error}") from None
+        result = _set(result, path.split("."), value, entry)
+    return result
+
+
+def _set(values: Mapping[str, Any], path: list[str], value: Any, entry: str) -> dict[str, Any]:
+    result = dict(values)
+    if len(path) == 1:
+        result[path[0]] = value
+        return result
+    below = result.get(path[0]) or {}
+    if not isinstance(below, Mapping):
+        raise RecipeError(f"The override {entry!r} must follow mappings, but {path[0]!r} holds {below!r}.")
+    result[path[0]] = _set(below, path[1:], value, entry)
+    return result

@@ -1,0 +1,58 @@
+"""Scoring a finished run again, from its folder alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from weft.core import load_adapter
+from weft.eval.evaluate.inputs import Batches
+from weft.train.backbones import load_backbone
+from weft.train.errors import RunError
+from weft.train.progress import Progress
+from weft.train.recipe import load_recipe
+from weft.train.run import Result, average, evaluate_tasks, make_visual, text_rules
+from weft.train.task_data import load_tasks
+
+
+def rescore(folder: Path, *, role: str = "test", progress: Progress | None = None) -> Result:
+    """Load a run's adapter into a fresh backbone, predict and score.
+
+    Args:
+        folder: Folder of the run.
+        role: `test` or `validation`.
+        progress: Where to show progress.
+
+    Returns:
+        The scores; the run's own files stay as they are.
+
+    Raises:
+        RunError: If the folder is not that of a finished run.
+    """
+    if not (folder / "recipe.yaml").is_file() or not (folder / "adapter").is_dir():
+        raise RunError(
+            f"`RUN` must be the folder of a finished run, with recipe.yaml and adapter/, but {folder} is not. "
+            "Give the folder that `weft train` named at its end."
+        )
+    progress = progress or Progress()
+    recipe = load_recipe(folder / "recipe.yaml")
+    tasks = load_tasks(recipe, (role,))  # type: ignore[arg-type]
+    started = time.perf_counter()
+    backbone = load_backbone(recipe.backbone)
+    model = load_adapter(backbone.model, folder / "adapter")
+    batches = Batches(
+        backbone.tokenizer,
+        make_visual(recipe, backbone, tasks, progress),
+        {name: text_rules(task) for name, task in recipe.tasks.items()},
+        seed=recipe.seed,
+    )
+    reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress)
+    plan = model.weft.plan
+    return Result(
+        folder=folder,
+        scores=average(reports),
+        trainable=plan.trainable_parameters,
+        total=plan.total_parameters,
+        seconds=time.perf_counter() - started,
+        reports={name: report.to_dict() for name, report in reports.items()},
+    )

@@ -1,0 +1,107 @@
+"""The records of a recipe's tasks, loaded and checked before any long work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from weft.data import load_dataset
+from weft.data.records import media_of
+from weft.eval.evaluate.scoring import METRICS
+from weft.train.errors import RecipeError, RunError, near
+from weft.train.recipe import DataSection, Recipe
+
+Role = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Records of one task by role; a role without a split is absent."""
+
+    splits: Mapping[str, Any]
+
+    def __getitem__(self, role: str) -> Any:
+        return self.splits[role]
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.splits
+
+
+def load_tasks(recipe: Recipe, roles: tuple[Role, ...] = ("train", "validation", "test")) -> dict[str, TaskData]:
+    """Load the annotations of every task; images stay closed.
+
+    Args:
+        recipe: The recipe.
+        roles: Roles wanted.
+
+    Returns:
+        Task name to its records.
+
+    Raises:
+        RunError: If a split is empty or smaller than a batch.
+        WeftDataError: If files are missing or malformed; see `weft.data`.
+    """
+    tasks: dict[str, TaskData] = {}
+    for name, task in recipe.tasks.items():
+        splits = {}
+        for role in roles:
+            split = getattr(task.data, role)
+            if split is not None:
+                splits[role] = _load(name, task.data, role, split)
+        tasks[name] = TaskData(splits)
+        batch = task.batch_size or recipe.training.batch_size
+        if "train" in splits and len(splits["train"]) < batch:
+            raise RunError(
+                f"`batch_size` of task {name!r} must be at most its training records ({len(splits['train'])}), but "
+                f"is {batch}. Lower tasks.{name}.batch_size or training.batch_size."
+            )
+    return tasks
+
+
+def _load(task: str, data: DataSection, role: Role, split: str) -> Any:
+    root = None if data.root is None else os.path.expandvars(os.path.expanduser(data.root))
+    options = data.options if role == "train" else {**data.options, **data.test_options}
+    records = load_dataset(data.name, root=root, split=split, **options)
+    size = data.sizes.get(role)
+    if size is not None:
+        records = records[:size]
+    if len(records) == 0:
+        raise RunError(
+            f"The split {split!r} of data set {data.name!r} (task {task!r}) must hold records, but is empty. "
+            "Check `options` and `sizes`."
+        )
+    return records
+
+
+def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
+    """Every image of every split, repeated ones once."""
+    found: dict[str, Any] = {}
+    for data in tasks.values():
+        for records in data.splits.values():
+            for record in records:
+                for ref in media_of(record):
+                    found.setdefault(ref.uri, ref)
+    return list(found.values())
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """Refuse metrics that do not exist, and roles that training or evaluation need but no task has.
+
+    Raises:
+        RecipeError: With every fault.
+    """
+    faults = [
+        f"tasks.{name}.metric: unknown metric {task.metric!r}. {near(task.metric, METRICS)}"
+        for name, task in recipe.tasks.items()
+        if task.metric is not None and task.metric not in METRICS
+    ]
+    if recipe.training.evaluate_every:
+        faults += [
+            f"tasks.{name}.data.validation: `training.evaluate_every` needs a validation split, but there is none."
+            for name, task in recipe.tasks.items()
+            if task.data.validation is None
+        ]
+    if faults:
+        raise RecipeError("\n".join(["the recipe cannot be run:", *(f"  - {fault}" for fault in faults)]))
