@@ -3,16 +3,19 @@
 from weft.kernels.bottleneck.api import adapter_bottleneck
 from weft.kernels.cache.api import affinity_difference, cache_class_sums, cache_logits
 from weft.kernels.cache.layout import SortedKeys, sort_by_class
+from weft.kernels.kronecker.adapter import LowRankKronecker, kronecker_bottleneck
 from weft.kernels.kronecker.linear import kronecker_linear
 from weft.kernels.kronecker.product import kron, phm_weight
 
 __all__ = [
+    "LowRankKronecker",
     "SortedKeys",
     "adapter_bottleneck",
     "affinity_difference",
     "cache_class_sums",
     "cache_logits",
     "kron",
+    "kronecker_bottleneck",
     "kronecker_linear",
     "phm_weight",
     "sort_by_class",
