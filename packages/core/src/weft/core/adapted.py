@@ -1,0 +1,224 @@
+"""In-place subclassing: how a unit gets into a backbone without touching its modules' names.
+
+The class of a module is replaced by a generated subclass of the same name. Parameter names and `isinstance`
+stay true, nothing is copied, any module works (quantised ones too), and it takes effect even after
+`torch.compile`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from weft.core.bank import Bank, Store
+from weft.core.errors import AttachError, RoutingError
+from weft.core.sites import Site
+from weft.core.unit import Unit
+
+_SITE = "_weft_site"
+_CLASSES: dict[tuple[type, type], type] = {}
+
+
+def adapted_class(mixin: type, base: type) -> type:
+    """The generated subclass of `base`; always the same object for the same arguments.
+
+    Args:
+        mixin: Class whose methods come first.
+        base: Class of the module.
+    """
+    key = (mixin, base)
+    if key not in _CLASSES:
+        body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "_weft_base": base}
+        body |= {"__doc__": base.__doc__, "_weft_mixin": mixin}
+        body |= mixin._weft_methods(base)  # type: ignore[attr-defined]
+        _CLASSES[key] = type(base.__name__, (mixin, base), body)
+    return _CLASSES[key]
+
+
+def swap_class(module: nn.Module, mixin: type) -> None:
+    """Give a module the generated subclass.
+
+    Raises:
+        AttachError: If the module's `forward` was replaced on the instance, which would hide ours.
+    """
+    module.__class__ = adapted_class(mixin, type(module))
+    instance_forward = module.__dict__.get("forward")
+    if instance_forward is None:
+        return
+    # Accelerate keeps the original in `_old_forward` and calls that one.
+    if "_old_forward" not in module.__dict__:
+        restore_class(module)
+        raise AttachError(
+            f"`model` must not have `forward` replaced on a module, but {type(module).__name__} has. Undo "
+            "that replacement, attach, then replace again."
+        )
+    module.__dict__["_old_forward"] = type(module).forward.__get__(module)
+
+
+def restore_class(module: nn.Module) -> None:
+    """Give a module back the class it had."""
+    module.__class__ = type(module)._weft_base  # type: ignore[attr-defined]
+    if "_old_forward" in module.__dict__:
+        module.__dict__["_old_forward"] = type(module).forward.__get__(module)
+
+
+class Picklable:
+    """Lets instances of generated classes be pickled and deep-copied.
+
+    A pickle names the class that the generated one was made from, and the mixin.
+    """
+
+    _weft_mixin: ClassVar[type]
+    _weft_base: ClassVar[type]
+
+    @staticmethod
+    def _weft_methods(base: type) -> dict[str, Any]:
+        """Methods of the generated class that depend on the class it is made from."""
+        return {}
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Rebuild the class first, then set the state."""
+        cls = type(self)
+        return _rebuild, (cls._weft_mixin, cls._weft_base), self.__getstate__()
+
+
+def _rebuild(mixin: type, base: type) -> Any:
+    cls: Any = adapted_class(mixin, base)
+    return cls.__new__(cls)
+
+
+class SiteWeights:
+    """The tensors of a unit at one site, for one batch. See `weft.core.unit.Weights`."""
+
+    def __init__(self, banks: dict[str, Bank], task_ids: Tensor | None, store: Store) -> None:
+        self._banks = banks
+        self._one_slot = store.one_slot
+        self.task_ids = task_ids
+        self.training = store.training
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._banks[name].stacked()
+
+    def slots(self, name: str) -> Tensor | None:
+        """Slot of every task."""
+        if self.task_ids is None or len(self._banks[name]._parameters) > 1:
+            return None
+        return self._one_slot
+
+    def rows(self, name: str) -> Tensor:
+        """The tensor of every row."""
+        stacked = self._banks[name].stacked()
+        if stacked.shape[0] == 1 or self.task_ids is None:
+            return stacked[:1]
+        return stacked.index_select(0, self.task_ids.clamp_min(0))
+
+    def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
+        """`plain` on rows of task -1."""
+        if self.task_ids is None:
+            return adapted
+        is_task = (self.task_ids >= 0).view(-1, *[1] * (plain.dim() - 1))
+        return adapted.where(is_task, plain)
+
+
+class SiteUnit:
+    """One unit at one site: the site, the computation and references to its banks.
+
+    Args:
+        store: The store of the model.
+        site: The site.
+        unit: The computation.
+        banks: Name of each tensor to its bank.
+    """
+
+    def __init__(self, store: Store, site: Site, unit: Unit, banks: dict[str, Bank]) -> None:
+        self.store = store
+        self.site = site
+        self.unit = unit
+        self.banks = banks
+        self.needs_routing = any(len(bank.slots) > 1 for bank in banks.values())
+        self.tapped: Tensor | None = None
+
+    def weights(self, rows: Tensor) -> SiteWeights:
+        """The tensors for the rows of an input."""
+        routing = self.store.routing
+        ids = None
+        if routing is not None and (self.needs_routing or routing.has_identity):
+            ids = routing.rows(self.site, rows.shape[0], rows.device)
+            if torch.is_grad_enabled() and self.store.training:
+                routing.used = True
+        elif routing is None and self.needs_routing:
+            raise RoutingError(
+                f"`tasks` must be routed before the model is called, because {self.site.address} has weights "
+                f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
+                "model.route(task=...)`."
+            )
+        return SiteWeights(self.banks, ids, self.store)
+
+
+class SiteUnits:
+    """The units at one module: those that change its output, and those that only read its input."""
+
+    def __init__(self) -> None:
+        self.units: list[SiteUnit] = []
+        self.taps: list[SiteUnit] = []
+
+    def forward(self, module_forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the module's own forward, and the units around it."""
+        for each in self.taps:
+            each.tapped = _first_input(args, kwargs) if each.store.enabled else None
+        enabled = [each for each in self.units if each.store.enabled]
+        if not enabled:
+            return module_forward(*args, **kwargs)
+        inputs = _first_input(args, kwargs)
+        for each in enabled:
+            if each.unit.changes_input:
+                inputs = each.unit.before(inputs, each.weights(inputs))
+                args, kwargs = _with_first_input(inputs, args, kwargs)
+        output = module_forward(*args, **kwargs)
+        first = output[0] if isinstance(output, tuple) else output
+        for each in enabled:
+            source = inputs
+            if each.tapped is not None:
+                source, each.tapped = each.tapped, None
+            first = each.unit.after(first, source, each.weights(first))
+        return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
+def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if args:
+        return args[0]
+    return kwargs["hidden_states"] if "hidden_states" in kwargs else next(iter(kwargs.values()))
+
+
+def _with_first_input(
+    inputs: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (inputs, *args[1:]), kwargs
+    name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+    return args, {**kwargs, name: inputs}
+
+
+class AdaptedSite(Picklable):
+    """Mixin of a module that units act at."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, with the units around it."""
+        return self.__dict__[_SITE].forward(super().forward, args, kwargs)  # type: ignore[misc]
+
+
+def units_at(module: nn.Module) -> SiteUnits:
+    """The units at a module, which becomes a site if it was none."""
+    if _SITE not in module.__dict__:
+        swap_class(module, AdaptedSite)
+        module.__dict__[_SITE] = SiteUnits()
+    units: SiteUnits = module.__dict__[_SITE]
+    return units
+
+
+def unlink(module: nn.Module) -> None:
+    """Make a site an ordinary module again."""
+    if module.__dict__.pop(_SITE, None) is not None:
+        restore_class(module)

@@ -1,0 +1,135 @@
+"""Attaching: from a plan to an adapted model, in place, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from weft.core.adapted import SiteUnit, restore_class, swap_class, units_at, unlink
+from weft.core.bank import Bank, Store
+from weft.core.errors import AttachError
+from weft.core.plan import Plan, plan
+from weft.core.root import AdaptedModel, route_checkpointing
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def attach(
+    model: Model, config: Any, tasks: Sequence[str] | None = None, *, dtype: torch.dtype = torch.float32
+) -> Model:
+    """Adapt a model in place: freeze it, add the units, unfreeze what the method trains in full.
+
+    The weights are drawn from torch's global generator, in the order of the plan. They live where their sites
+    live.
+
+    Args:
+        model: A backbone of a known family, on any device, the meta device included.
+        config: A unit's configuration, a dictionary of one, or a list of them.
+        tasks: Names of the tasks; None stands for one task, which needs no routing.
+        dtype: Dtype of the master weights; the computation runs in that of the activations.
+
+    Returns:
+        The same object. It gains `weft` (banks, tasks and plan) and the methods of
+        `weft.core.root.AdaptedModel`.
+
+    Raises:
+        AttachError: If the model has units already, or a site's module cannot be adapted.
+        ConfigError, AddressError, BackboneError: As `plan` does; nothing is changed then.
+    """
+    if isinstance(getattr(model, "weft", None), Store):
+        raise AttachError(
+            "`model` must be a plain backbone, but it has units already. Give a list of methods to attach "
+            "several at once, or call `detach(model)` first."
+        )
+    planned = plan(model, config, tasks)
+    for unit in planned.units:
+        _check_called(model, unit.site.path)
+    store = Store(planned.tasks, planned)
+    store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
+    for bank in planned.banks.values():
+        store.add(bank, _filled(bank, dtype, _device(model, bank.path)))
+    _link(model, planned, store)
+    model.requires_grad_(False)
+    named = dict(model.named_parameters())
+    for full in planned.full:
+        named[full.path].requires_grad_(True)
+    model.add_module("weft", store.train(model.training))
+    _move_state(store, model)
+    swap_class(model, AdaptedModel)
+    route_checkpointing(model, store)
+    _check_counts(model, planned)
+    return model
+
+
+def detach(model: Model) -> Model:
+    """Remove all units and give every parameter back the trainability it had; the backbone's values stay.
+
+    Raises:
+        AttachError: If the model has no units.
+    """
+    store = getattr(model, "weft", None)
+    if not isinstance(store, Store):
+        raise AttachError("`model` must have units, but it has none. There is nothing to detach.")
+    for module in model.modules():
+        unlink(module)
+    del model.weft
+    restore_class(model)
+    route_checkpointing(model, None)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(store.trained_before[name])
+    return model
+
+
+def _link(model: nn.Module, planned: Plan, store: Store) -> None:
+    for each in planned.units:
+        unit = planned.configs[each.config].build(each.site)
+        banks = {name: store.banks_by_key[key] for name, key in each.banks.items()}
+        site_unit = SiteUnit(store, each.site, unit, banks)
+        units_at(model.get_submodule(each.site.path)).units.append(site_unit)
+        if unit.reads_source and each.site.source not in (None, each.site.path):
+            units_at(model.get_submodule(str(each.site.source))).taps.append(site_unit)
+
+
+def _filled(planned: Any, dtype: torch.dtype, device: torch.device) -> Bank:
+    spec = planned.spec
+    bank = Bank(planned.slots, spec.shape, dtype, device, spec.trainable)
+    if device.type != "meta":
+        with torch.no_grad():
+            for value in bank.parameters():
+                spec.init(value)
+    return bank
+
+
+def _device(model: nn.Module, path: str) -> torch.device:
+    for parameter in [*model.get_submodule(path).parameters(), *model.parameters()]:
+        return parameter.device
+    return torch.device("cpu")
+
+
+def _move_state(store: Store, model: nn.Module) -> None:
+    device = _device(model, "")
+    store.one_slot = store.one_slot.to(device)
+    store.presence.seen = store.presence.seen.to(device)
+
+
+def _check_called(model: nn.Module, path: str) -> None:
+    parent = model.get_submodule(path.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        raise AttachError(
+            f"`{path}` must be a module that is called, but torch's MultiheadAttention reads its weights "
+            "without calling it, so a unit there would do nothing. Choose another block, or the attention as "
+            "a whole."
+        )
+
+
+def _check_counts(model: nn.Module, planned: Plan) -> None:
+    trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in model.parameters())
+    if (trainable, total) != (planned.trainable_parameters, planned.total_parameters):
+        raise AssertionError(
+            f"the plan counts {planned.trainable_parameters} trainable of {planned.total_parameters}, the "
+            f"model {trainable} of {total}"
+        )

@@ -1,0 +1,133 @@
+"""Banks: the only owners of adapter weights. They hang once, under `model.weft`; sites hold references.
+
+A bank is one tensor of a unit at one slot address, with a parameter for every task that does not share it.
+Sites that share it resolve to the same bank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.core.plan import PlannedBank
+from weft.core.presence import Presence, watch
+from weft.core.routing import Routing
+
+
+class Bank(nn.Module):
+    """The slots of one tensor.
+
+    Args:
+        slots: Names of the slots in order: the tasks, or `shared` alone.
+        shape: Shape of each.
+        dtype: Dtype of each.
+        device: Device of each.
+        trainable: Whether they are trained.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[str],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        trainable: bool,
+    ) -> None:
+        super().__init__()
+        # Written past `register_parameter`, which refuses names such as `train` that a task may well have.
+        for slot in slots:
+            value = torch.empty(shape, dtype=dtype, device=device)
+            self._parameters[slot] = nn.Parameter(value, requires_grad=trainable)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots; slot `i` of `stacked` is the `i`-th."""
+        return tuple(self._parameters)
+
+    def stacked(self) -> Tensor:
+        """All slots, shape `(slots, *shape)`; a view if there is only one."""
+        values: list[Tensor] = [value for value in self._parameters.values() if value is not None]
+        return values[0][None] if len(values) == 1 else torch.stack(values)
+
+
+class Folder(nn.Module):
+    """A level of the tree of addresses between the root and the banks."""
+
+    def descend(self, words: Sequence[str], leaf: nn.Module) -> None:
+        """Put a module at a path below, making the levels on the way."""
+        node: nn.Module = self
+        for word in words[:-1]:
+            node = node._modules.setdefault(word, Folder())  # type: ignore[assignment]
+        node._modules[words[-1]] = leaf
+
+
+class Store(Folder):
+    """The root of all banks of a model, and the state of its routing.
+
+    Args:
+        tasks: Names of the tasks; a task's id is its position.
+        plan: The plan it was made from.
+    """
+
+    one_slot: Tensor
+
+    def __init__(self, tasks: Sequence[str], plan: Any) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.plan = plan
+        self.enabled = True
+        self.routing: Routing | None = None
+        self.banks_by_key: dict[str, Bank] = {}
+        self.register_buffer("one_slot", torch.zeros(len(self.tasks), dtype=torch.int64), persistent=False)
+        self.presence = Presence(len(self.tasks))
+        self.trained_before: dict[str, bool] = {}
+        watch(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        watch(self)
+
+    def add(self, planned: PlannedBank, bank: Bank) -> None:
+        """Hang a bank at its address."""
+        self.descend(planned.key.split("."), bank)
+        self.banks_by_key[planned.key] = bank
+
+    def slots(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """Key of the bank, name of the slot and parameter of every slot."""
+        for key, bank in self.banks_by_key.items():
+            for slot, value in bank._parameters.items():
+                if value is not None:
+                    yield key, slot, value
+
+    @contextlib.contextmanager
+    def using(self, routing: Routing | None, enabled: bool) -> Iterator[None]:
+        """Set the routing, and whether units act at all, and put both back afterwards."""
+        before = self.routing, self.enabled
+        self.routing, self.enabled = routing, enabled
+        try:
+            yield
+        finally:
+            self.routing, self.enabled = before
+
+    def clear_absent(self) -> None:
+        """Set the gradients of slots to None whose tasks no row had since the last optimiser step.
+
+        Optimisers then leave them alone, instead of decaying them on a gradient of zero. It happens by itself
+        before the step of any optimiser of torch that holds a slot; in a training that is spread over
+        processes all of them take part, so that a task counts as present if one process had it.
+        """
+        if not any(len(bank.slots) > 1 for bank in self.banks_by_key.values()):
+            return
+        if self.routing is not None:
+            self.presence.note(self.routing)
+        present = self.presence.collect()
+        if present is None:
+            return
+        absent = {task for index, task in enumerate(self.tasks) if index not in present}
+        for _, slot, value in self.slots():
+            if slot in absent:
+                value.grad = None

@@ -1,0 +1,224 @@
+"""Checkpoints: `adapter_model.safetensors`, keyed by addresses, and `weft_config.json`.
+
+There is no pickle. Saving never touches the network; both files are written under temporary names and then
+renamed. Loading is strict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from weft.core.attach import attach
+from weft.core.bank import Store
+from weft.core.errors import CheckpointError, unknown
+from weft.core.family import resolve
+from weft.core.fingerprint import Backbone, describe_backbone
+from weft.core.plan import Plan, plan
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "weft_config.json"
+FORMAT = 1
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Key to tensor of everything the method trains: all slots, and the parameters trained in full.
+
+    Args:
+        model: An adapted model.
+        state_dict: Gathered state of the model, where its parameters are sharded; by default its own.
+
+    Raises:
+        CheckpointError: If the model has no units, or `state_dict` lacks a tensor.
+    """
+    store = _store(model)
+    paths = {f"{key}.{slot}": f"weft.{key}.{slot}" for key, slot, _ in store.slots()}
+    paths |= {full.key: full.path for full in store.plan.full}
+    values = dict(model.named_parameters()) if state_dict is None else dict(state_dict)
+    missing = sorted(path for path in paths.values() if path not in values)
+    if missing:
+        raise CheckpointError(
+            f"`state_dict` must hold every trained tensor, but lacks {', '.join(missing[:5])}. Gather the "
+            "full state of the model that was attached to."
+        )
+    return {key: values[path].detach() for key, path in paths.items()}
+
+
+def save_adapter(
+    model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the adapter of a model into a folder.
+
+    Args:
+        model: An adapted model.
+        folder: Made if it is missing.
+        state_dict: As for `adapter_state`.
+
+    Raises:
+        CheckpointError: As `adapter_state` does.
+    """
+    planned: Plan = _store(model).plan
+    state = {key: value.to("cpu").contiguous() for key, value in adapter_state(model, state_dict).items()}
+    config = {
+        "format": FORMAT,
+        "weft_version": version("weft-core"),
+        **planned.to_dict(),
+        "tensors": {key: list(value.shape) for key, value in state.items()},
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f".{WEIGHTS}.part"
+    save_file(
+        state, weights, metadata={"format": "pt", "weft": str(FORMAT), "tasks": ",".join(planned.tasks)}
+    )
+    settings = folder / f".{CONFIG}.part"
+    settings.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for part, name in ((weights, WEIGHTS), (settings, CONFIG)):
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, folder / name)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The `weft_config.json` of a folder.
+
+    Raises:
+        CheckpointError: If the folder is not a checkpoint of weft, or of a later format.
+    """
+    folder = Path(folder)
+    absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"`path` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. Give "
+            "the folder that `save_pretrained` wrote."
+        )
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"`path` must hold a checkpoint of format {FORMAT}, but {folder} is of format "
+            f"{config.get('format')}. Install the release of weft that wrote it."
+        )
+    return config
+
+
+def load_adapter(
+    model: Model, path: str | Path, *, tasks: Sequence[str] | None = None, check_weights: bool = True
+) -> Model:
+    """Attach and load a checkpoint, or load it into a model that is attached already.
+
+    Args:
+        model: A plain backbone, which is adapted as the checkpoint says, or an adapted model.
+        path: Folder that `save_pretrained` wrote.
+        tasks: Load the slots of these tasks alone, together with what all tasks share; by default all.
+        check_weights: Refuse a backbone of the same shape with other weights.
+
+    Returns:
+        The same object.
+
+    Raises:
+        CheckpointError: If the files are not there, the backbone is another one, or keys are missing,
+            unexpected or mis-shaped. The model is unchanged then, apart from having been attached.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    if not isinstance(getattr(model, "weft", None), Store):
+        _check_backbone(describe_backbone(model, resolve(model)), config["backbone"], check_weights)
+        kept = tuple(config["tasks"])
+        if tasks is not None:
+            _check_known_tasks(tasks, kept)
+            kept = tuple(task for task in kept if task in set(tasks))
+        plan(model, config["method"], kept)
+        attach(model, config["method"], kept)
+    else:
+        _check_backbone(_store(model).plan.backbone, config["backbone"], check_weights)
+        if tasks is not None:
+            _check_known_tasks(tasks, config["tasks"])
+    _load(model, folder, config, tasks)
+    return model
+
+
+def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequence[str] | None) -> None:
+    store = _store(model)
+    targets = {f"{key}.{slot}": value for key, slot, value in store.slots()}
+    parameters = dict(model.named_parameters())
+    targets |= {full.key: parameters[full.path] for full in store.plan.full}
+    with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        wanted = set(targets)
+        found = set(shapes)
+        if tasks is not None:
+            others = (set(config["tasks"]) | set(store.tasks)) - set(tasks)
+            wanted = {key for key in wanted if key.rpartition(".")[2] not in others}
+            found = {key for key in found if key.rpartition(".")[2] not in others}
+        _check_keys(wanted, found, shapes, {key: tuple(targets[key].shape) for key in wanted & found}, folder)
+        with torch.no_grad():
+            for key in sorted(wanted):
+                targets[key].copy_(file.get_tensor(key))
+
+
+def _check_keys(
+    wanted: set[str],
+    found: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    targets: Mapping[str, tuple[int, ...]],
+    folder: Path,
+) -> None:
+    faults = []
+    for title, keys in (("missing", wanted - found), ("unexpected", found - wanted)):
+        if keys:
+            listed = sorted(keys)
+            more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+            faults.append(f"{title}: {', '.join(listed[:10])}{more}")
+    for key in sorted(wanted & found):
+        if shapes[key] != targets[key]:
+            faults.append(f"mis-shaped: {key} is {shapes[key]} in the file and {targets[key]} in the model")
+    if faults:
+        raise CheckpointError(
+            f"`path` must hold exactly the tensors of the model, but {folder} does not.\n"
+            + "\n".join(faults)
+            + "\n"
+            "Attach the method that stands in its weft_config.json."
+        )
+
+
+def _check_backbone(here: Backbone, saved: Mapping[str, Any], check_weights: bool) -> None:
+    same_structure = here.structure == saved["structure"]
+    known = here.weights is not None and saved["weights"] is not None
+    if same_structure and (not check_weights or not known or here.weights == saved["weights"]):
+        return
+    what = "structure" if not same_structure else "weights"
+    advice = (
+        "Load the backbone that the checkpoint was made for."
+        if what == "structure"
+        else "Load the backbone that the checkpoint was made for, or set `check_weights=False`."
+    )
+    raise CheckpointError(
+        f"`model` must be the checkpoint's backbone, but its {what} differ. The checkpoint was made for "
+        f"{saved['model_class']} {saved['name']!r} (structure {saved['structure']}, weights "
+        f"{saved['weights']}); this is {here.model_class} {here.name!r} (structure {here.structure}, weights "
+        f"{here.weights}). {advice}"
+    )
+
+
+def _check_known_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
+    for task in tasks:
+        if task not in known:
+            raise CheckpointError(unknown("`tasks`", task, known))
+
+
+def _store(model: nn.Module) -> Store:
+    store = getattr(model, "weft", None)
+    if not isinstance(store, Store):
+        raise CheckpointError("`model` must have units, but has none. Call `attach` or `load_adapter` first.")
+    return store

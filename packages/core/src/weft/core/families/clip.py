@@ -1,0 +1,47 @@
+"""CLIP: a text and a vision tower, norms before each sub-layer."""
+
+from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.sites import Block
+
+_BLOCKS: dict[Block, BlockSpec] = {
+    "attention": BlockSpec(
+        output="self_attn.out_proj",
+        source="self_attn",
+        linears={
+            "query": "self_attn.q_proj",
+            "key": "self_attn.k_proj",
+            "value": "self_attn.v_proj",
+            "output": "self_attn.out_proj",
+        },
+    ),
+    "ffn": BlockSpec(
+        output="mlp", source="mlp", width="mlp.fc2", linears={"up": "mlp.fc1", "down": "mlp.fc2"}
+    ),
+}
+
+FAMILY = register_family(
+    Family(
+        name="clip",
+        model_types={
+            "clip": ("text", "vision"),
+            "clip_text_model": ("text",),
+            "clip_vision_model": ("vision",),
+        },
+        stacks=(
+            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=_BLOCKS),
+            Stack(
+                tower="vision",
+                layers=("vision_model.encoder.layers", "encoder.layers"),
+                blocks=_BLOCKS,
+                modality="vision",
+            ),
+        ),
+        towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
+        components={
+            "text": "text_model",
+            "vision": "vision_model",
+            "projector": ("text_projection", "visual_projection"),
+            "logit_scale": "logit_scale",
+        },
+    )
+)

@@ -1,0 +1,52 @@
+"""T5, Flan-T5 and mT5: an encoder-decoder with RMS norms before each sub-layer and no biases."""
+
+from weft.core.family import BlockSpec, Family, Paths, Stack, register_family
+
+
+def _attention(path: str) -> BlockSpec:
+    return BlockSpec(
+        output=f"{path}.o",
+        source=path,
+        linears={"query": f"{path}.q", "key": f"{path}.k", "value": f"{path}.v", "output": f"{path}.o"},
+    )
+
+
+def _ffn(path: str) -> BlockSpec:
+    up: Paths = (f"{path}.wi", f"{path}.wi_1")
+    return BlockSpec(
+        output=path,
+        source=path,
+        width=f"{path}.wo",
+        linears={"up": up, "gate": f"{path}.wi_0", "down": f"{path}.wo"},
+    )
+
+
+FAMILY = register_family(
+    Family(
+        name="t5",
+        model_types={"t5": ("text",), "mt5": ("text",)},
+        stacks=(
+            Stack(
+                tower="text",
+                name="encoder",
+                layers="encoder.block",
+                blocks={
+                    "attention": _attention("layer.0.SelfAttention"),
+                    "ffn": _ffn("layer.1.DenseReluDense"),
+                },
+            ),
+            Stack(
+                tower="text",
+                name="decoder",
+                layers="decoder.block",
+                blocks={
+                    "attention": _attention("layer.0.SelfAttention"),
+                    "cross_attention": _attention("layer.1.EncDecAttention"),
+                    "ffn": _ffn("layer.2.DenseReluDense"),
+                },
+            ),
+        ),
+        towers={"text": ""},
+        components={"embeddings": "shared", "lm_head": "lm_head"},
+    )
+)

@@ -1,0 +1,13 @@
+"""VL-BART and VL-T5: a language model and, inside or outside, a vision tower of any family."""
+
+from weft.core.family import Family, register_family
+
+FAMILY = register_family(
+    Family(
+        name="visual_seq2seq",
+        model_types={"weft_visual_seq2seq": ("text",)},
+        components={"visual_embedding": "visual_embedding", "vision": "vision_tower"},
+        nested=("language_model", "vision_tower"),
+        default_towers=("text",),
+    )
+)

@@ -1,0 +1,306 @@
+"""Families: which module of a backbone each address means, declared once per model family.
+
+A family is data. It names alternatives where releases of transformers differ, and the first that exists is
+taken. A backbone made of other backbones (`nested`) takes their sites over with its own prefix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from weft.core.errors import BackboneError, unknown
+from weft.core.sites import Block, Modality, Site, SiteMap
+
+Paths = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """One of several linear maps that lie in one module, one after the other.
+
+    Args:
+        path: The module, from the layer.
+        index: Which of the equal parts of its output.
+        count: How many parts there are.
+    """
+
+    path: Paths
+    index: int
+    count: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """One sub-layer of a layer.
+
+    Args:
+        output: Module whose output is the sub-layer's output before dropout and residual, from the layer.
+        source: Module whose input is the sub-layer's input, from the layer.
+        linears: Role to the linear map of that role.
+        width: Module whose output width is the sub-layer's, where `output` itself does not tell.
+        optional: Whether some layers lack the sub-layer.
+    """
+
+    output: Paths
+    source: Paths | None = None
+    linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
+    width: Paths | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A list of equal layers.
+
+    Args:
+        tower: Tower the stack belongs to.
+        layers: Path of the module list, from the root; alternatives are tried in order.
+        blocks: The sub-layers of each layer.
+        name: Name of the stack if its tower has several.
+        modality: Modality of its rows.
+        packed: Whether tokens of all rows lie behind one another.
+    """
+
+    tower: str
+    layers: Paths
+    blocks: Mapping[Block, BlockSpec]
+    name: str = ""
+    modality: Modality = "text"
+    packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What one model family looks like.
+
+    Args:
+        name: Name of the family.
+        model_types: `config.model_type` to the towers such a model must have.
+        stacks: Its stacks.
+        towers: Tower to the modules that make it up; the empty path is the whole model.
+        components: Word to modules or parameters, for `train_full`.
+        nested: Attribute paths that hold backbones of other families, with what each is called.
+        default_towers: Towers adapted if a configuration names none; empty stands for all.
+    """
+
+    name: str
+    model_types: Mapping[str, tuple[str, ...]]
+    stacks: tuple[Stack, ...] = ()
+    towers: Mapping[str, Paths] = field(default_factory=dict)
+    components: Mapping[str, Paths] = field(default_factory=dict)
+    nested: tuple[str, ...] = ()
+    default_towers: tuple[str, ...] = ()
+
+
+_REGISTRY: dict[str, Family] = {}
+_LOADED: set[str] = set()
+
+
+def register_family(family: Family) -> Family:
+    """Make a family known under each of its model types.
+
+    Args:
+        family: The family; it may come from outside of weft.
+
+    Raises:
+        BackboneError: If another family has one of its model types.
+    """
+    for model_type in family.model_types:
+        other = _REGISTRY.get(model_type)
+        if other is not None and other.name != family.name:
+            raise BackboneError(
+                f"`model_types` of family {family.name!r} must be its own, but {model_type!r} belongs to "
+                f"{other.name!r}. Choose another model type."
+            )
+        _REGISTRY[model_type] = family
+    return family
+
+
+def families() -> dict[str, Family]:
+    """All registered families by model type, alphabetically."""
+    package = importlib.import_module("weft.core.families")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _LOADED:
+            importlib.import_module(f"weft.core.families.{module.name}")
+            _LOADED.add(module.name)
+    return dict(sorted(_REGISTRY.items()))
+
+
+def resolve(model: nn.Module) -> SiteMap:
+    """Find the sites of a backbone.
+
+    Args:
+        model: Any model of a known family; it is only looked at, and may be on the meta device.
+
+    Raises:
+        BackboneError: If its family is unknown, or a module that the family names is not there.
+    """
+    config = getattr(model, "config", None)
+    model_type = getattr(config, "model_type", None)
+    known = families()
+    if model_type not in known:
+        hint = unknown("`config.model_type`", model_type, known)
+        raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
+    family = known[model_type]
+    required = family.model_types[model_type]
+    sites: list[Site] = []
+    layers: dict[str, str] = {}
+    towers: dict[str, list[str]] = {}
+    components: dict[str, list[str]] = {}
+    names = [family.name]
+    for tower, paths in family.towers.items():
+        _extend(towers, tower, _existing(model, paths))
+    for stack in family.stacks:
+        if stack.tower in required:
+            _add_stack(model, family, stack, sites, layers)
+    for word, paths in family.components.items():
+        _extend(components, word, _existing(model, paths, all_of_them=True))
+    # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
+    siteless = set() if family.stacks else set(towers)
+    for attribute in family.nested:
+        child = _get(model, attribute)
+        if child is None:
+            continue
+        inner = resolve(child)
+        names.append(inner.family)
+        siteless |= set(inner.towers)
+        sites.extend(_moved(site, attribute) for site in inner.sites)
+        layers.update({_join(attribute, path): front for path, front in inner.layers.items()})
+        for source, target in ((inner.towers, towers), (inner.components, components)):
+            for word, found in source.items():
+                _extend(target, word, [_join(attribute, path) for path in found])
+    for tower in required:
+        if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
+            raise BackboneError(
+                f"family {family.name!r} expects a tower {tower!r} in a model of type {model_type!r}, but "
+                f"its modules are not there. The class is {type(model).__name__}; its children are "
+                f"{', '.join(name for name, _ in model.named_children())}."
+            )
+    kept = tuple(tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites))
+    default = tuple(tower for tower in family.default_towers if tower in kept) or kept
+    return SiteMap(
+        family="+".join(names),
+        sites=tuple(sites),
+        towers={word: tuple(towers[word]) for word in kept},
+        components={word: tuple(paths) for word, paths in components.items() if paths},
+        layers=layers,
+        default_towers=default,
+    )
+
+
+def _add_stack(
+    model: nn.Module, family: Family, stack: Stack, sites: list[Site], layers: dict[str, str]
+) -> None:
+    found = _existing(model, stack.layers)
+    if not found:
+        return
+    for index, layer in enumerate(_children(_get(model, found[0]))):
+        path = f"{found[0]}.{index}"
+        front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
+        layers[path] = front
+        for block, spec in stack.blocks.items():
+            sites.extend(_block_sites(layer, path, family, stack, index, block, spec))
+
+
+def _block_sites(
+    layer: nn.Module, path: str, family: Family, stack: Stack, index: int, block: Block, spec: BlockSpec
+) -> Iterator[Site]:
+    output = _existing(layer, spec.output)
+    if not output:
+        if spec.optional:
+            return
+        raise BackboneError(
+            f"family {family.name!r} expects {' or '.join(_alternatives(spec.output))} in `{path}`, but the "
+            f"layer has {', '.join(name for name, _ in layer.named_children())}. This release of "
+            "transformers may name it otherwise: add the name to the family."
+        )
+    width_path = _existing(layer, spec.width) if spec.width is not None else output
+    width_module = _get(layer, width_path[0])
+    source = _existing(layer, spec.source)[0] if spec.source is not None else output[0]
+    common: dict[str, Any] = {
+        "tower": stack.tower,
+        "stack": stack.name,
+        "layer": index,
+        "block": block,
+        "modality": stack.modality,
+        "packed": stack.packed,
+    }
+    out_width = _widths(width_module)[1]
+    yield Site(
+        path=f"{path}.{output[0]}",
+        source=f"{path}.{source}",
+        in_width=out_width,
+        out_width=out_width,
+        **common,
+    )
+    for role, where in spec.linears.items():
+        fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
+        linear = _existing(layer, fused.path)
+        if linear:
+            width_in, width_out = _widths(_get(layer, linear[0]))
+            share = width_out // fused.count
+            rows = None if fused.count == 1 else (fused.index * share, (fused.index + 1) * share)
+            yield Site(
+                path=f"{path}.{linear[0]}",
+                in_width=width_in,
+                out_width=width_out,
+                role=role,
+                rows=rows,
+                **common,
+            )
+
+
+def _widths(module: nn.Module | None) -> tuple[int, int]:
+    if module is None:
+        raise AssertionError("looked up a moment ago")
+    features = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if features[0] is not None and features[1] is not None:
+        return int(features[0]), int(features[1])
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        raise BackboneError(
+            f"the width of a site must be readable from its module, but {type(module).__name__} has neither "
+            "`out_features` nor `weight`. Name a linear map as `width` in the family."
+        )
+    return int(weight.shape[-1]), int(weight.shape[0])
+
+
+def _moved(site: Site, prefix: str) -> Site:
+    source = None if site.source is None else _join(prefix, site.source)
+    return replace(site, path=_join(prefix, site.path), source=source)
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if path else prefix
+
+
+def _alternatives(paths: Paths) -> tuple[str, ...]:
+    return (paths,) if isinstance(paths, str) else paths
+
+
+def _existing(model: nn.Module, paths: Paths, *, all_of_them: bool = False) -> list[str]:
+    found = [path for path in _alternatives(paths) if path == "" or _get(model, path) is not None]
+    return found if all_of_them else found[:1]
+
+
+def _get(model: nn.Module, path: str) -> Any:
+    node: Any = model
+    for word in path.split("."):
+        node = getattr(node, word, None)
+        if node is None:
+            return None
+    return node
+
+
+def _children(module: Any) -> list[nn.Module]:
+    return list(module.children())
+
+
+def _extend(target: dict[str, list[str]], word: str, paths: list[str]) -> None:
+    target.setdefault(word, []).extend(path for path in paths if path not in target.get(word, []))

@@ -1,0 +1,208 @@
+"""What an adapted model can do beside what its backbone can."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.core.adapted import Picklable
+from weft.core.bank import Store
+from weft.core.errors import RoutingError
+from weft.core.routing import TaskNames, route_ids, route_names
+
+
+class RoutedCheckpoint:
+    """Gradient checkpointing that recomputes under the routing of the forward pass.
+
+    Args:
+        store: The store whose routing is kept.
+        function: The checkpointing function of the backbone.
+    """
+
+    def __init__(self, store: Store, function: Callable[..., Any]) -> None:
+        self.store = store
+        self.function = function
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `self.function` on a `function` that carries the present routing with it."""
+        store, routing, enabled = self.store, self.store.routing, self.store.enabled
+
+        def routed(*inputs: Any, **named: Any) -> Any:
+            with store.using(routing, enabled):
+                return function(*inputs, **named)
+
+        return self.function(routed, *args, **kwargs)
+
+
+def route_checkpointing(model: nn.Module, store: Store | None) -> None:
+    """Wrap, or with None unwrap, the checkpointing functions of a model's layers.
+
+    Args:
+        model: The model.
+        store: Store whose routing the recomputation restores.
+    """
+    for module in model.modules():
+        function = module.__dict__.get("_gradient_checkpointing_func")
+        if isinstance(function, RoutedCheckpoint):
+            function = function.function
+        if function is not None:
+            wrapped = function if store is None else RoutedCheckpoint(store, function)
+            module.__dict__["_gradient_checkpointing_func"] = wrapped
+
+
+class AdaptedModel(Picklable):
+    """Mixin of the root of an adapted model; `weft.core.attach` gives it to the model's class."""
+
+    weft: Store
+    training: bool
+
+    @staticmethod
+    def _weft_methods(base: type) -> dict[str, Any]:
+        return root_methods(base)
+
+    def forward(
+        self, *args: Any, task_ids: Tensor | Mapping[str, Tensor] | None = None, **kwargs: Any
+    ) -> Any:
+        """The backbone's own forward.
+
+        Args:
+            *args: Arguments of the backbone.
+            task_ids: Task of every row, shape `(rows,)`, or a mapping from modality to such; by default what
+                is routed.
+            **kwargs: Arguments of the backbone.
+        """
+        if task_ids is None:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        store = self.weft
+        routing = route_ids(task_ids)
+        if torch.is_grad_enabled() and self.training:
+            store.presence.note_ids(routing.ids.values())
+        with store.using(routing, store.enabled):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def route(
+        self,
+        task: str | None = None,
+        *,
+        tasks: TaskNames | Mapping[str, TaskNames] | None = None,
+        task_ids: Tensor | Mapping[str, Tensor] | None = None,
+    ) -> Iterator[None]:
+        """Say which task the rows belong to; exactly one argument.
+
+        Args:
+            task: One task for all rows.
+            tasks: A task for each row (None: no unit acts on the row), or a mapping from modality to that.
+            task_ids: The same as positions in `model.weft.tasks`, shape `(rows,)`, -1 for no unit.
+
+        Raises:
+            RoutingError: If not exactly one argument is given, or a task is unknown.
+        """
+        store = self.weft
+        if sum(argument is not None for argument in (task, tasks, task_ids)) != 1:
+            raise RoutingError(
+                "`route` must get exactly one of `task`, `tasks` and `task_ids`. Give one name for all rows, "
+                "one name per row, or ids."
+            )
+        if task_ids is not None:
+            routing = route_ids(task_ids)
+        else:
+            named = task if task is not None else tasks
+            routing = route_names(named or (), store.tasks, store.one_slot.device)
+        try:
+            with store.using(routing, store.enabled):
+                yield
+        finally:
+            if task_ids is not None and routing.used:
+                store.presence.note_ids(routing.ids.values())
+            store.presence.note(routing)
+
+    def set_task(self, task: str | None) -> None:
+        """Route all rows to one task until further notice; None takes it back.
+
+        Raises:
+            RoutingError: If the task is unknown.
+        """
+        store = self.weft
+        if store.routing is not None:
+            store.presence.note(store.routing)
+        store.routing = None if task is None else route_names(task, store.tasks, store.one_slot.device)
+
+    @contextlib.contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Switch all units off; what is trained in full keeps its trained values."""
+        with self.weft.using(self.weft.routing, False):
+            yield
+
+    def print_trainable_parameters(self) -> None:
+        """Print the number of trainable parameters, of all, and their ratio."""
+        plan = self.weft.plan
+        print(  # noqa: T201  (printing is what it is for)
+            f"trainable params: {plan.trainable_parameters:,} || all params: {plan.total_parameters:,} || "
+            f"trainable%: {plan.percent:.4f}"
+        )
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the adapter alone: `adapter_model.safetensors` and `weft_config.json`. No network is used.
+
+        Args:
+            save_directory: Folder, made if it is missing.
+            **kwargs: `state_dict` is used if given; what else `transformers.Trainer` passes is not needed.
+        """
+        from weft.core.checkpoint import save_adapter
+
+        save_adapter(self, save_directory, state_dict=kwargs.get("state_dict"))  # type: ignore[arg-type]
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if gradient_checkpointing_func is not None:
+            kwargs["gradient_checkpointing_func"] = RoutedCheckpoint(self.weft, gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable=enable, **kwargs)  # type: ignore[misc]
+        route_checkpointing(self, self.weft)  # type: ignore[arg-type]
+
+
+def root_methods(base: type) -> dict[str, Any]:
+    """Methods of the generated class of a root that depend on the backbone's class.
+
+    Code that looks at the signature of `forward` (Trainer, generation) sees the backbone's own, with
+    `task_ids`.
+
+    Args:
+        base: Class of the backbone.
+    """
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return AdaptedModel.forward(self, *args, **kwargs)
+
+    def generate(self: Any, *args: Any, task_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        if task_ids is None:
+            return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
+        with self.weft.using(route_ids(task_ids), self.weft.enabled):
+            return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
+
+    forward.__signature__ = _with_task_ids(base.forward)  # type: ignore[attr-defined]
+    forward.__doc__ = base.forward.__doc__  # type: ignore[attr-defined]
+    methods: dict[str, Any] = {"forward": forward}
+    if hasattr(base, "generate"):
+        generate.__doc__ = base.generate.__doc__
+        methods["generate"] = generate
+    return methods
+
+
+def _with_task_ids(forward: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(forward)
+    parameters = list(signature.parameters.values())
+    extra = inspect.Parameter("task_ids", inspect.Parameter.KEYWORD_ONLY, default=None)
+    last = parameters[-1:] if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else []
+    kept = parameters[: len(parameters) - len(last)]
+    return signature.replace(parameters=[*kept, extra, *last])

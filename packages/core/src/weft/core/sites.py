@@ -1,0 +1,156 @@
+"""Sites: the places of a backbone where a unit may act, each with an address of its own.
+
+An address such as `text.decoder.3.cross_attention` names a site whatever the modules of the backbone are
+called; checkpoints are keyed by addresses. A family (see `weft.core.families`) says which module an address
+means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from weft.core.errors import AddressError, unknown
+
+Modality = Literal["text", "vision", "cross"]
+Block = Literal["attention", "cross_attention", "ffn", "projection", "embedding", "logits"]
+BLOCKS: tuple[Block, ...] = get_args(Block)
+SUBLAYERS: tuple[Block, ...] = ("attention", "cross_attention", "ffn")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place where a unit acts.
+
+    Args:
+        tower: Tower it belongs to, as users name it: `text` or `vision`.
+        stack: Stack within the tower (`encoder`, `decoder`), or empty.
+        layer: Index of the layer, or None outside the layers.
+        block: Kind of sub-layer.
+        role: Empty for the output of the sub-layer; otherwise one of its linear maps, such as `query`.
+        path: Module whose output is transformed, from the root.
+        source: Module whose input is the sub-layer's input, for units in parallel; or None.
+        in_width: Features of the input of `path`.
+        out_width: Features of the output of `path`.
+        rows: Range of output features that belong to the role, where several roles are fused; or None.
+        modality: What the rows of this site are, for routing and for sharing.
+        packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
+    """
+
+    tower: str
+    stack: str
+    layer: int | None
+    block: Block
+    path: str
+    in_width: int
+    out_width: int
+    role: str = ""
+    source: str | None = None
+    rows: tuple[int, int] | None = None
+    modality: Modality = "text"
+    packed: bool = False
+
+    @property
+    def address(self) -> str:
+        """The name that does not change with the backbone's modules, such as `vision.7.ffn`."""
+        layer = "" if self.layer is None else str(self.layer)
+        return ".".join(word for word in (self.tower, self.stack, layer, self.block, self.role) if word)
+
+    @property
+    def width(self) -> int:
+        """Features that leave the site."""
+        return self.out_width if self.rows is None else self.rows[1] - self.rows[0]
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """Everything that a family found in one backbone.
+
+    Args:
+        family: Name of the family, nested ones joined by `+`.
+        sites: All sites, sub-layers and linear maps, in the order of the backbone.
+        towers: Tower to the module paths that make it up.
+        components: Word to the module or parameter paths it stands for, such as `lm_head`.
+        layers: Module path of a layer to the front of its addresses, such as `text.encoder.3`.
+        default_towers: Towers adapted if a configuration names none.
+        scalars: Paths of scalar parameters, which some sharding cannot take.
+    """
+
+    family: str
+    sites: tuple[Site, ...]
+    towers: Mapping[str, tuple[str, ...]]
+    components: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    default_towers: tuple[str, ...] = ()
+
+    def __getitem__(self, address: str) -> Site:
+        """The site of an address.
+
+        Raises:
+            AddressError: If there is no such site; the message names the nearest ones.
+        """
+        for site in self.sites:
+            if site.address == address:
+                return site
+        raise AddressError(unknown("an address", address, (site.address for site in self.sites)))
+
+    def select(
+        self,
+        *,
+        towers: Iterable[str] | None = None,
+        blocks: Iterable[str] | None = None,
+        layers: Iterable[int] | None = None,
+        roles: Iterable[str] = ("",),
+        stacks: Iterable[str] | None = None,
+    ) -> tuple[Site, ...]:
+        """The sites that fit a choice by words.
+
+        Args:
+            towers: Towers; None stands for the family's default.
+            blocks: Blocks that must exist; None stands for every sub-layer there is.
+            layers: Indices of layers; None stands for all.
+            roles: Roles that must exist; the empty one is the sub-layer's output.
+            stacks: Stacks (`encoder`, `decoder`) to stay within; None stands for all.
+
+        Raises:
+            AddressError: If a word fits nothing.
+        """
+        chosen = self.check_towers(towers)
+        within = [site for site in self.sites if site.tower in chosen]
+        if stacks is not None:
+            wanted = set(stacks)
+            _all_present("stacks", wanted, {site.stack for site in within if site.stack})
+            within = [site for site in within if site.stack in wanted]
+        wanted_roles = set(roles)
+        if blocks is None:
+            within = [site for site in within if site.block in SUBLAYERS]
+        else:
+            wanted_blocks = set(blocks)
+            _all_present("blocks", wanted_blocks, {site.block for site in within})
+            within = [site for site in within if site.block in wanted_blocks]
+        _all_present("linears", wanted_roles, {site.role for site in within})
+        within = [site for site in within if site.role in wanted_roles]
+        if layers is not None:
+            wanted_layers = set(layers)
+            known = {site.layer for site in within if site.layer is not None}
+            _all_present("layers", {str(item) for item in wanted_layers}, {str(item) for item in known})
+            within = [site for site in within if site.layer in wanted_layers]
+        return tuple(within)
+
+    def check_towers(self, towers: Iterable[str] | None) -> tuple[str, ...]:
+        """The towers meant, the family's default for None.
+
+        Raises:
+            AddressError: If the backbone has no such tower.
+        """
+        chosen = self.default_towers if towers is None else tuple(towers)
+        _all_present("towers", set(chosen), set(self.towers))
+        return chosen
+
+
+def _all_present(argument: str, wanted: set[str], known: set[str]) -> None:
+    missing = sorted(wanted - known)
+    if missing:
+        faults = [unknown(f"`{argument}`", name, known - {""}) for name in missing]
+        raise AddressError(" ".join(faults))

@@ -1,0 +1,220 @@
+"""Units: the small trainable computations, apart from where they act and how their weights are shared.
+
+A unit is two things. Its *configuration* (a frozen pydantic model, discriminated on `method`) chooses sites
+and says which tensors each site needs. Its *computation* (`Unit`) maps a site's output to the adapted output,
+given the tensors. Neither owns a weight: banks do (`weft.core.bank`), so that sharing is the same for every
+unit.
+
+To add a unit from outside: subclass `UnitConfig` and `Unit`, and decorate the configuration with
+`register_unit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
+from torch import Tensor
+
+from weft.core.errors import ConfigError
+from weft.core.sharing import TASK, Axes, Sharing
+from weft.core.sites import Modality, Site, SiteMap
+
+Init = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor that a unit needs at a site.
+
+    Args:
+        name: Name within the unit, such as `down.weight`.
+        shape: Shape of one slot.
+        init: Fills one slot in place.
+        part: Part of the unit it belongs to; its sharing is declared per part.
+        default: Axes it is shared across if the policy says nothing about the part.
+        follows: Part whose sharing it takes if the policy does not name its own.
+        modality: Modality its slot belongs to, if not the site's.
+        trainable: Whether it is trained; a fixed tensor is saved with the rest.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: Init
+    part: str
+    default: Axes = TASK
+    follows: str | None = None
+    modality: Modality | None = None
+    trainable: bool = True
+
+
+class Weights(Protocol):
+    """What a unit reads at one site, for the batch at hand."""
+
+    @property
+    def task_ids(self) -> Tensor | None:
+        """Task of every row, shape `(rows,)`, -1 for identity; None if the rows need not be told apart."""
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The slots of a tensor, shape `(slots, *shape)`; one slot if its part is shared across `task`."""
+
+    def slots(self, name: str) -> Tensor | None:
+        """Slot of every task, shape `(tasks,)`; None if task `t` has slot `t`."""
+
+    def rows(self, name: str) -> Tensor:
+        """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""
+
+    def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
+        """`adapted`, but `plain` on rows of task -1."""
+
+
+class Unit(ABC):
+    """The computation of one unit at one site. It holds numbers, never tensors.
+
+    Class attributes:
+        reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
+        changes_input: Whether `before` does anything.
+    """
+
+    reads_source: ClassVar[bool] = False
+    changes_input: ClassVar[bool] = False
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """Change what the site's module reads; by default nothing.
+
+        Args:
+            inputs: Shape `(rows, ..., in_width)`.
+            weights: The tensors of this site.
+        """
+        return inputs
+
+    @abstractmethod
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """Change what the site's module returns.
+
+        Args:
+            output: Shape `(rows, ..., out_width)`.
+            inputs: Input of the site's module or of the sub-layer (`reads_source`), shape `(rows, ...,
+                width)`.
+            weights: The tensors of this site.
+
+        Returns:
+            The adapted output, in the shape and dtype of `output`.
+        """
+
+
+class UnitConfig(BaseModel):
+    """What every unit's configuration has.
+
+    Args:
+        method: Name of the unit.
+        name: Label of its weights in the checkpoint, to tell two units of one method apart.
+        sharing: Across which axes each part is shared; see `weft.core.sharing`.
+        towers: Towers adapted; by default what the family says.
+        stacks: Stacks within the towers (`encoder`, `decoder`); by default all.
+        layers: Layers adapted; by default all.
+        train_full: Components of the backbone trained in full, by word: `norms`, `biases`,
+            `visual_embedding`, `embeddings`, `lm_head`, `projector`, `vision`, …; the family says which it
+            has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: ClassVar[tuple[str, ...]] = ()
+
+    method: str
+    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    sharing: Sharing = Field(default_factory=Sharing)
+    towers: tuple[str, ...] | None = None
+    stacks: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    train_full: tuple[str, ...] = ()
+
+    @field_validator("towers", "stacks", "layers", "train_full", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+    @property
+    def label(self) -> str:
+        """First word of the keys of its weights."""
+        return self.name or self.method
+
+    def words(self, sites: SiteMap) -> tuple[str, ...]:
+        """Components trained in full, by word, for this backbone."""
+        return self.train_full
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The sites where the unit acts; none by default.
+
+        Raises:
+            AddressError: If a word of the configuration fits nothing.
+        """
+        return ()
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The tensors needed at a site.
+
+        Args:
+            site: The site.
+            sites: The backbone it lies in.
+
+        Raises:
+            ConfigError: If a size does not fit the site.
+        """
+        return ()
+
+    def build(self, site: Site) -> Unit:
+        """The computation at a site."""
+        raise AssertionError(f"{type(self).__name__} selects no sites")
+
+
+_REGISTRY: dict[str, type[UnitConfig]] = {}
+_LOADED: set[str] = set()
+C = TypeVar("C", bound=type[UnitConfig])
+
+
+def register_unit(config: C) -> C:
+    """Make a unit known under the default of its `method`; a class decorator.
+
+    Raises:
+        ConfigError: If `method` has no default, or belongs to another unit.
+    """
+    fields: dict[str, FieldInfo] = config.__pydantic_fields__
+    method = fields["method"].default
+    if not isinstance(method, str):
+        raise ConfigError(
+            f"`method` of {config.__name__} must have its name as default, but has none. Write "
+            '`method: Literal["my_unit"] = "my_unit"`.'
+        )
+    other = _REGISTRY.get(method)
+    if other is not None and (other.__module__, other.__qualname__) != (
+        config.__module__,
+        config.__qualname__,
+    ):
+        raise ConfigError(
+            f"`method` must be new, but {method!r} is taken by {other.__module__}.{other.__qualname__}. "
+            f"Choose another name for {config.__qualname__}."
+        )
+    _REGISTRY[method] = config
+    return config
+
+
+def units() -> dict[str, type[UnitConfig]]:
+    """All registered units by `method`, alphabetically."""
+    package = importlib.import_module("weft.core.units")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _LOADED:
+            importlib.import_module(f"weft.core.units.{module.name}")
+            _LOADED.add(module.name)
+    return dict(sorted(_REGISTRY.items()))

@@ -1,0 +1,22 @@
+"""BitFit: the biases of the backbone are trained.
+
+Source: Ben Zaken et al. 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from weft.core.sites import SiteMap
+from weft.core.unit import UnitConfig, register_unit
+
+
+@register_unit
+class BitFitConfig(UnitConfig):
+    """Trains every bias of the chosen towers, those of norms included. T5 has none."""
+
+    method: Literal["bitfit"] = "bitfit"
+
+    def words(self, sites: SiteMap) -> tuple[str, ...]:
+        """The biases, after what `train_full` names."""
+        return (*self.train_full, "biases")

@@ -1,0 +1,191 @@
+"""The bottleneck adapter, serial or in parallel, with any sharing of its two halves.
+
+Source: Houlsby et al. 2019, section 2.1; VL-Adapter (Sung et al. 2022), section 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.errors import ConfigError
+from weft.core.initialisers import constant, fan_in, normal, ones, zeros
+from weft.core.sharing import TASK
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.kernels import adapter_bottleneck
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "identity"]
+
+
+def bottleneck_width(width: int, bottleneck_size: int | None, reduction_factor: int | None) -> int:
+    """Width of a bottleneck, from exactly one of two ways to say it.
+
+    Args:
+        width: Width of the site.
+        bottleneck_size: The width itself, or None.
+        reduction_factor: `width` divided by it, or None.
+
+    Raises:
+        ConfigError: If both or neither are given, or the factor does not divide the width.
+    """
+    if (bottleneck_size is None) == (reduction_factor is None):
+        what = "neither is" if bottleneck_size is None else "both are"
+        raise ConfigError(
+            f"exactly one of `bottleneck_size` and `reduction_factor` must be given, but {what}. Write for "
+            "instance `reduction_factor: 8`."
+        )
+    if bottleneck_size is not None:
+        return bottleneck_size
+    factor = reduction_factor or 1
+    if width % factor:
+        divisors = ", ".join(str(n) for n in range(1, width + 1) if width % n == 0)
+        raise ConfigError(
+            f"`reduction_factor` must divide `hidden_size` ({width}), but is {factor}. Choose one of "
+            f"{divisors}."
+        )
+    return width // factor
+
+
+@register_unit
+class BottleneckConfig(UnitConfig):
+    """Down-projection, activation, up-projection, added to the sub-layer's output.
+
+    `y = h + scale · (g(h W_down + b_down) W_up + b_up)`; in parallel, `g` reads the sub-layer's input
+    instead.
+
+    Args:
+        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
+        reduction_factor: The site's width divided by that of the bottleneck.
+        activation: `g`.
+        placement: `serial` reads the sub-layer's output, `parallel` its input.
+        blocks: Sub-layers adapted; by default all there are.
+        norm: LayerNorm on what the adapter reads; shared across tasks unless `sharing.norm` says otherwise.
+        scale: Factor of the adapter's output.
+        learned_scale: Whether the factor is trained, from `scale` on, one number per slot.
+        init: `bert` draws weights from N(0, 0.02) with zero biases, as VL-BART does; `torch` as `nn.Linear`
+            does, as VL-T5 does; `zero` is `bert` with a zero up-projection, so that the model starts as the
+            backbone.
+
+    Parts: `down`, `up`, `norm`, `scale`.
+    """
+
+    parts = ("down", "up", "norm", "scale")
+
+    method: Literal["bottleneck"] = "bottleneck"
+    bottleneck_size: int | None = Field(default=None, ge=1)
+    reduction_factor: int | None = Field(default=None, ge=1)
+    activation: Activation = "gelu_tanh"
+    placement: Literal["serial", "parallel"] = "serial"
+    blocks: tuple[Block, ...] | None = None
+    norm: bool = False
+    scale: float = 1.0
+    learned_scale: bool = False
+    init: Literal["bert", "torch", "zero"] = "bert"
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The outputs of the chosen sub-layers."""
+        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Two matrices and two biases, and what the options add."""
+        width = site.width
+        size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
+        draws = _draws(self.init, width, size)
+        specs = [
+            TensorSpec("down.weight", (width, size), draws[0], "down"),
+            TensorSpec("down.bias", (size,), draws[1], "down"),
+            TensorSpec("up.weight", (size, width), draws[2], "up"),
+            TensorSpec("up.bias", (width,), draws[3], "up"),
+        ]
+        if self.norm:
+            specs.append(TensorSpec("norm.weight", (width,), ones, "norm", default=TASK))
+            specs.append(TensorSpec("norm.bias", (width,), zeros, "norm", default=TASK))
+        if self.learned_scale:
+            specs.append(TensorSpec("scale", (), constant(self.scale), "scale", follows="up"))
+        return tuple(specs)
+
+    def build(self, site: Site) -> Bottleneck:
+        """The computation at a site."""
+        unit = ParallelBottleneck if self.placement == "parallel" else Bottleneck
+        return unit(self.activation, self.scale, norm=self.norm, learned_scale=self.learned_scale)
+
+
+def _draws(init: str, width: int, size: int) -> tuple[Init, Init, Init, Init]:
+    if init == "torch":
+        return fan_in(width), fan_in(width), fan_in(size), fan_in(size)
+    return normal(0.02), zeros, zeros if init == "zero" else normal(0.02), zeros
+
+
+class Bottleneck(Unit):
+    """The computation in series.
+
+    Args:
+        activation: Name of the activation.
+        scale: Factor of the output.
+        norm: Whether a LayerNorm comes first.
+        learned_scale: Whether the factor is a tensor.
+    """
+
+    def __init__(self, activation: str, scale: float, *, norm: bool, learned_scale: bool) -> None:
+        self.activation = activation
+        self.scale = scale
+        self.norm = norm
+        self.learned_scale = learned_scale
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
+        return self.add(output, output, weights)
+
+    def add(self, output: Tensor, read: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `read`, both of shape `(rows, ..., width)`."""
+        norm_weight = norm_bias = None
+        if self.norm:
+            norm_weight, norm_bias = weights["norm.weight"], weights["norm.bias"]
+            if norm_weight.shape[0] == 1:
+                norm_weight, norm_bias = norm_weight[0], norm_bias[0]
+            else:
+                read = _row_norm(read, weights)
+                norm_weight = norm_bias = None
+        return adapter_bottleneck(
+            read,
+            weights["down.weight"],
+            weights["up.weight"],
+            down_bias=weights["down.bias"],
+            up_bias=weights["up.bias"],
+            task_ids=weights.task_ids,
+            down_slots=weights.slots("down.weight"),
+            up_slots=weights.slots("up.weight"),
+            residual=output,
+            scale=self._scale(weights),
+            activation=self.activation,
+            norm_weight=norm_weight,
+            norm_bias=norm_bias,
+        )
+
+    def _scale(self, weights: Weights) -> float | Tensor:
+        if not self.learned_scale:
+            return self.scale
+        scale = weights["scale"]
+        return scale[0] if scale.shape[0] == 1 else scale
+
+
+class ParallelBottleneck(Bottleneck):
+    """The computation in parallel: it reads the sub-layer's input."""
+
+    reads_source = True
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `inputs`; both of shape `(rows, ..., width)`."""
+        return self.add(output, inputs, weights)
+
+
+def _row_norm(read: Tensor, weights: Weights) -> Tensor:
+    plain = functional.layer_norm(read, read.shape[-1:])
+    shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
+    weight = weights.rows("norm.weight").reshape(shape)
+    bias = weights.rows("norm.bias").reshape(shape)
+    return (plain * weight + bias).to(read.dtype)

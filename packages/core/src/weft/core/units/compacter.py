@@ -1,0 +1,158 @@
+"""Compacter: a bottleneck whose two matrices are sums of Kronecker products.
+
+Source: Mahabadi et al. 2021; Zhang et al. 2021 for the parametrised hypercomplex multiplication (PHM).
+VL-Adapter (Sung et al. 2022) uses two full-rank terms, a rule of each half's own, and activation `gelu_tanh`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.errors import ConfigError
+from weft.core.initialisers import constant, normal, xavier, zeros
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.kernels import adapter_bottleneck, phm_weight
+
+
+@register_unit
+class CompacterConfig(UnitConfig):
+    """`y = h + scale · (g(h D + b) U + c)` with `D = Σ A_i ⊗ B_i` and `U` likewise.
+
+    Args:
+        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
+        reduction_factor: The site's width divided by that of the bottleneck.
+        divisions: Number of terms, and size of the square matrices `A_i`; must divide both widths.
+        rank: Rank of each `B_i`, kept as a product of two; None stands for full matrices.
+        tied_rule: One rule `A` for both halves, instead of one each.
+        learned_rule: Whether the rule is trained.
+        rule_std: Standard deviation of the rule's initial values.
+        activation: `g`.
+        scale: Factor of the output.
+        init: `xavier` draws every `B_i` with gain sqrt(2); `zero` makes the up half zero.
+        blocks: Sub-layers adapted; by default all there are.
+
+    Parts: `down`, `up`, and `rule`, which follows the half it belongs to unless `sharing.rule` is given.
+    """
+
+    parts = ("down", "up", "rule")
+
+    method: Literal["compacter"] = "compacter"
+    bottleneck_size: int | None = Field(default=None, ge=1)
+    reduction_factor: int | None = Field(default=None, ge=1)
+    divisions: int = Field(default=2, ge=1)
+    rank: int | None = Field(default=None, ge=1)
+    tied_rule: bool = False
+    learned_rule: bool = True
+    rule_std: float = Field(default=0.01, gt=0)
+    activation: Activation = "gelu_tanh"
+    scale: float = 1.0
+    init: Literal["xavier", "zero"] = "xavier"
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The outputs of the chosen sub-layers."""
+        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """For each half the rule, the matrices `B` or their factors, and a bias."""
+        width = site.width
+        size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
+        for name, value in (("hidden_size", width), ("bottleneck_size", size)):
+            if value % self.divisions:
+                shared = math.gcd(width, size)
+                divisors = ", ".join(str(n) for n in range(1, shared + 1) if shared % n == 0)
+                raise ConfigError(
+                    f"`divisions` must divide `{name}` ({value}), but is {self.divisions}. Choose one of "
+                    f"{divisors}."
+                )
+        specs: list[TensorSpec] = []
+        for half, (inner, outer) in (("down", (width, size)), ("up", (size, width))):
+            rule = "rule" if self.tied_rule else f"rule.{half}"
+            if rule not in [spec.name for spec in specs]:
+                specs.append(
+                    TensorSpec(
+                        rule,
+                        (self.divisions,) * 3,
+                        normal(self.rule_std),
+                        "rule",
+                        follows=half,
+                        trainable=self.learned_rule,
+                    )
+                )
+            specs += self._half(half, inner, outer)
+        return tuple(specs)
+
+    def _half(self, half: str, inner: int, outer: int) -> list[TensorSpec]:
+        n = self.divisions
+        draw = constant(0.0) if half == "up" and self.init == "zero" else xavier(math.sqrt(2))
+        bias = TensorSpec(f"{half}.bias", (outer,), zeros, half)
+        if self.rank is None:
+            return [TensorSpec(f"{half}.weight", (n, inner // n, outer // n), draw, half), bias]
+        left = TensorSpec(f"{half}.left", (n, inner // n, self.rank), draw, half)
+        right = TensorSpec(f"{half}.right", (n, self.rank, outer // n), xavier(math.sqrt(2)), half)
+        return [left, right, bias]
+
+    def build(self, site: Site) -> Compacter:
+        """The computation at a site."""
+        return Compacter(self.activation, self.scale, tied_rule=self.tied_rule, full=self.rank is None)
+
+
+class Compacter(Unit):
+    """The computation.
+
+    Args:
+        activation: Name of the activation.
+        scale: Factor of the output.
+        tied_rule: Whether both halves have one rule.
+        full: Whether the matrices `B` are full.
+    """
+
+    def __init__(self, activation: str, scale: float, *, tied_rule: bool, full: bool) -> None:
+        self.activation = activation
+        self.scale = scale
+        self.tied_rule = tied_rule
+        self.full = full
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
+        down, down_slots = self.matrix("down", weights)
+        up, up_slots = self.matrix("up", weights)
+        return adapter_bottleneck(
+            output,
+            down,
+            up,
+            down_bias=_per_slot(weights["down.bias"], down),
+            up_bias=_per_slot(weights["up.bias"], up),
+            task_ids=weights.task_ids,
+            down_slots=down_slots,
+            up_slots=up_slots,
+            residual=output,
+            scale=self.scale,
+            activation=self.activation,
+        )
+
+    def matrix(self, half: str, weights: Weights) -> tuple[Tensor, Tensor | None]:
+        """The matrix of a half, shape `(slots, in, out)`, and the slot of each task.
+
+        There are as many slots as the part with the most has: a rule shared across tasks serves all of them.
+        """
+        names = [f"{half}.weight"] if self.full else [f"{half}.left", f"{half}.right"]
+        names += ["rule" if self.tied_rule else f"rule.{half}", f"{half}.bias"]
+        rule = weights[names[-2]]
+        if self.full:
+            matrix = phm_weight(rule, weights[names[0]])
+        else:
+            matrix = phm_weight(rule, left=weights[names[0]], right=weights[names[1]])
+        slots = [weights.slots(name) for name in names]
+        shared = slots[0] if all(each is not None for each in slots) else None
+        return matrix, shared
+
+
+def _per_slot(bias: Tensor, matrix: Tensor) -> Tensor:
+    return bias if bias.shape[0] == matrix.shape[0] else bias.expand(matrix.shape[0], -1)

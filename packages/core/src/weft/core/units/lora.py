@@ -1,0 +1,106 @@
+"""LoRA: a low-rank update of linear maps.
+
+Source: Hu et al. 2022; as VL-Adapter (Sung et al. 2022) uses it, on queries and values of every attention.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.initialisers import fan_in, zeros
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.kernels import adapter_bottleneck
+
+Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
+
+
+@register_unit
+class LoRAConfig(UnitConfig):
+    """`y = x W + b + scale · dropout(x) A B`, with `A` called `down` and `B`, which starts at zero, `up`.
+
+    Args:
+        rank: Rank of the update.
+        alpha: Numerator of the scale; by default the rank, so that the scale is one.
+        rank_stabilised: Scale `alpha / sqrt(rank)` instead of `alpha / rank`.
+        dropout: Probability of dropping an input of the update.
+        linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
+        blocks: Sub-layers whose linear maps are meant; by default all that have them.
+
+    Parts: `down`, `up`.
+    """
+
+    parts = ("down", "up")
+
+    method: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    rank_stabilised: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
+    blocks: tuple[Block, ...] | None = None
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update."""
+        alpha = self.rank if self.alpha is None else self.alpha
+        return alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen linear maps."""
+        return sites.select(
+            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
+        )
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """`down` `(in, rank)` and `up` `(rank, out)`."""
+        return (
+            TensorSpec("down.weight", (site.in_width, self.rank), fan_in(site.in_width), "down"),
+            TensorSpec("up.weight", (self.rank, site.width), zeros, "up"),
+        )
+
+    def build(self, site: Site) -> LoRA:
+        """The computation at a linear map."""
+        return LoRA(self.scale, self.dropout, site.rows, site.out_width)
+
+
+class LoRA(Unit):
+    """The computation.
+
+    Args:
+        scale: Factor of the update.
+        dropout: Probability of dropping an input.
+        rows: Range of output features updated, or None for all.
+        out_width: Output features of the module.
+    """
+
+    def __init__(self, scale: float, dropout: float, rows: tuple[int, int] | None, out_width: int) -> None:
+        self.scale = scale
+        self.dropout = dropout
+        self.rows = rows
+        self.out_width = out_width
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
+        if self.dropout:
+            inputs = functional.dropout(inputs, self.dropout, training=weights.training)
+        whole = self.rows is None
+        update = adapter_bottleneck(
+            inputs.to(output.dtype),
+            weights["down.weight"],
+            weights["up.weight"],
+            task_ids=weights.task_ids,
+            down_slots=weights.slots("down.weight"),
+            up_slots=weights.slots("up.weight"),
+            residual=output if whole else None,
+            scale=self.scale,
+            activation="identity",
+        )
+        if self.rows is None:
+            return update
+        first, last = self.rows
+        return output + functional.pad(update, (first, self.out_width - last))
