@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import caption_scores
 from weft.eval.metrics.caption import tokenize
@@ -72,11 +73,16 @@ def test_the_common_subsequence_has_the_textbook_length(left: str, right: str, e
 
 
 def test_a_single_text_is_one_reference() -> None:
-    assert caption_scores({1: "a", 2: "b"}, {1: "a", 2: "b"}).value == caption_scores({1: "a", 2: "b"}, {1: ["a"], 2: ["b"]}).value
+    assert (
+        caption_scores({1: "a", 2: "b"}, {1: "a", 2: "b"}).value
+        == caption_scores({1: "a", 2: "b"}, {1: ["a"], 2: ["b"]}).value
+    )
 
 
 def test_percent_is_the_number_that_papers_print() -> None:
-    report = caption_scores({1: "a red cat sits", 2: "the dog runs off"}, {1: ["a red cat sits"], 2: ["the dog runs off"]})
+    report = caption_scores(
+        {1: "a red cat sits", 2: "the dog runs off"}, {1: ["a red cat sits"], 2: ["the dog runs off"]}
+    )
     assert report.percent == pytest.approx(1000)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from weft.eval.metrics import caption_scores, gqa_accuracy, nlvr_accuracy, vqa_accuracy
 from weft.eval.metrics.caption import tokenize
 
 
 def _load(path: Path) -> Any:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return json.load(file)
+    data = path.read_bytes()
+    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,15 @@ def captions(realdata: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("tokenized", [True, False], ids=["tokenised by Java", "tokenised here"])
-def test_caption_scores_equal_pycocoevalcap_to_the_last_bit(captions: tuple[Any, Any], tokenized: bool) -> None:
+def test_caption_scores_equal_pycocoevalcap_to_the_last_bit(
+    captions: tuple[Any, Any], tokenized: bool
+) -> None:
     data, golden = captions
     suffix = "_tok" if tokenized else ""
     report = caption_scores(
-        {key: texts[0] for key, texts in data[f"res{suffix}"].items()}, data[f"gts{suffix}"], tokenized=tokenized
+        {key: texts[0] for key, texts in data[f"res{suffix}"].items()},
+        data[f"gts{suffix}"],
+        tokenized=tokenized,
     )
     assert report.scores == {name: golden["scores"][name] for name in report.scores}
     per_image = {key: round(score, 6) for key, score in report.per_sample.items()}
@@ -79,11 +83,18 @@ def test_gqa_scores_equal_the_official_script(realdata: Path, name: str) -> None
         )
     ]  # fmt: skip
     assert printed == golden["summary"]
-    headings = {"structural": "structural type", "semantic": "semantic type", "steps": "steps number", "words": "words number"}
+    headings = {
+        "structural": "structural type",
+        "semantic": "semantic type",
+        "steps": "steps number",
+        "words": "words number",
+    }
     detail = []
     for axis, heading in headings.items():
         detail.append(f"Accuracy / {heading}:")
-        groups = sorted(report.groups[axis].items(), key=lambda item: int(item[0]) if item[0].isdigit() else item[0])
+        groups = sorted(
+            report.groups[axis].items(), key=lambda item: int(item[0]) if item[0].isdigit() else item[0]
+        )
         detail += [f"  {group}: {score.score:.2f}% ({score.n} questions)" for group, score in groups]
     assert detail == golden["detail"]
 
@@ -98,7 +109,12 @@ def test_nlvr_scores_equal_the_official_script(realdata: Path) -> None:
         rows = [line.strip().split(",") for line in file]
     predictions = {name.removeprefix("dev-").removesuffix(".png"): judgement for name, judgement in rows}
     golden = _load(realdata / "golden/nlvr.scores.json")
-    for given, name in ((predictions, "nlvr_dev_images"), (dict.fromkeys(labels, "true"), "nlvr_dev_alltrue")):
+    for given, name in (
+        (predictions, "nlvr_dev_images"),
+        (dict.fromkeys(labels, "true"), "nlvr_dev_alltrue"),
+    ):
         report = nlvr_accuracy(given, labels)
         expected = [float(line.split("=")[1]) for line in golden[name]]
-        assert [report.scores["accuracy"], report.scores["consistency"]] == [100 * value for value in expected]
+        assert [report.scores["accuracy"], report.scores["consistency"]] == [
+            100 * value for value in expected
+        ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import gqa_accuracy, nlvr2_accuracy, nlvr_accuracy
 
@@ -36,7 +37,9 @@ def test_unbalanced_questions_count_for_consistency_only() -> None:
 
 def test_consistency_over_all_needs_every_entailed_question() -> None:
     references = {"1": question("yes", entailed=["2"])}
-    with pytest.raises(ScoreInputError, match=r"question '1' entails 1 that have no reference or prediction: '2'"):
+    with pytest.raises(
+        ScoreInputError, match=r"question '1' entails 1 that have no reference or prediction: '2'"
+    ):
         gqa_accuracy({"1": "yes"}, references, consistency="all")
     report = gqa_accuracy({"1": "yes"}, references, consistency="known")
     assert report.scores["consistency"] is None
@@ -46,13 +49,18 @@ def test_consistency_over_all_needs_every_entailed_question() -> None:
 def test_validity_of_common_questions_looks_at_three_words() -> None:
     common = {"structural": "query", "semantic": "attr", "detailed": "comparativeCommon"}
     references = {"1": question("color", types=common), "2": question("yes")}
-    choices = {"1": {"valid": ["red"], "plausible": ["red"]}, "2": {"valid": ["yes", "no"], "plausible": ["yes"]}}
+    choices = {
+        "1": {"valid": ["red"], "plausible": ["red"]},
+        "2": {"valid": ["yes", "no"], "plausible": ["yes"]},
+    }
     scores = gqa_accuracy({"1": "shape", "2": "no"}, references, choices=choices).scores
     assert (scores["validity"], scores["plausibility"]) == (100, 50)
 
 
 def test_missing_choices_are_refused() -> None:
-    with pytest.raises(ScoreInputError, match="`choices` must hold every balanced question, but 1 are missing: '1'"):
+    with pytest.raises(
+        ScoreInputError, match="`choices` must hold every balanced question, but 1 are missing: '1'"
+    ):
         gqa_accuracy({"1": "yes"}, {"1": question("yes")}, choices={})
 
 
@@ -62,14 +70,20 @@ def test_a_file_without_balanced_questions_is_refused() -> None:
 
 
 def test_a_question_without_answer_is_refused() -> None:
-    with pytest.raises(ScoreInputError, match="must be an answer or hold `answer`, but one holds only 'question'"):
+    with pytest.raises(
+        ScoreInputError, match="must be an answer or hold `answer`, but one holds only 'question'"
+    ):
         gqa_accuracy({"1": "yes"}, {"1": {"question": "Is it?"}})
 
 
 def test_distribution_is_zero_for_the_gold_answers() -> None:
-    references = {str(i): question(answer, groups={"global": "g"}) for i, answer in enumerate(["a", "a", "b"])}
+    references = {
+        str(i): question(answer, groups={"global": "g"}) for i, answer in enumerate(["a", "a", "b"])
+    }
     assert gqa_accuracy({"0": "a", "1": "a", "2": "b"}, references).scores["distribution"] == 0
-    assert gqa_accuracy({"0": "a", "1": "a", "2": "a"}, references).scores["distribution"] == pytest.approx(0.015)
+    assert gqa_accuracy({"0": "a", "1": "a", "2": "a"}, references).scores["distribution"] == pytest.approx(
+        0.015
+    )
 
 
 @pytest.mark.parametrize(("label", "prediction"), [("True", "true"), ("False", False), (True, "TRUE")])
@@ -94,7 +108,9 @@ def test_sentences_may_be_named_explicitly() -> None:
     labels = {"a": True, "b": True}
     report = nlvr2_accuracy({"a": True, "b": False}, labels, sentences={"a": "s", "b": "s"})
     assert report.scores["consistency"] == 0
-    with pytest.raises(ScoreInputError, match="`sentences` must name the sentence of every id, but 1 are missing: 'b'"):
+    with pytest.raises(
+        ScoreInputError, match="`sentences` must name the sentence of every id, but 1 are missing: 'b'"
+    ):
         nlvr2_accuracy({"a": True, "b": False}, labels, sentences={"a": "s"})
 
 
@@ -104,5 +120,7 @@ def test_an_identifier_with_too_few_fields_is_refused() -> None:
 
 
 def test_a_judgement_that_is_a_number_is_refused() -> None:
-    with pytest.raises(ScoreTypeError, match="must be 'true', 'false' or a boolean, but that of 'dev-1-0-0' is 0.7"):
+    with pytest.raises(
+        ScoreTypeError, match=r"must be 'true', 'false' or a boolean, but that of 'dev-1-0-0' is 0\.7"
+    ):
         nlvr2_accuracy({"dev-1-0-0": 0.7}, {"dev-1-0-0": "true"})  # type: ignore[dict-item]

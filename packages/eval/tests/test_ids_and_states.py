@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import MetricState, ScoreReport, top1_accuracy, vqa_accuracy
 
@@ -13,7 +14,9 @@ REFERENCES = {i: "cat" if i % 3 else "dog" for i in range(7)}
 
 
 def test_missing_ids_are_refused_with_count_and_names() -> None:
-    with pytest.raises(ScoreInputError, match="must hold all 7 ids of the references, but 6 are missing: 1, 2, 3, 4, 5, …"):
+    with pytest.raises(
+        ScoreInputError, match="must hold all 7 ids of the references, but 6 are missing: 1, 2, 3, 4, 5, …"
+    ):
         top1_accuracy({0: "dog"}, REFERENCES)
 
 
@@ -23,7 +26,9 @@ def test_unknown_ids_are_refused_with_count_and_names() -> None:
 
 
 def test_ids_of_another_type_are_explained() -> None:
-    with pytest.raises(ScoreInputError, match="share none: predictions hold str ids such as '0', references hold int"):
+    with pytest.raises(
+        ScoreInputError, match="share none: predictions hold str ids such as '0', references hold int"
+    ):
         top1_accuracy({"0": "dog"}, REFERENCES)
 
 
@@ -100,6 +105,9 @@ def test_a_report_is_plain_data() -> None:
 
 
 def test_importing_the_metrics_loads_neither_torch_nor_mlflow() -> None:
-    code = "import sys, weft.eval.metrics; print([m for m in ('torch', 'mlflow', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, weft.eval.metrics\n"
+        "print([name for name in ('torch', 'mlflow', 'matplotlib') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

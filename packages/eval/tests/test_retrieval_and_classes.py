@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import retrieval_from_features, retrieval_recall, top1_accuracy
 from weft.eval.metrics.retrieval import mean_over_folds
@@ -40,7 +41,9 @@ def test_ranks_agree_with_sorting_where_nothing_ties() -> None:
     assert report.scores["i2t_MeanR"] == ranks.mean()
     assert report.scores["i2t_MedR"] == np.median(ranks)
     assert report.scores["t2i_R@5"] == 100 * (columns <= 5).mean()
-    assert report.scores["rsum"] == sum(100 * (side <= k).mean() for side in (ranks, columns) for k in (1, 5, 10))
+    assert report.scores["rsum"] == sum(
+        100 * (side <= k).mean() for side in (ranks, columns) for k in (1, 5, 10)
+    )
 
 
 def test_features_in_chunks_score_as_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,18 +80,24 @@ def test_nan_is_refused() -> None:
     ],
     ids=["one-dimensional", "too few", "shared", "out of range", "orphan"],
 )
-def test_positives_that_do_not_fit_are_refused(similarity: np.ndarray, own: list[list[int]], message: str) -> None:
+def test_positives_that_do_not_fit_are_refused(
+    similarity: np.ndarray, own: list[list[int]], message: str
+) -> None:
     with pytest.raises(ScoreInputError, match=message):
         retrieval_recall(similarity, own)
 
 
 def test_features_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ScoreInputError, match=r"\(images, size\) and \(texts, size\), but have \(2, 3\) and \(2, 4\)"):
+    with pytest.raises(
+        ScoreInputError, match=r"\(images, size\) and \(texts, size\), but have \(2, 3\) and \(2, 4\)"
+    ):
         retrieval_from_features(np.ones((2, 3)), np.ones((2, 4)), [[0], [1]])
 
 
 def test_image_ids_must_be_distinct() -> None:
-    with pytest.raises(ScoreInputError, match="must hold 2 distinct ids, one per image, but holds 1 distinct of 2"):
+    with pytest.raises(
+        ScoreInputError, match="must hold 2 distinct ids, one per image, but holds 1 distinct of 2"
+    ):
         retrieval_recall(np.eye(2), [[0], [1]], image_ids=["a", "a"])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import vqa_accuracy
 from weft.eval.metrics.vqa_normalise import normalise
@@ -25,7 +26,9 @@ def test_number_words_and_digits_are_the_same_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("matches", "expected"), [(0, 0), (1, 30), (2, 60), (3, 90), (4, 100), (10, 100)], ids=lambda value: str(value)
+    ("matches", "expected"),
+    [(0, 0), (1, 30), (2, 60), (3, 90), (4, 100), (10, 100)],
+    ids=lambda value: str(value),
 )
 def test_each_person_is_left_out_in_turn(matches: int, expected: float) -> None:
     assert score("cat", ["cat"] * matches + [f"dog{i}" for i in range(10 - matches)]) == expected
@@ -75,17 +78,23 @@ def test_official_annotations_give_groups() -> None:
 
 
 def test_extra_axes_are_averaged_too() -> None:
-    report = vqa_accuracy({1: "yes", 2: "no"}, {1: TEN_YES, 2: TEN_YES}, groups={"hops": {1: "one", 2: "two"}})
+    report = vqa_accuracy(
+        {1: "yes", 2: "no"}, {1: TEN_YES, 2: TEN_YES}, groups={"hops": {1: "one", 2: "two"}}
+    )
     assert {name: group.score for name, group in report.groups["hops"].items()} == {"one": 100, "two": 0}
 
 
 def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(ScoreInputError, match=r"`variant` must be one of lmms-eval, official-vqa-2021, but is 'new'"):
+    with pytest.raises(
+        ScoreInputError, match=r"`variant` must be one of lmms-eval, official-vqa-2021, but is 'new'"
+    ):
         score("yes", TEN_YES, variant="new")
 
 
 def test_a_single_reference_is_refused_with_the_metric_to_use() -> None:
-    with pytest.raises(ScoreInputError, match="at least 2 human answers, but that of 1 holds 1.*top1_accuracy"):
+    with pytest.raises(
+        ScoreInputError, match=r"at least 2 human answers, but that of 1 holds 1.*top1_accuracy"
+    ):
         score("yes", ["yes"])
 
 

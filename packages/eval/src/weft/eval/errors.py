@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class EvalError(Exception):
     """Base of every error that weft.eval raises on purpose."""
@@ -31,7 +33,7 @@ class MissingToolError(EvalError, RuntimeError):
     """An optional program or library is needed and absent."""
 
 
-def shown(values: list[object] | tuple[object, ...], limit: int = 5) -> str:
+def shown(values: Sequence[object], limit: int = 5) -> str:
     """Name the first few offenders of a list, as error messages here do.
 
     Args:

@@ -123,7 +123,9 @@ class Comparison:
 
     def __init__(self, rows: Sequence[Row], title: str = "") -> None:
         if not rows:
-            raise ComparisonError("`rows` must hold at least one finished run, but is empty. Run something first.")
+            raise ComparisonError(
+                "`rows` must hold at least one finished run, but is empty. Run something first."
+            )
         self.rows = tuple(rows)
         self.title = title
         self.tasks = tuple(dict.fromkeys(task for row in rows for task in row.scores))
@@ -145,7 +147,8 @@ class Comparison:
             The comparison.
 
         Raises:
-            ComparisonError: A row lacks a field, has an unknown one, or holds a score that is no finite number.
+            ComparisonError: A row lacks a field, has an unknown one, or holds a score that is no finite
+                number.
 
         Example:
             >>> table = Comparison.from_rows([{"method": "lora", "scores": {"vqa": 70.0}},
@@ -153,7 +156,9 @@ class Comparison:
             >>> table.entries[0].scores["vqa"].mean
             71.0
         """
-        return cls([row if isinstance(row, Row) else _row(place, row) for place, row in enumerate(rows)], title)
+        return cls(
+            [row if isinstance(row, Row) else _row(place, row) for place, row in enumerate(rows)], title
+        )
 
     @classmethod
     def from_mlflow(cls, store: Path | str | None = None, experiment: str = "weft") -> Comparison:
@@ -183,7 +188,8 @@ class Comparison:
             if entry.method == method:
                 return entry
         raise ComparisonError(
-            f"`method` must be one of {', '.join(entry.method for entry in self.entries)}, but is {method!r}. "
+            f"`method` must be one of {', '.join(entry.method for entry in self.entries)}, but is "
+            f"{method!r}. "
             "Choose one of these."
         )
 
@@ -194,7 +200,9 @@ class Comparison:
             for entry in self.entries
             if not entry.control and entry.average is not None and entry.percent is not None
         ]
-        candidates.sort(key=lambda entry: (entry.percent or 0.0, -(entry.average.mean if entry.average else 0.0)))
+        candidates.sort(
+            key=lambda entry: (entry.percent or 0.0, -(entry.average.mean if entry.average else 0.0))
+        )
         best, front = -math.inf, []
         for entry in candidates:
             if entry.average is not None and entry.average.mean > best:
@@ -208,13 +216,16 @@ def _row(place: int, data: Mapping[str, Any]) -> Row:
     unknown = [name for name in data if name not in _OPTIONAL and name not in _REQUIRED]
     if absent or unknown:
         raise ComparisonError(
-            f"A row must have `method` and `scores` and may have {', '.join(sorted(_OPTIONAL))}, but row {place} "
-            f"lacks {shown(list(absent)) or 'nothing'} and has {shown(list(unknown)) or 'nothing'} unknown. Rename them."
+            f"A row must have `method` and `scores` and may have {', '.join(sorted(_OPTIONAL))}, but row "
+            f"{place} "
+            f"lacks {shown(list(absent)) or 'nothing'} and has {shown(list(unknown)) or 'nothing'} unknown. "
+            f"Rename them."
         )
     wrong = [task for task, score in data["scores"].items() if not _is_score(score)]
     if wrong:
         raise ComparisonError(
-            f"A score must be a finite number, but row {place} ({data['method']}) has others for {shown(wrong)}. "
+            f"A score must be a finite number, but row {place} ({data['method']}) has others for "
+            f"{shown(wrong)}. "
             "Leave a task out that was not scored."
         )
     return Row(**{**data, "scores": dict(data["scores"]), "label": data.get("label") or data["method"]})
@@ -235,11 +246,16 @@ def _entry(rows: list[Row], tasks: tuple[str, ...]) -> Entry:
     counts = {(row.trainable, row.total) for row in rows}
     if len(counts) > 1:
         raise ComparisonError(
-            f"Seeds of one method must train the same parameters, but {first.method!r} has counts {sorted(counts, key=str)}. "
+            f"Seeds of one method must train the same parameters, but {first.method!r} has counts "
+            f"{sorted(counts, key=str)}. "
             "Give different configurations different method names."
         )
     shared = [task for task in tasks if all(task in row.scores for row in rows)]
-    averages = [statistics.fmean(row.scores[task] for task in tasks) for row in rows] if len(shared) == len(tasks) else []
+    averages = (
+        [statistics.fmean(row.scores[task] for task in tasks) for row in rows]
+        if len(shared) == len(tasks)
+        else []
+    )
     seconds = [row.seconds for row in rows if row.seconds is not None]
     memory = [row.memory for row in rows if row.memory is not None]
     percent = None

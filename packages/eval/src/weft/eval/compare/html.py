@@ -24,12 +24,15 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .45rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: .45rem .7rem; border-bottom: 1px solid var(--line);
+         white-space: nowrap; }
 th:first-child, td:first-child, table.examples td, table.examples th { text-align: left; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid var(--accent); }
-th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
-td.best { font-weight: 700; color: var(--accent); } tr.baseline td { color: var(--faint); font-style: italic; }
+th[aria-sort=ascending] button::after { content: " ▲"; }
+th[aria-sort=descending] button::after { content: " ▼"; }
+td.best { font-weight: 700; color: var(--accent); }
+tr.baseline td { color: var(--faint); font-style: italic; }
 img { max-width: 100%; background: #fff; border-radius: 6px; } img.thumbnail { height: 72px; }
 table.examples td { white-space: normal; vertical-align: top; }
 .note { color: var(--faint); }
@@ -74,16 +77,18 @@ def to_html(
     """
     table = layout(comparison)
     title = html.escape(comparison.title or "Comparison")
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in table.columns)
+    head = "".join(
+        f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in table.columns
+    )
     body = "".join(
         f"<tr{' class=baseline' if place >= table.baselines else ''}>{''.join(map(_cell, row))}</tr>"
         for place, row in enumerate(table.rows)
     )
     parts = [
         f"<h1>{title}</h1>",
-        f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
-        '<p class="note">Click a heading to sort. Bold: best mean among the methods. ± is the standard deviation '
-        "over seeds. Italics: baselines.</p>",
+        _scrolling("sortable", head, body),
+        '<p class="note">Click a heading to sort. Bold: best mean among the methods. ± is the standard '
+        "deviation over seeds. Italics: baselines.</p>",
         *_pictures(comparison, curves),
     ]
     if examples:
@@ -105,15 +110,23 @@ def examples_table(examples: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for example in examples for name in example))
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{_value(example.get(name, ''))}</td>" for name in columns) + "</tr>" for example in examples
+        "<tr>" + "".join(f"<td>{_value(example.get(name, ''))}</td>" for name in columns) + "</tr>"
+        for example in examples
     )
-    return f'<div class="scroll"><table class="examples"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return _scrolling("examples", head, rows)
 
 
 def picture(data: bytes, alternative: str, kind: str = "") -> str:
     """A PNG written into the page itself."""
     encoded = base64.b64encode(data).decode("ascii")
     return f'<img class="{kind}" alt="{html.escape(alternative)}" src="data:image/png;base64,{encoded}">'
+
+
+def _scrolling(kind: str, head: str, body: str) -> str:
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _value(value: Any) -> str:
@@ -133,7 +146,10 @@ def _pictures(comparison: Comparison, curves: Path | str | None) -> list[str]:
         except ComparisonError as error:
             parts.append(f'<p class="note">No Pareto plot: {html.escape(str(error))}</p>')
         else:
-            parts += ["<h2>Score against size</h2>", picture(drawn.read_bytes(), "average score against trained share")]
+            parts += [
+                "<h2>Score against size</h2>",
+                picture(drawn.read_bytes(), "average score against trained share"),
+            ]
         bars = task_bars(comparison, Path(folder) / "bars.png")
         parts += ["<h2>Per task</h2>", picture(bars.read_bytes(), "scores per task")]
     if curves is not None:

@@ -84,7 +84,8 @@ def place_labels(
         axes.annotate(
             label, (x, y), xytext=(dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
             fontsize=size, color=color, zorder=4,
-            arrowprops={"arrowstyle": "-", "color": "#b8c1c9", "linewidth": 0.8, "shrinkB": 5} if far else None,
+            arrowprops={"arrowstyle": "-", "color": "#b8c1c9", "linewidth": 0.8, "shrinkB": 5} if far else
+            None,
         )  # fmt: skip
         taken.append(box)
 
@@ -103,7 +104,8 @@ def _strokes(corners: Sequence[Any]) -> list[Box]:
 def _nearest(centres: Sequence[Any], one: int) -> float:
     x, y = centres[one]
     return min(
-        ((x - other[0]) ** 2 + (y - other[1]) ** 2 for place, other in enumerate(centres) if place != one), default=0.0
+        ((x - other[0]) ** 2 + (y - other[1]) ** 2 for place, other in enumerate(centres) if place != one),
+        default=0.0,
     )
 
 

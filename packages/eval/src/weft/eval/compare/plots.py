@@ -65,13 +65,17 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
         on_front = entry in front
         axes.errorbar(
             entry.percent, entry.average.mean, yerr=entry.average.std or 0.0, fmt="o", markersize=8.5,
-            color=_FRONT if on_front else _POINT, ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if entry.average.std else 0,
-            markeredgecolor="white", markeredgewidth=1.2, zorder=3,
+            color=_FRONT if on_front else _POINT, ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if
+            entry.average.std else 0, markeredgecolor="white", markeredgewidth=1.2, zorder=3,
         )  # fmt: skip
     _baselines(axes, [entry for entry in comparison.entries if entry.control and entry.average])
     axes.xaxis.set_major_formatter(_plain_percent)
     axes.set_xlabel("trained parameters, % of the model (log scale)")
-    axes.set_ylabel(f"average score over {len(comparison.tasks)} tasks" if len(comparison.tasks) > 1 else comparison.tasks[0])
+    axes.set_ylabel(
+        f"average score over {len(comparison.tasks)} tasks"
+        if len(comparison.tasks) > 1
+        else comparison.tasks[0]
+    )
     if comparison.title:
         axes.set_title(comparison.title, loc="left", fontsize=12, color=_INK, pad=22)
     axes.text(0.0, 1.02, _LEGEND, transform=axes.transAxes, fontsize=9, color=_FAINT)
@@ -146,10 +150,17 @@ def learning_curves(
     """
     filled = {label: points for label, points in curves.items() if points}
     if not filled:
-        raise ComparisonError("`curves` must hold at least one point, but none does. Log the metric per step.")
+        raise ComparisonError(
+            "`curves` must hold at least one point, but none does. Log the metric per step."
+        )
     figure, axes = _figure(width, height)
     for place, (label, points) in enumerate(filled.items()):
-        axes.plot(*zip(*sorted(points), strict=True), label=label, color=_PALETTE[place % len(_PALETTE)], linewidth=1.5)
+        axes.plot(
+            *zip(*sorted(points), strict=True),
+            label=label,
+            color=_PALETTE[place % len(_PALETTE)],
+            linewidth=1.5,
+        )
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)

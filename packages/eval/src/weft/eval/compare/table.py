@@ -49,7 +49,8 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
         digits: Decimals of scores.
 
     Returns:
-        The table. The best mean of each task among the methods (baselines and published rows apart) is marked.
+        The table. The best mean of each task among the methods (baselines and published rows apart) is
+        marked.
     """
     entries = comparison.entries
     best = {task: _best(comparison, task) for task in comparison.tasks}
@@ -64,7 +65,9 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
     rows = []
     for place, entry in enumerate(entries):
         cells = [Cell(_label(entry), entry.label)]
-        cells += [_score(entry.scores.get(task), best[task], _competes(entry), digits) for task in comparison.tasks]
+        cells += [
+            _score(entry.scores.get(task), best[task], _competes(entry), digits) for task in comparison.tasks
+        ]
         if len(comparison.tasks) > 1:
             cells.append(_score(entry.average, best_average, _competes(entry), digits))
         cells += [_number(values[place], decimals) for _, values, decimals in extra]
@@ -83,7 +86,9 @@ def _competes(entry: Entry) -> bool:
 
 
 def _best(comparison: Comparison, task: str) -> float | None:
-    return max((e.scores[task].mean for e in comparison.entries if task in e.scores and _competes(e)), default=None)
+    return max(
+        (e.scores[task].mean for e in comparison.entries if task in e.scores and _competes(e)), default=None
+    )
 
 
 def _label(entry: Entry) -> str:

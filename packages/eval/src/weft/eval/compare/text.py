@@ -45,7 +45,9 @@ def _rich_table(comparison: Comparison, digits: int) -> Table:
     from rich.table import Table
 
     table = layout(comparison, digits)
-    rendered = Table(title=comparison.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    rendered = Table(
+        title=comparison.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for place, name in enumerate(table.columns):
         rendered.add_column(name, justify="right" if place else "left", no_wrap=True)
     for place, row in enumerate(table.rows):

@@ -49,7 +49,9 @@ def align(
                 "Build a dictionary keyed by sample id."
             )
         if not side:
-            raise ScoreInputError(f"`{name}` must hold at least one id, but is empty. Check the file it came from.")
+            raise ScoreInputError(
+                f"`{name}` must hold at least one id, but is empty. Check the file it came from."
+            )
     ids = [key for key in references if key in predictions]
     missing = [key for key in references if key not in predictions]
     extra = [key for key in predictions if key not in references]
@@ -66,7 +68,8 @@ def align(
         )
     if extra and not subset:
         raise ScoreInputError(
-            f"`predictions` must hold only ids of the references, but {len(extra)} are unknown: {shown(extra)}. "
+            f"`predictions` must hold only ids of the references, but {len(extra)} are unknown: "
+            f"{shown(extra)}. "
             "Remove them, or pass `subset=True` to leave them out."
         )
     return Alignment(ids, len(missing), len(extra))

@@ -1,4 +1,4 @@
-"""GQA: exact-match accuracy, its binary and open halves, consistency, validity, plausibility, distribution."""
+"""GQA: exact-match accuracy, consistency, validity, plausibility and distribution."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def gqa_accuracy(
             `question` and `entailed`.
         choices: Question id to `{"valid": [...], "plausible": [...]}`, the official choices file. Without it
             validity and plausibility are `None`.
-        consistency: `"off"`; `"all"`, which needs questions and predictions for every entailed question, as the
-            official script does; or `"known"`, which uses the entailed questions that `references` hold and
-            says so in a note.
+        consistency: `"off"`; `"all"`, which needs questions and predictions for every entailed question, as
+            the official script does; or `"known"`, which uses the entailed questions that `references` hold
+            and says so in a note.
         subset: Score only the ids that both sides hold, and say so in the report.
         groups: Further axes to average over: axis to question id to group name.
 
@@ -51,7 +51,8 @@ def gqa_accuracy(
         `structural`, `semantic`, `steps`, `words`.
 
     Raises:
-        ScoreInputError: Ids do not match, no question is balanced, an entailed question or a choice is absent.
+        ScoreInputError: Ids do not match, no question is balanced, an entailed question or a choice is
+            absent.
         ScoreTypeError: A prediction is not text.
 
     Source:
@@ -73,7 +74,9 @@ def gqa_accuracy(
         )
     correct = {key: float(predictions[key] == questions[key]["answer"]) for key in paired.ids}
     scored = {key: correct[key] for key in balanced}
-    structural = {key: question["types"]["structural"] for key, question in questions.items() if "types" in question}
+    structural = {
+        key: question["types"]["structural"] for key, question in questions.items() if "types" in question
+    }
     scores: dict[str, float | None] = {
         "accuracy": _percent(list(scored.values())),
         "binary": _percent([scored[key] for key in balanced if structural.get(key, "query") != "query"]),
@@ -87,7 +90,9 @@ def gqa_accuracy(
     if consistency != "off":
         scores["consistency"], left_out = _consistency(balanced, correct, questions, consistency)
         if left_out:
-            notes.append(f"consistency leaves out {left_out} entailed questions that are not in the references")
+            notes.append(
+                f"consistency leaves out {left_out} entailed questions that are not in the references"
+            )
     axes = {**_question_axes(balanced, questions), **(groups or {})}
     return ScoreReport(
         metric="gqa_accuracy",
@@ -143,7 +148,10 @@ def _membership(
 
 
 def _consistency(
-    balanced: list[Hashable], correct: Mapping[Hashable, float], questions: Mapping[Hashable, Question], mode: str
+    balanced: list[Hashable],
+    correct: Mapping[Hashable, float],
+    questions: Mapping[Hashable, Question],
+    mode: str,
 ) -> tuple[float | None, int]:
     means, left_out = [], 0
     for key in balanced:

@@ -95,7 +95,9 @@ def _score(
     per_sample: dict[Hashable, float] = {}
     consistent: dict[str, bool] = {}
     for key in paired.ids:
-        right = _judgement("predictions", key, predictions[key]) == _judgement("references", key, references[key])
+        right = _judgement("predictions", key, predictions[key]) == _judgement(
+            "references", key, references[key]
+        )
         sentence = sentence_of(key) if sentences is None else sentences[key]
         consistent[sentence] = consistent.get(sentence, True) and right
         per_sample[key] = 100.0 * right
@@ -121,7 +123,8 @@ def _require_sentences(sentences: Mapping[Hashable, str], ids: list[Hashable]) -
     missing = [key for key in ids if key not in sentences]
     if missing:
         raise ScoreInputError(
-            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
+            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: "
+            f"{shown(missing)}. "
             "Add them, or leave `sentences` out to read the identifiers."
         )
 

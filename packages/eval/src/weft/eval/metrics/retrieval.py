@@ -37,22 +37,25 @@ def retrieval_recall(
         image_ids: Ids for the per-sample ranks; by default the row numbers.
 
     Returns:
-        Report with `i2t_R@K` and `t2i_R@K` in percent, `i2t_MedR`, `t2i_MedR` (the usual median), `i2t_MeanR`,
-        `t2i_MeanR` as ranks from 1, and `rsum` (sum of all recalls) and `mean_recall` (their mean, the
-        headline). Per-sample scores are 100 where the image finds a text of its own at rank 1, else 0.
+        Report with `i2t_R@K` and `t2i_R@K` in percent, `i2t_MedR`, `t2i_MedR` (the usual median),
+        `i2t_MeanR`, `t2i_MeanR` as ranks from 1, and `rsum` (sum of all recalls) and `mean_recall` (their
+        mean, the headline). Per-sample scores are 100 where the image finds a text of its own at rank 1, else
+        0.
 
     Raises:
-        ScoreInputError: The matrix is empty, not two-dimensional or holds NaN, or the positives do not fit it.
+        ScoreInputError: The matrix is empty, not two-dimensional or holds NaN, or the positives do not fit
+            it.
 
     Example:
         >>> report = retrieval_recall(np.eye(4), [[0], [1], [2], [3]], ks=(1,))
-        >>> report.scores["i2t_R@1"], retrieval_recall(np.ones((4, 4)), [[0], [1], [2], [3]]).scores["i2t_R@1"]
-        (100.0, 0.0)
+        >>> report.scores["i2t_R@1"], retrieval_recall(np.ones((4, 4)), [[0], [1], [2],
+        [3]]).scores["i2t_R@1"] (100.0, 0.0)
     """
     matrix = np.asarray(similarity)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ScoreInputError(
-            f"`similarity` must have shape (images, texts) without empty sides, but has shape {matrix.shape}. "
+            f"`similarity` must have shape (images, texts) without empty sides, but has shape "
+            f"{matrix.shape}. "
             "Stack one row per image."
         )
     rows = max(1, _CHUNK_ELEMENTS // matrix.shape[1])
@@ -90,9 +93,15 @@ def retrieval_from_features(
         ScoreInputError: Feature sizes differ, features hold NaN, or the positives do not fit.
     """
     images, texts = np.asarray(image_features), np.asarray(text_features)
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or 0 in images.shape + texts.shape:
+    if (
+        images.ndim != 2
+        or texts.ndim != 2
+        or images.shape[1] != texts.shape[1]
+        or 0 in images.shape + texts.shape
+    ):
         raise ScoreInputError(
-            "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but have "
+            "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but "
+            "have "
             f"{images.shape} and {texts.shape}. Project both into one space."
         )
     rows = max(1, _CHUNK_ELEMENTS // texts.shape[0])
@@ -116,7 +125,8 @@ def _report(
     ids = list(image_ids) if image_ids is not None else list(range(shape[0]))
     if len(ids) != shape[0] or len(set(ids)) != len(ids):
         raise ScoreInputError(
-            f"`image_ids` must hold {shape[0]} distinct ids, one per image, but holds {len(set(ids))} distinct of "
+            f"`image_ids` must hold {shape[0]} distinct ids, one per image, but holds {len(set(ids))} "
+            f"distinct of "
             f"{len(ids)}. Give one id per row."
         )
     image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
@@ -152,13 +162,15 @@ def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> 
         columns = np.asarray(own, dtype=np.int64)
         if not columns.size or columns.min() < 0 or columns.max() >= texts or (owners[columns] >= 0).any():
             raise ScoreInputError(
-                f"`texts_of_image` must give every image at least one text of its own below {texts}, but image "
+                f"`texts_of_image` must give every image at least one text of its own below {texts}, but "
+                f"image "
                 f"{image} has {shown(list(own))}. A text may belong to one image only."
             )
         owners[columns] = image
     if (owners < 0).any():
         raise ScoreInputError(
-            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have none: "
+            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have "
+            f"none: "
             f"{shown(np.flatnonzero(owners < 0).tolist())}. Remove these texts from the similarities."
         )
     return owners
@@ -178,7 +190,8 @@ def _ranks(
     for start, block in blocks():
         if np.isnan(block).any():
             raise ScoreInputError(
-                f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} values). "
+                f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} "
+                f"values). "
                 "Look for a diverged model or an empty feature."
             )
         for offset, row in enumerate(block):

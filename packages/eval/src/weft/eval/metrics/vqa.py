@@ -45,7 +45,8 @@ def vqa_accuracy(
         script rounds them, per-sample scores are whole.
 
     Raises:
-        ScoreInputError: Ids do not match, a reference holds fewer than two answers, or the variant is unknown.
+        ScoreInputError: Ids do not match, a reference holds fewer than two answers, or the variant is
+            unknown.
         ScoreTypeError: A prediction or a human answer is not text.
 
     Source:
@@ -126,12 +127,15 @@ def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) 
     if len(answers) < 2:
         raise ScoreInputError(
             f"Each value of `references` must hold at least 2 human answers, but that of {key!r} holds "
-            f"{len(answers)}: {shown(list(answers))}. With one true answer use `top1_accuracy`, or repeat it ten times."
+            f"{len(answers)}: {shown(list(answers))}. With one true answer use `top1_accuracy`, or repeat "
+            f"it ten times."
         )
     return answers
 
 
-def _annotated_groups(ids: list[Hashable], references: Mapping[Hashable, Any]) -> dict[str, dict[Hashable, str]]:
+def _annotated_groups(
+    ids: list[Hashable], references: Mapping[Hashable, Any]
+) -> dict[str, dict[Hashable, str]]:
     found: dict[str, dict[Hashable, str]] = {}
     for axis in _GROUP_AXES:
         members = {

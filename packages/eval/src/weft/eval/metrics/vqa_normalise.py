@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_PUNCTUATION = tuple(";/[]\"{}()=+\\_-><@`,?!")
+_PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
 _STOP_NOT_BEFORE_DIGIT = re.compile(r"\.(?!\d)")
 _COMMA_BETWEEN_DIGITS = re.compile(r"\d,\d")
 _MAX_STOPS_REMOVED = 32
@@ -26,13 +26,14 @@ _DIGITS = {"none": "0"} | {word: str(value) for value, word in enumerate(_NUMBER
 _ARTICLES = frozenset({"a", "an", "the"})
 
 _CONTRACTED = """
-ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
-he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
-o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
-someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
-there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
-what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
-wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've
+somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll
+that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've
+weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've
+why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're
+you've
 """
 
 
@@ -42,9 +43,9 @@ def _without_one_apostrophe(word: str) -> list[str]:
 
 # Every entry of the official table drops exactly one apostrophe of the right form, but for this one,
 # which goes the other way.
-_CONTRACTIONS = {
-    broken: word for word in _CONTRACTED.split() for broken in _without_one_apostrophe(word)
-} | {"somebody'd": "somebodyd"}
+_CONTRACTIONS = {broken: word for word in _CONTRACTED.split() for broken in _without_one_apostrophe(word)} | {
+    "somebody'd": "somebodyd"
+}
 
 
 def strip_whitespace(answer: str) -> str:

@@ -1,7 +1,7 @@
 """Experiment tracking: one thin layer over MLflow, used by training and evaluation.
 
-Importing this does not import MLflow; opening a run does. Everything a run logs goes to a local spool first and
-from there to the store, so a dead server neither stops nor slows the work.
+Importing this does not import MLflow; opening a run does. Everything a run logs goes to a local spool first
+and from there to the store, so a dead server neither stops nor slows the work.
 """
 
 from weft.eval.tracking.run import Run, open_run

@@ -17,6 +17,7 @@ from weft.eval.tracking.store import DEFAULT_FOLDER, store_folder, store_uri
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[\w\-. :/]+")
+_LONGEST_NAME = 250
 _METRICS_PER_EVENT = 1000
 
 
@@ -56,7 +57,7 @@ class Run:
             step: Training step; 0 for numbers of the whole run.
 
         Raises:
-            TrackingError: A name holds a character MLflow refuses, or a value is no number.
+            TrackingError: A name is too long or holds a character MLflow refuses, or a value is no number.
         """
         values = {_metric_name(name): _number(name, value) for name, value in metrics.items()}
         items = list(values.items())
@@ -83,7 +84,9 @@ class Run:
             TrackingError: There is no such file or folder.
         """
         if not Path(source).exists():
-            raise TrackingError(f"`source` must exist, but {str(source)!r} does not. Write it before logging it.")
+            raise TrackingError(
+                f"`source` must exist, but {str(source)!r} does not. Write it before logging it."
+            )
         self._spool.add_file(Path(source), destination)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -137,7 +140,8 @@ def open_run(
     spool = Spool.create(folder / "spool", name)
     all_tags = {key: str(value) for key, value in (tags or {}).items()} | {SPOOL_TAG: spool.folder.name}
     if isinstance(parent, Run):
-        # The parent must be in the store before a child can name it there; if it cannot, the spool tells later.
+        # The parent must be in the store before a child can name it there; if it cannot, the spool tells
+        # later.
         parent.flush()
     parent_id = parent.run_id if isinstance(parent, Run) else parent
     if parent_id is not None:
@@ -189,6 +193,11 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _metric_name(name: str) -> str:
     written = name.replace("@", "_at_")
+    if len(written) > _LONGEST_NAME:
+        raise TrackingError(
+            f"A metric name may hold at most {_LONGEST_NAME} characters, but {name!r} has {len(written)}. "
+            "Shorten it."
+        )
     if not _NAME.fullmatch(written):
         raise TrackingError(
             "A metric name may hold letters, digits, spaces and -_.:/ only, but "

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,9 @@ def sync(spool: Path | str) -> str:
         )
     sender = Sender(opened)
     if not sender.drain():
-        raise TrackingError(f"The store must answer, but does not: {sender.problem}. Start it and sync again.")
+        raise TrackingError(
+            f"The store must answer, but does not: {sender.problem}. Start it and sync again."
+        )
     _, run_id = opened.sent()
     assert run_id is not None, "a drained spool has a run"
     if sender.finished and not sender.rejected:
@@ -87,8 +90,8 @@ class Sender:
                     run_id = self._deliver(batch, run_id)
                     self.spool.acknowledge(batch[-1]["sequence"] + 1, run_id)
             except Exception as error:
-                # Whatever goes wrong on the way to the store must not end a training run: it is reported, kept
-                # in `problem`, and tried again.
+                # Whatever goes wrong on the way to the store must not end a training run: it is reported,
+                # kept in `problem`, and tried again.
                 if self.problem is None:
                     _logger.warning("The tracking store %s does not answer; trying again later.", self._uri)
                 _logger.debug("Sending failed.", exc_info=True)
@@ -104,7 +107,7 @@ class Sender:
         assert run_id is not None, "the first event starts the run"
         mlflow_client = self.connect()
         if first["kind"] == "metrics":
-            self._attempt(lambda: mlflow_client.log_batch(run_id, metrics=_metrics(batch)))
+            self._send_metrics(run_id, _metrics(batch))
         elif first["kind"] == "tags":
             self._attempt(lambda: mlflow_client.log_batch(run_id, tags=_tags(first["tags"])))
         elif first["kind"] == "artifact":
@@ -136,7 +139,9 @@ class Sender:
             if parent is not None:
                 tags[_PARENT_TAG] = parent
         if run_id is None:
-            created = mlflow_client.create_run(experiment, start_time=event["time"], run_name=event["name"], tags=tags)
+            created = mlflow_client.create_run(
+                experiment, start_time=event["time"], run_name=event["name"], tags=tags
+            )
             run_id = created.info.run_id
             known: dict[str, str] = {}
         else:
@@ -155,10 +160,27 @@ class Sender:
         fresh = [Param(key, value) for key, value in values.items() if key not in known]
         for start in range(0, len(fresh), 100):
             part = fresh[start : start + 100]
-            self._attempt(lambda part=part: mlflow_client.log_batch(run_id, params=part))
+            self._attempt(partial(mlflow_client.log_batch, run_id, params=part))
         changed = {f"changed.{key}": value for key, value in values.items() if known.get(key, value) != value}
         if changed:
             mlflow_client.log_batch(run_id, tags=_tags(changed))
+
+    def _send_metrics(self, run_id: str, metrics: list[Any]) -> None:
+        """Send metrics; when the store refuses them, halve until only the refused ones are left out."""
+        from mlflow.exceptions import MlflowException
+
+        send = partial(self.connect().log_batch, run_id, metrics=metrics)
+        if len(metrics) == 1:
+            self._attempt(send)
+            return
+        try:
+            send()
+        except MlflowException as error:
+            if error.error_code not in _FINAL:
+                raise
+            half = len(metrics) // 2
+            self._send_metrics(run_id, metrics[:half])
+            self._send_metrics(run_id, metrics[half:])
 
     def _attempt(self, send: Callable[[], Any]) -> None:
         """Send once; an answer that will never change is kept in `rejected` so that the rest goes on."""
@@ -228,7 +250,9 @@ def _metrics(batch: list[dict[str, Any]]) -> list[Any]:
     from mlflow.entities import Metric
 
     return [
-        Metric(key, value, event["time"], event["step"]) for event in batch for key, value in event["values"].items()
+        Metric(key, value, event["time"], event["step"])
+        for event in batch
+        for key, value in event["values"].items()
     ]
 
 

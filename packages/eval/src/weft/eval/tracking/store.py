@@ -84,7 +84,8 @@ def client(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act on it.
+        # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act
+        # on it.
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
@@ -125,7 +126,8 @@ def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
             assert found is not None, "an experiment that exists can be found"
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
-            f"`experiment` must not be a deleted one, but {name!r} is. Choose another name, or restore it with "
+            f"`experiment` must not be a deleted one, but {name!r} is. Choose another name, or restore it "
+            f"with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
         )
     return str(found.experiment_id)

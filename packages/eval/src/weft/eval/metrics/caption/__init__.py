@@ -1,4 +1,4 @@
-"""The COCO caption evaluation: tokeniser, BLEU, ROUGE-L, CIDEr-D; METEOR and SPICE through the user's Java."""
+"""The COCO caption evaluation: tokeniser, BLEU, ROUGE-L and CIDEr-D; METEOR through the user's Java."""
 
 from weft.eval.metrics.caption.scores import caption_scores
 from weft.eval.metrics.caption.tokenizer import tokenize

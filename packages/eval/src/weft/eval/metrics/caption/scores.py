@@ -49,7 +49,7 @@ def caption_scores(
         ScoreTypeError: A caption is not text.
 
     Source:
-        pycocoevalcap 1.2. METEOR and SPICE need Java: `weft.eval.metrics.caption.meteor`.
+        pycocoevalcap 1.2. METEOR needs Java: `weft.eval.metrics.caption.meteor`.
 
     Example:
         >>> report = caption_scores({1: "a red cat", 2: "a dog"}, {1: ["a red cat"], 2: ["the dog sleeps"]})
@@ -103,7 +103,8 @@ def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]
         )
     if not all(isinstance(text, str) for text in texts):
         raise ScoreTypeError(
-            f"Each value of `references` must be text or a list of texts, but that of {key!r} is {shown(texts)}. "
+            f"Each value of `references` must be text or a list of texts, but that of {key!r} is "
+            f"{shown(texts)}. "
             "Take the caption out of its record."
         )
     return texts
