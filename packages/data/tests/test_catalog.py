@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +137,13 @@ def test_class_names_need_classes(registry):
     register_dataset(spec())
     with pytest.raises(InvalidArgumentError, match="needs records of task 'classify'"):
         load_dataset("third_party").class_names  # noqa: B018 - the property itself is under test
+
+
+def test_every_registered_data_set_has_a_contract_test():
+    folder = Path(__file__).parent
+    tested = set()
+    for path in folder.rglob("test_*.py"):
+        text = path.read_text()
+        if "DatasetContract" in text:
+            tested.update(re.findall(r'^    name = "(\w+)"$', text, re.MULTILINE))
+    assert set(list_datasets()) - {"scenes"} <= tested

@@ -33,8 +33,9 @@ class ArchiveStore(Store):
         return _archive(self).read(safe_member(path))
 
     def exists(self, path: str) -> bool:
-        """Tell whether the file exists."""
-        return safe_member(path) in _archive(self).members
+        """Tell whether a member, or a folder of members, exists."""
+        archive, name = _archive(self), safe_member(path)
+        return name in archive.members or name in archive.folders
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below `prefix`, sorted."""
@@ -56,6 +57,7 @@ class _Zip:
         self._label = label
         self._zip = zipfile.ZipFile(stream)
         self.members = {safe_member(i.filename): i for i in self._zip.infolist() if not i.is_dir()}
+        self.folders = _folders(self.members)
 
     def read(self, path: str) -> bytes:
         info = _member(self.members, path, self._label)
@@ -92,6 +94,7 @@ class _Tar:
                     self.members[name] = (member.offset_data, member.size)
                 elif member.issym() or member.islnk():
                     self._links.add(name)
+        self.folders = _folders(self.members)
 
     def read(self, path: str) -> bytes:
         if path in self._links:
@@ -109,6 +112,18 @@ class _Tar:
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _folders(members: Mapping[str, Any]) -> set[str]:
+    """Return every folder that holds a member, the top included."""
+    found = {""}
+    for name in members:
+        while "/" in name:
+            name = name.rsplit("/", 1)[0]
+            if name in found:
+                break
+            found.add(name)
+    return found
 
 
 def _member(members: Mapping[str, Any], path: str, label: str) -> Any:

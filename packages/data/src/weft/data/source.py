@@ -169,7 +169,8 @@ class Source:
                 if probe is None or inner.exists(f"{prefix}/{probe}" if prefix else probe):
                     return MediaFolder(inner, prefix)
         if self.require_media:
-            raise self.missing(tried, what)
+            hint = f"{what} (or require_media=False, where text or stored features are enough)"
+            raise self.missing(tried, hint)
         return MediaFolder(self.store, self._candidates(folders)[0])
 
     def rows(self, file: StoredFile, values: Iterable[Any]) -> Iterator[Row]:

@@ -1,0 +1,52 @@
+"""Where COCO images lie, and how their files are named."""
+
+from weft.data.records import MediaRef
+from weft.data.source import MediaFolder, Source
+
+
+class CocoImages:
+    """Finds `COCO_val2014_000000000042.jpg` and the like, in folders or zips, one subset at a time.
+
+    Args:
+        source: Root of the data set.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._folders: dict[str, MediaFolder] = {}
+
+    def by_number(self, subset: str, image_id: str) -> MediaRef:
+        """Return the image with a number.
+
+        Args:
+            subset: Official folder, such as "val2014".
+            image_id: The official number, as text.
+        """
+        return self.by_name(subset, f"COCO_{subset}_{image_id.zfill(12)}.jpg")
+
+    def by_name(self, subset: str, file_name: str) -> MediaRef:
+        """Return the image with a file name, in the folder of `subset`."""
+        if subset not in self._folders:
+            self._folders[subset] = self._source.media(
+                [
+                    subset,
+                    f"images/{subset}",
+                    f"COCO/images/{subset}",
+                    f"COCO/{subset}",
+                    f"coco/images/{subset}",
+                ],
+                archives=[f"{subset}.zip", f"images/{subset}.zip", f"COCO/{subset}.zip"],
+                probe=file_name,
+                what=f"images of {subset}",
+            )
+        return self._folders[subset].ref(file_name)
+
+    def by_stem(self, stem: str) -> MediaRef:
+        """Return the image named without ending, such as `COCO_val2014_000000000042`."""
+        return self.by_name(stem.split("_")[1], f"{stem}.jpg")
+
+
+def is_coco_stem(stem: str) -> bool:
+    """Tell whether `stem` has the form `COCO_SUBSET_NUMBER`."""
+    parts = stem.split("_")
+    return len(parts) == 3 and parts[0] == "COCO" and parts[2].isdigit()

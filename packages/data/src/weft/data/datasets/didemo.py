@@ -1,0 +1,121 @@
+"""DiDeMo: personal videos with described moments; paragraph retrieval and single descriptions."""
+
+from collections.abc import Callable, Iterator
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.datasets._karpathy import check_task
+from weft.data.datasets._video import VideoFiles
+from weft.data.errors import unknown_name
+from weft.data.records import Caption, MediaRef, Record, Retrieval
+from weft.data.rows import Row
+from weft.data.source import MediaFolder, Source
+
+SECONDS_PER_SEGMENT = 5.0
+_UNITS = ("paragraph", "description")
+
+
+def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "retrieval") -> Iterator[Record]:
+    """Yield one record per video or per description.
+
+    Unit "paragraph" joins all descriptions of a video, in file order, as paragraph retrieval does. If the id
+    list of collaborative-experts (`{split}_list.txt`) is there, only its videos are kept. Unit "description"
+    keeps `extra["times"]` (annotated segments, numbered from 0, five seconds each).
+
+    Args:
+        source: Where the files lie.
+        split: Split name.
+        unit: "paragraph" or "description".
+        task: "retrieval", or "caption" (one record per video with all its descriptions).
+    """
+    check_task("didemo", task)
+    if unit not in _UNITS:
+        raise unknown_name("unit of didemo", unit, _UNITS)
+    lists = ("", "didemo/", "misc/datasets/didemo/")
+    ids = source.find_optional(*(f"{folder}{split}_list.txt" for folder in lists))
+    listed = {line.strip() for line in ids.text().splitlines() if line.strip()} if ids else None
+    lines = source.find_optional(f"didemo_{split}.jsonl", f"didemo_retrieval_{split}.jsonl")
+    if lines is not None and unit == "paragraph":
+        yield from source.build(source.json_lines(lines), _line_maker(source))
+        return
+    file = source.find(f"{split}_data.json", f"data/{split}_data.json")
+    rows = [row for row in source.rows(file, file.json()) if listed is None or row.text("video") in listed]
+    locate = _Locate(source)
+    if unit == "description" and task == "retrieval":
+        yield from source.build(rows, lambda row: _description(row, locate))
+        return
+    by_video: dict[str, list[Row]] = {}
+    for row in rows:
+        by_video.setdefault(row.text("video"), []).append(row)
+
+    def make(row: Row) -> Record | None:
+        name = row.text("video")
+        own = by_video[name]
+        if own[0] is not row:
+            return None
+        texts = tuple(item.text("description").strip() for item in own)
+        if task == "caption":
+            return Caption(id=name, media=locate(name), media_id=name, captions=texts)
+        return Retrieval(id=name, media=locate(name), media_id=name, text=" ".join(texts), text_id=name)
+
+    yield from source.build(rows, make)
+
+
+class _Locate:
+    """Maps the official file name of a video (with its ending) to a reference."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._folder: MediaFolder | None = None
+
+    def __call__(self, name: str) -> MediaRef:
+        if self._folder is None:
+            self._folder = self._source.media(["videos", "didemo_videos", "video"], probe=name, what="videos")
+        return self._folder.ref(name, "video")
+
+
+def _line_maker(source: Source) -> Callable[[Row], Retrieval]:
+    videos = VideoFiles(source, ["videos", "didemo_videos", "video"])
+
+    def make(row: Row) -> Retrieval:
+        name = row.text("clip_name")
+        record_id = f"{name}#{row.number}"
+        return Retrieval(
+            id=record_id, media=videos.ref(name), media_id=name, text=row.text("caption"), text_id=record_id
+        )
+
+    return make
+
+
+def _description(row: Row, locate: _Locate) -> Retrieval:
+    text_id, name = row.identity("annotation_id"), row.text("video")
+    times = row.items("times") if row.has("times") else []
+    for value in times:
+        if not isinstance(value, list) or len(value) != 2:
+            row.fail(f"`times` must be pairs of first and last segment, but holds {value!r}")
+    return Retrieval(
+        id=text_id,
+        media=locate(name),
+        media_id=name,
+        text=row.text("description"),
+        text_id=text_id,
+        extra={
+            "times": times,
+            "num_segments": row.integer("num_segments") if row.has("num_segments") else None,
+        },
+    )
+
+
+SPEC = DatasetSpec(
+    name="didemo",
+    task="retrieval",
+    splits=("train", "val", "test"),
+    read=read,
+    summary="Personal videos with descriptions of moments; paragraph-to-video retrieval.",
+    licence="Annotations BSD-2; videos YFCC, Creative Commons",
+    citation="Hendricks et al.: Localizing Moments in Video with Natural Language, ICCV 2017.",
+    how_to_get="Clone https://github.com/LisaAnne/LocalizingMoments (data/SPLIT_data.json), videos by its "
+    "scripts into "
+    "videos/; optionally SPLIT_list.txt from https://github.com/albanie/collaborative-experts.",
+    bases=("", "data", "didemo"),
+    hub=(HubSource(repo="friedrichor/DiDeMo"),),
+)

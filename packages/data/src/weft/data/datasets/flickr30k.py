@@ -1,0 +1,55 @@
+"""Flickr30K: photos with five captions each, in the Karpathy split or the lists of BLIP."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
+from weft.data.records import MediaRef, Record
+from weft.data.source import MediaFolder, Source
+
+
+def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
+    """Yield `Retrieval` records (one per caption) or `Caption` records (one per image).
+
+    Args:
+        source: Where the files lie.
+        split: Split name.
+        task: "caption" or "retrieval".
+    """
+    check_task("flickr30k", task)
+    file = source.find("dataset_flickr30k.json", f"flickr30k_{split}.json")
+    images: MediaFolder | None = None
+
+    def locate(folder: str, file_name: str) -> MediaRef:
+        nonlocal images
+        if images is None:
+            images = source.media(
+                ["flickr30k-images", "flickr30k_images", "images"],
+                archives=["flickr30k-images.zip", "flickr30k-images.tar", "flickr30k-images.tar.gz"],
+                probe=file_name,
+            )
+        return images.ref(file_name)
+
+    if file.path.endswith(("dataset_flickr30k.json", "dataset_flickr30k.json.gz")):
+        yield from read_karpathy(source, file, split.__eq__, locate, task)
+    else:
+        yield from read_blip(source, file, locate, task)
+
+
+SPEC = DatasetSpec(
+    name="flickr30k",
+    task="retrieval",
+    splits=("train", "val", "test"),
+    read=read,
+    summary="Photos with five captions each; image-text retrieval.",
+    licence="Images under Flickr terms, research only",
+    citation="Young et al., TACL 2014; split of Karpathy and Fei-Fei, CVPR 2015.",
+    how_to_get="Images by the form at https://shannon.cs.illinois.edu/DenotationGraph/, "
+    "dataset_flickr30k.json "
+    "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; root holds the file "
+    "and "
+    "flickr30k-images/.",
+    bases=("", "flickr30k", "Flickr30k"),
+    expected={"train": 29000, "val": 1014, "test": 1000},
+    hub=(HubSource(repo="nlphuji/flickr30k", note="one split with a column `split`"),),
+)

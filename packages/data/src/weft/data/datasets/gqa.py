@@ -1,0 +1,134 @@
+"""GQA: compositional questions about Visual Genome images; also the VL-T5 lists and files of xGQA."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.records import ImageQA, Record
+from weft.data.rows import Row
+from weft.data.source import MediaFolder, Source, StoredFile
+
+_KEPT = ("types", "groups", "entailed", "equivalent", "isBalanced", "semantic", "semanticStr", "fullAnswer")
+_VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_testdev": "testdev", "vlt5_submit": "submit"}
+
+
+def read(source: Source, split: str, *, questions: str | None = None) -> Iterator[Record]:
+    """Yield one `ImageQA` per question; official fields for the metric stay in `extra`.
+
+    Official splits read `{split}_questions.json`, or every shard of a folder of that name. Splits `vlt5_*`
+    read the lists of VL-T5 and VL-Adapter.
+
+    Args:
+        source: Where the files lie.
+        split: Split name.
+        questions: Path of the questions file below the root, where it has no official name (xGQA).
+    """
+    if split in _VLT5:
+        yield from _vlt5(source, questions or f"{_VLT5[split]}.json")
+        return
+    files = _question_files(source, split, questions)
+    images: MediaFolder | None = None
+
+    def make(row: Row) -> ImageQA:
+        nonlocal images
+        image_id = row.identity("imageId")
+        if images is None:
+            images = _images(source, image_id)
+        types: dict[str, Any] = row.mapping("types") if row.has("types") else {}
+        answer = row.text("answer", "")
+        return ImageQA(
+            id=str(row.number),
+            image=images.ref(f"{image_id}.jpg"),
+            image_id=image_id,
+            question=row.text("question"),
+            answers=(answer,) if answer else (),
+            question_type=types.get("structural") or "",
+            answer_type=types.get("semantic") or "",
+            soft_targets={answer: 1.0} if answer else {},
+            extra={key: row.field(key) for key in _KEPT if row.has(key)},
+        )
+
+    for file in files:
+        content = file.json()
+        if not isinstance(content, dict):
+            Row(content, file.name, "top").fail("must be an object keyed by question id")
+        name = file.name
+        yield from source.build((Row(value, name, key) for key, value in content.items()), make)
+
+
+def _question_files(source: Source, split: str, questions: str | None) -> list[StoredFile]:
+    if questions is None:
+        prefix = f"{split}_questions"
+        shards = source.find_all(prefix, lambda name: name.startswith(prefix) and ".json" in name)
+        if shards:
+            return sorted(shards, key=lambda file: [int(p) if p.isdigit() else -1 for p in _parts(file.path)])
+    return [source.find(questions or f"{split}_questions.json")]
+
+
+def _parts(path: str) -> list[str]:
+    return path.rsplit("/", 1)[-1].split(".")[0].split("_")
+
+
+def _images(source: Source, image_id: str) -> MediaFolder:
+    return source.media(
+        ["images", "images/allImages/images", "GQA/images"],
+        archives=["images.zip", "allImages.zip"],
+        probe=f"{image_id}.jpg",
+    )
+
+
+def _vlt5(source: Source, path: str) -> Iterator[Record]:
+    file = source.find(path)
+    images: MediaFolder | None = None
+
+    def make(row: Row) -> ImageQA:
+        nonlocal images
+        image_id = row.identity("img_id")
+        if images is None:
+            images = _images(source, image_id)
+        label = row.mapping("label") if row.has("label") else {}
+        return ImageQA(
+            id=row.identity("question_id"),
+            image=images.ref(f"{image_id}.jpg"),
+            image_id=image_id,
+            question=row.text("sent"),
+            answers=tuple(label),
+            soft_targets=label,
+        )
+
+    yield from source.build(source.rows(file, file.json()), make)
+
+
+SPEC = DatasetSpec(
+    name="gqa",
+    task="image_qa",
+    splits=(
+        "train_balanced",
+        "val_balanced",
+        "testdev_balanced",
+        "test_balanced",
+        "train_all",
+        "val_all",
+        "testdev_all",
+        "test_all",
+        "challenge_all",
+        "submission_all",
+        *_VLT5,
+    ),
+    read=read,
+    summary="Compositional questions with one answer each; balanced and unbalanced splits.",
+    licence="CC BY 4.0 (annotations)",
+    citation="Hudson and Manning: GQA, CVPR 2019.",
+    how_to_get="questions1.2.zip and images.zip from "
+    "https://cs.stanford.edu/people/dorarad/gqa/download.html; "
+    "root holds SPLIT_questions.json (or the folder of shards) and images/ or images.zip.",
+    bases=("", "questions1.2", "questions", "GQA", "gqa", "data"),
+    expected={
+        "train_balanced": 943000,
+        "val_balanced": 132062,
+        "testdev_balanced": 12578,
+        "test_balanced": 95336,
+        "test_all": 1340048,
+    },
+    hub=(HubSource(repo="lmms-lab/GQA", note="images in configurations of their own"),),
+)

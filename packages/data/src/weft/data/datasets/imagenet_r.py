@@ -1,0 +1,29 @@
+"""ImageNet-R: renditions (art, toys, sculpture) of 200 classes."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.datasets._imagenet import read_folders
+from weft.data.records import Record
+from weft.data.source import Source
+
+
+def read(source: Source, split: str) -> Iterator[Record]:
+    """Yield one `Classify` per image, by class and file name."""
+    yield from read_folders(source, ["imagenet-r"], domain="imagenet_r", every_class=False)
+
+
+SPEC = DatasetSpec(
+    name="imagenet_r",
+    task="classify",
+    splits=("test",),
+    read=read,
+    summary="Renditions of 200 ImageNet classes.",
+    licence="MIT",
+    citation="Hendrycks et al.: The Many Faces of Robustness, ICCV 2021.",
+    how_to_get="imagenet-r.tar from https://github.com/hendrycks/imagenet-r, and ImageNet's "
+    "classnames.txt beside it; root is imagenet-rendition/.",
+    bases=("", "imagenet-rendition", "imagenet-r"),
+    expected={"test": 30000},
+    hub=(HubSource(repo="clip-benchmark/wds_imagenet-r"),),
+)

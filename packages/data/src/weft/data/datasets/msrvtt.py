@@ -1,0 +1,141 @@
+"""MSR-VTT: web videos with twenty captions each; the full split, 1k-A with 9k or 7k videos, jsonl lists."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.datasets._karpathy import check_task
+from weft.data.datasets._video import VideoFiles
+from weft.data.records import Caption, Record, Retrieval
+from weft.data.rows import Row
+from weft.data.source import Source
+
+_LISTS = {
+    "train": "train_list_full.txt",
+    "val": "val_list_full.txt",
+    "test": "test_list_full.txt",
+    "train_9k": "train_list_jsfusion.txt",
+    "train_7k": "train_list_full.txt+val_list_full.txt",
+    "test_1k": "val_list_jsfusion.txt",
+    "train_miech": "train_list_miech.txt",
+    "test_miech": "test_list_miech.txt",
+}
+_CSV = ("MSRVTT_JSFUSION_test.csv", "msrvtt_data/MSRVTT_JSFUSION_test.csv")
+_BLIP = {"train_9k": "msrvtt_train.jsonl", "train_7k": "msrvtt_train.jsonl", "test_1k": "msrvtt_test.jsonl"}
+
+
+def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
+    """Yield `Retrieval` records (one per caption) or `Caption` records (one per video).
+
+    Captions come from `MSRVTT_data.json`. The videos of a split come from the id lists of
+    collaborative-experts where they are there, and else from the `split` field (train, val, test). Split
+    "test_1k" is the 1k-A test: one fixed caption per video, from the JSFUSION table or the jsonl list.
+    Where only jsonl lists are there, they are read as they are.
+
+    Args:
+        source: Where the files lie.
+        split: Split name.
+        task: "caption" or "retrieval".
+    """
+    check_task("msrvtt", task)
+    videos = VideoFiles(
+        source, ["videos", "videos/all", "MSRVTT_Videos", "TrainValVideo"], ["MSRVTT_Videos.zip"]
+    )
+    table = source.find_optional(*_CSV) if split == "test_1k" else None
+    lines = source.find_optional(_BLIP[split]) if split in _BLIP else None
+    if table is not None:
+        rows = source.csv_rows(table, header=True)
+        yield from source.build(
+            rows, lambda row: _pair(row, row.text("video_id"), row.text("sentence"), videos, task)
+        )
+        return
+    data = None if split == "test_1k" else source.find_optional("MSRVTT_data.json", "annotation/MSR_VTT.json")
+    if data is None and lines is not None:
+        rows = source.json_lines(lines)
+        yield from source.build(
+            rows, lambda row: _pair(row, row.text("clip_name"), row.text("caption"), videos, task)
+        )
+        return
+    if data is None:
+        if split == "test_1k":
+            source.find(*_CSV, _BLIP[split])
+        data = source.find("MSRVTT_data.json", "annotation/MSR_VTT.json")
+    top = Row(data.json(), data.name, "top")
+    wanted = _wanted(source, split, top)
+    captions: dict[str, list[Row]] = {}
+    for row in source.rows(data, top.items("sentences")):
+        if row.text("video_id") in wanted:
+            captions.setdefault(row.text("video_id"), []).append(row)
+
+    def make(row: Row) -> Iterator[Record]:
+        name = row.text("video_id")
+        if name not in wanted:
+            return
+        own = captions.get(name)
+        if not own:
+            row.fail(f"video {name} must have a caption, but `sentences` has none")
+        extra = {"category": row.field("category")} if row.has("category") else {}
+        if task == "caption":
+            texts = tuple(caption.text("caption") for caption in own)
+            yield Caption(id=name, media=videos.ref(name), media_id=name, captions=texts, extra=extra)
+            return
+        for caption in own:
+            text_id = caption.identity("sen_id")
+            text = caption.text("caption")
+            yield Retrieval(
+                id=text_id, media=videos.ref(name), media_id=name, text=text, text_id=text_id, extra=extra
+            )
+
+    yield from source.build(source.rows(data, top.items("videos")), make)
+
+
+def read_id_list(source: Source, *names: str) -> list[str] | None:
+    """Return the ids of the first list that exists, one per line, or None."""
+    folders = ("", "msrvtt/", "misc/datasets/msrvtt/", "structured-symlinks/")
+    file = source.find_optional(*(f"{folder}{name}" for folder in folders for name in names))
+    return None if file is None else [line.strip() for line in file.text().splitlines() if line.strip()]
+
+
+def _wanted(source: Source, split: str, top: Row) -> set[str]:
+    listed: set[str] = set()
+    for name in _LISTS[split].split("+"):
+        ids = read_id_list(source, name)
+        if ids is None:
+            break
+        listed.update(ids)
+    else:
+        return listed
+    official = {
+        "train": ["train"],
+        "val": ["validate", "val"],
+        "test": ["test"],
+        "train_7k": ["train", "validate"],
+    }
+    if split not in official:
+        source.find(*(f"{folder}{_LISTS[split]}" for folder in ("", "msrvtt/", "misc/datasets/msrvtt/")))
+    rows = [top.sub(value) for value in top.items("videos")]
+    return {row.text("video_id") for row in rows if row.text("split") in official[split]}
+
+
+def _pair(row: Row, name: str, text: str, videos: VideoFiles, task: str) -> Record:
+    record_id = f"{name}#{row.number}"
+    if task == "caption":
+        return Caption(id=record_id, media=videos.ref(name), media_id=name, captions=(text,))
+    return Retrieval(id=record_id, media=videos.ref(name), media_id=name, text=text, text_id=record_id)
+
+
+SPEC = DatasetSpec(
+    name="msrvtt",
+    task="retrieval",
+    splits=tuple(_LISTS),
+    read=read,
+    summary="10,000 web videos with twenty captions each; several official and customary splits.",
+    licence="not stated; do not pass the videos on",
+    citation="Xu et al.: MSR-VTT, CVPR 2016; 1k-A split of Yu et al., ECCV 2018.",
+    how_to_get="MSRVTT_data.json and MSRVTT_JSFUSION_test.csv (msrvtt_data.zip of CLIP4Clip), videos of "
+    "the official "
+    "challenge, id lists from https://github.com/albanie/collaborative-experts (misc/datasets/msrvtt); "
+    "root holds them, "
+    "videos under videos/.",
+    bases=("", "msrvtt_data", "msrvtt", "MSRVTT"),
+    hub=(HubSource(repo="friedrichor/MSR-VTT", note="configurations train_9k, train_7k, test_1k"),),
+)

@@ -1,0 +1,45 @@
+"""MSRVTT-QA: open questions about MSR-VTT videos, made from captions."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec
+from weft.data.datasets._video import VideoFiles
+from weft.data.records import Record, VideoQA
+from weft.data.rows import Row
+from weft.data.source import Source
+
+
+def read(source: Source, split: str) -> Iterator[Record]:
+    """Yield one `VideoQA` per question; `video_id` 7010 is the file video7010."""
+    file = source.find(
+        f"{split}_qa.json", f"{split}.json", f"msrvtt_qa_{split}.json", f"msrvttqa/{split}.json"
+    )
+    videos = VideoFiles(source, ["videos", "videos/all", "video"], ["MSRVTT_Videos.zip"])
+
+    def make(row: Row) -> VideoQA:
+        name = f"video{row.integer('video_id')}"
+        answer = row.text("answer", "")
+        return VideoQA(
+            id=row.identity("id"),
+            video=videos.ref(name),
+            media_id=name,
+            question=row.text("question"),
+            answers=(answer,) if answer else (),
+            extra={"category_id": row.field("category_id")} if row.has("category_id") else {},
+        )
+
+    yield from source.build(source.rows(file, file.json()), make)
+
+
+SPEC = DatasetSpec(
+    name="msrvtt_qa",
+    task="video_qa",
+    splits=("train", "val", "test"),
+    read=read,
+    summary="Open questions about web videos, one answer each.",
+    licence="not stated",
+    citation="Xu et al.: Video Question Answering via Gradually Refined Attention, ACM MM 2017.",
+    how_to_get="MSRVTT-QA.zip from https://github.com/xudejing/video-question-answering; root holds "
+    "{train,val,test}_qa.json and the MSR-VTT videos under videos/.",
+    bases=("", "msrvtt_qa", "MSRVTT-QA"),
+)

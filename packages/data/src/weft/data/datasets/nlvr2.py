@@ -1,0 +1,124 @@
+"""NLVR2: a sentence about two photos, true or false (annotations CC BY 4.0; the photos are not licensed)."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.records import PairBool, Record
+from weft.data.rows import Row
+from weft.data.source import MediaFolder, Source
+
+_VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_test": "test"}
+_KEPT = ("identifier", "synset", "query", "writer", "validation", "extra_validations", "directory")
+
+
+def read(source: Source, split: str, *, annotations: str | None = None) -> Iterator[Record]:
+    """Yield `PairBool` records with a left and a right image.
+
+    `group_id` is the identifier without its pair number: records of one group show one sentence with several
+    pairs, and count together for consistency.
+
+    Args:
+        source: Where the files lie.
+        split: Split name; `vlt5_*` read the lists of VL-T5 and VL-Adapter.
+        annotations: Path of the annotation file below the root, where it has no official name.
+    """
+    if split in _VLT5:
+        yield from _vlt5(source, split, annotations)
+        return
+    file = source.find(annotations or f"{split}.json", f"{split.split('_')[0]}/{split}.json")
+    images: MediaFolder | None = None
+
+    def make(row: Row) -> PairBool:
+        nonlocal images
+        identifier = row.text("identifier")
+        parts = _identifier(row, identifier)
+        pair = "-".join(parts[:3])
+        folder = f"{row.identity('directory')}/" if row.has("directory") else ""
+        names = [f"{folder}{pair}-img{k}.png" for k in (0, 1)]
+        if images is None:
+            images = _images(source, parts[0], names[0])
+        return PairBool(
+            id=identifier,
+            group_id="-".join((parts[0], parts[1], parts[3])),
+            images=tuple(images.ref(name) for name in names),
+            sentence=row.text("sentence"),
+            label=row.boolean("label") if row.has("label") else None,
+            extra={key: row.field(key) for key in _KEPT if row.has(key)},
+        )
+
+    yield from source.build(source.json_lines(file), make)
+
+
+def _vlt5(source: Source, split: str, annotations: str | None) -> Iterator[Record]:
+    file = source.find(annotations or f"{_VLT5[split]}.json")
+    images: MediaFolder | None = None
+
+    def make(row: Row) -> PairBool:
+        nonlocal images
+        identifier = row.text("identifier")
+        parts = _identifier(row, identifier)
+        names = [f"{row.text(key)}.png" for key in ("img0", "img1")]
+        if images is None:
+            images = _images(source, parts[0], names[0])
+        return PairBool(
+            id=row.text("uid", identifier),
+            group_id="-".join((parts[0], parts[1], parts[3])),
+            images=tuple(images.ref(name) for name in names),
+            sentence=row.text("sent"),
+            label=row.boolean("label") if row.has("label") else None,
+            extra={"identifier": identifier},
+        )
+
+    yield from source.build(source.rows(file, file.json()), make)
+
+
+def _identifier(row: Row, identifier: str) -> list[str]:
+    parts = identifier.split("-")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
+        row.fail(f"`identifier` must look like 'dev-850-0-0', but is {identifier!r}")
+    return parts
+
+
+def _images(source: Source, subset: str, probe: str) -> MediaFolder:
+    return source.media(
+        [f"images/{subset}", subset, f"{subset}/images", "images"],
+        archives=[f"{subset}_img.zip", f"{subset}.zip", "images.zip"],
+        probe=probe,
+        what="photos (they must be asked for from the authors)",
+    )
+
+
+SPEC = DatasetSpec(
+    name="nlvr2",
+    task="pair_bool",
+    splits=(
+        "train",
+        "dev",
+        "test1",
+        "test2",
+        "balanced_dev",
+        "unbalanced_dev",
+        "balanced_test1",
+        "unbalanced_test1",
+        *_VLT5,
+    ),
+    read=read,
+    summary="Sentences about pairs of photos, true or false, with consistency.",
+    licence="Annotations CC BY 4.0; photos are not licensed",
+    citation="Suhr et al.: A Corpus for Reasoning About Natural Language Grounded in Photographs, ACL 2019.",
+    how_to_get="Annotations from https://github.com/lil-lab/nlvr (folder nlvr2/data), photos by the form "
+    "named "
+    "there; root holds SPLIT.json and images/SPLIT/. Files named .png are often JPEG, which is fine.",
+    bases=(
+        "",
+        "nlvr2/data",
+        "data",
+        "nlvr2/data/balanced",
+        "data/balanced",
+        "nlvr2/data/unbalanced",
+        "nlvr",
+        "nlvr2",
+    ),
+    expected={"train": 86373, "dev": 6982, "test1": 6967, "test2": 6970},
+    hub=(HubSource(repo="lmms-lab/NLVR2"),),
+)
