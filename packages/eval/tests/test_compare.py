@@ -191,7 +191,7 @@ def test_rows_that_do_not_fit_are_refused(given: list[dict[str, Any]], message: 
 
 
 def test_an_unknown_method_is_named_with_the_known_ones(comparison: Comparison) -> None:
-    with pytest.raises(ComparisonError, match="`method` must be one of single, full, .* but is 'lora'"):
+    with pytest.raises(ComparisonError, match=r"`method` must be one of single, full, .* but is 'lora'"):
         comparison.entry("lora")
 
 

@@ -49,8 +49,9 @@ def read(store: Path, run_id: str | None) -> Any:
 def test_a_run_keeps_everything_it_logged(store: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "weights.txt").write_text("1", encoding="utf-8")
-    with open_run(store, "e", "single", {"method": "single", "opt": {"lr": 1e-3}}, {"weft.control": False}) as
-    run:
+    with open_run(
+        store, "e", "single", {"method": "single", "opt": {"lr": 1e-3}}, {"weft.control": False}
+    ) as run:
         for step in range(3):
             run.log_metrics({"train/loss": 1 / (step + 1), "test/R@1": step}, step=step)
         run.log_metrics({"test/vqa": 71.2})
@@ -108,8 +109,10 @@ def test_a_resumed_run_keeps_its_parameters_and_tags_the_changed_ones(store: Pat
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
     """The spool of a run whose server was dead all the time."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with caplog.at_level(logging.WARNING), open_run(DEAD_SERVER, "e", "lost", {"seed": 1}, interval=0.01) as
-    run:
+    with (
+        caplog.at_level(logging.WARNING),
+        open_run(DEAD_SERVER, "e", "lost", {"seed": 1}, interval=0.01) as run,
+    ):
         run.log_metrics({"loss": 1.0}, step=5)
         run.log_text("x", "a.txt")
     assert run.run_id is None
@@ -166,8 +169,10 @@ def test_metrics_that_mlflow_would_refuse_are_refused_at_once(
 
 
 def test_artifacts_that_do_not_exist_are_refused(store: Path) -> None:
-    with open_run(store, "e", "r") as run, pytest.raises(TrackingError, match="`source` must exist, but
-    'nowhere'"):
+    with (
+        open_run(store, "e", "r") as run,
+        pytest.raises(TrackingError, match="`source` must exist, but 'nowhere'"),
+    ):
         run.log_artifacts("nowhere")
 
 
@@ -206,8 +211,9 @@ def test_metrics_travel_in_batches_of_at_most_a_thousand() -> None:
     assert sizes == [999, 999, 102, 0, 0]
 
 
-def test_the_background_sender_waits_longer_while_nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path:
-Path) -> None:
+def test_the_background_sender_waits_longer_while_nobody_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     spool = Spool.create(tmp_path, "s")
     sender = Sender(spool)
     monkeypatch.setattr(sender, "drain", lambda: False)
@@ -215,12 +221,16 @@ Path) -> None:
     assert not background.stop()
 
 
-def test_stores_are_named_by_folder_uri_or_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
-None:
+def test_stores_are_named_by_folder_uri_or_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     assert store_uri() == f"sqlite:///{tmp_path}/weft-runs/mlflow.db"
     assert store_uri(DEAD_SERVER) == DEAD_SERVER
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert store_uri() == "http://tracking:5000"
     assert ui_command() == "open http://tracking:5000"
-    assert ui_command(tmp_path) == f"{sys.executable} -m mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    assert (
+        ui_command(tmp_path)
+        == f"{sys.executable} -m mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    )
