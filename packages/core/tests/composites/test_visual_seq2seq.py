@@ -17,6 +17,7 @@ from transformers import (
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.composites.encoder_layout import EncoderLayout
 from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
+from weft.core.errors import BackboneError
 
 
 def bart() -> BartConfig:
@@ -245,7 +246,7 @@ def test_pixels_without_a_tower_are_refused():
 
 def test_a_language_model_without_a_rule_for_visual_rows_is_refused():
     config = BertConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
-    with pytest.raises(TypeError, match="BartForConditionalGeneration or T5"):
+    with pytest.raises(BackboneError, match="BartForConditionalGeneration or T5"):
         EncoderLayout(BertModel(config))
 
 

@@ -41,6 +41,7 @@ def run_demo(
     steps: int | None = None,
     only: list[str] | None = None,
     jobs: int | None = None,
+    changes: list[str] | None = None,
 ) -> Comparison:
     """Run every method, print the table, draw the plot, and say how to open the MLflow UI.
 
@@ -50,6 +51,7 @@ def run_demo(
         steps: Steps of every run, instead of the recipes' own.
         only: Methods to run; by default all.
         jobs: Runs at a time.
+        changes: `key.sub=value` overrides of every recipe.
 
     Returns:
         The comparison that was printed.
@@ -58,7 +60,7 @@ def run_demo(
         RunError: If a method is unknown, or the folder holds something else.
     """
     started = time.perf_counter()
-    recipes = [_recipe(name, output, seed, steps) for name in _chosen(only)]
+    recipes = [_recipe(name, output, seed, steps, changes or []) for name in _chosen(only)]
     _clear(output)
     say(f"{len(recipes)} methods on 4 tasks; features first, then the runs.")
     jobs = jobs or min(os.cpu_count() or 1, 4)
@@ -114,9 +116,11 @@ def _chosen(only: list[str] | None) -> list[str]:
     return names
 
 
-def _recipe(name: str, output: Path, seed: int, steps: int | None) -> Recipe:
-    changes = [f"output={output}", f"seed={seed}", f"tracking.store={(output / 'mlflow').absolute()}"]
-    return load_recipe(f"demo/{name}", changes if steps is None else [*changes, f"training.steps={steps}"])
+def _recipe(name: str, output: Path, seed: int, steps: int | None, changes: list[str]) -> Recipe:
+    own = [f"output={output}", f"seed={seed}", f"tracking.store={(output / 'mlflow').absolute()}"]
+    if steps is not None:
+        own.append(f"training.steps={steps}")
+    return load_recipe(f"demo/{name}", [*own, *changes])
 
 
 def _clear(output: Path) -> None:

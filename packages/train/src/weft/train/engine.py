@@ -90,7 +90,9 @@ class MultiTaskTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         keep: int = 2,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=TaskRows(records), callbacks=callbacks)
+        rows = TaskRows(records)
+        # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
+        super().__init__(model=model, args=args, train_dataset=rows, eval_dataset=rows, callbacks=callbacks)
         # The loss is a mean over the batch, not a sum to be divided by a token count.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BartForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
 
+from weft.core.errors import BackboneError
+
 
 class EncoderLayout:
     """Keeps visual tokens out of a text encoder's positions, as VL-BART and VL-T5 do.
@@ -33,7 +35,7 @@ class EncoderLayout:
             bias = encoder.block[0].layer[0].SelfAttention.relative_attention_bias
             bias.register_forward_hook(self._relative_bias)
         else:
-            raise TypeError(
+            raise BackboneError(
                 "`language_model` must be BartForConditionalGeneration or T5ForConditionalGeneration, but is "
                 f"{type(language_model).__name__}. Other encoder-decoders need their own rule for visual rows."
             )

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.core.errors import ConfigError
+
 
 class VisualEmbedding(nn.Module):
     """Projects region or grid features into the embedding space of a language model.
@@ -57,11 +59,11 @@ class VisualEmbedding(nn.Module):
             Shape `(batch, images * objects, hidden_size)`: the first image's objects, then the second's.
 
         Raises:
-            ValueError: If there are more images than order embeddings.
+            ConfigError: If there are more images than order embeddings.
         """
         batch, images, objects, _ = features.shape
         if images > self.image_order.num_embeddings:
-            raise ValueError(
+            raise ConfigError(
                 f"`features` holds {images} images for one text, but the model was made for at most "
                 f"{self.image_order.num_embeddings}. Set `num_images` in the model's config."
             )
@@ -87,14 +89,14 @@ def pool_grid(features: Tensor, num_tokens: int) -> Tensor:
         Shape `(..., num_tokens, width)`; the argument itself if nothing is to be done.
 
     Raises:
-        ValueError: If either number of tokens is not a square.
+        ConfigError: If either number of tokens is not a square.
     """
     tokens = features.shape[-2]
     if tokens == num_tokens:
         return features
     side, wanted = math.isqrt(tokens), math.isqrt(num_tokens)
     if side * side != tokens or wanted * wanted != num_tokens:
-        raise ValueError(
+        raise ConfigError(
             f"`features` with {tokens} tokens cannot be pooled to `num_tokens` ({num_tokens}): both must be "
             "squares, because the features are a grid. Set `num_visual_tokens` to the number of features "
             "to take them as they are."

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from weft.core.composites.encoder_layout import EncoderLayout
 from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
+from weft.core.errors import ConfigError
 
 
 class VisualSeq2SeqConfig(PreTrainedConfig):
@@ -63,7 +64,7 @@ def _as_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
     if value.get("model_type") not in CONFIG_MAPPING:
-        raise ValueError(
+        raise ConfigError(
             f"`model_type` of a nested config must be one that transformers knows, but is "
             f"{value.get('model_type')!r}. Take the dictionary from `config.to_dict()`."
         )
@@ -135,10 +136,10 @@ class VisualSeq2Seq(PreTrainedModel):
             Spatial features, shape `(batch, images, tokens, feature_size)`, row by row. A class token is left out.
 
         Raises:
-            ValueError: If the model has no vision tower.
+            ConfigError: If the model has no vision tower.
         """
         if self.vision_tower is None:
-            raise ValueError(
+            raise ConfigError(
                 "`pixel_values` needs a vision tower, but this model has none. Give `visual_features`, or set "
                 "`vision_config` in the model's config."
             )

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from weft.data.errors import InvalidArgumentError
 from weft.data.scenes.scene import HELD_OUT, Scene, sample_scene
 
 MAX_TRIES = 2_000
@@ -44,9 +45,7 @@ class ScenePool:
     @classmethod
     def draw(cls, name: str, size: int, seed: int, *, allow_held_out: bool) -> ScenePool:
         """Draw `size` scenes named `{name}-{number}` from a seed."""
-        scenes = tuple(
-            sample_scene(f"{name}-{k}", seed, allow_held_out=allow_held_out) for k in range(size)
-        )
+        scenes = tuple(sample_scene(f"{name}-{k}", seed, allow_held_out=allow_held_out) for k in range(size))
         by_word: dict[str, list[int]] = {}
         for index, scene in enumerate(scenes):
             for word in {w for o in scene.objects for w in (o.color, o.shape, f"{o.color} {o.shape}")}:
@@ -89,6 +88,9 @@ def draw_questions(
 
     Yields:
         Examples, `size` of them.
+
+    Raises:
+        InvalidArgumentError: If no scene of the pool admits a question.
     """
     rng = random.Random(f"questions/{pool.name}/{seed}")
     for number in range(size):
@@ -100,7 +102,7 @@ def draw_questions(
             if proposal is not None:
                 break
         else:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"No scene of the pool {pool.name!r} ({len(pool.scenes)} scenes) admits the template "
                 f"{template.name!r} with the answer {answer!r}. Draw a larger pool."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
+from weft.data.errors import InvalidArgumentError
 from weft.data.scenes.examples import MAX_TRIES, SceneExample, ScenePool
 from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, Scene
 
@@ -105,7 +106,7 @@ def _statement(
         pairs = [pair for pair in found if pair is not None]
         if len(pairs) == 2:
             return text, template, pairs
-    raise ValueError(
+    raise InvalidArgumentError(
         f"No pair of scenes of the pool {pool.name!r} ({len(pool.scenes)} scenes) decides a statement of "
         f"{make.__name__.strip('_')!r}. Draw a larger pool."
     )
@@ -117,7 +118,10 @@ def _pair(
     everything = range(len(pool.scenes))
     for _ in range(60):
         # At least one scene speaks to the statement; the other does so half of the time.
-        pair = [rng.choice(likely or everything), rng.choice(likely if likely and rng.random() < 0.6 else everything)]
+        pair = [
+            rng.choice(likely or everything),
+            rng.choice(likely if likely and rng.random() < 0.6 else everything),
+        ]
         rng.shuffle(pair)
         left, right = pair
         if left != right and truth(pool.scenes[left], pool.scenes[right]) == wanted:

@@ -37,7 +37,9 @@ def item(scene: Scene, rng: random.Random) -> Text:
     asked = [n for n in names if n not in given]
     if len(same) > 1:
         return f"item {' '.join(words)}", " ; ".join(_full(o) for o in same)
-    return f"item {' '.join(words)} {' '.join(asked)}", " ".join(getattr(target, ATTRIBUTES[n]) for n in asked)
+    return f"item {' '.join(words)} {' '.join(asked)}", " ".join(
+        getattr(target, ATTRIBUTES[n]) for n in asked
+    )
 
 
 def neighbour(scene: Scene, rng: random.Random) -> Text:
@@ -86,12 +88,14 @@ def claim(scene: Scene, rng: random.Random) -> Text:
         one = rng.choice(scene.objects)
         color, shape = one.kind
         if rng.random() < 0.5:
-            color, shape = rng.choice((
-                (rng.choice(scene.objects).color, shape),
-                (color, rng.choice(scene.objects).shape),
-                (rng.choice(list(COLORS)), shape),
-                (color, rng.choice(SHAPES)),
-            ))
+            color, shape = rng.choice(
+                (
+                    (rng.choice(scene.objects).color, shape),
+                    (color, rng.choice(scene.objects).shape),
+                    (rng.choice(list(COLORS)), shape),
+                    (color, rng.choice(SHAPES)),
+                )
+            )
         found = scene.with_kind(color, shape)
         text, seen, truth = f"{color} {shape} is seen", NUMBERS[len(found)], bool(found)
     else:

@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from itertools import product
 
+from weft.data.errors import InvalidArgumentError
+
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (225, 30, 35),
     "green": (40, 200, 60),
@@ -110,10 +112,10 @@ def sample_scene(
         The scene.
 
     Raises:
-        ValueError: If the numbers of objects do not fit the grid.
+        InvalidArgumentError: If the numbers of objects do not fit the grid.
     """
     if not 1 <= min_objects <= max_objects <= GRID_SIZE:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"`min_objects` and `max_objects` must satisfy 1 <= min <= max <= {GRID_SIZE}, "
             f"but are {min_objects} and {max_objects}."
         )

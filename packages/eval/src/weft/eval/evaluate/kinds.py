@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from weft.data.records import Caption, ImageQA, PairBool, Record
+from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false"]
 
@@ -69,15 +70,15 @@ def kind_of(records: Sequence[Record]) -> Kind:
     """The kind of a split's records.
 
     Raises:
-        ValueError: If the split is empty, or no sequence-to-sequence kind is known for its type.
+        ScoreInputError: If the split is empty, or no sequence-to-sequence kind is known for its type.
     """
     if not records:
-        raise ValueError(
+        raise ScoreInputError(
             "`records` must hold at least one record, but is empty. Check the split and its options."
         )
     task = records[0].task
     if task not in _KINDS:
-        raise ValueError(
+        raise ScoreInputError(
             f"`records` of type {task!r} cannot be read by a sequence-to-sequence model. Known types are "
             f"{', '.join(sorted(_KINDS))}; register another with `register_kind`."
         )

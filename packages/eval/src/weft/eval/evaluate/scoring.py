@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from weft.data.records import Caption, ImageQA, PairBool, Record
+from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     ScoreReport,
     caption_scores,
@@ -76,13 +77,13 @@ def score(
         The report, with groups by question type, answer type and novelty where the records tell them.
 
     Raises:
-        ValueError: If the metric or the headline is unknown, or the answers are hidden.
+        ScoreInputError: If the metric or the headline is unknown, or the answers are hidden.
     """
     if metric not in METRICS:
-        raise ValueError(f"`metric` must be one of {', '.join(METRICS)}, but is {metric!r}.")
+        raise ScoreInputError(f"`metric` must be one of {', '.join(METRICS)}, but is {metric!r}.")
     hidden = [r.id for r in records if not reference(r)]
     if hidden:
-        raise ValueError(
+        raise ScoreInputError(
             f"`records` must hold the answers to be scored, but {len(hidden)} have none, such as {hidden[0]!r}. "
             "Score another split, or write the predictions in the benchmark's submission format."
         )
@@ -90,7 +91,7 @@ def score(
     if headline is None:
         return report
     if headline not in report.scores:
-        raise ValueError(f"`headline` must be one of {', '.join(report.scores)}, but is {headline!r}.")
+        raise ScoreInputError(f"`headline` must be one of {', '.join(report.scores)}, but is {headline!r}.")
     return replace(report, headline=headline)
 
 
@@ -102,7 +103,7 @@ def reference(record: Record) -> str:
         return record.captions[0] if record.captions else ""
     if isinstance(record, PairBool):
         return "" if record.label is None else ("true" if record.label else "false")
-    raise TypeError(f"`record` must be a question, a statement or a caption, but is {type(record).__name__}.")
+    raise ScoreTypeError(f"`record` must be a question, a statement or a caption, but is {type(record).__name__}.")
 
 
 def _groups(records: Sequence[Record]) -> Groups:

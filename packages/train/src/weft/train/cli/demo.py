@@ -9,6 +9,9 @@ import typer
 
 
 def demo(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to every recipe.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the runs; an earlier demo there is replaced.")] = Path(
         "weft-demo"
     ),
@@ -20,4 +23,4 @@ def demo(
     """Compare the ways of sharing weights in miniature: offline, in minutes, on a CPU."""
     from weft.train.demo import run_demo
 
-    run_demo(output, seed=seed, steps=steps, only=only, jobs=jobs)
+    run_demo(output, seed=seed, steps=steps, only=only, jobs=jobs, changes=overrides)

@@ -1,0 +1,129 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from weft.train.cli import main
+from weft.train.cli.app import is_mistake
+from weft.train.errors import RunError
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+def test_help_names_the_commands(capsys):
+    assert run("--help") == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("demo", "plan", "train", "evaluate", "compare", "recipes", "data"))
+
+
+def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert run("plan", str(path)) == 0
+    assert "trainable" in capsys.readouterr().out
+    assert run("plan", str(path), "method.bottleneck_size=8", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["tasks"] == ["vqa", "nlvr"]
+    assert plan["trainable_parameters"] == sum(plan["components"].values())
+    assert not Path(values["output"]).exists()
+
+
+def test_train_evaluate_and_compare(values, tmp_path, capsys):
+    values["tracking"] = {"enabled": True, "experiment": "cli", "store": str(tmp_path / "store")}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert run("train", str(path), "training.steps=2") == 0
+    trained = capsys.readouterr().out
+    assert "average" in trained
+    assert run("evaluate", str(Path(values["output"]) / "tiny")) == 0
+    average = next(line for line in trained.splitlines() if "average" in line).split()[2]
+    assert average in capsys.readouterr().out
+    plot = tmp_path / "pareto.png"
+    for form in ("terminal", "markdown", "csv", "latex", "html"):
+        assert run("compare", "cli", "--store", str(tmp_path / "store"), "--format", form, "--plot", str(plot)) == 0
+        assert "tiny" in capsys.readouterr().out
+    assert plot.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("trainin.steps=3", "Did you mean 'training'"),
+        ("tasks.vqa.data.name=scenez", "scenes"),
+        ("tasks.vqa.data.name=easy_vqa", "`root` must be given"),
+        ("tasks.vqa.metric=vqaa", "Did you mean 'vqa'"),
+        ("method.method=bottlenek", "Did you mean 'bottleneck'"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_two_with_nothing_written(values, tmp_path, capsys, change, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert run("train", str(path), change) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_an_empty_folder_as_root_names_the_paths_tried(values, tmp_path, capsys):
+    path, empty = tmp_path / "recipe.yaml", tmp_path / "empty"
+    empty.mkdir()
+    path.write_text(yaml.safe_dump(values))
+    changes = ["tasks.vqa.data.name=easy_vqa", f"tasks.vqa.data.root={empty}", "tasks.vqa.data.options={}"]
+    assert run("train", str(path), *changes, "tasks.vqa.data.test_options={}", "tasks.vqa.data.validation=null") == 2
+    printed = capsys.readouterr().err
+    assert "train/questions.json" in printed
+    assert "How to get them" in printed
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path, capsys):
+    assert run("recipes", "list") == 0
+    assert "demo/single_adapter" in capsys.readouterr().out.split()
+    assert run("recipes", "show", "demo/single_adapter") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["tasks"]["gqa"]["metric"] == "gqa"
+    target = tmp_path / "mine.yaml"
+    assert run("recipes", "copy", "demo/single_adapter", str(target)) == 0
+    assert yaml.safe_load(target.read_text())["name"] == "single_adapter"
+    assert run("recipes", "copy", "demo/single_adapter", str(target)) == 2
+
+
+def test_data_sets_are_listed_shown_and_checked(tmp_path, capsys):
+    assert run("data", "list") == 0
+    assert "easy_vqa" in capsys.readouterr().out
+    assert run("data", "show", "easy_vqa") == 0
+    assert "licence" in capsys.readouterr().out
+    assert run("data", "check", "easy_vqa", str(tmp_path)) == 2
+    assert "train: missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("evaluate",), "either RUN or --predictions"),
+        (("evaluate", "--predictions", "p.json"), "needs --gold and --task"),
+        (("evaluate", "nowhere"), "folder of a finished run"),
+        (("compare", "--store", "nowhere"), "must be a folder that holds mlflow.db"),
+        (("compare", "--format", "pdf"), "must be one of terminal"),
+        (("demo", "--only", "nothing"), "must name a method of the demo"),
+    ],
+)
+def test_wrong_arguments_of_other_commands(capsys, words, message):
+    assert run(*words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_only_errors_of_weft_are_mistakes():
+    assert is_mistake(RunError("x"))
+    assert not is_mistake(ValueError("x"))
+
+
+def test_the_command_line_loads_neither_torch_nor_mlflow():
+    code = "import sys, weft.train.cli; sys.exit(any(m in sys.modules for m in ('torch', 'mlflow', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

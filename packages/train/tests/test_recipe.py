@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from weft.train.errors import RecipeError, near
+from weft.train.recipe import load_recipe
+from weft.train.recipe_files import apply_overrides, built_in_recipes, find_recipe, merge, read_yaml
+
+
+def test_every_fault_is_reported_at_once_with_near_matches(values):
+    values["trainig"] = {}
+    values["training"]["lerning_rate"] = 1
+    values["training"]["batch_size"] = 0
+    values["method"]["method"] = "botleneck"
+    values["tasks"]["vqa"]["data"]["tst"] = "test"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(values)
+    message = str(caught.value)
+    assert message.startswith("the recipe has 5 faults:")
+    assert "trainig: unknown key. Did you mean 'training'" in message
+    assert "training.lerning_rate: unknown key. Did you mean 'learning_rate'" in message
+    assert "training.batch_size: Input should be greater than 0, but is 0." in message
+    assert "Did you mean 'bottleneck'" in message
+    assert "tasks.vqa.data.tst: unknown key. Did you mean 'test'" in message
+
+
+def test_missing_keys_are_named(values):
+    del values["backbone"], values["training"]["learning_rate"]
+    with pytest.raises(RecipeError, match=r"backbone: this key is needed.*\n.*training.learning_rate"):
+        load_recipe(values)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("training", {"epochs": 2}, "either `steps` or `epochs`"),
+        ("training", {"steps": None}, "either `steps` or `epochs`"),
+        ("backbone", {"language": "facebook/bart-base"}, "either `name`"),
+        ("backbone", {"name": None}, "either `name`"),
+    ],
+)
+def test_keys_that_exclude_each_other(values, section, change, message):
+    values[section] |= change
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(values)
+
+
+def test_task_names_are_lower_case_words(values):
+    values["tasks"]["VQA v2"] = values["tasks"].pop("vqa")
+    with pytest.raises(RecipeError, match="task names are lower-case letters.*'VQA v2'"):
+        load_recipe(values)
+
+
+def test_overrides_reach_any_depth_and_read_yaml():
+    changed = apply_overrides({"a": {"b": 1, "c": 2}}, ["a.b=[1, two]", "d.e=1.5", "a.c=null"])
+    assert changed == {"a": {"b": [1, "two"], "c": None}, "d": {"e": 1.5}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [("steps", "must be `key.sub=value`"), ("a.b=1", "must follow mappings"), ("a=[", "must be YAML")],
+)
+def test_overrides_that_cannot_be_read(entry, message):
+    with pytest.raises(RecipeError, match=message):
+        apply_overrides({"a": 3}, [entry])
+
+
+def test_a_rate_in_scientific_notation_is_a_number(values):
+    recipe = load_recipe(values, ["training.learning_rate=3e-4"])
+    assert recipe.training.learning_rate == pytest.approx(3e-4)
+
+
+def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path):
+    (tmp_path / "base.yaml").write_text("a: {b: 1, c: 2}\nmethod: {method: full}\n")
+    (tmp_path / "top.yaml").write_text("extends: base.yaml\na: {b: 3}\nmethod: {method: lora, rank: 2}\n")
+    assert read_yaml(tmp_path / "top.yaml") == {"a": {"b": 3, "c": 2}, "method": {"method": "lora", "rank": 2}}
+    assert merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "must be YAML"), ("- a", "must hold a mapping"), ("extends: nowhere.yaml", "must name a file beside it")],
+)
+def test_files_that_are_no_recipes(tmp_path: Path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_a_misspelt_built_in_name_gets_near_matches():
+    with pytest.raises(RecipeError, match="Did you mean 'demo/single_adapter'"):
+        find_recipe("demo/sngle_adapter")
+
+
+def test_near_lists_everything_when_nothing_is_near():
+    assert near("zzz", ["b", "a"]) == "Known: a, b."
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_every_shipped_recipe_is_valid(name):
+    recipe = load_recipe(name)
+    again = load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
+    assert again == recipe

@@ -1,0 +1,202 @@
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from weft.core import load_adapter
+from weft.train.backbones import load_backbone, planned_model, read_transform
+from weft.train.errors import RecipeError, RunError
+from weft.train.progress import Advance, PlainProgress, Progress, RichProgress
+from weft.train.recipe import BackboneSection, load_recipe
+from weft.train.rescore import rescore
+from weft.train.run import execute
+from weft.train.task_data import load_tasks
+
+
+class Killed(BaseException):
+    """What a power cut looks like from inside."""
+
+
+class DiesAt(Progress):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        def advance(done: int) -> None:
+            if title.startswith("train") and done == self.step:
+                raise Killed
+
+        yield advance
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
+    result = execute(load_recipe(values))
+    assert set(result.scores) == {"vqa", "nlvr", "average"}
+    assert result.scores["average"] == pytest.approx((result.scores["vqa"] + result.scores["nlvr"]) / 2)
+    saved = json.loads((result.folder / "result.json").read_text())
+    assert saved["scores"] == result.scores
+    predictions = json.loads((result.folder / "predictions" / "nlvr.json").read_text())
+    assert len(predictions) == 12
+    assert set(predictions.values()) <= {"true", "false"}
+    assert json.loads((result.folder / "plan.json").read_text())["trainable_parameters"] == result.trainable
+    assert sorted({key.rpartition(".")[2] for key in weights(result.folder) if key.startswith("bottleneck")}) == [
+        "nlvr",
+        "vqa",
+    ]
+
+
+def test_a_second_run_is_the_same_to_the_last_bit(values):
+    first = execute(load_recipe(values))
+    second = execute(load_recipe(values, ["name=again"]))
+    assert first.scores == second.scores
+    assert_equal(weights(first.folder), weights(second.folder))
+
+
+@pytest.mark.parametrize("unit", ["homogeneous", "mixed"])
+def test_a_killed_run_resumes_to_the_same_weights(values, unit):
+    changes = ["training.save_every=2", f"training.mixing.unit={unit}"]
+    values["tasks"]["gqa"] = values["tasks"].pop("nlvr")
+    values["tasks"]["gqa"]["data"]["options"] |= {"task": "gqa", "num_scenes": 200}
+    values["tasks"]["gqa"]["data"]["test_options"] |= {"num_scenes": 200}
+    values["tasks"]["gqa"]["metric"] = "gqa"
+    whole = execute(load_recipe(values, [*changes, "name=whole"]))
+    broken = load_recipe(values, [*changes, "name=broken"])
+    with pytest.raises(Killed):
+        execute(broken, progress=DiesAt(5))
+    resumed = execute(broken, resume=True)
+    assert_equal(weights(whole.folder), weights(resumed.folder))
+    assert whole.scores == resumed.scores
+
+
+def test_resume_wants_the_same_recipe_and_a_checkpoint(values):
+    recipe = load_recipe(values, ["training.save_every=2"])
+    with pytest.raises(RunError, match="no checkpoint at all"):
+        execute(recipe, resume=True)
+    execute(recipe)
+    with pytest.raises(RunError, match="needs the recipe that"):
+        execute(load_recipe(values, ["training.save_every=3"]), resume=True)
+
+
+def test_an_earlier_run_is_not_overwritten_unasked(values):
+    execute(load_recipe(values))
+    with pytest.raises(RunError, match="Use --resume"):
+        execute(load_recipe(values))
+    execute(load_recipe(values), overwrite=True)
+
+
+def test_rescoring_a_folder_gives_the_scores_of_the_run(values):
+    result = execute(load_recipe(values))
+    again = rescore(result.folder)
+    assert again.scores == result.scores
+    assert (again.trainable, again.total) == (result.trainable, result.total)
+    with pytest.raises(RunError, match="folder of a finished run"):
+        rescore(result.folder / "adapter")
+
+
+def test_the_best_validated_weights_are_the_result(values):
+    recipe = load_recipe(values, ["training.evaluate_every=2", "training.learning_rate=0.5"])
+    result = execute(recipe)
+    best = load_file(result.folder / "checkpoints" / "best" / "adapter_model.safetensors")
+    assert_equal(best, weights(result.folder))
+    score = float((result.folder / "checkpoints" / "best" / "score").read_text())
+    assert rescore(result.folder, role="validation").scores["average"] == score
+
+
+def test_a_trained_tower_reads_pixels_and_changes(values):
+    values["method"]["train_full"] = ["visual_embedding", "vision"]
+    with pytest.raises(RunError, match="must be 'trained' when the method trains the vision tower"):
+        execute(load_recipe(values))
+    result = execute(load_recipe(values, ["training.vision=trained", "name=pixels", "training.steps=2"]))
+    assert any(key.startswith("full.vision") or "vision_tower" in key for key in weights(result.folder))
+
+
+def test_zeroed_images_make_every_image_look_alike(values):
+    result = execute(load_recipe(values, ["blank_images=true"]))
+    predictions = json.loads((result.folder / "predictions" / "vqa.json").read_text())
+    questions = {r.id: r.question for r in load_tasks(load_recipe(values), ("test",))["vqa"]["test"]}
+    by_question: dict[str, set[str]] = {}
+    for id, answer in predictions.items():
+        by_question.setdefault(questions[id], set()).add(answer)
+    assert all(len(answers) == 1 for answers in by_question.values())
+
+
+def test_a_run_is_tracked_with_metrics_per_step_and_files(values, tmp_path):
+    mlflow = pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
+    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(tmp_path / "store")}
+    result = execute(load_recipe(values))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tests")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/average"] == result.scores["average"]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [2, 4, 6]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"adapter", "plan.json", "recipe.yaml"}
+
+
+def test_batches_larger_than_the_data_are_refused(values):
+    with pytest.raises(RunError, match=r"at most its training records \(40\), but is 64"):
+        execute(load_recipe(values, ["training.batch_size=64"]))
+
+
+def test_an_empty_split_is_refused(values):
+    with pytest.raises(RunError, match="must hold records, but is empty"):
+        execute(load_recipe(values, ["tasks.vqa.data.sizes.test=0"]))
+
+
+def test_unknown_metrics_and_missing_validation_are_found_first(values):
+    values["tasks"]["vqa"]["metric"] = "vqaa"
+    values["tasks"]["nlvr"]["data"]["validation"] = None
+    with pytest.raises(RecipeError, match=r"unknown metric 'vqaa'.*\n.*needs a validation split"):
+        execute(load_recipe(values, ["training.evaluate_every=2"]))
+
+
+def test_an_output_that_cannot_be_written_is_refused(values, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="must be a folder that can be written"):
+        execute(load_recipe(values, [f"output={tmp_path / 'file'}"]))
+
+
+def test_a_backbone_that_is_nowhere_is_named(tmp_path):
+    section = BackboneSection(name=str(tmp_path / "nowhere"))
+    with pytest.raises(RunError, match="nowhere"):
+        load_backbone(section)
+    with pytest.raises(RunError, match="nowhere"):
+        planned_model(section)
+
+
+def test_a_folder_without_preprocessor_has_no_transform(tmp_path):
+    assert read_transform(str(tmp_path)) is None
+
+
+def test_an_adapter_loads_into_a_fresh_backbone(values):
+    result = execute(load_recipe(values))
+    model = load_adapter(load_backbone(BackboneSection(name="miniature")).model, result.folder / "adapter")
+    assert model.weft.tasks == ("vqa", "nlvr")
+
+
+def test_plain_progress_writes_lines():
+    lines: list[str] = []
+    with PlainProgress(lines.append, every=0.0).bar("work", 4) as advance:
+        advance(2)
+    assert lines[0].startswith("work: 2 of 4")
+    assert lines[1].startswith("work: 4 in ")
+
+
+def test_rich_progress_counts_up(capsys: Any):
+    with RichProgress().bar("work", 4) as advance:
+        advance(4)
