@@ -1,0 +1,179 @@
+"""What a data set is and needs, and whether a folder has it: plain data for the command line to print."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from weft.data.catalog import dataset_spec, list_datasets, load_dataset
+from weft.data.errors import CorruptMediaError, WeftDataError
+from weft.data.record_set import RecordSet
+from weft.data.records import media_of
+
+MAX_NAMED = 20
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known about a data set without opening a file."""
+
+    name: str
+    task: str
+    splits: tuple[str, ...]
+    sizes: Mapping[str, int]
+    summary: str
+    licence: str
+    citation: str
+    how_to_get: str
+    options: Mapping[str, Any]
+    hub: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """What was found of one split.
+
+    Args:
+        split: Its name.
+        found: Records that were read; None if it could not be read.
+        expected: Records officially stated, or None if not known.
+        problems: One line per fault: missing files, malformed rows, absent or damaged media, odd counts.
+        media_checked: Media whose presence was looked at.
+    """
+
+    split: str
+    found: int | None
+    expected: int | None
+    problems: tuple[str, ...] = ()
+    media_checked: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """What was found of a data set under a root."""
+
+    name: str
+    root: str
+    splits: tuple[SplitCheck, ...] = field(default_factory=tuple)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with any split."""
+        return all(split.ok for split in self.splits)
+
+
+def describe_dataset(name: str) -> DatasetFacts:
+    """Return the facts about one data set.
+
+    Raises:
+        UnknownNameError: With near matches.
+    """
+    spec = dataset_spec(name)
+    return DatasetFacts(
+        name=spec.name,
+        task=spec.task,
+        splits=spec.splits,
+        sizes=dict(spec.expected),
+        summary=spec.summary,
+        licence=spec.licence,
+        citation=spec.citation,
+        how_to_get=spec.how_to_get,
+        options=spec.options,
+        hub=tuple(f"{source.repo}@{source.revision}" for source in spec.hub),
+    )
+
+
+def describe_datasets() -> list[DatasetFacts]:
+    """Return the facts about every data set, sorted by name."""
+    return [describe_dataset(name) for name in list_datasets()]
+
+
+def check_dataset(
+    name: str,
+    root: str | os.PathLike[str],
+    splits: Sequence[str] | None = None,
+    *,
+    media: Literal["none", "sample", "all"] = "sample",
+    sample: int = 64,
+    storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
+    **options: Any,
+) -> DatasetCheck:
+    """Read every split and look at its media; faults are listed, not raised.
+
+    Args:
+        name: A name of `list_datasets()`.
+        root: Where the files should lie.
+        splits: Splits to look at; by default all that are known.
+        media: "sample" decodes some images spread over the split, "all" looks for every file and decodes
+            the sample, "none" looks at annotations only.
+        sample: Images to decode per split.
+        storage_options: What the fsspec filesystem needs; never printed.
+        follow_links: Allow links that lead out of a local root.
+        **options: Options of the data set.
+
+    Raises:
+        UnknownNameError: Unknown data set, split or option.
+    """
+    spec = dataset_spec(name)
+    found = []
+    for split in splits or spec.splits or ("train",):
+        try:
+            records: RecordSet[Any] = load_dataset(
+                name,
+                root,
+                split,
+                storage_options=storage_options,
+                on_error="skip",
+                require_media=media != "none",
+                follow_links=follow_links,
+                **options,
+            )
+        except LookupError:
+            raise
+        except WeftDataError as error:
+            found.append(SplitCheck(split, None, spec.expected.get(split), (str(error),)))
+            continue
+        problems = list(_capped(records.skipped, "malformed rows"))
+        expected = None if options else spec.expected.get(split)
+        if expected is not None and len(records) != expected:
+            problems.append(f"{split} must hold {expected} records, but holds {len(records)}.")
+        checked, media_problems = _check_media(records, media, sample)
+        found.append(SplitCheck(split, len(records), expected, (*problems, *media_problems), checked))
+    return DatasetCheck(name, os.fspath(root), tuple(found))
+
+
+def _check_media(records: RecordSet[Any], mode: str, sample: int) -> tuple[int, list[str]]:
+    if mode == "none" or not records:
+        return 0, []
+    step = max(1, len(records) // max(1, sample))
+    sampled = set(range(0, len(records), step))
+    looked = range(len(records)) if mode == "all" else sorted(sampled)
+    absent: dict[str, None] = {}
+    damaged: dict[str, None] = {}
+    seen: set[str] = set()
+    for position in looked:
+        for reference in media_of(records[position]):
+            if reference.path in seen:
+                continue
+            seen.add(reference.path)
+            if not reference.exists():
+                absent[f"absent: {reference.uri}"] = None
+            elif position in sampled and reference.kind == "image":
+                try:
+                    reference.image()
+                except CorruptMediaError as error:
+                    damaged[str(error)] = None
+    problems = [*_capped(list(absent), "absent files"), *_capped(list(damaged), "damaged files")]
+    return len(seen), problems
+
+
+def _capped(lines: Sequence[str], what: str) -> list[str]:
+    if len(lines) <= MAX_NAMED:
+        return list(lines)
+    return [*lines[:MAX_NAMED], f"... and {len(lines) - MAX_NAMED} more {what}"]

@@ -1,0 +1,103 @@
+"""Render records as one picture: a grid of images with their text, for looking at data."""
+
+import textwrap
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from weft.data.errors import InvalidArgumentError
+from weft.data.records import (
+    Caption,
+    Classify,
+    ImageQA,
+    PairBool,
+    Record,
+    Retrieval,
+    VideoMC,
+    VideoQA,
+    media_of,
+)
+
+_MARGIN = 8
+_LINE = 14
+_FONT_SIZE = 12
+_CHARACTER = 6.2
+_PAPER = (255, 255, 255)
+_INK = (30, 30, 30)
+_EMPTY = (225, 225, 225)
+
+
+def contact_sheet(
+    records: Sequence[Record], *, columns: int = 4, tile: int = 180, lines: int = 4
+) -> Image.Image:
+    """Return a grid with one cell per record: its image or images above, its text below.
+
+    Videos are shown as a grey field with their path.
+
+    Args:
+        records: What to show; choose a few dozen.
+        columns: Cells per row.
+        tile: Width and image height of a cell, pixels.
+        lines: Lines of text per cell.
+
+    Raises:
+        InvalidArgumentError: If there is no record, or a size is not positive.
+        CorruptMediaError: If an image cannot be decoded.
+    """
+    if not records:
+        raise InvalidArgumentError("`records` must hold at least one record, but is empty.")
+    if min(columns, tile, lines) < 1:
+        raise InvalidArgumentError(
+            f"`columns`, `tile` and `lines` must be positive, but are {columns}, {tile} and {lines}."
+        )
+    rows = -(-len(records) // columns)
+    height = tile + lines * _LINE + _MARGIN
+    used = min(columns, len(records))
+    sheet = Image.new("RGB", (used * (tile + _MARGIN) + _MARGIN, rows * (height + _MARGIN) + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for position, record in enumerate(records):
+        left = _MARGIN + position % columns * (tile + _MARGIN)
+        top = _MARGIN + position // columns * (height + _MARGIN)
+        _paste_media(sheet, record, left, top, tile)
+        wrapped = textwrap.wrap(
+            record_text(record), max(8, int(tile / _CHARACTER)), max_lines=lines, placeholder="…"
+        )
+        for number, line in enumerate(wrapped):
+            draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=font)
+    return sheet
+
+
+def record_text(record: Record) -> str:
+    """Return the text of a record in one line, as the sheet shows it."""
+    match record:
+        case ImageQA() | VideoQA():
+            return f"{record.question} → {', '.join(dict.fromkeys(record.answers)) or '?'}"
+        case PairBool():
+            return f"{record.sentence} → {'?' if record.label is None else record.label}"
+        case Caption():
+            return " | ".join(record.captions) or "?"
+        case Retrieval():
+            return record.text
+        case Classify():
+            return f"{record.label}: {record.class_name}"
+        case VideoMC():
+            options = [f"{'*' if k == record.answer else ''}{text}" for k, text in enumerate(record.options)]
+            return f"{record.question} → {' / '.join(options)}"
+    return record.id
+
+
+def _paste_media(sheet: Image.Image, record: Record, left: int, top: int, tile: int) -> None:
+    references = media_of(record)
+    width = max(1, tile // max(1, len(references)))
+    for number, reference in enumerate(references):
+        if reference.kind == "video":
+            picture = Image.new("RGB", (width, tile), _EMPTY)
+            ImageDraw.Draw(picture).text((4, 4), reference.path[-24:], fill=_INK)
+        else:
+            picture = reference.image(draft=tile)
+            scale = min(width / picture.width, tile / picture.height)
+            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+            enlarged = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
+            picture = picture.resize(size, enlarged)
+        sheet.paste(picture, (left + number * width, top))

@@ -1,0 +1,117 @@
+import json
+
+import pytest
+
+from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
+from weft.data.errors import InvalidArgumentError, UnknownNameError
+from weft.data.media.contact_sheet import contact_sheet, record_text
+from weft.data.records import (
+    Caption,
+    Classify,
+    ImageQA,
+    MediaRef,
+    PairBool,
+    Record,
+    Retrieval,
+    VideoMC,
+    VideoQA,
+)
+from weft.data.testing import image_bytes, write_tree
+
+QUESTIONS = [["what?", "circle", 0], ["red?", "yes", 1]]
+
+
+def tree(**changes):
+    files = {f"{s}/images/{k}.png": image_bytes() for s in ("train", "test") for k in range(2)}
+    files.update({f"{s}/questions.json": json.dumps(QUESTIONS) for s in ("train", "test")})
+    files.update(changes)
+    return {name: content for name, content in files.items() if content is not None}
+
+
+def test_every_data_set_is_described_with_licence_and_remedy():
+    for facts in describe_datasets():
+        assert facts.licence
+        assert facts.summary
+    facts = describe_dataset("nlvr")
+    assert facts.options["permutation"] == 0
+    assert "SPLIT.json" in facts.how_to_get
+    assert describe_dataset("gqa").hub == ("lmms-lab/GQA@main",)
+
+
+def test_a_count_that_differs_from_the_official_one_is_a_problem(tmp_path):
+    report = check_dataset("easy_vqa", write_tree(tmp_path, tree()))
+    assert not report.ok
+    assert [split.found for split in report.splits] == [2, 2]
+    assert "train must hold" in report.splits[0].problems[0]
+    assert report.splits[0].media_checked == 2
+
+
+@pytest.mark.parametrize("media", ["sample", "all"])
+def test_absent_and_damaged_files_are_named(tmp_path, media):
+    root = write_tree(tmp_path, tree(**{"train/images/1.png": image_bytes()[:40], "test/images/1.png": None}))
+    report = check_dataset("easy_vqa", root, media=media)
+    assert any("1.png must be a whole image" in problem for problem in report.splits[0].problems)
+    assert any("absent: " in problem and "1.png" in problem for problem in report.splits[1].problems)
+    assert check_dataset("easy_vqa", root, media="none").splits[0].media_checked == 0
+
+
+def test_missing_files_and_malformed_rows_are_listed_not_raised(tmp_path):
+    many = json.dumps([*QUESTIONS, *[["x"]] * (MAX_NAMED + 5)])
+    root = write_tree(tmp_path, tree(**{"train/questions.json": None, "test/questions.json": many}))
+    train, test = check_dataset("easy_vqa", root).splits
+    assert train.found is None
+    assert "questions.json" in train.problems[0]
+    assert test.found == 2
+    assert test.problems[MAX_NAMED] == "... and 5 more malformed rows"
+
+
+def test_a_whole_folder_passes(tmp_path):
+    tree = {f"train/{name}/{k}.png": image_bytes() for name in ("a", "b") for k in range(3)}
+    report = check_dataset("image_folder", write_tree(tmp_path, tree))
+    assert report.ok
+    assert report.splits[0].media_checked == 6
+
+
+def test_a_misspelt_split_is_still_an_error(tmp_path):
+    with pytest.raises(UnknownNameError, match="Did you mean 'train'"):
+        check_dataset("easy_vqa", tmp_path, ["trian"])
+
+
+IMAGE = MediaRef.from_bytes(image_bytes())
+VIDEO = MediaRef.from_bytes(b"", "v.mp4", "video")
+RECORDS = [
+    ImageQA(id="1", image=IMAGE, image_id="i", question="What colour?", answers=("red", "red")),
+    PairBool(id="2", images=(IMAGE, IMAGE), group_id="g", sentence="Both are red.", label=True),
+    PairBool(id="3", images=(IMAGE,), group_id="g", sentence="One is red."),
+    Caption(id="4", media=IMAGE, media_id="i", captions=("a red field", "red")),
+    Retrieval(id="5", media=IMAGE, media_id="i", text="red", text_id="t"),
+    Classify(id="6", image=IMAGE, label=3, class_name="field"),
+    VideoMC(id="7", video=VIDEO, media_id="v", question="Who?", options=("he", "she"), answer=1),
+    VideoQA(id="8", video=VIDEO, media_id="v", question="Why?"),
+]
+
+
+def test_a_sheet_shows_every_kind_of_record():
+    sheet = contact_sheet(RECORDS, columns=3, tile=60)
+    assert sheet.width == 3 * 68 + 8
+    assert sheet.getpixel((20, 20)) == (200, 30, 30)
+    assert [record_text(record) for record in RECORDS] == [
+        "What colour? → red",
+        "Both are red. → True",
+        "One is red. → ?",
+        "a red field | red",
+        "red",
+        "3: field",
+        "Who? → he / *she",
+        "Why? → ?",
+    ]
+    assert record_text(Record(id="x")) == "x"
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "message"),
+    [([], {}, "must hold at least one record"), (RECORDS, {"columns": 0}, "must be positive, but are 0")],
+)
+def test_impossible_sheets_are_refused(records, options, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        contact_sheet(records, **options)
