@@ -13,8 +13,12 @@ from weft.core.units.bottleneck import BottleneckConfig
 from weft.core.units.compacter import CompacterConfig
 from weft.core.units.frozen import FrozenConfig
 from weft.core.units.full import FullConfig
+from weft.core.units.hyperformer import HyperformerConfig
+from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
+from weft.core.units.low_rank import LowRankConfig
 from weft.core.units.norms import NormsConfig
+from weft.core.units.prompt import PromptConfig
 
 __all__ = [
     "BitFitConfig",
@@ -23,10 +27,14 @@ __all__ = [
     "Family",
     "FrozenConfig",
     "FullConfig",
+    "HyperformerConfig",
+    "IA3Config",
     "LoRAConfig",
+    "LowRankConfig",
     "MethodConfig",
     "NormsConfig",
     "Plan",
+    "PromptConfig",
     "Sharing",
     "UnitConfig",
     "WeftError",

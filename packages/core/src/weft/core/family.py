@@ -76,6 +76,25 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A site outside the layers, such as where a prompt goes.
+
+    Args:
+        tower: Tower it belongs to.
+        block: Its kind.
+        path: The module, from the root; it is skipped where there is none.
+        name: Stack it stands before or after, or empty.
+        modality: Modality of its rows.
+    """
+
+    tower: str
+    block: Block
+    path: Paths
+    name: str = ""
+    modality: Modality = "text"
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """What one model family looks like.
 
@@ -86,6 +105,7 @@ class Family:
         towers: Tower to the modules that make it up; the empty path is the whole model.
         components: Word to modules or parameters, for `train_full`.
         nested: Attribute paths that hold backbones of other families, with what each is called.
+        places: Sites outside the layers.
         default_towers: Towers adapted if a configuration names none; empty stands for all.
     """
 
@@ -95,6 +115,7 @@ class Family:
     towers: Mapping[str, Paths] = field(default_factory=dict)
     components: Mapping[str, Paths] = field(default_factory=dict)
     nested: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
     default_towers: tuple[str, ...] = ()
 
 
@@ -175,6 +196,10 @@ def resolve(model: nn.Module) -> SiteMap:
         for source, target in ((inner.towers, towers), (inner.components, components)):
             for word, found in source.items():
                 _extend(target, word, [_join(attribute, path) for path in found])
+    for place in family.places:
+        found_at = _existing(model, place.path)
+        if found_at:
+            sites.append(_place_site(model, place, found_at[0]))
     for tower in required:
         if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
             raise BackboneError(
@@ -191,6 +216,20 @@ def resolve(model: nn.Module) -> SiteMap:
         components={word: tuple(paths) for word, paths in components.items() if paths},
         layers=layers,
         default_towers=default,
+    )
+
+
+def _place_site(model: nn.Module, place: Place, path: str) -> Site:
+    in_width, out_width = _widths(_get(model, path))
+    return Site(
+        tower=place.tower,
+        stack=place.name,
+        layer=None,
+        block=place.block,
+        path=path,
+        in_width=in_width,
+        out_width=out_width,
+        modality=place.modality,
     )
 
 

@@ -178,6 +178,11 @@ class UnitConfig(BaseModel):
         """The computation at a site."""
         raise AssertionError(f"{type(self).__name__} selects no sites")
 
+    @classmethod
+    def example(cls) -> UnitConfig:
+        """A small configuration for tests; where the unit can, it starts as the backbone."""
+        return cls()  # type: ignore[call-arg]
+
 
 _REGISTRY: dict[str, type[UnitConfig]] = {}
 _LOADED: set[str] = set()

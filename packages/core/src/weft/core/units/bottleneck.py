@@ -113,6 +113,11 @@ class BottleneckConfig(UnitConfig):
         unit = ParallelBottleneck if self.placement == "parallel" else Bottleneck
         return unit(self.activation, self.scale, norm=self.norm, learned_scale=self.learned_scale)
 
+    @classmethod
+    def example(cls) -> BottleneckConfig:
+        """A small configuration that starts as the backbone."""
+        return cls(bottleneck_size=4, init="zero")
+
 
 def _draws(init: str, width: int, size: int) -> tuple[Init, Init, Init, Init]:
     if init == "torch":

@@ -102,6 +102,11 @@ class CompacterConfig(UnitConfig):
         """The computation at a site."""
         return Compacter(self.activation, self.scale, tied_rule=self.tied_rule, full=self.rank is None)
 
+    @classmethod
+    def example(cls) -> CompacterConfig:
+        """A small configuration that starts as the backbone."""
+        return cls(bottleneck_size=4, init="zero")
+
 
 class Compacter(Unit):
     """The computation.

@@ -67,6 +67,11 @@ class LoRAConfig(UnitConfig):
         """The computation at a linear map."""
         return LoRA(self.scale, self.dropout, site.rows, site.out_width)
 
+    @classmethod
+    def example(cls) -> LoRAConfig:
+        """A small configuration."""
+        return cls(rank=2)
+
 
 class LoRA(Unit):
     """The computation.

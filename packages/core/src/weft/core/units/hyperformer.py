@@ -1,0 +1,185 @@
+"""Hyperformer: the weights of bottleneck adapters are generated from the task and the layer.
+
+Source: Mahabadi et al. 2021, "Parameter-efficient Multi-task Fine-tuning for Transformers via Shared
+Hypernetworks"; as in VL-Adapter (Sung et al. 2022), with task vectors that both stacks share, one network per
+stack, and no conditional norms.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.initialisers import normal, ones, zeros
+from weft.core.sharing import Axes
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.kernels import adapter_bottleneck
+
+Condition = Literal["task", "layer", "block"]
+
+# What each part is shared across unless `sharing` says otherwise: the scheme of the paper.
+_AXES: dict[str, Axes] = {
+    "task": frozenset({"modality", "stack", "layer", "block"}),
+    "layer": frozenset({"task", "block"}),
+    "block": frozenset({"task", "layer"}),
+    "projection": frozenset({"task", "layer", "block"}),
+}
+
+
+@register_unit
+class HyperformerConfig(UnitConfig):
+    """`u = norm(W_2 relu(W_1 [t; l] + b_1) + b_2)`; each adapter tensor is an affine function of `u`.
+
+    Args:
+        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
+        reduction_factor: The site's width divided by that of the bottleneck.
+        embedding_size: Width of the task, layer and block vectors.
+        hidden_size: Width of the hidden layer, the rows of `W_1`.
+        projected_size: Width of `u`.
+        condition_on: Vectors joined as input. With `block`, one generator serves all sub-layers; without,
+            each kind of sub-layer has its own.
+        activation: Activation of the adapters.
+        init: `bert` draws linear maps and layer vectors from N(0, 0.02); `t5` maps from N(0, 0.01), vectors
+            from N(0, 1); `zero` is `bert` with up-projections that start at zero. Task vectors are always
+            N(0, 1).
+        blocks: Sub-layers adapted; by default all there are.
+
+    Parts: `task`, `layer`, `block`, `projection`, `generator`.
+    """
+
+    parts = ("task", "layer", "block", "projection", "generator")
+
+    method: Literal["hyperformer"] = "hyperformer"
+    bottleneck_size: int | None = Field(default=None, ge=1)
+    reduction_factor: int | None = Field(default=None, ge=1)
+    embedding_size: int = Field(default=512, ge=1)
+    hidden_size: int = Field(default=128, ge=1)
+    projected_size: int = Field(default=8, ge=1)
+    condition_on: tuple[Condition, ...] = Field(default=("task", "layer"), min_length=1)
+    activation: Activation = "gelu_tanh"
+    init: Literal["bert", "t5", "zero"] = "bert"
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The outputs of the chosen sub-layers."""
+        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The vectors, the projection's two layers and norm, and four generators."""
+        width = site.width
+        size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
+        maps, vectors = (normal(0.01), normal(1.0)) if self.init == "t5" else (normal(0.02), normal(0.02))
+        specs = [
+            TensorSpec(
+                f"{name}.vector",
+                (self.embedding_size,),
+                normal(1.0) if name == "task" else vectors,
+                name,
+                default=_AXES[name],
+            )
+            for name in self.condition_on
+        ]
+        joined = self.embedding_size * len(self.condition_on)
+        for name, shape, init in (
+            ("inner.weight", (joined, self.hidden_size), maps),
+            ("inner.bias", (self.hidden_size,), zeros),
+            ("outer.weight", (self.hidden_size, self.projected_size), maps),
+            ("outer.bias", (self.projected_size,), zeros),
+            ("norm.weight", (self.projected_size,), ones),
+            ("norm.bias", (self.projected_size,), zeros),
+        ):
+            specs.append(
+                TensorSpec(f"projection.{name}", shape, init, "projection", default=_AXES["projection"])
+            )
+        shared: Axes = frozenset({"task", "layer"})
+        if "block" in self.condition_on:
+            shared |= {"block"}
+        for name, count in (
+            ("down.weight", width * size),
+            ("down.bias", size),
+            ("up.weight", size * width),
+            ("up.bias", width),
+        ):
+            draw = zeros if name.startswith("up") and self.init == "zero" else maps
+            specs.append(
+                TensorSpec(
+                    f"{name}.generator", (self.projected_size, count), draw, "generator", default=shared
+                )
+            )
+            specs.append(TensorSpec(f"{name}.offset", (count,), zeros, "generator", default=shared))
+        return tuple(specs)
+
+    def build(self, site: Site) -> Hyperformer:
+        """The computation at a site."""
+        return Hyperformer(self.activation, self.condition_on, site.width)
+
+    @classmethod
+    def example(cls) -> HyperformerConfig:
+        """A small configuration that starts as the backbone."""
+        return cls(bottleneck_size=4, embedding_size=6, hidden_size=5, projected_size=3, init="zero")
+
+
+class Hyperformer(Unit):
+    """The computation.
+
+    Args:
+        activation: Name of the activation.
+        condition_on: Vectors joined as input.
+        width: Width of the site.
+    """
+
+    def __init__(self, activation: str, condition_on: tuple[str, ...], width: int) -> None:
+        self.activation = activation
+        self.condition_on = condition_on
+        self.width = width
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the generated adapter of `output`; shape `(rows, ..., width)`."""
+        generated = self.generate(weights)
+        slots = None if generated["up.bias"].shape[0] > 1 else weights.slots("projection.inner.bias")
+        return adapter_bottleneck(
+            output,
+            generated["down.weight"],
+            generated["up.weight"],
+            down_bias=generated["down.bias"],
+            up_bias=generated["up.bias"],
+            task_ids=weights.task_ids,
+            down_slots=slots,
+            up_slots=slots,
+            residual=output,
+            activation=self.activation,
+        )
+
+    def generate(self, weights: Weights) -> dict[str, Tensor]:
+        """The adapter of every task.
+
+        Returns:
+            `down.weight` `(tasks or 1, width, size)`, `up.weight` `(tasks or 1, size, width)` and their
+            biases.
+        """
+        vectors = [weights[f"{name}.vector"] for name in self.condition_on]
+        slots = max(vector.shape[0] for vector in vectors)
+        joined = torch.cat([vector.expand(slots, -1) for vector in vectors], dim=-1)
+        hidden = torch.relu(_affine(joined, weights, "projection.inner.weight", "projection.inner.bias"))
+        projected = _affine(hidden, weights, "projection.outer.weight", "projection.outer.bias")
+        normed = functional.layer_norm(projected, projected.shape[-1:], eps=1e-6)
+        normed = normed * weights["projection.norm.weight"] + weights["projection.norm.bias"]
+        generated = {
+            name: _affine(normed, weights, f"{name}.generator", f"{name}.offset")
+            for name in ("down.weight", "down.bias", "up.weight", "up.bias")
+        }
+        count = generated["down.weight"].shape[0]
+        generated["down.weight"] = generated["down.weight"].view(count, self.width, -1)
+        generated["up.weight"] = generated["up.weight"].view(count, -1, self.width)
+        return generated
+
+
+def _affine(x: Tensor, weights: Weights, matrix: str, bias: str) -> Tensor:
+    """`x[slot] W[slot] + b[slot]`, where either side may have one slot for all."""
+    return (x[:, None] @ weights[matrix])[:, 0] + weights[bias]

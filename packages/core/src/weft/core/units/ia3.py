@@ -1,0 +1,93 @@
+"""(IA)³: keys, values and the inner activations of the feed-forward block are scaled, feature by feature.
+
+Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
+Learning".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.initialisers import ones
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
+
+
+@register_unit
+class IA3Config(UnitConfig):
+    """`y = l ⊙ (x W + b)` for keys and values, `y = (l ⊙ x) W + b` for the map out of the feed-forward block.
+
+    Args:
+        linears: Maps whose output is scaled, and of `down` the input.
+        blocks: Sub-layers whose linear maps are meant; by default all that have them.
+
+    Parts: `scale`.
+    """
+
+    parts = ("scale",)
+
+    method: Literal["ia3"] = "ia3"
+    linears: tuple[Role, ...] = Field(default=("key", "value", "down"), min_length=1)
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen linear maps."""
+        return sites.select(
+            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
+        )
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """One factor per feature."""
+        width = site.in_width if site.role == "down" else site.width
+        return (TensorSpec("scale", (width,), ones, "scale"),)
+
+    def build(self, site: Site) -> Unit:
+        """The computation at a linear map."""
+        return ScaledInput() if site.role == "down" else ScaledOutput(site.rows)
+
+    @classmethod
+    def example(cls) -> IA3Config:
+        """The usual configuration."""
+        return cls()
+
+
+def _factors(like: Tensor, weights: Weights) -> Tensor:
+    scale = weights.rows("scale").to(like.dtype)
+    return scale.reshape(-1, *[1] * (like.dim() - 2), scale.shape[-1])
+
+
+class ScaledInput(Unit):
+    """Scales what a linear map reads."""
+
+    changes_input = True
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """The scaled input, shape `(rows, ..., in_width)`."""
+        return weights.keep_identity(inputs * _factors(inputs, weights), inputs)
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The output as it is."""
+        return output
+
+
+class ScaledOutput(Unit):
+    """Scales what a linear map returns.
+
+    Args:
+        rows: Range of the output features that are scaled, or None for all.
+    """
+
+    def __init__(self, rows: tuple[int, int] | None) -> None:
+        self.rows = rows
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The scaled output, shape `(rows, ..., out_width)`."""
+        first, last = self.rows or (0, output.shape[-1])
+        part = output[..., first:last]
+        scaled = weights.keep_identity(part * _factors(part, weights), part)
+        return scaled if self.rows is None else output.slice_scatter(scaled, -1, first, last)

@@ -1,0 +1,97 @@
+"""The low-rank adapter: a bottleneck whose two matrices are products of two thin ones.
+
+Source: the low-rank baseline of Compacter (Mahabadi et al. 2021), as the VL-Adapter code has it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.initialisers import xavier, zeros
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.kernels import adapter_bottleneck
+
+
+@register_unit
+class LowRankConfig(UnitConfig):
+    """`y = h + g(h L_down R_down + b) L_up R_up + c`.
+
+    Args:
+        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
+        reduction_factor: The site's width divided by that of the bottleneck.
+        rank: Rank of both matrices.
+        activation: `g`.
+        init: `xavier` draws all four factors with gain sqrt(2); `zero` makes the last one zero.
+        blocks: Sub-layers adapted; by default all there are.
+
+    Parts: `down`, `up`.
+    """
+
+    parts = ("down", "up")
+
+    method: Literal["low_rank"] = "low_rank"
+    bottleneck_size: int | None = Field(default=None, ge=1)
+    reduction_factor: int | None = Field(default=None, ge=1)
+    rank: int = Field(default=1, ge=1)
+    activation: Activation = "gelu_tanh"
+    init: Literal["xavier", "zero"] = "xavier"
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The outputs of the chosen sub-layers."""
+        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """For each half a left factor `(in, rank)`, a right factor `(rank, out)` and a bias."""
+        size = bottleneck_width(site.width, self.bottleneck_size, self.reduction_factor)
+        draw = xavier(math.sqrt(2))
+        specs: list[TensorSpec] = []
+        for half, inner, outer in (("down", site.width, size), ("up", size, site.width)):
+            last = zeros if half == "up" and self.init == "zero" else draw
+            specs += [
+                TensorSpec(f"{half}.left", (inner, self.rank), draw, half),
+                TensorSpec(f"{half}.right", (self.rank, outer), last, half),
+                TensorSpec(f"{half}.bias", (outer,), zeros, half),
+            ]
+        return tuple(specs)
+
+    def build(self, site: Site) -> LowRank:
+        """The computation at a site."""
+        return LowRank(self.activation)
+
+    @classmethod
+    def example(cls) -> LowRankConfig:
+        """A small configuration that starts as the backbone."""
+        return cls(bottleneck_size=4, init="zero")
+
+
+class LowRank(Unit):
+    """The computation.
+
+    Args:
+        activation: Name of the activation.
+    """
+
+    def __init__(self, activation: str) -> None:
+        self.activation = activation
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
+        return adapter_bottleneck(
+            output,
+            weights["down.left"] @ weights["down.right"],
+            weights["up.left"] @ weights["up.right"],
+            down_bias=weights["down.bias"],
+            up_bias=weights["up.bias"],
+            task_ids=weights.task_ids,
+            down_slots=weights.slots("down.left"),
+            up_slots=weights.slots("up.left"),
+            residual=output,
+            activation=self.activation,
+        )

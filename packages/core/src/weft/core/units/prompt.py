@@ -1,0 +1,103 @@
+"""Prompt tuning: trained vectors in front of the encoder's input, with or without a reparametrising network.
+
+Source: Lester et al. 2021; with the network, Li and Liang 2021; as in VL-Adapter (Sung et al. 2022), the
+network is kept at inference and one vector per position enters it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.initialisers import normal, zeros
+from weft.core.sites import Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+
+@register_unit
+class PromptConfig(UnitConfig):
+    """`P = tanh(E W_1 + b_1) W_2 + b_2`, or `P = E` without the network, in front of the text.
+
+    The prompt has no positions. A backbone offers a place for it as a site of block `embedding`.
+
+    Args:
+        length: Vectors per prompt.
+        hidden_size: Width of the network's hidden layer; None leaves the network out.
+
+    Parts: `prompt`, which is the table and its network together.
+    """
+
+    parts = ("prompt",)
+
+    method: Literal["prompt"] = "prompt"
+    length: int = Field(default=40, ge=1)
+    hidden_size: int | None = Field(default=None, ge=1)
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The places for prompts."""
+        return sites.select(towers=self.towers, blocks=("embedding",), stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The table `(length, width)`, and the network's two layers."""
+        draw = normal(0.02)
+        table = TensorSpec("table", (self.length, site.width), draw, "prompt")
+        if self.hidden_size is None:
+            return (table,)
+        hidden = self.hidden_size
+        return (
+            table,
+            TensorSpec("inner.weight", (site.width, hidden), draw, "prompt"),
+            TensorSpec("inner.bias", (hidden,), zeros, "prompt"),
+            TensorSpec("outer.weight", (hidden, site.width), draw, "prompt"),
+            TensorSpec("outer.bias", (site.width,), zeros, "prompt"),
+        )
+
+    def build(self, site: Site) -> Prompt:
+        """The computation at a place for prompts."""
+        return Prompt(network=self.hidden_size is not None)
+
+    @classmethod
+    def example(cls) -> PromptConfig:
+        """A short prompt with its network."""
+        return cls(length=3, hidden_size=6)
+
+
+class Prompt(Unit):
+    """The computation.
+
+    Args:
+        network: Whether there is a network.
+    """
+
+    def __init__(self, *, network: bool) -> None:
+        self.network = network
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The prompt of every row, after what other units put there.
+
+        Args:
+            output: Shape `(rows, length of earlier prompts, width)`.
+            inputs: The text's embeddings, shape `(rows, text, width)`.
+            weights: The tensors.
+
+        Returns:
+            Shape `(rows, earlier + length, width)`; rows of task -1 get zeros, which count as no token.
+        """
+        prompt = weights["table"].to(output.dtype)
+        if self.network:
+            prompt = _layer(torch.tanh(_layer(prompt, weights, "inner")), weights, "outer")
+        rows = output.shape[0]
+        if prompt.shape[0] == 1 or weights.task_ids is None:
+            prompt = prompt[:1].expand(rows, -1, -1)
+        else:
+            prompt = prompt.index_select(0, weights.task_ids.clamp_min(0))
+        prompt = weights.keep_identity(prompt, torch.zeros_like(prompt))
+        return torch.cat([output, prompt], dim=1)
+
+
+def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
+    bias = weights[f"{name}.bias"].to(x.dtype)[:, None]
+    return torch.baddbmm(bias, x, weights[f"{name}.weight"].to(x.dtype))
