@@ -18,6 +18,12 @@ def log(store: Path, method: str, seed: int, score: float, **tags: str) -> None:
         })  # fmt: skip
 
 
+def fail(store: Path) -> None:
+    with open_run(store, "demo", "failed") as run:
+        run.log_metrics({"test/vqa": 99.0})
+        raise ValueError("stop")
+
+
 def test_runs_of_an_experiment_become_a_table(tmp_path: Path) -> None:
     log(tmp_path, "single_adapter", 0, 10.0)
     log(tmp_path, "single_adapter", 0, 70.0)
@@ -25,9 +31,8 @@ def test_runs_of_an_experiment_become_a_table(tmp_path: Path) -> None:
     log(tmp_path, "zeroed", 0, 40.0, **{"weft.control": "true", "weft.label": "images zeroed"})
     with open_run(tmp_path, "demo", "no scores"):
         pass
-    with pytest.raises(ValueError, match="stop"), open_run(tmp_path, "demo", "failed") as run:
-        run.log_metrics({"test/vqa": 99.0})
-        raise ValueError("stop")
+    with pytest.raises(ValueError, match="stop"):
+        fail(tmp_path)
     with open_run(tmp_path, "empty", "no scores"):
         pass
 

@@ -81,10 +81,17 @@ def test_a_child_names_its_parent(store: Path) -> None:
 
 
 def test_a_failing_body_marks_the_run_and_raises_its_own_error(store: Path) -> None:
-    with pytest.raises(ZeroDivisionError), open_run(store, "e", "bad") as run:
-        run.log_metrics({"a": 1})
-        raise ZeroDivisionError
-    assert read(store, run.run_id).info.status == "FAILED"
+    runs = []
+
+    def body() -> None:
+        with open_run(store, "e", "bad") as run:
+            runs.append(run)
+            run.log_metrics({"a": 1})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        body()
+    assert read(store, runs[0].run_id).info.status == "FAILED"
 
 
 def test_an_interrupt_marks_the_run_as_killed(store: Path) -> None:

@@ -1,0 +1,93 @@
+"""Whether confidences mean what they say: expected and maximum calibration error, Brier score."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.alignment import align
+from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport
+
+
+def calibration(
+    confidences: Mapping[Hashable, float],
+    correct: Mapping[Hashable, bool],
+    *,
+    bins: int = 15,
+    subset: bool = False,
+) -> ScoreReport:
+    """Compare confidences with how often the predictions were right.
+
+    Samples are sorted into bins of equal width; the expected calibration error is
+    `sum_b n_b / n * |accuracy_b - confidence_b|`.
+
+    Args:
+        confidences: Sample id to the probability given to the predicted answer, 0..1.
+        correct: Sample id to whether the prediction was right.
+        bins: Number of bins; the upper edge belongs to a bin.
+        subset: Use only the ids that both sides hold.
+
+    Returns:
+        Report with `ece`, `mce` (the worst bin), `brier` (mean squared difference), `accuracy` and
+        `confidence` as fractions. The group axes `accuracy` and `confidence` hold the bins of a reliability
+        diagram under their upper edges. Per-sample scores are squared differences.
+
+    Raises:
+        ScoreInputError: Ids do not match, a confidence lies outside 0..1 or is NaN, or `bins` is below 1.
+
+    Source:
+        Guo et al. 2017, equation 3; Brier 1950 for the top answer.
+
+    Example:
+        >>> calibration({1: 0.75, 2: 0.75, 3: 0.75, 4: 0.75}, {1: True, 2: True, 3: True, 4: False}).value
+        0.0
+    """
+    if bins < 1:
+        raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
+    paired = align(confidences, correct, subset=subset)
+    wrong = [key for key in paired.ids if not 0 <= confidences[key] <= 1]
+    if wrong:
+        raise ScoreInputError(
+            f"Each confidence must lie in 0..1, but {len(wrong)} do not: {shown(wrong)} "
+            f"(the first is {confidences[wrong[0]]}). Pass probabilities, not logits."
+        )
+    members: dict[int, list[Hashable]] = {}
+    for key in paired.ids:
+        members.setdefault(_bin(confidences[key], bins), []).append(key)
+    accuracy: dict[str, GroupScore] = {}
+    confidence: dict[str, GroupScore] = {}
+    gaps = []
+    for place in sorted(members):
+        keys = members[place]
+        edge = f"{(place + 1) / bins:.3f}"
+        accuracy[edge] = GroupScore(sum(bool(correct[key]) for key in keys) / len(keys), len(keys))
+        confidence[edge] = GroupScore(sum(confidences[key] for key in keys) / len(keys), len(keys))
+        gaps.append((abs(accuracy[edge].score - confidence[edge].score), len(keys)))
+    squares = {key: (confidences[key] - bool(correct[key])) ** 2 for key in paired.ids}
+    n = len(paired.ids)
+    scores: dict[str, float | None] = {
+        "ece": sum(gap * size for gap, size in gaps) / n,
+        "mce": max(gap for gap, _ in gaps),
+        "brier": sum(squares.values()) / n,
+        "accuracy": sum(bool(correct[key]) for key in paired.ids) / n,
+        "confidence": sum(confidences[key] for key in paired.ids) / n,
+    }
+    return ScoreReport(
+        metric="calibration",
+        variant=f"{bins} bins of equal width",
+        headline="ece",
+        scores=scores,
+        units=dict.fromkeys(scores, FRACTION),
+        n=n,
+        groups={"accuracy": accuracy, "confidence": confidence},
+        per_sample=squares,
+        missing=paired.missing,
+        extra=paired.extra,
+    )
+
+
+def _bin(confidence: float, bins: int) -> int:
+    # Half-open to the left: (0, 1/bins] is the first; 0 itself joins it.
+    scaled = confidence * bins
+    place = int(scaled)
+    return max(0, place - 1 if scaled == place else place)

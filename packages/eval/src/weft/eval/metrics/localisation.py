@@ -1,0 +1,86 @@
+"""DiDeMo: finding the moment of a video that a sentence describes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.alignment import align
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+
+Moment = Sequence[int]
+_BEST_OF = 3
+
+
+def didemo_localisation(
+    predictions: Mapping[Hashable, Sequence[Moment]],
+    references: Mapping[Hashable, Sequence[Moment]],
+    *,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Score ranked moments as the DiDeMo script does.
+
+    Each description has about four annotations; a prediction is held against the three that suit it best, so
+    that one careless annotation does not count.
+
+    Args:
+        predictions: Description id to all candidate moments `(first, last)` in five-second steps, best first.
+        references: Description id to the annotated moments.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes over which the intersection over union is averaged.
+
+    Returns:
+        Report with `rank1`, `rank5` (share of descriptions whose mean rank of the three best annotations is
+        at most 1 or 5) and `miou` (the headline), as fractions. Per-sample scores are intersections over
+        union.
+
+    Raises:
+        ScoreInputError: Ids do not match, or an annotated moment is not among the candidates.
+
+    Source:
+        Hendricks et al. 2017, `utils/eval.py` of LisaAnne/LocalizingMoments.
+    """
+    paired = align(predictions, references, subset=subset)
+    overlap: dict[Hashable, float] = {}
+    ranks: list[float] = []
+    for key in paired.ids:
+        candidates = [tuple(moment) for moment in predictions[key]]
+        annotated = [tuple(moment) for moment in references[key]]
+        places = {moment: place for place, moment in reversed(list(enumerate(candidates, start=1)))}
+        absent = [moment for moment in annotated if moment not in places]
+        if absent or not annotated:
+            raise ScoreInputError(
+                f"Each value of `predictions` must rank every annotated moment, but that of {key!r} lacks "
+                f"{shown(absent) or 'all'} among its {len(candidates)}. Rank all moments of the video."
+            )
+        found = sorted(places[moment] for moment in annotated)
+        overlaps = sorted(_overlap(candidates[0], moment) for moment in annotated)
+        overlap[key] = float(np.mean(overlaps[-_BEST_OF:]))
+        ranks.append(float(np.mean(found[:_BEST_OF])))
+    mean_ranks = np.array(ranks)
+    scores: dict[str, float | None] = {
+        "miou": float(np.mean(list(overlap.values()))),
+        "rank1": float((mean_ranks <= 1).mean()),
+        "rank5": float((mean_ranks <= 5).mean()),
+    }
+    return ScoreReport(
+        metric="didemo_localisation",
+        variant="official",
+        headline="miou",
+        scores=scores,
+        units=dict.fromkeys(scores, FRACTION),
+        n=len(overlap),
+        groups=group_means(groups or {}, overlap),
+        per_sample=overlap,
+        missing=paired.missing,
+        extra=paired.extra,
+    )
+
+
+def _overlap(predicted: Sequence[int], annotated: Sequence[int]) -> float:
+    common = max(0, min(predicted[1], annotated[1]) + 1 - max(predicted[0], annotated[0]))
+    together = max(predicted[1], annotated[1]) + 1 - min(predicted[0], annotated[0])
+    return common / together

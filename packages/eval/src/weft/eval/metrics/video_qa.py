@@ -1,0 +1,113 @@
+"""Questions about videos: multiple choice (TVQA, How2QA) and one-word answers (MSRVTT-QA, MSVD-QA)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import replace
+
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.classify import top1_accuracy
+from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
+
+_ENOUGH_TO_JUDGE = 20
+
+
+def multiple_choice_accuracy(
+    predictions: Mapping[Hashable, int],
+    references: Mapping[Hashable, int],
+    *,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Share of questions answered with the right option.
+
+    Args:
+        predictions: Question id to the number of the chosen option, from 0.
+        references: Question id to the number of the right option, in the order the model saw them.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over, such as the show of TVQA.
+
+    Returns:
+        Report with `accuracy` in percent. A note warns when the right option always stands at the same place,
+        as in the files of How2QA: options must be shuffled before a model sees them.
+
+    Raises:
+        ScoreInputError: Ids do not match.
+        ScoreTypeError: An option is not an integer.
+    """
+    for side, options in (("predictions", predictions), ("references", references)):
+        wrong = [key for key, option in options.items() if isinstance(option, (str, bool, float))]
+        if wrong:
+            raise ScoreTypeError(
+                f"Each value of `{side}` must be the number of an option, but {len(wrong)} are not: "
+                f"{shown(wrong)}. Give positions from 0."
+            )
+    report = top1_accuracy(predictions, references, subset=subset, groups=groups)
+    places = {int(references[key]) for key in report.per_sample}
+    notes = report.notes
+    if len(places) == 1 and report.n >= _ENOUGH_TO_JUDGE:
+        notes += (
+            f"every right answer is option {places.pop()}: shuffle the options before the model sees them, "
+            "or a constant guess scores 100",
+        )
+    return replace(
+        report,
+        metric="multiple_choice_accuracy",
+        variant="multiple choice",
+        scores={"accuracy": report.scores["accuracy"]},
+        units={"accuracy": PERCENT},
+        groups={axis: members for axis, members in report.groups.items() if axis != "class"},
+        notes=notes,
+    )
+
+
+def open_ended_accuracy(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str],
+    *,
+    vocabulary: Collection[str] | None = None,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+) -> ScoreReport:
+    """Share of questions whose one-word answer is exactly right.
+
+    Args:
+        predictions: Question id to answer.
+        references: Question id to the right answer.
+        vocabulary: The training answers a classifier can choose from. Questions whose answer lies outside
+            count as wrong, as published, and are counted in a note.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over; the first word of the question ("what", "who" …) is the usual one.
+
+    Returns:
+        Report with `accuracy` in percent.
+
+    Raises:
+        ScoreInputError: Ids do not match, or the vocabulary is empty.
+        ScoreTypeError: An answer is not text.
+    """
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    if vocabulary is not None and not vocabulary:
+        raise ScoreInputError("`vocabulary` must hold at least one answer, but is empty. Leave it out.")
+    known = None if vocabulary is None else set(vocabulary)
+    outside = 0 if known is None else sum(references[key] not in known for key in paired.ids)
+    right: dict[Hashable, float] = {
+        key: float(predictions[key] == references[key] and (known is None or references[key] in known))
+        for key in paired.ids
+    }
+    note = f"{outside} of {len(right)} right answers lie outside the vocabulary and count as wrong"
+    return ScoreReport(
+        metric="open_ended_accuracy",
+        variant="exact match",
+        headline="accuracy",
+        scores={"accuracy": mean_of(right.values(), 100)},
+        units={"accuracy": PERCENT},
+        n=len(right),
+        groups=group_means(groups or {}, right, scale=100),
+        per_sample={key: 100 * value for key, value in right.items()},
+        missing=paired.missing,
+        extra=paired.extra,
+        notes=(note,) if outside else (),
+    )

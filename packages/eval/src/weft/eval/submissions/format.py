@@ -1,0 +1,97 @@
+"""What a benchmark's files look like, and the registry of benchmarks."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.eval.errors import FormatError
+from weft.eval.metrics.report import ScoreReport
+
+Predictions = dict[str, Any]
+References = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The files of one benchmark.
+
+    Attributes:
+        task: Name, such as `"vqa"`.
+        description: What the two files are, in one line.
+        read_predictions: Reads an official prediction file into id to prediction; ids become text.
+        write_predictions: Returns the text of an official prediction file.
+        read_gold: Reads an official annotation file into id to reference; ids become text.
+        score: The metric, called with predictions, references and `subset`.
+        suffix: Suffix of the prediction file.
+    """
+
+    task: str
+    description: str
+    read_predictions: Callable[[Path], Predictions]
+    write_predictions: Callable[[Mapping[Any, Any]], str]
+    read_gold: Callable[[Path], References]
+    score: Callable[..., ScoreReport]
+    suffix: str = ".json"
+
+
+_registered: dict[str, Submission] = {}
+
+
+def register_submission(submission: Submission) -> Submission:
+    """Make a benchmark known under its name; open to third parties.
+
+    Args:
+        submission: The benchmark.
+
+    Returns:
+        The same, so that a module can keep it.
+
+    Raises:
+        FormatError: Another benchmark has that name.
+    """
+    if _registered.setdefault(submission.task, submission) is not submission:
+        raise FormatError(
+            f"`task` must be new, but {submission.task!r} is registered already. Choose another name."
+        )
+    return submission
+
+
+def list_submissions() -> dict[str, str]:
+    """Name to one-line description of every benchmark, alphabetically."""
+    _load()
+    return {name: _registered[name].description for name in sorted(_registered)}
+
+
+def get_submission(task: str) -> Submission:
+    """The benchmark of a name.
+
+    Args:
+        task: Its name.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        FormatError: There is none; the message lists near ones.
+    """
+    _load()
+    if task not in _registered:
+        near = difflib.get_close_matches(task, _registered, n=1)
+        raise FormatError(
+            f"`task` must be one of {', '.join(sorted(_registered))}, but is {task!r}. "
+            + (f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
+        )
+    return _registered[task]
+
+
+def _load() -> None:
+    """Import every module beside this one; each registers what it describes."""
+    package = importlib.import_module("weft.eval.submissions")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

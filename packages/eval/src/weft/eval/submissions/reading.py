@@ -1,0 +1,136 @@
+"""Reading JSON, JSON lines and CSV with errors that name the file and the first offender."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from weft.eval.errors import FormatError, shown
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, unpacking `.gz`.
+
+    Raises:
+        FormatError: There is no such file, or it is no UTF-8 text.
+    """
+    if not path.is_file():
+        raise FormatError(f"The file must exist, but {str(path)!r} does not. Check the path.")
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise FormatError(
+            f"{str(path)!r} must be UTF-8 text (or its .gz), but is not: {error}. Export it again."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        FormatError: The file is absent or holds no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FormatError(
+            f"{str(path)!r} must hold JSON, but line {error.lineno} does not parse: {error.msg}. "
+            "Check that it is the right file and complete."
+        ) from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line.
+
+    Raises:
+        FormatError: The file is absent or a line holds no JSON object.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise FormatError(
+                f"{str(path)!r} must hold one JSON object a line, but line {number} does not parse: "
+                f"{error.msg}. "
+                "Check that it is the right file and complete."
+            ) from error
+        if not isinstance(row, dict):
+            raise FormatError(
+                f"{str(path)!r} must hold one JSON object a line, but line {number} is {row!r}. "
+                "Check that it is the right file."
+            )
+        rows.append(row)
+    return rows
+
+
+def read_csv(path: Path, columns: int) -> list[list[str]]:
+    """Read rows of at least so many cells.
+
+    Raises:
+        FormatError: The file is absent or a row is too short.
+    """
+    rows = []
+    for number, row in enumerate(csv.reader(io.StringIO(read_text(path))), start=1):
+        if not row:
+            continue
+        if len(row) < columns:
+            raise FormatError(
+                f"{str(path)!r} must have {columns} cells a row, but row {number} has {len(row)}: {row!r}. "
+                "Separate cells by commas."
+            )
+        rows.append(row)
+    return rows
+
+
+def records(data: Any, path: Path, required: Iterable[str]) -> list[dict[str, Any]]:
+    """Check that JSON is a list of objects with certain fields.
+
+    Raises:
+        FormatError: It is not, or fields are missing; the message counts and names the first.
+    """
+    needed = list(required)
+    if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+        raise FormatError(
+            f"{str(path)!r} must hold a list of objects with {', '.join(needed)}, but holds a "
+            f"{type(data).__name__}. Check that it is the right file."
+        )
+    bad = [place for place, item in enumerate(data) if any(name not in item for name in needed)]
+    if bad:
+        raise FormatError(
+            f"Each object of {str(path)!r} must have {', '.join(needed)}, but {len(bad)} do not: number "
+            f"{shown(bad)} (the first has {', '.join(data[bad[0]])}). Rename the fields."
+        )
+    return data
+
+
+def by_id(pairs: Iterable[tuple[Any, Any]], path: Path) -> dict[str, Any]:
+    """Collect pairs of id and value; ids become text.
+
+    Raises:
+        FormatError: An id occurs twice, or there is nothing.
+    """
+    result: dict[str, Any] = {}
+    twice: list[str] = []
+    for key, value in pairs:
+        if str(key) in result:
+            twice.append(str(key))
+        result[str(key)] = value
+    if twice:
+        raise FormatError(
+            f"Each id of {str(path)!r} must occur once, but {len(twice)} occur again: {shown(twice)}. "
+            "Remove the repeated entries."
+        )
+    if not result:
+        raise FormatError(
+            f"{str(path)!r} must hold at least one entry, but is empty. Check how it was written."
+        )
+    return result

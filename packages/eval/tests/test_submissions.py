@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.eval.errors import FormatError, ScoreInputError
+from weft.eval.submissions import get_submission, list_submissions, score_predictions
+from weft.eval.submissions.format import register_submission
+
+TEN = [{"answer": "yes", "answer_id": i} for i in range(10)]
+GOLD: dict[str, Any] = {
+    "vqa": {"annotations": [{"question_id": 7, "answers": TEN, "answer_type": "yes/no"}]},
+    "gqa": {"7": {"answer": "yes", "isBalanced": True}},
+    "caption": {"annotations": [{"image_id": 7, "caption": "a cat"}, {"image_id": 7, "caption": "the cat"}]},
+    "msrvtt_qa": [{"id": 7, "answer": "yes"}],
+}
+LINES = {
+    "nlvr": {"identifier": "7-0", "label": "true"},
+    "nlvr_structured": {"identifier": "7-0", "label": "true"},
+    "nlvr2": {"identifier": "dev-7-0-0", "label": "True"},
+    "tvqa": {"qid": 7, "answer_idx": 2},
+}
+PREDICTIONS: dict[str, dict[Any, Any]] = {
+    "vqa": {7: "yes"},
+    "gqa": {"7": "yes"},
+    "caption": {7: "a cat"},
+    "msrvtt_qa": {7: "yes"},
+    "nlvr": {f"dev-7-0-{order}.png": True for order in range(6)},
+    "nlvr_structured": {"7-0": "True"},
+    "nlvr2": {"dev-7-0-0": "true"},
+    "tvqa": {7: 2},
+}
+
+
+def write_gold(folder: Path, task: str) -> Path:
+    path = folder / "gold"
+    path.write_text(json.dumps(GOLD.get(task, LINES.get(task))), encoding="utf-8")
+    return path
+
+
+def test_every_registered_benchmark_is_covered_here() -> None:
+    assert set(list_submissions()) == set(PREDICTIONS)
+
+
+@pytest.mark.parametrize("task", sorted(PREDICTIONS))
+def test_what_is_written_in_the_official_format_reads_and_scores(tmp_path: Path, task: str) -> None:
+    submission = get_submission(task)
+    path = tmp_path / f"predictions{submission.suffix}"
+    path.write_text(submission.write_predictions(PREDICTIONS[task]), encoding="utf-8")
+    report = score_predictions(task, path, write_gold(tmp_path, task))
+    best = 0.0 if task == "caption" else 100.0
+    assert report.value == best
+    assert "scored against gold, sha256" in report.notes[-1]
+
+
+def test_official_files_score_as_the_official_script(realdata: Path, tmp_path: Path) -> None:
+    with gzip.open(realdata / "golden/vqa_valid.preds.json.gz", "rt", encoding="utf-8") as file:
+        stored = json.load(file)["preds"]["qtype_prior"]
+    path = tmp_path / "predictions.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(stored).encode()))
+    gold = realdata / "timbmg+NLP1-2017-VQA/data/vqa_annotations_valid.json.gz"
+    golden = json.loads((realdata / "golden/vqa_valid.scores.json").read_text(encoding="utf-8"))
+    assert score_predictions("vqa", path, gold).value == golden["scores"]["qtype_prior"]["overall"]
+
+
+def test_a_partial_file_is_refused_or_said_to_be_a_subset(tmp_path: Path) -> None:
+    gold = tmp_path / "gold.json"
+    gold.write_text(json.dumps(GOLD["gqa"] | {"8": {"answer": "no"}}), encoding="utf-8")
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([{"questionId": "7", "prediction": "yes"}]), encoding="utf-8")
+    with pytest.raises(ScoreInputError, match="1 are missing: '8'"):
+        score_predictions("gqa", path, gold)
+    assert score_predictions("gqa", path, gold, subset=True).missing == 1
+
+
+def test_plain_mappings_are_read_for_captions(tmp_path: Path) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"1": ["a cat"], "2": ["a dog"]}), encoding="utf-8")
+    (tmp_path / "p.json").write_text(json.dumps({"1": "a cat", "2": "a dog"}), encoding="utf-8")
+    assert score_predictions("caption", tmp_path / "p.json", tmp_path / "g.json").scores["ROUGE_L"] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "predictions", "message"),
+    [
+        ("vqa", None, "The file must exist"),
+        ("vqa", "[", r"must hold JSON, but line 1 does not parse"),
+        ("vqa", "{}", r"must hold a list of objects with question_id, answer, but holds a dict"),
+        ("vqa", '[{"question_id": 1}]', r"must have question_id, answer, but 1 do not: number 0"),
+        ("vqa", "[]", "must hold at least one entry, but is empty"),
+        (
+            "vqa",
+            '[{"question_id": 7, "answer": "a"}, {"question_id": 7, "answer": "b"}]',
+            "1 occur again: '7'",
+        ),
+        ("nlvr2", "dev-7-0-0\n", r"must have 2 cells a row, but row 1 has 1"),
+        ("nlvr2", "dev-7-0-0,maybe\n", "must end in true or false, but 1 do not: 'dev-7-0-0'"),
+        ("tvqa", "[]", "must map question ids to the number of an option, but holds a list"),
+    ],
+)
+def test_prediction_files_that_are_not_in_the_format_are_refused(
+    tmp_path: Path, task: str, predictions: str | None, message: str
+) -> None:
+    path = tmp_path / "p"
+    if predictions is not None:
+        path.write_text(predictions, encoding="utf-8")
+    with pytest.raises(FormatError, match=message):
+        score_predictions(task, path, write_gold(tmp_path, task))
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "message"),
+    [
+        ("gqa", "[]", "must map question ids to objects with `answer`"),
+        ("nlvr2", '{"identifier": "dev-7-0-0"}', "must have `identifier` and `label`, but 1 do not: line 1"),
+        ("nlvr2", "{", r"must hold one JSON object a line, but line 1 does not parse"),
+        ("nlvr2", "3", r"must hold one JSON object a line, but line 1 is 3"),
+        ("tvqa", '{"qid": 1}', "must have `qid` and `answer_idx`, but 1 do not: line 1"),
+        ("caption", '{"7": "a cat"}', "must hold `annotations`, or map image ids to lists"),
+    ],
+)
+def test_gold_files_that_are_not_in_the_format_are_refused(
+    tmp_path: Path, task: str, gold: str, message: str
+) -> None:
+    submission = get_submission(task)
+    (tmp_path / "p").write_text(submission.write_predictions(PREDICTIONS[task]), encoding="utf-8")
+    (tmp_path / "g").write_text(gold, encoding="utf-8")
+    with pytest.raises(FormatError, match=message):
+        score_predictions(task, tmp_path / "p", tmp_path / "g")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FormatError, match=r"must be UTF-8 text \(or its \.gz\)"):
+        score_predictions("vqa", tmp_path / "p", write_gold(tmp_path, "vqa"))
+
+
+def test_a_misspelt_task_is_answered_with_the_near_one() -> None:
+    with pytest.raises(
+        FormatError, match=r"`task` must be one of caption, .* but is 'nlvr3'\. Did you mean 'nlvr"
+    ):
+        get_submission("nlvr3")
+    with pytest.raises(FormatError, match=r"Choose one of these"):
+        get_submission("zzzzz")
+
+
+def test_a_second_benchmark_of_one_name_is_refused() -> None:
+    import dataclasses
+
+    with pytest.raises(FormatError, match="`task` must be new, but 'vqa' is registered already"):
+        register_submission(dataclasses.replace(get_submission("vqa"), suffix=".txt"))
