@@ -263,7 +263,8 @@ def _check_routing(
     if offsets is not None:
         check_rank("offsets", offsets, 1, "(tasks,)")
         counts["offsets"] = offsets.shape[0]
-    if len(set(counts.values())) > 1:
+    routed = task_ids is not None or offsets is not None
+    if routed and len(set(counts.values())) > 1:
         listed = ", ".join(f"`{name}` {count}" for name, count in counts.items())
         raise KernelShapeError(
             "`down_slots`, `up_slots`, `offsets` and parts without a slot table must agree on the number of "

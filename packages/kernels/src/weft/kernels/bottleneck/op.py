@@ -50,7 +50,7 @@ def _rows(
     rows, length = x.shape[0], x.shape[1]
     slots = (down.shape[0], up.shape[0])
     routed = task_ids is not None or offsets is not None
-    if routed and x.device.type != "cpu":
+    if routed and x.device.type != "cpu" and rows * length:
         if task_ids is None:
             assert offsets is not None
             position = torch.arange(rows, device=x.device)

@@ -1,0 +1,273 @@
+"""Triton kernels of the adapter bottleneck. Only device code; launches are in `launch`.
+
+Shapes and names: T tokens, tiles of BT tokens of one task, d in blocks of BD, r padded to BR (masked). All tensors
+are contiguous. Every accumulator is float32. `tile_down` and `tile_up` hold the slot of each tile, `tile_task` its
+task or -1 for identity.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from weft.kernels.device_code import activate, derivative, keep_entries, tile_tokens
+
+
+@triton.jit
+def _tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.constexpr):
+    """Scale of a tile: `factor`, or times an entry of a (tasks, 1) or (tasks, D) table."""
+    if SCALE == "task":
+        return factor * tl.load(scale + task).to(tl.float32)
+    if SCALE == "channel":
+        return factor * tl.load(scale + task.to(tl.int64) * D + columns, mask=mask, other=0.0).to(tl.float32)[None, :]
+    return factor
+
+
+@triton.jit
+def bottleneck_forward(
+    x, down, up, down_bias, up_bias, residual, scale, column_sum, order, tile_task, tile_start, tile_end,
+    tile_down, tile_up, seed, y, z, statistics, tokens, length, factor, norm_eps, kept_scale, threshold,
+    D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
+    DOWN_BIAS: tl.constexpr, UP_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALE: tl.constexpr,
+    NORM: tl.constexpr, DROPOUT: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
+):  # fmt: skip
+    """One program per tile: z = n·down + b, y = residual + M·s·(act(z)·up + b).
+
+    Grid (tiles,). x (T, D_IN), y and residual (T, D_OUT), z (T, R), statistics (2, T) float32 mean and 1/std.
+    With NORM, `down` is γ∘W_down, `down_bias` includes β·W_down and `column_sum` (slots, R) is the column sum of
+    `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column_sum) + bias needs no second pass over x.
+    Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R. Accumulators: z, y, Σx, Σx².
+    """
+    tile = tl.program_id(0)
+    token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
+    task = 0
+    down_slot = tl.zeros((), tl.int64)
+    up_slot = tl.zeros((), tl.int64)
+    if ROUTED:
+        if tl.load(tile_start + tile) >= tl.load(tile_end + tile):
+            return
+        task = tl.load(tile_task + tile)
+        down_slot = tl.load(tile_down + tile).to(tl.int64)
+        up_slot = tl.load(tile_up + tile).to(tl.int64)
+    rank = tl.arange(0, BR)
+    in_rank = rank < R
+    dtype = x.dtype.element_ty
+    if task >= 0:
+        acc = tl.zeros((BT, BR), tl.float32)
+        total = tl.zeros((BT,), tl.float32)
+        squares = tl.zeros((BT,), tl.float32)
+        for start in range(0, D_IN, BD):
+            column = start + tl.arange(0, BD)
+            inside = column < D_IN
+            x_block = tl.load(x + token[:, None] * D_IN + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0)
+            w_block = tl.load(
+                down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
+                mask=inside[:, None] & in_rank[None, :], other=0.0,
+            )  # fmt: skip
+            acc = tl.dot(x_block, w_block, acc, input_precision=PRECISION)
+            if NORM:
+                wide = x_block.to(tl.float32)
+                total += tl.sum(wide, 1)
+                squares += tl.sum(wide * wide, 1)
+        if NORM:
+            mean = total / D_IN
+            rstd = 1.0 / tl.sqrt(tl.maximum(squares / D_IN - mean * mean, 0.0) + norm_eps)
+            sums = tl.load(column_sum + down_slot * R + rank, mask=in_rank, other=0.0)
+            acc = rstd[:, None] * (acc - mean[:, None] * sums[None, :])
+            if SAVE:
+                tl.store(statistics + token, mean, mask=valid)
+                tl.store(statistics + tokens + token, rstd, mask=valid)
+        if DOWN_BIAS:
+            acc += tl.load(down_bias + down_slot * R + rank, mask=in_rank, other=0.0).to(tl.float32)[None, :]
+        z_block = acc.to(dtype)
+        if SAVE:
+            tl.store(z + token[:, None] * R + rank[None, :], z_block, mask=valid[:, None] & in_rank[None, :])
+        h = activate(z_block.to(tl.float32), ACT).to(dtype)
+        for start in range(0, D_OUT, BD):
+            column = start + tl.arange(0, BD)
+            inside = column < D_OUT
+            both = valid[:, None] & inside[None, :]
+            u_block = tl.load(
+                up + up_slot * R * D_OUT + rank[:, None] * D_OUT + column[None, :],
+                mask=in_rank[:, None] & inside[None, :], other=0.0,
+            )  # fmt: skip
+            out = tl.dot(h, u_block, input_precision=PRECISION)
+            if UP_BIAS:
+                out += tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+            out *= _tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
+            if DROPOUT:
+                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
+                out = tl.where(keep, out * kept_scale, 0.0)
+            place = token[:, None] * D_OUT + column[None, :]
+            if RESIDUAL:
+                out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
+            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
+    else:
+        for start in range(0, D_OUT, BD):
+            column = start + tl.arange(0, BD)
+            both = valid[:, None] & (column < D_OUT)[None, :]
+            place = token[:, None] * D_OUT + column[None, :]
+            out = tl.zeros((BT, BD), tl.float32)
+            if RESIDUAL:
+                out = tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
+            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
+
+
+@triton.jit
+def bottleneck_backward_input(
+    dy, z, statistics, down, up, down_bias, scale, column_sum, order, tile_task, tile_start, tile_end,
+    tile_down, tile_up, seed, dz, dx, tokens, length, factor, kept_scale, threshold,
+    D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
+    DOWN_BIAS: tl.constexpr, SCALE: tl.constexpr, NORM: tl.constexpr, DROPOUT: tl.constexpr,
+    ADD_INPUT: tl.constexpr, NEED_X: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, x,
+):  # fmt: skip
+    """One program per tile: dz = (s·M·dy·upᵀ)∘act'(z) and dx = LN'(dz·downᵀ) (+ dy).
+
+    Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row means
+    of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂) =
+    dz·(z - bias) / D, since x̂·down = z - bias. Accumulators: dh, dx.
+    """
+    tile = tl.program_id(0)
+    token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
+    task = 0
+    down_slot = tl.zeros((), tl.int64)
+    up_slot = tl.zeros((), tl.int64)
+    if ROUTED:
+        if tl.load(tile_start + tile) >= tl.load(tile_end + tile):
+            return
+        task = tl.load(tile_task + tile)
+        down_slot = tl.load(tile_down + tile).to(tl.int64)
+        up_slot = tl.load(tile_up + tile).to(tl.int64)
+    rank = tl.arange(0, BR)
+    in_rank = rank < R
+    narrow = token[:, None] * R + rank[None, :]
+    narrow_mask = valid[:, None] & in_rank[None, :]
+    dtype = z.dtype.element_ty
+    if task >= 0:
+        dh = tl.zeros((BT, BR), tl.float32)
+        for start in range(0, D_OUT, BD):
+            column = start + tl.arange(0, BD)
+            inside = column < D_OUT
+            g = tl.load(
+                dy + token[:, None] * D_OUT + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
+            ).to(tl.float32)
+            if DROPOUT:
+                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
+                g = tl.where(keep, g * kept_scale, 0.0)
+            if SCALE == "channel":
+                g *= _tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
+            u_block = tl.load(
+                up + up_slot * R * D_OUT + rank[:, None] * D_OUT + column[None, :],
+                mask=in_rank[:, None] & inside[None, :], other=0.0,
+            )  # fmt: skip
+            dh = tl.dot(g.to(dtype), tl.trans(u_block), dh, input_precision=PRECISION)
+        if SCALE != "channel":
+            dh *= _tile_scale(scale, task, rank, in_rank, factor, SCALE, D_OUT)
+        z_block = tl.load(z + narrow, mask=narrow_mask, other=0.0).to(tl.float32)
+        dz_block = (dh * derivative(z_block, ACT)).to(dtype)
+        tl.store(dz + narrow, dz_block, mask=narrow_mask)
+        if NEED_X:
+            dz_wide = dz_block.to(tl.float32)
+            if NORM:
+                mean = tl.load(statistics + token, mask=valid, other=0.0)
+                rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
+                sums = tl.load(column_sum + down_slot * R + rank, mask=in_rank, other=0.0)
+                first = tl.sum(dz_wide * sums[None, :], 1) / D_IN
+                bias = tl.load(down_bias + down_slot * R + rank, mask=in_rank, other=0.0).to(tl.float32)
+                second = tl.sum(dz_wide * (z_block - bias[None, :]), 1) / D_IN
+            for start in range(0, D_IN, BD):
+                column = start + tl.arange(0, BD)
+                inside = column < D_IN
+                both = valid[:, None] & inside[None, :]
+                place = token[:, None] * D_IN + column[None, :]
+                w_block = tl.load(
+                    down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
+                    mask=inside[:, None] & in_rank[None, :], other=0.0,
+                )  # fmt: skip
+                du = tl.dot(dz_block, tl.trans(w_block), input_precision=PRECISION)
+                if NORM:
+                    x_block = tl.load(x + place, mask=both, other=0.0).to(tl.float32)
+                    x_hat = (x_block - mean[:, None]) * rstd[:, None]
+                    du = rstd[:, None] * (du - first[:, None] - x_hat * second[:, None])
+                if ADD_INPUT:
+                    du += tl.load(dy + place, mask=both, other=0.0).to(tl.float32)
+                tl.store(dx + place, du.to(dx.dtype.element_ty), mask=both)
+    else:
+        tl.store(dz + narrow, tl.zeros((BT, BR), dtype), mask=narrow_mask)
+        if NEED_X:
+            for start in range(0, D_IN, BD):
+                column = start + tl.arange(0, BD)
+                both = valid[:, None] & (column < D_IN)[None, :]
+                place = token[:, None] * D_IN + column[None, :]
+                du = tl.zeros((BT, BD), tl.float32)
+                if ADD_INPUT:
+                    du = tl.load(dy + place, mask=both, other=0.0).to(tl.float32)
+                tl.store(dx + place, du.to(dx.dtype.element_ty), mask=both)
+
+
+@triton.jit
+def outer_partials(
+    wide, narrow, statistics, order, first, last, seed, partial, wide_sum, narrow_sum, tokens, length, tasks, splits,
+    kept_scale, threshold,
+    D: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr, NORM: tl.constexpr,
+    DROPOUT: tl.constexpr, WIDE_SUM: tl.constexpr, NARROW_SUM: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
+):  # fmt: skip
+    """Partial sums of wide[t]ᵀ·act(narrow[t]) over one share of one task's tokens, for a slice of D columns.
+
+    Grid (ceil(D / BD), tasks, splits). wide (T, D), narrow (T, R); task a owns positions first[a] to last[a].
+    partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over splits is the gradient in a
+    fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked. WIDE_SUM also writes Σ wide
+    (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of D, R and of the share.
+    """
+    slice_index, task, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = slice_index * BD + tl.arange(0, BD)
+    inside = column < D
+    rank = tl.arange(0, BR)
+    in_rank = rank < R
+    begin = tl.load(first + task)
+    end = tl.load(last + task)
+    share = tl.cdiv(tl.cdiv(end - begin, splits), BT) * BT
+    begin += split * share
+    end = tl.minimum(end, begin + share)
+    acc = tl.zeros((BD, BR), tl.float32)
+    wide_acc = tl.zeros((BD,), tl.float32)
+    narrow_acc = tl.zeros((BR,), tl.float32)
+    dtype = narrow.dtype.element_ty
+    for start in range(begin, end, BT):
+        position = start + tl.arange(0, BT)
+        valid = position < end
+        if ROUTED:
+            row = tl.load(order + position // length, mask=valid, other=0).to(tl.int64)
+            token = row * length + position % length
+        else:
+            token = position.to(tl.int64)
+        w_block = tl.load(wide + token[:, None] * D + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0)
+        n_block = tl.load(
+            narrow + token[:, None] * R + rank[None, :], mask=valid[:, None] & in_rank[None, :], other=0.0
+        )
+        if NORM:
+            mean = tl.load(statistics + token, mask=valid, other=0.0)
+            rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
+            w_block = ((w_block.to(tl.float32) - mean[:, None]) * rstd[:, None]).to(dtype)
+        if DROPOUT:
+            keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
+            w_block = tl.where(keep, w_block.to(tl.float32) * kept_scale, 0.0).to(dtype)
+        if ACT != "identity":
+            n_block = activate(n_block.to(tl.float32), ACT).to(dtype)
+        acc = tl.dot(tl.trans(w_block.to(dtype)), n_block, acc, input_precision=PRECISION)
+        if WIDE_SUM:
+            wide_acc += tl.sum(w_block.to(tl.float32), 0)
+        if NARROW_SUM:
+            narrow_acc += tl.sum(n_block.to(tl.float32), 0)
+    slot = (split * tasks + task).to(tl.int64)
+    tl.store(
+        partial + slot * D * R + column[:, None] * R + rank[None, :], acc, mask=inside[:, None] & in_rank[None, :]
+    )
+    if WIDE_SUM:
+        tl.store(wide_sum + slot * D + column, wide_acc, mask=inside)
+    if NARROW_SUM:
+        if slice_index == 0:
+            tl.store(narrow_sum + slot * R + rank, narrow_acc, mask=in_rank)

@@ -1,0 +1,54 @@
+import torch
+
+from weft.kernels import adapter_bottleneck
+from weft.kernels.dropout import keep_mask
+
+
+def test_the_kept_share_is_right_and_rows_and_columns_are_unrelated():
+    keep = keep_mask(torch.tensor([11]), torch.arange(2000), 512, 0.3).double()
+    assert abs(keep.mean().item() - 0.7) < 2e-3
+    assert (keep.mean(0) - 0.7).abs().max() < 0.06
+    assert (keep.mean(1) - 0.7).abs().max() < 0.11
+    centred = keep - 0.7
+    for neighbour in (centred[1:] * centred[:-1], centred[:, 1:] * centred[:, :-1]):
+        assert abs(neighbour.mean().item()) < 2e-3
+
+
+def test_seeds_give_unrelated_masks():
+    rows = torch.arange(500)
+    one, other = (keep_mask(torch.tensor([seed]), rows, 200, 0.5) for seed in (1, 2))
+    high = keep_mask(torch.tensor([1 + (1 << 32)]), rows, 200, 0.5)
+    for mask in (other, high):
+        assert abs((one == mask).double().mean().item() - 0.5) < 1e-2
+
+
+def test_a_row_keeps_its_mask_wherever_it_is_visited():
+    whole = keep_mask(torch.tensor([5]), torch.arange(10), 33, 0.4)
+    assert torch.equal(keep_mask(torch.tensor([5]), torch.tensor([7, 2]), 33, 0.4), whole[[7, 2]])
+
+
+def test_dropped_entries_equal_the_residual_and_kept_ones_are_rescaled():
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, 16)
+    down, up = torch.randn(2, 16, 4), torch.randn(2, 4, 16)
+    ids = torch.tensor([1, 0, -1, 1, 0])
+    full = adapter_bottleneck(x, down, up, task_ids=ids)
+    dropped = adapter_bottleneck(x, down, up, task_ids=ids, dropout=0.25, seed=9)
+    keep = keep_mask(torch.tensor([9]), torch.arange(15), 16, 0.25).view(5, 3, 16)
+    torch.testing.assert_close(dropped, torch.where(keep, full / 0.75, 0.0))
+
+
+def test_without_a_seed_the_mask_follows_torchs_generator():
+    x, down, up = torch.randn(4, 16), torch.randn(1, 16, 4), torch.randn(1, 4, 16)
+    draws = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        draws.append(adapter_bottleneck(x, down, up, dropout=0.5))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_tensor_seed_equals_the_number():
+    x, down, up = torch.randn(4, 16), torch.randn(1, 16, 4), torch.randn(1, 4, 16)
+    one = adapter_bottleneck(x, down, up, dropout=0.5, seed=12)
+    assert torch.equal(one, adapter_bottleneck(x, down, up, dropout=0.5, seed=torch.tensor([12])))
