@@ -1,0 +1,230 @@
+"""Dual encoders: any text encoder and any vision tower, projected into one space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+
+from weft.core.composites.nested_config import nested_config
+from weft.core.composites.vision_tower import spatial_features
+from weft.core.errors import ConfigError
+
+Pooling = Literal["mean", "pooler"]
+
+
+class DualEncoderConfig(PreTrainedConfig):
+    """Configuration of `DualEncoder`.
+
+    Args:
+        text_config: Config of a text model that has an encoder, or its dictionary with `model_type`.
+        vision_config: Config of a vision tower, or its dictionary.
+        projection_size: Width of the common space.
+        text_pooling: `mean` averages the unmasked tokens; `pooler` takes the text model's own pooled output.
+        initial_temperature: First value of the learned temperature; similarities are divided by it.
+    """
+
+    model_type = "weft_dual_encoder"
+
+    def __init__(
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        vision_config: PreTrainedConfig | dict[str, Any] | None = None,
+        projection_size: int = 512,
+        text_pooling: Pooling = "mean",
+        initial_temperature: float = 0.07,
+        **kwargs: Any,
+    ) -> None:
+        self.text_config = nested_config(text_config or {"model_type": "clip_text_model"})
+        self.vision_config = nested_config(vision_config or {"model_type": "clip_vision_model"})
+        self.projection_size = projection_size
+        self.text_pooling = text_pooling
+        self.initial_temperature = initial_temperature
+        super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dictionary that JSON can hold."""
+        output: dict[str, Any] = super().to_dict()
+        output["text_config"] = self.text_config.to_dict()
+        output["vision_config"] = self.vision_config.to_dict()
+        return output
+
+
+@dataclass
+class DualEncoderOutput(ModelOutput):
+    """Features of both sides, each of length one.
+
+    Attributes:
+        text_embeds: Shape `(texts, projection_size)`, or None without texts.
+        image_embeds: Shape `(images, projection_size)`, or None without images.
+        logit_scale: What similarities are multiplied by, a scalar.
+    """
+
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    logit_scale: Tensor | None = None
+
+
+class DualEncoder(PreTrainedModel):
+    """Texts and images in one space, where those that belong together lie close.
+
+    `similarity(t, v) = <W_t pool(text), W_v mean(image)> / (norm · norm)`, times a learned scale in training.
+
+    Args:
+        config: The configuration.
+
+    Source: CLIP (Radford et al. 2021), section 2.3, with the pooling chosen by the config.
+    """
+
+    config_class = DualEncoderConfig
+    main_input_name = "input_ids"
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    largest_scale = 100.0
+
+    def __init__(self, config: DualEncoderConfig) -> None:
+        super().__init__(config)
+        self.text_model = _text_encoder(config.text_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_size, bias=False)
+        self.image_projection = nn.Linear(_width(config.vision_config), config.projection_size, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.initial_temperature)))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module in (self.text_projection, self.image_projection):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        elif module is self:
+            nn.init.constant_(self.logit_scale, math.log(1 / self.config.initial_temperature))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text model's token table."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text model's token table."""
+        self.text_model.set_input_embeddings(value)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Features of texts.
+
+        Args:
+            input_ids: Shape `(texts, length)`.
+            attention_mask: Shape `(texts, length)`; ones by default.
+
+        Returns:
+            Shape `(texts, projection_size)`, each of length one.
+
+        Raises:
+            ConfigError: If the config asks for a pooler that the text model lacks.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        output = self.text_model(input_ids=input_ids, attention_mask=mask)
+        if self.config.text_pooling == "pooler":
+            pooled = getattr(output, "pooler_output", None)
+            if pooled is None:
+                raise ConfigError(
+                    f"`text_pooling` may be 'pooler' only if the text model has a pooler, but "
+                    f"{type(self.text_model).__name__} has none. Use 'mean'."
+                )
+        else:
+            weights = mask[..., None].to(output.last_hidden_state.dtype)
+            pooled = (output.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return functional.normalize(self.text_projection(pooled), dim=-1)
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Features of the vision tower alone, to be kept where the tower is frozen.
+
+        Args:
+            pixel_values: Shape `(batch, images, channels, height, width)`.
+
+        Returns:
+            Shape `(batch, images, tokens, width)`.
+        """
+        return spatial_features(self.vision_tower, pixel_values)
+
+    def encode_image(
+        self, pixel_values: Tensor | None = None, visual_features: Tensor | None = None
+    ) -> Tensor:
+        """Features of images; several images (frames) of one example are averaged.
+
+        Args:
+            pixel_values: Shape `(batch, images, channels, height, width)`, or without `images`.
+            visual_features: What `encode_images` returns, instead of pixels.
+
+        Returns:
+            Shape `(batch, projection_size)`, each of length one.
+
+        Raises:
+            ValueError: Unless exactly one argument is given.
+        """
+        if (pixel_values is None) == (visual_features is None):
+            raise ValueError(
+                "exactly one of `pixel_values` and `visual_features` must be given, but "
+                f"{'none' if pixel_values is None else 'both'} is. Features are what `encode_images` returns."
+            )
+        if pixel_values is not None:
+            images = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
+            visual_features = self.encode_images(images)
+        assert visual_features is not None
+        pooled = visual_features.flatten(1, -2).mean(1)
+        return functional.normalize(
+            self.image_projection(pooled.to(self.image_projection.weight.dtype)), dim=-1
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        **kwargs: Any,
+    ) -> DualEncoderOutput:
+        """Features of texts, of images, or of both.
+
+        Args:
+            input_ids: See `encode_text`.
+            attention_mask: See `encode_text`.
+            pixel_values: See `encode_image`.
+            visual_features: See `encode_image`.
+            **kwargs: Not used; what trainers pass to every model.
+
+        Returns:
+            The features and the scale, which is at most 100.
+        """
+        has_images = pixel_values is not None or visual_features is not None
+        return DualEncoderOutput(
+            text_embeds=None if input_ids is None else self.encode_text(input_ids, attention_mask),
+            image_embeds=self.encode_image(pixel_values, visual_features) if has_images else None,
+            logit_scale=self.logit_scale.exp().clamp(max=self.largest_scale),
+        )
+
+
+def _text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return AutoModelForTextEncoding.from_config(config)
+    model = AutoModel.from_config(config)
+    return model.get_encoder() if config.is_encoder_decoder else model
+
+
+def _width(config: PreTrainedConfig) -> int:
+    """Width of a vision tower's last features; convolutional ones list a width per stage."""
+    stages = getattr(config, "hidden_sizes", None)
+    return int(stages[-1] if stages else config.hidden_size)
+
+
+AutoConfig.register(DualEncoderConfig.model_type, DualEncoderConfig)
+AutoModel.register(DualEncoderConfig, DualEncoder)
