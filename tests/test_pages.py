@@ -1,4 +1,4 @@
-"""The Python on the pages runs: all blocks of a page, in order, as one program."""
+"""What the pages show is true: their Python runs, their recipes are valid, their commands exist."""
 
 from __future__ import annotations
 
@@ -6,20 +6,69 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from weft.train.cli.app import app
+from weft.train.recipe import load_recipe
+from weft.train.recipe_files import built_in_recipes
 
 ROOT = Path(__file__).parents[1]
-FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
-PROGRAMS = {
-    str(page.relative_to(ROOT)): FENCE.findall(page.read_text("utf-8"))
-    for page in sorted(PAGES)
-    if page.is_file() and FENCE.search(page.read_text("utf-8"))
-}
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "recipes" / "README.md",
+    *ROOT.glob("docs/**/*.md"),
+]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in sorted(PAGES) if page.is_file()}
 
 
-@pytest.mark.parametrize("page", PROGRAMS)
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def blocks(text: str, language: str) -> list[str]:
+    """Return the contents of a page's fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def with_blocks(language: str) -> list[str]:
+    """Return the pages that have fenced blocks of one language."""
+    return [page for page, text in TEXTS.items() if blocks(text, language)]
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """Return the first two words after ``weft`` of every command that a page shows, in blocks and in lines."""
+    text = "\n".join([*blocks(TEXTS[page], "console"), *re.findall(r"`([^`\n]+)`", TEXTS[page])])
+    return re.findall(r"^(?:\$ )?weft ([a-z]+)(?: +(\S+))?", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_the_python_of_a_page_runs_as_one_program(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}
-    for number, block in enumerate(PROGRAMS[page], start=1):
+    for number, block in enumerate(blocks(TEXTS[page], "python"), start=1):
         exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml"))
+def test_the_whole_recipes_of_a_page_are_valid(page: str) -> None:
+    shown = [yaml.safe_load(block) for block in blocks(TEXTS[page], "yaml")]
+    for recipe in shown:
+        if "backbone" in recipe:
+            assert load_recipe(recipe).name == recipe["name"]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_the_commands_of_a_page_exist(page: str) -> None:
+    known = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
+    assert {command for command, _ in commands(page)} <= known
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_the_recipes_that_a_command_of_a_page_names_exist(page: str) -> None:
+    named = {
+        argument
+        for command, argument in commands(page)
+        if command in {"plan", "train", "features"}
+        and not argument.isupper()
+        and not argument.endswith(".yaml")
+    }
+    assert named <= {*built_in_recipes(), ""}
