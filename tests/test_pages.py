@@ -33,7 +33,7 @@ def with_blocks(language: str) -> list[str]:
 
 
 def commands(page: str) -> list[tuple[str, str]]:
-    """Return the first two words after ``weft`` of every command that a page shows, in blocks and in lines."""
+    """Return the two words after ``weft`` of every command that a page shows, in blocks and in lines."""
     text = "\n".join([*blocks(TEXTS[page], "console"), *re.findall(r"`([^`\n]+)`", TEXTS[page])])
     return re.findall(r"^(?:\$ )?weft ([a-z]+)(?: +(\S+))?", text, re.MULTILINE)
 
