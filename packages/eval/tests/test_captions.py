@@ -8,6 +8,7 @@ from weft.eval.metrics.caption import tokenize
 from weft.eval.metrics.caption.cider import DocumentFrequency
 from weft.eval.metrics.caption.ngrams import Sentence
 from weft.eval.metrics.caption.rouge import longest_common_subsequence
+from weft.eval.metrics.caption.tokenizer import tokenize_all
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,21 @@ from weft.eval.metrics.caption.rouge import longest_common_subsequence
 def test_captions_are_tokenised_as_java_does(caption: str, tokens: str) -> None:
     # Expected: PTBTokenizer of pycocoevalcap 1.2 under OpenJDK 17.
     assert tokenize(caption) == tokens
+
+
+@pytest.mark.parametrize(
+    ("captions", "tokens"),
+    [
+        (["this is plan b.", "The dog"], ["this is plan b", "the dog"]),
+        (["this is plan b.", "the dog"], ["this is plan b.", "the dog"]),
+        (["plan b. The dog", ""], ["plan b the dog", ""]),
+    ],
+    ids=["sentence starts on the next line", "no start", "sentence starts in the same caption"],
+)
+def test_a_single_letter_keeps_its_stop_unless_a_sentence_follows(
+    captions: list[str], tokens: list[str]
+) -> None:
+    assert tokenize_all(captions) == tokens
 
 
 def test_an_empty_caption_scores_nothing_and_is_noted() -> None:

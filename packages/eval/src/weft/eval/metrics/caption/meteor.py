@@ -14,7 +14,7 @@ from pathlib import Path
 
 from weft.eval.errors import MissingToolError
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.caption.tokenizer import tokenize
+from weft.eval.metrics.caption.texts import caption_texts
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
 JAR_VARIABLE = "WEFT_METEOR_JAR"
@@ -93,13 +93,11 @@ def meteor(
             f"METEOR needs Java, but the command {java!r} is not on the path. Install a Java runtime, 17 "
             f"for instance."
         )
-    split = str if tokenized else tokenize
-    requests = []
-    for key in paired.ids:
-        given = references[key]
-        texts = [split(text) for text in ([given] if isinstance(given, str) else given)]
-        candidate = split(predictions[key]).replace("|||", "").replace("  ", " ")
-        requests.append(_SEPARATOR.join(["SCORE", *texts, candidate]))
+    candidates, groups_of_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
+    requests = [
+        _SEPARATOR.join(["SCORE", *texts, candidate.replace("|||", "").replace("  ", " ")])
+        for candidate, texts in zip(candidates, groups_of_texts, strict=True)
+    ]
     with _process(command, program, timeout) as process:
         statistics = list(process.ask(requests, answers_each=1))
         answers = list(process.ask([_SEPARATOR.join(["EVAL", *statistics])], answers_each=len(requests) + 1))

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.errors import shown
 from weft.eval.metrics.alignment import align, require_text
 from weft.eval.metrics.caption.bleu import BleuStatistics, bleu_statistics
 from weft.eval.metrics.caption.cider import DocumentFrequency, cider_d
 from weft.eval.metrics.caption.ngrams import MAX_ORDER, Sentence
 from weft.eval.metrics.caption.rouge import rouge_l
-from weft.eval.metrics.caption.tokenizer import tokenize
+from weft.eval.metrics.caption.texts import caption_texts
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
 OFFICIAL = "coco-caption"
@@ -58,10 +58,7 @@ def caption_scores(
     """
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
-    texts = {key: _reference_texts(key, references[key]) for key in paired.ids}
-    split = _same if tokenized else tokenize
-    candidate_texts = [split(predictions[key]) for key in paired.ids]
-    reference_texts = [[split(text) for text in texts[key]] for key in paired.ids]
+    candidate_texts, reference_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
     candidates = [Sentence(text) for text in candidate_texts]
     sentences = [[Sentence(text) for text in group] for group in reference_texts]
 
@@ -88,26 +85,6 @@ def caption_scores(
         extra=paired.extra,
         notes=_notes(paired.ids, candidate_texts, frequency, missing=paired.missing),
     )
-
-
-def _same(text: str) -> str:
-    return text
-
-
-def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]:
-    texts = [reference] if isinstance(reference, str) else list(reference)
-    if not texts:
-        raise ScoreInputError(
-            f"Each value of `references` must hold at least one caption, but that of {key!r} is empty. "
-            "Leave the image out of both sides or add its captions."
-        )
-    if not all(isinstance(text, str) for text in texts):
-        raise ScoreTypeError(
-            f"Each value of `references` must be text or a list of texts, but that of {key!r} is "
-            f"{shown(texts)}. "
-            "Take the caption out of its record."
-        )
-    return texts
 
 
 def _notes(

@@ -62,6 +62,15 @@ thu thurs fri alex wm jos cie cf ph ph.d esq elec tel ext intl natl bhd plc seq 
 _CAPITAL_ABBREVIATIONS = ["ark", "del", "ill", "la", "mass", "miss", "ore", "pa", "tex", "wash", "az"]
 _NUMBERED = ["no", "nos", "fig", "figs", "ca", "art", "pp", "op", "prop"]
 
+# Before these a single letter with a full stop ends its sentence.
+_SENTENCE_STARTS = frozenset(
+    """
+A About After An As At But He Her Here However If In It Many More Now One Other Our She Since So Some Such
+That The Their Then There These They This We What When While Yet You
+""".split()  # noqa: SIM905
+)
+_LETTER_AND_STOP = 2
+
 
 def _any_case(words: list[str]) -> str:
     return "(?i:" + "|".join(re.escape(word) for word in words) + ")"
@@ -115,11 +124,13 @@ _QUOTES = str.maketrans(
 )
 
 
-def tokenize(caption: str) -> str:
+def tokenize(caption: str, following: str = "") -> str:
     """Tokenise one caption.
 
     Args:
         caption: Any text; line ends count as spaces.
+        following: The caption on the next line of the same file. The Java program looks at its first word
+            when this one ends in a single letter with a full stop ("plan b."); nothing else depends on it.
 
     Returns:
         Lower-case tokens joined by single spaces, punctuation dropped; empty for an empty caption.
@@ -137,21 +148,16 @@ def tokenize(caption: str) -> str:
     chunks = caption.split()
     for place, chunk in enumerate(chunks):
         words = _split(chunk)
-        if chunk[-1] == "." and place + 1 < len(chunks) and chunks[place + 1][0].isdigit():
-            words = _numbered(words)
+        if chunk[-1] == "." and words:
+            inside = place + 1 < len(chunks)
+            after = chunks[place + 1] if inside else (following.split(maxsplit=1) or [""])[0]
+            words = _before(words, after, same_caption=inside)
         tokens.extend(words)
     return " ".join(tokens).replace(_JOINER, "\xa0")
 
 
-def _numbered(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Give "no." and its like the full stop back where a number follows."""
-    if words and words[-1] in _NUMBERED:
-        return (*words[:-1], words[-1] + ".")
-    return words
-
-
 def tokenize_all(captions: Sequence[str]) -> list[str]:
-    """Tokenise several captions.
+    """Tokenise the captions of one file, in its order.
 
     Args:
         captions: The texts.
@@ -159,7 +165,17 @@ def tokenize_all(captions: Sequence[str]) -> list[str]:
     Returns:
         One tokenised text per caption.
     """
-    return [tokenize(caption) for caption in captions]
+    return [tokenize(caption, after) for caption, after in zip(captions, [*captions[1:], ""], strict=True)]
+
+
+def _before(words: tuple[str, ...], after: str, *, same_caption: bool) -> tuple[str, ...]:
+    """Settle a full stop that depends on the word after it."""
+    last = words[-1]
+    if last in _NUMBERED and same_caption and after[0].isdigit():
+        return (*words[:-1], last + ".")
+    if len(last) == _LETTER_AND_STOP and last[1] == "." and after in _SENTENCE_STARTS:
+        return (*words[:-1], last[0])
+    return words
 
 
 @lru_cache(maxsize=1 << 16)

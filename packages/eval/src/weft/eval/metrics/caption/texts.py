@@ -1,0 +1,54 @@
+"""The texts of an evaluation in the order in which the official program reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.caption.tokenizer import tokenize_all
+
+
+def caption_texts(
+    predictions: Mapping[Hashable, str],
+    references: Mapping[Hashable, str | Sequence[str]],
+    ids: Sequence[Hashable],
+    *,
+    tokenized: bool,
+) -> tuple[list[str], list[list[str]]]:
+    """Collect and tokenise the captions of the given images.
+
+    Args:
+        predictions: Image id to its one caption.
+        references: Image id to its reference captions (or one of them as text).
+        ids: The images, in order.
+        tokenized: The texts are tokens joined by single spaces already.
+
+    Returns:
+        The tokenised candidate of each image, and its tokenised references.
+
+    Raises:
+        ScoreInputError: An image has no reference.
+        ScoreTypeError: A reference is not text.
+    """
+    candidates = [predictions[key] for key in ids]
+    groups = [_reference_texts(key, references[key]) for key in ids]
+    if tokenized:
+        return candidates, groups
+    flat = iter(tokenize_all([text for group in groups for text in group]))
+    return tokenize_all(candidates), [[next(flat) for _ in group] for group in groups]
+
+
+def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]:
+    texts = [reference] if isinstance(reference, str) else list(reference)
+    if not texts:
+        raise ScoreInputError(
+            f"Each value of `references` must hold at least one caption, but that of {key!r} is empty. "
+            "Leave the image out of both sides or add its captions."
+        )
+    if not all(isinstance(text, str) for text in texts):
+        raise ScoreTypeError(
+            f"Each value of `references` must be text or a list of texts, but that of {key!r} is "
+            f"{shown(texts)}. "
+            "Take the caption out of its record."
+        )
+    return texts
