@@ -25,7 +25,7 @@ def test_help_names_the_commands(capsys):
 
 def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert run("plan", str(path)) == 0
     assert "trainable" in capsys.readouterr().out
     assert run("plan", str(path), "method.bottleneck_size=8", "--json") == 0
@@ -38,7 +38,7 @@ def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
 def test_train_evaluate_and_compare(values, tmp_path, capsys):
     values["tracking"] = {"enabled": True, "experiment": "cli", "store": str(tmp_path / "store")}
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert run("train", str(path), "training.steps=2") == 0
     trained = capsys.readouterr().out
     assert "average" in trained
@@ -57,14 +57,15 @@ def test_train_evaluate_and_compare(values, tmp_path, capsys):
     [
         ("trainin.steps=3", "Did you mean 'training'"),
         ("tasks.vqa.data.name=scenez", "scenes"),
-        ("tasks.vqa.data.name=easy_vqa", "`root` must be given"),
+        ("tasks.vqa.data={name: easy_vqa}", "`root` must be given"),
+        ("tasks.vqa.data.options.taks=vqa", "Did you mean 'task'"),
         ("tasks.vqa.metric=vqaa", "Did you mean 'vqa'"),
         ("method.method=bottlenek", "Did you mean 'bottleneck'"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_two_with_nothing_written(values, tmp_path, capsys, change, message):
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert run("train", str(path), change) == 2
     printed = capsys.readouterr().err
     assert message in printed
@@ -75,7 +76,7 @@ def test_a_mistake_is_one_message_and_code_two_with_nothing_written(values, tmp_
 def test_an_empty_folder_as_root_names_the_paths_tried(values, tmp_path, capsys):
     path, empty = tmp_path / "recipe.yaml", tmp_path / "empty"
     empty.mkdir()
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
     changes = ["tasks.vqa.data.name=easy_vqa", f"tasks.vqa.data.root={empty}", "tasks.vqa.data.options={}"]
     assert run("train", str(path), *changes, "tasks.vqa.data.test_options={}", "tasks.vqa.data.validation=null") == 2
     printed = capsys.readouterr().err

@@ -76,13 +76,11 @@ def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> 
 
     pretrained = AutoModelForSeq2SeqLM.from_pretrained(path, revision=section.revision)
     model.language_model.load_state_dict(pretrained.state_dict())
-    if section.extra_tokens:
-        half = section.extra_tokens // 2
-        names = [f"<extra_id_{k}>" for k in reversed(range(half))]
-        names += [f"<vis_extra_id_{k}>" for k in reversed(range(section.extra_tokens - half))]
-        tokenizer.add_tokens([n for n in names if n not in tokenizer.get_vocab()], special_tokens=True)
-        model.language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model.config.language_config.vocab_size = len(tokenizer)
+    count = section.num_sentinels
+    names = [f"<{kind}_{k}>" for kind in ("extra_id", "vis_extra_id") for k in reversed(range(count))]
+    tokenizer.add_tokens([name for name in names if name not in tokenizer.get_vocab()], special_tokens=True)
+    model.language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.language_config.vocab_size = len(tokenizer)
     return model
 
 
@@ -106,7 +104,7 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
                 f"{section.name!r} cannot be read: {error}"
             ) from None
     else:
-        config = _composite(section, _architecture(section), planned=True)
+        config = _composite(section, _architecture(section))
     with torch.device("meta"):
         model = VisualSeq2Seq(config)
     model.tie_weights()
@@ -114,14 +112,19 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
 
 
 def _architecture(section: BackboneSection) -> PreTrainedConfig:
-    """The config of a language model: from weft's own list, else from the folder or the hub."""
+    """The config of a language model with its sentinels: from weft's own list, else from the folder or the hub."""
     name = section.language or ""
     path = ARCHITECTURES / f"{name.replace('/', '--')}.json"
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
-        return CONFIG_MAPPING[values["model_type"]].from_dict(values)
+        config = CONFIG_MAPPING[values["config"]["model_type"]].from_dict(values["config"])
+        # T5 keeps spare rows behind its pieces and sentinels: the visual tokens begin there.
+        config.vocab_size = values["tokens"] + 2 * section.num_sentinels - values["sentinels"]
+        return config
     try:
-        return AutoConfig.from_pretrained(name, revision=section.revision)
+        config = AutoConfig.from_pretrained(name, revision=section.revision)
+        config.vocab_size += 2 * section.num_sentinels
+        return config
     except (OSError, ValueError) as error:
         known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
         raise RunError(
@@ -130,11 +133,7 @@ def _architecture(section: BackboneSection) -> PreTrainedConfig:
         ) from None
 
 
-def _composite(section: BackboneSection, language: PreTrainedConfig, *, planned: bool = False) -> VisualSeq2SeqConfig:
-    if planned:
-        # T5 keeps spare rows after its 32,000 pieces and 100 sentinels; the visual tokens take the first of them.
-        used = getattr(language, "weft_tokens", language.vocab_size)
-        language.vocab_size = used + section.extra_tokens
+def _composite(section: BackboneSection, language: PreTrainedConfig) -> VisualSeq2SeqConfig:
     return VisualSeq2SeqConfig(
         language,
         None,

@@ -26,7 +26,8 @@ class BackboneSection(_Section):
         feature_size: Width of precomputed visual features (with `language`).
         num_visual_tokens: Visual tokens per image (with `language`).
         num_images: Images that one text may speak of (with `language`).
-        extra_tokens: Rows added to the vocabulary, for text sentinels and visual order (with `language`).
+        num_sentinels: Text sentinels and visual order tokens, as many of each, that the vocabulary gets where it lacks
+            them (with `language`).
     """
 
     name: str | None = None
@@ -35,7 +36,7 @@ class BackboneSection(_Section):
     feature_size: int = Field(default=2048, gt=0)
     num_visual_tokens: int = Field(default=36, gt=0)
     num_images: int = Field(default=2, gt=0)
-    extra_tokens: int = Field(default=200, ge=0)
+    num_sentinels: int = Field(default=100, ge=0)
 
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSection:
