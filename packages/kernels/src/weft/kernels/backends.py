@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,12 +14,12 @@ from weft.kernels.errors import KernelBackendError
 BACKENDS = ("auto", "triton", "torch")
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INTERPRETER_VARIABLE = "TRITON_INTERPRET"
+_TRITON_FOUND = importlib.util.find_spec("triton") is not None
 
 
-@lru_cache(maxsize=1)
 def triton_installed() -> bool:
     """Whether the `triton` package can be imported (it is not imported to find out)."""
-    return importlib.util.find_spec("triton") is not None
+    return _TRITON_FOUND
 
 
 def interpreting() -> bool:
@@ -68,3 +67,16 @@ def use_triton(reference: Tensor, backend: str) -> bool:
             f"{_INTERPRETER_VARIABLE}=1 before the first import to run the kernels on the CPU."
         )
     return True
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """How Triton multiplies float32: exactly, unless torch's own matrix products may use TF32."""
+    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+def architecture(device: torch.device) -> int:
+    """Compute capability such as 90; 0 for anything but CUDA."""
+    if device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return major * 10 + minor

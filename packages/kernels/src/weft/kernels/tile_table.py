@@ -14,35 +14,41 @@ from torch import Tensor
 
 
 class TileTable(NamedTuple):
-    """Tiles of at most `block` tokens; positions index `order`, which lists tokens sorted by task.
+    """Tiles of at most `block` tokens, in the order of rows sorted by task.
+
+    Position p of the sorted tokens is token ``order[p // length] · length + p % length``.
 
     Attributes:
-        order: token at every position, int64, shape (tokens,); identity tokens come first.
+        order: row at every place of the sorted rows, int64, shape (rows,); identity rows come first.
+        bounds: first position of every task, and the end of the last one, int64, shape (tasks + 1,).
         task: task of every tile, int32, shape (tiles,).
         start: first position of every tile, int32.
         end: position after the last one of the tile, int32; ``end - start`` may be below `block`.
     """
 
     order: Tensor
+    bounds: Tensor
     task: Tensor
     start: Tensor
     end: Tensor
 
 
-def tile_table(token_tasks: Tensor, tasks: int, block: int) -> TileTable:
+def tile_table(row_tasks: Tensor, tasks: int, block: int, length: int = 1) -> TileTable:
     """Build the table.
 
     Args:
-        token_tasks: task of every token, -1 for identity, int64, shape (tokens,).
+        row_tasks: task of every row, -1 for identity, int64, shape (rows,).
         tasks: number of tasks.
         block: tokens per tile.
+        length: tokens per row.
 
     Returns:
-        A table of ``ceil(tokens / block) + tasks`` tiles.
+        A table of ``ceil(rows · length / block) + tasks`` tiles.
     """
-    tokens = token_tasks.numel()
-    ordered, order = torch.sort(token_tasks, stable=True)
-    bounds = torch.searchsorted(ordered, torch.arange(tasks + 1, device=ordered.device, dtype=ordered.dtype))
+    tokens = row_tasks.numel() * length
+    ordered, order = torch.sort(row_tasks, stable=True)
+    steps = torch.arange(tasks + 1, device=ordered.device, dtype=ordered.dtype)
+    bounds = torch.searchsorted(ordered, steps) * length
     first, last = bounds[:-1], bounds[1:]
     tiles_of_task = (last - first + block - 1) // block
     cumulated = tiles_of_task.cumsum(0)
@@ -53,4 +59,4 @@ def tile_table(token_tasks: Tensor, tasks: int, block: int) -> TileTable:
     start = first[task] + (tile - cumulated[task] + tiles_of_task[task]) * block
     start = torch.where(used, start, 0)
     end = torch.where(used, torch.minimum(start + block, last[task]), 0)
-    return TileTable(order, task.to(torch.int32), start.to(torch.int32), end.to(torch.int32))
+    return TileTable(order, bounds, task.to(torch.int32), start.to(torch.int32), end.to(torch.int32))

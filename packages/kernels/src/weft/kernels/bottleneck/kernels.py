@@ -1,8 +1,8 @@
 """Triton kernels of the adapter bottleneck. Only device code; launches are in `launch`.
 
-Shapes and names: T tokens, tiles of BT tokens of one task, d in blocks of BD, r padded to BR (masked). All tensors
-are contiguous. Every accumulator is float32. `tile_down` and `tile_up` hold the slot of each tile, `tile_task` its
-task or -1 for identity.
+Shapes and names: T tokens, tiles of BT tokens of one task, d in blocks of BD, r padded to BR (masked). All
+tensors are contiguous. Every accumulator is float32. `tile_down` and `tile_up` hold the slot of each tile,
+`tile_task` its task or -1 for identity.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ def _tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.c
     if SCALE == "task":
         return factor * tl.load(scale + task).to(tl.float32)
     if SCALE == "channel":
-        return factor * tl.load(scale + task.to(tl.int64) * D + columns, mask=mask, other=0.0).to(tl.float32)[None, :]
+        return (
+            factor
+            * tl.load(scale + task.to(tl.int64) * D + columns, mask=mask, other=0.0).to(tl.float32)[None, :]
+        )
     return factor
 
 
@@ -35,9 +38,9 @@ def bottleneck_forward(
     """One program per tile: z = n·down + b, y = residual + M·s·(act(z)·up + b).
 
     Grid (tiles,). x (T, D_IN), y and residual (T, D_OUT), z (T, R), statistics (2, T) float32 mean and 1/std.
-    With NORM, `down` is γ∘W_down, `down_bias` includes β·W_down and `column_sum` (slots, R) is the column sum of
-    `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column_sum) + bias needs no second pass over x.
-    Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R. Accumulators: z, y, Σx, Σx².
+    With NORM, `down` is γ∘W_down, `down_bias` includes β·W_down and `column_sum` (slots, R) is the column sum
+    of `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column_sum) + bias needs no second pass over
+    x. Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R. Accumulators: z, y, Σx, Σx².
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
@@ -60,7 +63,9 @@ def bottleneck_forward(
         for start in range(0, D_IN, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_IN
-            x_block = tl.load(x + token[:, None] * D_IN + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0)
+            x_block = tl.load(
+                x + token[:, None] * D_IN + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
+            )
             w_block = tl.load(
                 down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
                 mask=inside[:, None] & in_rank[None, :], other=0.0,
@@ -94,7 +99,9 @@ def bottleneck_forward(
             )  # fmt: skip
             out = tl.dot(h, u_block, input_precision=PRECISION)
             if UP_BIAS:
-                out += tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+                out += tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)[
+                    None, :
+                ]
             out *= _tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             if DROPOUT:
                 keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
@@ -125,8 +132,8 @@ def bottleneck_backward_input(
 ):  # fmt: skip
     """One program per tile: dz = (s·M·dy·upᵀ)∘act'(z) and dx = LN'(dz·downᵀ) (+ dy).
 
-    Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row means
-    of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂) =
+    Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row
+    means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂) =
     dz·(z - bias) / D, since x̂·down = z - bias. Accumulators: dh, dx.
     """
     tile = tl.program_id(0)
@@ -151,7 +158,9 @@ def bottleneck_backward_input(
             column = start + tl.arange(0, BD)
             inside = column < D_OUT
             g = tl.load(
-                dy + token[:, None] * D_OUT + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
+                dy + token[:, None] * D_OUT + column[None, :],
+                mask=valid[:, None] & inside[None, :],
+                other=0.0,
             ).to(tl.float32)
             if DROPOUT:
                 keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
@@ -209,8 +218,8 @@ def bottleneck_backward_input(
 
 @triton.jit
 def outer_partials(
-    wide, narrow, statistics, order, first, last, seed, partial, wide_sum, narrow_sum, tokens, length, tasks, splits,
-    kept_scale, threshold,
+    wide, narrow, statistics, order, first, last, seed, partial, wide_sum, narrow_sum, tokens, length, tasks,
+    splits, kept_scale, threshold,
     D: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr, NORM: tl.constexpr,
     DROPOUT: tl.constexpr, WIDE_SUM: tl.constexpr, NARROW_SUM: tl.constexpr, PRECISION: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
@@ -218,9 +227,9 @@ def outer_partials(
     """Partial sums of wide[t]ᵀ·act(narrow[t]) over one share of one task's tokens, for a slice of D columns.
 
     Grid (ceil(D / BD), tasks, splits). wide (T, D), narrow (T, R); task a owns positions first[a] to last[a].
-    partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over splits is the gradient in a
-    fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked. WIDE_SUM also writes Σ wide
-    (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of D, R and of the share.
+    partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over splits is the gradient
+    in a fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked. WIDE_SUM also writes Σ
+    wide (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of D, R and of the share.
     """
     slice_index, task, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = slice_index * BD + tl.arange(0, BD)
@@ -244,7 +253,9 @@ def outer_partials(
             token = row * length + position % length
         else:
             token = position.to(tl.int64)
-        w_block = tl.load(wide + token[:, None] * D + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0)
+        w_block = tl.load(
+            wide + token[:, None] * D + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
+        )
         n_block = tl.load(
             narrow + token[:, None] * R + rank[None, :], mask=valid[:, None] & in_rank[None, :], other=0.0
         )
@@ -264,10 +275,11 @@ def outer_partials(
             narrow_acc += tl.sum(n_block.to(tl.float32), 0)
     slot = (split * tasks + task).to(tl.int64)
     tl.store(
-        partial + slot * D * R + column[:, None] * R + rank[None, :], acc, mask=inside[:, None] & in_rank[None, :]
+        partial + slot * D * R + column[:, None] * R + rank[None, :],
+        acc,
+        mask=inside[:, None] & in_rank[None, :],
     )
     if WIDE_SUM:
         tl.store(wide_sum + slot * D + column, wide_acc, mask=inside)
-    if NARROW_SUM:
-        if slice_index == 0:
-            tl.store(narrow_sum + slot * R + rank, narrow_acc, mask=in_rank)
+    if NARROW_SUM and slice_index == 0:
+        tl.store(narrow_sum + slot * R + rank, narrow_acc, mask=in_rank)

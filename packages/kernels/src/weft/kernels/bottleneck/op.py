@@ -13,6 +13,7 @@ from weft.kernels.bottleneck import reference
 from weft.kernels.bottleneck.reference import Settings, Weights
 from weft.kernels.bottleneck.segments import SegmentedRows, segment_rows
 from weft.kernels.bottleneck.tiles import TiledRows, tile_rows
+from weft.kernels.errors import KernelBackendError
 
 _TENSORS = (
     "Tensor x, Tensor down, Tensor up, Tensor? down_bias, Tensor? up_bias, Tensor? residual, Tensor? scale, "
@@ -49,29 +50,66 @@ def _rows(
 ) -> SegmentedRows | TiledRows:  # fmt: skip
     rows, length = x.shape[0], x.shape[1]
     slots = (down.shape[0], up.shape[0])
-    routed = task_ids is not None or offsets is not None
-    if routed and x.device.type != "cpu" and rows * length:
-        if task_ids is None:
-            assert offsets is not None
-            position = torch.arange(rows, device=x.device)
-            task_ids = torch.searchsorted(offsets.to(torch.int64), position, right=True)
-        return tile_rows(rows, length, tasks, slots, task_ids, down_slots, up_slots)
+    ids = _ids(rows, task_ids, offsets) if x.device.type != "cpu" and rows * length else None
+    if ids is not None:
+        return tile_rows(rows, length, tasks, slots, ids, down_slots, up_slots)
     return segment_rows(rows, length, slots, task_ids, offsets, down_slots, up_slots)
 
 
+def _ids(rows: int, task_ids: Tensor | None, offsets: Tensor | None) -> Tensor | None:
+    """Task of every row, without reading any value on the host."""
+    if offsets is None:
+        return task_ids
+    return torch.searchsorted(offsets.to(torch.int64), torch.arange(rows, device=offsets.device), right=True)
+
+
+def _kernels_serve(x: Tensor, down: Tensor, backend: str) -> bool:
+    """Whether the fused kernels run this call."""
+    if not use_triton(x, backend):
+        return False
+    from weft.kernels.bottleneck.launch import MAX_RANK
+
+    if down.shape[2] <= MAX_RANK:
+        return True
+    if backend == "triton":
+        raise KernelBackendError(
+            f"`backend` 'triton' must get a bottleneck of at most {MAX_RANK}, but got {down.shape[2]}. "
+            "Use backend='auto'."
+        )
+    return False
+
+
+def _check_values(
+    x: Tensor, down: Tensor, up: Tensor, task_ids: Tensor | None, offsets: Tensor | None,
+    down_slots: Tensor | None, up_slots: Tensor | None,
+) -> None:  # fmt: skip
+    """Range checks of ids and offsets where they cost no synchronisation."""
+    if x.device.type == "cpu":
+        slots = (down.shape[0], up.shape[0])
+        segment_rows(x.shape[0], x.shape[1], slots, task_ids, offsets, down_slots, up_slots)
+
+
 def _forward(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
-    residual: Tensor | None,
-    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
-    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None,
-    factor: float,
-    norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
+    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor |
+    None, scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
+    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor:
+    float, norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend:
+    str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    use_triton(x, backend)
-    rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
-    y, z, statistics = reference.forward(x, x if add_input else residual, weights, settings, rows)
+    residual = x if add_input else residual
+    if _kernels_serve(x, down, backend):
+        from weft.kernels.bottleneck import launch
+
+        _check_values(x, down, up, task_ids, offsets, down_slots, up_slots)
+        route = launch.Route(
+            x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
+        )
+        residual = None if residual is None else residual.contiguous()
+        return launch.forward(x.contiguous(), residual, weights.contiguous(), settings, route, save)
+    rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
+    y, z, statistics = reference.forward(x, residual, weights, settings, rows)
     if not save:
         return y, z.new_empty(0), statistics.new_empty(0)
     return (
@@ -120,12 +158,20 @@ def _backward(
     dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     inputs = (x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
-    rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
-    g = reference.backward(
-        dy, x, z[: rows.tokens], statistics[:, : rows.tokens], weights, settings, rows, add_input, needs
-    )
+    if _kernels_serve(x, down, backend):
+        from weft.kernels.bottleneck import launch
+
+        route = launch.Route(
+            x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
+        )
+        contiguous = weights.contiguous()
+        g = launch.backward(dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input, needs)
+    else:
+        rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
+        visited = z[: rows.tokens], statistics[:, : rows.tokens]
+        g = reference.backward(dy, x, *visited, weights, settings, rows, add_input, needs)
     found = (g.x, g.down, g.up, g.down_bias, g.up_bias, g.scale, g.norm_weight, g.norm_bias)
     return tuple(
         gradient.to(like.dtype) if need and gradient is not None and like is not None else x.new_empty(0)

@@ -16,7 +16,7 @@ are r wide, instead of into dy, which is d wide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Weights:
     scale: Tensor | None
     norm_weight: Tensor | None
     norm_bias: Tensor | None
+
+    def contiguous(self) -> Weights:
+        """The same tensors in dense memory, as kernels that compute addresses need them."""
+        given = (getattr(self, field.name) for field in fields(self))
+        return Weights(*(None if tensor is None else tensor.contiguous() for tensor in given))
 
 
 @dataclass(frozen=True)

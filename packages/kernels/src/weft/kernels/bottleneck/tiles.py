@@ -99,17 +99,32 @@ def tile_rows(
     up_slots: Tensor | None,
 ) -> TiledRows:
     """Build the tiles; arguments as in `segments.segment_rows`, with `tasks` known from shapes."""
-    token_tasks = task_ids.to(torch.int64).repeat_interleave(length, output_size=rows * length)
-    table = tile_table(token_tasks, tasks, _BLOCK)
+    row_tasks = checked_tasks(task_ids, tasks)
+    token_tasks = row_tasks.repeat_interleave(length, output_size=rows * length)
+    table = tile_table(row_tasks, tasks, _BLOCK, length)
     position = table.start.unsqueeze(1) + torch.arange(_BLOCK, device=token_tasks.device)
     valid = position < table.end.unsqueeze(1)
-    token_of = table.order[position.clamp(max=max(rows * length - 1, 0))]
+    position = position.clamp(max=rows * length - 1)
+    token_of = table.order[position // length] * length + position % length
     task = table.task.to(torch.int64)
-    down = _slots_of(task, slots[0], down_slots)
-    return TiledRows(rows, length, token_tasks, token_of, valid, down, _slots_of(task, slots[1], up_slots))
+    down = slots_of(task, slots[0], down_slots)
+    return TiledRows(rows, length, token_tasks, token_of, valid, down, slots_of(task, slots[1], up_slots))
 
 
-def _slots_of(task: Tensor, slots: int, table: Tensor | None) -> Tensor:
+def checked_tasks(task_ids: Tensor, tasks: int) -> Tensor:
+    """Task ids as int64; with a single task every id from zero on means it, others must be in range.
+
+    The range is asserted on the device, without waiting for it.
+    """
+    ids = task_ids.to(torch.int64)
+    if tasks == 1:
+        return ids.clamp(max=0)
+    torch._assert_async(((ids >= -1) & (ids < tasks)).all(), "`task_ids` must lie in [-1, tasks)")
+    return ids
+
+
+def slots_of(task: Tensor, slots: int, table: Tensor | None) -> Tensor:
+    """Slot of every task in `task`."""
     if table is not None:
         return table.to(torch.int64)[task]
     return torch.zeros_like(task) if slots == 1 else task

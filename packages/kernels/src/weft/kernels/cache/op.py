@@ -11,9 +11,30 @@ from weft.kernels import registration
 from weft.kernels.backends import use_triton
 from weft.kernels.cache import reference
 from weft.kernels.cache.layout import check_offsets
+from weft.kernels.errors import KernelBackendError
 
 _TENSORS = "Tensor queries, Tensor keys, Tensor? offsets, Tensor betas, Tensor? key_weights"
 _VALUES = "float alpha, int shots, int classes, str backend"
+
+
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _kernels_serve(queries: Tensor, backend: str) -> bool:
+    """Whether the fused kernels run this call."""
+    if not use_triton(queries, backend):
+        return False
+    from weft.kernels.cache.launch import MAX_WIDTH
+
+    if queries.shape[1] <= MAX_WIDTH:
+        return True
+    if backend == "triton":
+        raise KernelBackendError(
+            f"`backend` 'triton' must get features of at most {MAX_WIDTH} columns, but got {queries.shape[1]}. "
+            "Use backend='auto'."
+        )
+    return False
 
 
 def _forward(
@@ -22,7 +43,13 @@ def _forward(
 ) -> Tensor:  # fmt: skip
     if offsets is not None and offsets.device.type == "cpu":
         check_offsets(offsets, keys.shape[0])
-    use_triton(queries, backend)
+    if _kernels_serve(queries, backend):
+        from weft.kernels.cache import launch
+
+        weights, start = _dense(key_weights), _dense(init)
+        return launch.forward(
+            queries.contiguous(), keys.contiguous(), offsets, betas, weights, start, alpha, shots, classes
+        )
     return reference.forward(queries, keys, offsets, betas, key_weights, init, alpha, shots, classes)
 
 
@@ -38,7 +65,15 @@ def _backward(
     gradient: Tensor, needs: list[bool], queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor,
     key_weights: Tensor | None, alpha: float, shots: int, classes: int, backend: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    found = reference.backward(gradient, queries, keys, offsets, betas, key_weights, alpha, shots, needs)
+    if _kernels_serve(queries, backend):
+        from weft.kernels.cache import launch
+
+        found = launch.backward(
+            gradient.contiguous(), queries.contiguous(), keys.contiguous(), offsets, betas, _dense(key_weights),
+            alpha, shots, needs,
+        )  # fmt: skip
+    else:
+        found = reference.backward(gradient, queries, keys, offsets, betas, key_weights, alpha, shots, needs)
     return tuple(
         queries.new_empty(0) if got is None or like is None else got.to(like.dtype)
         for got, like in zip(found, (queries, keys, betas, key_weights), strict=True)

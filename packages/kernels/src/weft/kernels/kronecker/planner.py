@@ -8,7 +8,6 @@ elements`` wins; the balance is how many operations the machine does in the time
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from weft.kernels.errors import KernelValueError
 
@@ -55,7 +54,6 @@ class Order:
         return tokens * per_token + self.flops_once + balance * self.elements_once
 
 
-@lru_cache(maxsize=1024)
 def orders(shape: Shape) -> tuple[Order, ...]:
     """All orders `shape` allows."""
     s = shape
@@ -84,7 +82,6 @@ def orders(shape: Shape) -> tuple[Order, ...]:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
 def choose_order(
     shape: Shape, tokens: int = MANY_TOKENS, balance: float = DEFAULT_BALANCE, name: str | None = None
 ) -> Order:

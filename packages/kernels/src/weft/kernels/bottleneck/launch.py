@@ -1,0 +1,297 @@
+"""Launches of the adapter-bottleneck kernels: routing to tiles, and small sums around them in plain torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.kernels.backends import architecture, dot_precision
+from weft.kernels.bottleneck import kernels
+from weft.kernels.bottleneck.reference import Gradients, Settings, Weights
+from weft.kernels.bottleneck.tiles import checked_tasks, slots_of
+from weft.kernels.device import on_device
+from weft.kernels.dropout import keep_threshold
+from weft.kernels.plans import Tile, choose_tile, padded
+from weft.kernels.tile_table import tile_table
+
+MAX_RANK = 128
+_MULTIPROCESSORS = 132
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the rows of a call go; `ids` None means that every row is task 0."""
+
+    rows: int
+    length: int
+    tasks: int
+    ids: Tensor | None
+    down_slots: Tensor | None
+    up_slots: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, identity tokens included."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Arguments every tiled kernel takes."""
+
+    count: int
+    order: Tensor | None
+    task: Tensor | None
+    start: Tensor | None
+    end: Tensor | None
+    down: Tensor | None
+    up: Tensor | None
+
+
+def _tiles(route: Route, weights: Weights, block: int) -> _Tiles:
+    if route.ids is None:
+        return _Tiles(-(-route.tokens // block), None, None, None, None, None, None)
+    # Identity rows are a group of their own, so that their tiles copy and no second pass over the output is
+    # needed.
+    table = tile_table(checked_tasks(route.ids, route.tasks) + 1, route.tasks + 1, block, route.length)
+    task = table.task - 1
+    index = task.clamp(min=0).to(torch.int64)
+    down = slots_of(index, weights.down.shape[0], route.down_slots).to(torch.int32)
+    up = slots_of(index, weights.up.shape[0], route.up_slots).to(torch.int32)
+    return _Tiles(task.numel(), table.order, task, table.start, table.end, down, up)
+
+
+def _folded(weights: Weights) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """γ∘W_down in the working dtype, its column sum as rounded, and the bias with β·W_down."""
+    gamma, beta, down = weights.norm_weight, weights.norm_bias, weights.down
+    if gamma is None:
+        return down, None, weights.down_bias
+    folded = (down * gamma.unsqueeze(-1)).contiguous()
+    bias = torch.zeros(down.shape[0], down.shape[2], dtype=torch.float32, device=down.device)
+    if weights.down_bias is not None:
+        bias += weights.down_bias
+    if beta is not None:
+        bias += torch.einsum("d,sdr->sr", beta.float(), down.float())
+    return folded, folded.float().sum(1), bias
+
+
+def _scale_kind(scale: Tensor | None) -> str:
+    if scale is None:
+        return "none"
+    return "task" if scale.shape[1] == 1 else "channel"
+
+
+def _scale_table(scale: Tensor | None, tasks: int) -> Tensor | None:
+    return None if scale is None else scale.expand(tasks, scale.shape[1]).contiguous()
+
+
+def _plan(kernel: str, x: Tensor, rank: int, tokens: int) -> Tile:
+    return choose_tile(kernel, architecture(x.device), padded(rank), x.element_size(), tokens)
+
+
+def forward(
+    x: Tensor, residual: Tensor | None, weights: Weights, settings: Settings, route: Route, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (rows, length, d_out), z (tokens, r), LN statistics (2, tokens); the last two need `save`."""
+    d_in, rank, d_out = x.shape[2], weights.down.shape[2], weights.up.shape[2]
+    tokens = route.tokens
+    dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    y = x.new_empty((route.rows, route.length, d_out), dtype=dtype)
+    norm = weights.norm_weight is not None
+    z = x.new_empty((tokens, rank) if save else (0,))
+    statistics = x.new_empty((2, tokens if norm else 0) if save else (0,), dtype=torch.float32)
+    if tokens == 0:
+        return y, z, statistics
+    tile = _plan("bottleneck_forward", x, rank, tokens)
+    tiles = _tiles(route, weights, tile.block_tokens)
+    folded, column_sum, bias = _folded(weights)
+    with on_device(x):
+        kernels.bottleneck_forward[(tiles.count,)](
+            x, folded, weights.up, bias, weights.up_bias, residual, _scale_table(weights.scale, route.tasks),
+            column_sum, tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed,
+            y, z, statistics, tokens, route.length, settings.scale, settings.norm_eps, _kept_scale(settings),
+            keep_threshold(settings.dropout),
+            D_IN=d_in, D_OUT=d_out, R=rank, ACT=settings.activation, ROUTED=route.ids is not None,
+            DOWN_BIAS=bias is not None, UP_BIAS=weights.up_bias is not None, RESIDUAL=residual is not None,
+            SCALE=_scale_kind(weights.scale), NORM=norm, DROPOUT=settings.dropout > 0, SAVE=save,
+            PRECISION=dot_precision(x.dtype), BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
+            num_warps=tile.num_warps, num_stages=tile.num_stages,
+        )  # fmt: skip
+    return y, z, statistics
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    z: Tensor,
+    statistics: Tensor,
+    weights: Weights,
+    settings: Settings,
+    route: Route,
+    add_input: bool,
+    needs: list[bool],
+) -> Gradients:
+    """All gradients asked for in `needs` (order of `Gradients`)."""
+    need_x, need_down, need_up, need_down_bias, need_up_bias, need_scale, need_gamma, need_beta = needs
+    dy = dy.contiguous()
+    folded, column_sum, bias = _folded(weights)
+    dz, dx = _backward_input(
+        dy, x, z, statistics, weights, settings, route, add_input, need_x, folded, column_sum, bias
+    )
+    found: dict[str, Tensor] = {}
+    if need_up or need_up_bias or need_scale:
+        found |= _up_gradients(dy, z, weights, settings, route)
+    if need_down or need_down_bias or need_gamma or need_beta:
+        found |= _down_gradients(x, dz, statistics, weights, route)
+    return Gradients(dx if need_x else None, **found)
+
+
+def _backward_input(
+    dy: Tensor, x: Tensor, z: Tensor, statistics: Tensor, weights: Weights, settings: Settings, route: Route,
+    add_input: bool, need_x: bool, folded: Tensor, column_sum: Tensor | None, bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    rank = weights.down.shape[2]
+    dz = torch.empty_like(z)
+    dx = torch.empty_like(x)
+    if route.tokens == 0:
+        return dz, dx
+    tile = _plan("bottleneck_backward_input", x, rank, route.tokens)
+    tiles = _tiles(route, weights, tile.block_tokens)
+    with on_device(x):
+        kernels.bottleneck_backward_input[(tiles.count,)](
+            dy, z, statistics, folded, weights.up, bias, _scale_table(weights.scale, route.tasks), column_sum,
+            tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed, dz, dx,
+            route.tokens, route.length, settings.scale, _kept_scale(settings),
+            keep_threshold(settings.dropout), D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank,
+            ACT=settings.activation, ROUTED=route.ids is not None, DOWN_BIAS=bias is not None,
+            SCALE=_scale_kind(weights.scale), NORM=weights.norm_weight is not None, DROPOUT=settings.dropout >
+            0, ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=tile.block_tokens,
+            BD=tile.block_width, BR=padded(rank), x=x, num_warps=tile.num_warps, num_stages=tile.num_stages,
+        )  # fmt: skip
+    return dz, dx
+
+
+def _up_gradients(
+    dy: Tensor, z: Tensor, weights: Weights, settings: Settings, route: Route
+) -> dict[str, Tensor]:
+    """Gradients of up, up_bias and scale from Σ dyᵀ·act(z) per task, before any scale is applied."""
+    by_task, bias_by_task, _ = outer_by_task(
+        dy.view(route.tokens, -1), z, route, act=settings.activation, settings=settings, wide_sum=True
+    )
+    product = by_task.transpose(1, 2)  # (tasks, r, d_out)
+    factor: Tensor | float = settings.scale
+    slot = _slot_of_task(route, weights.up.shape[0], route.up_slots, dy.device)
+    found: dict[str, Tensor] = {}
+    if weights.scale is not None:
+        factor = (weights.scale.float() * settings.scale).expand(route.tasks, weights.scale.shape[1])
+        per_channel = (weights.up.float().index_select(0, slot) * product).sum(1)
+        if weights.up_bias is not None:
+            per_channel += weights.up_bias.float().index_select(0, slot) * bias_by_task
+        dscale = per_channel if weights.scale.shape[1] > 1 else per_channel.sum(1, keepdim=True)
+        dscale = dscale * settings.scale
+        found["scale"] = dscale if weights.scale.shape[0] == route.tasks else dscale.sum(0, keepdim=True)
+        product = product * factor.unsqueeze(1)
+        bias_by_task = bias_by_task * factor
+    else:
+        product = product * factor
+        bias_by_task = bias_by_task * factor
+    found["up"] = sum_by_slot(product, slot, weights.up.shape[0])
+    found["up_bias"] = sum_by_slot(bias_by_task, slot, weights.up.shape[0])
+    return found
+
+
+def _down_gradients(
+    x: Tensor, dz: Tensor, statistics: Tensor, weights: Weights, route: Route
+) -> dict[str, Tensor]:
+    """Gradients of down, down_bias and the norm from Σ nᵀ·dz per task."""
+    gamma, beta, down = weights.norm_weight, weights.norm_bias, weights.down
+    by_task, _, bias_by_task = outer_by_task(
+        x.view(route.tokens, -1),
+        dz,
+        route,
+        statistics=statistics if gamma is not None else None,
+        narrow_sum=True,
+    )
+    slot = _slot_of_task(route, down.shape[0], route.down_slots, x.device)
+    ddown = sum_by_slot(by_task, slot, down.shape[0])
+    dbias = sum_by_slot(bias_by_task, slot, down.shape[0])
+    if gamma is None:
+        return {"down": ddown, "down_bias": dbias}
+    wide = down.float()
+    found = {"norm_weight": (ddown * wide).sum((0, 2)), "norm_bias": torch.einsum("sdr,sr->d", wide, dbias)}
+    full = ddown * gamma.float().unsqueeze(-1)
+    if beta is not None:
+        full = full + beta.float().view(1, -1, 1) * dbias.unsqueeze(1)
+    return {"down": full, "down_bias": dbias, **found}
+
+
+def outer_by_task(
+    wide: Tensor,
+    narrow: Tensor,
+    route: Route,
+    *,
+    act: str = "identity",
+    settings: Settings | None = None,
+    statistics: Tensor | None = None,
+    wide_sum: bool = False,
+    narrow_sum: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ wideᵀ·act(narrow) per task (tasks, d, r), Σ wide (tasks, d) and Σ narrow (tasks, r), float32.
+
+    Sums over tokens are cut into shares that run in parallel and are added in a fixed order.
+    """
+    tokens, width = wide.shape
+    rank, tasks = narrow.shape[1], route.tasks
+    tile = _plan("outer_partials", wide, rank, 1 << 20)
+    slices = -(-width // tile.block_width)
+    splits = max(1, -(-2 * _MULTIPROCESSORS // (tasks * slices)))
+    splits = max(1, min(splits, -(-tokens // (4 * tile.block_tokens))))
+    new: dict[str, Any] = {"dtype": torch.float32, "device": wide.device}
+    partial = torch.empty((splits, tasks, width, rank), **new)
+    wide_total = torch.empty((splits, tasks, width), **new) if wide_sum else None
+    narrow_total = torch.empty((splits, tasks, rank), **new) if narrow_sum else None
+    order, first, last = _bounds(route, tokens, wide.device)
+    dropout = 0.0 if settings is None else settings.dropout
+    with on_device(wide):
+        kernels.outer_partials[(slices, tasks, splits)](
+            wide, narrow, statistics, order, first, last, None if settings is None else settings.seed,
+            partial, wide_total, narrow_total, tokens, route.length, tasks, splits,
+            1.0 if settings is None else _kept_scale(settings), keep_threshold(dropout),
+            D=width, R=rank, ACT=act, ROUTED=order is not None, NORM=statistics is not None, DROPOUT=dropout >
+            0, WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum, PRECISION=dot_precision(wide.dtype),
+            BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
+            num_warps=tile.num_warps, num_stages=tile.num_stages,
+        )  # fmt: skip
+    none = partial.new_empty(0)
+    return (
+        partial.sum(0),
+        none if wide_total is None else wide_total.sum(0),
+        none if narrow_total is None else narrow_total.sum(0),
+    )
+
+
+def _bounds(route: Route, tokens: int, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
+    if route.ids is None:
+        ends = torch.full((1,), tokens, dtype=torch.int32, device=device)
+        return None, torch.zeros_like(ends), ends
+    ordered, order = torch.sort(checked_tasks(route.ids, route.tasks), stable=True)
+    steps = torch.arange(route.tasks + 1, device=device)
+    bounds = (torch.searchsorted(ordered, steps) * route.length).to(torch.int32)
+    return order, bounds[:-1].contiguous(), bounds[1:].contiguous()
+
+
+def _slot_of_task(route: Route, slots: int, table: Tensor | None, device: torch.device) -> Tensor:
+    return slots_of(torch.arange(route.tasks, device=device), slots, table)
+
+
+def sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
+    """(tasks, ...) summed over the tasks of each slot by a product with the one-hot matrix."""
+    member = slot.unsqueeze(0) == torch.arange(slots, device=values.device).unsqueeze(1)
+    return (member.to(values.dtype) @ values.flatten(1)).view(slots, *values.shape[1:])
+
+
+def _kept_scale(settings: Settings) -> float:
+    return 1.0 / (1.0 - settings.dropout)

@@ -1,0 +1,82 @@
+"""Tile sizes of the Triton kernels: a table per architecture in JSON, and a rule where there is none.
+
+A table lists, per kernel, entries with the largest padded inner size they serve; the first that fits wins.
+Entries are for 16-bit inputs; 32-bit inputs take half the block width, since they need twice the shared
+memory.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+
+INTERPRETER = 0
+_NO_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Launch parameters of one kernel.
+
+    Attributes:
+        block_tokens: tokens (or queries) per tile.
+        block_width: features (or keys) per step.
+        num_warps: warps per program.
+        num_stages: depth of the software pipeline.
+    """
+
+    block_tokens: int
+    block_width: int
+    num_warps: int
+    num_stages: int
+
+
+def padded(size: int) -> int:
+    """The smallest power of two that a matrix unit accepts as inner size and that is not below `size`."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+@lru_cache(maxsize=8)
+def table(architecture: int) -> dict[str, list[dict[str, int]]]:
+    """The table of an architecture such as 90, that of its generation, or an empty one."""
+    folder = resources.files("weft.kernels") / "plans"
+    for candidate in (architecture, architecture // 10 * 10):
+        file = folder / f"sm{candidate}.json"
+        if file.is_file():
+            plans: dict[str, list[dict[str, int]]] = json.loads(file.read_text())["kernels"]
+            return plans
+    return {}
+
+
+def choose_tile(kernel: str, architecture: int, inner: int, element_size: int, tokens: int) -> Tile:
+    """Launch parameters for one call.
+
+    Args:
+        kernel: name of the kernel.
+        architecture: compute capability such as 90, or `INTERPRETER`.
+        inner: the size that stays in registers (rank, classes, feature width), padded.
+        element_size: bytes per input element.
+        tokens: tokens or queries of the call.
+    """
+    if architecture == INTERPRETER:
+        # Programs run one after the other: few and large ones are fastest.
+        return Tile(64, 64, 4, 1)
+    for entry in table(architecture).get(kernel, ()):
+        if inner <= entry.get("max_inner", _NO_LIMIT):
+            tile = Tile(entry["block_tokens"], entry["block_width"], entry["num_warps"], entry["num_stages"])
+            break
+    else:
+        tile = _rule(inner)
+    if element_size == 4:
+        tile = replace(tile, block_width=max(tile.block_width // 2, 16), num_stages=min(tile.num_stages, 2))
+    if tokens < 4 * tile.block_tokens and tile.block_tokens > 32:
+        tile = replace(tile, block_tokens=32, num_warps=4)
+    return tile
+
+
+def _rule(inner: int) -> Tile:
+    if inner <= 64:
+        return Tile(64, 64, 4, 2)
+    return Tile(64, 32, 8, 2) if inner <= 128 else Tile(32, 32, 8, 2)
