@@ -1,5 +1,8 @@
 """Small Triton functions that several kernels share. Imported only where Triton is installed."""
 
+# Device pointers and blocks have no Python types.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+
 from __future__ import annotations
 
 import triton

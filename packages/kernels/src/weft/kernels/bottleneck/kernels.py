@@ -5,6 +5,9 @@ tensors are contiguous. Every accumulator is float32. `tile_down` and `tile_up` 
 `tile_task` its task or -1 for identity.
 """
 
+# Device pointers and blocks have no Python types.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+
 from __future__ import annotations
 
 import triton
@@ -133,8 +136,8 @@ def bottleneck_backward_input(
     """One program per tile: dz = (s·M·dy·upᵀ)∘act'(z) and dx = LN'(dz·downᵀ) (+ dy).
 
     Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row
-    means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂) =
-    dz·(z - bias) / D, since x̂·down = z - bias. Accumulators: dh, dx.
+    means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂)
+    = dz·(z - bias) / D, since x̂·down = z - bias. Accumulators: dh, dx.
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)

@@ -17,6 +17,7 @@ are r wide, instead of into dy, which is d wide.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,11 @@ class Weights:
 
     def contiguous(self) -> Weights:
         """The same tensors in dense memory, as kernels that compute addresses need them."""
-        given = (getattr(self, field.name) for field in fields(self))
-        return Weights(*(None if tensor is None else tensor.contiguous() for tensor in given))
+        dense: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            dense[field.name] = None if tensor is None else tensor.contiguous()
+        return Weights(**dense)
 
 
 @dataclass(frozen=True)

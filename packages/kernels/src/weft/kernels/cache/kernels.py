@@ -1,8 +1,12 @@
 """Triton kernels of the class sums of affinities. Only device code; launches are in `launch`.
 
-Names: Q queries, N keys sorted by class, C classes, D features, NB betas. Features are contiguous (Q, D) and (N, D);
+Names: Q queries, N keys sorted by class, C classes, D features, NB betas. Features are contiguous (Q, D) and
+    (N, D);
 affinities and every accumulator are float32 and live in registers only. exp(x) is taken as exp2(x·log2 e).
 """
+
+# Device pointers and blocks have no Python types.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 from __future__ import annotations
 
@@ -42,7 +46,8 @@ def sums_uniform(
 ):  # fmt: skip
     """Class sums where every class has SHOTS keys, a power of two: a class is SHOTS neighbouring columns.
 
-    Grid (ceil(Q / BQ), ceil(C / BC)). out (NB, Q, C) float32. One product serves all betas. Masked: tails of Q, C, D.
+    Grid (ceil(Q / BQ), ceil(C / BC)). out (NB, Q, C) float32. One product serves all betas. Masked: tails of
+    Q, C, D.
     """
     query = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
     query_ok = query < num_queries
@@ -72,8 +77,8 @@ def sums_ragged(
 ):  # fmt: skip
     """Class sums for classes of any size: a program owns BC classes and walks their keys.
 
-    Grid (ceil(Q / BQ), ceil(C / BC), NB). Affinities meet their class in a product with a one-hot block; they are
-    split into three bfloat16 parts, which together hold all 24 bits, so the sum is as exact as float32.
+    Grid (ceil(Q / BQ), ceil(C / BC), NB). Affinities meet their class in a product with a one-hot block; they
+    are split into three bfloat16 parts, which together hold all 24 bits, so the sum is as exact as float32.
     """
     query = tl.program_id(0).to(tl.int64) * BQ + tl.arange(0, BQ)
     query_ok = query < num_queries
@@ -121,9 +126,10 @@ def sums_backward(
 ):  # fmt: skip
     """Gradients with respect to one side: a program owns BO keys (or queries) and walks the other side.
 
-    Grid (ceil(own / BO),). gradient (NB, Q, C); d_own (own, D); with OWN_KEYS also beta_partial (programs, BB) and
-    d_weights (N,). BD is D padded to a power of two: the owned rows stay on chip, affinities are computed anew, and
-    nothing of size Q × N is written. Every sum runs in a fixed order. Masked: tails of both sides and of D.
+    Grid (ceil(own / BO),). gradient (NB, Q, C); d_own (own, D); with OWN_KEYS also beta_partial (programs,
+    BB) and d_weights (N,). BD is D padded to a power of two: the owned rows stay on chip, affinities are
+    computed anew, and nothing of size Q × N is written. Every sum runs in a fixed order. Masked: tails of
+    both sides and of D.
     """
     row = tl.program_id(0).to(tl.int64) * BO + tl.arange(0, BO)
     row_ok = row < own_count

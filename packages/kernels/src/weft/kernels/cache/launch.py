@@ -37,8 +37,8 @@ def forward(
             per_program = max(128 // shots, 1)
             kernels.sums_uniform[(grid, -(-classes // per_program))](
                 queries, keys, betas, key_weights, init, out, count, classes, betas.numel(), alpha,
-                D=width, SHOTS=shots, WEIGHTS=key_weights is not None, INIT=init is not None, PRECISION=precision,
-                BQ=tile.block_tokens, BC=per_program, BD=tile.block_width,
+                D=width, SHOTS=shots, WEIGHTS=key_weights is not None, INIT=init is not None,
+                PRECISION=precision, BQ=tile.block_tokens, BC=per_program, BD=tile.block_width,
                 num_warps=tile.num_warps, num_stages=tile.num_stages,
             )  # fmt: skip
             return out
@@ -76,8 +76,8 @@ def backward(
 
 
 def _side(
-    own: Tensor, other: Tensor, common: tuple[Tensor, Tensor, Tensor, Tensor | None], alpha: float, own_keys: bool,
-    needs: tuple[bool, bool, bool],
+    own: Tensor, other: Tensor, common: tuple[Tensor, Tensor, Tensor, Tensor | None], alpha: float,
+    own_keys: bool, needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of one side's features, of betas and of key weights."""
     labels, gradient, betas, key_weights = common
@@ -92,8 +92,8 @@ def _side(
     if programs and other.shape[0]:
         with on_device(own):
             kernels.sums_backward[(programs,)](
-                own, other, labels, gradient, betas, key_weights, d_own, beta_partial, d_weights, own.shape[0],
-                other.shape[0], gradient.shape[2], betas.numel(), alpha,
+                own, other, labels, gradient, betas, key_weights, d_own, beta_partial, d_weights,
+                own.shape[0], other.shape[0], gradient.shape[2], betas.numel(), alpha,
                 D=width, OWN_KEYS=own_keys, WEIGHTS=key_weights is not None, NEED_FEATURES=need_features,
                 NEED_BETAS=need_betas, NEED_WEIGHTS=need_weights, PRECISION=dot_precision(own.dtype),
                 BO=tile.block_tokens, BT=tile.block_width, BD=padded(width), BB=grid_betas,

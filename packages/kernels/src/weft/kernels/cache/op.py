@@ -31,8 +31,8 @@ def _kernels_serve(queries: Tensor, backend: str) -> bool:
         return True
     if backend == "triton":
         raise KernelBackendError(
-            f"`backend` 'triton' must get features of at most {MAX_WIDTH} columns, but got {queries.shape[1]}. "
-            "Use backend='auto'."
+            f"`backend` 'triton' must get features of at most {MAX_WIDTH} columns, but got "
+            f"{queries.shape[1]}. Use backend='auto'."
         )
     return False
 
@@ -69,8 +69,8 @@ def _backward(
         from weft.kernels.cache import launch
 
         found = launch.backward(
-            gradient.contiguous(), queries.contiguous(), keys.contiguous(), offsets, betas, _dense(key_weights),
-            alpha, shots, needs,
+            gradient.contiguous(), queries.contiguous(), keys.contiguous(), offsets, betas,
+            _dense(key_weights), alpha, shots, needs,
         )  # fmt: skip
     else:
         found = reference.backward(gradient, queries, keys, offsets, betas, key_weights, alpha, shots, needs)

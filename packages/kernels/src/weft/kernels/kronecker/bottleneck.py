@@ -50,8 +50,23 @@ def _forward(
     save: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    use_triton(x, backend)
     residual = x if add_input else residual
+    if _kernels_serve(x, shared_left, merged_right, shared_right, backend):
+        from weft.kernels.kronecker import launch
+
+        return launch.compacter_forward(
+            x.contiguous(),
+            shared_left.contiguous(),
+            merged_right.contiguous(),
+            merged_left.contiguous(),
+            shared_right.contiguous(),
+            down_bias,
+            up_bias,
+            None if residual is None else residual.contiguous(),
+            factor,
+            activation,
+            save,
+        )
     u = block_product(x, shared_left)
     z = torch.mm(u, merged_right) if down_bias is None else torch.addmm(down_bias, u, merged_right)
     v = torch.mm(activate(z, activation) * factor, merged_left)
@@ -60,6 +75,17 @@ def _forward(
         v, right = with_bias(v, right, up_bias * factor)
     y = _expand(v, right, residual)
     return (y, z, u) if save else (y, z.new_empty(0), z.new_empty(0))
+
+
+def _kernels_serve(
+    x: Tensor, shared_left: Tensor, merged_right: Tensor, shared_right: Tensor, backend: str
+) -> bool:
+    """Whether the fused kernels run this call."""
+    if not use_triton(x, backend):
+        return False
+    from weft.kernels.kronecker import launch
+
+    return launch.serves(shared_left.shape[1], merged_right.shape[1], shared_right.shape[0])
 
 
 def _expand(v: Tensor, right: Tensor, residual: Tensor | None) -> Tensor:
@@ -117,6 +143,28 @@ def _backward(
     backend: str,
 ) -> tuple[Tensor, ...]:
     none = x.new_empty(0)
+    if _kernels_serve(x, shared_left, merged_right, shared_right, backend):
+        from weft.kernels.kronecker import launch
+
+        found = launch.compacter_backward(
+            dy.contiguous(),
+            z,
+            u,
+            x.contiguous(),
+            shared_left.contiguous(),
+            merged_right.contiguous(),
+            merged_left.contiguous(),
+            shared_right.contiguous(),
+            factor,
+            activation,
+            add_input,
+            need_x,
+        )
+        keep = (need_x, True, True, True, True, down_bias is not None, up_bias is not None)
+        return tuple(
+            grad.to(x.dtype).contiguous() if wanted else none
+            for grad, wanted in zip(found, keep, strict=True)
+        )
     g = dy.to(x.dtype).contiguous()
     h = activate(z, activation) * factor
     v = torch.mm(h, merged_left)

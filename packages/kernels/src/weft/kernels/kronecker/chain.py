@@ -61,7 +61,13 @@ def expand(v: Tensor, right: Tensor | None, bias: Tensor | None) -> Tensor:
 def _forward(
     x: Tensor, left: Tensor | None, middle: Tensor, right: Tensor | None, bias: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    use_triton(x, backend)
+    if _kernels_serve(x, left, right, backend):
+        from weft.kernels.kronecker import launch
+
+        u = x if left is None else launch.contract(x, left)
+        v = torch.mm(u, middle)
+        y = expand(v, right, bias) if right is None else launch.expand(v, right, bias)
+        return y, (x.new_empty(0) if left is None else u)
     u = block_product(x, left)
     y = expand(torch.mm(u, middle), right, bias)
     return y, (x.new_empty(0) if left is None else u)
@@ -80,6 +86,8 @@ def _backward(
     bias: Tensor | None,
     need_x: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    if _kernels_serve(x, left, right, backend):
+        return _backward_by_kernels(dy.contiguous(), x, u, left, middle, right, bias, need_x)
     none = x.new_empty(0)
     narrow = x if left is None else u
     dright = dbias = none
@@ -96,6 +104,49 @@ def _backward(
     du = torch.mm(dv, middle.t())
     dx = block_product(du, left.t()) if need_x else none
     return dx, block_outer(x, du, left), dmiddle, dright, dbias
+
+
+def _kernels_serve(x: Tensor, left: Tensor | None, right: Tensor | None, backend: str) -> bool:
+    """Whether the kernels run the wide products of this call."""
+    if not use_triton(x, backend):
+        return False
+    from weft.kernels.kronecker import launch
+
+    thin = [
+        t for t in (None if left is None else left.shape[1], None if right is None else right.shape[0]) if t
+    ]
+    return launch.serves(*thin) if thin else False
+
+
+def _backward_by_kernels(
+    dy: Tensor,
+    x: Tensor,
+    u: Tensor,
+    left: Tensor | None,
+    middle: Tensor,
+    right: Tensor | None,
+    bias: Tensor | None,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from weft.kernels.kronecker import launch
+
+    none = x.new_empty(0)
+    narrow = x if left is None else u
+    dleft = dright = none
+    dbias = none if bias is None else dy.sum(0)
+    dv = dy
+    if right is not None:
+        v = torch.mm(narrow, middle)
+        dv = launch.contract(dy, right.t())
+        dright = (
+            launch.outer(dy.view(-1, right.shape[1]), v.view(-1, right.shape[0])).t().to(x.dtype).contiguous()
+        )
+    dmiddle = torch.mm(narrow.t(), dv)
+    dx = torch.mm(dv, middle.t())
+    if left is not None:
+        dleft = launch.outer(x.reshape(-1, left.shape[0]), dx.view(-1, left.shape[1])).to(x.dtype)
+        dx = launch.expand(dx, left.t(), None) if need_x else none
+    return (dx if need_x else none), dleft, dmiddle, dright, dbias
 
 
 def right_gradients(v: Tensor, dy: Tensor, right: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

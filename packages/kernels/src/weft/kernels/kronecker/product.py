@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from weft.kernels import registration
-from weft.kernels.backends import check_backend
+from weft.kernels.backends import check_backend, use_triton
 from weft.kernels.checks import check_floating, check_tensors
 from weft.kernels.errors import KernelShapeError, KernelTypeError, KernelValueError
 
@@ -46,7 +46,12 @@ def kron(a: Tensor, b: Tensor) -> Tensor:
 
 
 def phm_weight(
-    rule: Tensor, weight: Tensor | None = None, *, left: Tensor | None = None, right: Tensor | None = None
+    rule: Tensor,
+    weight: Tensor | None = None,
+    *,
+    left: Tensor | None = None,
+    right: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """The matrix of a parametrised hypercomplex multiplication, ``W = Σ_i rule_i ⊗ B_i``.
 
@@ -55,6 +60,7 @@ def phm_weight(
         weight: full B, shape (..., terms, d_in / p, d_out / q).
         left: low-rank B instead of `weight`, B_i = left_i · right_i, shape (..., terms, d_in / p, rank).
         right: shape (..., terms, rank, d_out / q).
+        backend: ``auto``, ``triton`` or ``torch``.
 
     Leading dimensions (slots) broadcast, so one rule can serve many slots.
 
@@ -96,7 +102,7 @@ def phm_weight(
             f"`rule` must have as many terms as the weight ({weight.shape[-3]}), but has {rule.shape[-3]}. "
             "Both stack their terms in dimension -3."
         )
-    return _sum(rule, weight)
+    return _sum(rule, weight, backend)
 
 
 def _sum(rule: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
@@ -135,6 +141,10 @@ def _flat(rule: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _forward(rule: Tensor, weight: Tensor, backend: str) -> Tensor:
+    if use_triton(rule, backend):
+        from weft.kernels.kronecker import launch
+
+        return launch.kronecker_sum(rule, weight)
     slots, _, a, b = rule.shape
     c, d = weight.shape[2:]
     flat_rule, flat_weight = _flat(rule, weight)
