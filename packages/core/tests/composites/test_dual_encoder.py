@@ -199,3 +199,15 @@ def test_an_adapter_in_the_vision_tower_gets_a_gradient_though_the_tower_is_froz
 def test_full_training_reaches_every_parameter():
     model = attach(make("clip", "resnet"), {"method": "full"})
     assert all(value.requires_grad for value in model.parameters())
+
+
+def test_statistics_of_norms_trained_in_full_are_saved_with_them(tmp_path):
+    model, inputs = attach(make("clip", "resnet"), {"method": "full"}), batch()
+    model.train()
+    for _ in range(3):
+        model(**inputs)
+    model.eval()
+    model.save_pretrained(tmp_path)
+    again = load_adapter(make("clip", "resnet"), tmp_path).eval()
+    assert torch.equal(model(**inputs).image_embeds, again(**inputs).image_embeds)
+    assert not torch.equal(model(**inputs).image_embeds, make("clip", "resnet")(**inputs).image_embeds)

@@ -17,9 +17,9 @@ from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.data.records import Caption, Classify, ImageQA, MediaRef, PairBool
 from weft.eval.errors import ScoreInputError, ScoreTypeError
-from weft.eval.evaluate.generate import predict
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.scoring import blind_majority, majority, reference, score
 from weft.eval.evaluate.visual import Features, Pixels, cached_features, extract_features, features_key
 

@@ -33,7 +33,9 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Key to tensor of everything the method trains: all slots, and the parameters trained in full.
+    """Key to tensor of everything that training changes: all slots, and what is trained in full.
+
+    With the parameters trained in full go the statistics that their modules keep, such as a batch norm's.
 
     Args:
         model: An adapted model.
@@ -44,8 +46,8 @@ def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = No
     """
     store = _store(model)
     paths = {f"{key}.{slot}": f"weft.{key}.{slot}" for key, slot, _ in store.slots()}
-    paths |= {full.key: full.path for full in store.plan.full}
-    values = dict(model.named_parameters()) if state_dict is None else dict(state_dict)
+    paths |= {full.key: full.path for full in store.plan.full} | _statistics(model, store.plan)
+    values = _tensors(model) if state_dict is None else dict(state_dict)
     missing = sorted(path for path in paths.values() if path not in values)
     if missing:
         raise CheckpointError(
@@ -150,9 +152,10 @@ def load_adapter(
 
 def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequence[str] | None) -> None:
     store = _store(model)
-    targets = {f"{key}.{slot}": value for key, slot, value in store.slots()}
-    parameters = dict(model.named_parameters())
-    targets |= {full.key: parameters[full.path] for full in store.plan.full}
+    targets: dict[str, Tensor] = {f"{key}.{slot}": value for key, slot, value in store.slots()}
+    tensors = _tensors(model)
+    targets |= {full.key: tensors[full.path] for full in store.plan.full}
+    targets |= {key: tensors[path] for key, path in _statistics(model, store.plan).items()}
     with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         wanted = set(targets)
@@ -165,6 +168,22 @@ def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequ
         with torch.no_grad():
             for key in sorted(wanted):
                 targets[key].copy_(file.get_tensor(key))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _statistics(model: nn.Module, planned: Plan) -> dict[str, str]:
+    """Key to name of the saved buffers of modules whose own parameters are trained in full."""
+    modules = {full.path.rpartition(".")[0]: full.key.rpartition(".")[0] for full in planned.full}
+    found = {}
+    for path, key in modules.items():
+        module = model.get_submodule(path)
+        for name, _ in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                found[f"{key}.{name}"] = f"{path}.{name}" if path else name
+    return found
 
 
 def _check_keys(

@@ -1,19 +1,34 @@
-"""Models that recipes name: saved VL models, and language models that get visual tokens."""
+"""Models that recipes name: saved VL models, language models with visual tokens, and new architectures."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.core.composites import DualEncoderConfig, VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.data.media.transforms import ImageTransform
 from weft.train.errors import RunError
-from weft.train.recipe import BackboneSection
+from weft.train.from_scratch import (
+    check_vocabulary,
+    config_from,
+    new_model,
+    square_transform,
+    train_tokenizer,
+)
+from weft.train.recipe import BackboneSection, TokenizerSection
 
 MINIATURE = Path(__file__).parent / "miniature"
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -30,7 +45,7 @@ class LoadedBackbone:
         name: What the recipe calls it.
     """
 
-    model: VisualSeq2Seq
+    model: PreTrainedModel
     tokenizer: Any
     transform: ImageTransform | None
     name: str
@@ -38,27 +53,44 @@ class LoadedBackbone:
 
 def saved_path(name: str) -> str:
     """Folder or hub id of a saved model; `miniature` is the one shipped with weft."""
-    return str(MINIATURE) if name == "miniature" else str(Path(name).expanduser()) if Path(name).exists() else name
+    return (
+        str(MINIATURE)
+        if name == "miniature"
+        else str(Path(name).expanduser())
+        if Path(name).exists()
+        else name
+    )
 
 
-def load_backbone(section: BackboneSection) -> LoadedBackbone:
-    """Load weights and tokenizer.
+def load_backbone(
+    section: BackboneSection, *, folder: Path | None = None, texts: Callable[[], Iterable[str]] | None = None
+) -> LoadedBackbone:
+    """Load weights and tokenizer, or draw and train them.
 
     Args:
         section: The recipe's `backbone`.
+        folder: Folder of the run; a tokenizer that is trained is kept there, and taken from there if it is.
+        texts: What a tokenizer is trained on.
 
     Returns:
         The model and what belongs to it.
 
     Raises:
-        RunError: If the model is not there, or is not a sequence-to-sequence VL model.
+        RunError: If the model is not there, or is no VL model.
     """
-    name = section.name or section.language or ""
-    path = saved_path(name)
+    name = section.title
     try:
+        if section.config is not None:
+            tokenizer = _new_tokenizer(section, folder, texts)
+            model = new_model(config_from(section.config))
+            trained = isinstance(section.tokenizer, TokenizerSection)
+            check_vocabulary(model, len(tokenizer), own_tokens=not trained)
+            return LoadedBackbone(model, tokenizer, square_transform(section.image_size), name)
+        path = saved_path(section.name or section.language or "")
         tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
         if section.name is not None:
-            model = VisualSeq2Seq.from_pretrained(path, revision=section.revision)
+            _saved_config(section)
+            model = AutoModel.from_pretrained(path, revision=section.revision)
         else:
             model = _with_visual_tokens(section, path, tokenizer)
     except OSError as error:
@@ -67,6 +99,28 @@ def load_backbone(section: BackboneSection) -> LoadedBackbone:
             f"loaded: {error}"
         ) from None
     return LoadedBackbone(model, tokenizer, read_transform(path), name)
+
+
+def _new_tokenizer(
+    section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
+) -> Any:
+    if isinstance(section.tokenizer, str):
+        return AutoTokenizer.from_pretrained(saved_path(section.tokenizer), revision=section.revision)
+    assert section.tokenizer is not None, "recipes give a tokenizer with every new architecture"
+    kept = None if folder is None else folder / "tokenizer"
+    if kept is not None and kept.is_dir():
+        return AutoTokenizer.from_pretrained(kept)
+    if texts is None:
+        raise RunError(
+            "`backbone.tokenizer` must be one that exists where there is no training data, but is to be trained."
+            " Run the recipe first, and name the tokenizer of its folder."
+        )
+    tokenizer = train_tokenizer(texts(), section.tokenizer.vocabulary_size)
+    if kept is not None:
+        partial = kept.with_name(".tokenizer.part")
+        tokenizer.save_pretrained(partial)
+        partial.rename(kept)
+    return tokenizer
 
 
 def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> VisualSeq2Seq:
@@ -95,20 +149,32 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
         The model, with tied weights tied.
     """
     if section.name is not None:
-        path = saved_path(section.name)
-        try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(path, revision=section.revision)
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
-                f"{section.name!r} cannot be read: {error}"
-            ) from None
+        config = _saved_config(section)
+    elif section.config is not None:
+        config = config_from(section.config)
     else:
         config = _composite(section, _architecture(section))
     with torch.device("meta"):
-        model = VisualSeq2Seq(config)
+        model = new_model(config)
     model.tie_weights()
     return model
+
+
+def _saved_config(section: BackboneSection) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(saved_path(section.name or ""), revision=section.revision)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
+            f"{section.name!r} cannot be read: {error}"
+        ) from None
+    if not isinstance(config, DualEncoderConfig | VisualSeq2SeqConfig):
+        raise RunError(
+            f"`backbone.name` must be a saved VL model (of type {DualEncoderConfig.model_type} or "
+            f"{VisualSeq2SeqConfig.model_type}), but {section.name!r} is of type {config.model_type}. A BART or "
+            "T5 goes under `backbone.language`."
+        )
+    return config
 
 
 def _architecture(section: BackboneSection) -> PreTrainedConfig:

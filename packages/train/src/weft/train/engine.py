@@ -17,7 +17,7 @@ from weft.core import load_adapter
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.checkpoints import rotate, seal
-from weft.train.objectives.generation import generation_losses
+from weft.train.objectives import objective
 from weft.train.recipe import TrainingSection
 
 Row = tuple[str, int, int]
@@ -76,6 +76,7 @@ class MultiTaskTrainer(Trainer):
         validate: Gives scores with an `average`, called every `eval_steps`; the best weights are kept.
         callbacks: Further callbacks.
         keep: Number of checkpoints kept.
+        decay_norms: Whether norms, biases and scalars are decayed as matrices are.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class MultiTaskTrainer(Trainer):
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
         keep: int = 2,
+        decay_norms: bool = False,
     ) -> None:
+        self.decay_norms = decay_norms
         rows = TaskRows(records)
         # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
         super().__init__(model=model, args=args, train_dataset=rows, eval_dataset=rows, callbacks=callbacks)
@@ -114,14 +117,18 @@ class MultiTaskTrainer(Trainer):
     def _collate(self, rows: list[tuple[str, Any, int]]) -> dict[str, Any]:
         return self.batches.training([(task, record) for task, record, _ in rows], epoch=rows[0][2])
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Matrices; norms, biases and scalars only if `decay_norms`."""
+        return [name for name, value in model.named_parameters() if value.dim() > 1 or self.decay_norms]
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor:
         """Mean loss of the batch, under the routing of its rows; per-task losses are kept for the log."""
         tasks: list[str] = inputs.pop("tasks")
-        labels, weights = inputs.pop("labels"), inputs.pop("weights")
+        losses_of = objective(inputs.pop("objective"))
         with self.accelerator.unwrap_model(model).route(tasks=tasks):
-            losses = generation_losses(model, inputs, labels, weights)
+            losses = losses_of(model, inputs)
         for task in dict.fromkeys(tasks):
             mine = torch.tensor([t == task for t in tasks], device=losses.device)
             self._sums[task].append(losses.detach()[mine].mean())

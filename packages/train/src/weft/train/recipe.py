@@ -16,12 +16,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TokenizerSection(_Section):
+    """A byte-level BPE tokenizer that is trained on the tasks' training texts.
+
+    Attributes:
+        vocabulary_size: Greatest number of its tokens; 260 hold every byte and nothing else.
+    """
+
+    vocabulary_size: int = Field(ge=260)
+
+
 class BackboneSection(_Section):
     """The model that is adapted.
 
     Attributes:
-        name: A saved VL model: `miniature` (shipped), a folder, or a hub id. Exclusive with `language`.
+        name: A saved VL model: `miniature` (shipped), a folder, or a hub id.
         language: Hub id or folder of a BART or T5 to which visual tokens are added.
+        config: An architecture with new weights: `model_type` and what that type's config takes.
+        tokenizer: The tokenizer of a new architecture (with `config`): one to train on the tasks' training
+            texts, or what has one: `miniature`, a folder or a hub id.
+        image_size: Side of the square that images are resized to, in pixels (with `config`).
         revision: Commit or tag on the hub.
         feature_size: Width of precomputed visual features (with `language`).
         num_visual_tokens: Visual tokens per image (with `language`).
@@ -32,6 +46,9 @@ class BackboneSection(_Section):
 
     name: str | None = None
     language: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: TokenizerSection | str | None = None
+    image_size: int = Field(default=224, gt=0)
     revision: str | None = None
     feature_size: int = Field(default=2048, gt=0)
     num_visual_tokens: int = Field(default=36, gt=0)
@@ -40,9 +57,19 @@ class BackboneSection(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> BackboneSection:
-        if (self.name is None) == (self.language is None):
-            raise ValueError("give either `name` (a saved model) or `language` (a BART or T5), not both")
+        if sum(source is not None for source in (self.name, self.language, self.config)) != 1:
+            raise ValueError(
+                "give exactly one of `name` (a saved model), `language` (a BART or T5) and `config` (new "
+                "weights)"
+            )
+        if (self.config is None) != (self.tokenizer is None):
+            raise ValueError("`config` and `tokenizer` belong together: give both or none")
         return self
+
+    @property
+    def title(self) -> str:
+        """How messages and tables call the model."""
+        return self.name or self.language or f"new {(self.config or {}).get('model_type')}"
 
 
 class DataSection(_Section):
@@ -107,6 +134,18 @@ class MixingSection(_Section):
     unit: Literal["homogeneous", "mixed"] = "homogeneous"
 
 
+class AugmentationSection(_Section):
+    """How the pixels of training images are changed; see `weft.data.media.augment.Augmentation`.
+
+    Attributes:
+        shift: Greatest shift along each axis, in pixels of the model's input.
+        flip: Whether half of the images are mirrored left to right.
+    """
+
+    shift: int = Field(default=0, ge=0)
+    flip: bool = False
+
+
 class TrainingSection(_Section):
     """How the weights are trained.
 
@@ -125,7 +164,10 @@ class TrainingSection(_Section):
         max_grad_norm: Gradients are clipped there; 0 does not clip.
         precision: Arithmetic of the forward pass.
         mixing: How batches are drawn from tasks.
-        vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained`.
+        vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained` (it
+            reads pixels in every batch; the method says what of it is trained).
+        augmentation: How training images are changed (with `vision: trained`).
+        keep_images: MiB of decoded images kept in memory (with `vision: trained`).
         threads: CPU threads; results are the same to the last digit only at an equal number.
         log_every: Steps between logged losses.
         save_every: Steps between checkpoints; 0 saves only the end.
@@ -148,6 +190,8 @@ class TrainingSection(_Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     mixing: MixingSection = MixingSection()
     vision: Literal["frozen", "trained"] = "frozen"
+    augmentation: AugmentationSection = AugmentationSection()
+    keep_images: float = Field(default=512.0, ge=0)
     threads: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=10, gt=0)
     save_every: int = Field(default=0, ge=0)
@@ -158,6 +202,10 @@ class TrainingSection(_Section):
     def _one_length(self) -> TrainingSection:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
+        if self.vision == "frozen" and self.augmentation != AugmentationSection():
+            raise ValueError(
+                "`augmentation` needs `vision: trained`, because a frozen tower sees each image once"
+            )
         return self
 
 
@@ -196,6 +244,8 @@ class Recipe(_Section):
         tracking: Where it is tracked.
         seed: Seed of weights, order and drawn targets.
         blank_images: Replace visual features by zeros, to measure what language alone can do.
+        save_model: Also save the whole trained model in the folder `model` of the run, for `backbone.name` of
+            other recipes. Only for methods without units, such as `full`.
         control: Whether tables list it as a control and not as a method.
         output: Folder of runs.
         published: Figures of the paper this recipe follows, and their source; shown by reports, never used.
@@ -211,6 +261,7 @@ class Recipe(_Section):
     tracking: TrackingSection = TrackingSection()
     seed: int = Field(default=0, ge=0)
     blank_images: bool = False
+    save_model: bool = False
     control: bool = False
     output: str = "weft-runs"
     published: dict[str, Any] = Field(default_factory=dict)
@@ -220,7 +271,9 @@ class Recipe(_Section):
     def _task_names(cls, tasks: dict[str, TaskSection]) -> dict[str, TaskSection]:
         for name in tasks:
             if not name.replace("_", "").isalnum() or name != name.lower():
-                raise ValueError(f"task names are lower-case letters, digits and underscores, but one is {name!r}")
+                raise ValueError(
+                    f"task names are lower-case letters, digits and underscores, but one is {name!r}"
+                )
         return tasks
 
     @property
@@ -258,7 +311,9 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: list[str] | N
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        faults += [_fault(f["loc"], f["type"], f["msg"], f.get("input")) for f in error.errors(include_url=False)]
+        faults += [
+            _fault(f["loc"], f["type"], f["msg"], f.get("input")) for f in error.errors(include_url=False)
+        ]
     faults += _method_faults(values.get("method"))
     if faults or recipe is None:
         listed = "\n".join(f"  - {fault}" for fault in faults)
@@ -288,7 +343,9 @@ def _fault(place: tuple[int | str, ...], kind: str, message: str, value: Any) ->
     if kind == "missing":
         return f"{where}: this key is needed."
     message = message.removeprefix("Value error, ")
-    return f"{where}: {message}, but is {value!r}." if not isinstance(value, Mapping) else f"{where}: {message}."
+    return (
+        f"{where}: {message}, but is {value!r}." if not isinstance(value, Mapping) else f"{where}: {message}."
+    )
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:
@@ -303,5 +360,7 @@ def _keys_at(place: tuple[int | str, ...]) -> list[str]:
 def _section(annotation: Any) -> Any:
     if isinstance(annotation, type):
         return annotation
-    found = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+    found = [
+        a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
+    ]
     return found[0] if found else annotation

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from transformers import set_seed
+
 from weft.core import load_adapter
 from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones import load_backbone
@@ -38,7 +40,9 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
     recipe = load_recipe(folder / "recipe.yaml")
     tasks = load_tasks(recipe, (role,))  # type: ignore[arg-type]
     started = time.perf_counter()
-    backbone = load_backbone(recipe.backbone)
+    # A new architecture gets the weights it was drawn with, so that the adapter finds its backbone again.
+    set_seed(recipe.seed)
+    backbone = load_backbone(recipe.backbone, folder=folder)
     model = load_adapter(backbone.model, folder / "adapter")
     batches = Batches(
         backbone.tokenizer,

@@ -18,11 +18,13 @@ import torch
 import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from weft.core import attach, load_adapter
+from weft.core import attach, detach, load_adapter
+from weft.data.media.augment import Augmentation
 from weft.data.mixing import TaskMixture
-from weft.eval.evaluate.generate import predict
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import score
 from weft.eval.evaluate.visual import Pixels, Visual, cached_features, extract_features, features_key
 from weft.eval.metrics import ScoreReport
@@ -31,9 +33,11 @@ from weft.train.backbones import LoadedBackbone, load_backbone
 from weft.train.checkpoints import require_resumable
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
+from weft.train.fitness import check_fit
+from weft.train.from_scratch import save_backbone
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, TaskSection
-from weft.train.task_data import TaskData, all_images, check_metrics, load_tasks
+from weft.train.task_data import TaskData, all_images, check_metrics, load_tasks, training_texts
 
 RESULT = "result.json"
 
@@ -79,8 +83,8 @@ def execute(
         progress: Where to show progress; nowhere by default.
 
     Returns:
-        Scores and counts; the folder holds `recipe.yaml`, `plan.json`, `adapter/`, `predictions/` and
-        `result.json`.
+        Scores and counts; the folder holds `recipe.yaml`, `plan.json`, `adapter/`, `predictions/`,
+        `result.json` and, with `save_model`, `model/`.
 
     Raises:
         RunError: If the run cannot start.
@@ -88,12 +92,15 @@ def execute(
     progress = progress or Progress()
     check_metrics(recipe)
     tasks = tasks or load_tasks(recipe)
+    check_fit(recipe, tasks)
     checkpoint = _prepare_folder(recipe, resume, overwrite)
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
     started = time.perf_counter()
     set_seed(recipe.seed)
-    backbone = load_backbone(recipe.backbone)
+    backbone = load_backbone(
+        recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
+    )
     model = attach(backbone.model, recipe.method, list(recipe.tasks))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -102,16 +109,21 @@ def execute(
         make_visual(recipe, backbone, tasks, progress),
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
+        augmentation=Augmentation(**recipe.training.augmentation.model_dump()),
     )
     plan = model.weft.plan
     _write(recipe.folder / "plan.json", plan.to_dict())
     with _tracked(recipe, plan, checkpoint) as run:
         _train(recipe, model, tasks, batches, checkpoint, run, progress)
         model.save_pretrained(recipe.folder / "adapter")
-        reports = evaluate_tasks(recipe, model, tasks, batches, "test", recipe.folder / "predictions", progress)
+        reports = evaluate_tasks(
+            recipe, model, tasks, batches, "test", recipe.folder / "predictions", progress
+        )
         result = _result(recipe, plan, reports, time.perf_counter() - started)
         _write(recipe.folder / RESULT, result_values(recipe, result))
         _track_result(run, recipe, result)
+    if recipe.save_model:
+        save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
     return result
 
 
@@ -123,9 +135,10 @@ def prepare_features(recipe: Recipe) -> None:
     """
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
-    backbone = load_backbone(recipe.backbone)
+    tasks = load_tasks(recipe)
+    backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
     attach(backbone.model, recipe.method, list(recipe.tasks))
-    make_visual(recipe, backbone, load_tasks(recipe), Progress())
+    make_visual(recipe, backbone, tasks, Progress())
 
 
 def text_rules(task: TaskSection) -> TextRules:
@@ -140,7 +153,9 @@ def text_rules(task: TaskSection) -> TextRules:
     )
 
 
-def make_visual(recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress) -> Visual:
+def make_visual(
+    recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress
+) -> Visual:
     """How this run sees images: features extracted once if the tower is frozen, else pixels in every batch.
 
     Raises:
@@ -152,15 +167,16 @@ def make_visual(recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, Ta
             f"`backbone` must hold a vision tower and its preprocessor_config.json to read images, but "
             f"{backbone.name!r} does not. Take such a backbone, or extract features first."
         )
-    pixels = Pixels(backbone.transform)
     if recipe.training.vision == "trained":
-        model.vision_tower.requires_grad_(True)
-        return pixels
+        return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
+    pixels = Pixels(backbone.transform)
     trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
+    trained += [site.address for site in model.weft.plan.sites if site.tower == "vision"]
     if trained:
         raise RunError(
             f"`training.vision` must be 'trained' when the method trains the vision tower, but is 'frozen' and "
-            f"{len(trained)} of its parameters are trained. Set it, or keep the tower out of the method."
+            f"{len(trained)} of its parameters or sites are trained. Set it, or keep the tower out of the "
+            "method."
         )
     images = all_images(tasks)
     encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
@@ -209,10 +225,17 @@ def evaluate_tasks(
         section, records = recipe.tasks[name], data[role]
         with progress.bar(f"{role} {name}", len(records)) as advance:
             predictions = predict(
-                model, name, records, batches, batch_size=recipe.evaluation.batch_size, device=device, progress=advance
+                model,
+                name,
+                records,
+                batches,
+                batch_size=recipe.evaluation.batch_size,
+                device=device,
+                progress=advance,
             )
         if folder is not None:
-            _write(folder / f"{name}.json", predictions)
+            plain = predictions.ranked() if isinstance(predictions, Matches) else predictions
+            _write(folder / f"{name}.json", plain)
         metric = section.metric or kind_of(records).metric
         reports[name] = score(metric, predictions, records, headline=section.headline)
     return reports
@@ -264,6 +287,7 @@ def _train(
             validate=validate if section.evaluate_every else None,
             callbacks=[_Report(run, advance)],
             keep=section.keep,
+            decay_norms=section.decay_norms,
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if section.evaluate_every and (folder / "best").exists():
@@ -291,7 +315,11 @@ class _Report(TrainerCallback):
     ) -> None:
         if self.run is None or not logs:
             return
-        names = {"loss": "train/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/gradient_norm"}
+        names = {
+            "loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "grad_norm": "train/gradient_norm",
+        }
         values = {}
         for name, value in logs.items():
             if name.startswith(("loss/", "validation/")):
@@ -323,7 +351,9 @@ def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | Non
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise RunError(f"`output` must be a folder that can be written, but {folder} cannot be made: {error}") from None
+        raise RunError(
+            f"`output` must be a folder that can be written, but {folder} cannot be made: {error}"
+        ) from None
     (folder / "recipe.yaml").write_text(values, encoding="utf-8")
     return None
 
@@ -339,7 +369,7 @@ def _tracked(recipe: Recipe, plan: Any, checkpoint: Path | None) -> Iterator[Run
     params = {
         "method": recipe.title,
         "seed": recipe.seed,
-        "backbone": recipe.backbone.name or recipe.backbone.language,
+        "backbone": recipe.backbone.title,
         "tasks": ",".join(recipe.tasks),
         **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
         **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},

@@ -11,6 +11,7 @@ from weft.data import load_dataset
 from weft.data.records import media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
+from weft.train.from_scratch import texts_of
 from weft.train.recipe import DataSection, Recipe
 
 Role = Literal["train", "validation", "test"]
@@ -29,7 +30,9 @@ class TaskData:
         return role in self.splits
 
 
-def load_tasks(recipe: Recipe, roles: tuple[Role, ...] = ("train", "validation", "test")) -> dict[str, TaskData]:
+def load_tasks(
+    recipe: Recipe, roles: tuple[Role, ...] = ("train", "validation", "test")
+) -> dict[str, TaskData]:
     """Load the annotations of every task; images stay closed.
 
     Args:
@@ -84,6 +87,14 @@ def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
                 for ref in media_of(record):
                     found.setdefault(ref.uri, ref)
     return list(found.values())
+
+
+def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:
+    """Every text that training reads and writes, for a tokenizer to be trained on."""
+    found: dict[str, None] = {}
+    for name, data in tasks.items():
+        found.update(dict.fromkeys(texts_of(recipe.tasks[name].prompt, data["train"])))
+    return list(found)
 
 
 def check_metrics(recipe: Recipe) -> None:

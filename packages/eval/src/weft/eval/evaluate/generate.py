@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,23 +12,21 @@ from weft.data.records import Record
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of
 
-Route = Callable[[str], AbstractContextManager[Any]]
 
-
-def predict(
+def answers(
     model: Any,
     task: str,
     records: Sequence[Record],
     batches: Batches,
     *,
-    batch_size: int = 128,
-    device: str | torch.device = "cpu",
+    batch_size: int,
+    device: str | torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
-    """Predict the answer of every record of one task.
+    """Answer every record of one task; `weft.eval.evaluate.predict` sets the model up for it.
 
     Args:
-        model: A model with `generate` and `forward` of the Hugging Face form; routed to `task` if it can be.
+        model: A model with `generate` and `forward` of the Hugging Face form.
         task: Name of the task.
         records: The records.
         batches: Makes the inputs.
@@ -41,20 +38,12 @@ def predict(
         Record id to answer. Records of true-or-false tasks get `"true"` or `"false"`.
     """
     answer = _true_false if kind_of(records).mode == "true_false" else _generate
-    was_training = model.training
-    model.eval()
-    route: Route = getattr(model, "route", lambda task: nullcontext())
     predictions: dict[str, str] = {}
-    try:
-        with torch.inference_mode(), route(task=task):  # type: ignore[call-arg]
-            for chunk in _chunks(records, batch_size):
-                inputs = {k: v.to(device) for k, v in batches.inputs(task, chunk).items()}
-                answers = answer(model, inputs, batches, task)
-                predictions.update(zip((r.id for r in chunk), answers, strict=True))
-                if progress is not None:
-                    progress(len(predictions))
-    finally:
-        model.train(was_training)
+    for chunk in _chunks(records, batch_size):
+        inputs = {k: v.to(device) for k, v in batches.inputs(task, chunk).items()}
+        predictions.update(zip((r.id for r in chunk), answer(model, inputs, batches, task), strict=True))
+        if progress is not None:
+            progress(len(predictions))
     return predictions
 
 

@@ -1,16 +1,19 @@
-"""Batches: records of one or several tasks as the tensors of a sequence-to-sequence model."""
+"""Batches: records of one or several tasks as the tensors of a model."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from weft.data.media.augment import Augmentation
 from weft.data.records import Record, media_of
+from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.visual import Visual
 
@@ -46,13 +49,15 @@ class Batches:
         tokenizer: Any Hugging Face tokenizer.
         visual: Images to inputs.
         rules: Task to its rules.
-        seed: Seed of drawn targets.
+        seed: Seed of drawn targets and of augmentation.
+        augmentation: Changes the pixels of training rows, or None.
     """
 
     tokenizer: Any
     visual: Visual
     rules: Mapping[str, TextRules]
     seed: int = 0
+    augmentation: Augmentation | None = None
 
     def inputs(self, task: str, records: Sequence[Record]) -> dict[str, Tensor]:
         """What a model reads to answer records of one task.
@@ -62,22 +67,58 @@ class Batches:
         """
         return self._inputs([(task, record) for record in records])
 
+    def texts(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
+        """The texts of rows alone: `input_ids` and `attention_mask`, both of shape `(batch, text)`."""
+        text = self.tokenizer(
+            [self.rules[task].prompt + kind_of([record]).text(record) for task, record in rows],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=max(self.rules[task].max_text_tokens for task, _ in rows),
+        )
+        return {"input_ids": text.input_ids, "attention_mask": text.attention_mask}
+
+    def images(self, records: Sequence[Record]) -> dict[str, Tensor]:
+        """The visual inputs of records alone; see `weft.eval.evaluate.visual`."""
+        return self.visual([media_of(record) for record in records])
+
     def training(self, rows: Sequence[tuple[str, Record]], epoch: int = 0) -> dict[str, Any]:
-        """Inputs with labels, for rows of any mixture of tasks.
+        """Inputs with what the objective compares them to, for rows of any mixture of tasks.
 
         Args:
-            rows: Task and record of each row. All rows show the same number of images.
-            epoch: Targets that are drawn differ between epochs and depend on nothing else.
+            rows: Task and record of each row. All rows show the same number of images and have one objective.
+            epoch: What is drawn differs between epochs and depends on nothing else.
 
         Returns:
-            The inputs of `inputs`, `labels` (`-100` where nothing is scored), `weights` of shape `(batch,)`,
-            and `tasks`, the task of each row.
+            The inputs of `inputs`; `tasks`, the task of each row; `objective`, its name. For generation
+            `labels` (`-100` where nothing is scored) and `weights` of shape `(batch,)`; for a contrastive
+            comparison `same_text` and `same_image`, numbers of shape `(batch,)` that are equal where rows
+            show the same.
+
+        Raises:
+            ScoreInputError: If the rows have several objectives.
         """
+        objectives = {kind_of([record]).objective for _, record in rows}
+        if len(objectives) > 1:
+            raise ScoreInputError(
+                f"`rows` of one batch must have one objective, but have {' and '.join(sorted(objectives))}. "
+                "Draw homogeneous batches: set training.mixing.unit to homogeneous."
+            )
+        (objective,) = objectives
         batch: dict[str, Any] = self._inputs(rows)
+        if self.augmentation is not None and "pixel_values" in batch:
+            batch["pixel_values"] = self._augmented(batch["pixel_values"], self.augmentation, rows, epoch)
+        batch |= self._labels(rows, epoch) if objective == "generation" else _identities(rows)
+        batch["tasks"] = [task for task, _ in rows]
+        batch["objective"] = objective
+        return batch
+
+    def _labels(self, rows: Sequence[tuple[str, Record]], epoch: int) -> dict[str, Tensor]:
         drawn = []
         for task, record in rows:
-            rng = random.Random(f"{self.seed}/{task}/{record.id}/{epoch}")
-            drawn.append(kind_of([record]).target(record, rng))
+            target = kind_of([record]).target
+            assert target is not None, "records that are written have a target"
+            drawn.append(target(record, random.Random(f"{self.seed}/{task}/{record.id}/{epoch}")))
         labels = self.tokenizer(
             [target for target, _ in drawn],
             return_tensors="pt",
@@ -85,19 +126,31 @@ class Batches:
             truncation=True,
             max_length=max(self.rules[task].max_target_tokens for task, _ in rows),
         )
-        batch["labels"] = labels.input_ids.masked_fill(labels.attention_mask == 0, IGNORED)
-        batch["weights"] = torch.tensor([weight for _, weight in drawn])
-        batch["tasks"] = [task for task, _ in rows]
-        return batch
+        return {
+            "labels": labels.input_ids.masked_fill(labels.attention_mask == 0, IGNORED),
+            "weights": torch.tensor([weight for _, weight in drawn]),
+        }
+
+    def _augmented(
+        self, pixels: Tensor, augmentation: Augmentation, rows: Sequence[tuple[str, Record]], epoch: int
+    ) -> Tensor:
+        changed = []
+        for (task, record), images in zip(rows, pixels.numpy(), strict=True):
+            rng = random.Random(f"{self.seed}/{task}/{record.id}/{epoch}/pixels")
+            changed.append(np.stack([augmentation(image, rng) for image in images]))
+        return torch.from_numpy(np.stack(changed))
 
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
-        texts = [self.rules[task].prompt + kind_of([record]).text(record) for task, record in rows]
-        text = self.tokenizer(
-            texts,
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=max(self.rules[task].max_text_tokens for task, _ in rows),
-        )
-        visual = self.visual([media_of(record) for _, record in rows])
-        return {"input_ids": text.input_ids, "attention_mask": text.attention_mask, **visual}
+        return {**self.texts(rows), **self.images([record for _, record in rows])}
+
+
+def _identities(rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
+    texts = [kind_of([record]).text(record) for _, record in rows]
+    images = [tuple((ref.uri, ref.start, ref.end) for ref in media_of(record)) for _, record in rows]
+    return {"same_text": _numbered(texts), "same_image": _numbered(images)}
+
+
+def _numbered(values: Iterable[Hashable]) -> Tensor:
+    """Number values by first appearance, so that equal ones get equal numbers."""
+    seen: dict[Hashable, int] = {}
+    return torch.tensor([seen.setdefault(value, len(seen)) for value in values])

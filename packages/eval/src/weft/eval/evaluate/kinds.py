@@ -1,4 +1,4 @@
-"""What a record asks of a sequence-to-sequence model: its text, its target, and how to read the answer.
+"""What a record asks of a model: its text, its target, and how the answer is read.
 
 One kind for each type of record. A third party adds a kind with `register_kind`.
 """
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from weft.data.records import Caption, ImageQA, PairBool, Record
 from weft.eval.errors import ScoreInputError
 
-Mode = Literal["generate", "true_false"]
+Mode = Literal["generate", "true_false", "retrieve"]
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,24 @@ class Kind:
 
     Attributes:
         task: Type of record, a key of `weft.data.records.RECORD_TYPES`.
-        mode: `generate` writes the answer; `true_false` compares the logits of two words.
+        mode: `generate` writes the answer; `true_false` compares the logits of two words; `retrieve` compares
+            the features of text and image.
         text: What the model reads, without the task's prompt.
-        target: One answer to train on, and its weight in 0..1. Drawn where a record has several.
+        target: One answer to train on, and its weight in 0..1. Drawn where a record has several. None where
+            nothing is written, because text and image are each other's target.
         metric: The metric of this type if the recipe names none.
     """
 
     task: str
     mode: Mode
     text: Callable[[Any], str]
-    target: Callable[[Any, random.Random], tuple[str, float]]
+    target: Callable[[Any, random.Random], tuple[str, float]] | None
     metric: str
+
+    @property
+    def objective(self) -> str:
+        """What is trained: `generation` of the target, or a `contrastive` comparison of text and image."""
+        return "contrastive" if self.mode == "retrieve" else "generation"
 
 
 def _answer(record: ImageQA, rng: random.Random) -> tuple[str, float]:
@@ -64,13 +71,14 @@ def register_kind(kind: Kind) -> Kind:
 register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa"))
 register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
 register_kind(Kind("caption", "generate", lambda r: "", _caption, "caption"))
+register_kind(Kind("retrieval", "retrieve", lambda r: r.text, None, "retrieval"))
 
 
 def kind_of(records: Sequence[Record]) -> Kind:
     """The kind of a split's records.
 
     Raises:
-        ScoreInputError: If the split is empty, or no sequence-to-sequence kind is known for its type.
+        ScoreInputError: If the split is empty, or no kind is known for its type.
     """
     if not records:
         raise ScoreInputError(
@@ -79,7 +87,7 @@ def kind_of(records: Sequence[Record]) -> Kind:
     task = records[0].task
     if task not in _KINDS:
         raise ScoreInputError(
-            f"`records` of type {task!r} cannot be read by a sequence-to-sequence model. Known types are "
+            f"`records` of type {task!r} cannot be read by a model. Known types are "
             f"{', '.join(sorted(_KINDS))}; register another with `register_kind`."
         )
     return _KINDS[task]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from weft.data.records import Caption, ImageQA, PairBool, Record
+from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval
 from weft.eval.errors import ScoreInputError, ScoreTypeError
+from weft.eval.evaluate.retrieve import Matches, retrieval_scores
 from weft.eval.metrics import (
     ScoreReport,
     caption_scores,
@@ -19,7 +20,7 @@ from weft.eval.metrics import (
 )
 
 Groups = dict[str, dict[Any, str]]
-Scorer = Callable[[dict[Any, str], Sequence[Any], Groups], ScoreReport]
+Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]
 
 
 def _vqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
@@ -57,19 +58,24 @@ METRICS: Mapping[str, Scorer] = {
     "gqa": _gqa,
     "nlvr": _nlvr,
     "nlvr2": _nlvr2,
+    "retrieval": retrieval_scores,
     "vqa": _vqa,
 }
 """Metric names that a task may take."""
 
 
 def score(
-    metric: str, predictions: Mapping[str, str], records: Sequence[Record], *, headline: str | None = None
+    metric: str,
+    predictions: Mapping[str, str] | Matches,
+    records: Sequence[Record],
+    *,
+    headline: str | None = None,
 ) -> ScoreReport:
     """Score predictions.
 
     Args:
         metric: A name of `METRICS`.
-        predictions: Record id to answer, for every record.
+        predictions: Record id to answer, for every record; for retrieval the features of both sides.
         records: The records, with their answers.
         headline: Entry of the report's scores to show first, instead of the metric's own.
 
@@ -87,7 +93,7 @@ def score(
             f"`records` must hold the answers to be scored, but {len(hidden)} have none, such as {hidden[0]!r}. "
             "Score another split, or write the predictions in the benchmark's submission format."
         )
-    report = METRICS[metric](dict(predictions), records, _groups(records))
+    report = METRICS[metric](predictions, records, _groups(records))
     if headline is None:
         return report
     if headline not in report.scores:
@@ -101,9 +107,13 @@ def reference(record: Record) -> str:
         return record.answers[0] if record.answers else ""
     if isinstance(record, Caption):
         return record.captions[0] if record.captions else ""
+    if isinstance(record, Retrieval):
+        return record.text_id
     if isinstance(record, PairBool):
         return "" if record.label is None else ("true" if record.label else "false")
-    raise ScoreTypeError(f"`record` must be a question, a statement or a caption, but is {type(record).__name__}.")
+    raise ScoreTypeError(
+        f"`record` must be a question, a statement or a caption, but is {type(record).__name__}."
+    )
 
 
 def _groups(records: Sequence[Record]) -> Groups:

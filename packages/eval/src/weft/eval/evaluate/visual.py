@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,13 +31,25 @@ class Pixels:
 
     Args:
         transform: Resize and normalisation.
+        keep_mib: Decoded images are kept in memory up to this many MiB, so that later epochs need not decode.
     """
 
     transform: ImageTransform
+    keep_mib: float = 0.0
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def pixels(self, images: Sequence[MediaRef]) -> Tensor:
         """Pixels of some images, shape `(images, 3, height, width)`."""
-        return torch.from_numpy(np.stack([self.transform(ref.image()) for ref in images]))
+        return torch.from_numpy(np.stack([self._one(ref) for ref in images]))
+
+    def _one(self, ref: MediaRef) -> Any:
+        uri = ref.uri
+        if uri in self._kept:
+            return self._kept[uri]
+        pixels = self.transform(ref.image())
+        if (len(self._kept) + 1) * pixels.nbytes <= self.keep_mib * 2**20:
+            self._kept[uri] = pixels
+        return pixels
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return `pixel_values`, shape `(batch, images, 3, height, width)`."""

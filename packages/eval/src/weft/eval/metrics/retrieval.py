@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from weft.eval.errors import ScoreInputError, shown
-from weft.eval.metrics.report import PERCENT, RANK, ScoreReport
+from weft.eval.metrics.report import PERCENT, RANK, ScoreReport, group_means
 
 Array = npt.NDArray[Any]
 Ties = Literal["pessimistic", "expected"]
+Groups = Mapping[str, Mapping[Hashable, str]]
 
 _CHUNK_ELEMENTS = 8_000_000
 
@@ -24,6 +25,9 @@ def retrieval_recall(
     ks: Sequence[int] = (1, 5, 10),
     ties: Ties = "pessimistic",
     image_ids: Sequence[Hashable] | None = None,
+    text_ids: Sequence[Hashable] | None = None,
+    image_groups: Groups | None = None,
+    text_groups: Groups | None = None,
 ) -> ScoreReport:
     """Recall at K, median and mean rank from a matrix of similarities.
 
@@ -35,12 +39,16 @@ def retrieval_recall(
         ties: `"pessimistic"` ranks an item behind all wrong items of equal score, so that constant scores
             earn nothing; `"expected"` takes the middle of the tie, the mean over random orders.
         image_ids: Ids for the per-sample ranks; by default the row numbers.
+        text_ids: Ids of the texts, for `text_groups`; by default the column numbers.
+        image_groups: Axis (such as `"length"`) to image id to group name.
+        text_groups: Axis to text id to group name.
 
     Returns:
         Report with `i2t_R@K` and `t2i_R@K` in percent, `i2t_MedR`, `t2i_MedR` (the usual median),
         `i2t_MeanR`, `t2i_MeanR` as ranks from 1, and `rsum` (sum of all recalls) and `mean_recall` (their
-        mean, the headline). Per-sample scores are 100 where the image finds a text of its own at rank 1, else
-        0.
+        mean, the headline). The groups of an axis `a` are `a: i2t_R@K` and `a: t2i_R@K` with the least K,
+        each ranked among all candidates. Per-sample scores are 100 where the image finds a text of its own
+        at rank 1, else 0.
 
     Raises:
         ScoreInputError: The matrix is empty, not two-dimensional or holds NaN, or the positives do not fit
@@ -60,11 +68,13 @@ def retrieval_recall(
         )
     rows = max(1, _CHUNK_ELEMENTS // matrix.shape[1])
 
+    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
+
     def blocks() -> Iterator[tuple[int, Array]]:
         for start in range(0, matrix.shape[0], rows):
             yield start, matrix[start : start + rows]
 
-    return _report(blocks, matrix.shape, texts_of_image, ks, ties, image_ids)
+    return _report(blocks, matrix.shape, texts_of_image, ks, ties, labels)
 
 
 def retrieval_from_features(
@@ -75,6 +85,9 @@ def retrieval_from_features(
     ks: Sequence[int] = (1, 5, 10),
     ties: Ties = "pessimistic",
     image_ids: Sequence[Hashable] | None = None,
+    text_ids: Sequence[Hashable] | None = None,
+    image_groups: Groups | None = None,
+    text_groups: Groups | None = None,
 ) -> ScoreReport:
     """As `retrieval_recall`, from features, without ever holding the whole matrix.
 
@@ -85,6 +98,9 @@ def retrieval_from_features(
         ks: The cut-offs.
         ties: How equal scores are ranked.
         image_ids: Ids for the per-sample ranks.
+        text_ids: Ids of the texts, for `text_groups`.
+        image_groups: Axis to image id to group name.
+        text_groups: Axis to text id to group name.
 
     Returns:
         The same report.
@@ -106,11 +122,20 @@ def retrieval_from_features(
         )
     rows = max(1, _CHUNK_ELEMENTS // texts.shape[0])
 
+    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
+
     def blocks() -> Iterator[tuple[int, Array]]:
         for start in range(0, images.shape[0], rows):
             yield start, images[start : start + rows] @ texts.T
 
-    return _report(blocks, (images.shape[0], texts.shape[0]), texts_of_image, ks, ties, image_ids)
+    return _report(blocks, (images.shape[0], texts.shape[0]), texts_of_image, ks, ties, labels)
+
+
+class _Labels(NamedTuple):
+    image_ids: Sequence[Hashable] | None
+    text_ids: Sequence[Hashable] | None
+    image_groups: Groups
+    text_groups: Groups
 
 
 def _report(
@@ -119,16 +144,14 @@ def _report(
     texts_of_image: Sequence[Sequence[int]],
     ks: Sequence[int],
     ties: Ties,
-    image_ids: Sequence[Hashable] | None,
+    labels: _Labels,
 ) -> ScoreReport:
     image_of_text = _owners(texts_of_image, shape)
-    ids = list(image_ids) if image_ids is not None else list(range(shape[0]))
-    if len(ids) != shape[0] or len(set(ids)) != len(ids):
-        raise ScoreInputError(
-            f"`image_ids` must hold {shape[0]} distinct ids, one per image, but holds {len(set(ids))} "
-            f"distinct of "
-            f"{len(ids)}. Give one id per row."
-        )
+    ids = {
+        "i2t": _distinct("image", labels.image_ids, shape[0]),
+        "t2i": _distinct("text", labels.text_ids, shape[1]),
+    }
+    least = min(ks)
     image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
     scores: dict[str, float | None] = {}
     for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
@@ -146,8 +169,30 @@ def _report(
         scores=scores,
         units=units | {"rsum": PERCENT, "mean_recall": PERCENT},
         n=shape[0],
-        per_sample=dict(zip(ids, (100.0 * (image_ranks <= 1)).tolist(), strict=True)),
+        groups={
+            f"{axis}: {name}_R@{least}": members
+            for name, ranks, groups in (
+                ("i2t", image_ranks, labels.image_groups),
+                ("t2i", text_ranks, labels.text_groups),
+            )
+            for axis, members in group_means(groups, _hits(ids[name], ranks, least)).items()
+        },
+        per_sample=_hits(ids["i2t"], image_ranks, 1),
     )
+
+
+def _hits(ids: Sequence[Hashable], ranks: Array, k: int) -> dict[Hashable, float]:
+    return dict(zip(ids, (100.0 * (ranks <= k)).tolist(), strict=True))
+
+
+def _distinct(side: str, ids: Sequence[Hashable] | None, count: int) -> Sequence[Hashable]:
+    given = range(count) if ids is None else ids
+    if len(given) != count or len(set(given)) != count:
+        raise ScoreInputError(
+            f"`{side}_ids` must hold {count} distinct ids, one per {side}, but holds {len(set(given))} "
+            f"distinct of {len(given)}. Give one id per row."
+        )
+    return given
 
 
 def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> Array:

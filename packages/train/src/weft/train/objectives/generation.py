@@ -10,23 +10,24 @@ from torch.nn import functional
 from weft.eval.evaluate.inputs import IGNORED
 
 
-def generation_losses(model: Any, inputs: dict[str, Tensor], labels: Tensor, weights: Tensor) -> Tensor:
+def losses(model: Any, batch: dict[str, Any]) -> Tensor:
     """Cross-entropy of the target's tokens, averaged within each example.
 
     `loss_b = weight_b · mean_t -log p(label_bt)`
 
     Args:
         model: A sequence-to-sequence model.
-        inputs: What the model reads, rows first.
-        labels: Shape `(batch, target)`; -100 is not scored.
-        weights: Shape `(batch,)`, such as the soft score of the drawn answer.
+        batch: What the model reads, rows first, with `labels` of shape `(batch, target)`, where -100 is not
+            scored, and `weights` of shape `(batch,)`, such as the soft score of the drawn answer.
 
     Returns:
         Shape `(batch,)`.
 
     Source: VL-Adapter, section 3; its code averages tokens within an example, then examples.
     """
-    logits = model(**inputs, labels=labels).logits
+    inputs = dict(batch)
+    weights, labels = inputs.pop("weights"), inputs["labels"]
+    logits = model(**inputs).logits
     per_token = functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     ).view(labels.shape)

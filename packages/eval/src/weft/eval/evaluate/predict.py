@@ -1,0 +1,71 @@
+"""What a model predicts for the records of one task, whatever their type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from weft.data.records import Record
+from weft.eval.evaluate.generate import answers
+from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.retrieve import Matches, retrieve
+
+Route = Callable[..., AbstractContextManager[Any]]
+Predictions = dict[str, str] | Matches
+
+
+def predict(
+    model: Any,
+    task: str,
+    records: Sequence[Record],
+    batches: Batches,
+    *,
+    batch_size: int = 128,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Predict every record of one task.
+
+    Args:
+        model: A model that `unfit` finds nothing wrong with; routed to `task` if it can be.
+        task: Name of the task.
+        records: The records.
+        batches: Makes the inputs.
+        batch_size: Records per pass.
+        device: Where the model lies.
+        progress: Called with the number of records done so far.
+
+    Returns:
+        Record id to answer (`"true"` or `"false"` for judgements), or the features of texts and images.
+    """
+    was_training = model.training
+    model.eval()
+    route: Route = getattr(model, "route", lambda task: nullcontext())
+    run: Callable[..., Predictions] = retrieve if kind_of(records).mode == "retrieve" else answers
+    try:
+        with torch.inference_mode(), route(task=task):
+            return run(model, task, records, batches, batch_size=batch_size, device=device, progress=progress)
+    finally:
+        model.train(was_training)
+
+
+def unfit(model: Any, records: Sequence[Record]) -> str | None:
+    """Why a model cannot answer records of this type, or None if it can.
+
+    Args:
+        model: The model.
+        records: The records.
+    """
+    kind = kind_of(records)
+    needed = ("encode_text", "encode_image") if kind.mode == "retrieve" else ("generate",)
+    missing = [name for name in needed if not hasattr(model, name)]
+    if not missing:
+        return None
+    return (
+        f"records of type {kind.task!r} need a model with `{'` and `'.join(needed)}`, but "
+        f"{type(model).__name__} has no `{'` and no `'.join(missing)}`"
+    )

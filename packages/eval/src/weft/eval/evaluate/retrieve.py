@@ -1,0 +1,147 @@
+"""Retrieval: features of every distinct text and image of a split, and how well each finds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from weft.data.records import Record, Retrieval
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.inputs import Batches
+from weft.eval.metrics import ScoreReport
+from weft.eval.metrics.retrieval import retrieval_from_features
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Features of both sides; similarity is their inner product.
+
+    Attributes:
+        text_ids: Identities of the texts.
+        image_ids: Identities of the images or videos.
+        text_features: Shape `(texts, size)`.
+        image_features: Shape `(images, size)`.
+    """
+
+    text_ids: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    text_features: Array
+    image_features: Array
+
+    def ranked(self, best: int = 10) -> dict[str, dict[str, list[str]]]:
+        """The best matches of each text and of each image, best first, as plain data.
+
+        Args:
+            best: How many are listed.
+
+        Returns:
+            `text_to_image` and `image_to_text`: id to the ids of the other side.
+        """
+        similarity = self.text_features @ self.image_features.T
+        return {
+            "text_to_image": _best(similarity, self.text_ids, self.image_ids, best),
+            "image_to_text": _best(similarity.T, self.image_ids, self.text_ids, best),
+        }
+
+
+def retrieve(
+    model: Any,
+    task: str,
+    records: Sequence[Retrieval],
+    batches: Batches,
+    *,
+    batch_size: int,
+    device: str | torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> Matches:
+    """Encode every distinct text and image once; `weft.eval.evaluate.predict` sets the model up for it.
+
+    Args:
+        model: A model with `encode_text` and `encode_image` that return features of length one.
+        task: Name of the task.
+        records: The pairs.
+        batches: Makes the inputs.
+        batch_size: Texts or images per pass.
+        device: Where the model lies.
+        progress: Called with the number of records done so far; texts and images count half each.
+
+    Returns:
+        The features.
+    """
+    texts = {record.text_id: record for record in records}
+    images = {record.media_id: record for record in records}
+    total, done = len(texts) + len(images), 0
+    sides: list[Array] = []
+    for wanted, encode, inputs in (
+        (texts, model.encode_text, lambda chunk: batches.texts([(task, record) for record in chunk])),
+        (images, model.encode_image, batches.images),
+    ):
+        parts = []
+        for chunk in _chunks(list(wanted.values()), batch_size):
+            values = {name: value.to(device) for name, value in inputs(chunk).items()}
+            parts.append(encode(**values).float().cpu().numpy())
+            done += len(chunk)
+            if progress is not None:
+                progress(done * len(records) // total)
+        sides.append(np.concatenate(parts))
+    return Matches(tuple(texts), tuple(images), sides[0], sides[1])
+
+
+def retrieval_scores(
+    matches: Matches, records: Sequence[Retrieval], groups: Mapping[str, Mapping[Any, str]]
+) -> ScoreReport:
+    """Recall and rank in both directions, whole and by groups.
+
+    Args:
+        matches: The features of these records.
+        records: The pairs.
+        groups: Axis to record id to group.
+
+    Returns:
+        The report of `retrieval_from_features`.
+
+    Raises:
+        ScoreInputError: If the features belong to other records.
+    """
+    if {r.text_id for r in records} != set(matches.text_ids) or {r.media_id for r in records} != set(
+        matches.image_ids
+    ):
+        raise ScoreInputError(
+            f"`matches` must hold the texts and images of the {len(records)} records, but holds "
+            f"{len(matches.text_ids)} texts and {len(matches.image_ids)} images, and some differ. Encode the "
+            "same split that is scored."
+        )
+    rows = {text: row for row, text in enumerate(matches.text_ids)}
+    texts_of: dict[str, dict[int, None]] = {image: {} for image in matches.image_ids}
+    for record in records:
+        texts_of[record.media_id][rows[record.text_id]] = None
+    return retrieval_from_features(
+        matches.image_features,
+        matches.text_features,
+        [list(texts_of[image]) for image in matches.image_ids],
+        image_ids=matches.image_ids,
+        text_ids=matches.text_ids,
+        image_groups=_regrouped(groups, {r.id: r.media_id for r in records}),
+        text_groups=_regrouped(groups, {r.id: r.text_id for r in records}),
+    )
+
+
+def _regrouped(groups: Mapping[str, Mapping[Any, str]], ids: Mapping[str, str]) -> dict[str, dict[Any, str]]:
+    return {axis: {ids[record]: name for record, name in members.items()} for axis, members in groups.items()}
+
+
+def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: int) -> dict[str, list[str]]:
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
+    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
+
+
+def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    for start in range(0, len(records), size):
+        yield records[start : start + size]

@@ -1,0 +1,172 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from weft.data.media.augment import Augmentation
+from weft.data.media.transforms import ImageTransform
+from weft.data.records import Caption, MediaRef, Retrieval
+from weft.data.testing import image_bytes
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.predict import predict, unfit
+from weft.eval.evaluate.retrieve import Matches
+from weft.eval.evaluate.scoring import score
+from weft.eval.evaluate.visual import Pixels
+from weft.eval.metrics import retrieval_recall
+
+TRANSFORM = ImageTransform(
+    size=6, shape="square", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3, resample="nearest"
+)
+COLORS = {
+    "red": (255, 0, 0, 255),
+    "green": (0, 255, 0, 255),
+    "blue": (0, 0, 255, 255),
+    "dark red": (120, 0, 0, 255),
+}
+
+
+def record(name: str, text: str | None = None, media: str | None = None) -> Retrieval:
+    media = media or name
+    return Retrieval(
+        id=f"{name}/{text or name}",
+        media=MediaRef.from_bytes(image_bytes(COLORS[media]), path=f"{media}.png"),
+        media_id=media,
+        text=text or name,
+        text_id=f"text {text or name}",
+        extra={"tones": ["dark"] if name.startswith("dark") else []},
+    )
+
+
+RECORDS = [record(name) for name in COLORS]
+
+
+class Letters:
+    """Writes a text as the numbers of its letters."""
+
+    def __call__(self, texts: list[str], **settings: Any) -> Any:
+        rows = [[ord(letter) - 96 if letter != " " else 30 for letter in text] for text in texts]
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+        return type("Encoded", (), {"input_ids": ids, "attention_mask": (ids > 0).long()})
+
+
+class ByColor(nn.Module):
+    """Knows the colours' names by heart; `dark` is not told apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(input_ids))
+        names = ["".join(" " if c == 30 else chr(c + 96) for c in row if c) for row in input_ids.tolist()]
+        return functional.one_hot(
+            torch.tensor([["red", "green", "blue"].index(n.split()[-1]) for n in names]), 3
+        ).float()
+
+    def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(pixel_values[:, 0].mean((2, 3)), dim=-1)
+
+
+def batches(**settings: Any) -> Batches:
+    return Batches(Letters(), Pixels(TRANSFORM), {"colors": TextRules(), "en": TextRules()}, **settings)
+
+
+def test_every_distinct_text_and_image_is_encoded_once():
+    model, seen = ByColor(), []
+    records = [*RECORDS, record("red", "a red"), record("green", "red", media="green")]
+    matches = predict(model, "colors", records, batches(), batch_size=2, progress=seen.append)
+    assert isinstance(matches, Matches)
+    assert matches.text_ids == ("text red", "text green", "text blue", "text dark red", "text a red")
+    assert matches.image_ids == tuple(COLORS)
+    assert model.calls == [2, 2, 1]
+    assert seen[-1] == len(records)
+
+
+def test_scores_are_those_of_the_similarity_matrix_and_split_by_skin_tone():
+    matches = predict(ByColor(), "colors", RECORDS, batches())
+    report = score("retrieval", matches, RECORDS, headline="t2i_R@1")
+    whole = retrieval_recall(matches.image_features @ matches.text_features.T, [[0], [1], [2], [3]])
+    assert report.scores == whole.scores
+    # Red and dark red tie on both sides, and ties count against the model.
+    assert report.percent == 50.0
+    tones = report.groups["skin_tone: t2i_R@1"]
+    assert (tones["plain"].score, tones["plain"].n) == (pytest.approx(200 / 3), 3)
+    assert (tones["variant"].score, tones["variant"].n) == (0.0, 1)
+    assert set(report.groups) == {"skin_tone: t2i_R@1", "skin_tone: i2t_R@1"}
+
+
+def test_ranked_matches_are_plain_data():
+    matches = predict(ByColor(), "colors", RECORDS, batches())
+    ranked = json.loads(json.dumps(matches.ranked(best=2)))
+    assert ranked["text_to_image"]["text green"][0] == "green"
+    assert ranked["image_to_text"]["blue"][0] == "text blue"
+    assert all(len(found) == 2 for found in ranked["text_to_image"].values())
+
+
+def test_features_of_another_split_are_refused():
+    matches = predict(ByColor(), "colors", RECORDS, batches())
+    with pytest.raises(ScoreInputError, match="`matches` must hold the texts and images of the 3 records"):
+        score("retrieval", matches, RECORDS[:3])
+
+
+def test_a_model_that_cannot_do_the_task_is_told_beforehand():
+    assert unfit(ByColor(), RECORDS) is None
+    caption = Caption(id="1", media=RECORDS[0].media, media_id="red", captions=("red",))
+    assert "ByColor has no `generate`" in str(unfit(ByColor(), [caption]))
+    assert "has no `encode_text` and no `encode_image`" in str(unfit(nn.Linear(1, 1), RECORDS))
+
+
+def test_equal_texts_and_images_of_a_batch_are_known_as_such():
+    rows = [record("red"), record("green"), record("green", "red", media="green"), record("red", "a red")]
+    batch = batches().training([("colors", each) for each in rows])
+    assert batch["objective"] == "contrastive"
+    assert batch["same_text"].tolist() == [0, 1, 0, 2]
+    images = batch["same_image"]
+    assert images[0] != images[1]
+    assert images.unique().numel() == len({each.media.uri for each in rows})
+    assert "labels" not in batch
+
+
+def test_a_batch_has_one_objective():
+    caption = Caption(id="1", media=RECORDS[0].media, media_id="red", captions=("red",))
+    with pytest.raises(ScoreInputError, match="contrastive and generation"):
+        batches().training([("colors", RECORDS[0]), ("colors", caption)])
+
+
+def test_augmentation_changes_training_alone_and_is_a_function_of_row_and_epoch():
+    noise = np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    pixels = Pixels(TRANSFORM)
+    kept = TRANSFORM(RECORDS[0].media.image()) * 0 + noise.transpose(2, 0, 1) / np.float32(255)
+    pixels._kept[RECORDS[0].media.uri] = kept
+    made = Batches(Letters(), pixels, {"colors": TextRules()}, augmentation=Augmentation(shift=2))
+    row = [("colors", RECORDS[0])]
+    epochs = [made.training(row, epoch)["pixel_values"] for epoch in range(4)]
+    assert torch.equal(epochs[1], made.training(row, 1)["pixel_values"])
+    assert any(not torch.equal(epochs[0], other) for other in epochs[1:])
+    assert np.array_equal(made.inputs("colors", [RECORDS[0]])["pixel_values"][0, 0].numpy(), kept)
+
+
+def test_kept_pixels_are_decoded_once_and_within_the_limit():
+    reads = []
+
+    class Counted(ImageTransform):
+        def __call__(self, image: Any) -> Any:
+            reads.append(1)
+            return super().__call__(image)
+
+    transform = Counted(
+        size=6, shape="square", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3, resample="nearest"
+    )
+    size = 3 * 6 * 6 * 4 / 2**20
+    pixels = Pixels(transform, keep_mib=2.5 * size)
+    media = [each.media for each in RECORDS]
+    first = pixels.pixels(media)
+    assert torch.equal(first, pixels.pixels(media))
+    distinct = len({ref.uri for ref in media})
+    assert len(reads) == distinct + max(0, distinct - 2)

@@ -1,0 +1,148 @@
+"""Backbones of one's own: new weights for an architecture, a tokenizer from texts, and a folder of both."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from weft.core import composites
+from weft.data.media.transforms import ImageTransform
+from weft.data.records import Record
+from weft.eval.evaluate.kinds import kind_of
+from weft.train.errors import RunError, near
+
+_SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+
+
+def config_from(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config that a recipe's `backbone.config` describes.
+
+    Args:
+        values: `model_type`, and what that type's config takes.
+
+    Raises:
+        RunError: If the type is unknown, or the config refuses the values.
+    """
+    values = dict(values)
+    model_type = values.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        ours = [
+            getattr(composites, name).model_type for name in composites.__all__ if name.endswith("Config")
+        ]
+        raise RunError(
+            f"`backbone.config.model_type` must be one that transformers or weft knows, but is "
+            f"{model_type!r}. "
+            f"{near(model_type, ours)}"
+        )
+    try:
+        config: PreTrainedConfig = CONFIG_MAPPING[model_type](**values)
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"`backbone.config` must be a config of type {model_type!r}, but is refused: {error}"
+        ) from None
+    return config
+
+
+def new_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of a config with new weights, drawn from torch's global generator."""
+    return AutoModel.from_config(config)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, in which no text is unknown.
+
+    Args:
+        texts: What it is trained on.
+        vocabulary_size: Greatest number of tokens; 256 bytes and four special ones are always among them.
+    """
+    bpe = ByteLevelBPETokenizer(add_prefix_space=True)
+    special = list(_SPECIAL.values())
+    bpe.train_from_iterator(
+        sorted(texts), vocab_size=vocabulary_size, special_tokens=special, show_progress=False
+    )
+    bpe.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(token, bpe.token_to_id(token)) for token in ("<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **_SPECIAL)
+
+
+def texts_of(prompt: str, records: Sequence[Record]) -> Iterator[str]:
+    """Everything that a model reads and writes for the records of one task, prompts included."""
+    kind = kind_of(records)
+    for record in records:
+        yield prompt + kind.text(record)
+        if kind.target is not None:
+            yield kind.target(record, random.Random(record.id))[0]
+
+
+def check_vocabulary(model: PreTrainedModel, tokens: int, *, own_tokens: bool) -> None:
+    """Refuse a vocabulary for which the model has too few embeddings.
+
+    Args:
+        model: The model.
+        tokens: Tokens of the tokenizer.
+        own_tokens: Whether the tokenizer has tokens of its own for the order of visual tokens.
+
+    Raises:
+        RunError: If there are more tokens than rows.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    reserved = 0 if own_tokens else getattr(model.config, "num_visual_tokens", 0)
+    if tokens + reserved > rows:
+        raise RunError(
+            f"`vocab_size` in `backbone.config` must be at least {tokens + reserved} ({tokens} tokens and "
+            f"{reserved} rows for the order of visual tokens), but is {rows}. Raise it, or lower "
+            "`tokenizer.vocabulary_size`."
+        )
+
+
+def square_transform(size: int) -> ImageTransform:
+    """The transform of a backbone of one's own: a square, with values from -1 to 1."""
+    half = (0.5, 0.5, 0.5)
+    return ImageTransform(size=size, shape="square", crop=None, mean=half, std=half, resample="bilinear")
+
+
+def save_backbone(
+    model: PreTrainedModel, tokenizer: Any, transform: ImageTransform | None, folder: Path
+) -> None:
+    """Write a folder that `backbone.name` can name: weights, config, tokenizer, `preprocessor_config.json`.
+
+    Args:
+        model: A plain model, without units.
+        tokenizer: Its tokenizer.
+        transform: What its vision tower reads, or None.
+        folder: The folder; it appears whole, and replaces one of its name.
+    """
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    if transform is not None:
+        text = json.dumps(_preprocessor(transform), indent=2)
+        (partial / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
+    size = transform.size
+    crop = transform.crop
+    return {
+        "do_resize": True,
+        "size": {"height": size, "width": size} if transform.shape == "square" else {"shortest_edge": size},
+        "do_center_crop": crop is not None,
+        **({} if crop is None else {"crop_size": {"height": crop, "width": crop}}),
+        "resample": _FILTERS[transform.resample],
+        "do_normalize": True,
+        "image_mean": list(transform.mean),
+        "image_std": list(transform.std),
+    }
