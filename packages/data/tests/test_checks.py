@@ -96,21 +96,25 @@ def test_a_sheet_shows_every_kind_of_record():
     assert sheet.width == 3 * 68 + 8
     assert sheet.getpixel((20, 20)) == (200, 30, 30)
     assert [record_text(record) for record in RECORDS] == [
-        "What colour? → red",
-        "Both are red. → True",
-        "One is red. → ?",
+        "What colour? -> red",
+        "Both are red. -> True",
+        "One is red. -> ?",
         "a red field | red",
         "red",
         "3: field",
-        "Who? → he / *she",
-        "Why? → ?",
+        "Who? -> he / *she",
+        "Why? -> ?",
     ]
     assert record_text(Record(id="x")) == "x"
 
 
 @pytest.mark.parametrize(
     ("records", "options", "message"),
-    [([], {}, "must hold at least one record"), (RECORDS, {"columns": 0}, "must be positive, but are 0")],
+    [
+        ([], {}, "must hold at least one record"),
+        (RECORDS, {"columns": 0}, "must be positive, but are 0"),
+        (RECORDS, {"font": "/nowhere.ttf"}, "`font` must be a TrueType font file"),
+    ],
 )
 def test_impossible_sheets_are_refused(records, options, message):
     with pytest.raises(InvalidArgumentError, match=message):

@@ -9,7 +9,7 @@ from typing import Any
 _MAX_OPEN_HANDLES = 64
 
 _handles: OrderedDict[tuple[int, str, str], Any] = OrderedDict()
-_handles_lock = threading.Lock()
+_handles_lock = threading.RLock()  # reentrant: opening one handle may need another
 
 
 def cached(key: str, options: Mapping[str, Any], make: Callable[[], Any]) -> Any:
@@ -34,3 +34,13 @@ def close_handles() -> None:
             if pid == os.getpid() and hasattr(handle, "close"):
                 handle.close()
         _handles.clear()
+
+
+def _renew_lock() -> None:
+    """Give a forked child a free lock, whatever a thread of its parent was doing."""
+    global _handles_lock
+    _handles_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -1,21 +1,17 @@
 """Any CSV, TSV, JSONL or Parquet table with image and text columns, as any record type."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
-from weft.data.errors import InvalidArgumentError, MalformedRecordError, unknown_name
-from weft.data.files import FolderStore
-from weft.data.records import RECORD_TYPES, Classify, MediaRef, Record
+from weft.data.columns import ColumnMapping
+from weft.data.errors import InvalidArgumentError, MalformedRecordError
+from weft.data.files import FolderStore, Store
+from weft.data.records import Classify, Record
 from weft.data.rows import Row
 from weft.data.source import MediaFolder, Source, StoredFile
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-_MEDIA = ("image", "media", "video", "images")
-_TEXTS = ("answers", "captions", "options")
 
 
 def read(
@@ -41,61 +37,18 @@ def read(
         classes: Class names in label order, for classification tables without a label column. By default
             the names in the table, sorted.
     """
-    if record not in RECORD_TYPES:
-        raise unknown_name("record type", record, RECORD_TYPES)
-    kind = RECORD_TYPES[record]
-    mapping = _mapping(kind, columns or {})
+    mapping = ColumnMapping(record, columns or {})
     stored, base = _locate(source, split, file)
     rows = list(_rows(source, stored))
-    media = MediaFolder(base, media_root.strip("/"))
-    names = [_class_name(row, mapping) for row in rows] if kind is Classify else []
-    labels = {
-        name: label for label, name in enumerate(classes if classes is not None else sorted(set(names)))
-    }
-
-    def make(row: Row) -> Record:
-        present = row.value
-        if not isinstance(present, Mapping):
-            row.fail(f"must be an object with named columns, but is {type(present).__name__}")
-        values: dict[str, Any] = {}
-        for field in fields(kind):
-            column = mapping[field.name]
-            if field.name in _MEDIA:
-                values[field.name] = _media(row, field.name, column, media)
-            elif isinstance(column, str) and row.has(column) and field.name != "extra":
-                values[field.name] = _value(row, kind, field.name, column)
-        values.setdefault("id", f"{split}-{row.number}")
-        if kind is Classify and "label" not in values:
-            name = values.get("class_name", "")
-            if name not in labels:
-                row.fail(f"`{mapping['class_name']}` must be one of {', '.join(labels)}, but is {name!r}")
-            values["label"] = labels[name]
-        for identity in ("image_id", "media_id", "text_id", "group_id"):
-            if identity in mapping and identity not in values:
-                values[identity] = _identity(values, identity)
-        for field in fields(kind):
-            if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
-                row.fail(f"must have the column `{mapping[field.name]}` for the field `{field.name}`")
-        used = {
-            name for column in mapping.values() for name in ([column] if isinstance(column, str) else column)
-        }
-        values["extra"] = {name: value for name, value in present.items() if name not in used}
-        return kind(**values)
-
-    yield from source.build(rows, make)
+    names = list(classes or ())
+    if mapping.kind is Classify and classes is None:
+        names = sorted({mapping.class_name(row) for row in rows})
+    labels = {name: label for label, name in enumerate(names)}
+    mapping = ColumnMapping(record, columns or {}, MediaFolder(base, media_root.strip("/")), labels)
+    yield from source.build(rows, lambda row: mapping.record(row, f"{split}-{row.number}"))
 
 
-def _mapping(kind: type[Record], columns: Mapping[str, str | Sequence[str]]) -> dict[str, str | list[str]]:
-    names = [field.name for field in fields(kind)]
-    for name in columns:
-        if name not in names:
-            raise unknown_name(f"field of {kind.task} in `columns`", name, names)
-    return {
-        name: column if isinstance(column := columns.get(name, name), str) else list(column) for name in names
-    }
-
-
-def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, FolderStore | Any]:
+def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, Store]:
     store = source.store
     if isinstance(store, FolderStore) and store.url.lower().endswith(ENDINGS) and file is None:
         folder, _, name = store.url.rpartition("/")
@@ -129,60 +82,6 @@ def _parquet(stored: StoredFile) -> list[dict[str, Any]]:
             f"{stored.name} must be a Parquet file, but is not: {error}. Get it again."
         ) from error
     return table
-
-
-def _media(row: Row, name: str, column: str | Sequence[str], media: MediaFolder) -> Any:
-    columns = [column] if isinstance(column, str) else column
-    if name == "images":
-        values = row.field(columns[0]) if len(columns) == 1 else [row.field(c) for c in columns]
-        many = values if isinstance(values, list) else [values]
-        return tuple(_one_media(row, columns[0], value, media, "image") for value in many)
-    return _one_media(row, columns[0], row.field(columns[0]), media, "video" if name == "video" else "image")
-
-
-def _one_media(row: Row, column: str, value: Any, media: MediaFolder, kind: Any) -> MediaRef:
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return MediaRef.from_bytes(value, f"row-{row.number}", kind)
-    if not isinstance(value, str) or not value:
-        row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
-    return media.ref(value, kind)
-
-
-def _value(row: Row, kind: type[Record], name: str, column: str) -> Any:
-    if name in _TEXTS:
-        return row.texts(column)
-    read_by: dict[str, Callable[[str], Any]] = {"soft_targets": row.mapping}
-    if name == "label":
-        read_by["label"] = row.boolean if RECORD_TYPES["pair_bool"] is kind else row.integer
-    elif name == "answer":
-        read_by["answer"] = row.integer
-    elif name == "id" or name.endswith("_id"):
-        read_by[name] = row.identity
-    return read_by.get(name, row.text)(column)
-
-
-def _identity(values: Mapping[str, Any], name: str) -> str:
-    """Fall back to the media path for identities of media, and to the record id for the others."""
-    for key in ("image", "media", "video"):
-        if name in ("image_id", "media_id") and key in values:
-            return str(values[key].path)
-    return str(values["id"])
-
-
-def _class_name(row: Row, mapping: Mapping[str, str | list[str]]) -> str:
-    column = mapping["class_name"]
-    return row.text(column) if isinstance(column, str) and row.has(column) else ""
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV text with a header, in the form `read` takes."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 SPEC = DatasetSpec(

@@ -1,5 +1,6 @@
 """Render records as one picture: a grid of images with their text, for looking at data."""
 
+import contextlib
 import textwrap
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from weft.data.records import (
 _MARGIN = 8
 _LINE = 14
 _FONT_SIZE = 12
+_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf")
 _CHARACTER = 6.2
 _PAPER = (255, 255, 255)
 _INK = (30, 30, 30)
@@ -28,7 +30,12 @@ _EMPTY = (225, 225, 225)
 
 
 def contact_sheet(
-    records: Sequence[Record], *, columns: int = 4, tile: int = 180, lines: int = 4
+    records: Sequence[Record],
+    *,
+    columns: int = 4,
+    tile: int = 180,
+    lines: int = 4,
+    font: str | None = None,
 ) -> Image.Image:
     """Return a grid with one cell per record: its image or images above, its text below.
 
@@ -39,6 +46,8 @@ def contact_sheet(
         columns: Cells per row.
         tile: Width and image height of a cell, pixels.
         lines: Lines of text per cell.
+        font: TrueType font file for the text; by default a common one of the system, or else Pillow's own,
+            which draws Latin letters without accents only.
 
     Raises:
         InvalidArgumentError: If there is no record, or a size is not positive.
@@ -55,7 +64,7 @@ def contact_sheet(
     used = min(columns, len(records))
     sheet = Image.new("RGB", (used * (tile + _MARGIN) + _MARGIN, rows * (height + _MARGIN) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_FONT_SIZE)
+    face = _load_font(font)
     for position, record in enumerate(records):
         left = _MARGIN + position % columns * (tile + _MARGIN)
         top = _MARGIN + position // columns * (height + _MARGIN)
@@ -64,7 +73,7 @@ def contact_sheet(
             record_text(record), max(8, int(tile / _CHARACTER)), max_lines=lines, placeholder="…"
         )
         for number, line in enumerate(wrapped):
-            draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=font)
+            draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=face)
     return sheet
 
 
@@ -72,9 +81,9 @@ def record_text(record: Record) -> str:
     """Return the text of a record in one line, as the sheet shows it."""
     match record:
         case ImageQA() | VideoQA():
-            return f"{record.question} → {', '.join(dict.fromkeys(record.answers)) or '?'}"
+            return f"{record.question} -> {', '.join(dict.fromkeys(record.answers)) or '?'}"
         case PairBool():
-            return f"{record.sentence} → {'?' if record.label is None else record.label}"
+            return f"{record.sentence} -> {'?' if record.label is None else record.label}"
         case Caption():
             return " | ".join(record.captions) or "?"
         case Retrieval():
@@ -83,8 +92,22 @@ def record_text(record: Record) -> str:
             return f"{record.label}: {record.class_name}"
         case VideoMC():
             options = [f"{'*' if k == record.answer else ''}{text}" for k, text in enumerate(record.options)]
-            return f"{record.question} → {' / '.join(options)}"
+            return f"{record.question} -> {' / '.join(options)}"
     return record.id
+
+
+def _load_font(path: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    if path is not None:
+        try:
+            return ImageFont.truetype(path, _FONT_SIZE)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"`font` must be a TrueType font file, but {path!r} is not: {error}."
+            ) from error
+    for name in _FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, _FONT_SIZE)
+    return ImageFont.load_default(_FONT_SIZE)
 
 
 def _paste_media(sheet: Image.Image, record: Record, left: int, top: int, tile: int) -> None:

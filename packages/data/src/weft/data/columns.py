@@ -1,0 +1,137 @@
+"""Turn rows with named columns into records: one mapping for tables, tars and the hub."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from weft.data.errors import unknown_name
+from weft.data.records import RECORD_TYPES, Classify, MediaRef, PairBool, Record
+from weft.data.rows import Row
+from weft.data.source import MediaFolder
+
+_MEDIA = ("image", "media", "video", "images")
+_TEXTS = ("answers", "captions", "options")
+_IDENTITIES = ("image_id", "media_id", "text_id", "group_id")
+
+
+class ColumnMapping:
+    """Which column feeds which field of a record.
+
+    Args:
+        task: Task of the records, a key of `RECORD_TYPES`.
+        columns: Record field to column name (for `images` a list of columns). Fields that are not named use
+            the column of their own name.
+        media: Folder that paths in media columns start from.
+        labels: Class name to label, for rows that have a name and no label.
+
+    Raises:
+        UnknownNameError: For an unknown task or field.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        columns: Mapping[str, str | Sequence[str]],
+        media: MediaFolder | None = None,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
+        if task not in RECORD_TYPES:
+            raise unknown_name("record type", task, RECORD_TYPES)
+        self.kind = RECORD_TYPES[task]
+        names = [field.name for field in fields(self.kind)]
+        for name in columns:
+            if name not in names:
+                raise unknown_name(f"field of {task} in `columns`", name, names)
+        self.columns: dict[str, list[str]] = {}
+        for name in names:
+            column = columns.get(name, name)
+            self.columns[name] = [column] if isinstance(column, str) else list(column)
+        self._media = media
+        self._labels = labels or {}
+
+    def class_name(self, row: Row) -> str:
+        """Return the class name of a row, or ""."""
+        column = self.columns.get("class_name", [""])[0]
+        return row.text(column) if row.has(column) else ""
+
+    def record(self, row: Row, fallback_id: str) -> Record:
+        """Return the record of a row; columns that no field takes go to `extra`.
+
+        Args:
+            row: A row with named columns.
+            fallback_id: Id where the row has none.
+
+        Raises:
+            MalformedRecordError: If a needed column is absent or has the wrong type.
+        """
+        present = row.value
+        if not isinstance(present, Mapping):
+            row.fail(f"must be an object with named columns, but is {type(present).__name__}")
+        values: dict[str, Any] = {}
+        for name, columns in self.columns.items():
+            if name in _MEDIA:
+                values[name] = self._media_of(row, name, columns)
+            elif name != "extra" and row.has(columns[0]):
+                values[name] = self._value(row, name, columns[0])
+        values.setdefault("id", fallback_id)
+        if self.kind is Classify:
+            self._complete_class(row, values)
+        for name in _IDENTITIES:
+            if name in self.columns and name not in values:
+                values[name] = _identity(values, name)
+        for field in fields(self.kind):
+            if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+                row.fail(f"must have the column `{self.columns[field.name][0]}` for the field `{field.name}`")
+        used = {column for columns in self.columns.values() for column in columns}
+        values["extra"] = {
+            name: value
+            for name, value in present.items()
+            if name not in used and not isinstance(value, MediaRef | bytes) and name not in _MEDIA
+        }
+        return self.kind(**values)
+
+    def _complete_class(self, row: Row, values: dict[str, Any]) -> None:
+        name = values.get("class_name", "")
+        if "label" not in values:
+            if name not in self._labels:
+                column = self.columns["class_name"][0]
+                row.fail(f"`{column}` must be one of {', '.join(self._labels)}, but is {name!r}")
+            values["label"] = self._labels[name]
+        values.setdefault("class_name", str(values["label"]))
+
+    def _media_of(self, row: Row, name: str, columns: Sequence[str]) -> Any:
+        kind = "video" if name == "video" else "image"
+        if name != "images":
+            return self._reference(row, columns[0], row.field(columns[0]), kind)
+        values = row.field(columns[0]) if len(columns) == 1 else [row.field(column) for column in columns]
+        many = values if isinstance(values, list) else [values]
+        return tuple(self._reference(row, columns[0], value, kind) for value in many)
+
+    def _reference(self, row: Row, column: str, value: Any, kind: Any) -> MediaRef:
+        if isinstance(value, MediaRef):
+            return value
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes):
+            return MediaRef.from_bytes(value, f"row-{row.number}", kind)
+        if not isinstance(value, str) or not value or self._media is None:
+            row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
+        return self._media.ref(value, kind)
+
+    def _value(self, row: Row, name: str, column: str) -> Any:
+        if name in _TEXTS:
+            return row.texts(column)
+        readers: dict[str, Callable[[str], Any]] = {"soft_targets": row.mapping, "answer": row.integer}
+        if name == "label":
+            return row.boolean(column) if self.kind is PairBool else row.integer(column)
+        if name == "id" or name in _IDENTITIES:
+            return row.identity(column)
+        return readers.get(name, row.text)(column)
+
+
+def _identity(values: Mapping[str, Any], name: str) -> str:
+    """Fall back to the media path for identities of media, and to the record id for the others."""
+    for key in ("image", "media", "video"):
+        if name in ("image_id", "media_id") and key in values:
+            return str(values[key].path)
+    return str(values["id"])

@@ -1,0 +1,145 @@
+"""Write a record set as Parquet shards: serially, in processes, or on Ray, with byte-identical results.
+
+A run that was killed goes on where it stopped: shards are written whole, and those that are there are kept.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from weft.data.atomic import write_bytes, write_text
+from weft.data.errors import InvalidArgumentError, MissingDependencyError, StateMismatchError, unknown_name
+from weft.data.record_set import RecordSet
+from weft.data.shards import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
+
+Engine = Literal["serial", "processes", "ray"]
+_ENGINES = ("serial", "processes", "ray")
+_PLAN = "plan.json"
+Job = tuple[RecordSet[Any], str, str, int, bool]
+
+
+def convert(
+    records: RecordSet[Any],
+    path: str | os.PathLike[str],
+    *,
+    rows_per_shard: int = 2_000,
+    group_rows: int = 64,
+    embed_media: bool = True,
+    engine: Engine = "serial",
+    workers: int = 2,
+) -> ShardedRecords:
+    """Write shards and their index; return them opened.
+
+    Args:
+        records: What to write.
+        path: Folder; may hold an unfinished run of the same conversion.
+        rows_per_shard: Records per shard; choose it so that shards have 100 to 256 MB.
+        group_rows: Records per row group.
+        embed_media: Whether media go into the shards; else only their paths, and `path` must hold them too.
+        engine: "serial", "processes" (a pool), or "ray".
+        workers: Processes of a pool, or parallel tasks on Ray.
+
+    Raises:
+        InvalidArgumentError: If there is nothing to write, or a number is not positive.
+        UnknownNameError: For an unknown engine.
+        StateMismatchError: If the folder holds another conversion.
+        MissingDependencyError: If Ray is asked for and not installed.
+    """
+    if engine not in _ENGINES:
+        raise unknown_name("engine", engine, _ENGINES)
+    if not len(records):
+        raise InvalidArgumentError("`records` must hold at least one record, but is empty.")
+    if min(rows_per_shard, group_rows, workers) < 1:
+        raise InvalidArgumentError(
+            "`rows_per_shard`, `group_rows` and `workers` must be positive, but are "
+            f"{rows_per_shard}, {group_rows} and {workers}."
+        )
+    folder = Path(path)
+    plan = {
+        "version": VERSION,
+        "name": records.name,
+        "split": records.split,
+        "task": records.task,
+        "group_rows": group_rows,
+        "rows_per_shard": rows_per_shard,
+        "embed_media": embed_media,
+        "records": records.fingerprint(),
+    }
+    _claim(folder, plan)
+    jobs = [
+        (
+            records[first : first + rows_per_shard],
+            str(folder),
+            f"shard-{number:05d}.parquet",
+            group_rows,
+            embed_media,
+        )
+        for number, first in enumerate(range(0, len(records), rows_per_shard))
+    ]
+    run = {"serial": _run_serial, "processes": _run_processes, "ray": _run_ray}[engine]
+    infos = sorted(run(jobs, workers), key=lambda info: info.file)
+    index = {key: plan[key] for key in ("version", "name", "split", "task", "group_rows")}
+    write_text(folder / INDEX, json.dumps({**index, "shards": [asdict(info) for info in infos]}, indent=1))
+    (folder / _PLAN).unlink()
+    return ShardedRecords(folder)
+
+
+def write_shard(job: Job) -> ShardInfo:
+    """Write one shard whole, unless it is there already; the same function on every engine."""
+    records, folder, name, group_rows, embed_media = job
+    target = Path(folder) / name
+    if target.exists():
+        data = target.read_bytes()
+    else:
+        data = encode_shard(records, group_rows=group_rows, embed_media=embed_media)
+        write_bytes(target, data)
+    return ShardInfo(name, len(records), len(data), hashlib.sha256(data).hexdigest())
+
+
+def _claim(folder: Path, plan: dict[str, Any]) -> None:
+    """Refuse a folder with something else in it; note the plan of this conversion."""
+    if (folder / _PLAN).exists():
+        if json.loads((folder / _PLAN).read_text(encoding="utf-8")) != plan:
+            raise StateMismatchError(
+                f"`path` must hold an unfinished run of the same conversion, but {folder} holds another. "
+                "Remove it, "
+                "or choose another folder."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise StateMismatchError(
+            f"`path` must be empty or hold an unfinished run, but {folder} holds something else. Remove "
+            "it, or choose "
+            "another folder."
+        )
+    write_text(folder / _PLAN, json.dumps(plan))
+
+
+def _run_serial(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
+    return map(write_shard, jobs)
+
+
+def _run_processes(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(write_shard, jobs)
+
+
+def _run_ray(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
+    try:
+        import ray.data
+    except ImportError:
+        raise MissingDependencyError(
+            "The engine 'ray' needs Ray. Install it with: pip install 'weft-data[ray]'"
+        ) from None
+
+    def write_row(row: dict[str, Any]) -> dict[str, Any]:
+        return asdict(write_shard(row["item"]))
+
+    rows = ray.data.from_items([{"item": job} for job in jobs], override_num_blocks=len(jobs))
+    for row in rows.map(write_row, concurrency=workers).iter_rows():
+        yield ShardInfo(**row)

@@ -1,0 +1,90 @@
+"""WebDataset tars: files that share a stem are one sample, such as `000.jpg`, `000.txt` and `000.json`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from weft.data.catalog import DatasetSpec
+from weft.data.columns import ColumnMapping
+from weft.data.files import ArchiveStore, FolderStore, Store
+from weft.data.records import MediaRef, Record
+from weft.data.rows import Row
+from weft.data.source import Source
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+_VIDEOS = ("mp4", "avi", "webm", "mkv")
+_TEXTS = ("txt", "cls", "text")
+
+
+def read(
+    source: Source, split: str, *, record: str = "caption", columns: Mapping[str, str] | None = None
+) -> Iterator[Record]:
+    """Yield one record per sample of the tars `SPLIT-*.tar` or `SPLIT/*.tar`, sorted by tar and position.
+
+    A sample offers one column per ending (`txt`, `cls`, ...) and the keys of its `json`; media become the
+    fields `image`, `media` or `video` by themselves.
+
+    Args:
+        source: The folder of the tars, or one tar.
+        split: Split name.
+        record: Task of the records, a key of `RECORD_TYPES`.
+        columns: Record field to column, such as `{"captions": "txt"}`.
+    """
+    mapping = ColumnMapping(record, columns or {})
+    for store in _archives(source, split):
+        address = store.describe()
+        rows = (Row(_columns(store, members), address, key) for key, members in _samples(store).items())
+        yield from source.build(rows, partial(_record, mapping, address.rsplit("/", 1)[-1]))
+
+
+def _record(mapping: ColumnMapping, tar: str, row: Row) -> Record:
+    return mapping.record(row, f"{tar}:{row.number}")
+
+
+def _archives(source: Source, split: str) -> list[Store]:
+    if not isinstance(source.store, FolderStore):
+        return [source.store]
+    names = [name for name in source.store.names() if name.endswith((".tar", ".tar.gz", ".tgz"))]
+    wanted = [name for name in names if name.startswith((f"{split}-", f"{split}/", f"{split}."))]
+    if not wanted:
+        raise source.missing([f"{split}-00000.tar", f"{split}/00000.tar"], "tars")
+    return [ArchiveStore(f"{source.store.url.rstrip('/')}/{name}", source.store.options) for name in wanted]
+
+
+def _samples(store: Store) -> dict[str, dict[str, str]]:
+    """Return key to {ending: member}; an ending begins at the first dot of the file name."""
+    samples: dict[str, dict[str, str]] = {}
+    for name in store.names():
+        folder, _, file_name = name.rpartition("/")
+        stem, _, ending = file_name.partition(".")
+        samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[ending.lower()] = name
+    return samples
+
+
+def _columns(store: Store, members: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for ending, member in members.items():
+        if ending in _IMAGES:
+            reference = MediaRef(member, store)
+            values.update(image=reference, media=reference, images=[reference])
+        elif ending in _VIDEOS:
+            reference = MediaRef(member, store, "video")
+            values.update(video=reference, media=reference)
+        elif ending in _TEXTS:
+            values[ending] = store.read(member).decode("utf-8").strip()
+        elif ending == "json":
+            content = json.loads(store.read(member))
+            values.update({name: value for name, value in content.items() if name not in values})
+    return values
+
+
+SPEC = DatasetSpec(
+    name="webdataset",
+    task="caption",
+    splits=(),
+    read=read,
+    summary="Your own or published WebDataset tars, as any record type.",
+    licence="yours",
+    how_to_get="Put tars named SPLIT-*.tar, or into a folder SPLIT/, under ROOT, or give one tar as ROOT.",
+)

@@ -1,0 +1,261 @@
+"""Records in Parquet shards with an index: exact length, random access by row group, checksums, media inside.
+
+On disk: `shard-00000.parquet` and so on, and `index.json`, written last. A folder without an index is no data
+set. The bytes of a shard depend on its records alone, so serial and parallel conversion write the same files.
+"""
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, overload
+
+from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
+from weft.data.files import Store, open_store
+from weft.data.handles import cached
+from weft.data.record_set import RecordSet
+from weft.data.records import RECORD_TYPES, MediaRef, Record, media_of
+
+VERSION = 1
+INDEX = "index.json"
+_MEDIA_FIELDS = ("image", "images", "media", "video")
+_CACHED_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One line of the index.
+
+    Args:
+        file: Name below the root.
+        rows: Number of records.
+        bytes: Size of the file.
+        sha256: Checksum of the file.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: bool = True) -> bytes:
+    """Return a Parquet file of the records; the same records give the same bytes.
+
+    Args:
+        records: Records of one type.
+        group_rows: Rows per row group; what is read to get at one record.
+        embed_media: Whether the encoded media are stored in the rows; else only their paths.
+    """
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    media_type = arrow.list_(
+        arrow.struct(
+            [
+                ("path", arrow.string()),
+                ("bytes", arrow.binary()),
+                ("kind", arrow.string()),
+                ("start", arrow.float64()),
+                ("end", arrow.float64()),
+            ]
+        )
+    )
+    table = arrow.table(
+        {
+            "id": arrow.array([record.id for record in records], arrow.string()),
+            "record": arrow.array([_to_json(record) for record in records], arrow.string()),
+            "media": arrow.array([_media_cells(record, embed_media) for record in records], media_type),
+        }
+    )
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(table, sink, row_group_size=group_rows, compression="zstd", write_statistics=False)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode_record(task: str, text: str, media: Sequence[Mapping[str, Any]], store: Store) -> Record:
+    """Rebuild a record from a row of a shard.
+
+    Args:
+        task: Task of the record.
+        text: Column `record`.
+        media: Column `media`.
+        store: Where media lie that are not in the row.
+    """
+    references = tuple(_reference(cell, store) for cell in media)
+    kind = RECORD_TYPES[task]
+    values: dict[str, Any] = json.loads(text)
+    for name in _MEDIA_FIELDS:
+        if name in kind.__dataclass_fields__:
+            values[name] = references if name == "images" else references[0]
+    for name in ("answers", "captions", "options"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return kind(**values)
+
+
+class ShardedRecords(Sequence[Record]):
+    """The records of a sharded data set; the index alone is read on opening.
+
+    Args:
+        root: Folder or URL of the shards.
+        storage_options: What the fsspec filesystem needs; never printed.
+
+    Raises:
+        MissingFileError: If there is no index.
+        StateMismatchError: If the index has another version.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str] | Store, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.store = root if isinstance(root, Store) else open_store(root, storage_options)
+        try:
+            index = json.loads(self.store.read(INDEX))
+        except MissingFileError:
+            raise MissingFileError(
+                f"`root` must be a sharded data set, but {self.store.describe(INDEX)} does not exist. "
+                "Convert the "
+                "data set first."
+            ) from None
+        if index.get("version") != VERSION:
+            raise StateMismatchError(
+                f"`root` must be a sharded data set of version {VERSION}, but {self.store.describe()} has "
+                f"{index.get('version')}. Convert it again."
+            )
+        self._token = f"{self.store.describe()}#{hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]}"
+        self.name: str = index["name"]
+        self.split: str = index["split"]
+        self.task: str = index["task"]
+        self.group_rows: int = index["group_rows"]
+        self.shards = tuple(ShardInfo(**shard) for shard in index["shards"])
+        self._starts = [0]
+        for shard in self.shards:
+            self._starts.append(self._starts[-1] + shard.rows)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        """Return a record; one row group is read, and the last few stay decoded in each process."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"index must lie in 0..{len(self) - 1}, but is {index}")
+        shard = bisect_right(self._starts, position) - 1
+        group, row = divmod(position - self._starts[shard], self.group_rows)
+        return self.read_group(shard, group)[row]
+
+    def read_group(self, shard: int, group: int) -> list[Record]:
+        """Return the records of one row group.
+
+        Raises:
+            CorruptMediaError: Naming a shard that cannot be read.
+        """
+        groups: dict[tuple[int, int], list[Record]] = cached(f"groups:{self._token}", {}, dict)
+        if (shard, group) not in groups:
+            if len(groups) >= _CACHED_GROUPS:
+                groups.pop(next(iter(groups)))
+            groups[(shard, group)] = self._decode(shard, group)
+        return groups[(shard, group)]
+
+    def groups(self) -> list[tuple[int, int, int]]:
+        """Return (shard, group, rows) of every row group, in order."""
+        found = []
+        for number, shard in enumerate(self.shards):
+            for group, first in enumerate(range(0, shard.rows, self.group_rows)):
+                found.append((number, group, min(self.group_rows, shard.rows - first)))
+        return found
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum.
+
+        Raises:
+            CorruptMediaError: Naming the first shard that differs.
+        """
+        for shard in self.shards:
+            if hashlib.sha256(self.store.read(shard.file)).hexdigest() != shard.sha256:
+                raise CorruptMediaError(
+                    f"{self.store.describe(shard.file)} must match its checksum, but does not. Get it again."
+                )
+
+    def _decode(self, shard: int, group: int) -> list[Record]:
+        import pyarrow as arrow
+
+        name = self.shards[shard].file
+        try:
+            table = self._file(name).read_row_group(group, columns=["record", "media"])
+        except (arrow.ArrowException, OSError) as error:
+            raise CorruptMediaError(
+                f"{self.store.describe(name)} must be a whole Parquet file, but {error}. Get it again."
+            ) from error
+        rows = zip(table.column("record").to_pylist(), table.column("media").to_pylist(), strict=True)
+        return [decode_record(self.task, text, media, self.store) for text, media in rows]
+
+    def _file(self, name: str) -> Any:
+        return cached(f"parquet:{self._token}/{name}", {}, lambda: _OpenShard(self.store, name)).file
+
+
+class _OpenShard:
+    """A Parquet file that closes the stream it reads from."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        import pyarrow.parquet as parquet
+
+        self._stream = store.open(name)
+        try:
+            self.file = parquet.ParquetFile(self._stream)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def close(self) -> None:
+        self.file.close()
+        self._stream.close()
+
+
+def open_shards(
+    root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> RecordSet[Any]:
+    """Return the record set of a sharded data set; records are read when asked for.
+
+    Args:
+        root: Folder or URL of the shards.
+        storage_options: What the fsspec filesystem needs; never printed.
+    """
+    records = ShardedRecords(root, storage_options)
+    return RecordSet(records.name, records.split, records.task, records)
+
+
+def _to_json(record: Record) -> str:
+    values = {
+        field.name: getattr(record, field.name) for field in fields(record) if field.name not in _MEDIA_FIELDS
+    }
+    return json.dumps(values, ensure_ascii=False, sort_keys=True)
+
+
+def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": reference.path,
+            "bytes": reference.read() if embed else None,
+            "kind": reference.kind,
+            "start": reference.start,
+            "end": reference.end,
+        }
+        for reference in media_of(record)
+    ]
+
+
+def _reference(cell: Mapping[str, Any], store: Store) -> MediaRef:
+    if cell["bytes"] is None:
+        return MediaRef(cell["path"], store, cell["kind"], cell["start"], cell["end"])
+    embedded = MediaRef.from_bytes(cell["bytes"], cell["path"], cell["kind"])
+    return MediaRef(embedded.path, embedded.store, cell["kind"], cell["start"], cell["end"])
