@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -18,6 +16,9 @@ from transformers import (
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from weft.core.composites.encoder_layout import EncoderLayout
+from weft.core.composites.nested_config import nested_config
+from weft.core.composites.prompt_place import PromptPlace
+from weft.core.composites.vision_tower import spatial_features
 from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
 from weft.core.errors import ConfigError
 
@@ -44,8 +45,8 @@ class VisualSeq2SeqConfig(PreTrainedConfig):
         num_images: int = 2,
         **kwargs: Any,
     ) -> None:
-        self.language_config = _as_config(language_config or {"model_type": "bart"})
-        self.vision_config = None if vision_config is None else _as_config(vision_config)
+        self.language_config = nested_config(language_config or {"model_type": "bart"})
+        self.vision_config = None if vision_config is None else nested_config(vision_config)
         self.feature_size = feature_size
         self.num_visual_tokens = num_visual_tokens
         self.num_images = num_images
@@ -58,21 +59,6 @@ class VisualSeq2SeqConfig(PreTrainedConfig):
         output["language_config"] = self.language_config.to_dict()
         output["vision_config"] = None if self.vision_config is None else self.vision_config.to_dict()
         return output
-
-
-def _as_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
-    if isinstance(value, PreTrainedConfig):
-        return value
-    if value.get("model_type") not in CONFIG_MAPPING:
-        raise ConfigError(
-            f"`model_type` of a nested config must be one that transformers knows, but is "
-            f"{value.get('model_type')!r}. Take the dictionary from `config.to_dict()`."
-        )
-    return CONFIG_MAPPING[value["model_type"]].from_dict(value)
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number
 
 
 class VisualSeq2Seq(PreTrainedModel):
@@ -104,6 +90,7 @@ class VisualSeq2Seq(PreTrainedModel):
         self.visual_embedding = VisualEmbedding(
             config.feature_size, width, num_images=config.num_images, norm=norm, norm_eps=eps
         )
+        self.encoder_prompt = PromptPlace(width)
         self._layout = EncoderLayout(self.language_model)
         self.post_init()
 
@@ -143,15 +130,7 @@ class VisualSeq2Seq(PreTrainedModel):
                 "`pixel_values` needs a vision tower, but this model has none. Give `visual_features`, or set "
                 "`vision_config` in the model's config."
             )
-        batch, images = pixel_values.shape[:2]
-        trained = any(p.requires_grad for p in self.vision_tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            output = self.vision_tower(pixel_values=pixel_values.flatten(0, 1)).last_hidden_state
-        if output.dim() == 4:
-            output = output.flatten(2).mT
-        elif not _is_square(output.shape[1]) and _is_square(output.shape[1] - 1):
-            output = output[:, 1:]
-        return output.unflatten(0, (batch, images))
+        return spatial_features(self.vision_tower, pixel_values)
 
     def embed(
         self,
@@ -171,12 +150,16 @@ class VisualSeq2Seq(PreTrainedModel):
             boxes: Shape `(batch, images, num_visual_tokens, 4)`.
 
         Returns:
-            Embeddings `(batch, text + visual, hidden_size)` and their mask.
+            Embeddings `(batch, prompt + text + visual, hidden_size)` and their mask.
         """
         tokens = self.get_input_embeddings()
         embeds = tokens(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        self._layout.set(prompt=0, text=input_ids.shape[1])
+        prompt = self.encoder_prompt(embeds)
+        self._layout.set(prompt=prompt.shape[1], text=input_ids.shape[1])
+        if prompt.shape[1]:
+            embeds = torch.cat([prompt, embeds], dim=1)
+            mask = torch.cat([(prompt != 0).any(dim=-1).to(mask.dtype), mask], dim=1)
         if pixel_values is not None:
             visual_features = self.encode_images(pixel_values)
         if visual_features is None:
