@@ -1,0 +1,105 @@
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError, UnknownNameError
+from weft.data.files import open_store
+from weft.data.media.video import frame_indices, read_frames
+from weft.data.records import MediaRef
+
+
+@pytest.mark.parametrize("policy", ["middle", "random", "segment_random", "head_tail"])
+@pytest.mark.parametrize(("frames", "count"), [(100, 8), (9, 8), (8, 8), (3, 8), (1, 4), (7, 1), (3, 2)])
+def test_indices_rise_within_the_video(policy, frames, count):
+    chosen = frame_indices(frames, count, policy, random.Random(0))
+    assert len(chosen) == count
+    assert chosen == sorted(chosen)
+    assert 0 <= chosen[0] <= chosen[-1] < frames
+    if frames >= count:
+        assert len(set(chosen)) == count
+
+
+def test_segments_each_give_one_frame():
+    for seed in range(20):
+        chosen = frame_indices(80, 8, "segment_random", random.Random(seed))
+        assert [index // 10 for index in chosen] == list(range(8))
+
+
+def test_evaluation_is_deterministic():
+    assert frame_indices(80, 8) == frame_indices(80, 8) == [5, 15, 25, 35, 45, 55, 65, 75]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0, 1), InvalidArgumentError, "must be at least 1, but are 0 and 1"),
+        ((9, 2, "random"), InvalidArgumentError, "`generator` must be given for policy 'random'"),
+        ((9, 2, "rand"), UnknownNameError, "Unknown policy: 'rand'. Did you mean 'random'"),
+    ],
+)
+def test_impossible_choices_are_refused(arguments, error, message):
+    with pytest.raises(error) as caught:
+        frame_indices(*arguments)
+    assert message in str(caught.value)
+
+
+def make_video(path, frames=20, sizes=((32, 24),)):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        streams = []
+        for width, height in sizes:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            streams.append(stream)
+        for number in range(frames):
+            for stream in streams:
+                pixels = np.full((stream.height, stream.width, 3), number * 10, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return MediaRef(path.name, open_store(path.parent), "video")
+
+
+def test_chosen_frames_are_decoded(tmp_path):
+    video = make_video(tmp_path / "v.mp4")
+    frames = read_frames(video, 4)
+    assert frames.shape == (4, 24, 32, 3)
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [20, 70, 120, 170], atol=6)
+
+
+def test_a_span_limits_the_frames(tmp_path):
+    video = make_video(tmp_path / "v.mp4")
+    part = MediaRef(video.path, video.store, "video", 0.95, 1.45)
+    assert read_frames(part, 2).mean(axis=(1, 2, 3)) == pytest.approx([110, 130], abs=14)
+    with pytest.raises(CorruptMediaError, match=r"must have frames from 90 to 95 s, but has none among 20"):
+        read_frames(MediaRef(video.path, video.store, "video", 90, 95), 2)
+
+
+def test_the_largest_stream_is_taken_unless_one_is_named(tmp_path):
+    video = make_video(tmp_path / "v.mkv", sizes=((32, 24), (64, 48)))
+    assert read_frames(video, 1).shape == (1, 48, 64, 3)
+    assert read_frames(video, 1, stream=0).shape == (1, 24, 32, 3)
+    with pytest.raises(InvalidArgumentError, match=r"`stream` must lie in 0\.\.1"):
+        read_frames(video, 1, stream=2)
+
+
+def test_a_broken_video_is_named(tmp_path):
+    pytest.importorskip("av")
+    (tmp_path / "v.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(CorruptMediaError, match=r"v\.mp4 must be a whole video"):
+        read_frames(MediaRef("v.mp4", open_store(tmp_path), "video"), 1)
+
+
+def test_without_pyav_the_install_command_is_given(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[video\]'"):
+        read_frames(MediaRef.from_bytes(b"", "v", "video"), 1)
+
+
+def test_the_real_clip_gives_its_larger_stream(realdata):
+    pytest.importorskip("av")
+    clip = MediaRef("test/resources/nasa_13013.mp4", open_store(realdata / "pytorch+torchcodec"), "video")
+    assert read_frames(clip, 8).shape == (8, 270, 480, 3)
+    assert read_frames(clip, 2, stream=0).shape == (2, 180, 320, 3)
