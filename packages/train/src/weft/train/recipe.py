@@ -59,8 +59,8 @@ class BackboneSection(_Section):
     def _one_source(self) -> BackboneSection:
         if sum(source is not None for source in (self.name, self.language, self.config)) != 1:
             raise ValueError(
-                "give exactly one of `name` (a saved model), `language` (a BART or T5) and `config` (new "
-                "weights)"
+                "give either `name` (a saved model), `language` (a BART or T5) or `config` (new weights), and "
+                "only one of them"
             )
         if (self.config is None) != (self.tokenizer is None):
             raise ValueError("`config` and `tokenizer` belong together: give both or none")
