@@ -6,7 +6,6 @@ from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import caption_scores
 from weft.eval.metrics.caption import tokenize
 from weft.eval.metrics.caption.cider import DocumentFrequency
-from weft.eval.metrics.caption.ngrams import Sentence
 from weft.eval.metrics.caption.rouge import longest_common_subsequence
 from weft.eval.metrics.caption.tokenizer import tokenize_all
 
@@ -63,8 +62,10 @@ def test_cider_of_one_image_is_zero_with_a_note() -> None:
 
 
 def test_cider_takes_document_frequencies_from_outside() -> None:
-    sentences = [[Sentence("a cat")], [Sentence("a dog")]]
-    report = caption_scores({1: "a cat"}, {1: "a cat"}, frequency=DocumentFrequency.of(sentences))
+    frequency = DocumentFrequency.of([["a cat"], ["a dog", "a dog"]])
+    assert frequency.counts["a",] == 2
+    assert frequency.counts["a", "dog"] == 1
+    report = caption_scores({1: "a cat"}, {1: "a cat"}, frequency=frequency)
     assert report.value > 0
     assert report.variant == "coco-caption, given document frequencies"
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from weft.eval.errors import shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.caption.bleu import BleuStatistics, bleu_statistics
+from weft.eval.metrics.caption.bleu import bleu_scores, bleu_statistics
 from weft.eval.metrics.caption.cider import DocumentFrequency, cider_d
-from weft.eval.metrics.caption.ngrams import MAX_ORDER, Sentence
+from weft.eval.metrics.caption.ngrams import MAX_ORDER, NgramTable
 from weft.eval.metrics.caption.rouge import rouge_l
 from weft.eval.metrics.caption.texts import caption_texts
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
@@ -59,17 +59,15 @@ def caption_scores(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     candidate_texts, reference_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
-    candidates = [Sentence(text) for text in candidate_texts]
-    sentences = [[Sentence(text) for text in group] for group in reference_texts]
-
-    corpus = BleuStatistics()
-    for candidate, group in zip(candidates, sentences, strict=True):
-        corpus.add(bleu_statistics(candidate, group))
+    table = NgramTable([*candidate_texts, *(text for group in reference_texts for text in group)])
+    numbers = np.arange(len(paired.ids))
+    image = np.concatenate([numbers, np.repeat(numbers, [len(group) for group in reference_texts])])
+    corpus = bleu_statistics(table, image, len(numbers)).sum(axis=0)
     rouge = [rouge_l(text, group) for text, group in zip(candidate_texts, reference_texts, strict=True)]
-    cider = cider_d(candidates, sentences, frequency)
-    per_sample = dict(zip(paired.ids, cider, strict=True))
-    scores: dict[str, float | None] = {"CIDEr": float(np.mean(np.array(cider)))}
-    scores |= {f"Bleu_{order + 1}": score for order, score in enumerate(corpus.scores())}
+    cider = cider_d(table, image, len(numbers), frequency)
+    per_sample: dict[Hashable, float] = dict(zip(paired.ids, cider.tolist(), strict=True))
+    scores: dict[str, float | None] = {"CIDEr": float(np.mean(cider))}
+    scores |= {f"Bleu_{order + 1}": score for order, score in enumerate(bleu_scores(corpus))}
     scores["ROUGE_L"] = float(np.mean(np.array(rouge)))
     assert len(scores) == MAX_ORDER + 2
     return ScoreReport(

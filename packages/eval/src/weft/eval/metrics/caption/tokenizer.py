@@ -55,8 +55,9 @@ _ABBREVIATIONS = """
 mr mrs ms dr prof gen col lt sgt capt rev st ste ave blvd rd jr sr etc vs inc ltd co cos corp dept est jan feb
 mar apr jun jul aug sep sept oct nov dec mt ft al bros messrs mlle mme gov govs sen sens rep reps hon adm cmdr
 comdr maj brig pvt cpl pfc supt insp det pres treas atty attys asst assn assoc univ bldg ct sq ariz calif colo
-conn dak fla ga ind kan kans ky mich minn mo mont neb nev okla penn tenn va vt wis wyo ala mon tue tues wed
-thu thurs fri alex wm jos cie cf ph ph.d esq elec tel ext intl natl bhd plc seq md mfg pty
+conn dak fla ga ind kan kans ky mich minn mo mont neb nev okla penn tenn va vt wis wyo ala mon tue tues
+wed thu thurs fri alex wm jos cie cf ph ph.d esq elec tel ext intl natl bhd plc seq md mfg pty adj adv drs ens
+invt msgr mtg ppte ppty pte ptes ptys rt sfc spc sys wisc
 """.split()  # noqa: SIM905  (a hundred words read better as text)
 # Place names and others keep it only when they begin with a capital, numbered things before a number.
 _CAPITAL_ABBREVIATIONS = ["ark", "del", "ill", "la", "mass", "miss", "ore", "pa", "tex", "wash", "az"]
@@ -118,6 +119,9 @@ _RULES: tuple[str, ...] = (
     r"([!?]+)",
     r"(``|''|\S)",
 )
+# Captions of plain words, which most are, need no rules.
+_PLAIN = re.compile(r"[A-Za-z ]*[A-Za-z]\.?")
+_KEEPING_STOP = frozenset(_ABBREVIATIONS) | frozenset(_CAPITAL_ABBREVIATIONS)
 _COMPILED = tuple(re.compile(rule) for rule in _RULES)
 _QUOTES = str.maketrans(
     {"“": "``", "”": "''", '"': "''", "‘": "`", "’": "'", "–": "--", "—": "--", "…": "..."}
@@ -142,17 +146,21 @@ def tokenize(caption: str, following: str = "") -> str:
         >>> tokenize("A man (smiling) isn't here.")
         "a man -lrb- smiling -rrb- is n't here"
     """
+    if _PLAIN.fullmatch(caption):
+        words = caption.lower().rstrip(".").split()
+        if _ASSIMILATED.keys().isdisjoint(words) and not _may_keep_its_stop(caption, words):
+            return " ".join(words)
     tokens: list[str] = []
     if "/" in caption or "<" in caption:
         caption = _OVER_SPACES.sub(lambda match: match[0].replace(" ", _JOINER), caption)
     chunks = caption.split()
     for place, chunk in enumerate(chunks):
-        words = _split(chunk)
-        if chunk[-1] == "." and words:
+        split = _split(chunk)
+        if chunk[-1] == "." and split:
             inside = place + 1 < len(chunks)
             after = chunks[place + 1] if inside else (following.split(maxsplit=1) or [""])[0]
-            words = _before(words, after, same_caption=inside)
-        tokens.extend(words)
+            split = _before(split, after, same_caption=inside)
+        tokens.extend(split)
     return " ".join(tokens).replace(_JOINER, "\xa0")
 
 
@@ -166,6 +174,10 @@ def tokenize_all(captions: Sequence[str]) -> list[str]:
         One tokenised text per caption.
     """
     return [tokenize(caption, after) for caption, after in zip(captions, [*captions[1:], ""], strict=True)]
+
+
+def _may_keep_its_stop(caption: str, words: list[str]) -> bool:
+    return caption.endswith(".") and bool(words) and (len(words[-1]) == 1 or words[-1] in _KEEPING_STOP)
 
 
 def _before(words: tuple[str, ...], after: str, *, same_caption: bool) -> tuple[str, ...]:

@@ -1,0 +1,201 @@
+"""A table of predictions beside what was asked and what was right, with pictures of some."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weft.eval.errors import FormatError, ScoreInputError
+from weft.eval.metrics.report import ScoreReport
+
+SUFFIX = ".table.jsonl"
+_PICTURES = "pictures"
+_SIDE = 224
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """One prediction.
+
+    Attributes:
+        id: Id of the sample.
+        prediction: What the model said.
+        references: What is right, most usual first.
+        score: Score of the sample, in the unit of the table.
+        question: What was asked, empty for captions.
+        groups: Axis to the group this sample belongs to.
+        pictures: Files with small pictures, relative to the folder of the table; empty where none was kept.
+    """
+
+    id: str
+    prediction: str
+    references: tuple[str, ...]
+    score: float
+    question: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionTable:
+    """All predictions of one task.
+
+    Attributes:
+        task: Name of the task.
+        metric: Name and variant of the metric that gave the scores.
+        best: The best possible score of a sample, such as 100 for accuracies.
+        rows: The predictions.
+        folder: Where pictures lie, or `None` for a table without.
+    """
+
+    task: str
+    metric: str
+    best: float
+    rows: tuple[PredictionRow, ...]
+    folder: Path | None = None
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the table as JSON lines; the first line describes it.
+
+        Args:
+            folder: Where to write; pictures must lie there already.
+
+        Returns:
+            The file.
+        """
+        target = Path(folder) / f"{self.task}{SUFFIX}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        head = {"task": self.task, "metric": self.metric, "best": self.best, "rows": len(self.rows)}
+        lines = [json.dumps(head), *(json.dumps(asdict(row), ensure_ascii=False) for row in self.rows)]
+        temporary = target.with_name(f".{target.name}.part")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(target)
+        return target
+
+    @classmethod
+    def load(cls, path: Path | str) -> PredictionTable:
+        """Read a table.
+
+        Args:
+            path: A file that `save` wrote.
+
+        Returns:
+            The table.
+
+        Raises:
+            FormatError: The file is no table, or was cut short.
+        """
+        source = Path(path)
+        try:
+            head, *lines = source.read_text(encoding="utf-8").splitlines()
+            about, rows = json.loads(head), [json.loads(line) for line in lines]
+            count, task, metric, best = about["rows"], about["task"], about["metric"], about["best"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(
+                f"{str(source)!r} must be a table of predictions, but does not read: {error}. Evaluate again."
+            ) from error
+        if count != len(rows):
+            raise FormatError(
+                f"{str(source)!r} must hold {count} predictions, but holds {len(rows)}. Evaluate again."
+            )
+        made = tuple(
+            PredictionRow(
+                **{**row, "references": tuple(row["references"]), "pictures": tuple(row["pictures"])}
+            )
+            for row in rows
+        )
+        return cls(task, metric, best, made, source.parent)
+
+
+def prediction_table(
+    task: str,
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, Sequence[str]],
+    report: ScoreReport,
+    *,
+    questions: Mapping[Any, str] | None = None,
+    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    images: Mapping[Any, Sequence[Any]] | None = None,
+    folder: Path | str | None = None,
+    pictures: int = 60,
+) -> PredictionTable:
+    """Put predictions, references, scores and pictures of one task together.
+
+    Args:
+        task: Name of the task.
+        predictions: Sample id to prediction.
+        references: Sample id to right answers.
+        report: The report of the same predictions.
+        questions: Sample id to what was asked.
+        groups: Axis to sample id to group.
+        images: Sample id to its images: encoded bytes, `PIL.Image.Image`s, or anything with a method
+            `image()` that returns one (a `MediaRef` of weft.data).
+        folder: Where pictures are written; without it none is.
+        pictures: For how many samples pictures are kept: half of them the worst, half spread over the rest.
+
+    Returns:
+        The table; `save` it into the same folder.
+
+    Raises:
+        ScoreInputError: A scored sample has no prediction or no reference.
+    """
+    lost = [key for key in report.per_sample if key not in predictions or not references.get(key)]
+    if lost:
+        raise ScoreInputError(
+            f"`predictions` and `references` must hold every scored sample, but {len(lost)} are missing, "
+            f"such as {lost[0]!r}. Pass those the report was made from."
+        )
+    kept = _chosen(report.per_sample, pictures) if folder is not None and images is not None else set()
+    rows = []
+    for place, (key, score) in enumerate(report.per_sample.items()):
+        files: tuple[str, ...] = ()
+        if key in kept and images is not None and folder is not None:
+            files = _save_pictures(Path(folder), f"{task}-{place}", images.get(key, ()))
+        rows.append(
+            PredictionRow(
+                id=str(key),
+                prediction=str(predictions[key]),
+                references=_most_usual_first(references[key]),
+                score=score,
+                question=(questions or {}).get(key, ""),
+                groups={axis: members[key] for axis, members in (groups or {}).items() if key in members},
+                pictures=files,
+            )
+        )
+    best = (
+        10.0 if report.headline == "CIDEr" else 100.0 if report.units[report.headline] == "percent" else 1.0
+    )
+    where = Path(folder) if folder is not None else None
+    return PredictionTable(task, f"{report.metric} ({report.variant})", best, tuple(rows), where)
+
+
+def _most_usual_first(references: Sequence[str]) -> tuple[str, ...]:
+    given = [references] if isinstance(references, str) else list(references)
+    return tuple(sorted(dict.fromkeys(given), key=lambda text: -given.count(text)))
+
+
+def _chosen(scores: Mapping[Hashable, float], count: int) -> set[Hashable]:
+    ranked = sorted(scores, key=lambda key: scores[key])
+    worst, rest = ranked[: count // 2], ranked[count // 2 :]
+    step = max(1, len(rest) // max(1, count - len(worst)))
+    return {*worst, *rest[::step][: count - len(worst)]}
+
+
+def _save_pictures(folder: Path, stem: str, images: Sequence[Any]) -> tuple[str, ...]:
+    from PIL import Image
+
+    (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+    names = []
+    for place, given in enumerate(images):
+        image = Image.open(io.BytesIO(given)) if isinstance(given, bytes) else given
+        image = image if isinstance(image, Image.Image) else image.image()
+        image = image.convert("RGB")
+        image.thumbnail((_SIDE, _SIDE))
+        name = f"{_PICTURES}/{stem}-{place}.png"
+        image.save(folder / name, optimize=True)
+        names.append(name)
+    return tuple(names)

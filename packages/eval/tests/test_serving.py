@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.eval.errors import TrackingError
+from weft.eval.serving import log_model, save_model
+from weft.eval.tracking import open_run
+
+_LOADER = """
+from pathlib import Path
+
+def load(adapter, greeting):
+    word = Path(adapter, "adapter.txt").read_text()
+    return lambda questions, images: [f"{greeting} {word} {q} {len(i)}" for q, i in zip(questions, images)]
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "made_up_loader.py").write_text(_LOADER, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter.txt").write_text("adapter", encoding="utf-8")
+    return folder
+
+
+def ask(model: str) -> Any:
+    with warnings.catch_warnings():
+        # MLflow and pandas warn about themselves here.
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        import pandas
+
+        rows = pandas.DataFrame({"question": ["a", "b"], "image": [b"12", b"345"]})
+        return mlflow.pyfunc.load_model(model).predict(rows)
+
+
+def test_a_saved_model_loads_and_answers(adapter: Path, tmp_path: Path) -> None:
+    model = save_model(
+        tmp_path / "model", adapter=adapter, loader="made_up_loader:load", options={"greeting": "hi"}
+    )
+    assert ask(str(model)) == ["hi adapter a 2", "hi adapter b 3"]
+    assert "weft-eval==" in (model / "requirements.txt").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) < 20_000
+
+
+def test_a_model_among_the_artifacts_of_a_run_loads(adapter: Path, tmp_path: Path) -> None:
+    with open_run(tmp_path / "store", "e", "r") as run:
+        log_model(run, adapter=adapter, loader="made_up_loader:load", options={"greeting": "ho"})
+    artifacts = tmp_path / "store" / "artifacts" / str(run.run_id) / "artifacts"
+    assert ask(str(artifacts / "model"))[0] == "ho adapter a 2"
+
+
+def test_a_loader_that_is_not_installed_is_named(adapter: Path, tmp_path: Path) -> None:
+    model = save_model(
+        tmp_path / "model", adapter=adapter, loader="not_installed:load", pip_requirements=["x"]
+    )
+    with pytest.raises(Exception, match="loaded by 'not_installed:load', but that cannot be imported"):
+        ask(str(model))
+    assert "not_installed" not in sys.modules
+
+
+def test_what_cannot_become_a_model_is_refused(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match=r"`loader` must read package\.module:function, but is 'load'"):
+        save_model(tmp_path / "m", adapter=adapter, loader="load")
+    with pytest.raises(TrackingError, match="`adapter` must be a folder"):
+        save_model(tmp_path / "m", adapter=tmp_path / "none", loader="a:b")
+    with pytest.raises(TrackingError, match="`folder` must not exist yet"):
+        save_model(adapter, adapter=adapter, loader="a:b")
