@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from weft.data.media.augment import Augmentation
+from weft.data.media.shift import RandomShift
 from weft.data.media.transforms import ImageTransform
 from weft.data.records import Caption, MediaRef, Retrieval
 from weft.data.testing import image_bytes
@@ -139,12 +139,12 @@ def test_a_batch_has_one_objective():
         batches().training([("colors", RECORDS[0]), ("colors", caption)])
 
 
-def test_augmentation_changes_training_alone_and_is_a_function_of_row_and_epoch():
+def test_a_shift_changes_training_alone_and_is_a_function_of_row_and_epoch():
     noise = np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     pixels = Pixels(TRANSFORM)
     kept = TRANSFORM(RECORDS[0].media.image()) * 0 + noise.transpose(2, 0, 1) / np.float32(255)
     pixels._kept[RECORDS[0].media.uri] = kept
-    made = Batches(Letters(), pixels, {"colors": TextRules()}, augmentation=Augmentation(shift=2))
+    made = Batches(Letters(), pixels, {"colors": TextRules()}, shift=RandomShift(2))
     row = [("colors", RECORDS[0])]
     epochs = [made.training(row, epoch)["pixel_values"] for epoch in range(4)]
     assert torch.equal(epochs[1], made.training(row, 1)["pixel_values"])
@@ -170,3 +170,21 @@ def test_kept_pixels_are_decoded_once_and_within_the_limit():
     assert torch.equal(first, pixels.pixels(media))
     distinct = len({ref.uri for ref in media})
     assert len(reads) == distinct + max(0, distinct - 2)
+
+
+def test_captions_that_are_a_reference_word_for_word_are_counted():
+    names = {"a": ("a red cat", "red cat"), "b": ("a dog",), "c": ("a bird",)}
+    records = [
+        Caption(
+            id=key,
+            media=RECORDS[0].media,
+            media_id=key,
+            captions=captions,
+            extra={"tones": ["dark"] if key == "a" else []},
+        )
+        for key, captions in names.items()
+    ]
+    report = score("caption", {"a": "Red  cat", "b": "a dog", "c": "a cat"}, records, headline="exact")
+    assert report.percent == pytest.approx(200 / 3)
+    exact = report.groups["skin_tone: exact"]
+    assert (exact["variant"].score, exact["plain"].score) == (1.0, 0.5)

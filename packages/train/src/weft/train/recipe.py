@@ -134,18 +134,6 @@ class MixingSection(_Section):
     unit: Literal["homogeneous", "mixed"] = "homogeneous"
 
 
-class AugmentationSection(_Section):
-    """How the pixels of training images are changed; see `weft.data.media.augment.Augmentation`.
-
-    Attributes:
-        shift: Greatest shift along each axis, in pixels of the model's input.
-        flip: Whether half of the images are mirrored left to right.
-    """
-
-    shift: int = Field(default=0, ge=0)
-    flip: bool = False
-
-
 class TrainingSection(_Section):
     """How the weights are trained.
 
@@ -166,7 +154,8 @@ class TrainingSection(_Section):
         mixing: How batches are drawn from tasks.
         vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained` (it
             reads pixels in every batch; the method says what of it is trained).
-        augmentation: How training images are changed (with `vision: trained`).
+        shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
+            `vision: trained`).
         keep_images: MiB of decoded images kept in memory (with `vision: trained`).
         threads: CPU threads; results are the same to the last digit only at an equal number.
         log_every: Steps between logged losses.
@@ -190,7 +179,7 @@ class TrainingSection(_Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     mixing: MixingSection = MixingSection()
     vision: Literal["frozen", "trained"] = "frozen"
-    augmentation: AugmentationSection = AugmentationSection()
+    shift: int = Field(default=0, ge=0)
     keep_images: float = Field(default=512.0, ge=0)
     threads: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=10, gt=0)
@@ -202,10 +191,8 @@ class TrainingSection(_Section):
     def _one_length(self) -> TrainingSection:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
-        if self.vision == "frozen" and self.augmentation != AugmentationSection():
-            raise ValueError(
-                "`augmentation` needs `vision: trained`, because a frozen tower sees each image once"
-            )
+        if self.vision == "frozen" and self.shift:
+            raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
         return self
 
 

@@ -19,7 +19,7 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from weft.core import attach, detach, load_adapter
-from weft.data.media.augment import Augmentation
+from weft.data.media.shift import RandomShift
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
@@ -109,7 +109,7 @@ def execute(
         make_visual(recipe, backbone, tasks, progress),
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
-        augmentation=Augmentation(**recipe.training.augmentation.model_dump()),
+        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
     )
     plan = model.weft.plan
     _write(recipe.folder / "plan.json", plan.to_dict())

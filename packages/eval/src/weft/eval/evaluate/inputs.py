@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.data.media.augment import Augmentation
+from weft.data.media.shift import RandomShift
 from weft.data.records import Record, media_of
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
@@ -49,15 +49,15 @@ class Batches:
         tokenizer: Any Hugging Face tokenizer.
         visual: Images to inputs.
         rules: Task to its rules.
-        seed: Seed of drawn targets and of augmentation.
-        augmentation: Changes the pixels of training rows, or None.
+        seed: Seed of drawn targets and of shifts.
+        shift: Moves the pixels of training rows, or None.
     """
 
     tokenizer: Any
     visual: Visual
     rules: Mapping[str, TextRules]
     seed: int = 0
-    augmentation: Augmentation | None = None
+    shift: RandomShift | None = None
 
     def inputs(self, task: str, records: Sequence[Record]) -> dict[str, Tensor]:
         """What a model reads to answer records of one task.
@@ -106,8 +106,8 @@ class Batches:
             )
         (objective,) = objectives
         batch: dict[str, Any] = self._inputs(rows)
-        if self.augmentation is not None and "pixel_values" in batch:
-            batch["pixel_values"] = self._augmented(batch["pixel_values"], self.augmentation, rows, epoch)
+        if self.shift is not None and "pixel_values" in batch:
+            batch["pixel_values"] = self._shifted(batch["pixel_values"], self.shift, rows, epoch)
         batch |= self._labels(rows, epoch) if objective == "generation" else _identities(rows)
         batch["tasks"] = [task for task, _ in rows]
         batch["objective"] = objective
@@ -131,14 +131,14 @@ class Batches:
             "weights": torch.tensor([weight for _, weight in drawn]),
         }
 
-    def _augmented(
-        self, pixels: Tensor, augmentation: Augmentation, rows: Sequence[tuple[str, Record]], epoch: int
+    def _shifted(
+        self, pixels: Tensor, shift: RandomShift, rows: Sequence[tuple[str, Record]], epoch: int
     ) -> Tensor:
-        changed = []
+        moved = []
         for (task, record), images in zip(rows, pixels.numpy(), strict=True):
             rng = random.Random(f"{self.seed}/{task}/{record.id}/{epoch}/pixels")
-            changed.append(np.stack([augmentation(image, rng) for image in images]))
-        return torch.from_numpy(np.stack(changed))
+            moved.append(np.stack([shift(image, rng) for image in images]))
+        return torch.from_numpy(np.stack(moved))
 
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
         return {**self.texts(rows), **self.images([record for _, record in rows])}

@@ -18,6 +18,7 @@ from weft.eval.metrics import (
     nlvr_accuracy,
     vqa_accuracy,
 )
+from weft.eval.metrics.report import FRACTION, group_means
 
 Groups = dict[str, dict[Any, str]]
 Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]
@@ -50,7 +51,22 @@ def _judgements(
 
 
 def _caption(predictions: dict[Any, str], records: Sequence[Caption], groups: Groups) -> ScoreReport:
-    return caption_scores(predictions, {r.id: list(r.captions) for r in records}, groups=groups)
+    """The official scores, and `exact`: the share of captions that are a reference, word for word."""
+    report = caption_scores(predictions, {r.id: list(r.captions) for r in records}, groups=groups)
+    exact = {r.id: float(_words(predictions[r.id]) in map(_words, r.captions)) for r in records}
+    return replace(
+        report,
+        scores={**report.scores, "exact": sum(exact.values()) / len(exact)},
+        units={**report.units, "exact": FRACTION},
+        groups={
+            **report.groups,
+            **{f"{axis}: exact": means for axis, means in group_means(groups, exact).items()},
+        },
+    )
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().split()
 
 
 METRICS: Mapping[str, Scorer] = {

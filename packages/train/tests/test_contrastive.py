@@ -1,0 +1,58 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from weft.train.objectives import objective
+
+
+def batch(rows: int = 5) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda: functional.normalize(torch.randn(rows, 4, generator=generator), dim=-1)  # noqa: E731
+    return {
+        "text": draw(),
+        "image": draw(),
+        "same_text": torch.arange(rows),
+        "same_image": torch.arange(rows),
+    }
+
+
+def model(text: torch.Tensor, image: torch.Tensor) -> SimpleNamespace:
+    return SimpleNamespace(text_embeds=text, image_embeds=image, logit_scale=torch.tensor(7.0))
+
+
+def test_the_loss_is_the_mean_of_both_directions():
+    values = batch()
+    losses = objective("contrastive")(model, values)
+    similarity = 7.0 * values["text"] @ values["image"].T
+    for row in range(5):
+        to_image = -similarity[row].softmax(0)[row].log()
+        to_text = -similarity[:, row].softmax(0)[row].log()
+        assert losses[row].item() == pytest.approx(((to_image + to_text) / 2).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["same_text", "same_image"])
+def test_rows_that_show_the_same_are_no_negatives_of_one_another(side):
+    values = batch()
+    values[side] = torch.tensor([0, 1, 0, 3, 4])
+    losses = objective("contrastive")(model, values)
+    kept = torch.tensor([0, 1, 3, 4])
+    alone = {name: value[kept] for name, value in values.items()}
+    assert torch.allclose(losses[0], objective("contrastive")(model, alone)[0])
+
+
+def test_a_batch_of_one_thing_has_no_loss_and_a_finite_gradient():
+    values = batch(3)
+    values["same_text"] = torch.zeros(3, dtype=torch.long)
+    values["text"].requires_grad_(True)
+    losses = objective("contrastive")(model, values)
+    losses.sum().backward()
+    assert torch.equal(losses, torch.zeros(3))
+    assert torch.equal(values["text"].grad, torch.zeros(3, 4))
+
+
+def test_the_batch_stays_as_it_was():
+    values = batch()
+    objective("contrastive")(model, values)
+    assert set(values) == {"text", "image", "same_text", "same_image"}

@@ -1,0 +1,57 @@
+"""The shipped noto-emoji recipes on the real files; each trains for a minute or two."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from weft.train.recipe import load_recipe
+from weft.train.run import Result, execute
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root() -> Path:
+    here = os.environ.get("WEFT_REALDATA") or Path(__file__).parents[4] / "shared" / "realdata"
+    folder = Path(here) / "googlefonts+noto-emoji"
+    if not folder.is_dir():
+        pytest.skip(f"the noto-emoji files are not in {folder}; set WEFT_REALDATA to the folder above them")
+    return folder
+
+
+def run(name: str, root: Path, output: Path, *changes: str) -> Result:
+    recipe = load_recipe(f"noto_emoji/{name}", ["tracking.enabled=false", f"output={output}", *changes])
+    roots = [f"tasks.{task}.data.root={root}" for task in recipe.tasks]
+    return execute(
+        load_recipe(f"noto_emoji/{name}", ["tracking.enabled=false", f"output={output}", *roots, *changes])
+    )
+
+
+@pytest.fixture(scope="module")
+def english(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return run("retrieval_english", root, tmp_path_factory.mktemp("english"))
+
+
+def test_half_of_the_english_names_find_their_image_first(english):
+    scores = english.reports["en"]["scores"]
+    assert english.reports["en"]["n"] == 527
+    assert scores["t2i_R@1"] >= 50
+    assert scores["i2t_R@1"] >= 50
+    by_tone = english.reports["en"]["groups"]["skin_tone: t2i_R@1"]
+    assert by_tone["variant"]["score"] >= 80
+    assert by_tone["plain"]["score"] >= 15
+
+
+def test_adapters_bring_other_languages_to_the_frozen_backbone(english, root, tmp_path):
+    model = f"backbone.name={english.folder / 'model'}"
+    untrained = run("retrieval_languages", root, tmp_path, model, "name=untrained", "training.steps=1")
+    adapted = run("retrieval_languages", root, tmp_path, model)
+    assert adapted.trainable < 0.15 * adapted.total
+    for language in ("de", "es", "fr"):
+        assert adapted.scores[language] >= untrained.scores[language] + 10
+
+
+def test_a_third_of_the_names_is_written_word_for_word(root, tmp_path):
+    result = run("captions", root, tmp_path)
+    assert result.scores["en"] >= 35
