@@ -42,9 +42,11 @@ class Presence(nn.Module):
 
     def note(self, routing: Routing) -> None:
         """Note the tasks of a routing if gradients were recorded under it."""
-        if routing.used:
-            self.named |= routing.present
-            routing.used = False
+        if routing.used and routing.present is None:
+            self.note_ids(routing.ids.values())
+        elif routing.used:
+            self.named |= routing.present or frozenset()
+        routing.used = False
 
     def note_ids(self, ids: Iterable[Tensor]) -> None:
         """Note tasks known on the device, -1 being none."""

@@ -119,8 +119,6 @@ class AdaptedModel(Picklable):
             with store.using(routing, store.enabled):
                 yield
         finally:
-            if task_ids is not None and routing.used:
-                store.presence.note_ids(routing.ids.values())
             store.presence.note(routing)
 
     def set_task(self, task: str | None) -> None:

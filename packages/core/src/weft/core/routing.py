@@ -52,13 +52,13 @@ class Routing:
     Args:
         ids: Task ids per modality, shape `(rows,)`; the key `""` serves every modality not named.
         has_identity: Whether some rows may be of task -1, which passes through all units.
-        present: The tasks that occur, where the host knows them.
+        present: The tasks that occur, if the host knows them.
         used: Whether a unit in training asked for rows while gradients were recorded.
     """
 
     ids: Mapping[str, Tensor]
     has_identity: bool = True
-    present: frozenset[int] = frozenset()
+    present: frozenset[int] | None = None
     used: bool = False
 
     def rows(self, site: Site, rows: int, device: torch.device) -> Tensor:
