@@ -283,7 +283,7 @@ def test_keys_of_new_architectures_that_do_not_fit_together(own, entry, message)
 
 def test_a_tokenizer_without_texts_is_an_error():
     section = BackboneSection(config=DUAL, tokenizer={"vocabulary_size": 300}, image_size=8)
-    with pytest.raises(RunError, match="`backbone.tokenizer` must be one that exists"):
+    with pytest.raises(RunError, match=r"`backbone.tokenizer` must be one that exists"):
         load_backbone(section)
     assert isinstance(planned_model(section), DualEncoder)
 

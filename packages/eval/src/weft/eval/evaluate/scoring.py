@@ -53,7 +53,9 @@ def _judgements(
 def _caption(predictions: dict[Any, str], records: Sequence[Caption], groups: Groups) -> ScoreReport:
     """The official scores, and `exact`: the share of captions that are a reference, word for word."""
     report = caption_scores(predictions, {r.id: list(r.captions) for r in records}, groups=groups)
-    exact = {r.id: float(_words(predictions[r.id]) in map(_words, r.captions)) for r in records}
+    exact: dict[Any, float] = {
+        r.id: float(_words(predictions[r.id]) in map(_words, r.captions)) for r in records
+    }
     return replace(
         report,
         scores={**report.scores, "exact": sum(exact.values()) / len(exact)},
