@@ -26,6 +26,16 @@ def test_permutations_differ_by_key_and_scatter_neighbours():
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.05
 
 
+@pytest.mark.parametrize("size", [3, 7, 24])
+def test_every_position_goes_everywhere_about_equally_often(size):
+    draws = 4000
+    table = np.zeros((size, size), dtype=int)
+    for seed in range(draws):
+        table[np.arange(size), permute(np.arange(size), size, (seed,))] += 1
+    expected = draws / size
+    assert np.abs(table - expected).max() < 6 * math.sqrt(expected)
+
+
 def test_a_permutation_of_a_billion_needs_no_memory():
     values = permute(np.array([0, 999_999_999]), 1_000_000_000, (0,))
     assert len(set(values.tolist())) == 2

@@ -18,6 +18,7 @@ from weft.data.quotas import LastBatch, Strategy, draws_per_epoch, task_weights
 
 Unit = Literal["homogeneous", "mixed"]
 Key = tuple[str, int]
+_SCHEDULE_BLOCK = 1024
 
 
 class TaskMixture:
@@ -106,6 +107,10 @@ class TaskMixture:
             self._steps,
             last,
         ]
+        counts = [-(-self._draws[task] // self.batch_sizes[task]) for task in self.tasks]
+        self._batches = np.array(counts)
+        self._batch_bounds = np.cumsum(counts)
+        self._schedules: dict[tuple[int, int], NDArray[np.int64]] = {}
         self.epoch = 0
         self.step = 0
 
@@ -190,19 +195,26 @@ class TaskMixture:
         return hashlib.sha256(json.dumps(self._config).encode()).hexdigest()[:16]
 
     def _homogeneous(self, step: int, epoch: int) -> list[Key]:
-        counts = [-(-self._draws[task] // self.batch_sizes[task]) for task in self.tasks]
         if self.strategy == "round_robin":
             turn, slot = divmod(step, len(self.tasks))
             task, number = self.tasks[slot], turn
         else:
-            slot = int(permute(np.array([step]), self._steps, (self.seed, "schedule", epoch))[0])
-            bounds = np.cumsum(counts)
-            index = int(np.searchsorted(bounds, slot, side="right"))
-            task, number = self.tasks[index], slot - int(bounds[index] - counts[index])
+            slot = self._slot(step, epoch)
+            index = int(np.searchsorted(self._batch_bounds, slot, side="right"))
+            task, number = self.tasks[index], slot - int(self._batch_bounds[index] - self._batches[index])
         size = self.batch_sizes[task]
         stop = min((number + 1) * size, self._draws[task])
         rows = self._rows(task, np.arange(number * size, stop), epoch)
         return [(task, row) for row in rows.tolist()]
+
+    def _slot(self, step: int, epoch: int) -> int:
+        """Return where `step` goes in the shuffled order of batches; computed for many steps at a time."""
+        block = step // _SCHEDULE_BLOCK
+        if (epoch, block) not in self._schedules:
+            first = block * _SCHEDULE_BLOCK
+            steps = np.arange(first, min(first + _SCHEDULE_BLOCK, self._steps))
+            self._schedules = {(epoch, block): permute(steps, self._steps, (self.seed, "schedule", epoch))}
+        return int(self._schedules[(epoch, block)][step % _SCHEDULE_BLOCK])
 
     def _mixed(self, step: int, epoch: int) -> list[Key]:
         size, total = self.batch_sizes[self.tasks[0]], sum(self._draws.values())

@@ -1,11 +1,12 @@
 """A keyed permutation of 0..n-1 that needs no memory: any position can be asked for directly.
 
-A balanced Feistel network over the next power of four, walked until the value falls below n
-(Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Four rows or four hundred million cost the
-same, so a sampler can resume anywhere without replaying anything.
+A generalised Feistel network over a grid of about sqrt(n) by sqrt(n) cells, walked on where a value falls
+outside n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Four rows or four hundred million
+cost the same, so a sampler can resume anywhere without replaying anything.
 """
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +40,15 @@ def permute(positions: NDArray[np.int64], size: int, key: tuple[object, ...]) ->
     positions = np.asarray(positions, dtype=np.int64)
     if positions.size and (positions.min() < 0 or positions.max() >= size):
         raise InvalidArgumentError(f"`positions` must lie in 0..{size - 1}, but reach {positions.max()}.")
-    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    round_keys = _round_keys(key)
-    values = _feistel(positions.astype(np.uint64), half_bits, round_keys)
+    left_size = max(1, math.isqrt(size - 1) + 1)
+    right_size = -(-size // left_size)
+    keys = _round_keys(key)
+    values = _feistel(positions, left_size, right_size, keys)
     outside = values >= size
     while outside.any():
-        values[outside] = _feistel(values[outside], half_bits, round_keys)
+        values[outside] = _feistel(values[outside], left_size, right_size, keys)
         outside = values >= size
-    return values.astype(np.int64)
+    return values
 
 
 def _round_keys(key: tuple[object, ...]) -> NDArray[np.uint64]:
@@ -54,12 +56,16 @@ def _round_keys(key: tuple[object, ...]) -> NDArray[np.uint64]:
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 
-def _feistel(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys:
-        left, right = right, left ^ (_mix(right + key) & mask)
-    return (left << shift) | right
+def _feistel(
+    values: NDArray[np.int64], left_size: int, right_size: int, keys: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Permute 0..left_size*right_size-1: each half in turn is shifted by a hash of the other."""
+    a, b = np.uint64(left_size), np.uint64(right_size)
+    left, right = np.divmod(values.astype(np.uint64), b)
+    for number in range(0, _ROUNDS, 2):
+        left = (left + _mix(right + keys[number]) % a) % a
+        right = (right + _mix(left + keys[number + 1]) % b) % b
+    return (left * b + right).astype(np.int64)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
