@@ -52,6 +52,36 @@ def test_every_golden_caption_is_tokenised_as_java_does(captions: tuple[Any, Any
     assert [raw for raw, expected in pairs if tokenize(raw) != expected] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("good", [0.6667, 0.4899, 0.3469, 0.0000, 0.4280, 0.5637]),
+        ("bad", [0.4815, 0.2404, 0.1359, 0.0000, 0.3121, 0.2790]),
+    ],
+)
+def test_the_example_of_clipscore_scores_as_its_page_says(
+    realdata: Path, name: str, expected: list[float]
+) -> None:
+    folder = realdata / "jmhessel+clipscore/example"
+    scores = caption_scores(_load(folder / f"{name}_captions.json"), _load(folder / "refs.json")).scores
+    names = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]
+    assert [round(scores[name] or 0.0, 4) for name in names] == expected
+
+
+def test_the_example_of_nlg_eval_scores_as_its_tests_say(realdata: Path) -> None:
+    folder = realdata / "Maluuba+nlg-eval/examples"
+    hypotheses, first, second = (
+        (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("hyp", "ref1", "ref2")
+    )
+    references = {place: list(pair) for place, pair in enumerate(zip(first, second, strict=True))}
+    report = caption_scores(dict(enumerate(hypotheses)), references, tokenized=True)
+    expected = {
+        "Bleu_1": 0.55, "Bleu_2": 0.428174, "Bleu_3": 0.284043, "Bleu_4": 0.201143,
+        "ROUGE_L": 0.522104, "CIDEr": 1.242192,
+    }  # fmt: skip
+    assert {score: round(report.scores[score] or 0.0, 6) for score in expected} == expected
+
+
 @pytest.mark.parametrize("name", ["all_yes", "qtype_prior", "mc_answer"])
 def test_vqa_accuracy_equals_the_official_script(realdata: Path, name: str) -> None:
     annotations = _load(realdata / "timbmg+NLP1-2017-VQA/data/vqa_annotations_valid.json.gz")["annotations"]

@@ -87,6 +87,11 @@ def test_meteor_equals_the_golden_scores(realdata: Path) -> None:
     golden = realdata / "golden"
     data = json.loads(gzip.decompress((golden / "didemo_val_loo.data.json.gz").read_bytes()))
     scores = json.loads(gzip.decompress((golden / "didemo_val_loo.scores.json.gz").read_bytes()))
+    example = realdata / "jmhessel+clipscore/example"
+    gold = json.loads((example / "refs.json").read_text(encoding="utf-8"))
+    for name, expected in (("good", 0.3444), ("bad", 0.1861)):
+        captions = json.loads((example / f"{name}_captions.json").read_text(encoding="utf-8"))
+        assert round(meteor(captions, gold).value, 4) == expected
     report = meteor({key: texts[0] for key, texts in data["res"].items()}, data["gts"])
     assert report.value == scores["scores"]["METEOR"]
     rounded = {key: round(score, 6) for key, score in report.per_sample.items()}

@@ -25,7 +25,7 @@ class Alignment:
 
 
 def align(
-    predictions: Mapping[Hashable, Any], references: Mapping[Hashable, Any], *, subset: bool = False
+    predictions: Mapping[Any, Any], references: Mapping[Any, Any], *, subset: bool = False
 ) -> Alignment:
     """Pair predictions with references by id.
 
@@ -75,7 +75,7 @@ def align(
     return Alignment(ids, len(missing), len(extra))
 
 
-def require_text(predictions: Mapping[Hashable, Any], ids: Iterable[Hashable]) -> None:
+def require_text(predictions: Mapping[Any, Any], ids: Iterable[Hashable]) -> None:
     """Check that the predictions are text.
 
     Args:
@@ -94,6 +94,6 @@ def require_text(predictions: Mapping[Hashable, Any], ids: Iterable[Hashable]) -
         )
 
 
-def _sample(side: Mapping[Hashable, Any]) -> str:
+def _sample(side: Mapping[Any, Any]) -> str:
     key = next(iter(side))
     return f"{type(key).__name__} ids such as {key!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align
@@ -10,8 +11,8 @@ from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport
 
 
 def calibration(
-    confidences: Mapping[Hashable, float],
-    correct: Mapping[Hashable, bool],
+    confidences: Mapping[Any, float],
+    correct: Mapping[Any, bool],
     *,
     bins: int = 15,
     subset: bool = False,

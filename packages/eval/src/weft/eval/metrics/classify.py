@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from weft.eval.errors import ScoreTypeError
 from weft.eval.metrics.alignment import align
@@ -12,11 +13,11 @@ Label = str | int
 
 
 def top1_accuracy(
-    predictions: Mapping[Hashable, Label],
-    references: Mapping[Hashable, Label],
+    predictions: Mapping[Any, Label],
+    references: Mapping[Any, Label],
     *,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Share of samples whose predicted label equals the true one.
 

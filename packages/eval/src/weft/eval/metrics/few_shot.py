@@ -116,8 +116,8 @@ def restricted_predictions(
 
 
 def domain_shift(
-    source: tuple[Mapping[Hashable, int], Mapping[Hashable, int]],
-    targets: Mapping[str, tuple[Mapping[Hashable, int], Mapping[Hashable, int]]],
+    source: tuple[Mapping[Any, int], Mapping[Any, int]],
+    targets: Mapping[str, tuple[Mapping[Any, int], Mapping[Any, int]]],
 ) -> dict[str, float]:
     """Accuracy at home, on each shifted data set, and their mean.
 

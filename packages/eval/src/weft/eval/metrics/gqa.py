@@ -19,13 +19,13 @@ _NOT_A_STEP = ("exist", "query: name", "choose name")
 
 
 def gqa_accuracy(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, str | Question],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str | Question],
     *,
-    choices: Mapping[Hashable, Mapping[str, list[str]]] | None = None,
+    choices: Mapping[Any, Mapping[str, list[str]]] | None = None,
     consistency: Consistency = "off",
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score compositional question answering as the GQA script does.
 
@@ -128,9 +128,9 @@ def _percent(values: list[float]) -> float | None:
 def _membership(
     kind: str,
     balanced: list[Hashable],
-    predictions: Mapping[Hashable, str],
-    questions: Mapping[Hashable, Question],
-    choices: Mapping[Hashable, Mapping[str, list[str]]] | None,
+    predictions: Mapping[Any, str],
+    questions: Mapping[Any, Question],
+    choices: Mapping[Any, Mapping[str, list[str]]] | None,
 ) -> float | None:
     if choices is None:
         return None
@@ -149,8 +149,8 @@ def _membership(
 
 def _consistency(
     balanced: list[Hashable],
-    correct: Mapping[Hashable, float],
-    questions: Mapping[Hashable, Question],
+    correct: Mapping[Any, float],
+    questions: Mapping[Any, Question],
     mode: str,
 ) -> tuple[float | None, int]:
     means, left_out = [], 0
@@ -173,7 +173,7 @@ def _consistency(
 
 
 def _distribution(
-    balanced: list[Hashable], predictions: Mapping[Hashable, str], questions: Mapping[Hashable, Question]
+    balanced: list[Hashable], predictions: Mapping[Any, str], questions: Mapping[Any, Question]
 ) -> float | None:
     gold: dict[str, Counter[str]] = {}
     predicted: dict[str, Counter[str]] = {}
@@ -196,7 +196,7 @@ def _distribution(
 
 
 def _question_axes(
-    balanced: list[Hashable], questions: Mapping[Hashable, Question]
+    balanced: list[Hashable], questions: Mapping[Any, Question]
 ) -> dict[str, dict[Hashable, str]]:
     axes: dict[str, dict[Hashable, str]] = {}
     for key in balanced:

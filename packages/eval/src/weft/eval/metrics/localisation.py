@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,11 @@ _BEST_OF = 3
 
 
 def didemo_localisation(
-    predictions: Mapping[Hashable, Sequence[Moment]],
-    references: Mapping[Hashable, Sequence[Moment]],
+    predictions: Mapping[Any, Sequence[Moment]],
+    references: Mapping[Any, Sequence[Moment]],
     *,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score ranked moments as the DiDeMo script does.
 

@@ -11,12 +11,12 @@ from weft.eval.metrics.report import PERCENT, ScoreReport, group_means
 
 
 def nlvr_accuracy(
-    predictions: Mapping[Hashable, str | bool],
-    references: Mapping[Hashable, str | bool],
+    predictions: Mapping[Any, str | bool],
+    references: Mapping[Any, str | bool],
     *,
-    sentences: Mapping[Hashable, str] | None = None,
+    sentences: Mapping[Any, str] | None = None,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score NLVR judgements.
 
@@ -43,12 +43,12 @@ def nlvr_accuracy(
 
 
 def nlvr2_accuracy(
-    predictions: Mapping[Hashable, str | bool],
-    references: Mapping[Hashable, str | bool],
+    predictions: Mapping[Any, str | bool],
+    references: Mapping[Any, str | bool],
     *,
-    sentences: Mapping[Hashable, str] | None = None,
+    sentences: Mapping[Any, str] | None = None,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score NLVR2 judgements.
 
@@ -82,12 +82,12 @@ def nlvr2_accuracy(
 
 def _score(
     metric: str,
-    predictions: Mapping[Hashable, str | bool],
-    references: Mapping[Hashable, str | bool],
-    sentences: Mapping[Hashable, str] | None,
+    predictions: Mapping[Any, str | bool],
+    references: Mapping[Any, str | bool],
+    sentences: Mapping[Any, str] | None,
     sentence_of: Callable[[Hashable], str],
     subset: bool,
-    groups: Mapping[str, Mapping[Hashable, str]] | None,
+    groups: Mapping[str, Mapping[Any, str]] | None,
 ) -> ScoreReport:
     paired = align(predictions, references, subset=subset)
     if sentences is not None:
@@ -119,7 +119,7 @@ def _score(
     )
 
 
-def _require_sentences(sentences: Mapping[Hashable, str], ids: list[Hashable]) -> None:
+def _require_sentences(sentences: Mapping[Any, str], ids: list[Hashable]) -> None:
     missing = [key for key in ids if key not in sentences]
     if missing:
         raise ScoreInputError(

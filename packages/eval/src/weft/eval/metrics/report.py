@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class ScoreReport:
     units: Mapping[str, str]
     n: int
     groups: Mapping[str, Mapping[str, GroupScore]] = field(default_factory=dict)
-    per_sample: Mapping[Hashable, float] = field(default_factory=dict)
+    per_sample: Mapping[Any, float] = field(default_factory=dict)
     missing: int = 0
     extra: int = 0
     notes: tuple[str, ...] = ()
@@ -118,8 +118,8 @@ class ScoreReport:
 
 
 def group_means(
-    labels: Mapping[str, Mapping[Hashable, str]],
-    per_sample: Mapping[Hashable, float],
+    labels: Mapping[str, Mapping[Any, str]],
+    per_sample: Mapping[Any, float],
     *,
     scale: float = 1.0,
     digits: int | None = None,

@@ -13,7 +13,7 @@ from weft.eval.metrics.report import PERCENT, RANK, ScoreReport, group_means
 
 Array = npt.NDArray[Any]
 Ties = Literal["pessimistic", "expected"]
-Groups = Mapping[str, Mapping[Hashable, str]]
+Groups = Mapping[str, Mapping[Any, str]]
 
 _CHUNK_ELEMENTS = 8_000_000
 

@@ -40,7 +40,7 @@ class MetricState(Generic[Prediction]):
         return len(self._predictions)
 
     @property
-    def predictions(self) -> Mapping[Hashable, Prediction]:
+    def predictions(self) -> Mapping[Any, Prediction]:
         """The gathered predictions by id, in order of first arrival."""
         return dict(self._predictions)
 
@@ -89,7 +89,7 @@ class MetricState(Generic[Prediction]):
         self._predictions = {}
         self.update(state["ids"], state["predictions"])
 
-    def compute(self, references: Mapping[Hashable, Any], *, subset: bool = False) -> ScoreReport:
+    def compute(self, references: Mapping[Any, Any], *, subset: bool = False) -> ScoreReport:
         """Score everything gathered so far.
 
         Args:

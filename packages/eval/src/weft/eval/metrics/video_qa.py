@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics.alignment import align, require_text
@@ -14,11 +15,11 @@ _ENOUGH_TO_JUDGE = 20
 
 
 def multiple_choice_accuracy(
-    predictions: Mapping[Hashable, int],
-    references: Mapping[Hashable, int],
+    predictions: Mapping[Any, int],
+    references: Mapping[Any, int],
     *,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Share of questions answered with the right option.
 
@@ -63,12 +64,12 @@ def multiple_choice_accuracy(
 
 
 def open_ended_accuracy(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, str],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str],
     *,
     vocabulary: Collection[str] | None = None,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Share of questions whose one-word answer is exactly right.
 

@@ -17,12 +17,12 @@ _GROUP_AXES = ("answer_type", "question_type")
 
 
 def vqa_accuracy(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, Sequence[str] | Mapping[str, Any]],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, Sequence[str] | Mapping[str, Any]],
     *,
     variant: str = OFFICIAL,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score open-ended answers as the VQA challenge does.
 
@@ -133,9 +133,7 @@ def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) 
     return answers
 
 
-def _annotated_groups(
-    ids: list[Hashable], references: Mapping[Hashable, Any]
-) -> dict[str, dict[Hashable, str]]:
+def _annotated_groups(ids: list[Hashable], references: Mapping[Any, Any]) -> dict[str, dict[Hashable, str]]:
     found: dict[str, dict[Hashable, str]] = {}
     for axis in _GROUP_AXES:
         members = {

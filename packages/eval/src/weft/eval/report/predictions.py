@@ -118,7 +118,7 @@ def prediction_table(
     report: ScoreReport,
     *,
     questions: Mapping[Any, str] | None = None,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
     images: Mapping[Any, Sequence[Any]] | None = None,
     folder: Path | str | None = None,
     pictures: int = 60,
@@ -178,7 +178,7 @@ def _most_usual_first(references: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(given), key=lambda text: -given.count(text)))
 
 
-def _chosen(scores: Mapping[Hashable, float], count: int) -> set[Hashable]:
+def _chosen(scores: Mapping[Any, float], count: int) -> set[Hashable]:
     ranked = sorted(scores, key=lambda key: scores[key])
     worst, rest = ranked[: count // 2], ranked[count // 2 :]
     step = max(1, len(rest) // max(1, count - len(worst)))

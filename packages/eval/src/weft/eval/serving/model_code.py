@@ -1,6 +1,7 @@
 """The code that MLflow runs to load and ask a model; it is copied into every saved model."""
 
 import importlib
+from typing import Any
 
 import mlflow
 from mlflow.pyfunc import PythonModel
@@ -9,12 +10,12 @@ from mlflow.pyfunc import PythonModel
 class AdaptedModel(PythonModel):
     """Loads the backbone and the adapter when it is asked for the first time."""
 
-    def load_context(self, context):
+    def load_context(self, context: Any) -> None:
         """Remember where the adapter lies; the backbone is fetched later, so loading needs no network."""
         self._context = context
-        self._predictor = None
+        self._predictor: Any = None
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
         """Answer rows of `question` and `image`."""
         if self._predictor is None:
             loader = self._context.model_config["loader"]
@@ -26,10 +27,9 @@ class AdaptedModel(PythonModel):
                     f"The model is loaded by {loader!r}, but that cannot be imported: {error}. "
                     "Install the package it was trained with; see requirements.txt beside the model."
                 ) from error
-            self._predictor = load(
-                self._context.artifacts["adapter"], **self._context.model_config["options"]
-            )
-        return self._predictor(list(model_input["question"]), list(model_input["image"]))
+            self._predictor = load(self._context.artifacts["adapter"], **self._context.model_config["options"])
+        answers: list[str] = self._predictor(list(model_input["question"]), list(model_input["image"]))
+        return answers
 
 
 mlflow.models.set_model(AdaptedModel())

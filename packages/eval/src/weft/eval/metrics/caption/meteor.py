@@ -8,9 +8,10 @@ import queue
 import shutil
 import subprocess
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from weft.eval.errors import MissingToolError
 from weft.eval.metrics.alignment import align, require_text
@@ -51,15 +52,15 @@ def find_jar(jar: Path | str | None = None) -> Path:
 
 
 def meteor(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, str | Sequence[str]],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str | Sequence[str]],
     *,
     jar: Path | str | None = None,
     java: str = "java",
     tokenized: bool = False,
     timeout: float = 300.0,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """METEOR of captions; Java 8 or newer and the METEOR program must be present.
 

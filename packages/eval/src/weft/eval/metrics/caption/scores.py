@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,13 @@ _FEW_IMAGES = 100
 
 
 def caption_scores(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, str | Sequence[str]],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str | Sequence[str]],
     *,
     tokenized: bool = False,
     frequency: DocumentFrequency | None = None,
     subset: bool = False,
-    groups: Mapping[str, Mapping[Hashable, str]] | None = None,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
     """Score captions as the COCO caption evaluation does, without Java.
 

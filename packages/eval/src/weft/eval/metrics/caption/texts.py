@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics.caption.tokenizer import tokenize_all
 
 
 def caption_texts(
-    predictions: Mapping[Hashable, str],
-    references: Mapping[Hashable, str | Sequence[str]],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str | Sequence[str]],
     ids: Sequence[Hashable],
     *,
     tokenized: bool,
