@@ -18,12 +18,17 @@ import functools
 import os
 import platform
 import shutil
-import tomllib
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import nox
+
+if sys.version_info < (3, 11):  # noqa: UP036  (the one file that an older Python reads)
+    sys.exit(
+        f"weft needs Python 3.11 or newer, but nox runs on {platform.python_version()}. Use a newer one."
+    )
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"  # uv prefers another build of torch than pip does
@@ -200,6 +205,8 @@ def fault_of(address: str) -> str | None:
 
 def siblings(package: str) -> list[str]:
     """Return the packages of this repository that one of them needs, leaves first."""
+    import tomllib  # not at the top, so that an old Python gets as far as the message about itself
+
     project = tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text("utf-8"))["project"]
     pins = "\n".join(project["dependencies"])
     direct = [name for name in PACKAGES if f"weft-{name}==" in pins]
