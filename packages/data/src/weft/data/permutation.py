@@ -1,8 +1,8 @@
 """A keyed permutation of 0..n-1 that needs no memory: any position can be asked for directly.
 
 A generalised Feistel network over a grid of about sqrt(n) by sqrt(n) cells, walked on where a value falls
-outside n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Four rows or four hundred million
-cost the same, so a sampler can resume anywhere without replaying anything.
+outside n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Four rows or four hundred
+million cost the same, so a sampler can resume anywhere without replaying anything.
 """
 
 import hashlib
