@@ -19,7 +19,9 @@ from weft.data.scenes.pairs import draw_statements
 from weft.data.scenes.questions import GQA_TEMPLATES, VQA_TEMPLATES
 
 NUM_VISUAL_TOKENS = 36
-PLAIN_WORDS = "yes no does do not contain present any which who where it this that picture vqa gqa nlvr caption"
+PLAIN_WORDS = (
+    "yes no does do not contain present any which who where it this that picture vqa gqa nlvr caption"
+)
 
 
 def corpus(seed: int = 0) -> list[str]:

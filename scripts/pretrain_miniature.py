@@ -38,15 +38,26 @@ class Recipe:
     tower_batch: int = 48
     tower_rate: float = 3e-3
     scenes: int = 16_000
-    steps: int = 6_000
+    steps: int = 8_500
+    # From this step on verdicts come in three pairs of words, and fillers stand between the words.
+    rich_from: int = 6_000
+    filler_share: float = 0.4
     single_batch: int = 64
     pair_batch: int = 32
     rate: float = 1.2e-3
     # Step and share of the rate, linear in between; the fall is steeper from the third knot on.
-    knots: tuple[tuple[int, float], ...] = ((0, 0.0), (300, 1.0), (2_000, 7 / 9), (6_000, 0.0))
+    knots: tuple[tuple[int, float], ...] = (
+        (0, 0.0),
+        (300, 1.0),
+        (2_000, 7 / 9),
+        (6_000, 0.0),
+        (6_100, 0.55),
+        (8_500, 0.0),
+    )
     repeat_share: float = 0.06
 
 
+Drawn = tuple[list[int], str, str]
 CELLS = GRID_SIZE * GRID_SIZE
 HEADS = (len(COLORS) + 1, len(SHAPES) + 1, len(SIZES) + 1)
 
@@ -124,7 +135,10 @@ def train_tower(recipe: Recipe, tower: ResNetModel) -> dict[str, float]:
         guesses = [head(features).argmax(-1) for head in heads]
     seen = labels[..., 0] > 0
     names = ("color", "shape", "size")
-    return {n: float((g == labels[..., k])[seen].float().mean()) for k, (n, g) in enumerate(zip(names, guesses))}
+    return {
+        n: float((g == labels[..., k])[seen].float().mean())
+        for k, (n, g) in enumerate(zip(names, guesses, strict=True))
+    }
 
 
 def build(tokenizer: PreTrainedTokenizerBase) -> VisualSeq2Seq:
@@ -167,24 +181,31 @@ class Texts:
         self.scenes, self.tokenizer, self.recipe = scenes, tokenizer, recipe
         words = (v.replace("Ġ", "") for v in tokenizer.get_vocab())
         self.words = sorted({w for w in words if w.isalpha() and w.isascii()})
+        self.fillers = [w for w in self.words if w not in pretraining.KNOWN]
 
-    def single(self, rng: random.Random, make: Callable | None = None) -> tuple[list[int], str, str]:
+    def single(self, rng: random.Random, make: Callable | None = None, *, rich: bool = False) -> Drawn:
         """One text about one scene."""
         index = rng.randrange(len(self.scenes))
         if make is None and rng.random() < self.recipe.repeat_share:
             return ([index], *pretraining.repeat(rng, self.words))
-        makers, weights = zip(*pretraining.SINGLE, strict=True)
-        make = make or rng.choices(makers, weights)[0]
-        return ([index], *make(self.scenes[index], rng))
+        return self._draw([index], pretraining.SINGLE, rng, make, rich)
 
-    def pair(self, rng: random.Random, make: Callable | None = None) -> tuple[list[int], str, str]:
+    def pair(self, rng: random.Random, make: Callable | None = None, *, rich: bool = False) -> Drawn:
         """One text about two scenes."""
-        indices = rng.sample(range(len(self.scenes)), 2)
-        makers, weights = zip(*pretraining.PAIR, strict=True)
-        make = make or rng.choices(makers, weights)[0]
-        return (indices, *make(self.scenes[indices[0]], self.scenes[indices[1]], rng))
+        return self._draw(rng.sample(range(len(self.scenes)), 2), pretraining.PAIR, rng, make, rich)
 
-    def encode(self, drawn: list[tuple[list[int], str, str]], features: Tensor) -> dict[str, Tensor]:
+    def _draw(
+        self, indices: list[int], weighted: tuple, rng: random.Random, make: Callable | None, rich: bool
+    ) -> Drawn:
+        makers, weights = zip(*weighted, strict=True)
+        make = make or rng.choices(makers, weights)[0]
+        options = {"rich": True} if rich and make in (pretraining.claim, pretraining.pair_claim) else {}
+        text, target = make(*(self.scenes[k] for k in indices), rng, **options)
+        if rich and rng.random() < self.recipe.filler_share:
+            text = pretraining.with_fillers(text, rng, self.fillers)
+        return indices, text, target
+
+    def encode(self, drawn: list[Drawn], features: Tensor) -> dict[str, Tensor]:
         """Model inputs."""
         text = self.tokenizer([d[1] for d in drawn], return_tensors="pt", padding=True)
         labels = self.tokenizer([d[2] for d in drawn], return_tensors="pt", padding=True)
@@ -202,29 +223,34 @@ def evaluate(model: VisualSeq2Seq, texts: Texts, features: Tensor, size: int = 2
     """Exact match on held-out scenes for every form of text."""
     model.eval()
     scores = {}
-    for makers, draw in ((pretraining.SINGLE, texts.single), (pretraining.PAIR, texts.pair)):
-        for make, _ in makers:
-            rng = random.Random(f"evaluate/{make.__name__}")
-            drawn = [draw(rng, make) for _ in range(size)]
-            batch = texts.encode(drawn, features)
-            batch.pop("labels")
-            out = texts.tokenizer.batch_decode(
-                model.generate(**batch, max_new_tokens=36, do_sample=False, num_beams=1), skip_special_tokens=True
-            )
-            hits = [o.strip() == d[2] for o, d in zip(out, drawn, strict=True)]
-            scores[make.__name__] = sum(hits) / size
-            judged = [h for h, d in zip(hits, drawn, strict=True) if d[1].startswith("claim")]
-            if judged:
-                scores[f"{make.__name__} (direct)"] = sum(judged) / len(judged)
+    forms = [(make, texts.single, False) for make, _ in pretraining.SINGLE]
+    forms += [(make, texts.pair, False) for make, _ in pretraining.PAIR]
+    forms += [(pretraining.claim, texts.single, True), (pretraining.pair_claim, texts.pair, True)]
+    for make, draw, rich in forms:
+        name = f"{make.__name__} (rich)" if rich else make.__name__
+        rng = random.Random(f"evaluate/{name}")
+        drawn = [draw(rng, make, rich=rich) for _ in range(size)]
+        batch = texts.encode(drawn, features)
+        batch.pop("labels")
+        out = texts.tokenizer.batch_decode(
+            model.generate(**batch, max_new_tokens=36, do_sample=False, num_beams=1), skip_special_tokens=True
+        )
+        hits = [o.strip() == d[2] for o, d in zip(out, drawn, strict=True)]
+        scores[name] = sum(hits) / size
+        judged = [h for h, d in zip(hits, drawn, strict=True) if d[1].startswith("claim")]
+        if judged:
+            scores[f"{name} (direct)"] = sum(judged) / len(judged)
     return scores
 
 
 def say(text: str) -> None:
+    """Print a line with the time."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
+    """Train the tower, then the language model, and save both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("out", type=Path)
@@ -272,8 +298,9 @@ def main() -> None:
         model.train()
         model.vision_tower.eval()
         rng = random.Random(f"texts/{recipe.seed}/{step}")
-        singles = texts.encode([texts.single(rng) for _ in range(recipe.single_batch)], features)
-        pairs = texts.encode([texts.pair(rng) for _ in range(recipe.pair_batch)], features)
+        rich = step >= recipe.rich_from
+        singles = texts.encode([texts.single(rng, rich=rich) for _ in range(recipe.single_batch)], features)
+        pairs = texts.encode([texts.pair(rng, rich=rich) for _ in range(recipe.pair_batch)], features)
         optimizer.zero_grad()
         share = recipe.single_batch / (recipe.single_batch + recipe.pair_batch)
         losses = [model(**singles).loss * share, model(**pairs).loss * (1 - share)]

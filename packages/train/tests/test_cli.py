@@ -20,7 +20,9 @@ def run(*words: str) -> int:
 def test_help_names_the_commands(capsys):
     assert run("--help") == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("demo", "plan", "train", "evaluate", "compare", "recipes", "data"))
+    assert all(
+        word in printed for word in ("demo", "plan", "train", "evaluate", "compare", "recipes", "data")
+    )
 
 
 def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
@@ -47,7 +49,10 @@ def test_train_evaluate_and_compare(values, tmp_path, capsys):
     assert average in capsys.readouterr().out
     plot = tmp_path / "pareto.png"
     for form in ("terminal", "markdown", "csv", "latex", "html"):
-        assert run("compare", "cli", "--store", str(tmp_path / "store"), "--format", form, "--plot", str(plot)) == 0
+        assert (
+            run("compare", "cli", "--store", str(tmp_path / "store"), "--format", form, "--plot", str(plot))
+            == 0
+        )
         assert "tiny" in capsys.readouterr().out
     assert plot.exists()
 
@@ -63,7 +68,9 @@ def test_train_evaluate_and_compare(values, tmp_path, capsys):
         ("method.method=bottlenek", "Did you mean 'bottleneck'"),
     ],
 )
-def test_a_mistake_is_one_message_and_code_two_with_nothing_written(values, tmp_path, capsys, change, message):
+def test_a_mistake_is_one_message_and_code_two_with_nothing_written(
+    values, tmp_path, capsys, change, message
+):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert run("train", str(path), change) == 2
@@ -78,7 +85,10 @@ def test_an_empty_folder_as_root_names_the_paths_tried(values, tmp_path, capsys)
     empty.mkdir()
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     changes = ["tasks.vqa.data.name=easy_vqa", f"tasks.vqa.data.root={empty}", "tasks.vqa.data.options={}"]
-    assert run("train", str(path), *changes, "tasks.vqa.data.test_options={}", "tasks.vqa.data.validation=null") == 2
+    assert (
+        run("train", str(path), *changes, "tasks.vqa.data.test_options={}", "tasks.vqa.data.validation=null")
+        == 2
+    )
     printed = capsys.readouterr().err
     assert "train/questions.json" in printed
     assert "How to get them" in printed

@@ -16,7 +16,10 @@ def test_every_method_of_the_table_has_a_recipe():
 def test_runs_of_the_demo_differ_only_in_method_and_rate():
     recipes = [load_recipe(f"demo/{name}") for name in METHODS]
     ignored = {"name", "label", "method", "training", "blank_images", "control"}
-    alike = [r.model_dump(exclude=ignored) | {"t": r.training.model_dump(exclude={"learning_rate"})} for r in recipes]
+    alike = [
+        r.model_dump(exclude=ignored) | {"t": r.training.model_dump(exclude={"learning_rate"})}
+        for r in recipes
+    ]
     assert all(values == alike[0] for values in alike)
 
 
@@ -42,10 +45,22 @@ def test_misspelt_methods_and_foreign_folders_are_refused(tmp_path: Path):
 
 
 def test_the_demo_prints_a_table_and_the_way_to_the_ui(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    changes = [f"tasks.{name}.data.{role}.size=24" for name in ("vqa", "gqa", "nlvr", "caption") for role in ("options", "test_options")]
-    changes += [f"tasks.{name}.data.{role}.num_scenes=40" for name in ("vqa", "gqa", "nlvr", "caption") for role in ("options", "test_options")]
+    changes = [
+        f"tasks.{name}.data.{role}.size=24"
+        for name in ("vqa", "gqa", "nlvr", "caption")
+        for role in ("options", "test_options")
+    ]
+    changes += [
+        f"tasks.{name}.data.{role}.num_scenes=40"
+        for name in ("vqa", "gqa", "nlvr", "caption")
+        for role in ("options", "test_options")
+    ]
     comparison = run_demo(
-        tmp_path / "demo", steps=2, only=["frozen", "single_adapter"], jobs=1, changes=[*changes, "training.batch_size=8"]
+        tmp_path / "demo",
+        steps=2,
+        only=["frozen", "single_adapter"],
+        jobs=1,
+        changes=[*changes, "training.batch_size=8"],
     )
     printed = capsys.readouterr().out
     assert "single adapter" in printed

@@ -48,7 +48,7 @@ def test_keys_that_exclude_each_other(values, section, change, message):
 
 def test_task_names_are_lower_case_words(values):
     values["tasks"]["VQA v2"] = values["tasks"].pop("vqa")
-    with pytest.raises(RecipeError, match="task names are lower-case letters.*'VQA v2'"):
+    with pytest.raises(RecipeError, match=r"task names are lower-case letters.*'VQA v2'"):
         load_recipe(values)
 
 
@@ -74,13 +74,20 @@ def test_a_rate_in_scientific_notation_is_a_number(values):
 def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path):
     (tmp_path / "base.yaml").write_text("a: {b: 1, c: 2}\nmethod: {method: full}\n")
     (tmp_path / "top.yaml").write_text("extends: base.yaml\na: {b: 3}\nmethod: {method: lora, rank: 2}\n")
-    assert read_yaml(tmp_path / "top.yaml") == {"a": {"b": 3, "c": 2}, "method": {"method": "lora", "rank": 2}}
+    assert read_yaml(tmp_path / "top.yaml") == {
+        "a": {"b": 3, "c": 2},
+        "method": {"method": "lora", "rank": 2},
+    }
     assert merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "must be YAML"), ("- a", "must hold a mapping"), ("extends: nowhere.yaml", "must name a file beside it")],
+    [
+        ("a: [", "must be YAML"),
+        ("- a", "must hold a mapping"),
+        ("extends: nowhere.yaml", "must name a file beside it"),
+    ],
 )
 def test_files_that_are_no_recipes(tmp_path: Path, text, message):
     path = tmp_path / "recipe.yaml"

@@ -54,7 +54,9 @@ def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
     assert len(predictions) == 12
     assert set(predictions.values()) <= {"true", "false"}
     assert json.loads((result.folder / "plan.json").read_text())["trainable_parameters"] == result.trainable
-    assert sorted({key.rpartition(".")[2] for key in weights(result.folder) if key.startswith("bottleneck")}) == [
+    assert sorted(
+        {key.rpartition(".")[2] for key in weights(result.folder) if key.startswith("bottleneck")}
+    ) == [
         "nlvr",
         "vqa",
     ]
@@ -130,8 +132,8 @@ def test_zeroed_images_make_every_image_look_alike(values):
     predictions = json.loads((result.folder / "predictions" / "vqa.json").read_text())
     questions = {r.id: r.question for r in load_tasks(load_recipe(values), ("test",))["vqa"]["test"]}
     by_question: dict[str, set[str]] = {}
-    for id, answer in predictions.items():
-        by_question.setdefault(questions[id], set()).add(answer)
+    for name, answer in predictions.items():
+        by_question.setdefault(questions[name], set()).add(answer)
     assert all(len(answers) == 1 for answers in by_question.values())
 
 

@@ -37,7 +37,11 @@ def test_a_scene_is_a_function_of_its_seed():
 
 def test_no_two_objects_share_a_row_or_a_column():
     for scene in TEST.scenes:
-        assert len({o.row for o in scene.objects}) == len({o.column for o in scene.objects}) == len(scene.objects)
+        assert (
+            len({o.row for o in scene.objects})
+            == len({o.column for o in scene.objects})
+            == len(scene.objects)
+        )
 
 
 def test_training_scenes_hold_no_held_out_combination_and_test_scenes_do():
@@ -88,7 +92,7 @@ def test_big_shapes_cover_more_than_small_ones():
 def answer_by_hand(question: str, scene: Scene) -> str:
     """The answer read off the words of a question, by other code than that which wrote it."""
     words = question.rstrip("?").split()
-    known = [o for o in scene.objects]
+    known = list(scene.objects)
 
     def named(tokens: list[str]) -> list[SceneObject]:
         wanted = [w for w in tokens if w in (*COLORS, *SHAPES, "small", "big")]
@@ -185,13 +189,28 @@ def test_a_caption_lists_every_object_from_left_to_right():
 
 def test_a_pool_that_admits_no_question_says_so():
     never = Template("never", ("yes",), lambda scene, rng, pool, answer: None)
-    with pytest.raises(ValueError, match="'never' with the answer 'yes'. Draw a larger pool"):
+    with pytest.raises(ValueError, match=r"'never' with the answer 'yes'. Draw a larger pool"):
         list(draw_questions([never], TRAIN, 1, 0))
 
 
-def test_pretraining_and_downstream_texts_share_only_attribute_words():
+def test_pretraining_and_downstream_texts_share_only_attributes_and_verdicts():
     rng = random.Random(0)
-    shared = {*COLORS, *SHAPES, "small", "big", *NUMBER, "five", "of", "is", ";", "and", "first", "second", "right"}
+    verdicts = {word for pair in pretraining.VERDICTS.values() for word in pair}
+    shared = {
+        *COLORS,
+        *SHAPES,
+        "small",
+        "big",
+        *NUMBER,
+        "five",
+        "of",
+        "is",
+        ";",
+        "and",
+        "first",
+        "second",
+        "right",
+    }
     before: set[str] = set()
     for make, _ in pretraining.SINGLE:
         for _ in range(200):
@@ -205,7 +224,17 @@ def test_pretraining_and_downstream_texts_share_only_attribute_words():
             after |= set(example.text.rstrip("?").split()) | {example.target}
     for example in draw_statements(TEST, 200, 0):
         after |= set(example.text.split()) | {example.target}
-    assert before & after <= shared
+    for make_claim, number in ((pretraining.claim, 1), (pretraining.pair_claim, 2)):
+        for _ in range(300):
+            before |= set(" ".join(make_claim(*rng.sample(TEST.scenes, number), rng, rich=True)).split())
+    assert verdicts <= before
+    assert before & after <= shared | verdicts
+
+
+def test_fillers_leave_the_order_of_the_words_alone():
+    text = pretraining.with_fillers("tally red ; star", random.Random(0), ["what", "the"])
+    assert [word for word in text.split() if word not in ("what", "the")] == ["tally", "red", ";", "star"]
+    assert len(text.split()) > 4
 
 
 def test_pretraining_verdicts_are_balanced():

@@ -23,10 +23,10 @@ from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.scoring import blind_majority, majority, reference, score
 from weft.eval.evaluate.visual import Features, Pixels, cached_features, extract_features, features_key
 
-WORDS = (
-    "vqa nlvr : true false yes no red green blue what is the color of star how many two one a and left right image"
+WORDS = "vqa nlvr : true false yes no red green blue what is the color of star how many two one a and left right image"
+TRANSFORM = ImageTransform(
+    size=48, shape="square", crop=None, mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"
 )
-TRANSFORM = ImageTransform(size=48, shape="square", crop=None, mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -64,7 +64,10 @@ def make_model(vocabulary: int = 40) -> VisualSeq2Seq:
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, Sequence[Any]]:
-    return {t: load_dataset("scenes", split="test", task=t, size=24, num_scenes=60) for t in ("vqa", "nlvr", "caption")}
+    return {
+        t: load_dataset("scenes", split="test", task=t, size=24, num_scenes=60)
+        for t in ("vqa", "nlvr", "caption")
+    }
 
 
 def make_batches(visual: Any) -> Batches:
@@ -73,7 +76,9 @@ def make_batches(visual: Any) -> Batches:
 
 
 def test_predictions_do_not_depend_on_the_batch_size(records):
-    model = attach(make_model(), {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}, ["vqa", "nlvr"])
+    model = attach(
+        make_model(), {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}, ["vqa", "nlvr"]
+    )
     batches = make_batches(Pixels(TRANSFORM))
     seen: list[int] = []
     for task in ("vqa", "nlvr"):
@@ -114,7 +119,9 @@ def test_features_from_a_file_equal_those_computed(records, tmp_path):
     calls: list[int] = []
 
     def extract() -> Features:
-        return extract_features(encode, images, pixels, batch_size=7, progress=lambda done, all: calls.append(done))
+        return extract_features(
+            encode, images, pixels, batch_size=7, progress=lambda done, _: calls.append(done)
+        )
 
     key = features_key(images, TRANSFORM, "encoder")
     first = cached_features(tmp_path, key, images, extract)
@@ -149,7 +156,9 @@ def image() -> MediaRef:
 
 
 def test_answers_are_drawn_by_their_soft_scores_and_differ_between_epochs():
-    record = ImageQA(id="1", image=image(), image_id="1", question="q", soft_targets={"red": 0.9, "green": 0.3})
+    record = ImageQA(
+        id="1", image=image(), image_id="1", question="q", soft_targets={"red": 0.9, "green": 0.3}
+    )
     target = kind_of([record]).target
     drawn = [target(record, random.Random(k)) for k in range(400)]
     assert {("red", 0.9), ("green", 0.3)} == set(drawn)
@@ -177,7 +186,13 @@ def test_records_without_a_kind_are_refused():
 
 
 def test_perfect_predictions_score_a_hundred_and_show_groups(records):
-    for task, metric in (("vqa", "vqa"), ("vqa", "gqa"), ("nlvr", "nlvr"), ("nlvr", "nlvr2"), ("caption", "caption")):
+    for task, metric in (
+        ("vqa", "vqa"),
+        ("vqa", "gqa"),
+        ("nlvr", "nlvr"),
+        ("nlvr", "nlvr2"),
+        ("caption", "caption"),
+    ):
         headline = "Bleu_4" if metric == "caption" else None
         report = score(metric, {r.id: reference(r) for r in records[task]}, records[task], headline=headline)
         assert report.percent == pytest.approx(100.0)
@@ -185,7 +200,10 @@ def test_perfect_predictions_score_a_hundred_and_show_groups(records):
     assert report.headline == "Bleu_4"
 
 
-@pytest.mark.parametrize(("metric", "headline", "message"), [("vqaa", None, "`metric` must be one of"), ("vqa", "x", "`headline` must be one of")])
+@pytest.mark.parametrize(
+    ("metric", "headline", "message"),
+    [("vqaa", None, "`metric` must be one of"), ("vqa", "x", "`headline` must be one of")],
+)
 def test_unknown_metrics_and_headlines_are_refused(records, metric, headline, message):
     answers = {r.id: reference(r) for r in records["vqa"]}
     with pytest.raises(ScoreInputError, match=message):
@@ -193,8 +211,10 @@ def test_unknown_metrics_and_headlines_are_refused(records, metric, headline, me
 
 
 def test_majorities_are_learned_from_training_answers_alone():
-    def question(id: str, text: str, answer: str) -> ImageQA:
-        return ImageQA(id=id, image=image(), image_id=id, question=text, answers=(answer,), question_type=text)
+    def question(name: str, text: str, answer: str) -> ImageQA:
+        return ImageQA(
+            id=name, image=image(), image_id=name, question=text, answers=(answer,), question_type=text
+        )
 
     train = [question("1", "color", "red"), question("2", "color", "red"), question("3", "count", "two")]
     test = [question("4", "color", "blue"), question("5", "count", "one"), question("6", "new", "x")]

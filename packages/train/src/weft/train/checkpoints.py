@@ -77,12 +77,18 @@ def require_resumable(folder: Path) -> Path:
     found = newest_whole(folder)
     if found is None:
         seen = ", ".join(path.name for path in _by_step(folder)) or "no checkpoint at all"
-        raise RunError(f"`--resume` needs a whole checkpoint in {folder}, but there is {seen}. Start without it.")
+        raise RunError(
+            f"`--resume` needs a whole checkpoint in {folder}, but there is {seen}. Start without it."
+        )
     return found
 
 
 def _by_step(folder: Path) -> list[Path]:
-    found = [(int(match.group(1)), path) for path in folder.glob("checkpoint-*") if (match := _NAME.search(path.name))]
+    found = [
+        (int(match.group(1)), path)
+        for path in folder.glob("checkpoint-*")
+        if (match := _NAME.search(path.name))
+    ]
     return [path for _, path in sorted(found, reverse=True)]
 
 

@@ -69,7 +69,9 @@ def run_demo(
     rows: dict[str, dict[str, Any]] = {}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(_prepare, recipes[0]).result()
-        waiting: dict[Future[dict[str, Any]], Recipe] = {pool.submit(_run, recipe): recipe for recipe in recipes}
+        waiting: dict[Future[dict[str, Any]], Recipe] = {
+            pool.submit(_run, recipe): recipe for recipe in recipes
+        }
         tasks = load_tasks(recipes[0], ("train", "test"))
         for done in as_completed(waiting):
             recipe = waiting[done]
@@ -80,7 +82,9 @@ def run_demo(
     sys.stdout.write(to_terminal(comparison) + "\n")
     pareto_plot(comparison, output / "pareto.png")
     (output / "comparison.csv").write_text(to_csv(comparison), encoding="utf-8")
-    say(f"Plot: {output / 'pareto.png'}. All in {time.perf_counter() - started:.0f} s. The runs in the MLflow UI:")
+    say(
+        f"Plot: {output / 'pareto.png'}. All in {time.perf_counter() - started:.0f} s. The runs in the MLflow UI:"
+    )
     say(f"  {ui_command(output / 'mlflow')}")
     return comparison
 
@@ -93,7 +97,9 @@ def blind_rows(tasks: dict[str, TaskData], recipe: Recipe) -> list[dict[str, Any
         for name, data in tasks.items():
             section = recipe.tasks[name]
             metric = section.metric or kind_of(data["test"]).metric
-            report = score(metric, answer(data["train"], data["test"]), data["test"], headline=section.headline)
+            report = score(
+                metric, answer(data["train"], data["test"]), data["test"], headline=section.headline
+            )
             scores[name] = report.percent
         rows.append(
             {
@@ -126,7 +132,9 @@ def _recipe(name: str, output: Path, seed: int, steps: int | None, changes: list
 def _clear(output: Path) -> None:
     marker = output / ".weft-demo"
     if output.exists() and any(output.iterdir()) and not marker.exists():
-        raise RunError(f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files.")
+        raise RunError(
+            f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files."
+        )
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     marker.touch()

@@ -17,7 +17,9 @@ def built_in_recipes() -> list[str]:
     """Names of the recipes shipped with weft, sorted; files that begin with an underscore are only extended."""
     found = BUILT_IN.rglob("*.yaml")
     return sorted(
-        path.relative_to(BUILT_IN).with_suffix("").as_posix() for path in found if not path.name.startswith("_")
+        path.relative_to(BUILT_IN).with_suffix("").as_posix()
+        for path in found
+        if not path.name.startswith("_")
     )
 
 
@@ -88,7 +90,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise RecipeError(f"The value of the override {entry!r} must be YAML, but cannot be read: {error}") from None
+            raise RecipeError(
+                f"The value of the override {entry!r} must be YAML, but cannot be read: {error}"
+            ) from None
         result = _set(result, path.split("."), value, entry)
     return result
 

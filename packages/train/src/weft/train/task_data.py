@@ -48,7 +48,7 @@ def load_tasks(
     """
     tasks: dict[str, TaskData] = {}
     for name, task in recipe.tasks.items():
-        splits = {}
+        splits: dict[str, Any] = {}
         for role in roles:
             split = getattr(task.data, role)
             if split is not None:

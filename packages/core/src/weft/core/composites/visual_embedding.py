@@ -40,14 +40,12 @@ class VisualEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_projection = nn.Linear(feature_size, hidden_size)
-        self.feature_norm = norm(hidden_size, eps=norm_eps)  # type: ignore[call-arg]
+        self.feature_norm = norm(hidden_size, eps=norm_eps)
         self.box_projection = nn.Linear(5, hidden_size)
-        self.box_norm = norm(hidden_size, eps=norm_eps)  # type: ignore[call-arg]
+        self.box_norm = norm(hidden_size, eps=norm_eps)
         self.image_order = nn.Embedding(num_images, hidden_size)
 
-    def forward(
-        self, features: Tensor, token_embedding: nn.Embedding, boxes: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, features: Tensor, token_embedding: nn.Embedding, boxes: Tensor | None = None) -> Tensor:
         """Embed the visual tokens of each example.
 
         Args:

@@ -81,12 +81,17 @@ class VisualSeq2Seq(PreTrainedModel):
     def __init__(self, config: VisualSeq2SeqConfig) -> None:
         super().__init__(config)
         self.language_model = AutoModelForSeq2SeqLM.from_config(config.language_config)
-        self.vision_tower = None if config.vision_config is None else AutoModel.from_config(config.vision_config)
+        self.vision_tower = (
+            None if config.vision_config is None else AutoModel.from_config(config.vision_config)
+        )
         width = config.language_config.hidden_size
         if config.language_config.model_type == "bart":
             norm, eps = nn.LayerNorm, 1e-5
         else:
-            norm, eps = type(self.language_model.encoder.final_layer_norm), config.language_config.layer_norm_epsilon
+            norm, eps = (
+                type(self.language_model.encoder.final_layer_norm),
+                config.language_config.layer_norm_epsilon,
+            )
         self.visual_embedding = VisualEmbedding(
             config.feature_size, width, num_images=config.num_images, norm=norm, norm_eps=eps
         )
@@ -98,8 +103,9 @@ class VisualSeq2Seq(PreTrainedModel):
         std = getattr(self.config.language_config, "init_std", None) or 0.02
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The language model's token table."""
@@ -172,7 +178,7 @@ class VisualSeq2Seq(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor | None = None,
+        input_ids: Tensor,
         attention_mask: Tensor | None = None,
         visual_features: Tensor | None = None,
         pixel_values: Tensor | None = None,

@@ -1,7 +1,8 @@
-"""Texts for pretraining on scenes, in words that the downstream tasks never use.
+"""Texts for pretraining on scenes, in a language of their own.
 
-Attribute words (colours, shapes, sizes, numbers) are the only ones in common: the downstream questions say
-"just left of", "how many" and "true", these texts say "west of", "tally" and "right".
+Attribute words (colours, shapes, sizes, numbers) mean the same downstream, and so do the verdicts yes, no, true and
+false of the rich texts. Everything else is said in other words: the downstream questions say "just left of" and "how
+many", these texts say "west of" and "tally".
 """
 
 from __future__ import annotations
@@ -14,6 +15,23 @@ from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, SIZES, Scene, SceneO
 
 DIRECTIONS = {"west": "left", "east": "right", "north": "above", "south": "below"}
 ATTRIBUTES = {"tint": "color", "form": "shape", "scale": "size"}
+VERDICTS = {"claim": ("right", "wrong"), "does": ("yes", "no"), "this": ("true", "false")}
+KNOWN = frozenset(
+    {
+        *COLORS,
+        *SHAPES,
+        *SIZES,
+        *NUMBERS,
+        *DIRECTIONS,
+        *ATTRIBUTES,
+        *VERDICTS,
+        "item",
+        "tally",
+        "list",
+        "repeat",
+    }
+    | {"reason", "first", "second", "joint", "each", "holds", "exceeds", "matches", "seen", "of", "is", "and"}
+)
 _WORDS = (*COLORS, *SHAPES, *SIZES)
 Text = tuple[str, str]
 
@@ -22,8 +40,13 @@ def _full(item: SceneObject) -> str:
     return f"{item.size} {item.color} {item.shape}"
 
 
-def _verdict(truth: bool) -> str:
-    return "right" if truth else "wrong"
+def _judged(text: str, seen: str, truth: bool, rng: random.Random, reasons: float, *, rich: bool) -> Text:
+    """Ask for a verdict, in a share of the texts after what was seen; the first word says which verdicts."""
+    head, verdicts = rng.choice(list(VERDICTS.items())) if rich else ("claim", VERDICTS["claim"])
+    verdict = verdicts[not truth]
+    if rng.random() < reasons:
+        return f"reason {text}" if not rich else f"reason {head} {text}", f"{seen} {verdict}"
+    return f"{head} {text}", verdict
 
 
 def item(scene: Scene, rng: random.Random) -> Text:
@@ -73,7 +96,7 @@ def _near(number: int, rng: random.Random, limit: int) -> int:
     return rng.choice([n for n in (number - 1, number + 1) if 0 <= n <= limit])
 
 
-def claim(scene: Scene, rng: random.Random) -> Text:
+def claim(scene: Scene, rng: random.Random, *, rich: bool = False) -> Text:
     """Judge a statement, in some texts after saying what was seen: "reason ..." -> "east wrong"."""
     form = rng.choice(("place", "tally", "seen", "match"))
     anchors = scene.unique()
@@ -110,9 +133,7 @@ def claim(scene: Scene, rng: random.Random) -> Text:
         else:
             text, seen = f"scale {names[0]} matches {names[1]}", f"{one.size} {two.size}"
             truth = one.size == two.size
-    if rng.random() < 0.4:
-        return f"reason {text}", f"{seen} {_verdict(truth)}"
-    return f"claim {text}", _verdict(truth)
+    return _judged(text, seen, truth, rng, 0.4, rich=rich)
 
 
 def listing(scene: Scene, rng: random.Random) -> Text:
@@ -148,7 +169,7 @@ def pair_item(first: Scene, second: Scene, rng: random.Random) -> Text:
     return f"{name} {text}", target
 
 
-def pair_claim(first: Scene, second: Scene, rng: random.Random) -> Text:
+def pair_claim(first: Scene, second: Scene, rng: random.Random, *, rich: bool = False) -> Text:
     """Judge a statement about both images, in some texts after the counts."""
     everything = [o for s in (first, second) for o in s.objects]
     one = rng.choice(everything)
@@ -179,9 +200,15 @@ def pair_claim(first: Scene, second: Scene, rng: random.Random) -> Text:
         a, b = len(first.with_kind(color, shape)), len(second.with_kind(color, shape))
         text, truth = f"each holds {color} {shape}", a > 0 and b > 0
         seen = f"{NUMBERS[a]} {NUMBERS[b]}"
-    if rng.random() < 0.5:
-        return f"reason {text}", f"{seen} {_verdict(truth)}"
-    return f"claim {text}", _verdict(truth)
+    return _judged(text, seen, truth, rng, 0.5, rich=rich)
+
+
+def with_fillers(text: str, rng: random.Random, words: list[str]) -> str:
+    """Put one to five random words into a text, so that the model learns to pass over what it does not know."""
+    parts = text.split()
+    for _ in range(rng.randint(1, 5)):
+        parts.insert(rng.randint(0, len(parts)), rng.choice(words))
+    return " ".join(parts)
 
 
 SINGLE: tuple[tuple[Callable[[Scene, random.Random], Text], float], ...] = (

@@ -92,7 +92,7 @@ class Scene:
 
 
 def sample_scene(
-    id: str,
+    name: str,
     seed: int | str,
     *,
     min_objects: int = 2,
@@ -102,7 +102,7 @@ def sample_scene(
     """Draw a scene; equal arguments give an equal scene on every machine.
 
     Args:
-        id: Name of the scene; part of the seed.
+        name: Id of the scene; part of the seed.
         seed: Seed of the collection.
         min_objects: Smallest number of objects, at least 1.
         max_objects: Largest number of objects, at most `GRID_SIZE`.
@@ -119,7 +119,7 @@ def sample_scene(
             f"`min_objects` and `max_objects` must satisfy 1 <= min <= max <= {GRID_SIZE}, "
             f"but are {min_objects} and {max_objects}."
         )
-    rng = random.Random(f"{seed}/{id}")
+    rng = random.Random(f"{seed}/{name}")
     # A small palette makes equal colours and shapes meet in one scene, so that counts pass one.
     colors = rng.sample(tuple(COLORS), rng.randint(2, 4))
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
@@ -143,4 +143,4 @@ def sample_scene(
         )
     light = rng.randint(215, 245)
     background = tuple(min(255, light + rng.randint(-8, 10)) for _ in range(3))
-    return Scene(id=id, objects=tuple(sorted(objects)), background=background)  # type: ignore[arg-type]
+    return Scene(id=name, objects=tuple(sorted(objects)), background=background)  # type: ignore[arg-type]

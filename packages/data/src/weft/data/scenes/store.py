@@ -42,11 +42,15 @@ class SceneStore(Store):
     def exists(self, path: str) -> bool:
         """Whether the name is one of the pool's."""
         pool, _, number = path.removesuffix(".png").rpartition("-")
-        return path.endswith(".png") and pool == self.pool and number.isdigit() and int(number) < self.num_scenes
+        return (
+            path.endswith(".png") and pool == self.pool and number.isdigit() and int(number) < self.num_scenes
+        )
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield every name that begins with `prefix`, sorted."""
-        yield from sorted(n for k in range(self.num_scenes) if (n := f"{self.pool}-{k}.png").startswith(prefix))
+        yield from sorted(
+            n for k in range(self.num_scenes) if (n := f"{self.pool}-{k}.png").startswith(prefix)
+        )
 
     def describe(self, path: str = "") -> str:
         """Return the address of a scene for messages."""

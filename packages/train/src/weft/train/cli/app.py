@@ -52,5 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is one of weft's own, which name what to mend."""
     return any(
-        kind.__module__.startswith("weft.") and kind.__module__.endswith(".errors") for kind in type(error).__mro__
+        kind.__module__.startswith("weft.") and kind.__module__.endswith(".errors")
+        for kind in type(error).__mro__
     )

@@ -29,7 +29,12 @@ def show_result(result: Result) -> None:
 
     table = Table("task", "metric", "score", "records", title=str(result.folder))
     for name, report in result.reports.items():
-        table.add_row(name, f"{report['metric']}: {report['headline']}", f"{result.scores[name]:.2f}", f"{report['n']:,}")
+        table.add_row(
+            name,
+            f"{report['metric']}: {report['headline']}",
+            f"{result.scores[name]:.2f}",
+            f"{report['n']:,}",
+        )
     if len(result.reports) > 1:
         table.add_row("average", "", f"{result.scores['average']:.2f}", "", style="bold")
     console = Console()

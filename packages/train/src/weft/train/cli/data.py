@@ -65,7 +65,13 @@ def check(
             faults += 1
             continue
         wanted = spec.expected.get(split)
-        verdict = "as stated" if wanted == found else "no number stated" if wanted is None else f"stated are {wanted:,}"
+        verdict = (
+            "as stated"
+            if wanted == found
+            else "no number stated"
+            if wanted is None
+            else f"stated are {wanted:,}"
+        )
         faults += wanted is not None and wanted != found
         sys.stdout.write(f"{split}: {found:,} records, {verdict}\n")
     if faults:

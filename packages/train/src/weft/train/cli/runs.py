@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")
+]
 
 
 def plan(
@@ -34,7 +36,9 @@ def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")
+    ] = False,
 ) -> None:
     """Train, evaluate and track one run."""
     from weft.train.recipe import load_recipe
@@ -51,8 +55,12 @@ def train(
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a finished run.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="A predictions file in the benchmark's own format.")] = None,
-    gold: Annotated[Path | None, typer.Option(help="The benchmark's annotation file, with --predictions.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="A predictions file in the benchmark's own format.")
+    ] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="The benchmark's annotation file, with --predictions.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="The benchmark, with --predictions.")] = None,
 ) -> None:
     """Score a run again, or anybody's predictions against official annotations."""
@@ -66,8 +74,10 @@ def evaluate(
 
         show_result(rescore(run, progress=progress()))
         return
-    if gold is None or task is None:
-        raise RunError("`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`.")
+    if gold is None or task is None or predictions is None:
+        raise RunError(
+            "`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`."
+        )
     from weft.eval.submissions import score_predictions
 
     sys.stdout.write(f"{score_predictions(task, predictions, gold)}\n")
