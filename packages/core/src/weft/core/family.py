@@ -102,7 +102,8 @@ class Family:
         name: Name of the family.
         model_types: `config.model_type` to the towers such a model must have.
         stacks: Its stacks.
-        towers: Tower to the modules that make it up; the empty path is the whole model.
+        towers: Tower to the modules that make it up; the empty path is the whole model, if there is none of
+            them.
         components: Word to modules or parameters, for `train_full`.
         nested: Attribute paths that hold backbones of other families, with what each is called.
         places: Sites outside the layers.
@@ -176,7 +177,7 @@ def resolve(model: nn.Module) -> SiteMap:
     components: dict[str, list[str]] = {}
     names = [family.name]
     for tower, paths in family.towers.items():
-        _extend(towers, tower, _existing(model, paths))
+        _extend(towers, tower, _tower_paths(model, paths))
     for stack in family.stacks:
         if stack.tower in required:
             _add_stack(model, family, stack, sites, layers)
@@ -335,6 +336,12 @@ def _get(model: nn.Module, path: str) -> Any:
         if node is None:
             return None
     return node
+
+
+def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:
+    # The whole model is the tower only where none of its parts is.
+    named = tuple(path for path in _alternatives(paths) if path)
+    return _existing(model, named, all_of_them=True) or ([""] if "" in _alternatives(paths) else [])
 
 
 def _children(module: Any) -> list[nn.Module]:

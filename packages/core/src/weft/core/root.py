@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,16 @@ class AdaptedModel(Picklable):
         *,
         tasks: TaskNames | Mapping[str, TaskNames] | None = None,
         task_ids: Tensor | Mapping[str, Tensor] | None = None,
+        lengths: Mapping[str, Sequence[int]] | None = None,
     ) -> Iterator[None]:
-        """Say which task the rows belong to; exactly one argument.
+        """Say which task the rows belong to; exactly one of the first three arguments.
 
         Args:
             task: One task for all rows.
             tasks: A task for each row (None: no unit acts on the row), or a mapping from modality to that.
             task_ids: The same as positions in `model.weft.tasks`, shape `(rows,)`, -1 for no unit.
+            lengths: With `tasks`, modality to the number of tokens of each row, for towers that lay the
+                tokens of all rows behind one another, such as the vision tower of Qwen-VL.
 
         Raises:
             RoutingError: If not exactly one argument is given, or a task is unknown.
@@ -114,7 +117,7 @@ class AdaptedModel(Picklable):
             routing = route_ids(task_ids)
         else:
             named = task if task is not None else tasks
-            routing = route_names(named or (), store.tasks, store.one_slot.device)
+            routing = route_names(named or (), store.tasks, store.one_slot.device, lengths)
         try:
             with store.using(routing, store.enabled):
                 yield

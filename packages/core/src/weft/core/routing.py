@@ -90,6 +90,14 @@ class Routing:
             return ids
         if given == 1:
             return ids.expand(rows)
+        if site.packed:
+            raise RoutingError(
+                f"`lengths` must be given, because {site.address} holds the tokens of all rows behind one "
+                "another "
+                f"({rows} tokens), and {given} tasks do not say whose they are. Give the number of tokens of "
+                "each "
+                f"row, such as `lengths={{{site.modality!r}: [...]}}`."
+            )
         if rows % given:
             raise RoutingError(
                 f"`tasks` must divide the rows of {site.address} ({rows}), but there are {given}. Give one "
@@ -100,7 +108,10 @@ class Routing:
 
 
 def route_names(
-    tasks: str | TaskNames | Mapping[str, TaskNames], known: Sequence[str], device: torch.device
+    tasks: str | TaskNames | Mapping[str, TaskNames],
+    known: Sequence[str],
+    device: torch.device,
+    lengths: Mapping[str, Sequence[int]] | None = None,
 ) -> Routing:
     """Routing from names.
 
@@ -109,6 +120,7 @@ def route_names(
             identity.
         known: The tasks of the model, in order.
         device: Where the ids shall live.
+        lengths: Modality to the number of tokens of each row, where they lie behind one another.
 
     Raises:
         RoutingError: If a name is not a task of the model.
@@ -130,6 +142,14 @@ def route_names(
                 "`tasks` must name a task per row, but is empty. Give one name per row of the batch."
             )
         present.update(numbers)
+        if lengths is not None and modality in lengths:
+            counts = list(lengths[modality])
+            if len(counts) != len(numbers):
+                raise RoutingError(
+                    f"`lengths` must have one length per row of {modality!r} ({len(numbers)}), but has "
+                    f"{len(counts)}. Give the number of tokens of each row."
+                )
+            numbers = [number for number, count in zip(numbers, counts, strict=True) for _ in range(count)]
         ids[modality] = torch.tensor(numbers, dtype=torch.int64).to(device)
     return Routing(ids, has_identity=IDENTITY in present, present=frozenset(present - {IDENTITY}))
 

@@ -3,7 +3,7 @@
 from weft.core.family import BlockSpec, Family, Stack, register_family
 from weft.core.sites import Block
 
-_BLOCKS: dict[Block, BlockSpec] = {
+BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.out_proj",
         source="self_attn",
@@ -28,11 +28,11 @@ FAMILY = register_family(
             "clip_vision_model": ("vision",),
         },
         stacks=(
-            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=_BLOCKS),
+            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
             Stack(
                 tower="vision",
                 layers=("vision_model.encoder.layers", "encoder.layers"),
-                blocks=_BLOCKS,
+                blocks=BLOCKS,
                 modality="vision",
             ),
         ),

@@ -1,0 +1,42 @@
+"""BERT: residual and norm lie inside the `output` modules, so a site is the linear map before them."""
+
+from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.sites import Block
+
+
+def _attention(name: str, *, optional: bool = False) -> BlockSpec:
+    return BlockSpec(
+        output=f"{name}.output.dense",
+        source=name,
+        linears={
+            "query": f"{name}.self.query",
+            "key": f"{name}.self.key",
+            "value": f"{name}.self.value",
+            "output": f"{name}.output.dense",
+        },
+        optional=optional,
+    )
+
+
+BLOCKS: dict[Block, BlockSpec] = {
+    "attention": _attention("attention"),
+    "cross_attention": _attention("crossattention", optional=True),
+    "ffn": BlockSpec(
+        output="output.dense",
+        source="intermediate",
+        linears={"up": "intermediate.dense", "down": "output.dense"},
+    ),
+}
+
+FAMILY = register_family(
+    Family(
+        name="bert",
+        model_types={"bert": ("text",)},
+        stacks=(Stack(tower="text", layers=("bert.encoder.layer", "encoder.layer"), blocks=BLOCKS),),
+        towers={"text": ("bert", "")},
+        components={
+            "embeddings": ("bert.embeddings.word_embeddings", "embeddings.word_embeddings"),
+            "head": ("classifier", "cls"),
+        },
+    )
+)

@@ -1,0 +1,31 @@
+"""SigLIP and the SigLIP 2 checkpoints of fixed resolution: CLIP's sites, another head."""
+
+from weft.core.families.clip import BLOCKS
+from weft.core.family import Family, Stack, register_family
+
+FAMILY = register_family(
+    Family(
+        name="siglip",
+        model_types={
+            "siglip": ("text", "vision"),
+            "siglip_text_model": ("text",),
+            "siglip_vision_model": ("vision",),
+        },
+        stacks=(
+            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
+            Stack(
+                tower="vision",
+                layers=("vision_model.encoder.layers", "encoder.layers"),
+                blocks=BLOCKS,
+                modality="vision",
+            ),
+        ),
+        towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
+        components={
+            "text": "text_model",
+            "vision": "vision_model",
+            "projector": ("text_model.head", "vision_model.head"),
+            "logit_scale": ("logit_scale", "logit_bias"),
+        },
+    )
+)

@@ -1,0 +1,270 @@
+"""Tiny random vision-and-language models, vision models and text encoders of `transformers`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+Case = tuple[Any, dict[str, Any]]
+
+ROWS = 2
+_SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_VISION: dict[str, Any] = {**_SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
+_DECODER: dict[str, Any] = {
+    **_SIZES,
+    "num_key_value_heads": 1,
+    "vocab_size": 120,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_MED: dict[str, Any] = {
+    **_SIZES,
+    "vocab_size": 100,
+    "encoder_hidden_size": 16,
+    "max_position_embeddings": 32,
+    "bos_token_id": 97,
+    "sep_token_id": 98,
+    "eos_token_id": 98,
+    "pad_token_id": 0,
+}
+IMAGE, VIDEO, START, END = 110, 111, 112, 113
+
+
+def _ids(*shape: int) -> Tensor:
+    return torch.randint(5, 90, shape)
+
+
+def _pixels(side: int = 16) -> Tensor:
+    return torch.randn(ROWS, 3, side, side)
+
+
+def _text_after(images: int, token: int = IMAGE, text: int = 6) -> dict[str, Tensor]:
+    ids = torch.cat([torch.full((ROWS, images), token), _ids(ROWS, text)], dim=1)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def bert() -> Case:
+    """A BERT encoder."""
+    return transformers.BertModel(transformers.BertConfig(vocab_size=100, **_SIZES)), {
+        "input_ids": _ids(ROWS, 7)
+    }
+
+
+def vit() -> Case:
+    """A ViT classifier."""
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION)), {
+        "pixel_values": _pixels()
+    }
+
+
+def dinov2() -> Case:
+    """A DINOv2 encoder."""
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=16, patch_size=8
+    )
+    return transformers.Dinov2Model(config), {"pixel_values": _pixels()}
+
+
+def siglip() -> Case:
+    """A SigLIP dual encoder."""
+    text = {**_SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
+    config = transformers.SiglipConfig(text_config=text, vision_config=_VISION)
+    return transformers.SiglipModel(config), {"input_ids": _ids(ROWS, 16), "pixel_values": _pixels()}
+
+
+def _blip_config() -> Any:
+    return transformers.BlipConfig(
+        projection_dim=8, image_text_hidden_size=8, text_config=_MED, vision_config=_VISION
+    )
+
+
+def blip_retrieval() -> Case:
+    """BLIP with its matching head."""
+    batch = {"input_ids": _ids(ROWS, 7), "pixel_values": _pixels(), "use_itm_head": True}
+    return transformers.BlipForImageTextRetrieval(_blip_config()), batch
+
+
+def blip_vqa() -> Case:
+    """BLIP for question answering."""
+    batch = {"input_ids": _ids(ROWS, 7), "pixel_values": _pixels(), "labels": _ids(ROWS, 5)}
+    return transformers.BlipForQuestionAnswering(_blip_config()), batch
+
+
+def blip_caption() -> Case:
+    """BLIP for captions."""
+    ids = _ids(ROWS, 7)
+    batch = {"input_ids": ids, "labels": ids, "pixel_values": _pixels()}
+    return transformers.BlipForConditionalGeneration(_blip_config()), batch
+
+
+def blip2() -> Case:
+    """BLIP-2 with OPT."""
+    config = transformers.Blip2Config(
+        num_query_tokens=4,
+        image_token_index=100,
+        vision_config=_VISION,
+        qformer_config={
+            **_SIZES,
+            "vocab_size": 50,
+            "encoder_hidden_size": 16,
+            "cross_attention_frequency": 2,
+        },
+        text_config={
+            "model_type": "opt",
+            "vocab_size": 104,
+            "hidden_size": 16,
+            "ffn_dim": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "word_embed_proj_dim": 16,
+            "max_position_embeddings": 64,
+        },
+    )
+    model = transformers.Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    return model, {**_text_after(4, 100), "pixel_values": _pixels()}
+
+
+def llava() -> Case:
+    """LLaVA 1.5 with CLIP and Llama."""
+    config = transformers.LlavaConfig(
+        image_token_index=IMAGE,
+        image_seq_length=4,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        text_config={**_DECODER, "model_type": "llama"},
+        vision_config={**_VISION, "model_type": "clip_vision_model", "projection_dim": 8},
+    )
+    return transformers.LlavaForConditionalGeneration(config), {**_text_after(4), "pixel_values": _pixels()}
+
+
+def _qwen_batch() -> dict[str, Any]:
+    grid = torch.tensor([[1, 4, 4], [1, 2, 4]])
+    rows = []
+    for tokens in (grid.prod(dim=1) // 4).tolist():
+        marks = [torch.tensor([START]), torch.full((tokens,), IMAGE), torch.tensor([END])]
+        rows.append(torch.cat([*marks, _ids(8 - tokens)]))
+    ids = torch.stack(rows)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == IMAGE).long(),
+        "pixel_values": torch.randn(int(grid.prod(dim=1).sum()), 3 * 2 * 4 * 4),
+        "image_grid_thw": grid,
+    }
+
+
+def _qwen_fields(sections: list[int]) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": sections}
+    return {
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": START,
+        "vision_end_token_id": END,
+        "text_config": {**_DECODER, "head_dim": 8, "rope_parameters": rope},
+    }
+
+
+_QWEN_VISION: dict[str, Any] = {
+    "depth": 2,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "patch_size": 4,
+    "out_hidden_size": 16,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+
+
+def qwen2_5_vl() -> Case:
+    """Qwen2.5-VL; its images have 16 and 8 patches."""
+    vision = {**_QWEN_VISION, "window_size": 16, "fullatt_block_indexes": [1]}
+    config = transformers.Qwen2_5_VLConfig(**_qwen_fields([1, 1, 2]), vision_config=vision)
+    return transformers.Qwen2_5_VLForConditionalGeneration(config), _qwen_batch()
+
+
+def qwen3_vl() -> Case:
+    """Qwen3-VL; its images have 16 and 8 patches."""
+    vision = {**_QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    config = transformers.Qwen3VLConfig(**_qwen_fields([2, 1, 1]), vision_config=vision)
+    return transformers.Qwen3VLForConditionalGeneration(config), _qwen_batch()
+
+
+_GEMMA: dict[str, Any] = {**_DECODER, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
+_SIGLIP_TOWER: dict[str, Any] = {**_VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
+
+
+def paligemma() -> Case:
+    """PaliGemma 2."""
+    config = transformers.PaliGemmaConfig(
+        image_token_index=IMAGE,
+        projection_dim=16,
+        hidden_size=16,
+        text_config={**_GEMMA, "model_type": "gemma2"},
+        vision_config={**_SIGLIP_TOWER, "projection_dim": 16},
+    )
+    batch = _text_after(4)
+    kinds = torch.zeros_like(batch["input_ids"])
+    model = transformers.PaliGemmaForConditionalGeneration(config)
+    return model, {**batch, "token_type_ids": kinds, "pixel_values": _pixels()}
+
+
+def gemma3() -> Case:
+    """Gemma 3."""
+    config = transformers.Gemma3Config(
+        image_token_index=IMAGE,
+        boi_token_index=START,
+        eoi_token_index=END,
+        mm_tokens_per_image=4,
+        text_config={**_GEMMA, "model_type": "gemma3_text"},
+        vision_config={**_SIGLIP_TOWER, "image_size": 32},
+    )
+    batch = _text_after(4)
+    kinds = (batch["input_ids"] == IMAGE).long()
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    return model, {**batch, "token_type_ids": kinds, "pixel_values": _pixels(32)}
+
+
+def smolvlm() -> Case:
+    """SmolVLM, of Idefics3's architecture."""
+    config = transformers.SmolVLMConfig(
+        image_token_id=IMAGE,
+        scale_factor=2,
+        pad_token_id=0,
+        text_config={**_DECODER, "model_type": "llama"},
+        vision_config={**_VISION, "image_size": 32},
+    )
+    batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
+    return transformers.SmolVLMForConditionalGeneration(config), batch
+
+
+CASES = {
+    case.__name__: case
+    for case in (
+        bert,
+        vit,
+        dinov2,
+        siglip,
+        blip_retrieval,
+        blip_vqa,
+        blip_caption,
+        blip2,
+        llava,
+        qwen2_5_vl,
+        qwen3_vl,
+        paligemma,
+        gemma3,
+        smolvlm,
+    )
+}
