@@ -6,7 +6,7 @@ The oracles share no code with the package: they loop over rows, materialise Kro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def assert_all_close(got: Sequence[Tensor], want: Sequence[Tensor], dtype: torch
 
 def activation(name: str, z: Tensor) -> Tensor:
     """The activations by their usual torch functions."""
-    functions = {
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "relu": functional.relu,
         "gelu": functional.gelu,
         "gelu_tanh": lambda v: functional.gelu(v, approximate="tanh"),

@@ -108,6 +108,7 @@ def adapter_bottleneck(
         down, down_bias = _first_slot(down, down_bias, down_slots)
         up, up_bias = _first_slot(up, up_bias, up_slots)
         down_slots = up_slots = None
+        scale_table, tasks = None if scale_table is None else scale_table[:1], 1
     rows, width = x.shape[0], x.shape[-1]
     length = x.shape[1:-1].numel()
     add_input = residual is x

@@ -20,13 +20,13 @@ from weft.kernels.device_code import activate, derivative, keep_entries, tile_to
 def _tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.constexpr):
     """Scale of a tile: `factor`, or times an entry of a (tasks, 1) or (tasks, D) table."""
     if SCALE == "task":
-        return factor * tl.load(scale + task).to(tl.float32)
-    if SCALE == "channel":
-        return (
-            factor
-            * tl.load(scale + task.to(tl.int64) * D + columns, mask=mask, other=0.0).to(tl.float32)[None, :]
-        )
-    return factor
+        value = factor * tl.load(scale + task).to(tl.float32)
+    elif SCALE == "channel":
+        entries = tl.load(scale + task.to(tl.int64) * D + columns, mask=mask, other=0.0)
+        value = factor * entries.to(tl.float32)[None, :]
+    else:
+        value = factor
+    return value
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def bottleneck_forward(
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
-    task = 0
+    task = tl.zeros((), tl.int32)
     down_slot = tl.zeros((), tl.int64)
     up_slot = tl.zeros((), tl.int64)
     if ROUTED:
@@ -114,6 +114,14 @@ def bottleneck_forward(
                 out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
             tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
     else:
+        if SAVE:
+            tl.store(
+                z + token[:, None] * R + rank[None, :], tl.zeros((BT, BR), dtype),
+                mask=valid[:, None] & in_rank[None, :],
+            )  # fmt: skip
+            if NORM:
+                tl.store(statistics + token, tl.zeros((BT,), tl.float32), mask=valid)
+                tl.store(statistics + tokens + token, tl.zeros((BT,), tl.float32), mask=valid)
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
             both = valid[:, None] & (column < D_OUT)[None, :]
@@ -141,7 +149,7 @@ def bottleneck_backward_input(
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
-    task = 0
+    task = tl.zeros((), tl.int32)
     down_slot = tl.zeros((), tl.int64)
     up_slot = tl.zeros((), tl.int64)
     if ROUTED:
