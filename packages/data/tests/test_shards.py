@@ -1,6 +1,5 @@
 import json
 import pickle
-import sys
 import time
 from dataclasses import fields
 
@@ -12,7 +11,6 @@ from weft.data.convert import convert
 from weft.data.errors import (
     CorruptMediaError,
     InvalidArgumentError,
-    MissingDependencyError,
     MissingFileError,
     StateMismatchError,
     UnknownNameError,
@@ -144,29 +142,17 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_processes_write_the_same_bytes(tmp_path):
-    convert(numbered(20), tmp_path / "a", rows_per_shard=4)
-    convert(numbered(20), tmp_path / "b", rows_per_shard=4, engine="processes")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-@pytest.mark.slow
-def test_ray_writes_the_same_bytes(tmp_path):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    try:
-        convert(numbered(20), tmp_path / "a", rows_per_shard=4)
-        convert(numbered(20), tmp_path / "b", rows_per_shard=4, engine="ray")
-    finally:
-        ray.shutdown()
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-def test_without_ray_the_install_command_is_given(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[ray\]'"):
-        convert(numbered(2), tmp_path / "out", engine="ray")
+def test_memory_stays_flat_over_a_million_records(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    convert(numbered(2_000), tmp_path, rows_per_shard=2_000, group_rows=500)
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**index, "shards": index["shards"] * 500}))
+    memory = []
+    for position, _ in enumerate(open_shards(tmp_path)):
+        if position % 100_000 == 99_999:
+            memory.append(psutil.Process().memory_info().rss)
+    assert position == 999_999
+    assert max(memory) / min(memory) < 1.05
 
 
 @pytest.mark.parametrize(

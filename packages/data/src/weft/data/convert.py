@@ -6,20 +6,16 @@ A run that was killed goes on where it stopped: shards are written whole, and th
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from weft.data.atomic import write_bytes, write_text
-from weft.data.errors import InvalidArgumentError, MissingDependencyError, StateMismatchError, unknown_name
+from weft.data.engines import Engine, check_engine, run_jobs
+from weft.data.errors import InvalidArgumentError, StateMismatchError
 from weft.data.record_set import RecordSet
 from weft.data.shards import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
-Engine = Literal["serial", "processes", "ray"]
-_ENGINES = ("serial", "processes", "ray")
 _PLAN = "plan.json"
 Job = tuple[RecordSet[Any], str, str, int, bool]
 
@@ -51,8 +47,7 @@ def convert(
         StateMismatchError: If the folder holds another conversion.
         MissingDependencyError: If Ray is asked for and not installed.
     """
-    if engine not in _ENGINES:
-        raise unknown_name("engine", engine, _ENGINES)
+    check_engine(engine)
     if not len(records):
         raise InvalidArgumentError("`records` must hold at least one record, but is empty.")
     if min(rows_per_shard, group_rows, workers) < 1:
@@ -82,8 +77,7 @@ def convert(
         )
         for number, first in enumerate(range(0, len(records), rows_per_shard))
     ]
-    run = {"serial": _run_serial, "processes": _run_processes, "ray": _run_ray}[engine]
-    infos = sorted(run(jobs, workers), key=lambda info: info.file)
+    infos = sorted(run_jobs(write_shard, jobs, engine, workers), key=lambda info: info.file)
     index = {key: plan[key] for key in ("version", "name", "split", "task", "group_rows")}
     write_text(folder / INDEX, json.dumps({**index, "shards": [asdict(info) for info in infos]}, indent=1))
     (folder / _PLAN).unlink()
@@ -118,28 +112,3 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
             "another folder."
         )
     write_text(folder / _PLAN, json.dumps(plan))
-
-
-def _run_serial(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
-    return map(write_shard, jobs)
-
-
-def _run_processes(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write_shard, jobs)
-
-
-def _run_ray(jobs: list[Job], workers: int) -> Iterator[ShardInfo]:
-    try:
-        import ray.data
-    except ImportError:
-        raise MissingDependencyError(
-            "The engine 'ray' needs Ray. Install it with: pip install 'weft-data[ray]'"
-        ) from None
-
-    def write_row(row: dict[str, Any]) -> dict[str, Any]:
-        return asdict(write_shard(row["item"]))
-
-    rows = ray.data.from_items([{"item": job} for job in jobs], override_num_blocks=len(jobs))
-    for row in rows.map(write_row, concurrency=workers).iter_rows():
-        yield ShardInfo(**row)

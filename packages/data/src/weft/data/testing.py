@@ -6,18 +6,20 @@ Third parties inherit `DatasetContract` for their own data sets. Needs pytest.
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from weft.data.catalog import dataset_spec, load_dataset
 from weft.data.errors import MissingFileError, UnknownNameError
 from weft.data.record_set import RecordSet
-from weft.data.records import RECORD_TYPES, media_of
+from weft.data.records import RECORD_TYPES, Record, media_of
 
 Files = Mapping[str, bytes | str]
 
@@ -29,6 +31,12 @@ def image_bytes(
     stream = io.BytesIO()
     Image.new("RGBA" if len(color) == 4 else "RGB", size, color).save(stream, kind)
     return stream.getvalue()
+
+
+def mean_colors(records: Sequence[Record]) -> list[NDArray[np.float32]]:
+    """Return the mean colour of each record's first image, shape (3,): a tiny encoder that pickles."""
+    images = (media_of(record)[0].image() for record in records)
+    return [np.asarray(image, np.float32).mean(axis=(0, 1)) for image in images]
 
 
 def zip_bytes(files: Files) -> bytes:

@@ -1,0 +1,74 @@
+"""Run the same function over many jobs: one after another, in processes, or on Ray."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, Literal, TypeVar
+
+from weft.data.errors import MissingDependencyError, unknown_name
+
+Engine = Literal["serial", "processes", "ray"]
+ENGINES = ("serial", "processes", "ray")
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an unknown engine, or Ray where it is not installed, before any work starts.
+
+    Raises:
+        UnknownNameError: For an unknown engine.
+        MissingDependencyError: If Ray is asked for and not installed.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == "ray":
+        _import_ray()
+
+
+def run_jobs(function: Callable[[J], R], jobs: Sequence[J], engine: Engine, workers: int) -> Iterator[R]:
+    """Yield the result of every job; the order is that of the jobs, except on Ray.
+
+    Args:
+        function: A function of a module; a job that was interrupted may be given to it again.
+        jobs: Its arguments; must pickle, except for "serial".
+        engine: "serial", "processes" (a pool of fresh interpreters), or "ray" (Ray Data, which repeats the
+            jobs of a worker that died).
+        workers: Processes of the pool, or jobs at a time on Ray.
+    """
+    check_engine(engine)
+    if engine == "serial":
+        return map(function, jobs)
+    return (
+        _run_processes(function, jobs, workers)
+        if engine == "processes"
+        else _run_ray(function, jobs, workers)
+    )
+
+
+def _run_processes(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(function, jobs)
+
+
+def _run_ray(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:
+    import pickle
+
+    ray_data = _import_ray()
+
+    def run(row: dict[str, Any]) -> dict[str, bytes]:
+        return {"result": pickle.dumps(function(pickle.loads(row["job"])))}
+
+    rows = ray_data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
+    for row in rows.map(run, concurrency=workers).iter_rows():
+        yield pickle.loads(row["result"])
+
+
+def _import_ray() -> Any:
+    try:
+        import ray.data
+    except ImportError:
+        raise MissingDependencyError(
+            "The engine 'ray' needs Ray. Install it with: pip install 'weft-data[ray]'"
+        ) from None
+    return ray.data

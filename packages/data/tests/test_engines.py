@@ -1,0 +1,153 @@
+import sys
+
+import numpy as np
+import pytest
+
+from weft.data.convert import convert
+from weft.data.engines import check_engine, run_jobs
+from weft.data.errors import (
+    CorruptMediaError,
+    InvalidArgumentError,
+    MalformedRecordError,
+    MissingDependencyError,
+    StateMismatchError,
+    UnknownNameError,
+)
+from weft.data.extract import extract_features
+from weft.data.features import FeatureKey
+from weft.data.media.tolerance import CorruptMediaCounter
+from weft.data.record_set import RecordSet
+from weft.data.records import Classify, MediaRef
+from weft.data.testing import image_bytes, mean_colors
+
+KEY = FeatureKey("toy", "w", "t", "d")
+
+
+def numbered(count):
+    records = [
+        Classify(id=str(k), image=MediaRef.from_bytes(image_bytes((k, 0, 0))), label=0, class_name="c")
+        for k in range(count)
+    ]
+    return RecordSet("toy", "train", "classify", records)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def double(number):
+    return 2 * number
+
+
+def test_jobs_run_in_order():
+    assert list(run_jobs(double, [1, 2, 3], "serial", 1)) == [2, 4, 6]
+
+
+def test_unknown_engines_and_absent_libraries_are_refused(monkeypatch):
+    with pytest.raises(UnknownNameError, match=r"'rya'\. Did you mean 'ray'"):
+        check_engine("rya")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[ray\]'"):
+        check_engine("ray")
+
+
+def test_features_are_extracted_in_batches(tmp_path):
+    sizes = []
+
+    def counting(records):
+        sizes.append(len(records))
+        return mean_colors(records)
+
+    store = extract_features(numbered(11), counting, tmp_path / "s", KEY, batch_size=2, shard_items=5)
+    assert sizes == [2, 2, 1, 2, 2, 1, 1]
+    assert store.ids == [str(k) for k in range(11)]
+    np.testing.assert_allclose(store.get("7"), [7, 0, 0], atol=0.01)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_killed_extraction_goes_on_and_gives_the_same_bytes(tmp_path):
+    extract_features(numbered(20), mean_colors, tmp_path / "whole", KEY, shard_items=4)
+    calls = []
+
+    def dying(records):
+        calls.append(records[0].id)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return mean_colors(records)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(numbered(20), dying, tmp_path / "cut", KEY, shard_items=4)
+    assert not (tmp_path / "cut").exists()
+    with pytest.raises(StateMismatchError, match="must belong to this extraction"):
+        extract_features(numbered(19), mean_colors, tmp_path / "cut", KEY, shard_items=4)
+    extract_features(numbered(20), dying, tmp_path / "cut", KEY, shard_items=4)
+    assert calls == ["0", "4", "8", "12", "12", "16"]
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def write_both(root, engine):
+    for name, used in (("a", "serial"), ("b", engine)):
+        convert(numbered(20), root / "shards" / name, rows_per_shard=4, engine=used)
+        extract_features(numbered(20), mean_colors, root / "store" / name, KEY, shard_items=4, engine=used)
+    return [contents(root / kind / name) for kind in ("shards", "store") for name in "ab"]
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_bytes(tmp_path):
+    shards, other_shards, store, other_store = write_both(tmp_path, "processes")
+    assert shards == other_shards
+    assert store == other_store
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns about its own settings when it is imported
+def test_ray_writes_the_same_bytes(tmp_path):
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    try:
+        shards, other_shards, store, other_store = write_both(tmp_path, "ray")
+    finally:
+        ray.shutdown()
+    assert shards == other_shards
+    assert store == other_store
+
+
+@pytest.mark.parametrize(
+    ("records", "change", "error", "message"),
+    [
+        (numbered(0), {}, InvalidArgumentError, "there are 0 records"),
+        (numbered(1), {"batch_size": 0}, InvalidArgumentError, "the numbers are 0, 4096 and 2"),
+        (numbered(2), {"encode": lambda records: []}, InvalidArgumentError, "one array per record"),
+        (
+            numbered(2),
+            {"encode": lambda r: [np.array([np.inf])] * len(r)},
+            MalformedRecordError,
+            "must be finite",
+        ),
+    ],
+)
+def test_impossible_extractions_are_refused(tmp_path, records, change, error, message):
+    arguments = {"encode": mean_colors, **change}
+    with pytest.raises(error, match=message):
+        extract_features(records, path=tmp_path / "s", key=KEY, **arguments)
+    assert not (tmp_path / "s").exists()
+
+
+def test_damaged_media_are_left_out_counted_and_named_up_to_the_limit(caplog):
+    good, bad = MediaRef.from_bytes(image_bytes()), MediaRef.from_bytes(b"no", "bad.png")
+    counter = CorruptMediaCounter(limit=2)
+    for _ in range(2):
+        kept = counter.decode([good, bad, good], MediaRef.image)
+        assert [item for item, _ in kept] == [good, good]
+    assert len(counter.damaged) == 2
+    assert "left out (2 of at most 2)" in caplog.text
+    with pytest.raises(
+        CorruptMediaError, match=r"(?s)At most 2 damaged media are allowed, but there are 3:.*bad\.png"
+    ):
+        counter.decode([bad], MediaRef.image)
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(InvalidArgumentError, match="`limit` must not be negative"):
+        CorruptMediaCounter(-1)
