@@ -1,24 +1,63 @@
-"""Adapters for vision-and-language models whose weight sharing is declared, not coded."""
+"""Adapters for vision-and-language models whose weight sharing is declared, not coded.
 
-from weft.core.attach import attach, detach
-from weft.core.checkpoint import load_adapter
-from weft.core.errors import WeftError
-from weft.core.family import Family, register_family
-from weft.core.method import MethodConfig, parse_method
-from weft.core.plan import Plan, plan
-from weft.core.sharing import Sharing
-from weft.core.unit import UnitConfig, register_unit
-from weft.core.units.bitfit import BitFitConfig
-from weft.core.units.bottleneck import BottleneckConfig
-from weft.core.units.compacter import CompacterConfig
-from weft.core.units.frozen import FrozenConfig
-from weft.core.units.full import FullConfig
-from weft.core.units.hyperformer import HyperformerConfig
-from weft.core.units.ia3 import IA3Config
-from weft.core.units.lora import LoRAConfig
-from weft.core.units.low_rank import LowRankConfig
-from weft.core.units.norms import NormsConfig
-from weft.core.units.prompt import PromptConfig
+Names are loaded when they are asked for: configurations are described without torch, so that a recipe is checked in a
+moment.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weft.core.attach import attach, detach
+    from weft.core.checkpoint import load_adapter
+    from weft.core.errors import WeftError
+    from weft.core.family import Family, register_family
+    from weft.core.method import MethodConfig, parse_method
+    from weft.core.plan import Plan, plan
+    from weft.core.sharing import Sharing
+    from weft.core.unit import UnitConfig, register_unit
+    from weft.core.units.bitfit import BitFitConfig
+    from weft.core.units.bottleneck import BottleneckConfig
+    from weft.core.units.compacter import CompacterConfig
+    from weft.core.units.frozen import FrozenConfig
+    from weft.core.units.full import FullConfig
+    from weft.core.units.hyperformer import HyperformerConfig
+    from weft.core.units.ia3 import IA3Config
+    from weft.core.units.lora import LoRAConfig
+    from weft.core.units.low_rank import LowRankConfig
+    from weft.core.units.norms import NormsConfig
+    from weft.core.units.prompt import PromptConfig
+
+_HOMES = {
+    "attach": "weft.core.attach",
+    "BitFitConfig": "weft.core.units.bitfit",
+    "BottleneckConfig": "weft.core.units.bottleneck",
+    "CompacterConfig": "weft.core.units.compacter",
+    "detach": "weft.core.attach",
+    "Family": "weft.core.family",
+    "FrozenConfig": "weft.core.units.frozen",
+    "FullConfig": "weft.core.units.full",
+    "HyperformerConfig": "weft.core.units.hyperformer",
+    "IA3Config": "weft.core.units.ia3",
+    "load_adapter": "weft.core.checkpoint",
+    "LoRAConfig": "weft.core.units.lora",
+    "LowRankConfig": "weft.core.units.low_rank",
+    "MethodConfig": "weft.core.method",
+    "NormsConfig": "weft.core.units.norms",
+    "parse_method": "weft.core.method",
+    "Plan": "weft.core.plan",
+    "plan": "weft.core.plan",
+    "PromptConfig": "weft.core.units.prompt",
+    "register_family": "weft.core.family",
+    "register_unit": "weft.core.unit",
+    "Sharing": "weft.core.sharing",
+    "UnitConfig": "weft.core.unit",
+    "WeftError": "weft.core.errors",
+}
 
 __all__ = [
     "BitFitConfig",
@@ -46,3 +85,24 @@ __all__ = [
     "register_family",
     "register_unit",
 ]
+
+
+class _Package(types.ModuleType):
+    """The package, in which `plan` and `attach` are the functions although files of these names lie in it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HOMES})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from weft.core.unit import Init
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def zeros(value: Tensor) -> None:
@@ -29,6 +31,8 @@ def _uniform(value: Tensor, bound: float) -> None:
 
 
 def _xavier(value: Tensor, gain: float) -> None:
+    from torch import nn
+
     matrices = value if value.dim() == 3 else value[None]
     for matrix in matrices:
         nn.init.xavier_uniform_(matrix, gain=gain)

@@ -16,17 +16,19 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
-from torch import Tensor
 
 from weft.core.errors import ConfigError
 from weft.core.sharing import TASK, Axes, Sharing
 from weft.core.sites import Modality, Site, SiteMap
 
-Init = Callable[[Tensor], None]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Init = Callable[["Tensor"], None]
 
 
 @dataclass(frozen=True, slots=True)

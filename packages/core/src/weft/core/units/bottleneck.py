@@ -5,18 +5,18 @@ Source: Houlsby et al. 2019, section 2.1; VL-Adapter (Sung et al. 2022), section
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional
 
 from weft.core.errors import ConfigError
 from weft.core.initialisers import constant, fan_in, normal, ones, zeros
 from weft.core.sharing import TASK
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.kernels import adapter_bottleneck
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "identity"]
 
@@ -147,6 +147,8 @@ class Bottleneck(Unit):
 
     def add(self, output: Tensor, read: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `read`, both of shape `(rows, ..., width)`."""
+        from weft.kernels import adapter_bottleneck
+
         norm_weight = norm_bias = None
         if self.norm:
             norm_weight, norm_bias = weights["norm.weight"], weights["norm.bias"]
@@ -189,6 +191,8 @@ class ParallelBottleneck(Bottleneck):
 
 
 def _row_norm(read: Tensor, weights: Weights) -> Tensor:
+    from torch.nn import functional
+
     plain = functional.layer_norm(read, read.shape[-1:])
     shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
     weight = weights.rows("norm.weight").reshape(shape)

@@ -7,17 +7,18 @@ VL-Adapter (Sung et al. 2022) uses two full-rank terms, a rule of each half's ow
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from weft.core.errors import ConfigError
 from weft.core.initialisers import constant, normal, xavier, zeros
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation, bottleneck_width
-from weft.kernels import adapter_bottleneck, phm_weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_unit
@@ -126,6 +127,8 @@ class Compacter(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
+        from weft.kernels import adapter_bottleneck
+
         down, down_slots = self.matrix("down", weights)
         up, up_slots = self.matrix("up", weights)
         return adapter_bottleneck(
@@ -147,6 +150,8 @@ class Compacter(Unit):
 
         There are as many slots as the part with the most has: a rule shared across tasks serves all of them.
         """
+        from weft.kernels import phm_weight
+
         names = [f"{half}.weight"] if self.full else [f"{half}.left", f"{half}.right"]
         names += ["rule" if self.tied_rule else f"rule.{half}", f"{half}.bias"]
         rule = weights[names[-2]]

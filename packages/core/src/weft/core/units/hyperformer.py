@@ -7,19 +7,18 @@ stack, and no conditional norms.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional
 
 from weft.core.initialisers import normal, ones, zeros
 from weft.core.sharing import Axes
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation, bottleneck_width
-from weft.kernels import adapter_bottleneck
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Condition = Literal["task", "layer", "block"]
 
@@ -141,6 +140,8 @@ class Hyperformer(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the generated adapter of `output`; shape `(rows, ..., width)`."""
+        from weft.kernels import adapter_bottleneck
+
         generated = self.generate(weights)
         slots = None if generated["up.bias"].shape[0] > 1 else weights.slots("projection.inner.bias")
         return adapter_bottleneck(
@@ -163,6 +164,9 @@ class Hyperformer(Unit):
             `down.weight` `(tasks or 1, width, size)`, `up.weight` `(tasks or 1, size, width)` and their
             biases.
         """
+        import torch
+        from torch.nn import functional
+
         vectors = [weights[f"{name}.vector"] for name in self.condition_on]
         slots = max(vector.shape[0] for vector in vectors)
         joined = torch.cat([vector.expand(slots, -1) for vector in vectors], dim=-1)

@@ -6,14 +6,16 @@ Learning".
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from weft.core.initialisers import ones
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 

@@ -5,16 +5,16 @@ Source: Hu et al. 2022; as VL-Adapter (Sung et al. 2022) uses it, on queries and
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional
 
 from weft.core.initialisers import fan_in, zeros
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.kernels import adapter_bottleneck
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
@@ -91,6 +91,10 @@ class LoRA(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
+        from torch.nn import functional
+
+        from weft.kernels import adapter_bottleneck
+
         if self.dropout:
             inputs = functional.dropout(inputs, self.dropout, training=weights.training)
         whole = self.rows is None

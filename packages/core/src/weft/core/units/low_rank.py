@@ -6,16 +6,17 @@ Source: the low-rank baseline of Compacter (Mahabadi et al. 2021), as the VL-Ada
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from weft.core.initialisers import xavier, zeros
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation, bottleneck_width
-from weft.kernels import adapter_bottleneck
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_unit
@@ -83,6 +84,8 @@ class LowRank(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
+        from weft.kernels import adapter_bottleneck
+
         return adapter_bottleneck(
             output,
             weights["down.left"] @ weights["down.right"],

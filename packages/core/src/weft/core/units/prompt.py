@@ -6,15 +6,16 @@ network is kept at inference and one vector per position enters it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from weft.core.initialisers import normal, zeros
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_unit
@@ -86,6 +87,8 @@ class Prompt(Unit):
         Returns:
             Shape `(rows, earlier + length, width)`; rows of task -1 get zeros, which count as no token.
         """
+        import torch
+
         prompt = weights["table"].to(output.dtype)
         if self.network:
             prompt = _layer(torch.tanh(_layer(prompt, weights, "inner")), weights, "outer")
@@ -100,4 +103,4 @@ class Prompt(Unit):
 
 def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
     bias = weights[f"{name}.bias"].to(x.dtype)[:, None]
-    return torch.baddbmm(bias, x, weights[f"{name}.weight"].to(x.dtype))
+    return bias.baddbmm(x, weights[f"{name}.weight"].to(x.dtype))
