@@ -18,6 +18,8 @@ from weft.eval.compare import (
     Spread,
     learning_curves,
     pareto_plot,
+    rows_from_csv,
+    significance,
     task_bars,
     to_csv,
     to_html,
@@ -27,6 +29,7 @@ from weft.eval.compare import (
 )
 from weft.eval.compare.labels import place_labels
 from weft.eval.errors import ComparisonError
+from weft.eval.report import PredictionRow, PredictionTable
 
 
 def rows() -> list[dict[str, Any]]:
@@ -114,6 +117,48 @@ def test_the_terminal_table_shortens_scores_before_it_breaks_cells(comparison: C
     assert "78.5 ± 0.7" in narrow
     assert "78.50" not in narrow
     assert "single & co" in narrow
+
+
+def test_published_rows_are_read_from_a_table_and_csv_reads_back(comparison: Comparison) -> None:
+    assert Comparison(rows_from_csv(to_csv(comparison))).entries == comparison.entries
+    text = "method,test/vqa,test/caption,published\nother,91.5,,table 3 (read from a plot)\n"
+    more = comparison.with_rows(rows_from_csv(text))
+    assert more.entry("other").published == "table 3 (read from a plot)"
+    assert more.entry("other").average is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method,score\na,1\n", "but line 2 has 'score'"),
+        ("label,test/vqa\na,1\n", "but line 2 has no method"),
+        ("method,test/vqa\na,high\n", "must be a number, but line 2 has another"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ComparisonError, match=message):
+        rows_from_csv(text)
+
+
+def _table(task: str, right: int) -> PredictionTable:
+    samples = tuple(PredictionRow(str(i), "", ("a",), 100.0 * (i < right)) for i in range(60))
+    return PredictionTable(task, "m", 100.0, samples)
+
+
+def test_scores_that_differ_by_more_than_chance_carry_a_mark() -> None:
+    runs = [("base", 0, 20), ("better", 0, 40), ("better", 1, 42), ("same", 0, 21), ("untested", 0, 30)]
+    comparison = Comparison([
+        Row(method, {"vqa": right / 0.6}, seed=seed, run_id=f"{method}{seed}") for method, seed, right in runs
+    ])  # fmt: skip
+    tables = {f"{method}{seed}": {"vqa": _table("vqa", right)} for method, seed, right in runs[:-1]}
+    results = significance(comparison, "base", tables, resamples=500)
+    assert set(results) == {("better", "vqa"), ("same", "vqa")}
+    assert results["better", "vqa"].difference == pytest.approx(35)
+    lines = to_markdown(comparison.with_marks(results)).splitlines()
+    assert "| better | **68.33 ± 2.36**** |" in lines[3]
+    assert "| same | 35.00 |" in lines[4]
+    with pytest.raises(ComparisonError, match="whose runs keep prediction tables, but 'untested' has none"):
+        significance(comparison, "untested", tables)
 
 
 class _Page(html.parser.HTMLParser):

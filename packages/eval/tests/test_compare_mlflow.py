@@ -24,19 +24,19 @@ def fail(store: Path) -> None:
         raise ValueError("stop")
 
 
-def test_runs_of_an_experiment_become_a_table(tmp_path: Path) -> None:
-    log(tmp_path, "single_adapter", 0, 10.0)
-    log(tmp_path, "single_adapter", 0, 70.0)
-    log(tmp_path, "single_adapter", 1, 72.0)
-    log(tmp_path, "zeroed", 0, 40.0, **{"weft.control": "true", "weft.label": "images zeroed"})
-    with open_run(tmp_path, "demo", "no scores"):
+def test_runs_of_an_experiment_become_a_table(store: Path) -> None:
+    log(store, "single_adapter", 0, 10.0)
+    log(store, "single_adapter", 0, 70.0)
+    log(store, "single_adapter", 1, 72.0)
+    log(store, "zeroed", 0, 40.0, **{"weft.control": "true", "weft.label": "images zeroed"})
+    with open_run(store, "demo", "no scores"):
         pass
     with pytest.raises(ValueError, match="stop"):
-        fail(tmp_path)
-    with open_run(tmp_path, "empty", "no scores"):
+        fail(store)
+    with open_run(store, "empty", "no scores"):
         pass
 
-    comparison = Comparison.from_mlflow(tmp_path, "demo")
+    comparison = Comparison.from_mlflow(store, "demo")
     adapter, zeroed = comparison.entries
     assert comparison.tasks == ("vqa",)
     assert (adapter.label, adapter.scores["vqa"].mean, adapter.seeds) == ("single adapter", 71.0, (0, 1))
@@ -45,9 +45,9 @@ def test_runs_of_an_experiment_become_a_table(tmp_path: Path) -> None:
     assert all(row.run_id for row in comparison.rows)
 
     with pytest.raises(ComparisonError, match=r"must be one of the store's .*'demo'.*, but is 'dmo'"):
-        Comparison.from_mlflow(tmp_path, "dmo")
+        Comparison.from_mlflow(store, "dmo")
     with pytest.raises(ComparisonError, match="with metrics named test/<task>, but 'empty'"):
-        Comparison.from_mlflow(tmp_path, "empty")
+        Comparison.from_mlflow(store, "empty")
 
 
 def test_a_folder_without_runs_is_refused_and_stays_empty(tmp_path: Path) -> None:

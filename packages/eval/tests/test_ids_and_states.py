@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,34 @@ def test_padded_ranks_give_the_score_of_one_rank(size: int) -> None:
     report = first.compute(REFERENCES)
     assert report.scores == top1_accuracy(dict.fromkeys(REFERENCES, "cat"), REFERENCES).scores
     assert len(first) == 7
+
+
+_RANK = """
+import json, sys
+import torch.distributed as distributed
+from weft.eval.metrics import MetricState, top1_accuracy
+
+rank, size, meeting = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+state = MetricState(top1_accuracy)
+state.gather()
+distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+references = {i: "cat" if i % 3 else "dog" for i in range(7)}
+ids = list(references) + [0]
+state.update(ids[rank::size], ["cat"] * 4)
+state.gather()
+print(json.dumps(dict(state.compute(references).scores)))
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_gather_the_score_of_one(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-c", _RANK, str(rank), "2", str(tmp_path / "meeting")] for rank in range(2)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    expected = top1_accuracy(dict.fromkeys(REFERENCES, "cat"), REFERENCES).scores
+    for process in started:
+        printed, _ = process.communicate(timeout=300)
+        assert json.loads(printed.splitlines()[-1]) == expected
 
 
 def test_two_predictions_for_one_id_are_refused() -> None:

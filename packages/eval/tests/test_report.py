@@ -122,13 +122,13 @@ def test_runs_without_a_common_task_or_sample_are_said_to_be_so() -> None:
     assert "share no sample of this task" in inspect_html({"vqa": table}, other={"vqa": strange})
 
 
-def test_tables_travel_with_the_run(tmp_path: Path) -> None:
+def test_tables_travel_with_the_run(store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "predictions"
     table = make(folder, images={"q0": [encoded()]})
     table.save(folder)
-    with open_run(tmp_path / "store", "e", "r") as run:
+    with open_run(store, "e", "r") as run:
         run.log_artifacts(folder, "predictions")
     assert run.run_id is not None
-    found = tables_of_run(tmp_path / "store", run.run_id, download=tmp_path)["vqa"]
+    found = tables_of_run(store, run.run_id, download=tmp_path)["vqa"]
     assert found.rows == table.rows
-    assert tables_of_run(tmp_path / "store", run.run_id).keys() == {"vqa"}
+    assert tables_of_run(store, run.run_id).keys() == {"vqa"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ def load(adapter, greeting):
 def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "made_up_loader.py").write_text(_LOADER, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "made_up_loader", raising=False)
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter.txt").write_text("adapter", encoding="utf-8")
@@ -50,11 +52,31 @@ def test_a_saved_model_loads_and_answers(adapter: Path, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) < 20_000
 
 
-def test_a_model_among_the_artifacts_of_a_run_loads(adapter: Path, tmp_path: Path) -> None:
-    with open_run(tmp_path / "store", "e", "r") as run:
+def test_a_model_among_the_artifacts_of_a_run_loads(adapter: Path, store: Path) -> None:
+    with open_run(store, "e", "r") as run:
         log_model(run, adapter=adapter, loader="made_up_loader:load", options={"greeting": "ho"})
-    artifacts = tmp_path / "store" / "artifacts" / str(run.run_id) / "artifacts"
+    artifacts = store / "artifacts" / str(run.run_id) / "artifacts"
     assert ask(str(artifacts / "model"))[0] == "ho adapter a 2"
+
+
+def test_the_backbone_is_loaded_once_and_only_when_asked(adapter: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from weft.eval.serving.model_code import AdaptedModel
+
+    model = AdaptedModel()
+    config = {"loader": "made_up_loader:load", "options": {"greeting": "hi"}}
+    context = SimpleNamespace(model_config=config, artifacts={"adapter": str(adapter)})
+    model.load_context(context)
+    assert "made_up_loader" not in sys.modules
+    rows = {"question": ["a"], "image": [b"12"]}
+    first = model.predict(context, rows)
+    (adapter / "adapter.txt").unlink()
+    assert model.predict(context, rows) == first == ["hi adapter a 2"]
+    context.model_config["loader"] = "not_installed:load"
+    model.load_context(context)
+    with pytest.raises(RuntimeError, match="loaded by 'not_installed:load', but that cannot be imported"):
+        model.predict(context, rows)
 
 
 def test_a_loader_that_is_not_installed_is_named(adapter: Path, tmp_path: Path) -> None:

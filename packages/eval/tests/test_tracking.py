@@ -13,7 +13,7 @@ import pytest
 from weft.eval.errors import TrackingError
 from weft.eval.tracking import open_run, store_uri, sync, ui_command
 from weft.eval.tracking.sender import Background, Sender, _batches
-from weft.eval.tracking.spool import Spool
+from weft.eval.tracking.spool import Event, Spool
 from weft.eval.tracking.store import client, experiment_id
 
 DEAD_SERVER = "http://127.0.0.1:9"
@@ -23,22 +23,6 @@ DEAD_SERVER = "http://127.0.0.1:9"
 def in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database; making one takes seconds, so that tests copy it."""
-    folder = tmp_path_factory.mktemp("migrated")
-    client(store_uri(folder)).search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def store(migrated: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "store"
-    folder.mkdir()
-    shutil.copy(migrated, folder / "mlflow.db")
-    return folder
 
 
 def read(store: Path, run_id: str | None) -> Any:
@@ -208,13 +192,13 @@ def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
 
 
 def test_metrics_travel_in_batches_of_at_most_a_thousand() -> None:
-    def events() -> Iterator[dict[str, Any]]:
-        for sequence in range(700):
-            yield {"sequence": sequence, "kind": "metrics", "values": {"a": 1, "b": 2, "c": 3}}
-        yield {"sequence": 700, "kind": "tags", "tags": {}}
-        yield {"sequence": 701, "kind": "end"}
+    def events() -> Iterator[Event]:
+        for _ in range(700):
+            yield Event({"kind": "metrics", "values": {"a": 1, "b": 2, "c": 3}}, 0)
+        yield Event({"kind": "tags", "tags": {}}, 0)
+        yield Event({"kind": "end"}, 0)
 
-    sizes = [sum(len(event.get("values", ())) for event in batch) for batch in _batches(events())]
+    sizes = [sum(len(event.content.get("values", ())) for event in batch) for batch in _batches(events())]
     assert sizes == [999, 999, 102, 0, 0]
 
 

@@ -3,7 +3,8 @@
 from weft.eval.compare.comparison import Comparison, Entry, Row, Spread
 from weft.eval.compare.html import to_html
 from weft.eval.compare.plots import learning_curves, pareto_plot, task_bars
-from weft.eval.compare.text import to_csv, to_latex, to_markdown, to_terminal
+from weft.eval.compare.significance import significance
+from weft.eval.compare.text import rows_from_csv, to_csv, to_latex, to_markdown, to_terminal
 
 __all__ = [
     "Comparison",
@@ -12,6 +13,8 @@ __all__ = [
     "Spread",
     "learning_curves",
     "pareto_plot",
+    "rows_from_csv",
+    "significance",
     "task_bars",
     "to_csv",
     "to_html",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.errors import ComparisonError, shown
+from weft.eval.metrics.significance import PairedResult
 
 _REQUIRED = ("method", "scores")
 _OPTIONAL = {"label", "seed", "trainable", "total", "seconds", "memory", "control", "run_id", "published"}
@@ -30,7 +31,7 @@ class Row:
         memory: Peak memory in MB.
         control: A baseline such as majority or image-zeroed, which is listed apart and kept off fronts.
         run_id: Id of the run in its MLflow store.
-        published: Where a number was printed, when it is not from a run of ours.
+        published: Where a number was printed and how sure it is, when it is not from a run of ours.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Comparison:
     Args:
         rows: One per run.
         title: Shown above tables.
+        marks: `(method, task)` to a mark shown after its score; see `with_marks`.
 
     Attributes:
         rows: The runs as given.
@@ -121,13 +123,16 @@ class Comparison:
             method differ between seeds.
     """
 
-    def __init__(self, rows: Sequence[Row], title: str = "") -> None:
+    def __init__(
+        self, rows: Sequence[Row], title: str = "", marks: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
         if not rows:
             raise ComparisonError(
                 "`rows` must hold at least one finished run, but is empty. Run something first."
             )
         self.rows = tuple(rows)
         self.title = title
+        self.marks = dict(marks or {})
         self.tasks = tuple(dict.fromkeys(task for row in rows for task in row.scores))
         by_method: dict[str, list[Row]] = {}
         for row in rows:
@@ -177,6 +182,28 @@ class Comparison:
         from weft.eval.compare.from_mlflow import read_rows
 
         return cls(read_rows(store, experiment), title=experiment)
+
+    def with_marks(self, results: Mapping[tuple[str, str], PairedResult]) -> Comparison:
+        """The same comparison with marks of significance (`*` below 0.05, `**` below 0.01) after its scores.
+
+        Args:
+            results: What `weft.eval.compare.significance` returned.
+
+        Returns:
+            A new comparison.
+        """
+        return Comparison(self.rows, self.title, {key: result.mark for key, result in results.items()})
+
+    def with_rows(self, rows: Sequence[Row]) -> Comparison:
+        """The same comparison with further rows, such as published ones.
+
+        Args:
+            rows: The rows, for instance from `rows_from_csv`.
+
+        Returns:
+            A new comparison.
+        """
+        return Comparison((*self.rows, *rows), self.title, self.marks)
 
     def entry(self, method: str) -> Entry:
         """The entry of a method.

@@ -65,9 +65,9 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
     rows = []
     for place, entry in enumerate(entries):
         cells = [Cell(_label(entry), entry.label)]
-        cells += [
-            _score(entry.scores.get(task), best[task], _competes(entry), digits) for task in comparison.tasks
-        ]
+        for task in comparison.tasks:
+            mark = comparison.marks.get((entry.method, task), "")
+            cells.append(_score(entry.scores.get(task), best[task], _competes(entry), digits, mark))
         if len(comparison.tasks) > 1:
             cells.append(_score(entry.average, best_average, _competes(entry), digits))
         cells += [_number(values[place], decimals) for _, values, decimals in extra]
@@ -95,10 +95,10 @@ def _label(entry: Entry) -> str:
     return entry.label if entry.published is None else f"{entry.label} ({entry.published})"
 
 
-def _score(spread: Spread | None, best: float | None, competes: bool, digits: int) -> Cell:
+def _score(spread: Spread | None, best: float | None, competes: bool, digits: int, mark: str = "") -> Cell:
     if spread is None:
         return Cell(ABSENT, None)
-    return Cell(spread.text(digits), spread.mean, competes and spread.mean == best)
+    return Cell(spread.text(digits) + mark, spread.mean, competes and spread.mean == best)
 
 
 def _number(value: float | None, decimals: int) -> Cell:

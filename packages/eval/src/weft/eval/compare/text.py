@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from weft.eval.compare.comparison import Comparison
+from weft.eval.compare.comparison import Comparison, Row
 from weft.eval.compare.table import layout
+from weft.eval.errors import ComparisonError, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,6 +86,64 @@ def to_csv(comparison: Comparison) -> str:
         rest = [row.trainable, row.total, row.seconds, row.memory, row.run_id, row.published]
         writer.writerow([row.method, row.label, row.seed, row.control, *scores, *rest])
     return buffer.getvalue()
+
+
+def rows_from_csv(text: str) -> list[Row]:
+    """Read rows in the form that `to_csv` writes; a table of published numbers is written by hand in it.
+
+    Args:
+        text: Lines with a heading. Only `method` and one `test/<task>` column are needed; `published` says where
+            a number was printed.
+
+    Returns:
+        One row per line.
+
+    Raises:
+        ComparisonError: A column is unknown, or a cell is no number.
+    """
+    rows = []
+    for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+        unknown = [name for name in line if name not in _READERS and not str(name).startswith(_TEST)]
+        if unknown or not line.get("method"):
+            raise ComparisonError(
+                f"A table must have `method`, test/<task> and may have {', '.join(_READERS)}, but line {number} "
+                f"has {shown(unknown) or 'no method'}. Rename the columns."
+            )
+        try:
+            fields = {
+                _FIELDS.get(name, name): read(line[name]) for name, read in _READERS.items() if line.get(name)
+            }
+            scores = {
+                name[len(_TEST) :]: float(cell)
+                for name, cell in line.items()
+                if name.startswith(_TEST) and cell
+            }
+        except ValueError as error:
+            raise ComparisonError(
+                f"Each score must be a number, but line {number} has another: {error}."
+            ) from error
+        rows.append(Row(**{"label": fields["method"], **fields, "scores": scores}))
+    return rows
+
+
+def _truth(cell: str) -> bool:
+    return cell.strip().lower() == "true"
+
+
+_TEST = "test/"
+_FIELDS = {"memory_mb": "memory"}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "method": str,
+    "label": str,
+    "seed": int,
+    "control": _truth,
+    "trainable": int,
+    "total": int,
+    "seconds": float,
+    "memory_mb": float,
+    "run_id": str,
+    "published": str,
+}
 
 
 def to_latex(comparison: Comparison) -> str:

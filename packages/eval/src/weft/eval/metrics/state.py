@@ -73,6 +73,24 @@ class MetricState(Generic[Prediction]):
         """
         self._add(other._predictions.items())
 
+    def gather(self) -> None:
+        """Add what every other process of a `torch.distributed` group holds; alone, do nothing.
+
+        Samples that a distributed sampler repeated to fill the last batch count once, because the state is keyed
+        by id, so the score is exactly that of one process.
+
+        Raises:
+            ScoreInputError: An id holds different predictions in two processes.
+        """
+        import torch.distributed as distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        states: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(states, self.state_dict())
+        for state in states:
+            self._add(zip(state["ids"], state["predictions"], strict=True))
+
     def state_dict(self) -> dict[str, list[Any]]:
         """Return the ids and predictions as two parallel lists, fit for pickling or gathering."""
         return {"ids": list(self._predictions), "predictions": list(self._predictions.values())}

@@ -15,7 +15,8 @@ class AdaptedModel(PythonModel):
         self._context = context
         self._predictor: Any = None
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
+    # Without annotations: MLflow would take them for the schema, which the signature states already.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answer rows of `question` and `image`."""
         if self._predictor is None:
             loader = self._context.model_config["loader"]
@@ -25,11 +26,11 @@ class AdaptedModel(PythonModel):
             except (ImportError, AttributeError) as error:
                 raise RuntimeError(
                     f"The model is loaded by {loader!r}, but that cannot be imported: {error}. "
-                    "Install the package it was trained with; see requirements.txt beside the model."
+                    "Install the packages named in requirements.txt beside the model."
                 ) from error
-            self._predictor = load(self._context.artifacts["adapter"], **self._context.model_config["options"])
-        answers: list[str] = self._predictor(list(model_input["question"]), list(model_input["image"]))
-        return answers
+            options = self._context.model_config["options"]
+            self._predictor = load(self._context.artifacts["adapter"], **options)
+        return self._predictor(list(model_input["question"]), list(model_input["image"]))
 
 
 mlflow.models.set_model(AdaptedModel())

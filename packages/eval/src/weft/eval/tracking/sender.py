@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.eval.errors import TrackingError
-from weft.eval.tracking.spool import Spool
+from weft.eval.tracking.spool import Event, Spool
 from weft.eval.tracking.store import client, experiment_id
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class Sender:
             Whether all of it arrived; `problem` says why not.
         """
         with self._lock:
-            position, run_id = self.spool.sent()
+            offset, run_id = self.spool.sent()
             try:
                 self.connect()
-                for batch in _batches(self.spool.events(position)):
+                for batch in _batches(self.spool.events(offset)):
                     run_id = self._deliver(batch, run_id)
-                    self.spool.acknowledge(batch[-1]["sequence"] + 1, run_id)
+                    self.spool.acknowledge(batch[-1].end, run_id)
             except Exception as error:
                 # Whatever goes wrong on the way to the store must not end a training run: it is reported,
                 # kept in `problem`, and tried again.
@@ -100,17 +100,17 @@ class Sender:
             self.problem = None
             return True
 
-    def _deliver(self, batch: list[dict[str, Any]], run_id: str | None) -> str:
+    def _deliver(self, batch: list[Event], run_id: str | None) -> str:
         first = batch[0]
-        if first["kind"] == "start":
+        if first.kind == "start":
             return self._start(first)
         assert run_id is not None, "the first event starts the run"
         mlflow_client = self.connect()
-        if first["kind"] == "metrics":
+        if first.kind == "metrics":
             self._send_metrics(run_id, _metrics(batch))
-        elif first["kind"] == "tags":
+        elif first.kind == "tags":
             self._attempt(lambda: mlflow_client.log_batch(run_id, tags=_tags(first["tags"])))
-        elif first["kind"] == "artifact":
+        elif first.kind == "artifact":
             files = str(self.spool.files(first))
             self._attempt(lambda: mlflow_client.log_artifacts(run_id, files, first["destination"]))
         else:
@@ -129,7 +129,7 @@ class Sender:
             self._client = client(self._uri)
         return self._client
 
-    def _start(self, event: dict[str, Any]) -> str:
+    def _start(self, event: Event) -> str:
         mlflow_client = self.connect()
         experiment = experiment_id(mlflow_client, self._uri, event["experiment"])
         run_id = event["run_id"] or _run_with_tag(mlflow_client, experiment, event["tags"][SPOOL_TAG])
@@ -231,13 +231,13 @@ class Background:
                 pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
 
-def _batches(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:
     """Group neighbouring metric events into batches of at most 1000 values."""
-    batch: list[dict[str, Any]] = []
+    batch: list[Event] = []
     size = 0
     for event in events:
-        values = len(event["values"]) if event["kind"] == "metrics" else _BATCH
-        if batch and (batch[0]["kind"] != event["kind"] or size + values > _BATCH):
+        values = len(event["values"]) if event.kind == "metrics" else _BATCH
+        if batch and (batch[0].kind != event.kind or size + values > _BATCH):
             yield batch
             batch, size = [], 0
         batch.append(event)
@@ -246,7 +246,7 @@ def _batches(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
         yield batch
 
 
-def _metrics(batch: list[dict[str, Any]]) -> list[Any]:
+def _metrics(batch: list[Event]) -> list[Any]:
     from mlflow.entities import Metric
 
     return [

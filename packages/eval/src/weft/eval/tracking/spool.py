@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,27 @@ from weft.eval.errors import TrackingError
 _EVENTS = "events.jsonl"
 _SENT = "sent.json"
 _FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event.
+
+    Attributes:
+        content: Its fields; `sequence`, `kind` and `time` (milliseconds since 1970) are always there.
+        end: Where the next event begins in the file, in bytes.
+    """
+
+    content: dict[str, Any]
+    end: int
+
+    @property
+    def kind(self) -> str:
+        """What happened."""
+        return str(self.content["kind"])
+
+    def __getitem__(self, name: str) -> Any:
+        return self.content[name]
 
 
 class Spool:
@@ -85,31 +107,38 @@ class Spool:
         (target / file_name).write_text(text, encoding="utf-8")
         self.append("artifact", files=name, destination=folder or None)
 
-    def events(self, start: int = 0) -> Iterator[dict[str, Any]]:
-        """Events from a sequence number on; a half-written last line is left out."""
-        with (self.folder / _EVENTS).open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    event = json.loads(line)
-                    if event["sequence"] >= start:
-                        yield event
+    def events(self, offset: int = 0) -> Iterator[Event]:
+        """Events from a place in the file on; a half-written last line is left out.
 
-    def files(self, event: dict[str, Any]) -> Path:
+        Args:
+            offset: The `end` of the last event that is known already.
+
+        Yields:
+            The events in order.
+        """
+        with (self.folder / _EVENTS).open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if line.endswith(b"\n"):
+                    offset += len(line)
+                    yield Event(json.loads(line), offset)
+
+    def files(self, event: Event) -> Path:
         """The folder with the files of an artifact event."""
         return self.folder / _FILES / str(event["files"])
 
     def sent(self) -> tuple[int, str | None]:
-        """How many events the store has acknowledged, and the id of the run there."""
+        """Up to which place in the file the store holds everything, and the id of the run there."""
         path = self.folder / _SENT
         if not path.is_file():
             return 0, None
         data = json.loads(path.read_text(encoding="utf-8"))
-        return data["events"], data["run_id"]
+        return data["offset"], data["run_id"]
 
-    def acknowledge(self, events: int, run_id: str) -> None:
-        """Note that the store holds everything before the given sequence number."""
+    def acknowledge(self, offset: int, run_id: str) -> None:
+        """Note that the store holds everything before the given place in the file."""
         temporary = self.folder / f"{_SENT}.part"
-        temporary.write_text(json.dumps({"events": events, "run_id": run_id}), encoding="utf-8")
+        temporary.write_text(json.dumps({"offset": offset, "run_id": run_id}), encoding="utf-8")
         temporary.replace(self.folder / _SENT)
 
     def flush(self) -> None:

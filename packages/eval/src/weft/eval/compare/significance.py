@@ -1,0 +1,79 @@
+"""Marks in a comparison: which methods differ from a chosen one by more than chance."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from weft.eval.compare.comparison import Comparison
+from weft.eval.errors import ComparisonError
+from weft.eval.metrics.report import PERCENT, ScoreReport
+from weft.eval.metrics.significance import PairedResult, paired_test
+from weft.eval.report.predictions import PredictionTable
+
+Tables = Mapping[str, PredictionTable]
+
+
+def significance(
+    comparison: Comparison,
+    against: str,
+    tables: Mapping[str, Tables],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[tuple[str, str], PairedResult]:
+    """Test every method against one, task by task, on the samples both were scored on.
+
+    A method's score on a sample is its mean over seeds.
+
+    Args:
+        comparison: The comparison; its rows name their runs.
+        against: The method that the others are held against.
+        tables: Run id to the prediction tables of that run (see `weft.eval.report.tables_of_run`). Runs without
+            tables are left out.
+        resamples: Number of random sign patterns.
+        seed: Seed of the test.
+
+    Returns:
+        `(method, task)` to the result; `Comparison.with_marks` takes its marks.
+
+    Raises:
+        ComparisonError: `against` has no tables.
+    """
+    comparison.entry(against)
+    scores = {entry.method: _mean_scores(comparison, entry.method, tables) for entry in comparison.entries}
+    if not scores[against]:
+        raise ComparisonError(
+            f"`against` must name a method whose runs keep prediction tables, but {against!r} has none. "
+            "Evaluate its run again, or choose another method."
+        )
+    results = {}
+    for method, tasks in scores.items():
+        for task in tasks.keys() & scores[against].keys():
+            if method != against and tasks[task].keys() == scores[against][task].keys():
+                results[method, task] = paired_test(
+                    _report(tasks[task]), _report(scores[against][task]), resamples=resamples, seed=seed
+                )
+    return results
+
+
+def _mean_scores(
+    comparison: Comparison, method: str, tables: Mapping[str, Tables]
+) -> dict[str, dict[str, float]]:
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for row in comparison.rows:
+        if row.method == method and row.run_id is not None and row.run_id in tables:
+            for task, table in tables[row.run_id].items():
+                for sample in table.rows:
+                    gathered.setdefault(task, {}).setdefault(sample.id, []).append(sample.score)
+    return {
+        task: {key: statistics.fmean(values) for key, values in samples.items()}
+        for task, samples in gathered.items()
+    }
+
+
+def _report(scores: Mapping[str, float]) -> ScoreReport:
+    mean = statistics.fmean(scores.values())
+    return ScoreReport(
+        "paired", "", "mean", {"mean": mean}, {"mean": PERCENT}, len(scores), per_sample=scores
+    )

@@ -1,0 +1,161 @@
+"""SPICE through the user's own Java: the program and its parser are never downloaded from here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.eval.errors import MissingToolError
+from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.caption.texts import caption_texts
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+
+JAR_VARIABLE = "WEFT_SPICE_JAR"
+_PARSER = "stanford-corenlp-3.6.0.jar"
+
+
+def find_spice(jar: Path | str | None = None) -> Path:
+    """The SPICE program with its parser in the folder `lib` beside it.
+
+    Args:
+        jar: Path of `spice-1.0.jar`; by default the variable `WEFT_SPICE_JAR`.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingToolError: The program or its parser is absent.
+    """
+    given = jar or os.environ.get(JAR_VARIABLE)
+    if not given or not Path(given).is_file():
+        raise MissingToolError(
+            f"SPICE needs its program spice-1.0.jar, but there is none at {given or 'any known place'}. "
+            f"Get it from its authors and set {JAR_VARIABLE} to its path."
+        )
+    parser = Path(given).parent / "lib" / _PARSER
+    if not parser.is_file():
+        raise MissingToolError(
+            f"SPICE needs the parser {_PARSER} in {str(parser.parent)!r}, but it is not there. "
+            "Get CoreNLP 3.6.0 from its authors and put its two archives there."
+        )
+    return Path(given)
+
+
+def spice(
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, str | Sequence[str]],
+    *,
+    jar: Path | str | None = None,
+    java: str = "java",
+    memory: str = "8G",
+    timeout: float = 3600.0,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
+) -> ScoreReport:
+    """SPICE of captions; Java, the SPICE program and CoreNLP 3.6.0 must be present.
+
+    Args:
+        predictions: Image id to its one caption.
+        references: Image id to its reference captions (or one of them as text).
+        jar: Path of the program; see `find_spice`.
+        java: Name or path of the Java command.
+        memory: Largest heap of the program.
+        timeout: Seconds for the whole call.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Axes to average over: axis to image id to group name.
+
+    Returns:
+        Report with `SPICE` and the f-scores of its categories (`Object`, `Relation`, `Attribute`, …) as
+        fractions. An image for which the program gives no number is left out of the mean, as in the COCO
+        evaluation, and counted in a note.
+
+    Raises:
+        MissingToolError: Something is absent, the program fails, or it returns fewer scores than asked.
+        ScoreInputError: Ids do not match.
+
+    Source:
+        Anderson et al. 2016, called as pycocoevalcap calls it.
+    """
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    program = find_spice(jar)
+    command = shutil.which(java)
+    if command is None:
+        raise MissingToolError(
+            f"SPICE needs Java, but the command {java!r} is not on the path. Install a Java runtime."
+        )
+    candidates, texts = caption_texts(predictions, references, paired.ids, tokenized=False)
+    asked = [
+        {"image_id": place, "test": candidate, "refs": group}
+        for place, (candidate, group) in enumerate(zip(candidates, texts, strict=True))
+    ]
+    answers = _run([command, f"-Xmx{memory}", "-jar", str(program.absolute())], program, asked, timeout)
+    by_place = {int(answer["image_id"]): answer["scores"] for answer in answers}
+    if by_place.keys() != set(range(len(asked))):
+        raise MissingToolError(
+            f"SPICE must return {len(asked)} scores, but returned {len(by_place)}. Run the program by hand."
+        )
+    per_sample: dict[Any, float] = {}
+    for place, key in enumerate(paired.ids):
+        value = float(by_place[place]["All"]["f"])
+        if not math.isnan(value):
+            per_sample[key] = value
+    left_out = len(paired.ids) - len(per_sample)
+    scores: dict[str, float | None] = {"SPICE": _mean(list(per_sample.values()))}
+    for category in by_place[0]:
+        if category != "All":
+            scores[category] = _mean([float(answer[category]["f"]) for answer in by_place.values()])
+    return ScoreReport(
+        metric="spice",
+        variant="SPICE 1.0",
+        headline="SPICE",
+        scores=scores,
+        units=dict.fromkeys(scores, FRACTION),
+        n=len(per_sample),
+        groups=group_means(groups or {}, per_sample),
+        per_sample=per_sample,
+        missing=paired.missing,
+        extra=paired.extra,
+        notes=(f"{left_out} images have no score and are left out",) if left_out else (),
+    )
+
+
+def _run(
+    command: list[str], program: Path, asked: list[dict[str, Any]], timeout: float
+) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer, cache = (Path(folder) / name for name in ("in.json", "out.json", "cache"))
+        cache.mkdir()
+        question.write_text(json.dumps(asked), encoding="utf-8")
+        arguments = [str(question), "-cache", str(cache), "-out", str(answer), "-subset", "-silent"]
+        try:
+            done = subprocess.run(
+                [*command, *arguments],
+                cwd=program.absolute().parent,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MissingToolError(
+                f"SPICE must finish within `timeout` ({timeout:g} seconds), but did not. Allow it more."
+            ) from error
+        if done.returncode != 0 or not answer.is_file():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise MissingToolError(
+                f"SPICE must finish, but ended with status {done.returncode}: {last}. "
+                "It needs 8 GB of memory and a Java that its parser supports."
+            )
+        return list(json.loads(answer.read_text(encoding="utf-8")))
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None
