@@ -59,7 +59,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the sources of the five packages."""
-    install(session, "mypy", *editable(PACKAGES))
+    install(session, "mypy", *editable(PACKAGES, "test"))  # weft.*.testing imports pytest
     session.run("mypy", *session.posargs)
 
 
