@@ -26,7 +26,9 @@ def test_one_adapter_answers_easy_vqa(tmp_path: Path) -> None:
     root = folder("vzhou842+easy-VQA")
     changes = [f"output={tmp_path}", "tracking.enabled=false", f"tasks.easy_vqa.data.root={root}"]
     result = execute(load_recipe("easy_vqa/single_adapter", changes))
-    assert result.reports["easy_vqa"]["n"] == len(json.loads((root / "easy_vqa/data/test/questions.json").read_text()))
+    assert result.reports["easy_vqa"]["n"] == len(
+        json.loads((root / "easy_vqa/data/test/questions.json").read_text())
+    )
     assert result.scores["easy_vqa"] >= 95
     assert result.trainable / result.total < 0.08
 
@@ -45,7 +47,9 @@ def test_nlvr_scores_are_those_of_the_official_rule(tmp_path: Path) -> None:
         by_sentence[record.extra["identifier"].split("-")[0]].append(right[record.id])
     scores = result.reports["nlvr"]["scores"]
     assert scores["accuracy"] == pytest.approx(100 * sum(right.values()) / 200)
-    assert scores["consistency"] == pytest.approx(100 * sum(map(all, by_sentence.values())) / len(by_sentence))
+    assert scores["consistency"] == pytest.approx(
+        100 * sum(map(all, by_sentence.values())) / len(by_sentence)
+    )
 
 
 @pytest.mark.slow

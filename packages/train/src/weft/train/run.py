@@ -37,7 +37,7 @@ from weft.train.fitness import check_fit
 from weft.train.from_scratch import save_backbone
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, TaskSection
-from weft.train.task_data import TaskData, all_images, check_metrics, load_tasks, training_texts
+from weft.train.task_data import TaskData, all_images, check_recipe, load_tasks, training_texts
 
 RESULT = "result.json"
 
@@ -90,7 +90,7 @@ def execute(
         RunError: If the run cannot start.
     """
     progress = progress or Progress()
-    check_metrics(recipe)
+    check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks)
     checkpoint = _prepare_folder(recipe, resume, overwrite)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from weft.data import load_dataset
 from weft.data.records import media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
-from weft.train.from_scratch import texts_of
 from weft.train.recipe import DataSection, Recipe
 
 Role = Literal["train", "validation", "test"]
@@ -93,12 +93,14 @@ def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:
     """Every text that training reads and writes, for a tokenizer to be trained on."""
     found: dict[str, None] = {}
     for name, data in tasks.items():
+        from weft.train.from_scratch import texts_of
+
         found.update(dict.fromkeys(texts_of(recipe.tasks[name].prompt, data["train"])))
     return list(found)
 
 
-def check_metrics(recipe: Recipe) -> None:
-    """Refuse metrics that do not exist, and roles that training or evaluation need but no task has.
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what only the rest of weft can know to be wrong: backbones, metrics, and roles that no task has.
 
     Raises:
         RecipeError: With every fault.
@@ -108,6 +110,12 @@ def check_metrics(recipe: Recipe) -> None:
         for name, task in recipe.tasks.items()
         if task.metric is not None and task.metric not in METRICS
     ]
+    name = recipe.backbone.name
+    if name is not None and name != "miniature" and "/" not in name and not Path(name).expanduser().is_dir():
+        faults.append(
+            "backbone.name: this must be 'miniature', a folder, or a hub id such as 'organisation/model', but is "
+            f"{name!r}. {near(name, ['miniature'])}"
+        )
     if recipe.training.evaluate_every:
         faults += [
             f"tasks.{name}.data.validation: `training.evaluate_every` needs a validation split, but there is none."

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval
 from weft.eval.errors import ScoreInputError, ScoreTypeError
-from weft.eval.evaluate.retrieve import Matches, retrieval_scores
 from weft.eval.metrics import (
     ScoreReport,
     caption_scores,
@@ -19,6 +18,9 @@ from weft.eval.metrics import (
     vqa_accuracy,
 )
 from weft.eval.metrics.report import FRACTION, group_means
+
+if TYPE_CHECKING:
+    from weft.eval.evaluate.retrieve import Matches
 
 Groups = dict[str, dict[Any, str]]
 Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]
@@ -71,12 +73,19 @@ def _words(text: str) -> list[str]:
     return text.lower().split()
 
 
+def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
+    from weft.eval.evaluate.retrieve import retrieval_scores
+
+    return retrieval_scores(predictions, records, groups)
+
+
 METRICS: Mapping[str, Scorer] = {
     "caption": _caption,
     "gqa": _gqa,
     "nlvr": _nlvr,
     "nlvr2": _nlvr2,
-    "retrieval": retrieval_scores,
+    "retrieval": _retrieval,
     "vqa": _vqa,
 }
 """Metric names that a task may take."""

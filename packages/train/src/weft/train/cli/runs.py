@@ -42,10 +42,10 @@ def train(
 ) -> None:
     """Train, evaluate and track one run."""
     from weft.train.recipe import load_recipe
-    from weft.train.task_data import check_metrics, load_tasks
+    from weft.train.task_data import check_recipe, load_tasks
 
     loaded = load_recipe(recipe, overrides)
-    check_metrics(loaded)
+    check_recipe(loaded)
     tasks = load_tasks(loaded)
     from weft.train.cli.console import progress, show_result
     from weft.train.run import execute
