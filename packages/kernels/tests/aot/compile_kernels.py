@@ -27,6 +27,7 @@ from triton.runtime import driver
 from triton.runtime.jit import MockTensor
 
 from weft.kernels.bottleneck import kernels as bottleneck
+from weft.kernels.bottleneck import wide_kernels as wide_bottleneck
 from weft.kernels.cache import kernels as cache
 from weft.kernels.kronecker import kernels as kronecker
 from weft.kernels.plans import choose_tile, table
@@ -130,6 +131,18 @@ def launches(architecture: int) -> Iterator[tuple[str, str, int, Any, tuple[Any,
                     ), meta | block | {
                         "D": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True, "NORM": full_set,
                         "DROPOUT": full_set, "WIDE_SUM": True, "NARROW_SUM": True,
+                    })  # fmt: skip
+            elif name == "grouped_product":
+                for up in (False, True):
+                    yield (name, "up" if up else "down", inner, wide_bottleneck.grouped_product, (
+                        half, half, half, half, half, half, wide, index, index, index, index, wide, half, TOKENS, 64,
+                        0.5, 1.25, 7,
+                    ), meta | {
+                        "K": 512 if up else WIDTH, "N": WIDTH if up else 512, "TRANSPOSED": False,
+                        "ACT": "gelu_tanh" if up else "identity", "BACK_ACT": "identity", "BIAS": True,
+                        "IN_SCALE": "none", "SCALE": "task" if up else "none", "RESIDUAL": up, "IN_DROPOUT": False,
+                        "OUT_DROPOUT": up, "ROUTED": True, "BT": tile.block_tokens, "BN": 128,
+                        "BK": tile.block_width,
                     })  # fmt: skip
             elif name == "cache_uniform":
                 yield (name, "16 shots", inner, cache.sums_uniform, (

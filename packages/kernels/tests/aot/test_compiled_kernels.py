@@ -45,7 +45,8 @@ def names(rows):
 
 def test_every_kernel_is_compiled(compiled):
     assert {row["kernel"] for row in compiled} >= {
-        "bottleneck_forward", "bottleneck_backward_input", "outer_partials", "cache_uniform", "cache_ragged",
+        "bottleneck_forward", "bottleneck_backward_input", "outer_partials", "grouped_product",
+        "cache_uniform", "cache_ragged",
         "cache_backward", "block_contract", "block_expand", "compacter_forward", "compacter_backward",
     }  # fmt: skip
 

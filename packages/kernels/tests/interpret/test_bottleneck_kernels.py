@@ -3,7 +3,6 @@ import torch
 
 from weft.kernels import adapter_bottleneck
 from weft.kernels.bottleneck.activations import ACTIVATIONS
-from weft.kernels.errors import KernelBackendError
 from weft.kernels.testing import TOLERANCE, relative_error
 
 DOWN_SLOTS, UP_SLOTS = [0, 1, 1, 0], [2, 1, 0, 0]
@@ -124,10 +123,23 @@ def test_neighbouring_memory_stays_untouched(device):
     assert torch.equal(store, before)
 
 
-def test_a_wide_bottleneck_is_refused_by_name(device):
-    x, down, up = torch.zeros(2, 8), torch.zeros(1, 8, 129), torch.zeros(1, 129, 8)
-    with pytest.raises(KernelBackendError, match="bottleneck of at most"):
-        adapter_bottleneck(x.to(device), down.to(device), up.to(device), backend="triton")
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+def test_a_wide_bottleneck_takes_two_steps(device, dtype, norm):
+    compare(dtype, device, [3, 0, -1, 1], r=160, norm=norm, dropout=0.3)
+
+
+def test_a_wide_bottleneck_scales_channels_and_adds_another_residual(device):
+    compare(
+        torch.float32,
+        device,
+        [1, -1, 3],
+        d=100,
+        d_out=72,
+        r=130,
+        residual="other",
+        scale=(4, "d"),
+        act="silu",
+    )
 
 
 def test_the_registered_op_passes_opcheck_with_kernels(device):

@@ -17,7 +17,7 @@ from weft.kernels.device_code import activate, derivative, keep_entries, tile_to
 
 
 @triton.jit
-def _tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.constexpr):
+def tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.constexpr):
     """Scale of a tile: `factor`, or times an entry of a (tasks, 1) or (tasks, D) table."""
     if SCALE == "task":
         value = factor * tl.load(scale + task).to(tl.float32)
@@ -105,7 +105,7 @@ def bottleneck_forward(
                 out += tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)[
                     None, :
                 ]
-            out *= _tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
+            out *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             if DROPOUT:
                 keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
                 out = tl.where(keep, out * kept_scale, 0.0)
@@ -177,14 +177,14 @@ def bottleneck_backward_input(
                 keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
                 g = tl.where(keep, g * kept_scale, 0.0)
             if SCALE == "channel":
-                g *= _tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
+                g *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             u_block = tl.load(
                 up + up_slot * R * D_OUT + rank[:, None] * D_OUT + column[None, :],
                 mask=in_rank[:, None] & inside[None, :], other=0.0,
             )  # fmt: skip
             dh = tl.dot(g.to(dtype), tl.trans(u_block), dh, input_precision=PRECISION)
         if SCALE != "channel":
-            dh *= _tile_scale(scale, task, rank, in_rank, factor, SCALE, D_OUT)
+            dh *= tile_scale(scale, task, rank, in_rank, factor, SCALE, D_OUT)
         z_block = tl.load(z + narrow, mask=narrow_mask, other=0.0).to(tl.float32)
         dz_block = (dh * derivative(z_block, ACT)).to(dtype)
         tl.store(dz + narrow, dz_block, mask=narrow_mask)
@@ -237,15 +237,18 @@ def outer_partials(
 ):  # fmt: skip
     """Partial sums of wide[t]ᵀ·act(narrow[t]) over one share of one task's tokens, for a slice of D columns.
 
-    Grid (ceil(D / BD), tasks, splits). wide (T, D), narrow (T, R); task a owns positions first[a] to last[a].
-    partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over splits is the gradient
-    in a fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked. WIDE_SUM also writes Σ
-    wide (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of D, R and of the share.
+    Grid (ceil(D / BD) · ceil(R / BR), tasks, splits). wide (T, D), narrow (T, R); task a owns positions
+    first[a] to last[a]. partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over
+    splits is the gradient in a fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked.
+    WIDE_SUM also writes Σ wide (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of
+    D, R and of the share.
     """
-    slice_index, task, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    slices = tl.cdiv(D, BD)
+    slice_index, rank_block = tl.program_id(0) % slices, tl.program_id(0) // slices
+    task, split = tl.program_id(1), tl.program_id(2)
     column = slice_index * BD + tl.arange(0, BD)
     inside = column < D
-    rank = tl.arange(0, BR)
+    rank = rank_block * BR + tl.arange(0, BR)
     in_rank = rank < R
     begin = tl.load(first + task)
     end = tl.load(last + task)
@@ -290,7 +293,7 @@ def outer_partials(
         acc,
         mask=inside[:, None] & in_rank[None, :],
     )
-    if WIDE_SUM:
+    if WIDE_SUM and rank_block == 0:
         tl.store(wide_sum + slot * D + column, wide_acc, mask=inside)
     if NARROW_SUM and slice_index == 0:
         tl.store(narrow_sum + slot * R + rank, narrow_acc, mask=in_rank)

@@ -17,7 +17,9 @@ from weft.kernels.dropout import keep_threshold
 from weft.kernels.plans import Tile, choose_tile, padded
 from weft.kernels.tile_table import tile_table
 
-MAX_RANK = 128
+# Widest bottleneck whose tile stays in registers; wider ones take the two-step plan.
+MAX_FUSED_RANK = 128
+_MAX_RANK_BLOCK = 128
 _MULTIPROCESSORS = 132
 
 
@@ -39,7 +41,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class _Tiles:
+class Tiles:
     """Arguments every tiled kernel takes."""
 
     count: int
@@ -51,9 +53,10 @@ class _Tiles:
     up: Tensor | None
 
 
-def _tiles(route: Route, weights: Weights, block: int) -> _Tiles:
+def tiles_of(route: Route, weights: Weights, block: int) -> Tiles:
+    """Tiles of `block` tokens with their slots; identity rows have tiles of task -1."""
     if route.ids is None:
-        return _Tiles(-(-route.tokens // block), None, None, None, None, None, None)
+        return Tiles(-(-route.tokens // block), None, None, None, None, None, None)
     # Identity rows are a group of their own, so that their tiles copy and no second pass over the output is
     # needed.
     table = tile_table(checked_tasks(route.ids, route.tasks) + 1, route.tasks + 1, block, route.length)
@@ -61,7 +64,7 @@ def _tiles(route: Route, weights: Weights, block: int) -> _Tiles:
     index = task.clamp(min=0).to(torch.int64)
     down = slots_of(index, weights.down.shape[0], route.down_slots).to(torch.int32)
     up = slots_of(index, weights.up.shape[0], route.up_slots).to(torch.int32)
-    return _Tiles(task.numel(), table.order, task, table.start, table.end, down, up)
+    return Tiles(task.numel(), table.order, task, table.start, table.end, down, up)
 
 
 def _folded(weights: Weights) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -78,17 +81,20 @@ def _folded(weights: Weights) -> tuple[Tensor, Tensor | None, Tensor | None]:
     return folded, folded.float().sum(1), bias
 
 
-def _scale_kind(scale: Tensor | None) -> str:
+def scale_kind(scale: Tensor | None) -> str:
+    """``none``, ``task`` or ``channel``, as the kernels call it."""
     if scale is None:
         return "none"
     return "task" if scale.shape[1] == 1 else "channel"
 
 
-def _scale_table(scale: Tensor | None, tasks: int) -> Tensor | None:
+def scale_table(scale: Tensor | None, tasks: int) -> Tensor | None:
+    """The scale with a row for every task."""
     return None if scale is None else scale.expand(tasks, scale.shape[1]).contiguous()
 
 
-def _plan(kernel: str, x: Tensor, rank: int, tokens: int) -> Tile:
+def plan_tile(kernel: str, x: Tensor, rank: int, tokens: int) -> Tile:
+    """Launch parameters of `kernel` for tensors like `x`."""
     return choose_tile(kernel, architecture(x.device), padded(rank), x.element_size(), tokens)
 
 
@@ -105,18 +111,18 @@ def forward(
     statistics = x.new_empty((2, tokens if norm else 0) if save else (0,), dtype=torch.float32)
     if tokens == 0:
         return y, z, statistics
-    tile = _plan("bottleneck_forward", x, rank, tokens)
-    tiles = _tiles(route, weights, tile.block_tokens)
+    tile = plan_tile("bottleneck_forward", x, rank, tokens)
+    tiles = tiles_of(route, weights, tile.block_tokens)
     folded, column_sum, bias = _folded(weights)
     with on_device(x):
         kernels.bottleneck_forward[(tiles.count,)](
-            x, folded, weights.up, bias, weights.up_bias, residual, _scale_table(weights.scale, route.tasks),
+            x, folded, weights.up, bias, weights.up_bias, residual, scale_table(weights.scale, route.tasks),
             column_sum, tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed,
-            y, z, statistics, tokens, route.length, settings.scale, settings.norm_eps, _kept_scale(settings),
+            y, z, statistics, tokens, route.length, settings.scale, settings.norm_eps, kept_scale(settings),
             keep_threshold(settings.dropout),
             D_IN=d_in, D_OUT=d_out, R=rank, ACT=settings.activation, ROUTED=route.ids is not None,
             DOWN_BIAS=bias is not None, UP_BIAS=weights.up_bias is not None, RESIDUAL=residual is not None,
-            SCALE=_scale_kind(weights.scale), NORM=norm, DROPOUT=settings.dropout > 0, SAVE=save,
+            SCALE=scale_kind(weights.scale), NORM=norm, DROPOUT=settings.dropout > 0, SAVE=save,
             PRECISION=dot_precision(x.dtype), BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
             num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
@@ -143,7 +149,7 @@ def backward(
     )
     found: dict[str, Tensor] = {}
     if need_up or need_up_bias or need_scale:
-        found |= _up_gradients(dy, z, weights, settings, route)
+        found |= up_gradients(dy, z, weights, settings, route)
     if need_down or need_down_bias or need_gamma or need_beta:
         found |= _down_gradients(x, dz, statistics, weights, route)
     return Gradients(dx if need_x else None, **found)
@@ -158,23 +164,23 @@ def _backward_input(
     dx = torch.empty_like(x)
     if route.tokens == 0:
         return dz, dx
-    tile = _plan("bottleneck_backward_input", x, rank, route.tokens)
-    tiles = _tiles(route, weights, tile.block_tokens)
+    tile = plan_tile("bottleneck_backward_input", x, rank, route.tokens)
+    tiles = tiles_of(route, weights, tile.block_tokens)
     with on_device(x):
         kernels.bottleneck_backward_input[(tiles.count,)](
-            dy, z, statistics, folded, weights.up, bias, _scale_table(weights.scale, route.tasks), column_sum,
+            dy, z, statistics, folded, weights.up, bias, scale_table(weights.scale, route.tasks), column_sum,
             tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed, dz, dx,
-            route.tokens, route.length, settings.scale, _kept_scale(settings),
+            route.tokens, route.length, settings.scale, kept_scale(settings),
             keep_threshold(settings.dropout), D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank,
             ACT=settings.activation, ROUTED=route.ids is not None, DOWN_BIAS=bias is not None,
-            SCALE=_scale_kind(weights.scale), NORM=weights.norm_weight is not None, DROPOUT=settings.dropout >
+            SCALE=scale_kind(weights.scale), NORM=weights.norm_weight is not None, DROPOUT=settings.dropout >
             0, ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=tile.block_tokens,
             BD=tile.block_width, BR=padded(rank), x=x, num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
     return dz, dx
 
 
-def _up_gradients(
+def up_gradients(
     dy: Tensor, z: Tensor, weights: Weights, settings: Settings, route: Route
 ) -> dict[str, Tensor]:
     """Gradients of up, up_bias and scale from Σ dyᵀ·act(z) per task, before any scale is applied."""
@@ -183,7 +189,7 @@ def _up_gradients(
     )
     product = by_task.transpose(1, 2)  # (tasks, r, d_out)
     factor: Tensor | float = settings.scale
-    slot = _slot_of_task(route, weights.up.shape[0], route.up_slots, dy.device)
+    slot = slot_of_task(route, weights.up.shape[0], route.up_slots, dy.device)
     found: dict[str, Tensor] = {}
     if weights.scale is not None:
         factor = (weights.scale.float() * settings.scale).expand(route.tasks, weights.scale.shape[1])
@@ -215,7 +221,7 @@ def _down_gradients(
         statistics=statistics if gamma is not None else None,
         narrow_sum=True,
     )
-    slot = _slot_of_task(route, down.shape[0], route.down_slots, x.device)
+    slot = slot_of_task(route, down.shape[0], route.down_slots, x.device)
     ddown = sum_by_slot(by_task, slot, down.shape[0])
     dbias = sum_by_slot(bias_by_task, slot, down.shape[0])
     if gamma is None:
@@ -245,9 +251,11 @@ def outer_by_task(
     """
     tokens, width = wide.shape
     rank, tasks = narrow.shape[1], route.tasks
-    tile = _plan("outer_partials", wide, rank, 1 << 20)
+    in_block = min(padded(rank), _MAX_RANK_BLOCK)
+    tile = plan_tile("outer_partials", wide, in_block, 1 << 20)
     slices = -(-width // tile.block_width)
-    splits = max(1, -(-2 * _MULTIPROCESSORS // (tasks * slices)))
+    rank_blocks = -(-rank // in_block)
+    splits = max(1, -(-2 * _MULTIPROCESSORS // (tasks * slices * rank_blocks)))
     splits = max(1, min(splits, -(-tokens // (4 * tile.block_tokens))))
     new: dict[str, Any] = {"dtype": torch.float32, "device": wide.device}
     partial = torch.empty((splits, tasks, width, rank), **new)
@@ -256,13 +264,13 @@ def outer_by_task(
     order, first, last = _bounds(route, tokens, wide.device)
     dropout = 0.0 if settings is None else settings.dropout
     with on_device(wide):
-        kernels.outer_partials[(slices, tasks, splits)](
+        kernels.outer_partials[(slices * rank_blocks, tasks, splits)](
             wide, narrow, statistics, order, first, last, None if settings is None else settings.seed,
             partial, wide_total, narrow_total, tokens, route.length, tasks, splits,
-            1.0 if settings is None else _kept_scale(settings), keep_threshold(dropout),
+            1.0 if settings is None else kept_scale(settings), keep_threshold(dropout),
             D=width, R=rank, ACT=act, ROUTED=order is not None, NORM=statistics is not None, DROPOUT=dropout >
             0, WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum, PRECISION=dot_precision(wide.dtype),
-            BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
+            BT=tile.block_tokens, BD=tile.block_width, BR=in_block,
             num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
     none = partial.new_empty(0)
@@ -283,7 +291,8 @@ def _bounds(route: Route, tokens: int, device: torch.device) -> tuple[Tensor | N
     return order, bounds[:-1].contiguous(), bounds[1:].contiguous()
 
 
-def _slot_of_task(route: Route, slots: int, table: Tensor | None, device: torch.device) -> Tensor:
+def slot_of_task(route: Route, slots: int, table: Tensor | None, device: torch.device) -> Tensor:
+    """Slot of every task, int64, shape (tasks,)."""
     return slots_of(torch.arange(route.tasks, device=device), slots, table)
 
 
@@ -293,5 +302,6 @@ def sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
     return (member.to(values.dtype) @ values.flatten(1)).view(slots, *values.shape[1:])
 
 
-def _kept_scale(settings: Settings) -> float:
+def kept_scale(settings: Settings) -> float:
+    """What kept entries are multiplied by."""
     return 1.0 / (1.0 - settings.dropout)

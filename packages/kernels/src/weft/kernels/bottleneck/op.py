@@ -13,7 +13,6 @@ from weft.kernels.bottleneck import reference
 from weft.kernels.bottleneck.reference import Settings, Weights
 from weft.kernels.bottleneck.segments import SegmentedRows, segment_rows
 from weft.kernels.bottleneck.tiles import TiledRows, tile_rows
-from weft.kernels.errors import KernelBackendError
 
 _TENSORS = (
     "Tensor x, Tensor down, Tensor up, Tensor? down_bias, Tensor? up_bias, Tensor? residual, Tensor? scale, "
@@ -63,22 +62,6 @@ def _ids(rows: int, task_ids: Tensor | None, offsets: Tensor | None) -> Tensor |
     return torch.searchsorted(offsets.to(torch.int64), torch.arange(rows, device=offsets.device), right=True)
 
 
-def _kernels_serve(x: Tensor, down: Tensor, backend: str) -> bool:
-    """Whether the fused kernels run this call."""
-    if not use_triton(x, backend):
-        return False
-    from weft.kernels.bottleneck.launch import MAX_RANK
-
-    if down.shape[2] <= MAX_RANK:
-        return True
-    if backend == "triton":
-        raise KernelBackendError(
-            f"`backend` 'triton' must get a bottleneck of at most {MAX_RANK}, but got {down.shape[2]}. "
-            "Use backend='auto'."
-        )
-    return False
-
-
 def _check_values(
     x: Tensor, down: Tensor, up: Tensor, task_ids: Tensor | None, offsets: Tensor | None,
     down_slots: Tensor | None, up_slots: Tensor | None,
@@ -99,7 +82,7 @@ def _forward(
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
     residual = x if add_input else residual
-    if _kernels_serve(x, down, backend):
+    if use_triton(x, backend):
         from weft.kernels.bottleneck import launch
 
         _check_values(x, down, up, task_ids, offsets, down_slots, up_slots)
@@ -107,7 +90,13 @@ def _forward(
             x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
         )
         residual = None if residual is None else residual.contiguous()
-        return launch.forward(x.contiguous(), residual, weights.contiguous(), settings, route, save)
+        dense = weights.contiguous()
+        if down.shape[2] <= launch.MAX_FUSED_RANK:
+            return launch.forward(x.contiguous(), residual, dense, settings, route, save)
+        from weft.kernels.bottleneck import wide_launch
+
+        y, z, statistics = wide_launch.forward(x.contiguous(), residual, dense, settings, route)
+        return (y, z, statistics) if save else (y, z.new_empty(0), statistics.new_empty(0))
     rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
     y, z, statistics = reference.forward(x, residual, weights, settings, rows)
     if not save:
@@ -160,14 +149,23 @@ def _backward(
     inputs = (x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
-    if _kernels_serve(x, down, backend):
+    if use_triton(x, backend):
         from weft.kernels.bottleneck import launch
 
         route = launch.Route(
             x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
         )
         contiguous = weights.contiguous()
-        g = launch.backward(dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input, needs)
+        if down.shape[2] <= launch.MAX_FUSED_RANK:
+            g = launch.backward(
+                dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input, needs
+            )
+        else:
+            from weft.kernels.bottleneck import wide_launch
+
+            g = wide_launch.backward(
+                dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input
+            )
     else:
         rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
         visited = z[: rows.tokens], statistics[:, : rows.tokens]

@@ -81,7 +81,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output (rows, length, d_out), z (tokens, r) and LN statistics (2, tokens) or empty."""
     tokens = rows.gather(x)
-    normed, statistics = _normalise(tokens, weights, settings.norm_eps)
+    normed, statistics = normalise(tokens, weights, settings.norm_eps)
     z = rows.project(normed, weights.down, "down", weights.down_bias)
     h = activate(z, settings.activation)
     narrow, wide = _scales(weights.scale, settings.scale, rows, h.dtype)
@@ -120,13 +120,13 @@ def backward(
     ddown_bias = rows.sum_by_slot(dz, weights.down.shape[0], "down") if need_down_bias else None
     ddown = None
     if need_down:
-        normed, _ = _normalise(rows.gather(x), weights, settings.norm_eps)
+        normed, _ = normalise(rows.gather(x), weights, settings.norm_eps)
         ddown = rows.outer(normed, dz, weights.down, "down")
     dx = dgamma = dbeta = None
     if need_x or need_gamma or need_beta:
         dx = rows.project(dz, weights.down.transpose(1, 2), "down")
         if weights.norm_weight is not None:
-            dx, dgamma, dbeta = _normalise_backward(dx, rows.gather(x), statistics, weights)
+            dx, dgamma, dbeta = normalise_backward(dx, rows.gather(x), statistics, weights)
         dx = rows.add_to(dy if add_input else None, dx)
     return Gradients(dx, ddown, dup, ddown_bias, dup_bias, dscale, dgamma, dbeta)
 
@@ -135,7 +135,8 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _normalise(tokens: Tensor, weights: Weights, eps: float) -> tuple[Tensor, Tensor]:
+def normalise(tokens: Tensor, weights: Weights, eps: float) -> tuple[Tensor, Tensor]:
+    """LN of (tokens, d_in), and mean and 1/std (2, tokens); the tokens and (2, 0) without a norm."""
     gamma = weights.norm_weight
     dtype = _accumulator(tokens.dtype)
     if gamma is None:
@@ -147,9 +148,10 @@ def _normalise(tokens: Tensor, weights: Weights, eps: float) -> tuple[Tensor, Te
     return normed.to(tokens.dtype), torch.stack((mean.reshape(-1), rstd.reshape(-1)))
 
 
-def _normalise_backward(
+def normalise_backward(
     gradient: Tensor, tokens: Tensor, statistics: Tensor, weights: Weights
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the tokens, of the norm's weight and of its bias."""
     assert weights.norm_weight is not None
     dtype = statistics.dtype
     mean, rstd = statistics[0].unsqueeze(-1), statistics[1].unsqueeze(-1)
