@@ -105,7 +105,7 @@ def test_captions_have_no_table_of_answers() -> None:
 
 def test_two_runs_are_compared_where_they_disagree() -> None:
     text = inspect_html({"vqa": make(None)}, other={"vqa": make(None, shift=1)}, other_title="worse")
-    assert "is +50.00 apart" in text
+    assert "Inspection scores +50.00 [" in text
     assert "the scores differ on 6" in text
     assert "worse: green" in text
     assert '<p class="note">None.</p>' in text

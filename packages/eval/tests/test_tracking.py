@@ -183,6 +183,13 @@ def test_sync_of_something_else_is_refused(tmp_path: Path) -> None:
         sync(tmp_path)
 
 
+def test_a_store_that_cannot_be_opened_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    opened = open_run("nonsense://x", "e", "r")
+    with pytest.raises(TrackingError, match="The tracking store nonsense://x must open, but does not"):
+        opened.__enter__()
+    assert not list(tmp_path.rglob("events.jsonl"))
+
+
 def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
     spool = Spool.create(tmp_path, "a/b")
     spool.append("metrics", step=0, values={"a": 1})

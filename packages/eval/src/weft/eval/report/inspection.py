@@ -67,9 +67,9 @@ def inspect_html(
     for task, table in tables.items():
         parts.append(f'<h2 id="{html.escape(task)}">{html.escape(task)}</h2>')
         parts.append(_summary(table))
+        parts += [_groups(table), _answers(table), _confusions(table)]
         if other is not None and task in other:
             parts.append(_disagreement(table, other[task], title, other_title))
-        parts += [_groups(table), _answers(table), _confusions(table)]
         worst = sorted(table.rows, key=lambda row: (row.score, not row.pictures))
         shown = [row for row in worst if row.score < table.best][:_SHOWN_EXAMPLES]
         parts += ["<h3>Worst examples</h3>", _cards(shown, table)]
@@ -188,16 +188,15 @@ def _disagreement(table: PredictionTable, other: PredictionTable, title: str, ot
         _card(
             row,
             table,
-            row.prediction,
+            f"{title}: {row.prediction}",
             f"<p>{html.escape(other_title)}: {html.escape(second[row.id].prediction)}</p>",
         )
         for row in apart[:_SHOWN_EXAMPLES]
     ]
     return (
-        f"<h3>Against {html.escape(other_title)}</h3><p>{html.escape(title)} is {result.difference:+.2f} "
-        f"apart "
-        f"[{result.low:+.2f}, {result.high:+.2f}], p = {result.p_value:.4f}, over {result.n} common samples; "
-        f"the scores differ on {len(apart)}.</p><details><summary>Where they disagree</summary>"
+        f"<h3>Against {html.escape(other_title)}</h3><p>{html.escape(title)} scores {result.difference:+.2f} "
+        f"[{result.low:+.2f}, {result.high:+.2f}] against it, p = {result.p_value:.4f}, over {result.n} common "
+        f"samples; the scores differ on {len(apart)}.</p><details><summary>Where they disagree</summary>"
         f'<div class="cards">{"".join(cards)}</div></details>'
     )
 

@@ -134,6 +134,9 @@ def open_run(
 
     Yields:
         The run.
+
+    Raises:
+        TrackingError: The store cannot be opened at all (a server that does not answer is no such case).
     """
     uri = store_uri(store)
     folder = store_folder(store) or Path(DEFAULT_FOLDER).absolute()
@@ -157,7 +160,14 @@ def open_run(
         parent_spool=parent.spool.name if isinstance(parent, Run) else None,
     )
     sender = Sender(spool)
-    sender.connect()
+    try:
+        sender.connect()
+    except Exception as error:
+        spool.remove()
+        raise TrackingError(
+            f"The tracking store {uri} must open, but does not: {str(error).splitlines()[0]} "
+            "Name another store, or upgrade this one with `mlflow db upgrade`."
+        ) from error
     run = Run(name, uri, spool, sender)
     background = Background(sender, interval)
     status = "FAILED"
