@@ -113,7 +113,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Parse arguments, measure, write, print."""
     parser = argparse.ArgumentParser(description="Measure weft.kernels against its baselines.")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for results.jsonl and plots")
+    default = pathlib.Path("build") / "bench_kernels"
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=default, help="folder for results.jsonl and plots"
+    )
     parser.add_argument(
         "--suite", choices=sorted(SUITES), action="append", help="only this suite; repeatable"
     )

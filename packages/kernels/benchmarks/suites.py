@@ -32,7 +32,7 @@ class Case:
     flops: int
     check: Callable[[], float] | None = None
     memory: bool = False
-    repeats: int = 5
+    repeats: int = 3
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -137,7 +137,7 @@ def kronecker(device: str, dtype: torch.dtype, quick: bool) -> Iterator[Case]:
     """A Compacter adapter, and a square low-rank map."""
     for tokens, d, r in [(8192, 768, 48)] if quick else [(2048, 768, 48), (8192, 768, 48), (65536, 1024, 64)]:
         yield from _compacter_cases(device, dtype, tokens, d, r)
-    yield from _square_cases(device, dtype, *((512, 4096) if quick else (16384, 4096)))
+    yield from _square_cases(device, dtype, *((256, 4096) if quick else (16384, 4096)))
 
 
 def _factors(device: str, dtype: torch.dtype, d_in: int, d_out: int, n: int) -> LowRankKronecker:
@@ -221,7 +221,7 @@ def _cache_cases(
     yield Case("cache", "forward", shape, {"weft": ours, "eager": eager}, moved, 2 * count * keys_count * d,
                lambda: _error(ours()[:64], baselines.cache_eager(
                    queries[:64].double(), keys.double(), values.double(), init[:64].double(), 1.2, 5.5)),
-               memory=True, repeats=3)  # fmt: skip
+               memory=True, repeats=1 if quick else 5)  # fmt: skip
     if quick or count != 4096:
         return
     grid = torch.linspace(0.1, 7, 50, device=device)
