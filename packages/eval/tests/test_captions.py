@@ -4,7 +4,7 @@ import pytest
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import caption_scores
-from weft.eval.metrics.caption import tokenize
+from weft.eval.metrics.caption import caption_intervals, tokenize
 from weft.eval.metrics.caption.cider import DocumentFrequency
 from weft.eval.metrics.caption.rouge import longest_common_subsequence
 from weft.eval.metrics.caption.tokenizer import tokenize_all
@@ -101,6 +101,17 @@ def test_percent_is_the_number_that_papers_print() -> None:
         {1: "a red cat sits", 2: "the dog runs off"}, {1: ["a red cat sits"], 2: ["the dog runs off"]}
     )
     assert report.percent == pytest.approx(1000)
+
+
+def test_intervals_surround_the_scores_of_the_whole_set() -> None:
+    made = {i: f"a cat number {i} sits" for i in range(40)}
+    gold = {i: [f"a cat number {i if i % 2 else 'x'} sits here", "the cat"] for i in range(40)}
+    intervals = caption_intervals(made, gold, resamples=200)
+    scores = caption_scores(made, gold).scores
+    assert set(intervals) == set(scores)
+    for name, interval in intervals.items():
+        assert interval.score == pytest.approx(scores[name])
+        assert interval.low < interval.score < interval.high
 
 
 def test_a_subset_is_said_to_change_cider() -> None:

@@ -44,6 +44,10 @@ def test_runs_of_an_experiment_become_a_table(store: Path) -> None:
     assert (zeroed.label, zeroed.control) == ("images zeroed", True)
     assert all(row.run_id for row in comparison.rows)
 
+    with open_run(store, "odd", "odd", {"seed": "None"}) as odd:
+        odd.log_metrics({"test/vqa": 1.0})
+    with pytest.raises(ComparisonError, match=r"must be an integer, but that of 'odd' .* is 'None'"):
+        Comparison.from_mlflow(store, "odd")
     with pytest.raises(ComparisonError, match=r"must be one of the store's .*'demo'.*, but is 'dmo'"):
         Comparison.from_mlflow(store, "dmo")
     with pytest.raises(ComparisonError, match="with metrics named test/<task>, but 'empty'"):

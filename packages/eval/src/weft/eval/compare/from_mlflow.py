@@ -33,7 +33,8 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
         One row per method and seed, in order of the first run of each.
 
     Raises:
-        ComparisonError: The store has no such experiment, or it has no run with test scores.
+        ComparisonError: The store has no such experiment, it has no run with test scores, or a seed is no
+            integer.
     """
     uri = store_uri(store)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
@@ -94,7 +95,7 @@ def _row(run: Any) -> Row | None:
         method=method,
         scores=scores,
         label=tags.get("weft.label") or method.replace("_", " "),
-        seed=int(params.get("seed", 0)),
+        seed=_seed(run),
         trainable=_count(metrics.get("parameters/trainable")),
         total=_count(metrics.get("parameters/total")),
         seconds=metrics.get("time/seconds"),
@@ -102,6 +103,17 @@ def _row(run: Any) -> Row | None:
         control=tags.get(_CONTROL, "").lower() == "true",
         run_id=run.info.run_id,
     )
+
+
+def _seed(run: Any) -> int:
+    given = run.data.params.get("seed", "0")
+    try:
+        return int(given)
+    except ValueError as error:
+        raise ComparisonError(
+            f"Parameter `seed` of a run must be an integer, but that of {run.info.run_name!r} ({run.info.run_id}) is "
+            f"{given!r}. Delete the run or compare another experiment."
+        ) from error
 
 
 def _count(value: float | None) -> int | None:

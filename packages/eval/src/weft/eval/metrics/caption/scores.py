@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 
 from weft.eval.errors import shown
-from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.caption.bleu import bleu_scores, bleu_statistics
-from weft.eval.metrics.caption.cider import DocumentFrequency, cider_d
-from weft.eval.metrics.caption.ngrams import MAX_ORDER, NgramTable
-from weft.eval.metrics.caption.rouge import rouge_l
-from weft.eval.metrics.caption.texts import caption_texts
+from weft.eval.metrics.caption.bleu import bleu_scores
+from weft.eval.metrics.caption.cider import DocumentFrequency
+from weft.eval.metrics.caption.measures import measure
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
 OFFICIAL = "coco-caption"
@@ -57,20 +54,14 @@ def caption_scores(
         >>> round(report.scores["ROUGE_L"], 3)
         0.695
     """
-    paired = align(predictions, references, subset=subset)
-    require_text(predictions, paired.ids)
-    candidate_texts, reference_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
-    table = NgramTable([*candidate_texts, *(text for group in reference_texts for text in group)])
-    numbers = np.arange(len(paired.ids))
-    image = np.concatenate([numbers, np.repeat(numbers, [len(group) for group in reference_texts])])
-    corpus = bleu_statistics(table, image, len(numbers)).sum(axis=0)
-    rouge = [rouge_l(text, group) for text, group in zip(candidate_texts, reference_texts, strict=True)]
-    cider = cider_d(table, image, len(numbers), frequency)
-    per_sample: dict[Hashable, float] = dict(zip(paired.ids, cider.tolist(), strict=True))
-    scores: dict[str, float | None] = {"CIDEr": float(np.mean(cider))}
-    scores |= {f"Bleu_{order + 1}": score for order, score in enumerate(bleu_scores(corpus))}
-    scores["ROUGE_L"] = float(np.mean(np.array(rouge)))
-    assert len(scores) == MAX_ORDER + 2
+    measures = measure(predictions, references, tokenized=tokenized, frequency=frequency, subset=subset)
+    paired = measures.paired
+    per_sample: dict[Hashable, float] = dict(zip(paired.ids, measures.cider.tolist(), strict=True))
+    scores: dict[str, float | None] = {"CIDEr": float(np.mean(measures.cider))}
+    scores |= {
+        f"Bleu_{order + 1}": score for order, score in enumerate(bleu_scores(measures.bleu.sum(axis=0)))
+    }
+    scores["ROUGE_L"] = float(np.mean(measures.rouge))
     return ScoreReport(
         metric="caption_scores",
         variant=OFFICIAL if frequency is None else f"{OFFICIAL}, given document frequencies",
@@ -82,7 +73,7 @@ def caption_scores(
         per_sample=per_sample,
         missing=paired.missing,
         extra=paired.extra,
-        notes=_notes(paired.ids, candidate_texts, frequency, missing=paired.missing),
+        notes=_notes(paired.ids, measures.candidates, frequency, missing=paired.missing),
     )
 
 
