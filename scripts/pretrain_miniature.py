@@ -38,7 +38,7 @@ class Recipe:
     tower_batch: int = 48
     tower_rate: float = 3e-3
     scenes: int = 16_000
-    steps: int = 8_500
+    steps: int = 8_000
     # From this step on verdicts come in three pairs of words, and fillers stand between the words.
     rich_from: int = 6_000
     filler_share: float = 0.4
