@@ -215,8 +215,7 @@ class Comparison:
             if entry.method == method:
                 return entry
         raise ComparisonError(
-            f"`method` must be one of {', '.join(entry.method for entry in self.entries)}, but is "
-            f"{method!r}. "
+            f"`method` must be one of {', '.join(entry.method for entry in self.entries)}, but is {method!r}. "
             "Choose one of these."
         )
 
@@ -243,16 +242,14 @@ def _row(place: int, data: Mapping[str, Any]) -> Row:
     unknown = [name for name in data if name not in _OPTIONAL and name not in _REQUIRED]
     if absent or unknown:
         raise ComparisonError(
-            f"A row must have `method` and `scores` and may have {', '.join(sorted(_OPTIONAL))}, but row "
-            f"{place} "
+            f"A row must have `method` and `scores` and may have {', '.join(sorted(_OPTIONAL))}, but row {place} "
             f"lacks {shown(list(absent)) or 'nothing'} and has {shown(list(unknown)) or 'nothing'} unknown. "
             f"Rename them."
         )
     wrong = [task for task, score in data["scores"].items() if not _is_score(score)]
     if wrong:
         raise ComparisonError(
-            f"A score must be a finite number, but row {place} ({data['method']}) has others for "
-            f"{shown(wrong)}. "
+            f"A score must be a finite number, but row {place} ({data['method']}) has others for {shown(wrong)}. "
             "Leave a task out that was not scored."
         )
     return Row(**{**data, "scores": dict(data["scores"]), "label": data.get("label") or data["method"]})

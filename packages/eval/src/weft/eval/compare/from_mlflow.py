@@ -47,8 +47,7 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
     if found is None:
         names: list[object] = [one.name for one in mlflow_client.search_experiments(max_results=50)]
         raise ComparisonError(
-            f"`experiment` must be one of the store's ({shown(names, 20)}), but is {experiment!r}. Choose "
-            f"one of these."
+            f"`experiment` must be one of the store's ({shown(names, 20)}), but is {experiment!r}. Choose one of these."
         )
     rows: dict[tuple[str, int], Row] = {}
     for run in _runs(mlflow_client, str(found.experiment_id)):
@@ -57,8 +56,7 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
             rows[row.method, row.seed] = row
     if not rows:
         raise ComparisonError(
-            f"`experiment` must hold finished runs with metrics named {_TEST}<task>, but {experiment!r} has "
-            f"none. "
+            f"`experiment` must hold finished runs with metrics named {_TEST}<task>, but {experiment!r} has none. "
             "Evaluate a run first."
         )
     return list(rows.values())

@@ -68,8 +68,7 @@ def align(
         )
     if extra and not subset:
         raise ScoreInputError(
-            f"`predictions` must hold only ids of the references, but {len(extra)} are unknown: "
-            f"{shown(extra)}. "
+            f"`predictions` must hold only ids of the references, but {len(extra)} are unknown: {shown(extra)}. "
             "Remove them, or pass `subset=True` to leave them out."
         )
     return Alignment(ids, len(missing), len(extra))

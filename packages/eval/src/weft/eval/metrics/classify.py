@@ -51,8 +51,7 @@ def top1_accuracy(
             kinds.add(isinstance(labels[key], str))
     if len(kinds) > 1:
         raise ScoreTypeError(
-            "`predictions` and `references` must both hold class names or both hold integers, but they are "
-            "mixed. "
+            "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "
             "Convert one side."
         )
     per_sample: dict[Hashable, float] = {

@@ -102,8 +102,7 @@ def restricted_predictions(
     allowed = np.array(sorted(set(classes)), dtype=np.int64)
     if scores.ndim != 2 or scores.shape[0] != len(ids) or not allowed.size:
         raise ScoreInputError(
-            "`scores` must have shape (samples, classes) with one id per sample and at least one class, but "
-            "has "
+            "`scores` must have shape (samples, classes) with one id per sample and at least one class, but has "
             f"shape {scores.shape} for {len(ids)} ids and {allowed.size} classes. Stack one row per sample."
         )
     if allowed[0] < 0 or allowed[-1] >= scores.shape[1]:

@@ -123,8 +123,7 @@ def _require_sentences(sentences: Mapping[Any, str], ids: list[Hashable]) -> Non
     missing = [key for key in ids if key not in sentences]
     if missing:
         raise ScoreInputError(
-            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: "
-            f"{shown(missing)}. "
+            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
             "Add them, or leave `sentences` out to read the identifiers."
         )
 

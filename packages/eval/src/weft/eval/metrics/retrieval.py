@@ -55,15 +55,17 @@ def retrieval_recall(
             it.
 
     Example:
-        >>> report = retrieval_recall(np.eye(4), [[0], [1], [2], [3]], ks=(1,))
-        >>> report.scores["i2t_R@1"], retrieval_recall(np.ones((4, 4)), [[0], [1], [2],
-        [3]]).scores["i2t_R@1"] (100.0, 0.0)
+        >>> import numpy as np
+        >>> own = [[0], [1], [2], [3]]
+        >>> retrieval_recall(np.eye(4), own).scores["i2t_R@1"]
+        100.0
+        >>> retrieval_recall(np.ones((4, 4)), own).scores["i2t_R@1"]
+        0.0
     """
     matrix = np.asarray(similarity)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ScoreInputError(
-            f"`similarity` must have shape (images, texts) without empty sides, but has shape "
-            f"{matrix.shape}. "
+            f"`similarity` must have shape (images, texts) without empty sides, but has shape {matrix.shape}. "
             "Stack one row per image."
         )
     rows = max(1, _CHUNK_ELEMENTS // matrix.shape[1])
@@ -116,8 +118,7 @@ def retrieval_from_features(
         or 0 in images.shape + texts.shape
     ):
         raise ScoreInputError(
-            "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but "
-            "have "
+            "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but have "
             f"{images.shape} and {texts.shape}. Project both into one space."
         )
     rows = max(1, _CHUNK_ELEMENTS // texts.shape[0])
@@ -207,15 +208,13 @@ def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> 
         columns = np.asarray(own, dtype=np.int64)
         if not columns.size or columns.min() < 0 or columns.max() >= texts or (owners[columns] >= 0).any():
             raise ScoreInputError(
-                f"`texts_of_image` must give every image at least one text of its own below {texts}, but "
-                f"image "
+                f"`texts_of_image` must give every image at least one text of its own below {texts}, but image "
                 f"{image} has {shown(list(own))}. A text may belong to one image only."
             )
         owners[columns] = image
     if (owners < 0).any():
         raise ScoreInputError(
-            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have "
-            f"none: "
+            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have none: "
             f"{shown(np.flatnonzero(owners < 0).tolist())}. Remove these texts from the similarities."
         )
     return owners
@@ -235,8 +234,7 @@ def _ranks(
     for start, block in blocks():
         if np.isnan(block).any():
             raise ScoreInputError(
-                f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} "
-                f"values). "
+                f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} values). "
                 "Look for a diverged model or an empty feature."
             )
         for offset, row in enumerate(block):

@@ -131,8 +131,7 @@ class MetricState(Generic[Prediction]):
                 self._predictions[key] = value
         if clashes:
             raise ScoreInputError(
-                f"Each id must have one prediction, but {len(clashes)} have two different ones: "
-                f"{shown(clashes)}. "
+                f"Each id must have one prediction, but {len(clashes)} have two different ones: {shown(clashes)}. "
                 "Make generation deterministic or give repeated samples their own ids."
             )
 

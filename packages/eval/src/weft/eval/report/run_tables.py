@@ -25,8 +25,7 @@ def tables_in(folder: Path | str) -> dict[str, PredictionTable]:
     paths = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if not paths:
         raise FormatError(
-            f"{str(folder)!r} must hold prediction tables (*{SUFFIX}), but holds none. Evaluate the run "
-            f"first."
+            f"{str(folder)!r} must hold prediction tables (*{SUFFIX}), but holds none. Evaluate the run first."
         )
     tables = [PredictionTable.load(path) for path in paths]
     return {table.task: table for table in tables}

@@ -48,8 +48,7 @@ def save_model(
     module, _, function = loader.partition(":")
     if not module or not function:
         raise TrackingError(
-            f"`loader` must read package.module:function, but is {loader!r}. Name a function that can be "
-            f"imported."
+            f"`loader` must read package.module:function, but is {loader!r}. Name a function that can be imported."
         )
     if not Path(adapter).is_dir():
         raise TrackingError(

@@ -26,8 +26,7 @@ def _read_gold(path: Path) -> References:
     if isinstance(data, dict) and "annotations" not in data:
         if not all(isinstance(value, list) for value in data.values()):
             raise FormatError(
-                f"{str(path)!r} must hold `annotations`, or map image ids to lists of captions, but does "
-                f"neither. "
+                f"{str(path)!r} must hold `annotations`, or map image ids to lists of captions, but does neither. "
                 "Use the captions file of the split."
             )
         return by_id(data.items(), path)

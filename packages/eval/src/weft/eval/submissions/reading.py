@@ -59,8 +59,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise FormatError(
-                f"{str(path)!r} must hold one JSON object a line, but line {number} does not parse: "
-                f"{error.msg}. "
+                f"{str(path)!r} must hold one JSON object a line, but line {number} does not parse: {error.msg}. "
                 "Check that it is the right file and complete."
             ) from error
         if not isinstance(row, dict):

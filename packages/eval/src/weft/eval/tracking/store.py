@@ -126,8 +126,7 @@ def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
             assert found is not None, "an experiment that exists can be found"
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
-            f"`experiment` must not be a deleted one, but {name!r} is. Choose another name, or restore it "
-            f"with "
+            f"`experiment` must not be a deleted one, but {name!r} is. Choose another name, or restore it with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
         )
     return str(found.experiment_id)

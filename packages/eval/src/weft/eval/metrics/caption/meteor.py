@@ -91,8 +91,7 @@ def meteor(
     command = shutil.which(java)
     if command is None:
         raise MissingToolError(
-            f"METEOR needs Java, but the command {java!r} is not on the path. Install a Java runtime, 17 "
-            f"for instance."
+            f"METEOR needs Java, but the command {java!r} is not on the path. Install a Java runtime, 17 for instance."
         )
     candidates, groups_of_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
     requests = [

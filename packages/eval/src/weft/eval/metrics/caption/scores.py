@@ -52,7 +52,7 @@ def caption_scores(
     Example:
         >>> report = caption_scores({1: "a red cat", 2: "a dog"}, {1: ["a red cat"], 2: ["the dog sleeps"]})
         >>> round(report.scores["ROUGE_L"], 3)
-        0.695
+        0.693
     """
     measures = measure(predictions, references, tokenized=tokenized, frequency=frequency, subset=subset)
     paired = measures.paired

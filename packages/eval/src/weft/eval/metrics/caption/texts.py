@@ -48,8 +48,7 @@ def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]
         )
     if not all(isinstance(text, str) for text in texts):
         raise ScoreTypeError(
-            f"Each value of `references` must be text or a list of texts, but that of {key!r} is "
-            f"{shown(texts)}. "
+            f"Each value of `references` must be text or a list of texts, but that of {key!r} is {shown(texts)}. "
             "Take the caption out of its record."
         )
     return texts
