@@ -18,15 +18,18 @@ def on_gpu() -> bool:
 
 
 def interleaved(runs: dict[str, Run], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every run on the CPU, taken in turns so that a busy machine slows all alike."""
+    """Milliseconds of processor time of every run on the CPU, taken in turns.
+
+    Processor time, summed over threads, and not the wall clock: a busy machine disturbs it less.
+    """
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(repeats):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            samples[name].append((time.perf_counter() - start) * 1e3)
+            samples[name].append((time.process_time() - start) * 1e3)
     return samples
 
 

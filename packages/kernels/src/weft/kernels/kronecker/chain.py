@@ -23,21 +23,29 @@ from torch import Tensor
 from weft.kernels import registration
 from weft.kernels.backends import use_triton
 
+_HANDFUL = 16
+
 
 def block_product(x: Tensor, matrix: Tensor | None) -> Tensor:
     """(tokens, blocks · m) times (m, K) block by block → (tokens, blocks · K); x itself without a matrix."""
     if matrix is None:
         return x
-    tokens = x.shape[0]
-    blocks = x.shape[1] // matrix.shape[0]
-    return torch.mm(x.reshape(tokens * blocks, matrix.shape[0]), matrix).view(
-        tokens, blocks * matrix.shape[1]
-    )
+    tokens, (width, thin) = x.shape[0], matrix.shape
+    blocks = x.shape[1] // width
+    rows = x.reshape(tokens * blocks, width)
+    # Libraries are faster with a handful of rows on the left than with as few columns on the right.
+    handful = thin < min(width, _HANDFUL)
+    product = torch.mm(matrix.t(), rows.t()).t().contiguous() if handful else torch.mm(rows, matrix)
+    return product.view(tokens, blocks * thin)
 
 
 def block_outer(x: Tensor, gradient: Tensor, matrix: Tensor) -> Tensor:
     """Gradient of `matrix` in `block_product(x, matrix)`."""
-    return torch.mm(x.reshape(-1, matrix.shape[0]).t(), gradient.reshape(-1, matrix.shape[1]))
+    wide, thin = x.reshape(-1, matrix.shape[0]), gradient.reshape(-1, matrix.shape[1])
+    if matrix.shape[1] < matrix.shape[0]:
+        # Libraries are several times as fast with the few rows on the left.
+        return torch.mm(thin.t(), wide).t().contiguous()
+    return torch.mm(wide.t(), thin)
 
 
 def with_bias(v: Tensor, right: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,12 @@ def choose_order(
     """
     possible = orders(shape)
     if name is None:
-        return min(possible, key=lambda order: order.cost(tokens, balance))
+        # A plain loop, because compilers trace through this function.
+        best = possible[0]
+        for order in possible[1:]:
+            if order.cost(tokens, balance) < best.cost(tokens, balance):
+                best = order
+        return best
     for order in possible:
         if order.name == name:
             return order
