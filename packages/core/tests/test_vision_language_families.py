@@ -79,7 +79,7 @@ def test_a_site_holds_the_whole_sub_layer(name):
 
 @pytest.mark.parametrize("name", ["blip_vqa", "qwen2_5_vl"])
 def test_fused_maps_are_updated_in_their_rows_alone(name):
-    model, batch = case(name)
+    model, _ = case(name)
     attach(model, {"method": "lora", "rank": 2, "linears": ["value"], "towers": ["vision"], "layers": [0]})
     site = resolve(detach(model))["vision.0.attention.value"]
     attach(model, {"method": "lora", "rank": 2, "linears": ["value"], "towers": ["vision"], "layers": [0]})

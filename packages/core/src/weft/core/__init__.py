@@ -1,7 +1,7 @@
 """Adapters for vision-and-language models whose weight sharing is declared, not coded.
 
-Names are loaded when they are asked for: configurations are described without torch, so that a recipe is checked in a
-moment.
+Names are loaded when they are asked for: configurations are described without torch, so that a recipe is
+checked in a moment.
 """
 
 from __future__ import annotations

@@ -137,18 +137,23 @@ class SiteUnit:
         self.site = site
         self.unit = unit
         self.banks = banks
-        self.needs_routing = any(len(bank.slots) > 1 for bank in banks.values())
         self.tapped: Tensor | None = None
+
+    @property
+    def needs_routing(self) -> bool:
+        """Whether tasks have weights of their own here."""
+        return any(len(bank._parameters) > 1 for bank in self.banks.values())
 
     def weights(self, rows: Tensor) -> SiteWeights:
         """The tensors for the rows of an input."""
         routing = self.store.routing
         ids = None
-        if routing is not None and (self.needs_routing or routing.has_identity):
+        needs_routing = self.needs_routing
+        if routing is not None and (needs_routing or routing.has_identity):
             ids = routing.rows(self.site, rows.shape[0], rows.device)
             if torch.is_grad_enabled() and self.store.training:
                 routing.used = True
-        elif routing is None and self.needs_routing:
+        elif routing is None and needs_routing:
             raise RoutingError(
                 f"`tasks` must be routed before the model is called, because {self.site.address} has weights "
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from weft.core.adapted import SiteUnit, restore_class, swap_class, units_at, unlink
-from weft.core.bank import Bank, Store
+from weft.core.bank import Store, filled_bank
 from weft.core.errors import AttachError
 from weft.core.plan import Plan, plan
 from weft.core.root import AdaptedModel, route_checkpointing
@@ -50,14 +50,14 @@ def attach(
     store = Store(planned.tasks, planned)
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
-        store.add(bank, _filled(bank, dtype, _device(model, bank.path)))
+        store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))
     _link(model, planned, store)
     model.requires_grad_(False)
     named = dict(model.named_parameters())
     for full in planned.full:
         named[full.path].requires_grad_(True)
     model.add_module("weft", store.train(model.training))
-    _move_state(store, model)
+    store.set_tasks(planned.tasks, _device(model, ""))
     swap_class(model, AdaptedModel)
     route_checkpointing(model, store)
     _check_counts(model, planned)
@@ -93,26 +93,10 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
             units_at(model.get_submodule(str(each.site.source))).taps.append(site_unit)
 
 
-def _filled(planned: Any, dtype: torch.dtype, device: torch.device) -> Bank:
-    spec = planned.spec
-    bank = Bank(planned.slots, spec.shape, dtype, device, spec.trainable)
-    if device.type != "meta":
-        with torch.no_grad():
-            for value in bank.parameters():
-                spec.init(value)
-    return bank
-
-
 def _device(model: nn.Module, path: str) -> torch.device:
     for parameter in [*model.get_submodule(path).parameters(), *model.parameters()]:
         return parameter.device
     return torch.device("cpu")
-
-
-def _move_state(store: Store, model: nn.Module) -> None:
-    device = _device(model, "")
-    store.one_slot = store.one_slot.to(device)
-    store.presence.seen = store.presence.seen.to(device)
 
 
 def _check_called(model: nn.Module, path: str) -> None:

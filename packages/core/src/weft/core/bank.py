@@ -54,6 +54,23 @@ class Bank(nn.Module):
         return values[0][None] if len(values) == 1 else torch.stack(values)
 
 
+def filled_bank(planned: PlannedBank, dtype: torch.dtype, device: torch.device) -> Bank:
+    """A bank with initial values; on the meta device there are none.
+
+    Args:
+        planned: What the plan says.
+        dtype: Dtype of the slots.
+        device: Device of the slots.
+    """
+    spec = planned.spec
+    bank = Bank(planned.slots, spec.shape, dtype, device, spec.trainable)
+    if device.type != "meta":
+        with torch.no_grad():
+            for value in bank.parameters():
+                spec.init(value)
+    return bank
+
+
 class Folder(nn.Module):
     """A level of the tree of addresses between the root and the banks."""
 
@@ -77,19 +94,25 @@ class Store(Folder):
 
     def __init__(self, tasks: Sequence[str], plan: Any) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
         self.plan = plan
         self.enabled = True
         self.routing: Routing | None = None
         self.banks_by_key: dict[str, Bank] = {}
-        self.register_buffer("one_slot", torch.zeros(len(self.tasks), dtype=torch.int64), persistent=False)
-        self.presence = Presence(len(self.tasks))
+        self.register_buffer("one_slot", None, persistent=False)
+        self.set_tasks(tasks, torch.device("cpu"))
         self.trained_before: dict[str, bool] = {}
+        self.wrapped_parameters: int | None = None
         watch(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         watch(self)
+
+    def set_tasks(self, tasks: Sequence[str], device: torch.device) -> None:
+        """Set the tasks, and put what belongs to their number onto a device."""
+        self.tasks = tuple(tasks)
+        self.one_slot = torch.zeros(len(self.tasks), dtype=torch.int64, device=device)
+        self.presence = Presence(len(self.tasks)).to(device)
 
     def add(self, planned: PlannedBank, bank: Bank) -> None:
         """Hang a bank at its address."""

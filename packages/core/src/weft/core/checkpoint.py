@@ -24,6 +24,7 @@ from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_backbone
 from weft.core.plan import Plan, plan
+from weft.core.tasks import add_task
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "weft_config.json"
@@ -122,7 +123,8 @@ def load_adapter(
     Args:
         model: A plain backbone, which is adapted as the checkpoint says, or an adapted model.
         path: Folder that `save_pretrained` wrote.
-        tasks: Load the slots of these tasks alone, together with what all tasks share; by default all.
+        tasks: Load the slots of these tasks alone, together with what all tasks share; by default all. An
+            adapted model that lacks one of them gains it.
         check_weights: Refuse a backbone of the same shape with other weights.
 
     Returns:
@@ -146,6 +148,9 @@ def load_adapter(
         _check_backbone(_store(model).plan.backbone, config["backbone"], check_weights)
         if tasks is not None:
             _check_known_tasks(tasks, config["tasks"])
+            for task in tasks:
+                if task not in _store(model).tasks:
+                    add_task(model, task)
     _load(model, folder, config, tasks)
     return model
 

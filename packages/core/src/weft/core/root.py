@@ -15,6 +15,7 @@ from weft.core.adapted import Picklable
 from weft.core.bank import Store
 from weft.core.errors import RoutingError
 from weft.core.routing import TaskNames, route_ids, route_names
+from weft.core.tasks import add_task, check_wrapped, remove_task
 
 
 class RoutedCheckpoint:
@@ -77,9 +78,11 @@ class AdaptedModel(Picklable):
                 is routed.
             **kwargs: Arguments of the backbone.
         """
+        store = self.weft
+        if not torch.compiler.is_compiling():
+            check_wrapped(self, store)  # type: ignore[arg-type]
         if task_ids is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        store = self.weft
         routing = route_ids(task_ids)
         if torch.is_grad_enabled() and self.training:
             store.presence.note_ids(routing.ids.values())
@@ -123,6 +126,14 @@ class AdaptedModel(Picklable):
                 yield
         finally:
             store.presence.note(routing)
+
+    def add_task(self, task: str, *, like: str | None = None) -> None:
+        """Give a new task slots of its own, wherever tasks have any; see `weft.core.tasks.add_task`."""
+        add_task(self, task, like=like)  # type: ignore[arg-type]
+
+    def remove_task(self, task: str) -> None:
+        """Remove a task and its slots; see `weft.core.tasks.remove_task`."""
+        remove_task(self, task)  # type: ignore[arg-type]
 
     def set_task(self, task: str | None) -> None:
         """Route all rows to one task until further notice; None takes it back.

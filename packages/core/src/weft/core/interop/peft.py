@@ -1,0 +1,265 @@
+"""PEFT's format: LoRA and (IA)³ of one task, written so that PEFT loads them, and LoRA read back.
+
+The keys of PEFT are module paths of one release of transformers; ours are addresses. Only weights that PEFT
+can express are written: a unit on every chosen linear map, nothing of the backbone itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from weft.core.attach import attach
+from weft.core.bank import Store
+from weft.core.errors import CheckpointError, unknown
+from weft.core.family import resolve
+from weft.core.plan import SHARED, PlannedUnit
+from weft.core.sites import Site
+from weft.core.units.ia3 import IA3Config
+from weft.core.units.lora import LoRAConfig
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None) -> None:
+    """Write one task's LoRA or (IA)³ in PEFT's format.
+
+    Args:
+        model: A model with one LoRA or (IA)³ unit.
+        folder: Made if it is missing.
+        task: The task written; needed if there are several and they do not share all weights.
+
+    Raises:
+        CheckpointError: If PEFT's format cannot hold what the model has.
+    """
+    store = _store(model)
+    plan = store.plan
+    if len(plan.configs) != 1 or not isinstance(plan.configs[0], LoRAConfig | IA3Config):
+        methods = ", ".join(config.method for config in plan.configs)
+        raise CheckpointError(
+            f"`model` must have one unit of method lora or ia3 to be written for PEFT, but has {methods}. "
+            "Save it "
+            "with `save_pretrained` instead."
+        )
+    if plan.full:
+        raise CheckpointError(
+            f"`model` must have nothing trained in full to be written for PEFT, but trains "
+            f"{', '.join(dict.fromkeys(full.component for full in plan.full))}. Save it with "
+            "`save_pretrained`."
+        )
+    config = plan.configs[0]
+    slot = _slot(store, task)
+    if isinstance(config, LoRAConfig):
+        tensors, words = _lora(store, config, slot)
+    else:
+        tensors, words = _ia3(store, slot)
+    words |= {
+        "base_model_name_or_path": plan.backbone.name or None,
+        "task_type": None,
+        "inference_mode": True,
+    }
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    part = target / f".{WEIGHTS}.part"
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
+    settings = target / f".{CONFIG}.part"
+    settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, target / WEIGHTS)
+    os.replace(settings, target / CONFIG)
+
+
+def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
+    """Attach a LoRA that PEFT saved.
+
+    Args:
+        model: A plain backbone of the class that PEFT wrapped.
+        folder: What PEFT's `save_pretrained` wrote, with safetensors.
+        task: Name the weights get.
+
+    Returns:
+        The same object, with a unit `lora`.
+
+    Raises:
+        CheckpointError: If the files are not there, or hold what LoRA on whole linear maps cannot express.
+    """
+    folder = Path(folder)
+    absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"`folder` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. Save "
+            "with "
+            "PEFT's `save_pretrained`."
+        )
+    words = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _check_lora(words)
+    tensors = load_file(folder / WEIGHTS)
+    sites = resolve(model)
+    by_path: dict[str, list[Site]] = {}
+    for site in sites.sites:
+        if site.role:
+            by_path.setdefault(site.path, []).append(site)
+    pairs = _pairs(tensors, by_path)
+    chosen = [site for path in pairs for site in by_path[path]]
+    config = LoRAConfig.model_validate(
+        {
+            "rank": words["r"],
+            "alpha": words["lora_alpha"],
+            "rank_stabilised": bool(words.get("use_rslora")),
+            "dropout": words.get("lora_dropout", 0.0),
+            "linears": tuple(dict.fromkeys(site.role for site in chosen)),
+            "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
+            "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
+            "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
+        }
+    )
+    selected = {site.address for site in config.select(sites)}
+    if selected != {site.address for site in chosen}:
+        extra = sorted(selected - {site.address for site in chosen})
+        raise CheckpointError(
+            "`folder` must adapt the same maps in every chosen layer and block, but lacks "
+            f"{', '.join(extra[:5])}. "
+            "Train it with maps that can be chosen by role, block, tower and layer."
+        )
+    attach(model, config, [task])
+    store = _store(model)
+    with torch.no_grad():
+        for unit in store.plan.units:
+            lora_a, lora_b = pairs[unit.site.path]
+            first, last = unit.site.rows or (0, unit.site.out_width)
+            _parameter(store, unit, "down.weight", task).copy_(lora_a.T)
+            _parameter(store, unit, "up.weight", task).copy_(lora_b[first:last].T)
+    return model
+
+
+def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for path, units in _by_path(store).items():
+        downs, ups = [], []
+        for unit in units:
+            up = _parameter(store, unit, "up.weight", slot)
+            first, last = unit.site.rows or (0, unit.site.out_width)
+            downs.append(_parameter(store, unit, "down.weight", slot).T)
+            ups.append(nn.functional.pad(up, (first, unit.site.out_width - last)).T)
+        tensors[f"{_PREFIX}{path}.lora_A.weight"] = torch.cat(downs)
+        tensors[f"{_PREFIX}{path}.lora_B.weight"] = torch.cat(ups, dim=1)
+        if len(units) > 1:
+            ranks[path] = config.rank * len(units)
+    # PEFT divides by the rank of each map; the factor of maps that join several of ours stays the same.
+    root = 0.5 if config.rank_stabilised else 1.0
+    return tensors, {
+        "peft_type": "LORA",
+        "r": config.rank,
+        "lora_alpha": config.scale * config.rank**root,
+        "use_rslora": config.rank_stabilised,
+        "lora_dropout": config.dropout,
+        "bias": "none",
+        "target_modules": sorted(_by_path(store)),
+        "rank_pattern": ranks,
+        "alpha_pattern": {path: config.scale * rank**root for path, rank in ranks.items()},
+    }
+
+
+def _ia3(store: Store, slot: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    inputs = []
+    for path, units in _by_path(store).items():
+        site = units[0].site
+        if site.role == "down":
+            inputs.append(path)
+            tensors[f"{_PREFIX}{path}.ia3_l"] = _parameter(store, units[0], "scale", slot)[None]
+            continue
+        factors = torch.ones(site.out_width)
+        for unit in units:
+            first, last = unit.site.rows or (0, site.out_width)
+            factors[first:last] = _parameter(store, unit, "scale", slot).detach().cpu()
+        tensors[f"{_PREFIX}{path}.ia3_l"] = factors[:, None]
+    return tensors, {
+        "peft_type": "IA3",
+        "target_modules": sorted(_by_path(store)),
+        "feedforward_modules": sorted(inputs),
+    }
+
+
+def _by_path(store: Store) -> dict[str, list[PlannedUnit]]:
+    found: dict[str, list[PlannedUnit]] = {}
+    for unit in store.plan.units:
+        found.setdefault(unit.site.path, []).append(unit)
+    return found
+
+
+def _parameter(store: Store, unit: PlannedUnit, tensor: str, slot: str) -> Tensor:
+    bank = store.banks_by_key[unit.banks[tensor]]
+    return bank.get_parameter(SHARED if bank.slots == (SHARED,) else slot)
+
+
+def _slot(store: Store, task: str | None) -> str:
+    if task is None:
+        if len(store.tasks) > 1 and any(len(bank.slots) > 1 for bank in store.banks_by_key.values()):
+            raise CheckpointError(
+                f"`task` must be given, because PEFT's format holds one task and the model has "
+                f"{', '.join(store.tasks)}. Choose one."
+            )
+        return store.tasks[0]
+    if task not in store.tasks:
+        raise CheckpointError(unknown("`task`", task, store.tasks))
+    return task
+
+
+def _check_lora(words: Mapping[str, Any]) -> None:
+    if words.get("peft_type") != "LORA":
+        raise CheckpointError(
+            f"`folder` must hold a LoRA of PEFT, but its peft_type is {words.get('peft_type')!r}. Other "
+            "kinds are "
+            "not read."
+        )
+    odd = [
+        name
+        for name in ("rank_pattern", "alpha_pattern", "use_dora", "modules_to_save", "fan_in_fan_out")
+        if words.get(name)
+    ]
+    if words.get("bias", "none") != "none":
+        odd.append("bias")
+    if odd:
+        raise CheckpointError(
+            f"`folder` must hold a plain LoRA of one rank, but sets {', '.join(odd)}. Merge it in PEFT, or "
+            "train "
+            "it anew."
+        )
+
+
+def _pairs(
+    tensors: Mapping[str, Tensor], by_path: Mapping[str, list[Site]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        path, _, half = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        if half not in ("lora_A", "lora_B"):
+            raise CheckpointError(
+                f"`folder` must hold lora_A and lora_B alone, but holds {name}. Merge it in PEFT."
+            )
+        if path not in by_path:
+            raise CheckpointError(unknown("a module of `folder`", path, by_path))
+        found.setdefault(path, {})[half] = value
+    for path, halves in found.items():
+        if len(halves) != 2:
+            raise CheckpointError(f"`folder` must hold both halves of {path}, but lacks one. Save it again.")
+    return {path: (halves["lora_A"], halves["lora_B"]) for path, halves in found.items()}
+
+
+def _store(model: nn.Module) -> Store:
+    store = getattr(model, "weft", None)
+    if not isinstance(store, Store):
+        raise CheckpointError("`model` must have units, but has none. Call `attach` first.")
+    return store
