@@ -60,7 +60,8 @@ def _run_ray(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
         return {"result": pickle.dumps(function(pickle.loads(row["job"])))}
 
     rows = ray_data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    for row in rows.map(run, concurrency=workers).iter_rows():
+    pool = ray_data.TaskPoolStrategy(size=workers)
+    for row in rows.map(run, compute=pool).iter_rows():
         yield pickle.loads(row["result"])
 
 
