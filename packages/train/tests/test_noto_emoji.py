@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from weft.train.recipe import load_recipe
-from weft.train.run import Result, execute
+from weft.train.result import Result
+from weft.train.run import execute
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
-from weft.train.run import Result, average, evaluate_tasks, make_visual, text_rules
+from weft.train.result import Result, average
+from weft.train.scoring import evaluate_tasks, make_visual, text_rules
 from weft.train.task_data import load_tasks
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weft.train.progress import PlainProgress, Progress, RichProgress
 
 if TYPE_CHECKING:
-    from weft.train.run import Result
+    from weft.train.result import Result
 
 
 def progress() -> Progress:

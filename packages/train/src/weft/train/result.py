@@ -1,0 +1,76 @@
+"""What a run gave, and the files that hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.eval.metrics import ScoreReport
+from weft.train.recipe import Recipe
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        folder: The run's folder.
+        scores: Task to its headline score; `average` is their mean.
+        trainable: Trained parameters.
+        total: All parameters.
+        seconds: Wall time of training and evaluation.
+        reports: Task to its whole report.
+    """
+
+    folder: Path
+    scores: Mapping[str, float]
+    trainable: int
+    total: int
+    seconds: float
+    reports: Mapping[str, Mapping[str, Any]]
+
+
+def average(reports: Mapping[str, ScoreReport]) -> dict[str, float]:
+    """Headline score of every task in percent, and their mean as `average`."""
+    scores = {name: report.percent for name, report in reports.items()}
+    return scores | {"average": sum(scores.values()) / len(scores)} if scores else {}
+
+
+def make_result(recipe: Recipe, plan: Any, reports: Mapping[str, ScoreReport], seconds: float) -> Result:
+    """The result of a run, from its plan and the reports of its tasks."""
+    return Result(
+        folder=recipe.folder,
+        scores=average(reports),
+        trainable=plan.trainable_parameters,
+        total=plan.total_parameters,
+        seconds=seconds,
+        reports={name: report.to_dict() for name, report in reports.items()},
+    )
+
+
+def result_values(recipe: Recipe, result: Result) -> dict[str, Any]:
+    """A result as plain data, as `result.json` holds it."""
+    return {
+        "name": recipe.name,
+        "method": recipe.title,
+        "seed": recipe.seed,
+        "control": recipe.control,
+        "scores": dict(result.scores),
+        "trainable": result.trainable,
+        "total": result.total,
+        "seconds": result.seconds,
+        "reports": dict(result.reports),
+    }
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain data as JSON, in one step that cannot be seen half done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,123 @@
+"""How a run sees, reads and scores the records of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.retrieve import Matches
+from weft.eval.evaluate.scoring import score
+from weft.eval.evaluate.visual import Pixels, Visual, cached_features, extract_features, features_key
+from weft.eval.metrics import ScoreReport
+from weft.train.backbones import LoadedBackbone
+from weft.train.errors import RunError
+from weft.train.progress import Progress
+from weft.train.recipe import Recipe, TaskSection
+from weft.train.result import write_json
+from weft.train.task_data import TaskData, all_images
+
+
+def text_rules(task: TaskSection) -> TextRules:
+    """The rules by which the texts of a task are written."""
+    return TextRules(
+        prompt=task.prompt,
+        max_text_tokens=task.max_text_tokens,
+        max_target_tokens=task.max_target_tokens,
+        max_new_tokens=task.max_new_tokens,
+        num_beams=task.num_beams,
+        no_repeat_ngram_size=task.no_repeat_ngram_size,
+    )
+
+
+def make_visual(
+    recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress
+) -> Visual:
+    """How this run sees images: features extracted once if the tower is frozen, else pixels in every batch.
+
+    Raises:
+        RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
+    """
+    model = backbone.model
+    if backbone.transform is None or model.vision_tower is None:
+        raise RunError(
+            f"`backbone` must hold a vision tower and its preprocessor_config.json to read images, but "
+            f"{backbone.name!r} does not. Take such a backbone, or extract features first."
+        )
+    if recipe.training.vision == "trained":
+        return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
+    pixels = Pixels(backbone.transform)
+    trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
+    trained += [site.address for site in model.weft.plan.sites if site.tower == "vision"]
+    if trained:
+        raise RunError(
+            f"`training.vision` must be 'trained' when the method trains the vision tower, but is 'frozen' and "
+            f"{len(trained)} of its parameters or sites are trained. Set it, or keep the tower out of the "
+            "method."
+        )
+    images = all_images(tasks)
+    encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
+    key = features_key(images, backbone.transform, str(encoder))
+    device = next(model.parameters()).device
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        return model.encode_images(batch[:, None].to(device))[:, 0]
+
+    def extract() -> Any:
+        model.eval()
+        with progress.bar("features", len(images)) as advance:
+            return extract_features(encode, images, pixels, progress=lambda done, _: advance(done))
+
+    return cached_features(Path(recipe.output) / "features", key, images, extract, blank=recipe.blank_images)
+
+
+def evaluate_tasks(
+    recipe: Recipe,
+    model: Any,
+    tasks: Mapping[str, TaskData],
+    batches: Batches,
+    role: str,
+    folder: Path | None,
+    progress: Progress,
+) -> dict[str, ScoreReport]:
+    """Predict and score every task that has the role.
+
+    Args:
+        recipe: The recipe.
+        model: The adapted model.
+        tasks: The records.
+        batches: Makes inputs.
+        role: `validation` or `test`.
+        folder: Where predictions are written, one JSON file per task; None writes none.
+        progress: Where to show progress.
+
+    Returns:
+        Task to its report.
+    """
+    reports = {}
+    device = next(model.parameters()).device
+    for name, data in tasks.items():
+        if role not in data:
+            continue
+        section, records = recipe.tasks[name], data[role]
+        with progress.bar(f"{role} {name}", len(records)) as advance:
+            predictions = predict(
+                model,
+                name,
+                records,
+                batches,
+                batch_size=recipe.evaluation.batch_size,
+                device=device,
+                progress=advance,
+            )
+        if folder is not None:
+            plain = predictions.ranked() if isinstance(predictions, Matches) else predictions
+            write_json(folder / f"{name}.json", plain)
+        metric = section.metric or kind_of(records).metric
+        reports[name] = score(metric, predictions, records, headline=section.headline)
+    return reports

@@ -1,0 +1,123 @@
+"""What a run tells MLflow."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from weft.eval.tracking import Run, open_run
+from weft.train.recipe import Recipe
+from weft.train.result import RESULT, Result
+
+
+@contextmanager
+def tracked(recipe: Recipe, plan: Any, checkpoint: Path | None) -> Iterator[Run | None]:
+    """Open the run in the tracking store, or go on with it; None if the recipe is not tracked."""
+    if not recipe.tracking.enabled:
+        yield None
+        return
+    id_file = recipe.folder / "mlflow_run_id"
+    run_id = id_file.read_text(encoding="utf-8") if checkpoint is not None and id_file.is_file() else None
+    params = {
+        "method": recipe.title,
+        "seed": recipe.seed,
+        "backbone": recipe.backbone.title,
+        "tasks": ",".join(recipe.tasks),
+        **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
+        **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
+    }
+    with open_run(
+        store=tracking_store(recipe),
+        experiment=recipe.tracking.experiment,
+        name=recipe.name,
+        params=params,
+        tags={"weft.control": str(recipe.control).lower()},
+        run_id=run_id,
+    ) as run:
+        if run_id is None:
+            run.log_text((recipe.folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
+            run.log_dict(plan.to_dict(), "plan.json")
+            run.log_text(str(plan) + "\n", "plan.txt")
+        if run.run_id is not None:
+            id_file.write_text(run.run_id, encoding="utf-8")
+        yield run
+
+
+def tracking_store(recipe: Recipe) -> str | None:
+    """Where a run is tracked: the recipe's store, else `MLFLOW_TRACKING_URI`, else a folder beside the runs."""
+    if recipe.tracking.store is None and os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
+    return recipe.tracking.store or str(Path(recipe.output) / "mlflow")
+
+
+def track_result(run: Run | None, recipe: Recipe, result: Result) -> None:
+    """Log scores, counts, costs and files of a finished run."""
+    if run is None:
+        return
+    metrics = {f"test/{name}": value for name, value in result.scores.items()}
+    metrics |= {
+        "parameters/trainable": result.trainable,
+        "parameters/total": result.total,
+        "parameters/percent": 100 * result.trainable / result.total,
+        "time/seconds": result.seconds,
+        "memory/peak_mb": peak_memory_mb(),
+    }
+    for task, report in result.reports.items():
+        for name, value in report["scores"].items():
+            if value is not None:
+                metrics[f"test/{task}/{name}"] = value
+    run.log_metrics(metrics)
+    run.log_artifacts(recipe.folder / "adapter", "adapter")
+    run.log_artifacts(recipe.folder / "predictions", "predictions")
+    run.log_artifacts(recipe.folder / RESULT)
+
+
+class Report(TrainerCallback):
+    """Hands losses to the tracked run and steps to the progress bar."""
+
+    def __init__(self, run: Run | None, advance: Any) -> None:
+        self.run, self.advance = run, advance
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        self.advance(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log losses, rates and validation scores under their own names."""
+        if self.run is None or not logs:
+            return
+        names = {
+            "loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "grad_norm": "train/gradient_norm",
+        }
+        values = {}
+        for name, value in logs.items():
+            if name.startswith(("loss/", "validation/")):
+                values[f"train/{name}" if name.startswith("loss/") else name] = value
+            elif name in names:
+                values[names[name]] = value
+        if values:
+            self.run.log_metrics(values, step=state.global_step)
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
