@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from weft.core import attach, load_adapter
+from weft.core import load_adapter
 from weft.core.errors import AttachError
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs, per_row_loss, rows_of
@@ -120,8 +120,3 @@ def test_sharded_gradients_steps_and_files(tmp_path, backbone):
             torch.testing.assert_close(
                 outputs(other, batch), outputs(model.eval(), batch), atol=1e-5, rtol=1e-5
             )
-
-
-def test_attaching_after_sharding_is_not_what_these_tests_do():
-    model, _ = tiny_backbone("bart")
-    assert attach(model, METHOD, TASKS) is model

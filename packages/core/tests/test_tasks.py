@@ -55,8 +55,10 @@ def test_a_task_of_a_file_joins_an_adapted_model(tmp_path):
     before = routed(model, batch, "nlvr")
     load_adapter(model, tmp_path, tasks=["gqa"])
     assert model.weft.tasks == ("nlvr", "gqa")
-    assert torch.equal(routed(model, batch, "gqa"), routed(source, batch, "gqa"))
-    assert torch.equal(routed(model, batch, "nlvr"), before)
+    close = {"atol": 1e-6, "rtol": 1e-6}
+    torch.testing.assert_close(routed(model, batch, "gqa"), routed(source, batch, "gqa"), **close)
+    # With one task alone, no row is looked up and rounding may differ.
+    torch.testing.assert_close(routed(model, batch, "nlvr"), before, **close)
 
 
 @pytest.mark.parametrize(
