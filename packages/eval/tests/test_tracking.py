@@ -139,6 +139,7 @@ def test_a_refused_part_is_kept_and_the_rest_goes_on(store: Path, caplog: pytest
 
 def test_flush_sends_at_once(store: Path) -> None:
     with open_run(store, "e", "flushed", interval=60) as run:
+        assert run.run_id is not None
         run.log_metrics({"a": 1})
         assert run.flush()
         assert read(store, run.run_id).data.metrics == {"a": 1}

@@ -118,8 +118,8 @@ def open_run(
     """Open a run, log into it inside the `with` block, and close it.
 
     The run ends as `FINISHED`, as `FAILED` when the body raises, as `KILLED` on a keyboard interrupt. A store
-    that does not answer is tried again in the background; at the end a warning in the log names the spool for
-    `sync`.
+    that does not answer within seconds when the run opens is reported in the log and tried again in the
+    background; at the end a warning names the spool for `sync`.
 
     Args:
         store: A folder, a tracking URI, or `None` (see `store_uri`).
@@ -168,6 +168,8 @@ def open_run(
             f"The tracking store {uri} must open, but does not: {str(error).splitlines()[0]} "
             "Name another store, or upgrade this one with `mlflow db upgrade`."
         ) from error
+    # One attempt before the work begins: the run's id is then known, and a dead server is reported at once.
+    sender.drain()
     run = Run(name, uri, spool, sender)
     background = Background(sender, interval)
     status = "FAILED"
