@@ -75,7 +75,9 @@ def batch(rows: int = 3, text: int = 5, images: int = 1, tokens: int = 9) -> dic
     }
 
 
-def attend(layer: nn.Module, q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor, heads: int, scale: float) -> torch.Tensor:
+def attend(
+    layer: nn.Module, q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor, heads: int, scale: float
+) -> torch.Tensor:
     """Softmax attention written out, for projections q_proj/k_proj/v_proj (BART) or q/k/v (T5)."""
     names = ("q_proj", "k_proj", "v_proj", "out_proj") if hasattr(layer, "q_proj") else ("q", "k", "v", "o")
     project = [getattr(layer, name) for name in names]
@@ -84,7 +86,9 @@ def attend(layer: nn.Module, q: torch.Tensor, k: torch.Tensor, bias: torch.Tenso
     return project[3]((scores.softmax(-1) @ split(project[2](k))).transpose(1, 2).flatten(2))
 
 
-def bart_encoder_by_hand(model: VisualSeq2Seq, ids: torch.Tensor, visual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def bart_encoder_by_hand(
+    model: VisualSeq2Seq, ids: torch.Tensor, visual: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     encoder = model.language_model.get_encoder()
     positions = encoder.embed_positions.weight[2 : 2 + ids.shape[1]]
     text = encoder.layernorm_embedding(model.get_input_embeddings()(ids) + positions)
@@ -96,7 +100,9 @@ def bart_encoder_by_hand(model: VisualSeq2Seq, ids: torch.Tensor, visual: torch.
     return x
 
 
-def t5_encoder_by_hand(model: VisualSeq2Seq, ids: torch.Tensor, visual: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def t5_encoder_by_hand(
+    model: VisualSeq2Seq, ids: torch.Tensor, visual: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     encoder = model.language_model.get_encoder()
     x = torch.cat([model.get_input_embeddings()(ids), visual], 1)
     length = ids.shape[1]
@@ -205,10 +211,18 @@ def test_pooling_what_is_no_square_is_refused(tokens, wanted):
 
 
 TOWERS = {
-    "resnet": (ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 12], depths=[1, 1, 1], layer_type="basic"), 48),
+    "resnet": (
+        ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 12], depths=[1, 1, 1], layer_type="basic"),
+        48,
+    ),
     "clip": (
         CLIPVisionConfig(
-            hidden_size=12, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=24, patch_size=8
+            hidden_size=12,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=24,
+            patch_size=8,
         ),
         24,
     ),
@@ -245,7 +259,9 @@ def test_pixels_without_a_tower_are_refused():
 
 
 def test_a_language_model_without_a_rule_for_visual_rows_is_refused():
-    config = BertConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    config = BertConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9
+    )
     with pytest.raises(BackboneError, match="BartForConditionalGeneration or T5"):
         EncoderLayout(BertModel(config))
 
