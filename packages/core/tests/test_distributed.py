@@ -50,7 +50,7 @@ def _ddp(rank, folder):
     model.train()
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    before = {slot: value.clone() for _, slot, value in model.weft.slots()}
+    before = {(key, slot): value.clone() for key, slot, value in model.weft.slots()}
     with model.route(tasks=ROWS[rank]):
         per_row_loss(wrapped, rows_of(batch, [2 * rank, 2 * rank + 1])).sum().backward()
     _, _, expected = reference("bart")
@@ -58,7 +58,7 @@ def _ddp(rank, folder):
         if value.requires_grad:
             torch.testing.assert_close(value.grad, expected[name], atol=1e-6, rtol=1e-5, msg=name)
     optimizer.step()
-    changed = {slot for _, slot, value in model.weft.slots() if not torch.equal(value, before[slot])}
+    changed = {slot for key, slot, value in model.weft.slots() if not torch.equal(value, before[key, slot])}
     grads = {slot for _, slot, value in model.weft.slots() if value.grad is not None}
     assert grads == {"vqa", "gqa", "shared"}
     assert changed == {"vqa", "gqa", "shared"}
