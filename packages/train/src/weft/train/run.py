@@ -95,15 +95,15 @@ def execute(
     return result
 
 
-def prepare_features(recipe: Recipe) -> None:
+def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
     """Extract and keep the features that a recipe needs, so that runs beside one another find them.
 
     Args:
         recipe: A recipe whose vision tower is frozen.
+        tasks: Its records.
     """
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
-    tasks = load_tasks(recipe)
     backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
     attach(backbone.model, recipe.method, list(recipe.tasks))
     make_visual(recipe, backbone, tasks, Progress())

@@ -30,14 +30,17 @@ class TaskData:
         return role in self.splits
 
 
-def load_tasks(
-    recipe: Recipe, roles: tuple[Role, ...] = ("train", "validation", "test")
-) -> dict[str, TaskData]:
+def roles_of(recipe: Recipe) -> tuple[Role, ...]:
+    """The roles that a run of the recipe reads: validation records only if it validates."""
+    return ("train", "validation", "test") if recipe.training.evaluate_every else ("train", "test")
+
+
+def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[str, TaskData]:
     """Load the annotations of every task; images stay closed.
 
     Args:
         recipe: The recipe.
-        roles: Roles wanted.
+        roles: Roles wanted; by default those of `roles_of`.
 
     Returns:
         Task name to its records.
@@ -49,7 +52,7 @@ def load_tasks(
     tasks: dict[str, TaskData] = {}
     for name, task in recipe.tasks.items():
         splits: dict[str, Any] = {}
-        for role in roles:
+        for role in roles or roles_of(recipe):
             split = getattr(task.data, role)
             if split is not None:
                 splits[role] = _load(name, task.data, role, split)

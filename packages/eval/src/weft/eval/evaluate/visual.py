@@ -83,7 +83,7 @@ def extract_features(
     images: Sequence[MediaRef],
     pixels: Pixels,
     *,
-    batch_size: int = 128,
+    batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """Run a frozen encoder once over every distinct image.
