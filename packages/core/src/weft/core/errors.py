@@ -33,6 +33,10 @@ class RoutingError(WeftError, ValueError):
     """The rows of a batch cannot be assigned to tasks."""
 
 
+class FewShotError(WeftError, ValueError):
+    """Features, labels or options of a few-shot head break a rule."""
+
+
 class CheckpointError(WeftError, ValueError):
     """A checkpoint does not fit; the message lists missing, unexpected and mis-shaped keys."""
 

@@ -1,0 +1,119 @@
+"""A search over (alpha, sharpness, ratio, …) that needs one pass over the keys.
+
+Class sums do not depend on alpha, and the ratio of two caches mixes two class sums. So the keys are read once for
+all sharpness values, and everything else works on (rows, classes) matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Ties = Literal["loss", "first"]
+# Elements of the class sums that live at a time.
+_BLOCK_ELEMENTS = 1 << 26
+# Rows per block; more does not make the passes faster.
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search chose.
+
+    Attributes:
+        selected: Hyper-parameter to its value.
+        accuracy: Accuracy of the choice on the samples it was made by, per cent.
+        evaluated: Number of combinations compared.
+        tied: How many of them were equally accurate.
+        samples: Number of samples they were compared on.
+    """
+
+    selected: Mapping[str, float]
+    accuracy: float
+    evaluated: int = 1
+    tied: int = 1
+    samples: int = 0
+
+
+def steps(scale: float, count: int) -> list[float]:
+    """`count` values from 0.1 on, below `scale`, as Tip-Adapter spaces them.
+
+    >>> [round(value, 2) for value in steps(7, 3)]
+    [0.1, 2.4, 4.7]
+
+    Source: the grid of Tip-Adapter's code: `0.1 + i (scale - 0.1) / count`.
+    """
+    return [0.1 + index * (scale - 0.1) / count for index in range(count)]
+
+
+def search_grid(
+    init: Tensor,
+    labels: Tensor,
+    candidates: Sequence[Mapping[str, float]],
+    sums_of: Callable[[slice], Tensor],
+    alphas: Sequence[float],
+    *,
+    ties: Ties = "loss",
+) -> Search:
+    """Choose the candidate and the alpha of the most accurate `init + alpha · sums`.
+
+    Args:
+        init: Zero-shot logits, shape (rows, classes).
+        labels: Classes, shape (rows,).
+        candidates: Hyper-parameters behind each class sum.
+        sums_of: Rows to class sums, shape (candidates, rows, classes).
+        alphas: Values of alpha.
+        ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
+            that is first in the order of candidates and then alphas, as the papers' code does.
+
+    Returns:
+        The choice; `selected` also holds `alpha`.
+    """
+    target = labels.to(torch.int64)
+    blocks = _blocks(*init.shape, len(candidates))
+    right = torch.zeros(len(candidates), len(alphas), dtype=torch.int64)
+    for rows in blocks:
+        for place, sums in enumerate(sums_of(rows)):
+            for column, alpha in enumerate(alphas):
+                predicted = torch.add(init[rows], sums, alpha=alpha).argmax(1)
+                right[place, column] += int((predicted == target[rows]).sum())
+    best = int(right.max())
+    tied = (right == best).nonzero().tolist()
+    place, column = tied[0]
+    if ties == "loss" and len(tied) > 1:
+        losses = _losses(init, target, sums_of, alphas, tied, blocks)
+        place, column = tied[int(losses.argmin())]
+    return Search(
+        selected={**candidates[place], "alpha": alphas[column]},
+        accuracy=100 * best / len(target),
+        evaluated=right.numel(),
+        tied=len(tied),
+        samples=len(target),
+    )
+
+
+def _losses(
+    init: Tensor,
+    target: Tensor,
+    sums_of: Callable[[slice], Tensor],
+    alphas: Sequence[float],
+    tied: list[list[int]],
+    blocks: list[slice],
+) -> Tensor:
+    losses = torch.zeros(len(tied), dtype=torch.float64)
+    for rows in blocks:
+        sums = sums_of(rows)
+        for number, (place, column) in enumerate(tied):
+            logits = torch.add(init[rows], sums[place], alpha=alphas[column])
+            losses[number] += float(functional.cross_entropy(logits, target[rows], reduction="sum"))
+    return losses
+
+
+def _blocks(rows: int, classes: int, candidates: int) -> list[slice]:
+    size = max(1, min(_ROWS, _BLOCK_ELEMENTS // max(1, classes * candidates)))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

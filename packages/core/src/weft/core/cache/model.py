@@ -1,0 +1,366 @@
+"""The one interface of all few-shot heads on a frozen dual encoder.
+
+A head is made from class weights (the text features of the class names), fitted on few labelled image features,
+and gives logits. It never sees the encoder: features may come from `weft.core.cache.encoder`, from a file, or from
+anything else that gives unit vectors in one space.
+
+To add a head from outside: subclass `HeadConfig` and `FewShotHead`, and decorate the configuration with
+`register_head`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.cache.grid import Search
+from weft.core.cache.samples import Samples, as_samples, check_every_class, checked_features
+from weft.core.errors import ConfigError, FewShotError, unknown
+from weft.core.method import faults_of
+
+if TYPE_CHECKING:
+    from weft.core.cache.explain import Explanation, Votes
+    from weft.core.cache.files import Provenance
+
+Selection = Literal["validation", "paper"]
+Labelled = tuple[Tensor, Tensor]
+
+
+class TestSelectionWarning(UserWarning):
+    """Hyper-parameters or epochs were chosen on the test set."""
+
+    __test__ = False  # no test class, whatever its name begins with
+
+
+class HeadConfig(BaseModel):
+    """What every head's configuration has.
+
+    Args:
+        method: Name of the head.
+        logit_scale: Factor of the cosine between image and class, `exp` of CLIP's learned scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    head: ClassVar[type[FewShotHead]]
+
+    method: str
+    logit_scale: float = Field(default=100.0, gt=0)
+
+    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
+        """Number of trained parameters, before anything is built.
+
+        Args:
+            num_classes: Number of classes.
+            num_samples: Training samples of all classes together.
+            width: Width of the features.
+        """
+        return 0
+
+
+class FewShotHead(nn.Module, ABC):
+    """A classifier over the features of a frozen encoder.
+
+    Args:
+        class_weights: Unit text features of the classes, shape (classes, width).
+        config: Its configuration; by default that of the method's own defaults.
+
+    Attributes:
+        selected: Hyper-parameters in use; `search` replaces them.
+        selected_on: `validation`, `paper` (the test set), or None where nothing was selected.
+        temperature: What logits are divided by for probabilities; `calibrate` fits it.
+
+    Raises:
+        FewShotError: The class weights are no unit vectors.
+    """
+
+    class_weights: Tensor
+    temperature: Tensor
+    config_class: ClassVar[type[HeadConfig]]
+
+    def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
+        super().__init__()
+        self.config: Any = self.config_class(method=_method(self.config_class)) if config is None else config
+        if type(self.config) is not self.config_class:
+            raise ConfigError(
+                f"`config` of {type(self).__name__} must be a {self.config_class.__name__}, but is a "
+                f"{type(self.config).__name__}. Make the head with `make_head(class_weights, config)`."
+            )
+        width = class_weights.shape[-1] if isinstance(class_weights, Tensor) and class_weights.dim() else 0
+        weights = checked_features(class_weights, width=width, name="class_weights")
+        self.register_buffer("class_weights", weights.detach().clone())
+        self.register_buffer("temperature", torch.ones((), dtype=torch.float32))
+        self.selected: dict[str, float] = {}
+        self.selected_on: Selection | None = None
+        self.num_samples = 0
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.class_weights.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self.class_weights.shape[1]
+
+    def build(self, num_samples: int) -> None:
+        """Make the tensors that depend on the number of training samples, without filling them."""
+
+    def fit(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        validation: Labelled | None = None,
+        *,
+        selected_on: Selection = "validation",
+        seed: int = 0,
+        allow_missing: bool = False,
+    ) -> Self:
+        """Fit to few labelled features, and choose epochs and hyper-parameters on the validation samples.
+
+        Args:
+            features: Unit image features, shape (samples, width), or (views, samples, width) with several
+                augmentations of each image.
+            labels: Classes, shape (samples,).
+            validation: Features and labels that choose; without them the configuration's own values stay.
+            selected_on: What `validation` is. `paper` says that it is the test set, as in the code of the papers;
+                it is warned of and kept with the head.
+            seed: Seed of order, views and new weights.
+            allow_missing: Accept classes without samples; they keep their zero-shot logits.
+
+        Returns:
+            The head itself.
+
+        Raises:
+            FewShotError: Features or labels break a rule; see `weft.core.cache.samples`.
+        """
+        samples = as_samples(features, labels, width=self.width, num_classes=self.num_classes)
+        if not allow_missing:
+            check_every_class(samples.labels, self.num_classes)
+        chosen_by = None if validation is None else self._validation(*validation)
+        if selected_on == "paper":
+            warnings.warn(
+                f"`selected_on` is 'paper': {self.config.method} chooses epochs and hyper-parameters on the test "
+                "set, as the papers' code does. Its score there is no estimate for new images.",
+                TestSelectionWarning,
+                stacklevel=2,
+            )
+        self.num_samples = len(samples)
+        self.build(len(samples))
+        self.to(self.class_weights.device, self.class_weights.dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._fit(samples, chosen_by, seed)
+        if chosen_by is not None:
+            self.selected_on = selected_on
+            self._search(chosen_by, "first" if selected_on == "paper" else "loss")
+        return self.eval()
+
+    def logits(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Scores of the classes.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            classes: Give only these, in this order, such as the 200 classes of ImageNet-A.
+
+        Returns:
+            Shape (rows, classes).
+
+        Raises:
+            FewShotError: The features break a rule, or a class does not exist.
+        """
+        checked = checked_features(features, width=self.width).to(self.class_weights)
+        scores = self._logits(checked)
+        return scores if classes is None else scores[:, self._checked_classes(classes)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(features)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Softmax of the logits at the fitted temperature, shape (rows, classes)."""
+        return (self.logits(features) / self.temperature).softmax(-1)
+
+    def search(self, features: Tensor, labels: Tensor) -> Search:
+        """Choose the hyper-parameters anew and use them from now on.
+
+        Args:
+            features: Unit image features, shape (samples, width).
+            labels: Classes, shape (samples,).
+
+        Returns:
+            What was chosen, and how accurate it is on these samples.
+        """
+        return self._search(self._validation(features, labels), "loss")
+
+    def calibrate(self, features: Tensor, labels: Tensor) -> float:
+        """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
+        from weft.core.cache.calibration import fit_temperature
+
+        samples = self._validation(features, labels)
+        value = fit_temperature(self.logits(samples.mean()), samples.labels)
+        self.temperature.fill_(value)
+        return value
+
+    def explain(self, features: Tensor, top: int = 5) -> list[Explanation]:
+        """Which class wins for each row, and which cached samples voted for it, per modality.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            top: Greatest number of votes listed for each row.
+        """
+        from weft.core.cache.explain import explain
+
+        return explain(self, checked_features(features, width=self.width).to(self.class_weights), top)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        provenance: Provenance | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Path:
+        """Write the head as safetensors and JSON; see `weft.core.cache.files.save_head`."""
+        from weft.core.cache.files import save_head
+
+        return save_head(self, folder, provenance=provenance, class_names=class_names)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, provenance: Provenance | None = None) -> Self:
+        """Read a head of this class; see `weft.core.cache.files.load_head`.
+
+        Raises:
+            FewShotError: The folder holds another kind of head.
+        """
+        from weft.core.cache.files import load_head
+
+        head = load_head(folder, provenance=provenance)
+        if not isinstance(head, cls):
+            raise FewShotError(
+                f"`folder` must hold a {cls.__name__}, but {folder} holds a {type(head).__name__}. "
+                "Use `load_head`."
+            )
+        return head
+
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """Logits of the class weights alone, `scale · f W`, shape (rows, classes)."""
+        return self.config.logit_scale * (features @ self.class_weights.T)
+
+    @abstractmethod
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Fit; epochs are chosen by `validation` where there is one."""
+
+    @abstractmethod
+    def _logits(self, features: Tensor) -> Tensor:
+        """Logits of checked features of the head's dtype."""
+
+    def _search(self, samples: Samples, ties: Literal["loss", "first"]) -> Search:
+        """Choose `selected` on some samples; a head without hyper-parameters only scores them."""
+        with torch.no_grad():
+            right = self._logits(samples.mean().to(self.class_weights)).argmax(1) == samples.labels
+        return Search({}, 100 * float(right.float().mean()), samples=len(samples))
+
+    def _votes(self, features: Tensor) -> Votes | None:
+        """What each cached sample adds to the logit of its class; None for heads without a cache."""
+        return None
+
+    def _validation(self, features: Tensor, labels: Tensor) -> Samples:
+        return as_samples(
+            features, labels, width=self.width, num_classes=self.num_classes, name="validation features"
+        )
+
+    def _checked_classes(self, classes: Sequence[int]) -> list[int]:
+        for number in classes:
+            if not 0 <= number < self.num_classes:
+                raise FewShotError(
+                    f"`classes` must lie in 0..{self.num_classes - 1}, but hold {number}. Count from 0, in the "
+                    "order of the class weights."
+                )
+        return list(classes)
+
+
+_REGISTRY: dict[str, type[HeadConfig]] = {}
+_LOADED: set[str] = set()
+C = TypeVar("C", bound=type[HeadConfig])
+
+
+def register_head(config: C) -> C:
+    """Make a head known under the default of its `method`; a class decorator.
+
+    Raises:
+        ConfigError: If the name belongs to another head.
+    """
+    other = _REGISTRY.setdefault(_method(config), config)
+    if (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
+        raise ConfigError(
+            f"`method` must be new, but {_method(config)!r} is taken by {other.__module__}."
+            f"{other.__qualname__}. Choose another name for {config.__qualname__}."
+        )
+    _REGISTRY[_method(config)] = config
+    return config
+
+
+def heads() -> dict[str, type[HeadConfig]]:
+    """Configurations of all registered heads by `method`, alphabetically."""
+    package = importlib.import_module("weft.core.cache.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _LOADED:
+            importlib.import_module(f"weft.core.cache.methods.{module.name}")
+            _LOADED.add(module.name)
+    return dict(sorted(_REGISTRY.items()))
+
+
+def parse_head(value: HeadConfig | Mapping[str, Any]) -> HeadConfig:
+    """Validate a head's configuration.
+
+    Args:
+        value: A configuration, or a dictionary with `method`.
+
+    Raises:
+        ConfigError: With every fault, and near matches of an unknown name.
+
+    >>> parse_head({"method": "tip_adapter", "alpha": 2.0}).alpha
+    2.0
+    """
+    if isinstance(value, HeadConfig):
+        return value
+    known = heads()
+    method = value.get("method")
+    if method not in known:
+        raise ConfigError(unknown("`method`", method, known))
+    try:
+        return known[str(method)].model_validate(dict(value))
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"the head {method!r} is wrong:", *faults_of(error)])) from None
+
+
+def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
+    """The head that a configuration describes.
+
+    Args:
+        class_weights: Unit text features of the classes, shape (classes, width).
+        config: A configuration, or a dictionary with `method`.
+    """
+    parsed = parse_head(config)
+    return parsed.head(class_weights, parsed)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate."""
+    target = labels.to(torch.int64)
+    right = (logits.argmax(1) == target).double().mean()
+    return 100 * float(right), -float(functional.cross_entropy(logits.float(), target))
+
+
+def _method(config: type[HeadConfig]) -> str:
+    return str(config.model_fields["method"].default)

@@ -1,0 +1,139 @@
+"""Features and labels as few-shot heads take them, and what is checked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.errors import FewShotError
+
+# How far the length of a feature may be from one, by dtype.
+_LENGTH_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled features that a head is fitted on.
+
+    Attributes:
+        views: Unit features of every sample under every augmentation, shape (views, samples, width).
+        labels: Class of every sample, int32, shape (samples,).
+    """
+
+    views: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return self.labels.numel()
+
+    def mean(self) -> Tensor:
+        """Mean of the views of each sample, of unit length, shape (samples, width)."""
+        if self.views.shape[0] == 1:
+            return self.views[0]
+        return functional.normalize(self.views.mean(0), dim=-1)
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """One random view of each of some samples, shape (rows, width)."""
+        chosen = torch.randint(self.views.shape[0], rows.shape, generator=generator)
+        return self.views[chosen.to(self.views.device), rows.to(self.views.device)]
+
+
+def as_samples(
+    features: Tensor, labels: Tensor, *, width: int, num_classes: int, name: str = "features"
+) -> Samples:
+    """Check labelled features.
+
+    Args:
+        features: Unit features, shape (samples, width), or (views, samples, width) with several augmentations.
+        labels: Integer classes, shape (samples,).
+        width: Width of the encoder.
+        num_classes: Number of classes.
+        name: What messages call the features.
+
+    Returns:
+        The samples.
+
+    Raises:
+        FewShotError: Shapes or dtypes disagree, a feature is not finite or not of unit length, a label is out of
+            range, or there is no sample.
+    """
+    if isinstance(features, Tensor) and features.dim() == 3:
+        views = torch.stack([checked_features(view, width=width, name=name) for view in features])
+    else:
+        views = checked_features(features, width=width, name=name).unsqueeze(0)
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        shown = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise FewShotError(
+            f"`labels` must be integers of shape (samples,), but is {shown}. Give one class number per sample."
+        )
+    if labels.numel() != views.shape[1]:
+        raise FewShotError(
+            f"`labels` must hold one class per row of `{name}` ({views.shape[1]}), but holds {labels.numel()}. "
+            "Check which tensors belong together."
+        )
+    if labels.numel() == 0:
+        raise FewShotError(f"`{name}` must hold at least one sample, but is empty. Check the split.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise FewShotError(
+            f"`labels` must lie in 0..{num_classes - 1}, but hold {low if low < 0 else high}. Count classes from "
+            "0, in the order of the class weights."
+        )
+    return Samples(views, labels.to(device=views.device, dtype=torch.int32))
+
+
+def checked_features(features: Tensor, *, width: int, name: str = "features") -> Tensor:
+    """Unit features of shape (rows, width), or an error that says what is wrong.
+
+    Raises:
+        FewShotError: See `as_samples`.
+    """
+    if not isinstance(features, Tensor) or features.dtype not in _LENGTH_TOLERANCE:
+        shown = features.dtype if isinstance(features, Tensor) else type(features).__name__
+        raise FewShotError(
+            f"`{name}` must be a floating-point tensor, but is {shown}. Convert it with .to(torch.float32)."
+        )
+    if features.dim() != 2 or features.shape[1] != width:
+        raise FewShotError(
+            f"`{name}` must have shape (samples, {width}), the width of the class weights, but has shape "
+            f"{tuple(features.shape)}. Take features of the encoder that made the class weights."
+        )
+    if not bool(torch.isfinite(features).all()):
+        bad = (~torch.isfinite(features).all(1)).nonzero().flatten().tolist()
+        raise FewShotError(
+            f"`{name}` must be finite, but {len(bad)} rows are not: {listed(bad)}. Encode these images again."
+        )
+    lengths = features.detach().float().norm(dim=1)
+    off = (lengths - 1).abs() > _LENGTH_TOLERANCE[features.dtype]
+    if bool(off.any()):
+        row = int(off.nonzero()[0])
+        raise FewShotError(
+            f"`{name}` must have rows of length one, but row {row} has length {float(lengths[row]):.4g} "
+            f"({int(off.sum())} such rows). Use torch.nn.functional.normalize(features, dim=-1)."
+        )
+    return features
+
+
+def check_every_class(labels: Tensor, num_classes: int) -> None:
+    """Require a sample of every class.
+
+    Raises:
+        FewShotError: Classes have no sample; they are listed.
+    """
+    counts = torch.bincount(labels.to(torch.int64), minlength=num_classes)
+    absent = (counts == 0).nonzero().flatten().tolist()
+    if absent:
+        raise FewShotError(
+            f"`labels` must hold every class, but {len(absent)} of {num_classes} have no sample: {listed(absent)}. "
+            "Add samples, or pass `allow_missing=True`: these classes then keep their zero-shot logits."
+        )
+
+
+def listed(numbers: list[int]) -> str:
+    """The first few numbers, for messages."""
+    more = ", …" if len(numbers) > _SHOWN else ""
+    return ", ".join(map(str, numbers[:_SHOWN])) + more
