@@ -23,12 +23,15 @@ def make_task() -> Callable[..., Task]:
         *,
         queries: int = 20,
         noise: float = 0.9,
+        names: float = 1.0,
         seed: int = 0,
     ) -> Task:
         generator = torch.Generator().manual_seed(seed)
         means = torch.randn(classes, width, generator=generator)
         # The class names point only roughly to where the images lie.
-        weights = functional.normalize(means + torch.randn(classes, width, generator=generator), dim=-1)
+        weights = functional.normalize(
+            means + names * torch.randn(classes, width, generator=generator), dim=-1
+        )
 
         def draw(each: int) -> tuple[Tensor, Tensor]:
             labels = torch.arange(classes).repeat_interleave(each)

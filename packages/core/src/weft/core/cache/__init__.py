@@ -14,38 +14,99 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weft.core.cache.encoder import ImageTextEncoder
     from weft.core.cache.files import Provenance, load_head, save_head
+    from weft.core.cache.methods.ape import APE, APEConfig
+    from weft.core.cache.methods.ape_t import APET, APETConfig
+    from weft.core.cache.methods.clip_adapter import CLIPAdapter, CLIPAdapterConfig
+    from weft.core.cache.methods.cocoop import CoCoOp, CoCoOpConfig
+    from weft.core.cache.methods.coop import CoOp, CoOpConfig
+    from weft.core.cache.methods.cross_modal_probe import CrossModalProbe, CrossModalProbeConfig
+    from weft.core.cache.methods.gda import GDA, GDAConfig
+    from weft.core.cache.methods.linear_probe import LinearProbe, LinearProbeConfig
+    from weft.core.cache.methods.lp_plus_plus import LPPlusPlus, LPPlusPlusConfig
+    from weft.core.cache.methods.task_res import TaskRes, TaskResConfig
     from weft.core.cache.methods.tip_adapter import TipAdapter, TipAdapterConfig
     from weft.core.cache.methods.tip_adapter_f import TipAdapterF, TipAdapterFConfig
+    from weft.core.cache.methods.xmadapter import XMAdapter, XMAdapterConfig
     from weft.core.cache.methods.zero_shot import ZeroShotConfig, ZeroShotHead
     from weft.core.cache.model import FewShotHead, HeadConfig, heads, make_head, parse_head, register_head
+    from weft.core.cache.prompts import ContextPrompts
 
 _HOMES = {
+    "APE": "methods.ape",
+    "APEConfig": "methods.ape",
+    "APET": "methods.ape_t",
+    "APETConfig": "methods.ape_t",
+    "CLIPAdapter": "methods.clip_adapter",
+    "CLIPAdapterConfig": "methods.clip_adapter",
+    "CoCoOp": "methods.cocoop",
+    "CoCoOpConfig": "methods.cocoop",
+    "ContextPrompts": "prompts",
+    "CoOp": "methods.coop",
+    "CoOpConfig": "methods.coop",
+    "CrossModalProbe": "methods.cross_modal_probe",
+    "CrossModalProbeConfig": "methods.cross_modal_probe",
     "FewShotHead": "model",
+    "GDA": "methods.gda",
+    "GDAConfig": "methods.gda",
     "HeadConfig": "model",
     "heads": "model",
+    "ImageTextEncoder": "encoder",
+    "LinearProbe": "methods.linear_probe",
+    "LinearProbeConfig": "methods.linear_probe",
     "load_head": "files",
+    "LPPlusPlus": "methods.lp_plus_plus",
+    "LPPlusPlusConfig": "methods.lp_plus_plus",
     "make_head": "model",
     "parse_head": "model",
     "Provenance": "files",
     "register_head": "model",
     "save_head": "files",
+    "TaskRes": "methods.task_res",
+    "TaskResConfig": "methods.task_res",
     "TipAdapter": "methods.tip_adapter",
     "TipAdapterConfig": "methods.tip_adapter",
     "TipAdapterF": "methods.tip_adapter_f",
     "TipAdapterFConfig": "methods.tip_adapter_f",
+    "XMAdapter": "methods.xmadapter",
+    "XMAdapterConfig": "methods.xmadapter",
     "ZeroShotConfig": "methods.zero_shot",
     "ZeroShotHead": "methods.zero_shot",
 }
 
 __all__ = [
+    "APE",
+    "APET",
+    "GDA",
+    "APEConfig",
+    "APETConfig",
+    "CLIPAdapter",
+    "CLIPAdapterConfig",
+    "CoCoOp",
+    "CoCoOpConfig",
+    "CoOp",
+    "CoOpConfig",
+    "ContextPrompts",
+    "CrossModalProbe",
+    "CrossModalProbeConfig",
     "FewShotHead",
+    "GDAConfig",
     "HeadConfig",
+    "ImageTextEncoder",
+    "LPPlusPlus",
+    "LPPlusPlusConfig",
+    "LinearProbe",
+    "LinearProbeConfig",
     "Provenance",
+    "TaskRes",
+    "TaskResConfig",
     "TipAdapter",
     "TipAdapterConfig",
     "TipAdapterF",
     "TipAdapterFConfig",
+    "XMAdapter",
+    "XMAdapterConfig",
     "ZeroShotConfig",
     "ZeroShotHead",
     "heads",

@@ -156,10 +156,10 @@ class FewShotHead(nn.Module, ABC):
                 stacklevel=2,
             )
         self.num_samples = len(samples)
-        self.build(len(samples))
-        self.to(self.class_weights.device, self.class_weights.dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            self.build(len(samples))
+            self.to(self.class_weights.device, self.class_weights.dtype)
             self._fit(samples, chosen_by, seed)
         if chosen_by is not None:
             self.selected_on = selected_on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -63,7 +63,7 @@ class TipAdapter(FewShotHead):
     also ImageNet, unless `selected_on="paper"`.
     """
 
-    config_class: type[CacheHeadConfig] = TipAdapterConfig
+    config_class: ClassVar[type[HeadConfig]] = TipAdapterConfig
     cache: KeyCache
 
     def build(self, num_samples: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from weft.core.cache.methods.tip_adapter import CacheHeadConfig, TipAdapter
-from weft.core.cache.model import HeadConfig, register_head
+from weft.core.cache.model import register_head
 from weft.core.cache.samples import Samples
 from weft.core.cache.training import TrainingOptions, train_head
 
@@ -29,7 +29,7 @@ class TipAdapterF(TipAdapter):
     test set; here the validation split chooses, unless `selected_on="paper"`.
     """
 
-    config_class: ClassVar[type[HeadConfig]] = TipAdapterFConfig  # type: ignore[assignment]
+    config_class = TipAdapterFConfig
 
     def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         super()._fit(samples, validation, seed)

@@ -1,0 +1,196 @@
+"""Encoders of several libraries give the same unit features, and prompts are learned through them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from weft.core.cache import (
+    CoCoOp,
+    CoCoOpConfig,
+    ContextPrompts,
+    CoOp,
+    CoOpConfig,
+    ImageTextEncoder,
+    XMAdapter,
+    XMAdapterConfig,
+    load_head,
+)
+from weft.core.cache.encoder import unit
+from weft.core.errors import BackboneError, FewShotError
+
+NAMES = ["red fox", "sea_lion", "owl"]
+WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", "red", "fox", "sea", "lion", "owl", "."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer: PreTrainedTokenizerFast) -> ImageTextEncoder:
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={
+            **size,
+            "vocab_size": len(WORDS),
+            "max_position_embeddings": 24,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 2,
+        },
+        vision_config={**size, "image_size": 16, "patch_size": 8},
+        projection_dim=12,
+    )
+    return ImageTextEncoder(CLIPModel(config), tokenizer)
+
+
+def test_objects_and_tensors_and_open_clip_give_the_same_features(encoder: ImageTextEncoder) -> None:
+    pixels = torch.randn(3, 3, 16, 16)
+    model = encoder.model
+    expected = functional.normalize(
+        model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output), dim=-1
+    )
+    torch.testing.assert_close(encoder.encode_images(pixels), expected.detach())
+
+    class OpenClip(nn.Module):
+        """The two methods of open_clip, over the same weights."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+            return 3 * self.inner.get_image_features(pixel_values=image).pooler_output
+
+        def encode_text(self, text: torch.Tensor) -> torch.Tensor:
+            return self.inner.get_text_features(input_ids=text).pooler_output
+
+    def to_ids(texts: list[str]) -> torch.Tensor:
+        return encoder.tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]
+
+    other = ImageTextEncoder(OpenClip(), to_ids)
+    torch.testing.assert_close(other.encode_images(pixels), expected.detach())
+    torch.testing.assert_close(
+        other.encode_texts(["owl", "red fox"]), encoder.encode_texts(["owl", "red fox"])
+    )
+    torch.testing.assert_close(unit(SimpleNamespace(pooler_output=2 * expected)), expected)
+    with pytest.raises(BackboneError, match="must return a tensor or an object with `pooler_output`"):
+        unit(("a", "tuple"))
+    with pytest.raises(BackboneError, match=r"`model` must have get_image_features .* Linear has neither"):
+        ImageTextEncoder(nn.Linear(2, 2), encoder.tokenizer)
+
+
+def test_class_weights_are_means_over_templates(encoder: ImageTextEncoder) -> None:
+    weights = encoder.class_weights(NAMES, ["a photo of a {}.", "{}"])
+    two = torch.stack([encoder.encode_texts([f"a photo of a {n}."])[0] for n in ("sea lion",)])
+    expected = functional.normalize((two[0] + encoder.encode_texts(["sea lion"])[0]) / 2, dim=-1)
+    torch.testing.assert_close(weights[1], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights.norm(dim=1), torch.ones(3))
+
+
+def test_names_and_templates_are_checked(encoder: ImageTextEncoder) -> None:
+    with pytest.raises(
+        FewShotError, match="`class_names` must differ, but 1 stand there more than once: owl"
+    ):
+        encoder.class_weights(["owl", "owl"])
+    same = encoder.class_weights(["owl", "owl"], allow_duplicates=True)
+    assert torch.equal(same[0], same[1])
+    with pytest.raises(FewShotError, match="at least one name and no empty one"):
+        encoder.class_weights(["owl", " "])
+    with pytest.raises(FewShotError, match=r"texts with one \{\} for the class name, but are \['a photo'\]"):
+        encoder.class_weights(["owl"], ["a photo"])
+
+
+def test_the_fingerprint_knows_the_weights(
+    encoder: ImageTextEncoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    same = CLIPModel(encoder.model.config)
+    same.load_state_dict(encoder.model.state_dict())
+    assert ImageTextEncoder(same, tokenizer).fingerprint() == encoder.fingerprint()
+    other = CLIPModel(encoder.model.config)
+    assert ImageTextEncoder(other, tokenizer).fingerprint() != encoder.fingerprint()
+
+
+def test_a_context_of_word_embeddings_is_the_text_of_these_words(encoder: ImageTextEncoder) -> None:
+    prompts = ContextPrompts(encoder, NAMES, context_tokens=4)
+    words = prompts.embed("a photo of a")
+    assert words.shape == (4, 16)
+    expected = encoder.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
+    torch.testing.assert_close(prompts(words), expected, rtol=1e-4, atol=1e-5)
+    assert not encoder.model.text_model.get_input_embeddings()._forward_hooks
+    with pytest.raises(BackboneError, match="fits 40 times into a text of 24 tokens, but 'x' does not"):
+        ContextPrompts(encoder, NAMES, context_tokens=40)
+
+
+def features_for(encoder: ImageTextEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(3, 12, generator=generator)
+    labels = torch.arange(3).repeat_interleave(4)
+    noisy = means[labels] + 0.3 * torch.randn(12, 12, generator=generator)
+    return functional.normalize(noisy, dim=-1), labels
+
+
+@pytest.mark.parametrize("kind", ["coop", "cocoop"])
+def test_prompts_are_learned_through_the_frozen_text_encoder(
+    encoder: ImageTextEncoder, tmp_path, kind: str
+) -> None:
+    features, labels = features_for(encoder)
+    weights = encoder.class_weights(NAMES)
+    prompts = ContextPrompts(encoder, NAMES, context_tokens=4)
+    before = [value.clone() for value in encoder.model.state_dict().values()]
+    options = {"context_tokens": 4, "context_width": 16, "context": "a photo of a", "learning_rate": 0.05}
+    head: CoOp
+    if kind == "coop":
+        head = CoOp(weights, CoOpConfig(epochs=30, **options))  # type: ignore[arg-type]
+    else:
+        head = CoCoOp(weights, CoCoOpConfig(epochs=3, **options))  # type: ignore[arg-type]
+    head.use_prompts(prompts)
+    head.fit(features, labels)
+    start = functional.cross_entropy(100 * features @ weights.T, labels)
+    assert float(functional.cross_entropy(head.logits(features), labels)) < 0.9 * float(start)
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder.model.state_dict().values(), strict=True))
+    loaded = load_head(head.save(tmp_path))
+    assert isinstance(loaded, CoOp)
+    if kind == "cocoop":
+        with pytest.raises(FewShotError, match="CoCoOp must have a text encoder to learn through"):
+            loaded.logits(features)
+        loaded.use_prompts(prompts)
+    assert torch.equal(loaded.logits(features), head.logits(features))
+    torch.testing.assert_close(head.class_features(), prompts(head.context))
+    counted = head.config.trainable_parameters(num_classes=3, num_samples=12, width=12)
+    meta = sum(value.numel() for value in head.meta.parameters()) if isinstance(head, CoCoOp) else 0
+    assert counted == head.context.numel() + meta
+    if kind == "coop":
+        xm = XMAdapter(weights, XMAdapterConfig(epochs=0))
+        xm.use_prompts(head.class_features())
+        assert torch.equal(xm.fit(features, labels).prompt_weights, head.class_features())
+
+
+def test_prompt_options_that_do_not_fit_are_refused(encoder: ImageTextEncoder) -> None:
+    features, labels = features_for(encoder)
+    weights = encoder.class_weights(NAMES)
+    with pytest.raises(FewShotError, match="CoOp must have a text encoder to learn through, but has none"):
+        CoOp(weights).fit(features, labels)
+    prompts = ContextPrompts(encoder, NAMES, context_tokens=4)
+    with pytest.raises(FewShotError, match=r"`context_width` must be the width of .* \(16\), but is 512"):
+        CoOp(weights).use_prompts(prompts)
+    head = CoOp(weights, CoOpConfig(context_width=16, context_tokens=4, context="a photo"))
+    head.use_prompts(prompts)
+    with pytest.raises(FewShotError, match=r"`context_tokens` must be the number of tokens of `context` \(2"):
+        head.fit(features, labels)
