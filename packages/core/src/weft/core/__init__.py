@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from weft.core.units.bitfit import BitFitConfig
     from weft.core.units.bottleneck import BottleneckConfig
     from weft.core.units.compacter import CompacterConfig
+    from weft.core.units.frame_attention import FrameAttentionConfig
     from weft.core.units.frozen import FrozenConfig
     from weft.core.units.full import FullConfig
     from weft.core.units.hyperformer import HyperformerConfig
     from weft.core.units.ia3 import IA3Config
+    from weft.core.units.key_value_branch import KeyValueBranchConfig
     from weft.core.units.lora import LoRAConfig
     from weft.core.units.low_rank import LowRankConfig
     from weft.core.units.norms import NormsConfig
     from weft.core.units.prompt import PromptConfig
+    from weft.core.units.uniadapter import UniAdapterConfig
 
 _HOMES = {
     "attach": "weft.core.attach",
@@ -39,10 +42,12 @@ _HOMES = {
     "CompacterConfig": "weft.core.units.compacter",
     "detach": "weft.core.attach",
     "Family": "weft.core.family",
+    "FrameAttentionConfig": "weft.core.units.frame_attention",
     "FrozenConfig": "weft.core.units.frozen",
     "FullConfig": "weft.core.units.full",
     "HyperformerConfig": "weft.core.units.hyperformer",
     "IA3Config": "weft.core.units.ia3",
+    "KeyValueBranchConfig": "weft.core.units.key_value_branch",
     "load_adapter": "weft.core.checkpoint",
     "LoRAConfig": "weft.core.units.lora",
     "LowRankConfig": "weft.core.units.low_rank",
@@ -55,6 +60,7 @@ _HOMES = {
     "register_family": "weft.core.family",
     "register_unit": "weft.core.unit",
     "Sharing": "weft.core.sharing",
+    "UniAdapterConfig": "weft.core.units.uniadapter",
     "UnitConfig": "weft.core.unit",
     "WeftError": "weft.core.errors",
 }
@@ -64,10 +70,12 @@ __all__ = [
     "BottleneckConfig",
     "CompacterConfig",
     "Family",
+    "FrameAttentionConfig",
     "FrozenConfig",
     "FullConfig",
     "HyperformerConfig",
     "IA3Config",
+    "KeyValueBranchConfig",
     "LoRAConfig",
     "LowRankConfig",
     "MethodConfig",
@@ -75,6 +83,7 @@ __all__ = [
     "Plan",
     "PromptConfig",
     "Sharing",
+    "UniAdapterConfig",
     "UnitConfig",
     "WeftError",
     "attach",

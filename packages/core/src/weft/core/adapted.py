@@ -92,8 +92,12 @@ def _rebuild(mixin: type, base: type) -> Any:
 class SiteWeights:
     """The tensors of a unit at one site, for one batch. See `weft.core.unit.Weights`."""
 
-    def __init__(self, banks: dict[str, Bank], task_ids: Tensor | None, store: Store) -> None:
+    def __init__(
+        self, banks: dict[str, Bank], task_ids: Tensor | None, store: Store, taps: dict[str, Tensor]
+    ) -> None:
         self._banks = banks
+        self._taps = taps
+        self._signals = store.signals
         self._one_slot = store.one_slot
         self.task_ids = task_ids
         self.training = store.training
@@ -113,6 +117,14 @@ class SiteWeights:
         if stacked.shape[0] == 1 or self.task_ids is None:
             return stacked[:1]
         return stacked.index_select(0, self.task_ids.clamp_min(0))
+
+    def tapped(self, name: str) -> Tensor | None:
+        """What a tapped module read in this pass."""
+        return self._taps.get(name)
+
+    def signal(self, name: str) -> Tensor | None:
+        """A tensor of the batch."""
+        return self._signals.get(name)
 
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`plain` on rows of task -1."""
@@ -137,15 +149,15 @@ class SiteUnit:
         self.site = site
         self.unit = unit
         self.banks = banks
-        self.tapped: Tensor | None = None
+        self.tapped: dict[str, Tensor] = {}
 
     @property
     def needs_routing(self) -> bool:
         """Whether tasks have weights of their own here."""
         return any(len(bank._parameters) > 1 for bank in self.banks.values())
 
-    def weights(self, rows: Tensor) -> SiteWeights:
-        """The tensors for the rows of an input."""
+    def weights(self, rows: Tensor, taps: dict[str, Tensor] | None = None) -> SiteWeights:
+        """The tensors for the rows of an input, and what was tapped for it."""
         routing = self.store.routing
         ids = None
         needs_routing = self.needs_routing
@@ -159,7 +171,7 @@ class SiteUnit:
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
                 "model.route(task=...)`."
             )
-        return SiteWeights(self.banks, ids, self.store)
+        return SiteWeights(self.banks, ids, self.store, taps or {})
 
 
 class SiteUnits:
@@ -167,12 +179,13 @@ class SiteUnits:
 
     def __init__(self) -> None:
         self.units: list[SiteUnit] = []
-        self.taps: list[SiteUnit] = []
+        self.taps: list[tuple[SiteUnit, str]] = []
 
     def forward(self, module_forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the module's own forward, and the units around it."""
-        for each in self.taps:
-            each.tapped = _first_input(args, kwargs) if each.store.enabled else None
+        for each, name in self.taps:
+            if each.store.enabled:
+                each.tapped[name] = _first_input(args, kwargs)
         enabled = [each for each in self.units if each.store.enabled]
         if not enabled:
             return module_forward(*args, **kwargs)
@@ -184,10 +197,8 @@ class SiteUnits:
         output = module_forward(*args, **kwargs)
         first = output[0] if isinstance(output, tuple) else output
         for each in enabled:
-            source = inputs
-            if each.tapped is not None:
-                source, each.tapped = each.tapped, None
-            first = each.unit.after(first, source, each.weights(first))
+            taps, each.tapped = each.tapped, {}
+            first = each.unit.after(first, taps.get("source", inputs), each.weights(first, taps))
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
 

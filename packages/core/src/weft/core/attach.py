@@ -13,6 +13,7 @@ from weft.core.bank import Store, filled_bank
 from weft.core.errors import AttachError
 from weft.core.plan import Plan, plan
 from weft.core.root import AdaptedModel, route_checkpointing
+from weft.core.token_modality import image_tokens
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -48,6 +49,8 @@ def attach(
     for unit in planned.units:
         _check_called(model, unit.site.path)
     store = Store(planned.tasks, planned)
+    if any(getattr(one, "per_token", False) for one in planned.configs):
+        store.image_tokens = image_tokens(model.config)
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
         store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))
@@ -90,7 +93,10 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         site_unit = SiteUnit(store, each.site, unit, banks)
         units_at(model.get_submodule(each.site.path)).units.append(site_unit)
         if unit.reads_source and each.site.source not in (None, each.site.path):
-            units_at(model.get_submodule(str(each.site.source))).taps.append(site_unit)
+            units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
+        for name in unit.taps:
+            if (path := getattr(each.site, name)) is not None:
+                units_at(model.get_submodule(path)).taps.append((site_unit, name))
 
 
 def _device(model: nn.Module, path: str) -> torch.device:

@@ -7,7 +7,7 @@ Sites that share it resolve to the same bank.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,6 +97,8 @@ class Store(Folder):
         self.plan = plan
         self.enabled = True
         self.routing: Routing | None = None
+        self.signals: Mapping[str, Tensor] = {}
+        self.image_tokens: tuple[int, ...] = ()
         self.banks_by_key: dict[str, Bank] = {}
         self.register_buffer("one_slot", None, persistent=False)
         self.set_tasks(tasks, torch.device("cpu"))
@@ -127,14 +129,23 @@ class Store(Folder):
                     yield key, slot, value
 
     @contextlib.contextmanager
-    def using(self, routing: Routing | None, enabled: bool) -> Iterator[None]:
-        """Set the routing, and whether units act at all, and put both back afterwards."""
-        before = self.routing, self.enabled
+    def using(
+        self, routing: Routing | None, enabled: bool, signals: Mapping[str, Tensor] | None = None
+    ) -> Iterator[None]:
+        """Set the routing, whether units act at all, and signals, and put all back afterwards.
+
+        Args:
+            routing: The routing.
+            enabled: Whether units act.
+            signals: The signals; None leaves them as they are.
+        """
+        before = self.routing, self.enabled, self.signals
         self.routing, self.enabled = routing, enabled
+        self.signals = self.signals if signals is None else signals
         try:
             yield
         finally:
-            self.routing, self.enabled = before
+            self.routing, self.enabled, self.signals = before
 
     def clear_absent(self) -> None:
         """Set the gradients of slots to None whose tasks no row had since the last optimiser step.

@@ -42,6 +42,8 @@ class BlockSpec:
     Args:
         output: Module whose output is the sub-layer's output before dropout and residual, from the layer.
         source: Module whose input is the sub-layer's input, from the layer.
+        stream: Module whose input is the residual stream before the sub-layer and its norm, from the layer.
+        joined: Module whose output is the stream after the sub-layer, where a norm follows the sum.
         linears: Role to the linear map of that role.
         width: Module whose output width is the sub-layer's, where `output` itself does not tell.
         optional: Whether some layers lack the sub-layer.
@@ -49,6 +51,8 @@ class BlockSpec:
 
     output: Paths
     source: Paths | None = None
+    stream: Paths | None = None
+    joined: Paths | None = None
     linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
     width: Paths | None = None
     optional: bool = False
@@ -275,6 +279,8 @@ def _block_sites(
     yield Site(
         path=f"{path}.{output[0]}",
         source=f"{path}.{source}",
+        stream=_within(layer, path, spec.stream),
+        joined=_within(layer, path, spec.joined),
         in_width=out_width,
         out_width=out_width,
         **common,
@@ -296,6 +302,11 @@ def _block_sites(
             )
 
 
+def _within(layer: nn.Module, path: str, paths: Paths | None) -> str | None:
+    found = [] if paths is None else _existing(layer, paths)
+    return f"{path}.{found[0]}" if found else None
+
+
 def _widths(module: nn.Module | None) -> tuple[int, int]:
     if module is None:
         raise AssertionError("looked up a moment ago")
@@ -312,8 +323,17 @@ def _widths(module: nn.Module | None) -> tuple[int, int]:
 
 
 def _moved(site: Site, prefix: str) -> Site:
-    source = None if site.source is None else _join(prefix, site.source)
-    return replace(site, path=_join(prefix, site.path), source=source)
+    def moved(path: str | None) -> str | None:
+        return None if path is None else _join(prefix, path)
+
+    return replace(
+        site,
+        path=_join(prefix, site.path),
+        source=moved(site.source),
+        stream=moved(site.stream),
+        joined=moved(site.joined),
+        query=moved(site.query),
+    )
 
 
 def _join(prefix: str, path: str) -> str:

@@ -54,7 +54,7 @@ class PlannedUnit:
     Args:
         config: Which of the plan's configurations.
         site: Where.
-        banks: Name of each tensor to the key of its bank.
+        banks: Name of each tensor, as the unit reads it, to the key of its bank.
     """
 
     config: int
@@ -192,12 +192,12 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
     units: list[PlannedUnit] = []
     for index, one in enumerate(configs):
         chosen = one.select(sites)
-        _check_sharing(one, chosen)
+        _check_sharing(one, chosen, sites)
         for site in chosen:
             keys: dict[str, str] = {}
             for spec in one.tensors(site, sites):
                 bank = _planned(one, site, spec, names)
-                keys[spec.name] = bank.key
+                keys[spec.alias or spec.name] = bank.key
                 _same_shape(banks.setdefault(bank.key, bank), bank, site, one)
             units.append(PlannedUnit(index, site, keys))
     return Plan(
@@ -249,7 +249,7 @@ def _same_shape(first: PlannedBank, second: PlannedBank, site: Site, config: Uni
         )
 
 
-def _check_sharing(config: UnitConfig, sites: Sequence[Site]) -> None:
+def _check_sharing(config: UnitConfig, chosen: Sequence[Site], sites: SiteMap) -> None:
     for part, axes in config.sharing.parts.items():
         if part not in config.parts:
             known = ", ".join(config.parts) or "none"
@@ -257,8 +257,13 @@ def _check_sharing(config: UnitConfig, sites: Sequence[Site]) -> None:
                 f"`sharing` must name parts of the unit {config.method!r} ({known}), but names {part!r}. "
                 "Remove it, or choose a method that has the part."
             )
-        modalities = {site.modality for site in sites}
-        if "modality" in axes and len(modalities | {site.tower for site in sites}) < 2:
+        if "modality" not in axes:
+            continue
+        modalities: set[str] = {site.modality for site in chosen} | {site.tower for site in chosen}
+        modalities |= {
+            spec.modality for site in chosen for spec in config.tensors(site, sites) if spec.modality
+        }
+        if len(modalities) < 2:
             raise ConfigError(
                 f"`sharing` may share `{part}` across `modality` only where there are several, but every "
                 f"chosen site is of modality {', '.join(sorted(modalities))}. Choose more `towers`, or leave "

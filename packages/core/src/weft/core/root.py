@@ -16,6 +16,7 @@ from weft.core.bank import Store
 from weft.core.errors import RoutingError
 from weft.core.routing import TaskNames, route_ids, route_names
 from weft.core.tasks import add_task, check_wrapped, remove_task
+from weft.core.token_modality import token_modality
 
 
 class RoutedCheckpoint:
@@ -32,10 +33,11 @@ class RoutedCheckpoint:
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `self.function` on a `function` that carries the present routing with it."""
-        store, routing, enabled = self.store, self.store.routing, self.store.enabled
+        store = self.store
+        routing, enabled, signals = store.routing, store.enabled, store.signals
 
         def routed(*inputs: Any, **named: Any) -> Any:
-            with store.using(routing, enabled):
+            with store.using(routing, enabled, signals):
                 return function(*inputs, **named)
 
         return self.function(routed, *args, **kwargs)
@@ -81,12 +83,17 @@ class AdaptedModel(Picklable):
         store = self.weft
         if not torch.compiler.is_compiling():
             check_wrapped(self, store)  # type: ignore[arg-type]
-        if task_ids is None:
+        signals = store.signals
+        if store.image_tokens and (ids := _input_ids(args, kwargs)) is not None:
+            signals = {"token_modality": token_modality(ids, store.image_tokens), **signals}
+        if task_ids is None and signals is store.signals:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        routing = route_ids(task_ids)
-        if torch.is_grad_enabled() and self.training:
-            store.presence.note_ids(routing.ids.values())
-        with store.using(routing, store.enabled):
+        routing = store.routing
+        if task_ids is not None:
+            routing = route_ids(task_ids)
+            if torch.is_grad_enabled() and self.training:
+                store.presence.note_ids(routing.ids.values())
+        with store.using(routing, store.enabled, signals):
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
     @contextlib.contextmanager
@@ -147,6 +154,18 @@ class AdaptedModel(Picklable):
         store.routing = None if task is None else route_names(task, store.tasks, store.one_slot.device)
 
     @contextlib.contextmanager
+    def signal(self, **signals: Tensor | None) -> Iterator[None]:
+        """Hand tensors of the batch to the units that read them, such as `frame_weights`.
+
+        Args:
+            **signals: Name to tensor, rows first; None takes one away.
+        """
+        store = self.weft
+        present = {name: value for name, value in {**store.signals, **signals}.items() if value is not None}
+        with store.using(store.routing, store.enabled, present):
+            yield
+
+    @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Switch all units off; what is trained in full keeps its trained values."""
         with self.weft.using(self.weft.routing, False):
@@ -181,6 +200,10 @@ class AdaptedModel(Picklable):
             kwargs["gradient_checkpointing_func"] = RoutedCheckpoint(self.weft, gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable=enable, **kwargs)  # type: ignore[misc]
         route_checkpointing(self, self.weft)  # type: ignore[arg-type]
+
+
+def _input_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    return args[0] if args and isinstance(args[0], Tensor) else kwargs.get("input_ids")
 
 
 def root_methods(base: type) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class Site:
         role: Empty for the output of the sub-layer; otherwise one of its linear maps, such as `query`.
         path: Module whose output is transformed, from the root.
         source: Module whose input is the sub-layer's input, for units in parallel; or None.
+        stream: Module whose input is the residual stream that enters the sub-layer, before any norm; or None.
+        joined: Module whose output is the stream that leaves the sub-layer, where a norm follows the sum; or
+            None.
+        query: Module whose input is the query of the same layer's cross-attention; or None.
         in_width: Features of the input of `path`.
         out_width: Features of the output of `path`.
         rows: Range of output features that belong to the role, where several roles are fused; or None.
@@ -47,6 +51,9 @@ class Site:
     out_width: int
     role: str = ""
     source: str | None = None
+    stream: str | None = None
+    joined: str | None = None
+    query: str | None = None
     rows: tuple[int, int] | None = None
     modality: Modality = "text"
     packed: bool = False

@@ -44,6 +44,7 @@ class TensorSpec:
         follows: Part whose sharing it takes if the policy does not name its own.
         modality: Modality its slot belongs to, if not the site's.
         trainable: Whether it is trained; a fixed tensor is saved with the rest.
+        alias: Name under which the unit reads it, where it reads several of one name, of several modalities.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TensorSpec:
     follows: str | None = None
     modality: Modality | None = None
     trainable: bool = True
+    alias: str | None = None
 
 
 class Weights(Protocol):
@@ -76,6 +78,12 @@ class Weights(Protocol):
     def rows(self, name: str) -> Tensor:
         """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""
 
+    def tapped(self, name: str) -> Tensor | None:
+        """What a module of `Unit.taps` read in this pass, or None if it was not called."""
+
+    def signal(self, name: str) -> Tensor | None:
+        """A tensor of the batch that `model.signal(...)` set, or None."""
+
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`adapted`, but `plain` on rows of task -1."""
 
@@ -86,10 +94,12 @@ class Unit(ABC):
     Class attributes:
         reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
         changes_input: Whether `before` does anything.
+        taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
     """
 
     reads_source: ClassVar[bool] = False
     changes_input: ClassVar[bool] = False
+    taps: ClassVar[tuple[str, ...]] = ()
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """Change what the site's module reads; by default nothing.

@@ -8,6 +8,8 @@ def _attention(name: str, *, optional: bool = False) -> BlockSpec:
     return BlockSpec(
         output=f"{name}.output.dense",
         source=name,
+        stream=name,
+        joined=f"{name}.output",
         linears={
             "query": f"{name}.self.query",
             "key": f"{name}.self.key",
@@ -24,6 +26,8 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="output.dense",
         source="intermediate",
+        stream="intermediate",
+        joined="output",
         linears={"up": "intermediate.dense", "down": "output.dense"},
     ),
 }

@@ -8,6 +8,7 @@ VISION_BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.projection",
         source="self_attn",
+        stream="layer_norm1",
         linears={
             "query": Fused("self_attn.qkv", 0),
             "key": Fused("self_attn.qkv", 1),
@@ -16,14 +17,20 @@ VISION_BLOCKS: dict[Block, BlockSpec] = {
         },
     ),
     "ffn": BlockSpec(
-        output="mlp", source="mlp", width="mlp.fc2", linears={"up": "mlp.fc1", "down": "mlp.fc2"}
+        output="mlp",
+        source="mlp",
+        stream="layer_norm2",
+        width="mlp.fc2",
+        linears={"up": "mlp.fc1", "down": "mlp.fc2"},
     ),
 }
 
 FAMILY = register_family(
     Family(
         name="blip",
-        model_types={"blip": ("text", "vision")},
+        model_types={
+            "blip": ("text", "vision"),
+        },
         stacks=(
             Stack(
                 tower="text",
@@ -48,6 +55,7 @@ FAMILY = register_family(
                 "text_model.embeddings.word_embeddings",
             ),
             "logit_scale": "logit_scale",
+            "temperature": "temp",
         },
     )
 )

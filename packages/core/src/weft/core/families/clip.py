@@ -7,6 +7,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.out_proj",
         source="self_attn",
+        stream="layer_norm1",
         linears={
             "query": "self_attn.q_proj",
             "key": "self_attn.k_proj",
@@ -15,7 +16,11 @@ BLOCKS: dict[Block, BlockSpec] = {
         },
     ),
     "ffn": BlockSpec(
-        output="mlp", source="mlp", width="mlp.fc2", linears={"up": "mlp.fc1", "down": "mlp.fc2"}
+        output="mlp",
+        source="mlp",
+        stream="layer_norm2",
+        width="mlp.fc2",
+        linears={"up": "mlp.fc1", "down": "mlp.fc2"},
     ),
 }
 

@@ -7,6 +7,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.o_proj",
         source="self_attn",
+        stream="input_layernorm",
         linears={
             "query": "self_attn.q_proj",
             "key": "self_attn.k_proj",
@@ -17,6 +18,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="mlp",
         source="mlp",
+        stream="post_attention_layernorm",
         width="mlp.down_proj",
         linears={"up": "mlp.up_proj", "gate": "mlp.gate_proj", "down": "mlp.down_proj"},
     ),

@@ -4,9 +4,12 @@ from weft.core.family import BlockSpec, Family, Paths, Stack, register_family
 
 
 def _attention(path: str) -> BlockSpec:
+    whole = path.rpartition(".")[0]
     return BlockSpec(
         output=f"{path}.o",
         source=path,
+        stream=whole,
+        joined=whole,
         linears={"query": f"{path}.q", "key": f"{path}.k", "value": f"{path}.v", "output": f"{path}.o"},
     )
 
@@ -16,6 +19,8 @@ def _ffn(path: str) -> BlockSpec:
     return BlockSpec(
         output=path,
         source=path,
+        stream=path.rpartition(".")[0],
+        joined=path.rpartition(".")[0],
         width=f"{path}.wo",
         linears={"up": up, "gate": f"{path}.wi_0", "down": f"{path}.wo"},
     )

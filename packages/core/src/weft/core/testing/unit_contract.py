@@ -97,15 +97,19 @@ class UnitContract:
     Class attributes:
         configs: Configurations tested.
         backbones: Names of tiny backbones tested.
-        prompt_backbones: The same for units whose sites are places for prompts.
+        own_backbones: Method to the same, where not every backbone has sites for it.
     """
 
     configs: ClassVar[list[UnitConfig]] = []
     backbones: ClassVar[list[str]] = ["bart", "t5", "clip"]
-    prompt_backbones: ClassVar[list[str]] = ["visual_seq2seq"]
+    own_backbones: ClassVar[dict[str, list[str]]] = {
+        "key_value_branch": ["bart", "t5"],
+        "prompt": ["visual_seq2seq"],
+        "uniadapter": ["t5", "clip"],
+    }
 
     def _backbones_of(self, config: UnitConfig) -> list[str]:
-        return self.prompt_backbones if config.method == "prompt" else self.backbones
+        return self.own_backbones.get(config.method, self.backbones)
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Every configuration on every backbone it has sites in."""

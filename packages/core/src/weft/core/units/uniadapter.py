@@ -1,0 +1,363 @@
+"""UniAdapter: one bottleneck for all modalities of a layer, with an up-projection for each of them.
+
+Source: UniAdapter (Lu et al., ICLR 2024, arXiv 2302.06605), and its public code where the paper is silent. Each
+choice on which the two differ is an option.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from weft.core.branch_tensors import BranchTensors, TokenTensors, layer_normed
+from weft.core.errors import ConfigError, RoutingError
+from weft.core.initialisers import fan_in, normal, ones, zeros
+from weft.core.sharing import Axes
+from weft.core.sites import Modality, Site, SiteMap
+from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.units.bottleneck import Activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ACROSS_MODALITIES: Axes = frozenset({"task", "modality", "stack"})
+ACROSS_STACKS: Axes = frozenset({"task", "stack"})
+Start = Literal["identity", "repo", "repo_vqa"]
+
+
+@register_unit
+class UniAdapterConfig(UnitConfig):
+    """A bottleneck in parallel to the feed-forward block of every layer of both towers.
+
+    With `A_m(x) = scale * (g(LN(x) D + b) U_m + b_m)` the vision layer adds `A_vision(a)` to its output, where
+    `a` is the stream that enters the feed-forward block, before its norm. A text layer that reads text alone
+    adds `A_text(a)` behind its last norm. One that also reads an image, with `c` the stream behind its
+    cross-attention, adds `A_text(a) + A_cross(c)`, where the up-projection of `A_cross` is `U_cross + U_text`.
+    The first of the two terms is the query-residual.
+
+    Layer `i` of every tower and stack shares `D`; text encoder and text decoder share `U_text` and `U_cross`.
+    `sharing` says otherwise, part by part, in the four schemes of the paper's ablation; the preset `unified` is the
+    default with weights of its own for every task:
+
+    | scheme | `sharing` |
+    |---|---|
+    | UniAdapter: one down, own ups | the default |
+    | nothing shared | `{down: [task, stack], up: [task, stack]}` |
+    | own downs, one up | `{down: [task, stack], up: [task, modality, stack]}` |
+    | one of each | `{down: [task, modality, stack], up: [task, modality, stack]}` |
+
+    Args:
+        bottleneck_size: Width of `D`. 128 gives the paper's 2.2 % on BLIP-base, 512 its best tables.
+        branches: Modalities adapted, of `text`, `vision` and `cross`. A dual encoder such as CLIP has no `cross`.
+        activation: `g`.
+        scale: Factor of every branch; 0.1 in the code.
+        norm: LayerNorm on what is read, the `LN` above; it shares as `down` does. The paper's formulas have none, its
+            code has one.
+        cross_norm: LayerNorm on the output of the cross branch: `none` as in the paper, `frozen` as in its code
+            (where a name test froze it by mistake), or `trained`.
+        query_residual: Whether a text layer that reads an image also adds `A_text(a)`.
+        reuse_text_up: Whether `U_text` is part of the cross branch; not where both are one tensor anyway.
+        decoder: `shared` lets a text decoder use the adapters of the encoder, as the code does; `separate`
+            gives it a set of its own.
+        core: A square matrix of the bottleneck behind `D`, with its own activation, that is shared instead of
+            `D`. This is our own variant, after MMA (Yang et al., CVPR 2024), for towers of unequal width.
+        per_token: Whether text layers hold tokens of images too, as in a decoder-only model, and each token takes
+            the up-projection of its own modality. Ours as well.
+        init: `identity` starts as the backbone. `repo` is how the retrieval code starts: `U_text` zero, the
+            other ups N(0, 0.02). `repo_vqa` is how its VQA code starts: every matrix N(0, 0.02).
+
+    Parts: `down`, `up`, `norm`, `cross_norm`, `core`.
+    """
+
+    parts = ("down", "up", "norm", "cross_norm", "core")
+
+    method: Literal["uniadapter"] = "uniadapter"
+    bottleneck_size: int = Field(default=128, ge=1)
+    branches: tuple[Modality, ...] = ("text", "vision", "cross")
+    activation: Activation = "relu"
+    scale: float = 0.1
+    norm: bool = True
+    cross_norm: Literal["none", "frozen", "trained"] = "none"
+    query_residual: bool = True
+    reuse_text_up: bool = True
+    decoder: Literal["shared", "separate"] = "shared"
+    core: bool = False
+    per_token: bool = False
+    init: Start = "identity"
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> UniAdapterConfig:
+        if not self.branches or len(set(self.branches)) != len(self.branches):
+            raise ValueError(
+                f"`branches` must name modalities, each once, but is {list(self.branches)}. Choose of text, vision "
+                "and cross."
+            )
+        if self.init == "identity" and self.cross_norm == "frozen":
+            raise ValueError(
+                "`cross_norm` must be 'none' or 'trained' where `init` is 'identity', but is 'frozen': the branch "
+                "would stay zero for ever. Take init: repo, or train the norm."
+            )
+        if self.per_token and "cross" in self.branches:
+            raise ValueError(
+                "`branches` must not hold 'cross' where `per_token` is true, because a decoder of one sequence has "
+                "no cross-attention. Write branches: [text, vision]."
+            )
+        return self
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The feed-forward block of every layer, read and written on the residual stream.
+
+        Raises:
+            AddressError: If a word of the configuration fits nothing.
+            ConfigError: If the family does not say where the stream is, or a branch has nothing to act at.
+        """
+        wanted: set[str] = {"text" if branch == "cross" else branch for branch in self.branches}
+        towers = self.towers if self.towers is not None else self._towers(sites, wanted)
+        chosen = sites.select(towers=towers, blocks=["ffn"], layers=self.layers, stacks=self.stacks)
+        every = {site.address: site for site in sites.sites}
+        found = []
+        for site in chosen:
+            if site.stream is None:
+                raise ConfigError(
+                    f"`method` 'uniadapter' must know the residual stream of {site.address}, but family "
+                    f"{sites.family!r} does not name it. Add `stream` to the family's feed-forward block."
+                )
+            beside = every.get(site.address.removesuffix("ffn") + "cross_attention")
+            if "cross" in self.branches and site.modality == "text" and beside is None:
+                raise ConfigError(
+                    f"`branches` may hold 'cross' only where text layers have cross-attention, but {site.address} "
+                    "has none. Write branches: [text, vision] for a dual encoder; a BLIP text encoder needs "
+                    "`is_decoder: true` in its config."
+                )
+            query = beside.stream if beside is not None else None
+            found.append(replace(site, path=site.joined or site.path, source=site.stream, query=query))
+        return tuple(found)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The tensors of every branch that acts at a site."""
+        width, size = site.width, self.bottleneck_size
+        front = "decoder." if self.decoder == "separate" and site.stack == "decoder" else ""
+        specs: list[TensorSpec] = []
+        for branch in self.at(site):
+            names = {"down.weight": (width, size), "down.bias": (size,)}
+            names |= {"up.weight": (size, width), "up.bias": (width,)}
+            if self.norm:
+                names |= {"norm.weight": (width,), "norm.bias": (width,)}
+            if self.core:
+                names |= {"core.weight": (size, size), "core.bias": (size,)}
+            if self.cross_norm != "none" and branch == "cross":
+                names |= {"cross_norm.weight": (width,), "cross_norm.bias": (width,)}
+            for name, shape in names.items():
+                specs.append(self._spec(front + name, name, shape, branch, width))
+        return tuple(specs)
+
+    def at(self, site: Site) -> tuple[Modality, ...]:
+        """The branches that act at a site."""
+        if site.modality == "vision":
+            return ("vision",)
+        if self.per_token:
+            return ("text", "vision")
+        return tuple(branch for branch in self.branches if branch != "vision")
+
+    def build(self, site: Site) -> UniAdapter:
+        """The computation at a site."""
+        up = self.sharing.axes("up", default=ACROSS_STACKS)
+        return UniAdapter(
+            self.at(site),
+            self.activation,
+            self.scale,
+            norm=self.norm,
+            core=self.core,
+            cross_norm=self.cross_norm != "none",
+            query_residual=self.query_residual,
+            reuse_text_up=self.reuse_text_up and "text" in self.branches and "modality" not in up,
+            per_token=self.per_token and site.modality == "text",
+            one_down=not self.core and "modality" in self.sharing.axes("down", default=ACROSS_MODALITIES),
+        )
+
+    @classmethod
+    def example(cls) -> UniAdapterConfig:
+        """A small configuration that starts as the backbone, for any model of text or of two towers."""
+        return cls(bottleneck_size=4, branches=("text", "vision"), core=True)
+
+    def _towers(self, sites: SiteMap, wanted: set[str]) -> tuple[str, ...]:
+        if self.per_token:
+            return ("text",)
+        towers = tuple(tower for tower in sites.towers if tower in wanted)
+        return towers or sites.check_towers(sorted(wanted))
+
+    def _spec(self, key: str, name: str, shape: tuple[int, ...], branch: Modality, width: int) -> TensorSpec:
+        part = name.split(".", 1)[0]
+        default, follows = ACROSS_STACKS, None
+        if part in ("norm", "core") or (part == "down" and not self.core):
+            default = ACROSS_MODALITIES
+        if part == "norm":
+            default = ACROSS_STACKS if self.core else ACROSS_MODALITIES
+            follows = "down"
+        return TensorSpec(
+            key,
+            shape,
+            self._start(name, branch, width),
+            part,
+            default=default,
+            follows=follows,
+            modality=branch,
+            trainable=part != "cross_norm" or self.cross_norm == "trained",
+            alias=f"{branch}.{name}",
+        )
+
+    def _start(self, name: str, branch: Modality, width: int) -> Init:
+        if name == "norm.weight":
+            return ones
+        if name == "cross_norm.weight":
+            return zeros if self.init == "identity" else ones
+        if name.endswith("bias"):
+            return zeros
+        if self.init == "repo_vqa":
+            return normal(0.02)
+        if name == "core.weight":
+            return fan_in(self.bottleneck_size)
+        if name == "down.weight":
+            return fan_in(width)
+        # A norm on zeros has a gradient of 1 / sqrt(eps): the branch starts at zero by its norm instead.
+        behind_norm = branch == "cross" and self.cross_norm != "none"
+        if branch == "text" or (self.init == "identity" and not behind_norm):
+            return zeros
+        return normal(0.02)
+
+
+class UniAdapter(Unit):
+    """The branches of one layer.
+
+    Args:
+        branches: The branches that act here.
+        activation: Name of the activation.
+        scale: Factor of every branch.
+        norm: Whether a LayerNorm comes first.
+        core: Whether a square matrix follows the down-projection.
+        cross_norm: Whether a LayerNorm ends the cross branch.
+        query_residual: Whether the text branch acts where there is a cross branch.
+        reuse_text_up: Whether the up-projection of `text` is added to that of `cross`.
+        per_token: Whether each token takes the branch of its modality.
+        one_down: Whether all branches have the same `down`.
+    """
+
+    reads_source = True
+    taps = ("query",)
+
+    def __init__(
+        self,
+        branches: tuple[Modality, ...],
+        activation: str,
+        scale: float,
+        *,
+        norm: bool,
+        core: bool,
+        cross_norm: bool,
+        query_residual: bool,
+        reuse_text_up: bool,
+        per_token: bool,
+        one_down: bool,
+    ) -> None:
+        self.branches = branches
+        self.activation = activation
+        self.scale = scale
+        self.norm = norm
+        self.core = core
+        self.cross_norm = cross_norm
+        self.query_residual = query_residual
+        self.reuse_text_up = reuse_text_up
+        self.per_token = per_token
+        self.one_down = one_down
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branches that the layer's pass calls for.
+
+        Args:
+            output: The layer's stream behind the feed-forward block, shape `(rows, ..., width)`.
+            inputs: The stream before it, of the same shape.
+            weights: The tensors; `tapped("query")` is the stream before cross-attention, if the pass had one, and
+                `signal("token_modality")` tells tokens of images (1) from those of text (0).
+        """
+        if self.per_token:
+            return self._by_token(output, inputs, weights)
+        if self.branches == ("vision",):
+            return self._add(output, inputs, BranchTensors(weights, "vision"))
+        query = weights.tapped("query")
+        text = BranchTensors(weights, "text")
+        if query is None:
+            return self._add(output, inputs, text) if "text" in self.branches else output
+        if "text" in self.branches and self.query_residual:
+            output = self._add(output, query, text)
+        if "cross" not in self.branches:
+            return output
+        cross = BranchTensors(weights, "cross", text if self.reuse_text_up else None)
+        if not self.cross_norm:
+            return self._add(output, inputs, cross)
+        delta = self._add(None, inputs, cross, 1.0)
+        normed = self.scale * layer_normed(delta, cross, "cross_norm")
+        return weights.keep_identity(output + normed.to(output.dtype), output)
+
+    def _by_token(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        modality = weights.signal("token_modality")
+        if modality is None or modality.shape != inputs.shape[:-1]:
+            found = "there is none" if modality is None else f"it is {tuple(modality.shape)}"
+            raise RoutingError(
+                f"`token_modality` must have one entry per token, shape {tuple(inputs.shape[:-1])}, but {found}. "
+                "Call the model with `input_ids`, or set it by `with model.signal(token_modality=...)`: 1 for tokens "
+                "of images, 0 for text."
+            )
+        tensors = TokenTensors(weights, modality, one_down=self.one_down)
+        flat = self._add(output.flatten(0, -2), inputs.flatten(0, -2), tensors)
+        return flat.view(output.shape)
+
+    def _add(
+        self, output: Tensor | None, read: Tensor, tensors: BranchTensors, scale: float | None = None
+    ) -> Tensor:
+        import torch
+
+        from weft.kernels import adapter_bottleneck
+
+        factor = self.scale if scale is None else scale
+        norm_weight: Tensor | None = None
+        norm_bias: Tensor | None = None
+        if self.norm and tensors["norm.weight"].shape[0] == 1:
+            norm_weight, norm_bias = tensors["norm.weight"][0], tensors["norm.bias"][0]
+        elif self.norm:
+            read = layer_normed(read, tensors, "norm").to(read.dtype)
+        down = tensors["down.weight"]
+        down_bias: Tensor | None = tensors["down.bias"]
+        down_slots = tensors.slots("down.weight")
+        if self.core:
+            read = adapter_bottleneck(
+                read,
+                down,
+                tensors["core.weight"],
+                down_bias=down_bias,
+                up_bias=tensors["core.bias"],
+                task_ids=tensors.task_ids,
+                down_slots=down_slots,
+                up_slots=tensors.slots("core.weight"),
+                activation=self.activation,
+                norm_weight=norm_weight,
+                norm_bias=norm_bias,
+            )
+            down = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)[None]
+            norm_weight = norm_bias = down_bias = down_slots = None
+        return adapter_bottleneck(
+            read,
+            down,
+            tensors["up.weight"],
+            down_bias=down_bias,
+            up_bias=tensors["up.bias"],
+            task_ids=tensors.task_ids,
+            down_slots=down_slots,
+            up_slots=tensors.slots("up.weight"),
+            residual=output,
+            scale=factor,
+            activation=self.activation,
+            norm_weight=norm_weight,
+            norm_bias=norm_bias,
+        )
