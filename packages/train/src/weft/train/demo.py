@@ -71,13 +71,15 @@ def run_demo(
     os.environ["OMP_NUM_THREADS"] = "1"
     rows: dict[str, dict[str, Any]] = {}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        ready = pool.submit(_prepare, recipes[0])
-        for _ in range(jobs - 1):
-            pool.submit(_warm_up, recipes[0])
-        ready.result()
-        waiting: dict[Future[dict[str, Any]], Recipe] = {
-            pool.submit(_run, recipe): recipe for recipe in recipes
-        }
+        store = pool.submit(_make_store, recipes[0])
+        features = pool.submit(_prepare, recipes[0])
+        waiting: dict[Future[dict[str, Any]], Recipe] = {}
+        # Runs that see no image need not wait for features; the quickest come last, so that no core is left idle.
+        for recipe in sorted(recipes[::-1], key=lambda recipe: not recipe.blank_images):
+            store.result()
+            if not recipe.blank_images:
+                features.result()
+            waiting[pool.submit(_run, recipe)] = recipe
         tasks = _tasks(recipes[0])
         for done in as_completed(waiting):
             recipe = waiting[done]
@@ -154,21 +156,20 @@ def _tasks(recipe: Recipe) -> dict[str, TaskData]:
     return _drawn[key]
 
 
-def _warm_up(recipe: Recipe) -> None:
-    """Import what a run needs and draw its records, while another process extracts features."""
-    import weft.train.run  # noqa: F401
+def _make_store(recipe: Recipe) -> None:
+    """Make the store before runs beside one another would."""
+    from weft.eval.tracking.store import client, experiment_id, store_uri
 
-    _tasks(recipe)
+    if recipe.tracking.enabled:
+        uri = store_uri(recipe.tracking.store)
+        experiment_id(client(uri), uri, recipe.tracking.experiment)
 
 
 def _prepare(recipe: Recipe) -> None:
-    """Extract the features that all runs share, and make the store."""
-    from weft.eval.tracking.store import client, experiment_id, store_uri
+    """Extract the features that runs share."""
     from weft.train.run import prepare_features
 
     prepare_features(recipe, _tasks(recipe))
-    uri = store_uri(recipe.tracking.store)
-    experiment_id(client(uri), uri, recipe.tracking.experiment)
 
 
 def _run(recipe: Recipe) -> dict[str, Any]:

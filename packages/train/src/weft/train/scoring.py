@@ -13,7 +13,14 @@ from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import score
-from weft.eval.evaluate.visual import Pixels, Visual, cached_features, extract_features, features_key
+from weft.eval.evaluate.visual import (
+    Pixels,
+    Visual,
+    blank_features,
+    cached_features,
+    extract_features,
+    features_key,
+)
 from weft.eval.metrics import ScoreReport
 from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
@@ -61,19 +68,23 @@ def make_visual(
             "method."
         )
     images = all_images(tasks)
-    encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
-    key = features_key(images, backbone.transform, str(encoder))
     device = next(model.parameters()).device
 
     def encode(batch: torch.Tensor) -> torch.Tensor:
         return model.encode_images(batch[:, None].to(device))[:, 0]
+
+    if recipe.blank_images:
+        model.eval()
+        return blank_features(encode, images, pixels)
 
     def extract() -> Any:
         model.eval()
         with progress.bar("features", len(images)) as advance:
             return extract_features(encode, images, pixels, progress=lambda done, _: advance(done))
 
-    return cached_features(Path(recipe.output) / "features", key, images, extract, blank=recipe.blank_images)
+    encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
+    key = features_key(images, backbone.transform, str(encoder))
+    return cached_features(Path(recipe.output) / "features", key, images, extract)
 
 
 def evaluate_tasks(

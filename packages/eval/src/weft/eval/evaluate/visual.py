@@ -64,18 +64,15 @@ class Features:
     Args:
         table: Shape `(images, tokens, width)`, fp16.
         rows: Address of an image to its row.
-        blank: Return zeros instead, to see what language alone can do.
     """
 
     table: Tensor
     rows: dict[str, int]
-    blank: bool = False
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
         index = torch.tensor([[self.rows[ref.uri] for ref in group] for group in images])
-        features = self.table[index].float()
-        return {"visual_features": features.zero_() if self.blank else features}
+        return {"visual_features": self.table[index].float()}
 
 
 def extract_features(
@@ -109,6 +106,21 @@ def extract_features(
     return Features(torch.cat(parts), {uri: row for row, uri in enumerate(distinct)})
 
 
+def blank_features(
+    encode: Callable[[Tensor], Tensor], images: Sequence[MediaRef], pixels: Pixels
+) -> Features:
+    """Zeros in the shape of features, to see what language alone can do.
+
+    Args:
+        encode: See `extract_features`; runs on one image, for the shape.
+        images: Images that are looked up later; at least one.
+        pixels: Decoding and transform.
+    """
+    with torch.no_grad():
+        shape = encode(pixels.pixels(images[:1])).shape
+    return Features(torch.zeros(shape, dtype=torch.float16), dict.fromkeys((ref.uri for ref in images), 0))
+
+
 def features_key(images: Sequence[MediaRef], transform: ImageTransform, encoder: str) -> str:
     """Name of a feature file: changes with the images, the transform and the encoder's fingerprint."""
     digest = hashlib.sha256(f"{transform.fingerprint()}\0{encoder}\0".encode())
@@ -122,8 +134,6 @@ def cached_features(
     key: str,
     images: Sequence[MediaRef],
     extract: Callable[[], Features],
-    *,
-    blank: bool = False,
 ) -> Features:
     """Features from `folder` if they were extracted before, else extracted now and kept there.
 
@@ -132,17 +142,16 @@ def cached_features(
         key: From `features_key`.
         images: The images, which fix the rows.
         extract: Makes the features.
-        blank: See `Features`.
     """
     path = None if folder is None else folder / f"{key}.npy"
     rows = {uri: row for row, uri in enumerate({ref.uri: None for ref in images})}
     if path is not None and path.exists():
         table: Any = np.load(path, mmap_mode="r+")
-        return Features(torch.from_numpy(table), rows, blank)
+        return Features(torch.from_numpy(table), rows)
     features = extract()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, features.table.numpy())
         partial.replace(path)
-    return Features(features.table, features.rows, blank)
+    return features
