@@ -21,7 +21,14 @@ from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.scoring import blind_majority, majority, reference, score
-from weft.eval.evaluate.visual import Features, Pixels, blank_features, cached_features, extract_features, features_key
+from weft.eval.evaluate.visual import (
+    Features,
+    Pixels,
+    blank_features,
+    cached_features,
+    extract_features,
+    features_key,
+)
 
 WORDS = "vqa nlvr : true false yes no red green blue what is the color of star how many two one a and left right image"
 TRANSFORM = ImageTransform(

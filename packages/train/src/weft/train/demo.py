@@ -75,7 +75,7 @@ def run_demo(
         features = pool.submit(_prepare, recipes[0])
         waiting: dict[Future[dict[str, Any]], Recipe] = {}
         # Runs that see no image need not wait for features; the quickest come last, so that no core is left idle.
-        for recipe in sorted(recipes[::-1], key=lambda recipe: not recipe.blank_images):
+        for recipe in sorted(recipes, key=lambda recipe: (not recipe.blank_images, -recipes.index(recipe))):
             store.result()
             if not recipe.blank_images:
                 features.result()
