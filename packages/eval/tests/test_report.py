@@ -132,3 +132,8 @@ def test_tables_travel_with_the_run(store: Path, tmp_path: Path) -> None:
     found = tables_of_run(store, run.run_id, download=tmp_path)["vqa"]
     assert found.rows == table.rows
     assert tables_of_run(store, run.run_id).keys() == {"vqa"}
+
+
+def test_a_run_that_the_store_does_not_hold_is_named(store: Path) -> None:
+    with pytest.raises(FormatError, match=r"`run_id` must be a run of the store .*, but 'nowhere' is none"):
+        tables_of_run(store, "nowhere")

@@ -17,7 +17,10 @@ from pathlib import Path
 
 def load(adapter, greeting):
     word = Path(adapter, "adapter.txt").read_text()
-    return lambda questions, images: [f"{greeting} {word} {q} {len(i)}" for q, i in zip(questions, images)]
+    def predict(task, questions, images):
+        sizes = ["+".join(str(len(image)) for image in row) for row in images]
+        return [f"{greeting} {word} {task} {q} {s}" for q, s in zip(questions, sizes, strict=True)]
+    return predict
 """
 
 
@@ -32,31 +35,40 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def ask(model: str) -> Any:
+def ask(model: str, params: dict[str, str] | None = None, **columns: list[bytes]) -> Any:
     with warnings.catch_warnings():
         # MLflow and pandas warn about themselves here.
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
         import pandas
 
-        rows = pandas.DataFrame({"question": ["a", "b"], "image": [b"12", b"345"]})
-        return mlflow.pyfunc.load_model(model).predict(rows)
+        rows = pandas.DataFrame({"question": ["a", "b"], "image": [b"12", b"345"], **columns})
+        return mlflow.pyfunc.load_model(model).predict(rows, params)
 
 
 def test_a_saved_model_loads_and_answers(adapter: Path, tmp_path: Path) -> None:
     model = save_model(
-        tmp_path / "model", adapter=adapter, loader="made_up_loader:load", options={"greeting": "hi"}
+        tmp_path / "model",
+        adapter=adapter,
+        loader="made_up_loader:load",
+        tasks=["vqa", "nlvr"],
+        options={"greeting": "hi"},
     )
-    assert ask(str(model)) == ["hi adapter a 2", "hi adapter b 3"]
+    assert ask(str(model)) == ["hi adapter vqa a 2", "hi adapter vqa b 3"]
+    assert ask(str(model), {"task": "nlvr"}, second_image=[b"1", b""])[0] == "hi adapter nlvr a 2+1"
+    with pytest.raises(ValueError, match="`task` must be one of vqa, nlvr, but is 'gqa'"):
+        ask(str(model), {"task": "gqa"})
     assert "weft-eval==" in (model / "requirements.txt").read_text(encoding="utf-8")
     assert sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) < 20_000
 
 
 def test_a_model_among_the_artifacts_of_a_run_loads(adapter: Path, store: Path) -> None:
     with open_run(store, "e", "r") as run:
-        log_model(run, adapter=adapter, loader="made_up_loader:load", options={"greeting": "ho"})
+        log_model(
+            run, adapter=adapter, loader="made_up_loader:load", tasks=["vqa"], options={"greeting": "ho"}
+        )
     artifacts = store / "artifacts" / str(run.run_id) / "artifacts"
-    assert ask(str(artifacts / "model"))[0] == "ho adapter a 2"
+    assert ask(str(artifacts / "model"))[0] == "ho adapter vqa a 2"
 
 
 def test_the_backbone_is_loaded_once_and_only_when_asked(adapter: Path) -> None:
@@ -65,14 +77,14 @@ def test_the_backbone_is_loaded_once_and_only_when_asked(adapter: Path) -> None:
         from weft.eval.serving.model_code import AdaptedModel
 
     model = AdaptedModel()
-    config = {"loader": "made_up_loader:load", "options": {"greeting": "hi"}}
+    config = {"loader": "made_up_loader:load", "tasks": ["vqa"], "options": {"greeting": "hi"}}
     context = SimpleNamespace(model_config=config, artifacts={"adapter": str(adapter)})
     model.load_context(context)
     assert "made_up_loader" not in sys.modules
     rows = {"question": ["a"], "image": [b"12"]}
     first = model.predict(context, rows)
     (adapter / "adapter.txt").unlink()
-    assert model.predict(context, rows) == first == ["hi adapter a 2"]
+    assert model.predict(context, rows) == first == ["hi adapter vqa a 2"]
     context.model_config["loader"] = "not_installed:load"
     model.load_context(context)
     with pytest.raises(RuntimeError, match="loaded by 'not_installed:load', but that cannot be imported"):
@@ -81,7 +93,7 @@ def test_the_backbone_is_loaded_once_and_only_when_asked(adapter: Path) -> None:
 
 def test_a_loader_that_is_not_installed_is_named(adapter: Path, tmp_path: Path) -> None:
     model = save_model(
-        tmp_path / "model", adapter=adapter, loader="not_installed:load", pip_requirements=["x"]
+        tmp_path / "model", adapter=adapter, loader="not_installed:load", tasks=["t"], pip_requirements=["x"]
     )
     with pytest.raises(Exception, match="loaded by 'not_installed:load', but that cannot be imported"):
         ask(str(model))
@@ -90,8 +102,10 @@ def test_a_loader_that_is_not_installed_is_named(adapter: Path, tmp_path: Path) 
 
 def test_what_cannot_become_a_model_is_refused(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"`loader` must read package\.module:function, but is 'load'"):
-        save_model(tmp_path / "m", adapter=adapter, loader="load")
+        save_model(tmp_path / "m", adapter=adapter, loader="load", tasks=["t"])
+    with pytest.raises(TrackingError, match="`tasks` must name at least one task"):
+        save_model(tmp_path / "m", adapter=adapter, loader="a:b", tasks=[])
     with pytest.raises(TrackingError, match="`adapter` must be a folder"):
-        save_model(tmp_path / "m", adapter=tmp_path / "none", loader="a:b")
+        save_model(tmp_path / "m", adapter=tmp_path / "none", loader="a:b", tasks=["t"])
     with pytest.raises(TrackingError, match="`folder` must not exist yet"):
-        save_model(adapter, adapter=adapter, loader="a:b")
+        save_model(adapter, adapter=adapter, loader="a:b", tasks=["t"])

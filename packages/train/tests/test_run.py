@@ -147,7 +147,34 @@ def test_a_run_is_tracked_with_metrics_per_step_and_files(values, tmp_path):
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/average"] == result.scores["average"]
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [2, 4, 6]
-    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"adapter", "plan.json", "recipe.yaml"}
+    found = {f.path for f in client.list_artifacts(run.info.run_id)}
+    assert found >= {"adapter", "plan.json", "recipe.yaml", "inspection.html", "predictions", "model"}
+    page = Path(client.download_artifacts(run.info.run_id, "inspection.html", str(tmp_path))).read_text()
+    assert "Worst examples" in page
+    assert "data:image/png;base64," in page
+
+
+def test_the_tracked_model_answers_as_the_run_did(values, tmp_path):
+    mlflow = pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
+    import pandas
+
+    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(tmp_path / "store")}
+    recipe = load_recipe(values)
+    result = execute(recipe)
+    model = next((tmp_path / "store" / "artifacts").rglob("MLmodel")).parent
+    served = mlflow.pyfunc.load_model(str(model))
+    assert sum(path.stat().st_size for path in model.rglob("*")) < 2**20  # the backbone is not in it
+    tasks = load_tasks(recipe, ("test",))
+    for name, text, media in (("vqa", "question", "image"), ("nlvr", "sentence", "images")):
+        records = tasks[name]["test"]
+        columns = {"question": [getattr(record, text) for record in records]}
+        refs = [getattr(record, media) for record in records]
+        pairs = [ref if isinstance(ref, tuple) else (ref,) for ref in refs]
+        for column, images in zip(("image", "second_image"), zip(*pairs, strict=True), strict=False):
+            columns[column] = [ref.read() for ref in images]
+        said = served.predict(pandas.DataFrame(columns), {"task": name})
+        kept = json.loads((result.folder / "predictions" / f"{name}.json").read_text())
+        assert said == [kept[record.id] for record in records]
 
 
 def test_batches_larger_than_the_data_are_refused(values):

@@ -210,11 +210,13 @@ class TrackingSection(_Section):
         experiment: Name of the MLflow experiment.
         store: Folder of an embedded store, or a tracking URI. By default what `MLFLOW_TRACKING_URI` says, and else
             the folder `mlflow` beside the run folders.
+        model: Whether the run keeps a model that MLflow loads and serves (recipe and adapter, not the backbone).
     """
 
     enabled: bool = True
     experiment: str = "weft"
     store: str | None = None
+    model: bool = True
 
 
 class Recipe(_Section):

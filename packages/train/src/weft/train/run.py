@@ -89,7 +89,7 @@ def execute(
         )
         result = make_result(recipe, plan, reports, time.perf_counter() - started)
         write_json(recipe.folder / RESULT, result_values(recipe, result))
-        track_result(run, recipe, result)
+        track_result(run, recipe, result, tasks)
     if recipe.save_model:
         save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
     return result

@@ -22,6 +22,7 @@ from weft.eval.evaluate.visual import (
     features_key,
 )
 from weft.eval.metrics import ScoreReport
+from weft.eval.report import record_table
 from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.progress import Progress
@@ -104,7 +105,8 @@ def evaluate_tasks(
         tasks: The records.
         batches: Makes inputs.
         role: `validation` or `test`.
-        folder: Where predictions are written, one JSON file per task; None writes none.
+        folder: Where predictions are written, per task one JSON file and one table with pictures of some; None
+            writes none.
         progress: Where to show progress.
 
     Returns:
@@ -131,4 +133,6 @@ def evaluate_tasks(
             write_json(folder / f"{name}.json", plain)
         metric = section.metric or kind_of(records).metric
         reports[name] = score(metric, predictions, records, headline=section.headline)
+        if folder is not None:
+            record_table(name, predictions, records, reports[name], folder).save(folder)
     return reports

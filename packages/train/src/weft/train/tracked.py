@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from weft.eval.report import inspect_html, tables_in
 from weft.eval.tracking import Run, open_run
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result
+from weft.train.served import log_served_model
+from weft.train.task_data import TaskData
 
 
 @contextmanager
@@ -57,8 +60,8 @@ def tracking_store(recipe: Recipe) -> str | None:
     return recipe.tracking.store or str(Path(recipe.output) / "mlflow")
 
 
-def track_result(run: Run | None, recipe: Recipe, result: Result) -> None:
-    """Log scores, counts, costs and files of a finished run."""
+def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping[str, TaskData]) -> None:
+    """Log scores, counts, costs and files of a finished run, and the model that MLflow serves."""
     if run is None:
         return
     metrics = {f"test/{name}": value for name, value in result.scores.items()}
@@ -76,7 +79,11 @@ def track_result(run: Run | None, recipe: Recipe, result: Result) -> None:
     run.log_metrics(metrics)
     run.log_artifacts(recipe.folder / "adapter", "adapter")
     run.log_artifacts(recipe.folder / "predictions", "predictions")
+    if result.reports:
+        run.log_text(inspect_html(tables_in(recipe.folder), title=recipe.title), "inspection.html")
     run.log_artifacts(recipe.folder / RESULT)
+    if recipe.tracking.model:
+        log_served_model(run, recipe, tasks)
 
 
 class Report(TrainerCallback):

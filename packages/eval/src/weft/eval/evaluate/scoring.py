@@ -120,7 +120,7 @@ def score(
             f"`records` must hold the answers to be scored, but {len(hidden)} have none, such as {hidden[0]!r}. "
             "Score another split, or write the predictions in the benchmark's submission format."
         )
-    report = METRICS[metric](predictions, records, _groups(records))
+    report = METRICS[metric](predictions, records, record_groups(records))
     if headline is None:
         return report
     if headline not in report.scores:
@@ -143,7 +143,8 @@ def reference(record: Record) -> str:
     )
 
 
-def _groups(records: Sequence[Record]) -> Groups:
+def record_groups(records: Sequence[Record]) -> Groups:
+    """Axis to record id to group, for the axes that every record tells: question type, novelty, skin tone."""
     axes: Groups = {}
     for record in records:
         kind = getattr(record, "question_type", "") or str(record.extra.get("template", ""))

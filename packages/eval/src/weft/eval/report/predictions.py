@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weft.data.records import MediaRef
 from weft.eval.errors import FormatError, ScoreInputError
-from weft.eval.metrics.report import ScoreReport
+from weft.eval.metrics.report import PERCENT, ScoreReport
 
 SUFFIX = ".table.jsonl"
 _PICTURES = "pictures"
@@ -133,7 +134,7 @@ def prediction_table(
         questions: Sample id to what was asked.
         groups: Axis to sample id to group.
         images: Sample id to its images: encoded bytes, `PIL.Image.Image`s, or anything with a method
-            `image()` that returns one (a `MediaRef` of weft.data).
+            `image()` that returns one. A `MediaRef` of weft.data whose file is absent is left out.
         folder: Where pictures are written; without it none is.
         pictures: For how many samples pictures are kept: half of them the worst, half spread over the rest.
 
@@ -166,9 +167,8 @@ def prediction_table(
                 pictures=files,
             )
         )
-    best = (
-        10.0 if report.headline == "CIDEr" else 100.0 if report.units[report.headline] == "percent" else 1.0
-    )
+    # Samples of captions are scored by CIDEr-D whatever the report shows first; its best is 10.
+    best = 10.0 if "CIDEr" in report.scores else 100.0 if report.units[report.headline] == PERCENT else 1.0
     where = Path(folder) if folder is not None else None
     return PredictionTable(task, f"{report.metric} ({report.variant})", best, tuple(rows), where)
 
@@ -191,6 +191,9 @@ def _save_pictures(folder: Path, stem: str, images: Sequence[Any]) -> tuple[str,
     (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
     names = []
     for place, given in enumerate(images):
+        if isinstance(given, MediaRef) and not given.exists():
+            # Runs on stored features need no images beside them.
+            continue
         image = Image.open(io.BytesIO(given)) if isinstance(given, bytes) else given
         image = image if isinstance(image, Image.Image) else image.image()
         image = image.convert("RGB")

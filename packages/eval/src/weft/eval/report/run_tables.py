@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from weft.eval.errors import FormatError
 from weft.eval.report.predictions import SUFFIX, PredictionTable
 from weft.eval.tracking.store import client, store_uri
+
+_PREDICTIONS = "predictions"
 
 
 def tables_in(folder: Path | str) -> dict[str, PredictionTable]:
@@ -45,11 +49,47 @@ def tables_of_run(
         Task to table.
 
     Raises:
-        FormatError: The run keeps none.
+        FormatError: The store has no such run, or the run keeps no table.
     """
+    from mlflow.exceptions import MlflowException
+
     target = download or Path(tempfile.mkdtemp(prefix="weft-inspect-"))
-    mlflow_client = client(store_uri(store))
-    for artifact in mlflow_client.list_artifacts(run_id):
-        if artifact.path == "predictions":
+    uri = store_uri(store)
+    mlflow_client = client(uri)
+    try:
+        artifacts = mlflow_client.list_artifacts(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise FormatError(
+            f"`run_id` must be a run of the store {uri}, but {run_id!r} is none. Give the folder of a run, or an id "
+            "that the MLflow UI shows."
+        ) from error
+    for artifact in artifacts:
+        if artifact.path == _PREDICTIONS:
             mlflow_client.download_artifacts(run_id, artifact.path, str(target))
     return tables_in(target)
+
+
+def scores_of_runs(store: Path | str | None, run_ids: Iterable[str]) -> dict[str, dict[str, PredictionTable]]:
+    """The prediction tables of several tracked runs, without their pictures.
+
+    Args:
+        store: See `tables_of_run`.
+        run_ids: Ids of runs of the store.
+
+    Returns:
+        Run id to task to table, for the runs that keep any.
+    """
+    mlflow_client = client(store_uri(store))
+    found: dict[str, dict[str, PredictionTable]] = {}
+    for run_id in run_ids:
+        names = [artifact.path for artifact in mlflow_client.list_artifacts(run_id, _PREDICTIONS)]
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                if name.endswith(SUFFIX):
+                    mlflow_client.download_artifacts(run_id, name, folder)
+            tables = [PredictionTable.load(path) for path in Path(folder).rglob(f"*{SUFFIX}")]
+        if tables:
+            found[run_id] = {table.task: replace(table, folder=None) for table in tables}
+    return found

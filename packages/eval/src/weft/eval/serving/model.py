@@ -22,20 +22,23 @@ def save_model(
     *,
     adapter: Path | str,
     loader: str,
+    tasks: Sequence[str],
     options: Mapping[str, Any] | None = None,
     pip_requirements: Sequence[str] | None = None,
 ) -> Path:
     """Write an MLflow model: the adapter, the way to load it, and a signature; never the backbone.
 
-    The model answers rows of `question` (text) and `image` (encoded bytes) with one text each.
+    The model answers rows of `question` (text), `image` (encoded bytes) and, for statements about two images,
+    `second_image`, with one text each. The parameter `task` chooses the task.
 
     Args:
         folder: A folder that does not exist yet.
         adapter: Folder of the adapter's checkpoint (or of a whole run).
         loader: `"package.module:function"`. It is called as `function(adapter_folder, **options)` when the
-            model is first asked, and returns a function of `(questions, images)`, two lists of equal length,
-            to a list of answers.
-        options: Further JSON-able arguments of the loader, such as the name of the backbone and the task.
+            model is first asked, and returns a function of `(task, questions, images)` to a list of answers:
+            the name of a task, and two lists of equal length, of texts and of tuples of encoded images.
+        tasks: The tasks it can be asked; the first is asked where none is named.
+        options: Further JSON-able arguments of the loader, such as the name of the backbone.
         pip_requirements: What MLflow installs where it serves the model; by default the weft packages that
             are installed here, in their versions.
 
@@ -43,13 +46,16 @@ def save_model(
         The folder.
 
     Raises:
-        TrackingError: `loader` is not of that form, the adapter is absent, or the folder exists already.
+        TrackingError: `loader` is not of that form, there is no task, the adapter is absent, or the folder
+            exists already.
     """
     module, _, function = loader.partition(":")
     if not module or not function:
         raise TrackingError(
             f"`loader` must read package.module:function, but is {loader!r}. Name a function that can be imported."
         )
+    if not tasks:
+        raise TrackingError("`tasks` must name at least one task, but is empty. Name what the model answers.")
     if not Path(adapter).is_dir():
         raise TrackingError(
             f"`adapter` must be a folder, but {str(adapter)!r} is none. Save the adapter first."
@@ -62,16 +68,23 @@ def save_model(
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
         from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, Schema
+        from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(_CODE),
             artifacts={"adapter": str(Path(adapter).absolute())},
-            model_config={"loader": loader, "options": dict(options or {})},
+            model_config={"loader": loader, "tasks": list(tasks), "options": dict(options or {})},
             signature=ModelSignature(
-                inputs=Schema([ColSpec("string", "question"), ColSpec("binary", "image")]),
+                inputs=Schema(
+                    [
+                        ColSpec("string", "question"),
+                        ColSpec("binary", "image"),
+                        ColSpec("binary", "second_image", required=False),
+                    ]
+                ),
                 outputs=Schema([ColSpec("string", "answer")]),
+                params=ParamSchema([ParamSpec("task", "string", tasks[0])]),
             ),
             pip_requirements=list(pip_requirements or _installed()),
         )
@@ -88,7 +101,7 @@ def log_model(run: Run, *, adapter: Path | str, loader: str, name: str = "model"
         adapter: Folder of the adapter's checkpoint.
         loader: See `save_model`.
         name: Folder inside the run's artifacts.
-        **arguments: `options` and `pip_requirements` of `save_model`.
+        **arguments: `tasks`, `options` and `pip_requirements` of `save_model`.
 
     Raises:
         TrackingError: See `save_model`.

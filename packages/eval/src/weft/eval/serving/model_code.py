@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 import mlflow
+import pandas
 from mlflow.pyfunc import PythonModel
 
 
@@ -15,9 +16,17 @@ class AdaptedModel(PythonModel):
         self._context = context
         self._predictor: Any = None
 
-    # Without annotations: MLflow would take them for the schema, which the signature states already.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Answer rows of `question` and `image`."""
+    # A data frame says nothing of its columns, so MLflow keeps to the schema that the signature states.
+    def predict(
+        self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[str]:
+        """Answer rows of `question`, `image` and perhaps `second_image`, by the task that `params` names."""
+        tasks = self._context.model_config["tasks"]
+        task = (params or {}).get("task", tasks[0])
+        if task not in tasks:
+            raise ValueError(
+                f"`task` must be one of {', '.join(tasks)}, but is {task!r}. Choose one of these."
+            )
         if self._predictor is None:
             loader = self._context.model_config["loader"]
             module, _, function = loader.partition(":")
@@ -30,7 +39,10 @@ class AdaptedModel(PythonModel):
                 ) from error
             options = self._context.model_config["options"]
             self._predictor = load(self._context.artifacts["adapter"], **options)
-        return self._predictor(list(model_input["question"]), list(model_input["image"]))
+        names = [name for name in ("image", "second_image") if name in model_input]
+        images = list(zip(*(model_input[name] for name in names), strict=True))
+        answers: list[str] = self._predictor(task, list(model_input["question"]), images)
+        return answers
 
 
 mlflow.models.set_model(AdaptedModel())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from weft.train.cli import data, demo, recipes, report, runs
+from weft.train.cli import data, demo, inspection, recipes, report, runs
 
 app = typer.Typer(
     name="weft",
@@ -23,6 +23,7 @@ app.command("plan")(runs.plan)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
 app.command("compare")(report.compare)
+app.command("inspect")(inspection.inspect)
 app.command("sync")(report.sync)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

@@ -1,0 +1,103 @@
+"""Prediction tables straight from records: what was asked, what is right, which group, which picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, media_of
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.scoring import record_groups, reference
+from weft.eval.metrics.report import ScoreReport
+from weft.eval.report.predictions import PredictionTable, prediction_table
+
+if TYPE_CHECKING:
+    from weft.eval.evaluate.retrieve import Matches
+
+
+def record_table(
+    task: str,
+    predictions: Mapping[str, str] | Matches,
+    records: Sequence[Record],
+    report: ScoreReport,
+    folder: Path | str,
+    *,
+    pictures: int = 60,
+) -> PredictionTable:
+    """Put the predictions of one task beside its records, and keep small pictures of some.
+
+    For retrieval a row is an image: its prediction is the text that is most similar to it, its references are
+    its own texts.
+
+    Args:
+        task: Name of the task.
+        predictions: What `weft.eval.evaluate.predict.predict` returned.
+        records: The records.
+        report: The report of these predictions.
+        folder: Where pictures are written; `save` the table into the same folder.
+        pictures: For how many samples pictures are kept.
+
+    Returns:
+        The table. Videos have no picture.
+
+    Raises:
+        ScoreInputError: The report was made from other records.
+        CorruptMediaError: A picture does not decode.
+    """
+    groups = record_groups(records)
+    kind = kind_of(records)
+    if not isinstance(predictions, Mapping):
+        return _retrieval_table(task, predictions, records, report, folder, groups, pictures)
+    return prediction_table(
+        task,
+        predictions,
+        {record.id: _references(record) for record in records},
+        report,
+        questions={record.id: kind.text(record) for record in records},
+        groups=groups,
+        images={record.id: _images(record) for record in records},
+        folder=folder,
+        pictures=pictures,
+    )
+
+
+def _retrieval_table(
+    task: str,
+    matches: Matches,
+    records: Sequence[Record],
+    report: ScoreReport,
+    folder: Path | str,
+    groups: Mapping[str, Mapping[str, str]],
+    pictures: int,
+) -> PredictionTable:
+    pairs = [record for record in records if isinstance(record, Retrieval)]
+    texts = {pair.text_id: pair.text for pair in pairs}
+    own: dict[str, list[str]] = {}
+    for pair in pairs:
+        own.setdefault(pair.media_id, []).append(pair.text)
+    nearest = matches.ranked(best=1)["image_to_text"]
+    return prediction_table(
+        task,
+        {image: texts[found[0]] for image, found in nearest.items()},
+        own,
+        report,
+        groups={
+            axis: {pair.media_id: members[pair.id] for pair in pairs} for axis, members in groups.items()
+        },
+        images={pair.media_id: _images(pair) for pair in pairs},
+        folder=folder,
+        pictures=pictures,
+    )
+
+
+def _references(record: Record) -> tuple[str, ...]:
+    if isinstance(record, ImageQA):
+        return record.answers
+    if isinstance(record, Caption):
+        return record.captions
+    return (reference(record),)
+
+
+def _images(record: Record) -> list[MediaRef]:
+    return [media for media in media_of(record) if media.kind == "image"]
