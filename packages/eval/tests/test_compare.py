@@ -155,8 +155,12 @@ def test_scores_that_differ_by_more_than_chance_carry_a_mark() -> None:
     assert set(results) == {("better", "vqa"), ("same", "vqa")}
     assert results["better", "vqa"].difference == pytest.approx(35)
     lines = to_markdown(comparison.with_marks(results)).splitlines()
-    assert "| better | **68.33 ± 2.36**** |" in lines[3]
+    assert r"| better | **68.33 ± 2.36\*\*** |" in lines[3]
     assert "| same | 35.00 |" in lines[4]
+    note = "* p < 0.05, ** p < 0.01 against base, paired over samples"
+    marked = comparison.with_marks(results, "base")
+    assert to_terminal(marked).endswith(f"{note}\n")
+    assert note in to_html(marked).replace("&lt;", "<")
     with pytest.raises(ComparisonError, match="whose runs keep prediction tables, but 'untested' has none"):
         significance(comparison, "untested", tables)
 

@@ -21,7 +21,8 @@ def test_help_names_the_commands(capsys):
     assert run("--help") == 0
     printed = capsys.readouterr().out
     assert all(
-        word in printed for word in ("demo", "plan", "train", "evaluate", "compare", "recipes", "data")
+        word in printed
+        for word in ("demo", "plan", "train", "evaluate", "compare", "inspect", "recipes", "data")
     )
 
 
@@ -55,6 +56,47 @@ def test_train_evaluate_and_compare(values, tmp_path, capsys):
         )
         assert "tiny" in capsys.readouterr().out
     assert plot.exists()
+
+
+def test_runs_are_held_against_one_another_and_inspected(values, tmp_path, capsys):
+    store = str(tmp_path / "store")
+    values["tracking"] = {"enabled": True, "experiment": "cli", "store": store}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert run("train", str(path), "training.steps=2") == 0
+    assert run("train", str(path), "training.steps=2", "name=other", "seed=1") == 0
+    capsys.readouterr()
+    compared = ("compare", "cli", "--store", store)
+    assert run(*compared, "--against", "tiny", "--published", "vl_adapter_image_bart") == 0
+    printed = capsys.readouterr().out
+    assert "p < 0.05, ** p < 0.01 against tiny" in printed
+    assert "single adapter (VL-PET (ICCV 2023) table 2" in printed
+    drawn = [tmp_path / "bars.png", tmp_path / "curves.png"]
+    options = ("--format", "html", "--bars", str(drawn[0]), "--curves", str(drawn[1]))
+    assert run(*compared, *options, "--against", "tiny") == 0
+    printed = capsys.readouterr().out
+    assert "Learning curves" in printed
+    assert "Example predictions" in printed
+    assert 'class="thumbnail"' in printed
+    assert all(picture.stat().st_size > 5_000 for picture in drawn)
+    assert run(*compared, "--published", "list") == 0
+    assert "vl_adapter_image_t5" in capsys.readouterr().out.split()
+    assert run(*compared, "--against", "tinny") == 2
+    assert "must be one of tiny, other, but is 'tinny'" in capsys.readouterr().err
+
+    folder, page = Path(values["output"]), tmp_path / "page.html"
+    assert (
+        run("inspect", str(folder / "tiny"), "--against", str(folder / "other"), "--output", str(page)) == 0
+    )
+    assert "vqa: 12 samples, mean" in capsys.readouterr().out
+    assert "common samples; the scores differ on" in page.read_text()
+    tracked = (folder / "tiny" / "mlflow_run_id").read_text()
+    assert run("inspect", tracked, "--store", store, "--task", "nlvr", "--output", str(page)) == 0
+    assert 'href="#vqa"' not in page.read_text()
+    assert run("inspect", str(folder / "tiny"), "--task", "nlvr2") == 2
+    assert "Did you mean 'nlvr'" in capsys.readouterr().err
+    assert run("inspect", "nothing", "--store", store) == 2
+    assert "'nothing' is none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -111,7 +153,7 @@ def test_data_sets_are_listed_shown_and_checked(tmp_path, capsys):
     assert run("data", "show", "easy_vqa") == 0
     assert "licence" in capsys.readouterr().out
     assert run("data", "check", "easy_vqa", str(tmp_path)) == 2
-    assert "train: missing" in capsys.readouterr().out
+    assert "train: cannot be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

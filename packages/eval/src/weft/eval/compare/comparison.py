@@ -13,7 +13,18 @@ from weft.eval.errors import ComparisonError, shown
 from weft.eval.metrics.significance import PairedResult
 
 _REQUIRED = ("method", "scores")
-_OPTIONAL = {"label", "seed", "trainable", "total", "seconds", "memory", "control", "run_id", "published"}
+_OPTIONAL = {
+    "label",
+    "seed",
+    "trainable",
+    "total",
+    "seconds",
+    "memory",
+    "control",
+    "run_id",
+    "published",
+    "percent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,7 @@ class Row:
         control: A baseline such as majority or image-zeroed, which is listed apart and kept off fronts.
         run_id: Id of the run in its MLflow store.
         published: Where a number was printed and how sure it is, when it is not from a run of ours.
+        percent: Trainable share in percent, where it is known without the counts.
     """
 
     method: str
@@ -45,6 +57,7 @@ class Row:
     control: bool = False
     run_id: str | None = None
     published: str | None = None
+    percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,7 @@ class Comparison:
         rows: One per run.
         title: Shown above tables.
         marks: `(method, task)` to a mark shown after its score; see `with_marks`.
+        note: What readers of the table must know, shown below it.
 
     Attributes:
         rows: The runs as given.
@@ -124,7 +138,11 @@ class Comparison:
     """
 
     def __init__(
-        self, rows: Sequence[Row], title: str = "", marks: Mapping[tuple[str, str], str] | None = None
+        self,
+        rows: Sequence[Row],
+        title: str = "",
+        marks: Mapping[tuple[str, str], str] | None = None,
+        note: str = "",
     ) -> None:
         if not rows:
             raise ComparisonError(
@@ -133,6 +151,7 @@ class Comparison:
         self.rows = tuple(rows)
         self.title = title
         self.marks = dict(marks or {})
+        self.note = note
         self.tasks = tuple(dict.fromkeys(task for row in rows for task in row.scores))
         by_method: dict[str, list[Row]] = {}
         for row in rows:
@@ -183,16 +202,18 @@ class Comparison:
 
         return cls(read_rows(store, experiment), title=experiment)
 
-    def with_marks(self, results: Mapping[tuple[str, str], PairedResult]) -> Comparison:
+    def with_marks(self, results: Mapping[tuple[str, str], PairedResult], against: str = "") -> Comparison:
         """The same comparison with marks of significance (`*` below 0.05, `**` below 0.01) after its scores.
 
         Args:
             results: What `weft.eval.compare.significance` returned.
+            against: The method that the others were held against, for the note below the table.
 
         Returns:
             A new comparison.
         """
-        return Comparison(self.rows, self.title, {key: result.mark for key, result in results.items()})
+        note = f"* p < 0.05, ** p < 0.01 against {against or 'the other method'}, paired over samples"
+        return Comparison(self.rows, self.title, {key: result.mark for key, result in results.items()}, note)
 
     def with_rows(self, rows: Sequence[Row]) -> Comparison:
         """The same comparison with further rows, such as published ones.
@@ -203,7 +224,7 @@ class Comparison:
         Returns:
             A new comparison.
         """
-        return Comparison((*self.rows, *rows), self.title, self.marks)
+        return Comparison((*self.rows, *rows), self.title, self.marks, self.note)
 
     def entry(self, method: str) -> Entry:
         """The entry of a method.
@@ -220,11 +241,14 @@ class Comparison:
         )
 
     def front(self) -> tuple[Entry, ...]:
-        """The methods that no other beats in both average and trainable share, smallest share first."""
+        """Our methods that no other beats in both average and trainable share, smallest share first."""
         candidates = [
             entry
             for entry in self.entries
-            if not entry.control and entry.average is not None and entry.percent is not None
+            if entry.average is not None
+            and entry.percent is not None
+            and not entry.control
+            and entry.published is None
         ]
         candidates.sort(
             key=lambda entry: (entry.percent or 0.0, -(entry.average.mean if entry.average else 0.0))
@@ -282,7 +306,7 @@ def _entry(rows: list[Row], tasks: tuple[str, ...]) -> Entry:
     )
     seconds = [row.seconds for row in rows if row.seconds is not None]
     memory = [row.memory for row in rows if row.memory is not None]
-    percent = None
+    percent = first.percent
     if first.trainable is not None and first.total:
         percent = 100 * first.trainable / first.total
     return Entry(

@@ -88,7 +88,7 @@ def to_html(
         f"<h1>{title}</h1>",
         _scrolling("sortable", head, body),
         '<p class="note">Click a heading to sort. Bold: best mean among the methods. ± is the standard '
-        "deviation over seeds. Italics: baselines.</p>",
+        f"deviation over seeds. Italics: baselines. {html.escape(comparison.note)}</p>",
         *_pictures(comparison, curves),
     ]
     if examples:

@@ -66,7 +66,9 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
         axes.errorbar(
             entry.percent, entry.average.mean, yerr=entry.average.std or 0.0, fmt="o", markersize=8.5,
             color=_FRONT if on_front else _POINT, ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if
-            entry.average.std else 0, markeredgecolor="white", markeredgewidth=1.2, zorder=3,
+            entry.average.std else 0, markeredgewidth=1.2, zorder=3,
+            markeredgecolor="white" if entry.published is None else _POINT,
+            markerfacecolor="white" if entry.published else None,
         )  # fmt: skip
     _baselines(axes, [entry for entry in comparison.entries if entry.control and entry.average])
     axes.xaxis.set_major_formatter(_plain_percent)

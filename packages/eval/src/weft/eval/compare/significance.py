@@ -29,7 +29,7 @@ def significance(
     Args:
         comparison: The comparison; its rows name their runs.
         against: The method that the others are held against.
-        tables: Run id to the prediction tables of that run (see `weft.eval.report.tables_of_run`). Runs without
+        tables: Run id to the prediction tables of that run (see `weft.eval.report.scores_of_runs`). Runs without
             tables are left out.
         resamples: Number of random sign patterns.
         seed: Seed of the test.

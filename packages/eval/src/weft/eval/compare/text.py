@@ -39,7 +39,8 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
     console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(rendered)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([*lines, comparison.note] if comparison.note else lines) + "\n"
 
 
 def _rich_table(comparison: Comparison, digits: int) -> Table:
@@ -66,24 +67,28 @@ def to_markdown(comparison: Comparison) -> str:
     table = layout(comparison)
     lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
     for place, row in enumerate(table.rows):
-        cells = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
-        cells[0] = row[0].text.replace("|", "\\|")
+        texts = [cell.text.replace("*", "\\*") for cell in row]
+        cells = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
+        cells[0] = texts[0].replace("|", "\\|")
         if place >= table.baselines:
             cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
+    if comparison.note:
+        lines += ["", comparison.note.replace("*", "\\*")]
     return "\n".join(lines) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
     """Render one line per run (not per method) with every number in full."""
     names = ["method", "label", "seed", "control", *(f"test/{task}" for task in comparison.tasks)]
-    names += ["trainable", "total", "seconds", "memory_mb", "run_id", "published"]
+    names += ["trainable", "total", "seconds", "memory_mb", "run_id", "published", "percent"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
     for row in comparison.rows:
         scores = [row.scores.get(task, "") for task in comparison.tasks]
         rest = [row.trainable, row.total, row.seconds, row.memory, row.run_id, row.published]
+        rest.append(row.percent)
         writer.writerow([row.method, row.label, row.seed, row.control, *scores, *rest])
     return buffer.getvalue()
 
@@ -143,6 +148,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "memory_mb": float,
     "run_id": str,
     "published": str,
+    "percent": float,
 }
 
 

@@ -3,47 +3,91 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from weft.train.cli.stores import STORE_HELP, existing_store
+from weft.train.errors import RunError, near
+
+if TYPE_CHECKING:
+    from weft.eval.compare import Comparison
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "html")
 
 
 def compare(
     experiment: Annotated[str, typer.Argument(help="MLflow experiment.")] = "weft",
-    store: Annotated[
-        str | None,
-        typer.Option(help="Folder or URI of the store; by default MLFLOW_TRACKING_URI or weft-runs/mlflow."),
-    ] = None,
+    store: Annotated[str | None, typer.Option(help=STORE_HELP)] = None,
     form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "terminal",
     plot: Annotated[
         Path | None, typer.Option(help="Also draw score against trainable share into this PNG.")
     ] = None,
+    bars: Annotated[
+        Path | None, typer.Option(help="Also draw the scores of each task into this PNG.")
+    ] = None,
+    curves: Annotated[Path | None, typer.Option(help="Also draw training losses into this PNG.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Mark what differs from this method by more than chance: * p < 0.05, ** p < 0.01."),
+    ] = None,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Set published rows beside ours, with source and confidence: a built-in table ('list' names "
+            "them) or a CSV file. May be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Compare the runs of an experiment: method by task, mean and deviation over seeds."""
-    import os
-
-    from weft.train.errors import RunError, near
-
     if form not in FORMATS:
         raise RunError(
             f"`--format` must be one of {', '.join(FORMATS)}, but is {form!r}. {near(form, FORMATS)}"
         )
-    if store is None and not os.environ.get("MLFLOW_TRACKING_URI"):
-        store = "weft-runs/mlflow"
-    if store is not None and "://" not in store and not (Path(store) / "mlflow.db").is_file():
-        raise RunError(
-            f"`--store` must be a folder that holds mlflow.db, or a tracking URI, but {store!r} is neither."
-        )
-    from weft.eval.compare import Comparison, pareto_plot, to_csv, to_html, to_latex, to_markdown, to_terminal
+    if published == ["list"]:
+        from weft.eval.compare import published_tables
 
-    found = Comparison.from_mlflow(store, experiment)
-    write = dict(zip(FORMATS, (to_terminal, to_markdown, to_csv, to_latex, to_html), strict=True))
+        sys.stdout.write("\n".join(published_tables()) + "\n")
+        return
+    store = existing_store(store)
+    from weft.eval.compare import Comparison as Compared
+    from weft.eval.compare import (
+        learning_curves,
+        page_from_runs,
+        pareto_plot,
+        read_curves,
+        task_bars,
+        to_csv,
+        to_latex,
+        to_markdown,
+        to_terminal,
+        with_published,
+    )
+
+    found = Compared.from_mlflow(store, experiment)
+    if against is not None:
+        found = _marked(found, store, against)
+    found = with_published(found, published or [])
+    writers = (to_terminal, to_markdown, to_csv, to_latex, partial(page_from_runs, store))
+    write: dict[str, Callable[[Comparison], str]] = dict(zip(FORMATS, writers, strict=True))
     sys.stdout.write(write[form](found).rstrip() + "\n")
     if plot is not None:
         pareto_plot(found, plot)
+    if bars is not None:
+        task_bars(found, bars)
+    if curves is not None:
+        learning_curves(read_curves(store, found), curves)
+
+
+def _marked(comparison: Comparison, store: str | None, against: str) -> Comparison:
+    from weft.eval.compare import significance
+    from weft.eval.report import scores_of_runs
+
+    tables = scores_of_runs(store, [row.run_id for row in comparison.rows if row.run_id is not None])
+    return comparison.with_marks(significance(comparison, against, tables), against)
 
 
 def sync(spool: Annotated[Path, typer.Argument(help="The folder that an interrupted upload named.")]) -> None:

@@ -62,6 +62,9 @@ def evaluate(
         Path | None, typer.Option(help="The benchmark's annotation file, with --predictions.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="The benchmark, with --predictions.")] = None,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="Score what was predicted, and say how much is missing.")
+    ] = False,
 ) -> None:
     """Score a run again, or anybody's predictions against official annotations."""
     from weft.train.errors import RunError
@@ -80,4 +83,4 @@ def evaluate(
         )
     from weft.eval.submissions import score_predictions
 
-    sys.stdout.write(f"{score_predictions(task, predictions, gold)}\n")
+    sys.stdout.write(f"{score_predictions(task, predictions, gold, subset=subset)}\n")
