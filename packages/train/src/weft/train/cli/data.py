@@ -1,78 +1,153 @@
-"""`weft data`: which data sets there are, what they need, whether a folder has it."""
+"""`weft data`: which data sets there are, what they need, whether a folder has it, and Parquet shards of it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="List, describe and check data sets.", no_args_is_help=True)
+from weft.train.errors import RunError, near
+
+app = typer.Typer(help="List, describe, check and convert data sets.", no_args_is_help=True)
+MEDIA = ("none", "sample", "all")
+ROOT_HELP = "Folder, archive or URL of the official files."
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Option of the data set (may be repeated)."),
+]
 
 
 @app.command("list")
 def list_all() -> None:
     """List the data sets that weft can read."""
-    from weft.data import dataset_spec, list_datasets
+    from weft.data.checks import describe_datasets
 
-    for name in list_datasets():
-        spec = dataset_spec(name)
-        sys.stdout.write(f"{name:<18} {spec.task:<11} {spec.summary}\n")
+    for facts in describe_datasets():
+        records = sum(facts.sizes.values())
+        shown = f"{records:,}" if records else "-"
+        sys.stdout.write(
+            f"{facts.name:<18} {facts.task:<11} {shown:>11}  {facts.licence:<24.24} {facts.summary}\n"
+        )
 
 
 @app.command()
-def show(name: str) -> None:
-    """Describe a data set: task, splits, options, licence, and how to get it."""
-    from weft.data import dataset_spec
+def show(
+    name: str,
+    root: Annotated[str | None, typer.Argument(help=f"{ROOT_HELP} Draws some records.")] = None,
+    split: Annotated[str, typer.Option(help="Split to draw records of.")] = "train",
+    output: Annotated[
+        Path | None, typer.Option(help="PNG to draw records into; by default NAME.png where a root is given.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Records to draw, spread over the split.")] = 12,
+    option: Options = None,
+) -> None:
+    """Describe a data set (task, splits, options, licence, how to get it), and draw some of its records."""
+    from weft.data.checks import describe_dataset
 
-    spec = dataset_spec(name)
-    expected = ", ".join(f"{split} {count:,}" for split, count in spec.expected.items())
+    facts = describe_dataset(name)
     rows = {
-        "task": spec.task,
-        "summary": spec.summary,
-        "splits": ", ".join(spec.splits) or "named by you",
-        "records": expected or "not stated",
-        "options": ", ".join(f"{key}={value!r}" for key, value in spec.options.items()) or "none",
-        "licence": spec.licence,
-        "citation": spec.citation or "none",
-        "how to get": spec.how_to_get,
+        "task": facts.task,
+        "summary": facts.summary,
+        "splits": ", ".join(facts.splits) or "named by you",
+        "records": ", ".join(f"{key} {size:,}" for key, size in facts.sizes.items()) or "not stated",
+        "options": ", ".join(f"{key}={value!r}" for key, value in facts.options.items()) or "none",
+        "licence": facts.licence,
+        "citation": facts.citation or "none",
+        "on the hub": ", ".join(facts.hub) or "nothing configured",
+        "how to get": facts.how_to_get,
     }
     width = max(map(len, rows))
     sys.stdout.write("".join(f"{key:<{width}}  {value}\n" for key, value in rows.items()))
+    if root is not None or output is not None:
+        sys.stdout.write(
+            f"{_draw(name, root, split, output or Path(f'{name}.png'), count, _parsed(option))}\n"
+        )
+
+
+def _draw(name: str, root: str | None, split: str, output: Path, count: int, options: dict[str, Any]) -> Path:
+    from weft.data import load_dataset
+    from weft.data.media.contact_sheet import contact_sheet
+
+    records: Any = load_dataset(name, root, split, **options)
+    chosen = [records[k] for k in range(0, len(records), max(1, len(records) // count))][:count]
+    sheet = contact_sheet(chosen)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.part")
+    sheet.save(partial, "PNG")
+    partial.replace(output)
+    return output
 
 
 @app.command()
 def check(
     name: str,
-    root: Annotated[Path, typer.Argument(help="Where the official files lie.")],
+    root: Annotated[str, typer.Argument(help=ROOT_HELP)],
+    split: Annotated[list[str] | None, typer.Option(help="Only these splits (may be repeated).")] = None,
+    media: Annotated[
+        str, typer.Option(help="Which media to look at: none, a sample (decoded), or all (a sample decoded).")
+    ] = "sample",
+    option: Options = None,
 ) -> None:
-    """Read every split of a data set and compare its number of records with what is stated."""
-    from weft.data import dataset_spec, load_dataset
-    from weft.data.errors import MissingFileError, WeftDataError
+    """Read a data set and name every missing or odd file, malformed row and unexpected count."""
+    from weft.data.checks import check_dataset
 
-    spec = dataset_spec(name)
-    faults = 0
-    for split in spec.splits:
-        try:
-            found = len(load_dataset(name, root=root, split=split))
-        except MissingFileError as error:
-            sys.stdout.write(f"{split}: missing\n{error}\n")
-            faults += 1
-            continue
-        except WeftDataError as error:
-            sys.stdout.write(f"{split}: wrong\n{error}\n")
-            faults += 1
-            continue
-        wanted = spec.expected.get(split)
-        verdict = (
-            "as stated"
-            if wanted == found
-            else "no number stated"
-            if wanted is None
-            else f"stated are {wanted:,}"
-        )
-        faults += wanted is not None and wanted != found
-        sys.stdout.write(f"{split}: {found:,} records, {verdict}\n")
-    if faults:
+    if media not in MEDIA:
+        raise RunError(f"`--media` must be one of {', '.join(MEDIA)}, but is {media!r}. {near(media, MEDIA)}")
+    found = check_dataset(name, root, split, media=media, **_parsed(option))  # type: ignore[arg-type]
+    for one in found.splits:
+        stated = "no number stated" if one.expected is None else f"{one.expected:,} stated"
+        count = "cannot be read" if one.found is None else f"{one.found:,} records, {stated}"
+        looked = f", {one.media_checked:,} media looked at" if one.media_checked else ""
+        sys.stdout.write(f"{one.split}: {count}{looked}\n")
+        for problem in one.problems:
+            sys.stdout.write("".join(f"  {line}\n" for line in problem.splitlines()))
+    if not found.ok:
         sys.exit(2)
+
+
+@app.command()
+def convert(
+    name: str,
+    root: Annotated[str, typer.Argument(help=ROOT_HELP)],
+    target: Annotated[Path, typer.Argument(help="A new folder, or that of an unfinished conversion.")],
+    split: Annotated[str, typer.Option(help="Split to convert.")] = "train",
+    rows_per_shard: Annotated[
+        int, typer.Option(min=1, help="Choose it for shards of 100 to 256 MB.")
+    ] = 2_000,
+    media: Annotated[bool, typer.Option(help="Put images and videos into the shards.")] = True,
+    engine: Annotated[str, typer.Option(help="serial, processes, or ray (needs weft-data[ray]).")] = "serial",
+    workers: Annotated[int, typer.Option(min=1, help="Processes, or parallel tasks on Ray.")] = 2,
+    option: Options = None,
+) -> None:
+    """Write Parquet shards with an index and checksums; called again after a crash, it goes on."""
+    from weft.data import load_dataset
+    from weft.data.convert import convert as write_shards
+
+    records: Any = load_dataset(name, root, split, **_parsed(option))
+    made = write_shards(
+        records,
+        target,
+        rows_per_shard=rows_per_shard,
+        embed_media=media,
+        engine=engine,  # type: ignore[arg-type]
+        workers=workers,
+    )
+    sys.stdout.write(f"{len(made):,} records in {len(list(target.glob('*.parquet')))} shards\n{target}\n")
+
+
+def _parsed(options: list[str] | None) -> dict[str, Any]:
+    """`key=value` entries, with values read as YAML."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for entry in options or []:
+        key, sign, value = entry.partition("=")
+        if not key or not sign:
+            raise RunError(f"`--option` must read KEY=VALUE, but is {entry!r}. Write, say, languages=[de].")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RunError(f"The value of `--option` must be YAML, but {entry!r} is not: {error}") from None
+    return found
