@@ -23,6 +23,7 @@ nav a { margin-right: 1rem; color: var(--accent); }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; overflow-wrap: anywhere; }
 .card img { height: 7rem; margin-right: .3rem; }
 .card p { margin: .35rem 0 0; } .wrong { color: #d1495b; } .right { color: var(--accent); }
+td:has(.bar) { text-align: left; }
 td .bar { display: inline-block; height: .6rem; background: var(--accent); border-radius: 3px; }
 details { margin: .6rem 0; } summary { cursor: pointer; }
 </style>
