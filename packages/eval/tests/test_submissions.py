@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from weft.data import list_datasets
 from weft.eval.errors import FormatError, ScoreInputError
-from weft.eval.submissions import get_submission, list_submissions, score_predictions
+from weft.eval.submissions import get_submission, list_submissions, save_submission, score_predictions
+from weft.eval.submissions.clip_captions import clip_caption_scores
 from weft.eval.submissions.format import register_submission
 
 TEN = [{"answer": "yes", "answer_id": i} for i in range(10)]
@@ -23,6 +25,7 @@ LINES = {
     "nlvr_structured": {"identifier": "7-0", "label": "true"},
     "nlvr2": {"identifier": "dev-7-0-0", "label": "True"},
     "tvqa": {"qid": 7, "answer_idx": 2},
+    "clip_caption": {"clip_id": 7, "descs": [{"desc": "a cat", "type": "v"}, {"desc": "the cat"}]},
 }
 PREDICTIONS: dict[str, dict[Any, Any]] = {
     "vqa": {7: "yes"},
@@ -33,6 +36,7 @@ PREDICTIONS: dict[str, dict[Any, Any]] = {
     "nlvr_structured": {"7-0": "True"},
     "nlvr2": {"dev-7-0-0": "true"},
     "tvqa": {7: 2},
+    "clip_caption": {7: "a cat"},
 }
 
 
@@ -52,7 +56,7 @@ def test_what_is_written_in_the_official_format_reads_and_scores(tmp_path: Path,
     path = tmp_path / f"predictions{submission.suffix}"
     path.write_text(submission.write_predictions(PREDICTIONS[task]), encoding="utf-8")
     report = score_predictions(task, path, write_gold(tmp_path, task))
-    best = 0.0 if task == "caption" else 100.0
+    best = 0.0 if "caption" in task else 100.0
     assert report.value == best
     assert "scored against gold, sha256" in report.notes[-1]
 
@@ -152,3 +156,38 @@ def test_a_second_benchmark_of_one_name_is_refused() -> None:
 
     with pytest.raises(FormatError, match="`task` must be new, but 'vqa' is registered already"):
         register_submission(dataclasses.replace(get_submission("vqa"), suffix=".txt"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "predictions", "name", "text"),
+    [
+        ("vqav2", {"7": "yes"}, "t.submission.json", '[{"question_id": 7, "answer": "yes"}]'),
+        ("tvqa", {"7": "a3", "8": "what"}, "t.submission.json", '{"7": 3, "8": -1}'),
+        ("nlvr", {"dev-7-0-3": "true"}, "t.submission.csv", "dev-7-0-3.png,true\n"),
+        ("tvc", {"7": "é"}, "t.submission.jsonl", '{"clip_id": 7, "descs": [{"desc": "\\u00e9"}]}\n'),
+    ],
+)
+def test_a_data_set_has_the_file_of_its_benchmark(
+    tmp_path: Path, dataset: str, predictions: dict[str, str], name: str, text: str
+) -> None:
+    path = save_submission(tmp_path, "t", dataset, predictions)
+    assert path == tmp_path / name
+    assert path.read_text(encoding="utf-8") == text
+    assert save_submission(tmp_path, "t", "scenes", predictions) is None
+
+
+def test_every_data_set_that_a_benchmark_names_exists() -> None:
+    named = [dataset for task in list_submissions() for dataset in get_submission(task).datasets]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(list_datasets())
+
+
+def test_clip_captions_lose_what_is_not_ascii_before_they_are_scored(tmp_path: Path) -> None:
+    gold = {str(k): [f"a caf\u00e9 and {word}"] for k, word in enumerate(("dog", "cat", "sun"))}
+    plain = {key: own[0].replace("\u00e9", " ") for key, own in gold.items()}
+    report = clip_caption_scores(plain, gold)
+    assert report.scores["Bleu_4"] == pytest.approx(1, abs=1e-6)
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"clip_id": 1, "descs": []}\n', encoding="utf-8")
+    with pytest.raises(FormatError, match=r"must have `clip_id` and `descs`.*but 1 do not: line 1"):
+        score_predictions("clip_caption", path, path)

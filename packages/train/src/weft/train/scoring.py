@@ -23,6 +23,7 @@ from weft.eval.evaluate.visual import (
 )
 from weft.eval.metrics import ScoreReport
 from weft.eval.report import record_table
+from weft.eval.submissions import save_submission
 from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.progress import Progress
@@ -105,8 +106,8 @@ def evaluate_tasks(
         tasks: The records.
         batches: Makes inputs.
         role: `validation` or `test`.
-        folder: Where predictions are written, per task one JSON file and one table with pictures of some; None
-            writes none.
+        folder: Where predictions are written, per task one JSON file, one table with pictures of some, and the file
+            that its benchmark takes; None writes none.
         progress: Where to show progress.
 
     Returns:
@@ -131,6 +132,8 @@ def evaluate_tasks(
         if folder is not None:
             plain = predictions.ranked() if isinstance(predictions, Matches) else predictions
             write_json(folder / f"{name}.json", plain)
+            if isinstance(predictions, dict):
+                save_submission(folder, name, section.data.name, predictions)
         metric = section.metric or kind_of(records).metric
         reports[name] = score(metric, predictions, records, headline=section.headline)
         if folder is not None:

@@ -53,5 +53,6 @@ SUBMISSION = register_submission(
         write_predictions=_write,
         read_gold=_read_gold,
         score=caption_scores,
+        datasets=("coco_captions",),
     )
 )

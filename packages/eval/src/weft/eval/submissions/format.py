@@ -29,6 +29,7 @@ class Submission:
         read_gold: Reads an official annotation file into id to reference; ids become text.
         score: The metric, called with predictions, references and `subset`.
         suffix: Suffix of the prediction file.
+        datasets: Data sets of weft.data whose record ids are those of the file.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Submission:
     read_gold: Callable[[Path], References]
     score: Callable[..., ScoreReport]
     suffix: str = ".json"
+    datasets: tuple[str, ...] = ()
 
 
 _registered: dict[str, Submission] = {}
@@ -88,6 +90,31 @@ def get_submission(task: str) -> Submission:
             + (f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
         )
     return _registered[task]
+
+
+def save_submission(
+    folder: Path | str, name: str, dataset: str, predictions: Mapping[Any, Any]
+) -> Path | None:
+    """Write predictions as the file that the benchmark of a data set takes.
+
+    Args:
+        folder: Where to write.
+        name: Name of the file, to which `.submission` and the benchmark's suffix are added.
+        dataset: Name of the data set in weft.data.
+        predictions: Record id to prediction.
+
+    Returns:
+        The file, or None where the data set belongs to no benchmark.
+    """
+    _load()
+    for submission in _registered.values():
+        if dataset in submission.datasets:
+            target = Path(folder) / f"{name}.submission{submission.suffix}"
+            partial = target.with_name(f".{target.name}.part")
+            partial.write_text(submission.write_predictions(predictions), encoding="utf-8")
+            partial.replace(target)
+            return target
+    return None
 
 
 def _load() -> None:

@@ -42,5 +42,6 @@ SUBMISSION = register_submission(
         write_predictions=_write,
         read_gold=_read_gold,
         score=gqa_accuracy,
+        datasets=("gqa",),
     )
 )

@@ -55,15 +55,26 @@ def _write(predictions: Mapping[Any, Any]) -> str:
     return "".join(f"{key},{str(judgement).lower()}\n" for key, judgement in predictions.items())
 
 
+def _write_nlvr(predictions: Mapping[Any, Any]) -> str:
+    return _write({_picture(str(key)): judgement for key, judgement in predictions.items()})
+
+
+def _picture(name: str) -> str:
+    """`dev-1572-0-3` (split, n, m and the order of the boxes) to `dev-1572-0-3.png`; `1572-0-3` stays."""
+    stem = name.removesuffix(".png")
+    return f"{stem}.png" if stem.count("-") == _IMAGE_FIELDS - 1 else name
+
+
 NLVR = register_submission(
     Submission(
         task="nlvr",
         description="predictions: lines `dev-1572-0-3.png,true`, six per sentence; gold: NLVR JSON lines",
         read_predictions=_read_nlvr_predictions,
-        write_predictions=_write,
+        write_predictions=_write_nlvr,
         read_gold=_read_nlvr_gold,
         score=nlvr_accuracy,
         suffix=".csv",
+        datasets=("nlvr",),
     )
 )
 
@@ -88,5 +99,6 @@ NLVR2 = register_submission(
         read_gold=_labels,
         score=nlvr2_accuracy,
         suffix=".csv",
+        datasets=("nlvr2",),
     )
 )

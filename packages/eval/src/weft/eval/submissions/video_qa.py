@@ -35,7 +35,13 @@ def _read_tvqa_gold(path: Path) -> References:
 
 
 def _write_choices(predictions: Mapping[Any, Any]) -> str:
-    return json.dumps({str(key): int(option) for key, option in predictions.items()})
+    return json.dumps({str(key): _option(option) for key, option in predictions.items()})
+
+
+def _option(given: Any) -> int:
+    """The number of an option that a model chose (3) or wrote ("a3"); -1, which is wrong, for other words."""
+    digits = str(given).removeprefix("a")
+    return int(digits) if digits.isdigit() else -1
 
 
 def _read_answers(path: Path) -> Predictions:
@@ -62,6 +68,7 @@ TVQA = register_submission(
         write_predictions=_write_choices,
         read_gold=_read_tvqa_gold,
         score=multiple_choice_accuracy,
+        datasets=("tvqa", "how2qa"),
     )
 )
 
@@ -73,5 +80,6 @@ MSRVTT_QA = register_submission(
         write_predictions=_write_answers,
         read_gold=_read_open_gold,
         score=open_ended_accuracy,
+        datasets=("msrvtt_qa",),
     )
 )

@@ -44,5 +44,6 @@ SUBMISSION = register_submission(
         write_predictions=_write,
         read_gold=_read_gold,
         score=vqa_accuracy,
+        datasets=("vqav2",),
     )
 )
