@@ -63,15 +63,16 @@ def _true_false(model: Any, inputs: dict[str, Tensor], batches: Batches, task: s
     """Compare the logits of "true" and "false" at the first place where the two answers differ."""
     words = batches.tokenizer(["true", "false"]).input_ids
     place = next(k for k, (a, b) in enumerate(zip(*words, strict=False)) if a != b)
-    prefix = torch.tensor([[_start_token(model), *words[0][:place]]], device=inputs["input_ids"].device)
+    prefix = torch.tensor([[start_token(model), *words[0][:place]]], device=inputs["input_ids"].device)
     logits = model(**inputs, decoder_input_ids=prefix.expand(len(inputs["input_ids"]), -1)).logits[:, -1]
     is_true = logits[:, words[0][place]] > logits[:, words[1][place]]
     return ["true" if truth else "false" for truth in is_true.tolist()]
 
 
-def _start_token(model: Any) -> int:
+def start_token(model: Any) -> int:
+    """The token that every answer of a model begins after."""
     config = getattr(model.config, "language_config", model.config)
-    return int(config.decoder_start_token_id)
+    return int(config.decoderstart_token_id)
 
 
 def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -42,13 +42,20 @@ def predict(
     Returns:
         Record id to answer (`"true"` or `"false"` for judgements), or the features of texts and images.
     """
+    run: Callable[..., Predictions] = retrieve if kind_of(records).mode == "retrieve" else answers
+    with asked(model, task):
+        return run(model, task, records, batches, batch_size=batch_size, device=device, progress=progress)
+
+
+@contextmanager
+def asked(model: Any, task: str) -> Iterator[None]:
+    """Set a model up to be asked one task: no gradients, evaluation mode, routed; and back afterwards."""
     was_training = model.training
     model.eval()
     route: Route = getattr(model, "route", lambda task: nullcontext())
-    run: Callable[..., Predictions] = retrieve if kind_of(records).mode == "retrieve" else answers
     try:
         with torch.inference_mode(), route(task=task):
-            return run(model, task, records, batches, batch_size=batch_size, device=device, progress=progress)
+            yield
     finally:
         model.train(was_training)
 

@@ -1,0 +1,108 @@
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
+
+from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.data import load_dataset
+from weft.data.media.transforms import ImageTransform
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.rank import rank_answers
+from weft.eval.evaluate.visual import Pixels
+
+ANSWERS = ["red", "green star", "two", "no", "green", "green star of blue", "yes"]
+
+
+@pytest.fixture(scope="module")
+def model() -> VisualSeq2Seq:
+    torch.manual_seed(0)
+    language = BartConfig(
+        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, init_std=0.5,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
+    )  # fmt: skip
+    vision = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 12], depths=[1, 1, 1], layer_type="basic")
+    return VisualSeq2Seq(VisualSeq2SeqConfig(language, vision, feature_size=12, num_visual_tokens=9)).eval()
+
+
+@pytest.fixture(scope="module")
+def batches() -> Batches:
+    words = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        *["red", "green", "star", "two", "no", "of", "blue", "yes", "what", "color", "size", "how"],
+    ]
+    tokenizer = Tokenizer(WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    transform = ImageTransform(size=48, shape="square", crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Batches(fast, Pixels(transform), {"vqa": TextRules()})
+
+
+@pytest.fixture(scope="module")
+def records() -> Sequence[Any]:
+    return load_dataset("scenes", split="test", task="vqa", size=9, num_scenes=9)
+
+
+def losses(model: Any, batches: Batches, record: Any, answers: Sequence[str]) -> list[float]:
+    """Summed loss of each answer alone, by the model's own labels: the definition."""
+    inputs = batches.inputs("vqa", [record])
+    found = []
+    for answer in answers:
+        labels = torch.tensor([batches.tokenizer(answer).input_ids])
+        with torch.no_grad():
+            found.append(float(model(**inputs, labels=labels).loss) * labels.shape[1])
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 64])
+def test_the_answer_is_the_one_of_least_loss(model, batches, records, batch_size):
+    got = rank_answers(model, "vqa", records, batches, ANSWERS, batch_size=batch_size)
+    all_losses = {record.id: losses(model, batches, record, ANSWERS) for record in records}
+    assert got == {key: ANSWERS[own.index(min(own))] for key, own in all_losses.items()}
+    by_length = rank_answers(model, "vqa", records, batches, ANSWERS, per_token=True, batch_size=batch_size)
+    sizes = [len(batches.tokenizer(answer).input_ids) for answer in ANSWERS]
+    for key, own in all_losses.items():
+        means = [loss / size for loss, size in zip(own, sizes, strict=True)]
+        assert by_length[key] == ANSWERS[means.index(min(means))]
+
+
+def test_only_answers_of_likely_first_words_are_scored(model, batches, records):
+    start = torch.tensor([[2, 0]])
+    for record, keep in itertools.product(records[:3], (1, 3)):
+        inputs = batches.inputs("vqa", [record])
+        with torch.no_grad():
+            first = model(**inputs, decoder_input_ids=start).logits[0, -1]
+        words = [batches.tokenizer(answer).input_ids[1] for answer in ANSWERS]
+        kept = sorted(range(len(ANSWERS)), key=lambda k: -float(first[words[k]]))[:keep]
+        own = losses(model, batches, record, [ANSWERS[k] for k in kept])
+        got = rank_answers(model, "vqa", [record], batches, ANSWERS, keep=keep)
+        assert got == {record.id: ANSWERS[kept[own.index(min(own))]]}
+
+
+def test_each_record_may_have_its_own_answers_and_equal_ones_go_to_the_first(model, batches, records):
+    own = {record.id: [ANSWERS[k % 3], ANSWERS[3 + k % 3]] for k, record in enumerate(records)}
+    got = rank_answers(model, "vqa", records, batches, own)
+    assert all(got[key] in answers for key, answers in own.items())
+    # Both words are unknown to the tokenizer, so that their scores are equal.
+    assert set(rank_answers(model, "vqa", records, batches, ["zebra", "yak"]).values()) == {"zebra"}
+
+
+def test_records_without_answers_are_refused(model, batches, records):
+    with pytest.raises(ScoreInputError, match="but 8 have none, such as"):
+        rank_answers(model, "vqa", records, batches, {records[0].id: ["red"]})
+    with pytest.raises(ScoreInputError, match="`keep` must be at least 1, but is 0"):
+        rank_answers(model, "vqa", records, batches, ANSWERS, keep=0)
