@@ -54,7 +54,7 @@ def batches() -> Batches:
 
 @pytest.fixture(scope="module")
 def records() -> Sequence[Any]:
-    return load_dataset("scenes", split="test", task="vqa", size=9, num_scenes=9)
+    return load_dataset("scenes", split="test", task="vqa", size=9, num_scenes=60)
 
 
 def losses(model: Any, batches: Batches, record: Any, answers: Sequence[str]) -> list[float]:

@@ -72,7 +72,7 @@ def _true_false(model: Any, inputs: dict[str, Tensor], batches: Batches, task: s
 def start_token(model: Any) -> int:
     """The token that every answer of a model begins after."""
     config = getattr(model.config, "language_config", model.config)
-    return int(config.decoderstart_token_id)
+    return int(config.decoder_start_token_id)
 
 
 def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:

@@ -17,7 +17,7 @@ from weft.eval.errors import ScoreInputError
 Answer = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
 
 
-class HarnessModel(lmms):  # type: ignore[misc]
+class HarnessModel(lmms):
     """Answers the `generate_until` requests of lmms-eval by one task of an adapted model.
 
     Length, beams and prompt are the task's own; of a request's generation arguments only `until` is heeded. One
