@@ -44,7 +44,7 @@ def unit_at(config, where, values):
             for slot in slots:
                 bank._parameters[slot].copy_(values(spec.name, "vqa" if slot == SHARED else slot))
         banks[spec.name] = bank
-    return SiteUnit(store, where, config.build(where), banks)
+    return SiteUnit(store, where, config.build(where), banks, torch.nn.Identity())
 
 
 def run(unit, x, tasks, base=None):

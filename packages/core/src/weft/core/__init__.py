@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from weft.core.units.lora import LoRAConfig
     from weft.core.units.low_rank import LowRankConfig
     from weft.core.units.norms import NormsConfig
+    from weft.core.units.prefix import PrefixConfig
     from weft.core.units.prompt import PromptConfig
     from weft.core.units.uniadapter import UniAdapterConfig
 
@@ -56,6 +57,7 @@ _HOMES = {
     "parse_method": "weft.core.method",
     "Plan": "weft.core.plan",
     "plan": "weft.core.plan",
+    "PrefixConfig": "weft.core.units.prefix",
     "PromptConfig": "weft.core.units.prompt",
     "register_family": "weft.core.family",
     "register_unit": "weft.core.unit",
@@ -81,6 +83,7 @@ __all__ = [
     "MethodConfig",
     "NormsConfig",
     "Plan",
+    "PrefixConfig",
     "PromptConfig",
     "Sharing",
     "UniAdapterConfig",

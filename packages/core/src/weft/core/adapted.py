@@ -7,6 +7,7 @@ stay true, nothing is copied, any module works (quantised ones too), and it take
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -93,9 +94,15 @@ class SiteWeights:
     """The tensors of a unit at one site, for one batch. See `weft.core.unit.Weights`."""
 
     def __init__(
-        self, banks: dict[str, Bank], task_ids: Tensor | None, store: Store, taps: dict[str, Tensor]
+        self,
+        banks: dict[str, Bank],
+        task_ids: Tensor | None,
+        store: Store,
+        module: nn.Module,
+        taps: dict[str, Tensor],
     ) -> None:
         self._banks = banks
+        self.module = module
         self._taps = taps
         self._signals = store.signals
         self._one_slot = store.one_slot
@@ -142,14 +149,33 @@ class SiteUnit:
         site: The site.
         unit: The computation.
         banks: Name of each tensor to its bank.
+        module: The site's module.
     """
 
-    def __init__(self, store: Store, site: Site, unit: Unit, banks: dict[str, Bank]) -> None:
+    def __init__(
+        self, store: Store, site: Site, unit: Unit, banks: dict[str, Bank], module: nn.Module
+    ) -> None:
         self.store = store
+        self.module = module
         self.site = site
         self.unit = unit
         self.banks = banks
         self.tapped: dict[str, Tensor] = {}
+
+    def start(self, task: str | None = None) -> None:
+        """Let the unit set starting values that depend on the module.
+
+        Args:
+            task: Only the slots of this task; None stands for every slot.
+        """
+        if type(self.unit).start is Unit.start:
+            return
+        banks = {name: bank for name, bank in self.banks.items() if task is None or len(bank.slots) > 1}
+        with torch.no_grad():
+            for each in self.store.tasks if task is None else (task,):
+                slots = {name: bank.slot_of(each) for name, bank in banks.items()}
+                if not any(value.is_meta for value in slots.values()):
+                    self.unit.start(self.module, slots)
 
     @property
     def needs_routing(self) -> bool:
@@ -171,7 +197,7 @@ class SiteUnit:
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
                 "model.route(task=...)`."
             )
-        return SiteWeights(self.banks, ids, self.store, taps or {})
+        return SiteWeights(self.banks, ids, self.store, self.module, taps or {})
 
 
 class SiteUnits:
@@ -232,6 +258,13 @@ def units_at(module: nn.Module) -> SiteUnits:
         module.__dict__[_SITE] = SiteUnits()
     units: SiteUnits = module.__dict__[_SITE]
     return units
+
+
+def site_units(model: nn.Module) -> Iterator[SiteUnit]:
+    """Every unit at every site of a model."""
+    for module in model.modules():
+        if _SITE in module.__dict__:
+            yield from module.__dict__[_SITE].units
 
 
 def unlink(module: nn.Module) -> None:

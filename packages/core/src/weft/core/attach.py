@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from weft.core.adapted import SiteUnit, restore_class, swap_class, units_at, unlink
+from weft.core.attention import reach_attention, release_attention
 from weft.core.bank import Store, filled_bank
 from weft.core.errors import AttachError
 from weft.core.plan import Plan, plan
@@ -54,7 +55,11 @@ def attach(
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
         store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))
-    _link(model, planned, store)
+    try:
+        _link(model, planned, store)
+    except AttachError:
+        _unlink(model)
+        raise
     model.requires_grad_(False)
     named = dict(model.named_parameters())
     for full in planned.full:
@@ -76,8 +81,7 @@ def detach(model: Model) -> Model:
     store = getattr(model, "weft", None)
     if not isinstance(store, Store):
         raise AttachError("`model` must have units, but it has none. There is nothing to detach.")
-    for module in model.modules():
-        unlink(module)
+    _unlink(model)
     del model.weft
     restore_class(model)
     route_checkpointing(model, None)
@@ -90,13 +94,23 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
     for each in planned.units:
         unit = planned.configs[each.config].build(each.site)
         banks = {name: store.banks_by_key[key] for name, key in each.banks.items()}
-        site_unit = SiteUnit(store, each.site, unit, banks)
-        units_at(model.get_submodule(each.site.path)).units.append(site_unit)
+        module = model.get_submodule(each.site.path)
+        site_unit = SiteUnit(store, each.site, unit, banks, module)
+        site_unit.start()
+        if unit.changes_attention:
+            reach_attention(module, each.site.path)
+        units_at(module).units.append(site_unit)
         if unit.reads_source and each.site.source not in (None, each.site.path):
             units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
         for name in unit.taps:
             if (path := getattr(each.site, name)) is not None:
                 units_at(model.get_submodule(path)).taps.append((site_unit, name))
+
+
+def _unlink(model: nn.Module) -> None:
+    for module in model.modules():
+        release_attention(module)
+        unlink(module)
 
 
 def _device(model: nn.Module, path: str) -> torch.device:

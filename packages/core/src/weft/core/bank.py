@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weft.core.plan import PlannedBank
+from weft.core.plan import SHARED, PlannedBank
 from weft.core.presence import Presence, watch
 from weft.core.routing import Routing
 
@@ -47,6 +47,12 @@ class Bank(nn.Module):
     def slots(self) -> tuple[str, ...]:
         """Names of the slots; slot `i` of `stacked` is the `i`-th."""
         return tuple(self._parameters)
+
+    def slot_of(self, task: str) -> Tensor:
+        """The slot that a task uses."""
+        value = self._parameters[task if task in self._parameters else SHARED]
+        assert value is not None
+        return value
 
     def stacked(self) -> Tensor:
         """All slots, shape `(slots, *shape)`; a view if there is only one."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from weft.core.adapted import site_units
 from weft.core.bank import Store
 from weft.core.errors import AttachError, ConfigError, unknown
 from weft.core.plan import SHARED
@@ -43,6 +44,9 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
             elif not value.is_meta:
                 store.plan.banks[key].spec.init(value)
         bank._parameters[task] = nn.Parameter(value, requires_grad=first.requires_grad)
+    if like is None:
+        for unit in site_units(model):
+            unit.start(task)
     _set_tasks(store, (*store.tasks, task))
 
 

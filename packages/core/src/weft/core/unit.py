@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
@@ -26,7 +26,9 @@ from weft.core.sharing import TASK, Axes, Sharing
 from weft.core.sites import Modality, Site, SiteMap
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from weft.core.attention import Attention
 
 Init = Callable[["Tensor"], None]
 
@@ -69,6 +71,10 @@ class Weights(Protocol):
     def training(self) -> bool:
         """Whether the model is in training mode."""
 
+    @property
+    def module(self) -> nn.Module:
+        """The site's module, whose own weights are only read."""
+
     def __getitem__(self, name: str) -> Tensor:
         """The slots of a tensor, shape `(slots, *shape)`; one slot if its part is shared across `task`."""
 
@@ -95,11 +101,29 @@ class Unit(ABC):
         reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
         changes_input: Whether `before` does anything.
         taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
+        changes_attention: Whether `attend` does anything.
     """
 
     reads_source: ClassVar[bool] = False
     changes_input: ClassVar[bool] = False
     taps: ClassVar[tuple[str, ...]] = ()
+    changes_attention: ClassVar[bool] = False
+
+    def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:  # noqa: B027  (a choice)
+        """Set starting values that depend on the site's module, in place; by default none do.
+
+        Args:
+            module: The site's module.
+            slots: Name to tensor of slots that were just drawn; with a new task, those of that task alone.
+        """
+
+    def attend(self, attention: Attention, weights: Weights) -> None:  # noqa: B027  (a choice)
+        """Change the keys and values of an attention, in place; by default nothing.
+
+        Args:
+            attention: The call, where the site's module calls an attention function.
+            weights: The tensors of this site.
+        """
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """Change what the site's module reads; by default nothing.

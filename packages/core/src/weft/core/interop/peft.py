@@ -20,7 +20,7 @@ from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
-from weft.core.plan import SHARED, PlannedUnit
+from weft.core.plan import PlannedUnit
 from weft.core.sites import Site
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
@@ -154,6 +154,13 @@ def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor
             ups.append(nn.functional.pad(up, (first, unit.site.out_width - last)).T)
         tensors[f"{_PREFIX}{path}.lora_A.weight"] = torch.cat(downs)
         tensors[f"{_PREFIX}{path}.lora_B.weight"] = torch.cat(ups, dim=1)
+        if config.magnitude:
+            if len(units) > 1 or units[0].site.rows is not None:
+                raise CheckpointError(
+                    f"`magnitude` must be of whole maps to be written for PEFT, but {path} joins several. Save "
+                    "it with `save_pretrained` instead."
+                )
+            tensors[f"{_PREFIX}{path}.lora_magnitude_vector"] = _parameter(store, units[0], "magnitude", slot)
         if len(units) > 1:
             ranks[path] = config.rank * len(units)
     # PEFT divides by the rank of each map; the factor of maps that join several of ours stays the same.
@@ -163,6 +170,7 @@ def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor
         "r": config.rank,
         "lora_alpha": config.scale * config.rank**root,
         "use_rslora": config.rank_stabilised,
+        "use_dora": config.magnitude,
         "lora_dropout": config.dropout,
         "bias": "none",
         "target_modules": sorted(_by_path(store)),
@@ -200,8 +208,7 @@ def _by_path(store: Store) -> dict[str, list[PlannedUnit]]:
 
 
 def _parameter(store: Store, unit: PlannedUnit, tensor: str, slot: str) -> Tensor:
-    bank = store.banks_by_key[unit.banks[tensor]]
-    return bank.get_parameter(SHARED if bank.slots == (SHARED,) else slot)
+    return store.banks_by_key[unit.banks[tensor]].slot_of(slot)
 
 
 def _slot(store: Store, task: str | None) -> str:

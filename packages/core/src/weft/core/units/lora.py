@@ -1,4 +1,4 @@
-"""LoRA: a low-rank update of linear maps.
+"""LoRA: a low-rank update of linear maps, with DoRA's trained magnitude as an option.
 
 Source: Hu et al. 2022; as VL-Adapter (Sung et al. 2022) uses it, on queries and values of every attention.
 """
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import fan_in, zeros
+from weft.core.errors import ConfigError
+from weft.core.initialisers import fan_in, ones, zeros
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
@@ -28,19 +29,21 @@ class LoRAConfig(UnitConfig):
         alpha: Numerator of the scale; by default the rank, so that the scale is one.
         rank_stabilised: Scale `alpha / sqrt(rank)` instead of `alpha / rank`.
         dropout: Probability of dropping an input of the update.
+        magnitude: Train the length of every output's weights apart from their direction, which is DoRA.
         linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
         blocks: Sub-layers whose linear maps are meant; by default all that have them.
 
-    Parts: `down`, `up`.
+    Parts: `down`, `up`, and `magnitude`, which follows `up` unless `sharing.magnitude` is given.
     """
 
-    parts = ("down", "up")
+    parts = ("down", "up", "magnitude")
 
     method: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1)
     alpha: float | None = Field(default=None, gt=0)
     rank_stabilised: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    magnitude: bool = False
     linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
     blocks: tuple[Block, ...] | None = None
 
@@ -57,14 +60,33 @@ class LoRAConfig(UnitConfig):
         )
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
-        """`down` `(in, rank)` and `up` `(rank, out)`."""
-        return (
+        """`down` `(in, rank)`, `up` `(rank, out)` and `magnitude` `(out,)`.
+
+        Raises:
+            ConfigError: If magnitudes are shared across maps, whose weights have lengths of their own.
+        """
+        pair = (
             TensorSpec("down.weight", (site.in_width, self.rank), fan_in(site.in_width), "down"),
             TensorSpec("up.weight", (self.rank, site.width), zeros, "up"),
         )
+        if not self.magnitude:
+            return pair
+        length = TensorSpec("magnitude", (site.width,), ones, "magnitude", follows="up")
+        axes = self.sharing.axes(length.part, default=length.default, follows=length.follows)
+        if axes - {"task"} or self.sharing.layer_group > 1:
+            raise ConfigError(
+                "`sharing` may share `magnitude` across `task` alone, because it starts as the length of each "
+                f"map's own weights, but shares it across {', '.join(sorted(axes)) or 'groups of layers'}. "
+                "Write `magnitude: [task]` or `magnitude: []` in `sharing`."
+            )
+        return (*pair, length)
 
     def build(self, site: Site) -> LoRA:
         """The computation at a linear map."""
+        if self.magnitude:
+            from weft.core.units.dora import DoRA
+
+            return DoRA(self.scale, self.dropout, site.rows, site.out_width)
         return LoRA(self.scale, self.dropout, site.rows, site.out_width)
 
     @classmethod

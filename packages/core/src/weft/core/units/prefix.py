@@ -1,0 +1,146 @@
+"""Prefix tuning: trained keys and values in front of those of every attention.
+
+Source: Li and Liang 2021, with the network of section 4.3 as an option. The vectors have no positions, and
+every query sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.errors import ConfigError
+from weft.core.initialisers import normal, zeros
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from weft.core.attention import Attention
+
+
+@register_unit
+class PrefixConfig(UnitConfig):
+    """`attention(Q, [P_k; K], [P_v; V])`, with trained `P_k` and `P_v` at every attention.
+
+    With `hidden_size`, `P_k` and `P_v` are two outputs of one network of a table:
+    `tanh(E W + b) W_k + b_k` and `tanh(E W + b) W_v + b_v`.
+
+    Args:
+        length: Keys and values added.
+        hidden_size: Width of the network's hidden layer; None leaves the network out.
+        blocks: Attentions meant, `attention` and `cross_attention`; by default all there are.
+
+    Parts: `prefix`, which is the vectors, and `network`, which follows them unless `sharing.network` is given.
+    """
+
+    parts = ("prefix", "network")
+
+    method: Literal["prefix"] = "prefix"
+    length: int = Field(default=20, ge=1)
+    hidden_size: int | None = Field(default=None, ge=1)
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The attentions: the modules that hold the maps to keys.
+
+        Raises:
+            ConfigError: If the tokens of all rows lie behind one another there.
+        """
+        keys = sites.select(
+            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=("key",)
+        )
+        for site in keys:
+            if site.packed:
+                raise ConfigError(
+                    f"`towers` must have a row of their own for every input where keys are added, but "
+                    f"{site.address} lays the tokens of all rows behind one another. Leave out "
+                    f"{site.tower!r}."
+                )
+        return tuple(
+            replace(
+                site,
+                path=site.path.rpartition(".")[0],
+                role="",
+                rows=None,
+                in_width=site.width,
+                out_width=site.width,
+            )
+            for site in keys
+        )
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """`key` and `value`, each `(length, width)`, or a table of that shape and the network's layers."""
+        width, hidden, draw = site.width, self.hidden_size, normal(0.02)
+        if hidden is None:
+            return tuple(TensorSpec(name, (self.length, width), draw, "prefix") for name in ("key", "value"))
+
+        def layer(name: str, into: int, out: int) -> tuple[TensorSpec, TensorSpec]:
+            return (
+                TensorSpec(f"{name}.weight", (into, out), draw, "network", follows="prefix"),
+                TensorSpec(f"{name}.bias", (out,), zeros, "network", follows="prefix"),
+            )
+
+        return (
+            TensorSpec("table", (self.length, width), draw, "prefix"),
+            *layer("inner", width, hidden),
+            *layer("key", hidden, width),
+            *layer("value", hidden, width),
+        )
+
+    def build(self, site: Site) -> Prefix:
+        """The computation at an attention."""
+        return Prefix(network=self.hidden_size is not None)
+
+    @classmethod
+    def example(cls) -> PrefixConfig:
+        """Two vectors without a network."""
+        return cls(length=2)
+
+
+class Prefix(Unit):
+    """The computation.
+
+    Args:
+        network: Whether there is a network.
+    """
+
+    changes_attention = True
+
+    def __init__(self, *, network: bool) -> None:
+        self.network = network
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The output as it is."""
+        return output
+
+    def attend(self, attention: Attention, weights: Weights) -> None:
+        """Put the prefix in front of keys and values; rows of task -1 do not see it."""
+        rows, heads, _, size = attention.key.shape
+        found = []
+        for vectors in self.vectors(weights):
+            # `(slots, length, width)` to `(rows, heads, length, head size)`.
+            split = vectors.unflatten(-1, (heads, size)).transpose(1, 2)
+            if split.shape[0] == 1 or weights.task_ids is None:
+                found.append(split[:1].expand(rows, -1, -1, -1))
+            else:
+                found.append(split.index_select(0, weights.task_ids.clamp_min(0)))
+        visible = None if weights.task_ids is None else weights.task_ids >= 0
+        attention.prepend(found[0], found[1], visible)
+
+    def vectors(self, weights: Weights) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots, each of shape `(slots, length, width)`."""
+        import torch
+
+        if not self.network:
+            return weights["key"], weights["value"]
+        hidden = torch.tanh(_layer(weights["table"], weights, "inner"))
+        return _layer(hidden, weights, "key"), _layer(hidden, weights, "value")
+
+
+def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
+    # A network that all tasks share serves the table of each, and the other way round.
+    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"][:, None]
