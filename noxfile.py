@@ -132,6 +132,25 @@ def transformers_floor(session: nox.Session) -> None:
 
 
 @nox.session
+def transformers_both(session: nox.Session) -> None:
+    """Checkpoints written under the oldest transformers load under the newest, and the other way round."""
+    script = ("python", "packages/core/tests/across_releases.py")
+    oldest, newest = (str(Path(session.create_tmp()).resolve() / name) for name in ("oldest", "newest"))
+    newest_pin = next(
+        pin for pin in CONSTRAINTS.read_text("utf-8").splitlines() if pin.startswith("transformers==")
+    )
+    loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
+    core = (*editable(("kernels",)), *editable(("core",), "test"))
+    install(session, f"transformers=={OLDEST_TRANSFORMERS}", *core, constraints=loosened)
+    session.run(*script, "write", oldest)
+    install(session, newest_pin, *core, constraints=loosened)
+    session.run(*script, "check", oldest)
+    session.run(*script, "write", newest)
+    install(session, f"transformers=={OLDEST_TRANSFORMERS}", *core, constraints=loosened)
+    session.run(*script, "check", newest)
+
+
+@nox.session
 def kernels_interpret(session: nox.Session) -> None:
     """The Triton kernels' numerics without a GPU, in Triton's interpreter (Linux)."""
     install(session, *editable(("kernels",), "test"))
@@ -155,6 +174,14 @@ def bench_kernels(session: nox.Session) -> None:
     """Time the kernels against plain torch and print the ratios; arguments go to the benchmark."""
     install(session, *editable(("kernels",), "test"))
     session.run("python", "packages/kernels/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def bench_core(session: nox.Session) -> None:
+    """Time batches that mix tasks, and plans of a model of seven billion parameters, beside PEFT."""
+    install(session, *editable(("kernels",)), *editable(("core",), "test"))
+    session.run("python", "packages/core/benchmarks/large_plan.py", "--peft")
+    session.run("python", "packages/core/benchmarks/mixed_tasks.py", "--peft", *session.posargs)
 
 
 def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:

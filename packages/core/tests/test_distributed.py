@@ -1,4 +1,4 @@
-"""Two processes on a CPU: data parallelism gives the gradients of one process."""
+"""Two processes on a CPU: data parallelism and sharding give the gradients of one process."""
 
 import os
 import sys
@@ -8,8 +8,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from weft.core import load_adapter
 from weft.core.errors import AttachError
-from weft.core.testing.unit_contract import adapted, per_row_loss, rows_of
+from weft.core.testing import tiny_backbone
+from weft.core.testing.unit_contract import adapted, outputs, per_row_loss, rows_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,3 +75,79 @@ def _ddp(rank, folder):
 
 def test_a_different_task_on_each_rank(tmp_path):
     spawn(_ddp, tmp_path)
+
+
+def shard(model):
+    """Shard every layer and then the root, as training loops do; scalars such as CLIP's cannot be sharded."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    mesh = init_device_mesh("cpu", (2,))
+    scalars = {value for value in model.parameters() if value.dim() == 0}
+    for module in list(model.modules()):
+        if type(module).__name__ in ("BartEncoderLayer", "BartDecoderLayer", "CLIPEncoderLayer"):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh, ignored_params=scalars)
+    assert all(isinstance(value, DTensor) for value in model.parameters() if value.dim())
+    return scalars
+
+
+def gathered(model):
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def step(model, batch, rank):
+    with model.route(tasks=ROWS[rank]):
+        per_row_loss(model, rows_of(batch, [2 * rank, 2 * rank + 1])).sum().backward()
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+
+def _sharded(rank, folder, backbone):
+    _, _, expected = reference(backbone)
+    model, batch = adapted(METHOD, backbone, TASKS)
+    scalars = shard(model.train())
+    assert bool(scalars) == (backbone == "clip")
+    optimizer = step(model, batch, rank)
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            gradient = value.grad.full_tensor()
+            torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
+    before = {(key, slot): value.full_tensor().clone() for key, slot, value in model.weft.slots()}
+    optimizer.step()
+    moved = {s for key, s, v in model.weft.slots() if not torch.equal(v.full_tensor(), before[key, s])}
+    assert moved == {"vqa", "gqa", "shared"}
+    state = gathered(model)
+    if rank == 0:
+        model.save_pretrained(folder / "saved", state_dict=state)
+    dist.barrier()
+    # Resume: load into a plain model, shard that one, and take the step after.
+    resumed, _ = tiny_backbone(backbone)
+    load_adapter(resumed, folder / "saved")
+    shard(resumed.train())
+    optimizer.zero_grad()
+    for each in (model, resumed):
+        step(each, batch, rank).step()
+    found, wanted = gathered(resumed), gathered(model)
+    if rank == 0:
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("backbone", ["bart", "clip"])
+def test_sharded_gradients_steps_files_and_resumption(tmp_path, backbone):
+    spawn(_sharded, tmp_path, backbone)
+    model, batch, gradients = reference(backbone)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name in gradients and not name.endswith(".nlvr"):
+                value.sub_(0.1 * gradients[name])
+    other, _ = tiny_backbone(backbone)
+    load_adapter(other, tmp_path / "saved")
+    for task in TASKS:
+        with model.route(task=task), other.route(task=task):
+            torch.testing.assert_close(
+                outputs(other, batch), outputs(model.eval(), batch), atol=1e-5, rtol=1e-5
+            )

@@ -233,3 +233,20 @@ def test_task_names_may_be_methods_of_modules(tmp_path):
     load_adapter(other, tmp_path)
     with model.route(tasks=tasks), other.route(tasks=tasks):
         assert torch.equal(outputs(model, batch), outputs(other, batch))
+
+
+def test_absent_tasks_keep_their_slots_in_evaluation_mode_too():
+    model, batch = adapted(MULTIPLE, "bart")
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1
+    )
+    before = {(key, slot): value.clone() for key, slot, value in model.weft.slots()}
+    assert not model.training
+    with model.route(tasks=["vqa", "vqa", None, "gqa"]):
+        loss = per_row_loss(model, batch).sum()
+    with model.route(task="nlvr"):
+        outputs(model, batch)  # recorded, but no gradient comes back
+    loss.backward()
+    optimizer.step()
+    changed = {slot for key, slot, value in model.weft.slots() if not torch.equal(value, before[key, slot])}
+    assert changed == {"vqa", "gqa"}

@@ -86,6 +86,34 @@ def test_adapters_of_every_sharing_scheme(tag, sharing):
     compare(unit_at(config, site(), values), tag)
 
 
+@pytest.mark.parametrize("backward", ["factors", "identity"])
+def test_a_shared_compacter_runs_on_its_factors(backward):
+    """One slot for all tasks goes another way, through the factors; it gives what the matrices give."""
+
+    def values(name, task):
+        first, second = name.split(".")
+        half, kind = (
+            (second, "phm_rule")
+            if first == "rule"
+            else (first, {"left": "W_left", "right": "W_right", "bias": "b"}[second])
+        )
+        return GOLDEN[f"phm_rank1_n2/param/adapters.vqa.{half}_sampler.{kind}"]
+
+    unit = unit_at(CompacterConfig(reduction_factor=4, divisions=2, rank=1), site(), values)
+    rows = ["vqa"] * len(X) if backward == "factors" else ["vqa", *[None] * (len(X) - 1)]
+    x = X.clone().requires_grad_()
+    y = run(unit, x, rows)
+    expected = GOLDEN["phm_rank1_n2/y/vqa"]
+    if backward == "identity":
+        expected = torch.cat([expected[:1], X[1:]])
+    torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-6)
+    y.square().sum().backward()
+    gradient = GOLDEN["phm_rank1_n2/dx/vqa"]
+    if backward == "identity":
+        gradient = torch.cat([gradient[:1], 2 * X[1:]])
+    assert (x.grad - gradient).abs().max() <= 1e-6 * gradient.abs().max()
+
+
 @pytest.mark.parametrize("rank", [None, 1])
 def test_compacters_full_and_factorised(rank):
     tag = "phm_full_n2" if rank is None else "phm_rank1_n2"

@@ -12,10 +12,12 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weft.core.arithmetic import combine_tasks
     from weft.core.attach import attach, detach
     from weft.core.checkpoint import load_adapter
     from weft.core.errors import WeftError
     from weft.core.family import Family, register_family
+    from weft.core.merge import merge, merged
     from weft.core.method import MethodConfig, parse_method
     from weft.core.plan import Plan, plan
     from weft.core.sharing import Sharing
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from weft.core.units.lora import LoRAConfig
     from weft.core.units.low_rank import LowRankConfig
     from weft.core.units.norms import NormsConfig
+    from weft.core.units.peft import PEFTConfig
     from weft.core.units.prefix import PrefixConfig
     from weft.core.units.prompt import PromptConfig
     from weft.core.units.uniadapter import UniAdapterConfig
@@ -40,6 +43,7 @@ _HOMES = {
     "attach": "weft.core.attach",
     "BitFitConfig": "weft.core.units.bitfit",
     "BottleneckConfig": "weft.core.units.bottleneck",
+    "combine_tasks": "weft.core.arithmetic",
     "CompacterConfig": "weft.core.units.compacter",
     "detach": "weft.core.attach",
     "Family": "weft.core.family",
@@ -52,9 +56,12 @@ _HOMES = {
     "load_adapter": "weft.core.checkpoint",
     "LoRAConfig": "weft.core.units.lora",
     "LowRankConfig": "weft.core.units.low_rank",
+    "merge": "weft.core.merge",
+    "merged": "weft.core.merge",
     "MethodConfig": "weft.core.method",
     "NormsConfig": "weft.core.units.norms",
     "parse_method": "weft.core.method",
+    "PEFTConfig": "weft.core.units.peft",
     "Plan": "weft.core.plan",
     "plan": "weft.core.plan",
     "PrefixConfig": "weft.core.units.prefix",
@@ -82,6 +89,7 @@ __all__ = [
     "LowRankConfig",
     "MethodConfig",
     "NormsConfig",
+    "PEFTConfig",
     "Plan",
     "PrefixConfig",
     "PromptConfig",
@@ -90,8 +98,11 @@ __all__ = [
     "UnitConfig",
     "WeftError",
     "attach",
+    "combine_tasks",
     "detach",
     "load_adapter",
+    "merge",
+    "merged",
     "parse_method",
     "plan",
     "register_family",

@@ -8,6 +8,7 @@ stay true, nothing is copied, any module works (quantised ones too), and it take
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from weft.core.bank import Bank, Store
 from weft.core.errors import AttachError, RoutingError
+from weft.core.presence import Presence
+from weft.core.routing import Routing
 from weft.core.sites import Site
 from weft.core.unit import Unit
 
@@ -106,11 +109,18 @@ class SiteWeights:
         self._taps = taps
         self._signals = store.signals
         self._one_slot = store.one_slot
+        self._presence = store.presence
+        self._routing = store.routing
         self.task_ids = task_ids
         self.training = store.training
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._banks[name].stacked()
+        stacked = self._banks[name].stacked()
+        traced = torch.compiler.is_compiling()
+        if stacked.shape[0] > 1 and self._routing is not None and stacked.requires_grad and not traced:
+            # A gradient that arrives here is that of the rows routed now, whatever is routed then.
+            stacked.register_hook(partial(_note, self._presence, self._routing))
+        return stacked
 
     def slots(self, name: str) -> Tensor | None:
         """Slot of every task."""
@@ -120,7 +130,7 @@ class SiteWeights:
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
-        stacked = self._banks[name].stacked()
+        stacked = self[name]
         if stacked.shape[0] == 1 or self.task_ids is None:
             return stacked[:1]
         return stacked.index_select(0, self.task_ids.clamp_min(0))
@@ -189,7 +199,7 @@ class SiteUnit:
         needs_routing = self.needs_routing
         if routing is not None and (needs_routing or routing.has_identity):
             ids = routing.rows(self.site, rows.shape[0], rows.device)
-            if torch.is_grad_enabled() and self.store.training:
+            if torch.is_grad_enabled() and self.store.training and torch.compiler.is_compiling():
                 routing.used = True
         elif routing is None and needs_routing:
             raise RoutingError(
@@ -228,6 +238,11 @@ class SiteUnits:
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
 
+def _note(presence: Presence, routing: Routing, gradient: Tensor) -> None:
+    routing.used = True
+    presence.note(routing)
+
+
 def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if args:
         return args[0]
@@ -258,6 +273,15 @@ def units_at(module: nn.Module) -> SiteUnits:
         module.__dict__[_SITE] = SiteUnits()
     units: SiteUnits = module.__dict__[_SITE]
     return units
+
+
+def plain_forward(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What a site's module returns without its units."""
+    base = next(
+        (cls._weft_base for cls in type(module).__mro__ if "_weft_base" in cls.__dict__), type(module)
+    )
+    result: Tensor = base.forward(module, inputs)
+    return result
 
 
 def site_units(model: nn.Module) -> Iterator[SiteUnit]:

@@ -89,7 +89,7 @@ def reach_attention(module: nn.Module, path: str) -> None:
     if _CONFIG in module.__dict__:
         return
     config = getattr(module, "config", None)
-    if config is None or not _globals(module):
+    if not looks_up_attention(module):
         raise AttachError(
             f"`{path}` must call an attention function of transformers by name for a unit to add keys to it, "
             f"but {type(module).__name__} of this release computes its attention itself. Choose other "
@@ -99,6 +99,11 @@ def reach_attention(module: nn.Module, path: str) -> None:
     ours._attn_implementation_internal = _NAME
     module.__dict__[_CONFIG] = config
     module.config = ours
+
+
+def looks_up_attention(module: nn.Module) -> bool:
+    """Whether a module finds its attention function by the name in its config, in this release."""
+    return getattr(module, "config", None) is not None and bool(_globals(module))
 
 
 def release_attention(module: nn.Module) -> None:
@@ -133,7 +138,7 @@ def _attend(
         each for each in module.__dict__[_SITE].units if each.unit.changes_attention and each.store.enabled
     ]
     if not units:
-        return function(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return function(module, query, key, value, attention_mask, **kwargs)
     if attention_mask is None and meant == "sdpa":
         attention_mask = _causal(module, query, key, kwargs)
     bias = kwargs.get("position_bias")
@@ -145,7 +150,7 @@ def _attend(
         kwargs["position_bias"] = call.bias
     if "is_causal" in kwargs or meant == "sdpa":
         kwargs["is_causal"] = False  # the mask says it
-    return function(module, query, call.key, call.value, call.mask, **kwargs)  # type: ignore[no-any-return]
+    return function(module, query, call.key, call.value, call.mask, **kwargs)
 
 
 def _causal(module: nn.Module, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> Tensor | None:

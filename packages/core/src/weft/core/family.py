@@ -47,6 +47,9 @@ class BlockSpec:
         linears: Role to the linear map of that role.
         width: Module whose output width is the sub-layer's, where `output` itself does not tell.
         optional: Whether some layers lack the sub-layer.
+        closing: Module that returns the residual stream with the sub-layer's output added, from the layer; the
+            empty path is the layer.
+        closing_norm: Norm that reads that sum, where one follows it, from the layer.
     """
 
     output: Paths
@@ -56,6 +59,8 @@ class BlockSpec:
     linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
     width: Paths | None = None
     optional: bool = False
+    closing: Paths | None = None
+    closing_norm: Paths | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,8 @@ def _block_sites(
         "modality": stack.modality,
         "packed": stack.packed,
     }
+    closing = spec.closing if spec.closing_norm is None else spec.closing_norm
+    ends = [] if closing is None else _existing(layer, closing)
     out_width = _widths(width_module)[1]
     yield Site(
         path=f"{path}.{output[0]}",
@@ -283,6 +290,8 @@ def _block_sites(
         joined=_within(layer, path, spec.joined),
         in_width=out_width,
         out_width=out_width,
+        closing=_join(path, ends[0]) if ends else None,
+        closing_norm=spec.closing_norm is not None,
         **common,
     )
     for role, where in spec.linears.items():
@@ -333,6 +342,7 @@ def _moved(site: Site, prefix: str) -> Site:
         stream=moved(site.stream),
         joined=moved(site.joined),
         query=moved(site.query),
+        closing=moved(site.closing),
     )
 
 

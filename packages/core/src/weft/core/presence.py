@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 class Presence(nn.Module):
     """The tasks seen since the last step.
 
-    Names are known on the host and cost nothing. Ids given as a tensor are noted on the device, without
-    waiting for it; the only wait is one read per optimiser step.
+    A task is present once a gradient came back to its slots, in training mode or not; a forward pass alone
+    brings none in. Only in a compiled model it is the forward pass in training mode that counts. Names are
+    known on the host and cost nothing. Ids given as a tensor are noted on the device, without waiting for it;
+    the only wait is one read per optimiser step.
 
     Args:
         tasks: Number of tasks.
@@ -37,15 +39,18 @@ class Presence(nn.Module):
         self.tasks = tasks
         self.named: set[int] = set()
         self.noted = False
+        self.last: Routing | None = None
         self.across_processes = True
         self.register_buffer("seen", torch.zeros(tasks + 1, dtype=torch.uint8), persistent=False)
 
     def note(self, routing: Routing) -> None:
-        """Note the tasks of a routing if gradients were recorded under it."""
-        if routing.used and routing.present is None:
-            self.note_ids(routing.ids.values())
-        elif routing.used:
-            self.named |= routing.present or frozenset()
+        """Note the tasks of a routing if it was used to train."""
+        if routing.used and routing is not self.last:
+            if routing.present is None:
+                self.note_ids(routing.ids.values())
+            else:
+                self.named |= routing.present
+            self.last = routing
         routing.used = False
 
     def note_ids(self, ids: Iterable[Tensor]) -> None:
@@ -70,6 +75,7 @@ class Presence(nn.Module):
             reads = True
         self.named = set()
         self.noted = False
+        self.last = None
         self.seen.zero_()
         if not reads:
             return None

@@ -91,7 +91,7 @@ class AdaptedModel(Picklable):
         routing = store.routing
         if task_ids is not None:
             routing = route_ids(task_ids)
-            if torch.is_grad_enabled() and self.training:
+            if torch.is_grad_enabled() and self.training and torch.compiler.is_compiling():
                 store.presence.note_ids(routing.ids.values())
         with store.using(routing, store.enabled, signals):
             return super().forward(*args, **kwargs)  # type: ignore[misc]

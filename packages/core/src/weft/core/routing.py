@@ -53,7 +53,7 @@ class Routing:
         ids: Task ids per modality, shape `(rows,)`; the key `""` serves every modality not named.
         has_identity: Whether some rows may be of task -1, which passes through all units.
         present: The tasks that occur, if the host knows them.
-        used: Whether a unit in training asked for rows while gradients were recorded.
+        used: Whether rows were trained under it and that is not noted yet.
     """
 
     ids: Mapping[str, Tensor]

@@ -40,6 +40,8 @@ class Site:
         rows: Range of output features that belong to the role, where several roles are fused; or None.
         modality: What the rows of this site are, for routing and for sharing.
         packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
+        closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
+        closing_norm: Whether that module is a norm that reads it.
     """
 
     tower: str
@@ -57,6 +59,8 @@ class Site:
     rows: tuple[int, int] | None = None
     modality: Modality = "text"
     packed: bool = False
+    closing: str | None = None
+    closing_norm: bool = False
 
     @property
     def address(self) -> str:

@@ -125,6 +125,40 @@ class Unit(ABC):
             weights: The tensors of this site.
         """
 
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """Change the weights of the site's module, in place, so that it does what the unit does to its output.
+
+        Units that are not linear leave this as it is.
+
+        Args:
+            module: The site's module.
+            weights: The tensors of this site, for rows of one task.
+        """
+        raise AssertionError(f"{type(self).__name__} is not linear")
+
+    def combine(
+        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """Slots of a task that does a sum of what several tasks do; by default a mean of the slots.
+
+        Args:
+            slots: Name to the tensor of each task, shape `(tasks, *shape)`.
+            factors: Factor of each task, float64, shape `(tasks,)`.
+            own: Names of the tensors of which the new task has its own; the others are the same for all.
+
+        Returns:
+            Name to tensor, and the error relative to what was to be computed.
+
+        Raises:
+            ConfigError: If the factors are not those of a mean, and the unit is not linear in its slots.
+        """
+        if abs(float(factors.sum()) - 1) > 1e-6:
+            raise ConfigError(
+                f"`weights` must sum to 1, because {type(self).__name__} is not linear in its slots and only a "
+                f"mean of them is meant, but they sum to {float(factors.sum()):g}. Give the factors of a mean."
+            )
+        return {name: weighted_sum(value, factors) for name, value in slots.items()}, 0.0
+
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """Change what the site's module reads; by default nothing.
 
@@ -147,6 +181,17 @@ class Unit(ABC):
         Returns:
             The adapted output, in the shape and dtype of `output`.
         """
+
+
+def weighted_sum(values: Tensor, factors: Tensor) -> Tensor:
+    """`Σ factor · value` in float64, in the dtype of the values.
+
+    Args:
+        values: Shape `(tasks, *shape)`.
+        factors: Float64, shape `(tasks,)`.
+    """
+    shaped = factors.to(values.device).view(-1, *[1] * (values.dim() - 1))
+    return (values.double() * shaped).sum(dim=0).to(values.dtype)
 
 
 class UnitConfig(BaseModel):

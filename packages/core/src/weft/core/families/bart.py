@@ -11,6 +11,7 @@ _ATTENTION = BlockSpec(
         "value": "self_attn.v_proj",
         "output": "self_attn.out_proj",
     },
+    closing_norm="self_attn_layer_norm",
 )
 _CROSS = BlockSpec(
     output="encoder_attn.out_proj",
@@ -21,8 +22,11 @@ _CROSS = BlockSpec(
         "value": "encoder_attn.v_proj",
         "output": "encoder_attn.out_proj",
     },
+    closing_norm="encoder_attn_layer_norm",
 )
-_FFN = BlockSpec(output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"})
+_FFN = BlockSpec(
+    output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"}, closing_norm="final_layer_norm"
+)
 
 FAMILY = register_family(
     Family(

@@ -17,6 +17,7 @@ def _attention(name: str, *, optional: bool = False) -> BlockSpec:
             "output": f"{name}.output.dense",
         },
         optional=optional,
+        closing_norm=f"{name}.output.LayerNorm",
     )
 
 
@@ -29,6 +30,7 @@ BLOCKS: dict[Block, BlockSpec] = {
         stream="intermediate",
         joined="output",
         linears={"up": "intermediate.dense", "down": "output.dense"},
+        closing_norm="output.LayerNorm",
     ),
 }
 

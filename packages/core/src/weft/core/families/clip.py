@@ -21,6 +21,7 @@ BLOCKS: dict[Block, BlockSpec] = {
         stream="layer_norm2",
         width="mlp.fc2",
         linears={"up": "mlp.fc1", "down": "mlp.fc2"},
+        closing="",
     ),
 }
 

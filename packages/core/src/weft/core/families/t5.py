@@ -11,6 +11,7 @@ def _attention(path: str) -> BlockSpec:
         stream=whole,
         joined=whole,
         linears={"query": f"{path}.q", "key": f"{path}.k", "value": f"{path}.v", "output": f"{path}.o"},
+        closing=path.rpartition(".")[0],
     )
 
 
@@ -23,6 +24,7 @@ def _ffn(path: str) -> BlockSpec:
         joined=path.rpartition(".")[0],
         width=f"{path}.wo",
         linears={"up": up, "gate": f"{path}.wi_0", "down": f"{path}.wo"},
+        closing=path.rpartition(".")[0],
     )
 
 

@@ -135,6 +135,53 @@ def blip2() -> Case:
     return model, {**_text_after(4, 100), "pixel_values": _pixels()}
 
 
+def instructblip() -> Case:
+    """InstructBLIP with OPT; its Q-Former reads the instruction beside the image."""
+    config = transformers.InstructBlipConfig(
+        num_query_tokens=4,
+        image_token_index=100,
+        vision_config=_VISION,
+        qformer_config={
+            **_SIZES,
+            "vocab_size": 100,
+            "encoder_hidden_size": 16,
+            "cross_attention_frequency": 2,
+        },
+        text_config={
+            "model_type": "opt",
+            "vocab_size": 104,
+            "hidden_size": 16,
+            "ffn_dim": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "word_embed_proj_dim": 16,
+            "max_position_embeddings": 64,
+        },
+    )
+    model = transformers.InstructBlipForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    question = _ids(ROWS, 5)
+    batch = {"qformer_input_ids": question, "qformer_attention_mask": torch.ones_like(question)}
+    return model, {**_text_after(4, 100), **batch, "pixel_values": _pixels()}
+
+
+def llava_onevision() -> Case:
+    """LLaVA-OneVision with SigLIP and Qwen2; an image is seen whole and in one tile."""
+    config = transformers.LlavaOnevisionConfig(
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=[[16, 16]],
+        text_config={**_DECODER, "model_type": "qwen2", "tie_word_embeddings": True},
+        vision_config={**_VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+    )
+    # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
+    batch = _text_after(4 + 2 * (2 + 1))
+    batch |= {"pixel_values": torch.randn(ROWS, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * ROWS)}
+    return transformers.LlavaOnevisionForConditionalGeneration(config), batch
+
+
 def llava() -> Case:
     """LLaVA 1.5 with CLIP and Llama."""
     config = transformers.LlavaConfig(
@@ -260,7 +307,9 @@ CASES = {
         blip_vqa,
         blip_caption,
         blip2,
+        instructblip,
         llava,
+        llava_onevision,
         qwen2_5_vl,
         qwen3_vl,
         paligemma,

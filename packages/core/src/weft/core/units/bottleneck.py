@@ -5,6 +5,7 @@ Source: Houlsby et al. 2019, section 2.1; VL-Adapter (Sung et al. 2022), section
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -61,7 +62,8 @@ class BottleneckConfig(UnitConfig):
         bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
         reduction_factor: The site's width divided by that of the bottleneck.
         activation: `g`.
-        placement: `serial` reads the sub-layer's output, `parallel` its input.
+        placement: `serial` reads the sub-layer's output, `parallel` its input, and `stream` the residual stream
+            with that output in it, after its norm where one follows the sum, as Pfeiffer et al. 2021 do.
         blocks: Sub-layers adapted; by default all there are.
         norm: LayerNorm on what the adapter reads; shared across tasks unless `sharing.norm` says otherwise.
         scale: Factor of the adapter's output.
@@ -79,7 +81,7 @@ class BottleneckConfig(UnitConfig):
     bottleneck_size: int | None = Field(default=None, ge=1)
     reduction_factor: int | None = Field(default=None, ge=1)
     activation: Activation = "gelu_tanh"
-    placement: Literal["serial", "parallel"] = "serial"
+    placement: Literal["serial", "parallel", "stream"] = "serial"
     blocks: tuple[Block, ...] | None = None
     norm: bool = False
     scale: float = 1.0
@@ -87,8 +89,13 @@ class BottleneckConfig(UnitConfig):
     init: Literal["bert", "torch", "zero"] = "bert"
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The outputs of the chosen sub-layers."""
-        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+        """The outputs of the chosen sub-layers, or where the stream holds them.
+
+        Raises:
+            ConfigError: If the family does not say where the stream is.
+        """
+        chosen = sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+        return tuple(_in_stream(site, sites) for site in chosen) if self.placement == "stream" else chosen
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices and two biases, and what the options add."""
@@ -110,7 +117,11 @@ class BottleneckConfig(UnitConfig):
 
     def build(self, site: Site) -> Bottleneck:
         """The computation at a site."""
-        unit = ParallelBottleneck if self.placement == "parallel" else Bottleneck
+        unit = Bottleneck
+        if self.placement == "parallel":
+            unit = ParallelBottleneck
+        elif self.placement == "stream" and site.closing_norm:
+            unit = NormedBottleneck
         return unit(self.activation, self.scale, norm=self.norm, learned_scale=self.learned_scale)
 
     @classmethod
@@ -178,6 +189,31 @@ class Bottleneck(Unit):
             return self.scale
         scale = weights["scale"]
         return scale[0] if scale.shape[0] == 1 else scale
+
+
+class NormedBottleneck(Bottleneck):
+    """The computation before a norm: it reads what the norm returns and is added to what the norm reads."""
+
+    changes_input = True
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """`inputs` plus the adapter of their norm; shape `(rows, ..., width)`."""
+        from weft.core.adapted import plain_forward
+
+        return self.add(inputs, plain_forward(weights.module, inputs), weights)
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The output as it is."""
+        return output
+
+
+def _in_stream(site: Site, sites: SiteMap) -> Site:
+    if site.closing is None:
+        raise ConfigError(
+            f"`placement` may be stream only where the family says which module holds it, but {sites.family!r} "
+            f"does not for {site.address}. Choose serial or parallel, or other `blocks`."
+        )
+    return replace(site, path=site.closing)
 
 
 class ParallelBottleneck(Bottleneck):

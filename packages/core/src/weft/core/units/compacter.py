@@ -129,6 +129,8 @@ class Compacter(Unit):
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
         from weft.kernels import adapter_bottleneck
 
+        if not self.full and self._alone(weights):
+            return self._factors(output, weights)
         down, down_slots = self.matrix("down", weights)
         up, up_slots = self.matrix("up", weights)
         return adapter_bottleneck(
@@ -144,6 +146,31 @@ class Compacter(Unit):
             scale=self.scale,
             activation=self.activation,
         )
+
+    def _alone(self, weights: Weights) -> bool:
+        names = [f"{half}.{kind}" for half in ("down", "up") for kind in ("left", "right", "bias")]
+        names += ["rule"] if self.tied_rule else ["rule.down", "rule.up"]
+        return all(weights[name].shape[0] == 1 for name in names)
+
+    def _factors(self, output: Tensor, weights: Weights) -> Tensor:
+        """The adapter of all rows from its factors; neither matrix is formed."""
+        from weft.kernels import LowRankKronecker, kronecker_bottleneck
+
+        def half(name: str) -> LowRankKronecker:
+            rule = weights["rule" if self.tied_rule else f"rule.{name}"]
+            return LowRankKronecker(rule[0], weights[f"{name}.left"][0], weights[f"{name}.right"][0])
+
+        adapted = kronecker_bottleneck(
+            output,
+            half("down"),
+            half("up"),
+            down_bias=weights["down.bias"][0],
+            up_bias=weights["up.bias"][0],
+            residual=output,
+            scale=self.scale,
+            activation=self.activation,
+        )
+        return weights.keep_identity(adapted, output)
 
     def matrix(self, half: str, weights: Weights) -> tuple[Tensor, Tensor | None]:
         """The matrix of a half, shape `(slots, in, out)`, and the slot of each task.

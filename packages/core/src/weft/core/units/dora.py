@@ -45,6 +45,15 @@ class DoRA(LoRA):
         part = weights.keep_identity(changed, output[..., first:last])
         return part if self.rows is None else output.slice_scatter(part, -1, first, last)
 
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """`m ⊙ (W + s A B) / ‖W + s A B‖`, worked out in float32."""
+        factor = self.factors(weights)
+        slot = 0 if weights.task_ids is None or factor.shape[0] == 1 else weights.task_ids[0]
+        super().merge(module, weights)
+        first, last = self.rows or (0, self.out_width)
+        weight: Tensor = module.weight[first:last]  # type: ignore[index,assignment]
+        weight.copy_(weight.float() * factor[slot][:, None])
+
     def factors(self, weights: Weights) -> Tensor:
         """`m / ‖W + s A B‖` for each slot of the part that has the most, shape `(slots, out)`."""
         import torch

@@ -12,10 +12,12 @@ from pydantic import Field
 
 from weft.core.initialisers import ones
 from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
 Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
@@ -63,7 +65,17 @@ def _factors(like: Tensor, weights: Weights) -> Tensor:
     return scale.reshape(-1, *[1] * (like.dim() - 2), scale.shape[-1])
 
 
-class ScaledInput(Unit):
+class Scaled(Unit):
+    """Factors, of which the difference from one is what a task adds."""
+
+    def combine(
+        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """One plus the sum of what each task adds to one."""
+        return {"scale": 1 + weighted_sum(slots["scale"] - 1, factors)}, 0.0
+
+
+class ScaledInput(Scaled):
     """Scales what a linear map reads."""
 
     changes_input = True
@@ -76,8 +88,13 @@ class ScaledInput(Unit):
         """The output as it is."""
         return output
 
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """The columns of the weight, scaled in float32."""
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight.copy_(weight.float() * weights.rows("scale")[0].float())
 
-class ScaledOutput(Unit):
+
+class ScaledOutput(Scaled):
     """Scales what a linear map returns.
 
     Args:
@@ -93,3 +110,13 @@ class ScaledOutput(Unit):
         part = output[..., first:last]
         scaled = weights.keep_identity(part * _factors(part, weights), part)
         return scaled if self.rows is None else output.slice_scatter(scaled, -1, first, last)
+
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """The rows of the weight and the bias, scaled in float32."""
+        scale = weights.rows("scale")[0].float()
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        first, last = self.rows or (0, weight.shape[0])
+        weight[first:last] = (weight[first:last].float() * scale[:, None]).to(weight.dtype)
+        if module.bias is not None:
+            bias: Tensor = module.bias  # type: ignore[assignment]
+            bias[first:last] = (bias[first:last].float() * scale).to(bias.dtype)

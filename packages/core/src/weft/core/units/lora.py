@@ -12,10 +12,12 @@ from pydantic import Field
 from weft.core.errors import ConfigError
 from weft.core.initialisers import fan_in, ones, zeros
 from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
 Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
@@ -135,3 +137,54 @@ class LoRA(Unit):
             return update
         first, last = self.rows
         return output + functional.pad(update, (first, self.out_width - last))
+
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """`W + scale · A B`, added in float32."""
+        down, up = weights.rows("down.weight")[0].float(), weights.rows("up.weight")[0].float()
+        first, last = self.rows or (0, self.out_width)
+        weight: Tensor = module.weight[first:last]  # type: ignore[index,assignment]
+        weight.copy_(weight.float() + self.scale * (down @ up).mT)
+
+    def combine(
+        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """The sum of the updates: exact where tasks share a half, else the nearest of the same rank."""
+        down, up = slots["down.weight"], slots["up.weight"]
+        if "magnitude" in slots:
+            return super().combine(slots, factors, own)
+        if "down.weight" not in own:
+            return {"up.weight": weighted_sum(up, factors)}, 0.0
+        if "up.weight" not in own:
+            return {"down.weight": weighted_sum(down, factors)}, 0.0
+        return nearest_factors(down, up, factors)
+
+
+def nearest_factors(down: Tensor, up: Tensor, factors: Tensor) -> tuple[dict[str, Tensor], float]:
+    """The two factors of one rank whose product is nearest to `Σ factor · down up`, and the error.
+
+    The sum is never formed: its singular values are those of a matrix of the ranks together.
+
+    Args:
+        down: Shape `(tasks, in, rank)`.
+        up: Shape `(tasks, rank, out)`.
+        factors: Float64, shape `(tasks,)`.
+
+    Returns:
+        `down.weight` and `up.weight`, and the error in the Frobenius norm relative to the sum's.
+    """
+    import torch
+
+    rank = down.shape[-1]
+    scaled = down.double() * factors.to(down.device)[:, None, None]
+    left, inner = torch.linalg.qr(scaled.transpose(0, 1).flatten(1))
+    right, outer = torch.linalg.qr(up.double().flatten(0, 1).mT)
+    u, values, v = torch.linalg.svd(inner @ outer.mT)
+    count = min(rank, values.shape[0])
+    root = values[:count].sqrt()
+    kept = {
+        "down.weight": torch.nn.functional.pad((left @ u[:, :count]) * root, (0, rank - count)),
+        "up.weight": torch.nn.functional.pad((right @ v[:count].mT * root).mT, (0, 0, 0, rank - count)),
+    }
+    total = float(values.norm())
+    error = float(values[count:].norm()) / total if total else 0.0
+    return {name: value.to(down.dtype) for name, value in kept.items()}, error

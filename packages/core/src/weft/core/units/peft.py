@@ -1,0 +1,282 @@
+"""Everything else that PEFT implements on linear maps: a configuration of PEFT, handed to PEFT itself.
+
+PEFT builds its layer around each chosen map. Its tensors become slots like those of every other unit, so that
+plans, sharing, routing and checkpoints are the same; its computation runs on them unchanged.
+
+Needs PEFT: `pip install weft-core[peft]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from weft.core.errors import ConfigError, unknown
+from weft.core.initialisers import zeros
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
+
+_OURS = (
+    "target_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "exclude_modules",
+    "modules_to_save",
+    "bias",
+)
+
+
+@register_unit
+class PEFTConfig(UnitConfig):
+    """A method of PEFT on linear maps that are chosen by words, as those of LoRA are.
+
+    Args:
+        config: The configuration as PEFT writes it: `peft_type`, such as `LOHA`, and its options. Where it acts
+            and what is trained beside is said by the other words.
+        linears: Linear maps adapted, by role.
+        blocks: Sub-layers whose linear maps are meant; by default all that have them.
+
+    Parts: `trained`, and `fixed`, the tensors that PEFT keeps without training them.
+    """
+
+    parts = ("trained", "fixed")
+
+    method: Literal["peft"] = "peft"
+    config: dict[str, Any]
+    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
+    blocks: tuple[Block, ...] | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _says_only_what_peft_decides(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("peft_type"), str):
+            raise ValueError(
+                f"`config` must name a method of PEFT as `peft_type`, but has {value.get('peft_type')!r}. Write "
+                "for instance `{peft_type: LOHA, r: 8}`."
+            )
+        ours = sorted(set(_OURS) & set(value))
+        if ours:
+            raise ValueError(
+                f"`config` must not say where the method acts, but sets {', '.join(ours)}. Use `linears`, "
+                "`blocks`, `towers`, `layers` and `train_full`."
+            )
+        return value
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen linear maps.
+
+        Raises:
+            ConfigError: If one is fused with others, which PEFT could only adapt together.
+        """
+        chosen = sites.select(
+            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
+        )
+        for site in chosen:
+            if site.rows is not None:
+                raise ConfigError(
+                    f"`linears` must be whole maps for a method of PEFT, but {site.address} is part of a fused "
+                    "one. Choose other `linears` or `towers`, or a method of weft's own."
+                )
+        return chosen
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The tensors of PEFT's layer, by its own names without that of the adapter.
+
+        Raises:
+            ConfigError: If PEFT is not installed, or refuses the configuration.
+        """
+        layer = self.layer(site.in_width, site.out_width)
+        return tuple(
+            TensorSpec(name, tuple(value.shape), zeros, "trained" if trained else "fixed", trainable=trained)
+            for name, value, trained in _named(layer)
+        )
+
+    def layer(self, in_width: int, out_width: int) -> Any:
+        """PEFT's layer around a map on the meta device.
+
+        Args:
+            in_width: Features the map reads.
+            out_width: Features it returns.
+        """
+        return _layer(json.dumps(self.config, sort_keys=True), in_width, out_width)
+
+    def build(self, site: Site) -> PEFTLayer:
+        """The computation at a linear map."""
+        return PEFTLayer(dict(self.config), site.in_width, site.out_width)
+
+    @classmethod
+    def example(cls) -> PEFTConfig:
+        """A low-rank Hadamard product."""
+        return cls(config={"peft_type": "LOHA", "r": 2, "alpha": 4})
+
+
+class PEFTLayer(Unit):
+    """The computation: PEFT's own, on our slots.
+
+    Args:
+        config: The configuration of PEFT.
+        in_width: Features the map reads.
+        out_width: Features it returns.
+    """
+
+    def __init__(self, config: dict[str, Any], in_width: int, out_width: int) -> None:
+        self.config = config
+        self.layer = _template(_layer(json.dumps(config, sort_keys=True), in_width, out_width))
+        self.names = {ours: theirs for theirs, ours in _names(self.layer)}
+        self.indices = _indices(config, self.layer, in_width, out_width)
+
+    def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:
+        """Set the values that PEFT starts from, drawn by PEFT around the module itself."""
+        for name, value, _ in _named(_wrapped(self.config, module)):
+            if name in slots:
+                slots[name].copy_(value)
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """What PEFT's layer returns for `inputs`, shape `(rows, ..., out)`.
+
+        PEFT knows no rows of different tasks: where tasks have tensors of their own, its layer runs once for
+        each task, and each row takes the result of its own.
+        """
+        import torch
+
+        slots = {name: weights[name] for name in self.names}
+        tasks = max(value.shape[0] for value in slots.values())
+        if tasks == 1 or weights.task_ids is None:
+            return weights.keep_identity(self._run(output, inputs, weights, slots, 0), output)
+        shape = (-1, *[1] * (output.dim() - 1))
+        result = output
+        for task in range(tasks):
+            rows = (weights.task_ids == task).view(shape)
+            result = torch.where(rows, self._run(output, inputs, weights, slots, task), result)
+        return result
+
+    def _run(
+        self, output: Tensor, inputs: Tensor, weights: Weights, slots: Mapping[str, Tensor], task: int
+    ) -> Tensor:
+        from torch.func import functional_call
+
+        tensors = {
+            self.names[name]: value[task if value.shape[0] > 1 else 0] for name, value in slots.items()
+        }
+        tensors |= {name: value.to(inputs.device) for name, value in self.indices.items()}
+        self.layer.train(weights.training)
+        self.layer.__dict__["base_layer"] = _Map(weights.module, inputs, output)
+        try:
+            result: Tensor = functional_call(self.layer, tensors, (inputs,))
+        finally:
+            del self.layer.__dict__["base_layer"]
+        return result.to(output.dtype)
+
+
+class _Map:
+    """The site's own map as PEFT sees it: what it returns for the present input is known already."""
+
+    def __init__(self, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+        self._module = module
+        self._inputs = inputs
+        self._output = output
+
+    @property
+    def __class__(self) -> type:
+        return type(self._module)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise AttributeError("the class is that of the map")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        from torch.nn import functional
+
+        if inputs is self._inputs:
+            return self._output
+        bias = None if self._module.bias is None else self._module.bias.to(inputs.dtype)
+        return functional.linear(inputs, self._module.weight.to(inputs.dtype), bias)
+
+
+@functools.lru_cache(maxsize=64)
+def _layer(config: str, in_width: int, out_width: int) -> Any:
+    from torch import nn
+
+    return _wrapped(json.loads(config), nn.Linear(in_width, out_width, device="meta"), empty=True)
+
+
+def _wrapped(config: dict[str, Any], module: nn.Module, *, empty: bool = False) -> Any:
+    """PEFT's layer around a map; on the meta device if `empty`."""
+    from torch import nn
+
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(
+            "`method: peft` needs PEFT, which is not installed. Run `pip install weft-core[peft]`."
+        ) from error
+    kinds = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
+    options = dict(config)
+    kind = options.pop("peft_type")
+    if kind not in kinds:
+        raise ConfigError(unknown("`config.peft_type`", kind, [str(name.value) for name in kinds]))
+    holder = nn.Module()
+    holder.add_module("target", module)
+    fields = kinds[kind].__dataclass_fields__
+    for name in options:
+        if name not in fields:
+            raise ConfigError(unknown(f"an option of {kind} in `config`", name, fields))
+    trained = [value for value in module.parameters() if value.requires_grad]
+    try:
+        theirs = kinds[kind](target_modules=["target"], **options)
+        peft.inject_adapter_in_model(theirs, holder, low_cpu_mem_usage=empty)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"`config` must be what PEFT takes for {kind} on single maps, but PEFT says: {error} Change the options, "
+            "or choose another method."
+        ) from error
+    finally:
+        for value in trained:
+            value.requires_grad_(True)
+    return holder.get_submodule("target")
+
+
+def _template(layer: Any) -> Any:
+    """A copy of the layer without its map, so that it holds no weight of the backbone."""
+    import copy
+
+    template = copy.deepcopy(layer)
+    del template._modules["base_layer"]
+    return template.requires_grad_(False)
+
+
+def _indices(config: dict[str, Any], layer: nn.Module, in_width: int, out_width: int) -> dict[str, Tensor]:
+    """The tensors of integers of a layer, which follow from its sizes and so are no slots."""
+    from torch import nn
+
+    names = [name for name, value in layer.named_buffers() if not value.is_floating_point()]
+    if not names:
+        return {}
+    found = dict(_wrapped(config, nn.Linear(in_width, out_width)).named_buffers())
+    return {name: found[name] for name in names}
+
+
+def _names(layer: nn.Module) -> Iterator[tuple[str, str]]:
+    """Name in the layer and our name, which lacks that of the adapter, of every real tensor but the map's."""
+    for name, value in {**dict(layer.named_parameters()), **dict(layer.named_buffers())}.items():
+        if not name.startswith("base_layer.") and value.is_floating_point():
+            yield name, ".".join(word for word in name.split(".") if word != "default")
+
+
+def _named(layer: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    values = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    for theirs, ours in _names(layer):
+        yield ours, values[theirs], values[theirs].requires_grad
