@@ -87,6 +87,12 @@ def test_other_units_are_averaged_only():
         torch.testing.assert_close(bank.slot_of("new"), expected)
 
 
+def test_tasks_that_share_everything_have_nothing_to_add():
+    model, _ = built({**LORA, "sharing": "single"})
+    with pytest.raises(ConfigError, match="`sharing` must give tasks slots of their own"):
+        combine_tasks(model, "new", {"vqa": 1})
+
+
 @pytest.mark.parametrize(
     ("task", "weights", "message"),
     [

@@ -15,9 +15,10 @@ METHODS = [
     LORA,
     {**LORA, "magnitude": True},
     {"method": "ia3", "sharing": "multiple"},
-    [LORA, {"method": "ia3", "linears": ["key"], "sharing": "single"}],
+    [LORA, {"method": "ia3", "linears": ["query", "down"], "sharing": "single"}],
+    [{"method": "ia3", "linears": ["query", "down"], "sharing": "single"}, LORA],
 ]
-IDS = ["lora", "dora", "ia3", "lora and ia3"]
+IDS = ["lora", "dora", "ia3", "lora and ia3", "ia3 and lora"]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=IDS)

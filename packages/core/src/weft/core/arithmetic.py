@@ -17,6 +17,7 @@ from torch import nn
 from weft.core.adapted import SiteUnit, site_units
 from weft.core.bank import Store
 from weft.core.errors import AttachError, ConfigError, unknown
+from weft.core.plan import SHARED
 from weft.core.tasks import add_task
 
 
@@ -49,6 +50,11 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
     for name in weights:
         if name not in store.tasks:
             raise ConfigError(unknown("`weights`", name, store.tasks))
+    if not any(_own(each) for each in site_units(model)):
+        raise ConfigError(
+            "`sharing` must give tasks slots of their own for a task to be computed from others, but all are "
+            "shared. Train with `sharing: multiple` or `half`."
+        )
     values: dict[tuple[str, str], torch.Tensor] = {}
     worst = 0.0
     with torch.no_grad():
@@ -65,11 +71,16 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
     return worst
 
 
+def _own(each: SiteUnit) -> frozenset[str]:
+    """The tensors of which every task has a slot of its own."""
+    return frozenset(name for name, bank in each.banks.items() if bank.slots != (SHARED,))
+
+
 def _combine(each: SiteUnit, weights: Mapping[str, float]) -> tuple[dict[str, torch.Tensor], float]:
     slots = {name: torch.stack([bank.slot_of(task) for task in weights]) for name, bank in each.banks.items()}
-    own = {name for name, bank in each.banks.items() if len(bank.slots) > 1 or bank.slots == each.store.tasks}
+    own = _own(each)
     if not own:
         return {}, 0.0
     factors = torch.tensor(list(weights.values()), dtype=torch.float64)
-    found, error = each.unit.combine(slots, factors, frozenset(own))
+    found, error = each.unit.combine(slots, factors, own)
     return {name: value for name, value in found.items() if name in own}, error

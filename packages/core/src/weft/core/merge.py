@@ -106,7 +106,8 @@ def _merge(model: nn.Module, task: str | None) -> tuple[Merged, list[tuple[Tenso
             saved = [(value, value.clone()) for value in tensors]
             probe = _probe(module)
             adapted = module(probe)
-            for each in group:
+            # What a unit does to the input comes first in the computation, so it is merged into all the rest.
+            for each in sorted(group, key=lambda one: one.unit.changes_input):
                 each.unit.merge(each.module, each.weights(probe))
             with store.using(store.routing, False):
                 plain = module(probe)
