@@ -63,8 +63,13 @@ def outputs(model: Any, batch: Any) -> Tensor:
 
 
 def per_row_loss(model: Any, batch: Any) -> Tensor:
-    """A loss that is a sum over rows, so that tasks do not mix in it; shape `(rows,)`."""
-    return outputs(model, batch).float().square().flatten(1).mean(dim=1)
+    """A loss that is a sum over rows, so that tasks do not mix in it; shape `(rows,)`.
+
+    Squares alone would be constant where a model returns vectors of length one, as CLIP does.
+    """
+    values = outputs(model, batch).float().flatten(1)
+    slope = torch.linspace(-1, 1, values.shape[1], device=values.device)
+    return (values.square() + slope * values).mean(dim=1)
 
 
 def rows_of(batch: Any, rows: list[int]) -> Any:
