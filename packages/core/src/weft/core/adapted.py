@@ -277,9 +277,8 @@ def units_at(module: nn.Module) -> SiteUnits:
 
 def plain_forward(module: nn.Module, inputs: Tensor) -> Tensor:
     """What a site's module returns without its units."""
-    base = next(
-        (cls._weft_base for cls in type(module).__mro__ if "_weft_base" in cls.__dict__), type(module)
-    )
+    made_from = [vars(cls)["_weft_base"] for cls in type(module).__mro__ if "_weft_base" in vars(cls)]
+    base = made_from[0] if made_from else type(module)
     result: Tensor = base.forward(module, inputs)
     return result
 

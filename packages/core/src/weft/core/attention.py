@@ -88,7 +88,7 @@ def reach_attention(module: nn.Module, path: str) -> None:
     """
     if _CONFIG in module.__dict__:
         return
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     if not looks_up_attention(module):
         raise AttachError(
             f"`{path}` must call an attention function of transformers by name for a unit to add keys to it, "

@@ -51,7 +51,7 @@ class DoRA(LoRA):
         slot = 0 if weights.task_ids is None or factor.shape[0] == 1 else weights.task_ids[0]
         super().merge(module, weights)
         first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight[first:last]  # type: ignore[index,assignment]
+        weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() * factor[slot][:, None])
 
     def factors(self, weights: Weights) -> Tensor:

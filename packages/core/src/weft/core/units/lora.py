@@ -142,7 +142,7 @@ class LoRA(Unit):
         """`W + scale · A B`, added in float32."""
         down, up = weights.rows("down.weight")[0].float(), weights.rows("up.weight")[0].float()
         first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight[first:last]  # type: ignore[index,assignment]
+        weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() + self.scale * (down @ up).mT)
 
     def combine(

@@ -181,7 +181,7 @@ class PEFTLayer(Unit):
 class _Map:
     """The site's own map as PEFT sees it: what it returns for the present input is known already."""
 
-    def __init__(self, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+    def __init__(self, module: Any, inputs: Tensor, output: Tensor) -> None:
         self._module = module
         self._inputs = inputs
         self._output = output
