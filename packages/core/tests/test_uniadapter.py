@@ -45,7 +45,7 @@ def unit_at(modality, size, values, **options):
         name = spec.alias if spec.part == "up" else spec.name
         with torch.no_grad():
             banks[spec.alias]._parameters[SHARED].copy_(values(name))
-    return SiteUnit(store, site, config.build(site), banks)
+    return SiteUnit(store, site, config.build(site), banks, torch.nn.Identity())
 
 
 def delta(unit, x, mode):
