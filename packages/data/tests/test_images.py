@@ -1,10 +1,13 @@
 import io
+import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError
+from weft.data.media import images
 from weft.data.media.images import decode_image, to_rgb
 from weft.data.media.transforms import (
     CLIP_MEAN,
@@ -47,6 +50,47 @@ def test_a_truncated_image_is_named(kind):
 def test_bytes_that_are_no_image_are_named():
     with pytest.raises(CorruptMediaError, match="memory:image must be a whole image"):
         MediaRef.from_bytes(b"text").image()
+
+
+def jpeg(mode: str, size: tuple[int, int], **options: Any) -> bytes:
+    channels = {"L": (), "RGB": (3,), "CMYK": (4,)}[mode]
+    low = np.random.default_rng(0).integers(0, 255, (5, 7, *channels), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(low, mode).resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (37, 23), (1, 1), (400, 9)], ids=str)
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {"quality": 95}),
+        ("RGB", {"quality": 20, "subsampling": 2}),
+        ("RGB", {"quality": 75, "subsampling": 0, "progressive": True}),
+        ("RGB", {"quality": 75, "subsampling": 1}),
+        ("L", {"quality": 80}),
+        ("CMYK", {"quality": 80}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_quick_decoder_gives_the_pixels_of_pillow(monkeypatch, size, mode, options):
+    data = jpeg(mode, size, **options)
+    if mode != "CMYK":
+        assert images._decode_jpeg(data) is not None
+    quick = np.asarray(decode_image(data))
+    monkeypatch.setattr(images, "_simplejpeg", lambda: None)
+    np.testing.assert_array_equal(quick, np.asarray(decode_image(data)))
+
+
+def test_real_photographs_decode_to_the_same_pixels(monkeypatch, realdata):
+    found = sorted((realdata / "alexeygrigorev+clothing-dataset-small").rglob("*.zip"))
+    with zipfile.ZipFile(found[0]) as archive:
+        photographs = [archive.read(name) for name in archive.namelist() if name.endswith(".jpg")][:8]
+    quick = [np.asarray(decode_image(data)) for data in photographs]
+    monkeypatch.setattr(images, "_simplejpeg", lambda: None)
+    assert len(quick) == 8
+    for one, data in zip(quick, photographs, strict=True):
+        np.testing.assert_array_equal(one, np.asarray(decode_image(data)))
 
 
 def test_draft_decodes_jpeg_smaller_but_never_below_the_size_asked_for():
