@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from weft.train.errors import RecipeError, near
+from weft.train.few_shot.recipe import few_shot_recipe
 from weft.train.recipe import load_recipe
 from weft.train.recipe_files import apply_overrides, built_in_recipes, find_recipe, merge, read_yaml
 
@@ -107,6 +108,10 @@ def test_near_lists_everything_when_nothing_is_near():
 
 @pytest.mark.parametrize("name", built_in_recipes())
 def test_every_shipped_recipe_is_valid(name):
+    recipe = few_shot_recipe(name)
+    if recipe is not None:
+        assert few_shot_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
+        return
     recipe = load_recipe(name)
     again = load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
     assert again == recipe

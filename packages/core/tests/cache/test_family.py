@@ -149,6 +149,16 @@ def test_clip_adapter_starts_with_a_share_of_the_feature(make_task) -> None:
     torch.testing.assert_close(head.logits(queries), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_classes_never_seen_are_left_to_their_names(make_task) -> None:
+    weights, features, labels, queries, _ = make_task()
+    old = labels < 3
+    for method in FAMILY:
+        head = make_head(weights[:3], quick(method)).fit(features[old], labels[old])
+        new = head.transfer_logits(queries, weights[3:])
+        zero = 100 * queries @ weights[3:].T
+        assert torch.allclose(new, zero) == (method != "clip_adapter"), method
+
+
 def test_task_res_starts_as_zero_shot(make_task) -> None:
     weights, features, labels, queries, _ = make_task()
     head = TaskRes(weights, TaskResConfig(epochs=0)).fit(features, labels)

@@ -78,15 +78,7 @@ def search_grid(
     """
     target = labels.to(torch.int64)
     blocks = _blocks(init.shape[0], init.shape[1], len(candidates))
-    right = torch.zeros(len(candidates), len(alphas), dtype=torch.int64)
-    for rows in blocks:
-        sums, zero, truth = sums_of(rows), init[rows], target[rows]
-        together = max(1, _CACHED_ELEMENTS // zero.numel())
-        for first in range(0, len(candidates), together):
-            part = sums[first : first + together]
-            for column, alpha in enumerate(alphas):
-                predicted = torch.add(zero, part, alpha=alpha).argmax(-1)
-                right[first : first + together, column] += (predicted == truth).sum(-1).cpu()
+    right = count_right(init, target, len(candidates), sums_of, alphas)
     best = int(right.max())
     tied = (right == best).nonzero().tolist()
     place, column = tied[0]
@@ -100,6 +92,37 @@ def search_grid(
         tied=len(tied),
         samples=len(target),
     )
+
+
+def count_right(
+    init: Tensor,
+    labels: Tensor,
+    candidates: int,
+    sums_of: Callable[[slice], Tensor],
+    alphas: Sequence[float],
+) -> Tensor:
+    """How many rows each candidate and alpha classify rightly; see `search_grid`.
+
+    Args:
+        init: Zero-shot logits, shape (rows, classes).
+        labels: Classes, int64, shape (rows,).
+        candidates: Number of candidates.
+        sums_of: Rows to class sums, shape (candidates, rows, classes).
+        alphas: Values of alpha.
+
+    Returns:
+        Int64, shape (candidates, alphas).
+    """
+    right = torch.zeros(candidates, len(alphas), dtype=torch.int64)
+    for rows in _blocks(init.shape[0], init.shape[1], candidates):
+        sums, zero, truth = sums_of(rows), init[rows], labels[rows]
+        together = max(1, _CACHED_ELEMENTS // zero.numel())
+        for first in range(0, candidates, together):
+            part = sums[first : first + together]
+            for column, alpha in enumerate(alphas):
+                predicted = torch.add(zero, part, alpha=alpha).argmax(-1)
+                right[first : first + together, column] += (predicted == truth).sum(-1).cpu()
+    return right
 
 
 def _losses(

@@ -183,6 +183,32 @@ class FewShotHead(nn.Module, ABC):
         scores = self._logits(checked)
         return scores if classes is None else scores[:, self._checked_classes(classes)]
 
+    def transfer_logits(self, features: Tensor, class_weights: Tensor) -> Tensor:
+        """Scores of classes that the head was not fitted on, from their names alone.
+
+        What a head learned about its own classes does not apply to them, so this is zero-shot, unless the head
+        changed the image feature itself.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            class_weights: Unit text features of the new classes, shape (new classes, width).
+
+        Returns:
+            Shape (rows, new classes).
+
+        Raises:
+            FewShotError: An argument breaks a rule.
+        """
+        checked = checked_features(features, width=self.width).to(self.class_weights)
+        weights = checked_features(class_weights, width=self.width, name="class_weights").to(
+            self.class_weights
+        )
+        return self.config.logit_scale * (self._adapted(checked) @ weights.T)
+
+    def _adapted(self, features: Tensor) -> Tensor:
+        """Image features as the head sees them."""
+        return features
+
     def forward(self, features: Tensor) -> Tensor:
         """The same as `logits`."""
         return self.logits(features)

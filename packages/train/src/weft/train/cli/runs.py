@@ -21,7 +21,17 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
 ) -> None:
     """Count trainable and total parameters, by component, without any weights."""
+    from weft.train.few_shot.recipe import few_shot_recipe
     from weft.train.recipe import load_recipe
+
+    few_shot = few_shot_recipe(recipe, overrides)
+    if few_shot is not None:
+        from weft.train.few_shot.plan import plan_few_shot
+
+        planned_heads = plan_few_shot(few_shot)
+        text = json.dumps(planned_heads.to_dict(), indent=2) if as_json else str(planned_heads)
+        sys.stdout.write(text + "\n")
+        return
 
     loaded = load_recipe(recipe, overrides)
     from weft.core import plan as plan_of
@@ -41,9 +51,16 @@ def train(
     ] = False,
 ) -> None:
     """Train, evaluate and track one run."""
+    from weft.train.few_shot.recipe import few_shot_recipe
     from weft.train.recipe import load_recipe
     from weft.train.task_data import check_recipe, load_tasks
 
+    few_shot = few_shot_recipe(recipe, overrides)
+    if few_shot is not None:
+        from weft.train.cli.few_shot import train_few_shot
+
+        train_few_shot(few_shot, resume=resume, overwrite=overwrite)
+        return
     loaded = load_recipe(recipe, overrides)
     check_recipe(loaded)
     tasks = load_tasks(loaded)

@@ -61,11 +61,12 @@ class CLIPAdapter(FewShotHead):
     def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         train_head(self, [*self.adapter.parameters()], samples, self.config, validation=validation, seed=seed)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def _adapted(self, features: Tensor) -> Tensor:
         ratio = self.config.ratio
-        return self.zero_shot(
-            functional.normalize(ratio * self.adapter(features) + (1 - ratio) * features, dim=-1)
-        )
+        return functional.normalize(ratio * self.adapter(features) + (1 - ratio) * features, dim=-1)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.zero_shot(self._adapted(features))
 
 
 CLIPAdapterConfig.head = CLIPAdapter

@@ -1,0 +1,173 @@
+"""What a few-shot run gave: one table, one plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from weft.train.errors import RunError
+
+_MARKERS = "osD^v<>Pp*hX"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One head, fitted on one draw.
+
+    Attributes:
+        head: Label of the head.
+        shots: Images per class.
+        seed: Seed of the draw.
+        accuracies: Test set to accuracy in per cent.
+        calibration_error: Expected calibration error on the first test set after the temperature, 0 to 1; None
+            without validation images.
+        selected: Hyper-parameters in use.
+        trainable: Trained parameters.
+        seconds: Time to fit.
+    """
+
+    head: str
+    shots: int
+    seed: int
+    accuracies: dict[str, float]
+    calibration_error: float | None
+    selected: dict[str, float]
+    trainable: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FewShotComparison:
+    """All cells of a run.
+
+    Attributes:
+        title: What is compared.
+        folder: Folder of the run.
+        cells: One for each head, number of shots and seed.
+        notes: Sentences that belong under the table.
+    """
+
+    title: str
+    folder: Path
+    cells: Sequence[Cell] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> list[str]:
+        """Labels in the order of the recipe."""
+        return list(dict.fromkeys(cell.head for cell in self.cells))
+
+    @property
+    def shots(self) -> list[int]:
+        """Numbers of shots, in order."""
+        return sorted({cell.shots for cell in self.cells})
+
+    @property
+    def tests(self) -> list[str]:
+        """Test sets, in order."""
+        return list(dict.fromkeys(test for cell in self.cells for test in cell.accuracies))
+
+    def over_seeds(self, head: str, shots: int, test: str) -> tuple[float, float | None]:
+        """Mean and standard deviation (with n - 1) over seeds; None with one seed.
+
+        Raises:
+            RunError: There is no such cell.
+        """
+        values = [c.accuracies[test] for c in self.cells if (c.head, c.shots) == (head, shots)]
+        if not values:
+            raise RunError(
+                f"`head` and `shots` must be of this run, but there is no {head!r} with {shots} shots."
+            )
+        return fmean(values), stdev(values) if len(values) > 1 else None
+
+    def mean(self, head: str, test: str) -> float:
+        """Mean accuracy of a head over shots and seeds."""
+        return fmean(cell.accuracies[test] for cell in self.cells if cell.head == head)
+
+    def rows(self, test: str) -> list[list[str]]:
+        """The table of one test set, with a header."""
+        header = ["head", *(f"K={shots}" for shots in self.shots), "mean", "trained at most"]
+        lines = [header]
+        for head in self.heads:
+            line = [head]
+            for shots in self.shots:
+                mean, spread = self.over_seeds(head, shots, test)
+                line.append(f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}")
+            trained = max(cell.trainable for cell in self.cells if cell.head == head)
+            lines.append([*line, f"{self.mean(head, test):.2f}", f"{trained:,}"])
+        return lines
+
+    def text(self) -> str:
+        """The tables of all test sets as plain text."""
+        parts = []
+        for test in self.tests:
+            lines = self.rows(test)
+            widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+            parts.append(f"{self.title}: accuracy on {test}, per cent")
+            for line in lines:
+                first = line[0].ljust(widths[0])
+                rest = (word.rjust(width) for word, width in zip(line[1:], widths[1:], strict=True))
+                parts.append("  ".join([first, *rest]))
+            parts.append("")
+        return "\n".join([*parts, *self.notes]).rstrip() + "\n"
+
+    def to_csv(self) -> str:
+        """One line for each cell and test set."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["head", "shots", "seed", "test", "accuracy", "calibration_error", "trainable"])
+        for cell in self.cells:
+            for test, accuracy in cell.accuracies.items():
+                error = "" if cell.calibration_error is None else f"{cell.calibration_error:.6f}"
+                writer.writerow(
+                    [cell.head, cell.shots, cell.seed, test, f"{accuracy:.4f}", error, cell.trainable]
+                )
+        return stream.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `result.json` holds it."""
+        return {
+            "title": self.title,
+            "notes": list(self.notes),
+            "cells": [asdict(cell) for cell in self.cells],
+        }
+
+    def plot(self, path: Path) -> Path:
+        """Draw accuracy over shots, one line for each head, whiskers of one standard deviation.
+
+        Args:
+            path: Where to write; the suffix decides the format.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        tests = self.tests
+        figure = Figure(figsize=(7.0 * len(tests), 5.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        for place, test in enumerate(tests, start=1):
+            axes = figure.add_subplot(1, len(tests), place)
+            for number, head in enumerate(self.heads):
+                found = [self.over_seeds(head, shots, test) for shots in self.shots]
+                axes.errorbar(
+                    self.shots,
+                    [mean for mean, _ in found],
+                    yerr=[spread or 0.0 for _, spread in found],
+                    marker=_MARKERS[number % len(_MARKERS)],
+                    capsize=2,
+                    linewidth=1.2,
+                    label=head,
+                )
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(self.shots, [str(shots) for shots in self.shots])
+            axes.set_xlabel("images per class")
+            axes.set_ylabel("accuracy (%)")
+            axes.set_title(f"{self.title}, {test}")
+            axes.grid(alpha=0.3)
+        figure.axes[-1].legend(fontsize="small")
+        figure.savefig(path, dpi=120)
+        return path

@@ -1,0 +1,131 @@
+"""The records of a few-shot recipe, and the draws from them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from weft.data import base_to_new, draw_few_shot, load_dataset
+from weft.data.few_shot import VALIDATION_SHOTS
+from weft.train.errors import RunError
+from weft.train.few_shot.recipe import FewShotDataSection, FewShotRecipe, SourceSection
+
+
+@dataclass(frozen=True)
+class Records:
+    """The splits of a recipe.
+
+    Attributes:
+        train: What shots are drawn from.
+        validation: What validation images are drawn from, or None for the rest of `train`.
+        test: Test set by name: `test`, or `base` and `new`, and the shifted ones.
+        class_names: Names by label, as prompts write them.
+        num_base: Number of classes that heads are fitted on; all but in `base_to_new`.
+    """
+
+    train: Any
+    validation: Any | None
+    test: dict[str, Any]
+    class_names: list[str]
+    num_base: int
+
+
+def load_records(recipe: FewShotRecipe) -> Records:
+    """Load the annotations; images stay closed.
+
+    Raises:
+        RunError: A split holds a class that the training split lacks, or a split is empty.
+        WeftDataError: Files are missing or malformed.
+    """
+    section = recipe.data
+    train = _load(section, section.train)
+    validation = None if section.validation is None else _load(section, section.validation)
+    if section.test is None:
+        train, test = _set_aside(train)
+    else:
+        test = _load(section, section.test)
+    names = _names(train, section)
+    for split in (test, *([] if validation is None else [validation])):
+        unknown = sorted({record.label for record in split} - set(range(len(names))))
+        if unknown:
+            raise RunError(
+                f"The split {split.split!r} of {section.name!r} must hold classes of the training split alone, but "
+                f"also holds labels {unknown[:5]}. Check the split files."
+            )
+    tests = {"test": test}
+    num_base = len(names)
+    if recipe.protocol == "base_to_new":
+        base, new = base_to_new(test)
+        tests, num_base = {"base": base, "new": new}, len({record.label for record in base})
+    for name, shifted in recipe.shifted.items():
+        tests[name] = _load(shifted, shifted.split)
+    return Records(train, validation, tests, names, num_base)
+
+
+def draw(records: Records, shots: int, seed: int) -> tuple[Any, Any]:
+    """The training and validation records of one draw; of the base classes alone in `base_to_new`.
+
+    The draw is made before classes are left out, so that it equals the published ones.
+    """
+    drawn = draw_few_shot(records.train, records.validation, shots=shots, seed=seed)
+    train = records.train.select(drawn.train)
+    if records.validation is not None:
+        validation = records.validation.select(drawn.validation)
+    else:
+        taken = set(drawn.train)
+        rest = records.train.select([k for k in range(len(records.train)) if k not in taken])
+        if {r.label for r in rest} != {r.label for r in records.train}:
+            raise RunError(
+                f"`data.validation` must be a split where {shots} shots take every training image of a class, but is "
+                "null. Name a split, take fewer shots, or set selection=none."
+            )
+        validation = rest.select(draw_few_shot(rest, shots=min(shots, VALIDATION_SHOTS), seed=seed).train)
+    base = records.num_base
+    return tuple(part.filter(lambda record: record.label < base) for part in (train, validation))
+
+
+def _load(section: SourceSection, split: str) -> Any:
+    root = None if section.root is None else os.path.expandvars(os.path.expanduser(section.root))
+    records = load_dataset(section.name, root=root, split=split, **section.options)
+    if len(records) == 0 or records.task != "classify":
+        raise RunError(
+            f"The split {split!r} of data set {section.name!r} must hold labelled images, but holds {len(records)} "
+            f"records of task {records.task!r}. Choose a classification data set; see `weft data list`."
+        )
+    return records
+
+
+def _set_aside(records: Any) -> tuple[Any, Any]:
+    """Every second image of each class, in file order, for the test."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for place, record in enumerate(records):
+        by_class[record.label].append(place)
+    test = {place for places in by_class.values() for place in places[1::2]}
+    kept = [place for place in range(len(records)) if place not in test]
+    return records.select(kept), records.select(sorted(test)).with_records(
+        [records[place] for place in sorted(test)], split=f"{records.split}, every second image"
+    )
+
+
+def _names(train: Any, section: FewShotDataSection) -> list[str]:
+    labels = sorted({record.label for record in train})
+    if labels != list(range(len(labels))):
+        raise RunError(
+            f"Labels of {section.name!r} must count from 0 without gaps, but the training split holds "
+            f"{len(labels)} of up to {labels[-1]}. Check its options."
+        )
+    if section.num_classes not in (None, len(labels)):
+        raise RunError(
+            f"`data.num_classes` must be that of {section.name!r} ({len(labels)}), but is {section.num_classes}. "
+            "Correct it, or check the data."
+        )
+    names = list(train.class_names)
+    unknown = sorted(set(section.class_names) - set(names))
+    if unknown:
+        raise RunError(
+            f"`data.class_names` must rename classes of {section.name!r}, but {unknown[0]!r} is none. Its first "
+            f"ones are {', '.join(names[:5])}."
+        )
+    return [section.class_names.get(name, name) for name in names]

@@ -1,0 +1,324 @@
+"""The few-shot route: recipe to table, on pictures that are drawn here and on real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from weft.core.cache import Provenance, load_head
+from weft.core.cache.files import class_names_of
+from weft.core.errors import CheckpointError, FewShotError
+from weft.data import draw_few_shot, load_dataset
+from weft.train.cli.app import main
+from weft.train.errors import RecipeError, RunError
+from weft.train.few_shot.draws import draw, load_records
+from weft.train.few_shot.plan import plan_few_shot
+from weft.train.few_shot.recipe import FewShotRecipe, few_shot_recipe
+from weft.train.few_shot.run import execute_few_shot
+from weft.train.recipe_files import built_in_recipes
+
+REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
+COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}
+WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", ".", *COLOURS]
+WORDS += ["dress", "hat", "long", "sleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t"]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random CLIP, its tokenizer and its preprocessing."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(WORDS), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
+    config = CLIPConfig(
+        text_config={**size, **text, "pad_token_id": 2},
+        vision_config={**size, "image_size": 24, "patch_size": 8},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    preprocessing = {
+        "size": {"shortest_edge": 24},
+        "do_center_crop": True,
+        "crop_size": {"height": 24, "width": 24},
+        "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of noisy one-colour pictures, by split and class."""
+    root = tmp_path_factory.mktemp("colours")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 6), ("validation", 4), ("test", 8)):
+        for name, colour in COLOURS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(-60, 61, (28, 28, 3), generator=generator)
+                pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def values(clip: str, colours: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "name": "colours",
+        "encoder": {"name": clip, "width": 16},
+        "data": {
+            "name": "image_folder",
+            "root": str(colours),
+            "validation": "validation",
+            "num_classes": 4,
+        },
+        "heads": [
+            {"method": "zero_shot"},
+            {"method": "tip_adapter", "search_steps": [20, 5]},
+            {
+                "method": "tip_adapter",
+                "label": "tip, scale 20",
+                "search_scale": [20, 5],
+                "search_steps": [20, 5],
+            },
+            {"method": "xmadapter", "epochs": 3, "search_steps": [20, 5]},
+        ],
+        "shots": [1, 4],
+        "seeds": [1, 2],
+        "views": {"count": 2},
+        "tracking": {"enabled": False},
+        "output": str(tmp_path / "runs"),
+        "threads": 1,
+    }
+
+
+def recipe(values: dict[str, Any], **changes: Any) -> FewShotRecipe:
+    found = few_shot_recipe({**values, **changes})
+    assert found is not None
+    return found
+
+
+def test_a_run_gives_a_table_a_plot_and_heads(values: dict[str, Any]) -> None:
+    result = execute_few_shot(recipe(values))
+    assert len(result.cells) == 4 * 2 * 2
+    text = (result.folder / "table.txt").read_text()
+    assert text == result.text()
+    assert "K=1" in text
+    assert "±" in text
+    assert result.mean("tip_adapter", "test") > result.mean("zero_shot", "test") + 20
+    assert (result.folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    saved = json.loads((result.folder / "result.json").read_text())["cells"]
+    assert [cell["accuracies"]["test"] for cell in saved] == [
+        cell.accuracies["test"] for cell in result.cells
+    ]
+    assert len((result.folder / "cells.csv").read_text().splitlines()) == 17
+    assert all(
+        0 <= cell.calibration_error <= 1 for cell in result.cells if cell.calibration_error is not None
+    )
+    folder = result.folder / "heads" / "xmadapter-K4-seed2"
+    assert class_names_of(folder) == sorted(COLOURS)
+    with pytest.raises(CheckpointError, match="is stale"):
+        load_head(folder, provenance=Provenance("other", "other", "other"))
+    again = execute_few_shot(recipe(values, name="again"))
+    assert [c.accuracies for c in again.cells] == [c.accuracies for c in result.cells]
+    with pytest.raises(RunError, match="`name` must be new"):
+        execute_few_shot(recipe(values))
+
+
+def test_the_saved_head_scores_what_the_table_says(values: dict[str, Any]) -> None:
+    result = execute_few_shot(recipe(values, heads=[{"method": "tip_adapter"}], shots=[4], seeds=[1]))
+    from weft.train.few_shot.features import Extractor, load_encoder
+    from weft.train.progress import Progress
+
+    encoder, transform = load_encoder(recipe(values).encoder)
+    extractor = Extractor(encoder, transform, Path(values["output"]) / "fresh", 5, Progress())
+    records = load_dataset("image_folder", values["data"]["root"], "test")
+    head = load_head(result.folder / "heads" / "tip_adapter-K4-seed1")
+    right = head.logits(extractor.plain(records, "test")).argmax(1) == torch.tensor(
+        [r.label for r in records]
+    )
+    assert 100 * float(right.double().mean()) == pytest.approx(result.cells[0].accuracies["test"])
+
+
+def test_draws_are_those_of_the_protocol_and_validation_images_are_others(values: dict[str, Any]) -> None:
+    records = load_records(recipe(values))
+    train, validation = draw(records, 4, 2)
+    expected = draw_few_shot(records.train, records.validation, shots=4, seed=2)
+    assert [r.id for r in train] == [records.train[k].id for k in expected.train]
+    assert [r.id for r in validation] == [records.validation[k].id for k in expected.validation]
+    rest = load_records(recipe(values, data={**values["data"], "validation": None, "test": None}))
+    assert len(rest.train) == len(rest.test["test"]) == 12
+    assert not {r.id for r in rest.train} & {r.id for r in rest.test["test"]}
+    train, validation = draw(rest, 2, 1)
+    assert not {r.id for r in train} & {r.id for r in validation}
+    with pytest.raises(RunError, match="must be a split where 3 shots take every training image"):
+        draw(rest, 3, 1)
+
+
+def test_selecting_on_the_test_set_is_said_under_the_table(values: dict[str, Any]) -> None:
+    heads = [{"method": "tip_adapter"}]
+    honest = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1]))
+    paper = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1], name="p", selection="paper"))
+    assert "chosen on the test set" in paper.text()
+    assert "chosen on the test set" not in honest.text()
+    assert paper.cells[0].accuracies["test"] >= honest.cells[0].accuracies["test"]
+    head = load_head(paper.folder / "heads" / "tip_adapter-K4-seed1")
+    assert head.selected_on == "paper"
+    nothing = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1], name="n", selection="none"))
+    assert nothing.cells[0].selected == {"alpha": 1.0, "beta": 5.5}
+    assert nothing.cells[0].calibration_error is None
+
+
+def test_base_to_new_leaves_new_classes_to_their_names(values: dict[str, Any]) -> None:
+    result = execute_few_shot(recipe(values, protocol="base_to_new", shots=[4], seeds=[1]))
+    scores = {cell.head: cell.accuracies for cell in result.cells}
+    assert set(scores["zero_shot"]) == {"base", "new", "harmonic mean"}
+    assert len({accuracies["new"] for accuracies in scores.values()}) == 1
+    assert scores["tip_adapter"]["base"] > scores["zero_shot"]["base"]
+    assert load_head(result.folder / "heads" / "tip_adapter-K4-seed1").num_classes == 2
+
+
+def test_a_shifted_test_set_of_fewer_classes_is_scored_among_these(values: dict[str, Any]) -> None:
+    shifted = {"few": {"name": "image_folder", "root": values["data"]["root"], "split": "validation"}}
+    result = execute_few_shot(recipe(values, shifted=shifted, shots=[4], seeds=[1]))
+    assert set(result.tests) == {"test", "few"}
+    records = load_dataset("image_folder", values["data"]["root"], "validation")
+    best = next(cell for cell in result.cells if cell.head == "tip_adapter")
+    assert best.accuracies["few"] * len(records) % 100 == pytest.approx(0, abs=1e-6)
+
+
+def test_prompt_heads_and_a_prompt_stage_run_on_clip(values: dict[str, Any]) -> None:
+    coop = {"method": "coop", "context_tokens": 2, "epochs": 2}
+    heads = [coop, {"method": "cocoop", "context_tokens": 2, "epochs": 1}]
+    heads += [{"method": "xmadapter", "epochs": 1, "search_steps": [3, 3]}]
+    result = execute_few_shot(recipe(values, heads=heads, shots=[1], seeds=[1], prompt_stage=coop))
+    trained = {cell.head: cell.trainable for cell in result.cells}
+    assert trained["coop"] == 2 * 16
+    xm = load_head(result.folder / "heads" / "xmadapter-K1-seed1")
+    prompted = load_head(result.folder / "heads" / "coop-K1-seed1")
+    assert torch.equal(xm.prompt_weights, prompted.prompted)
+    assert not torch.equal(xm.prompt_weights, xm.class_weights)
+
+
+def test_the_command_runs_plans_and_tracks(
+    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+    from mlflow.tracking import MlflowClient
+
+    store = tmp_path / "store"
+    values |= {"shots": [1], "seeds": [1], "tracking": {"store": str(store)}, "heads": values["heads"][:2]}
+    path = tmp_path / "colours.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(path)])
+    assert not stop.value.code
+    assert "tip_adapter: K=1: 0" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(path), "seeds=[1, 2]"])
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert "accuracy on test, per cent" in shown
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(path), "--resume"])
+    assert stop.value.code == 2
+    assert "this few-shot recipe has none" in capsys.readouterr().err
+    from weft.eval.tracking.store import store_uri
+
+    client = MlflowClient(store_uri(store))
+    experiment = client.get_experiment_by_name("weft")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["heads"] == "zero_shot,tip_adapter"
+    assert {"test/tip_adapter/mean", "test/tip_adapter/std", "test/zero_shot/seed 2"} <= set(run.data.metrics)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"accuracy.png", "table.txt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shotz": [1]}, "shotz: unknown key. Did you mean 'shots'"),
+        ({"shots": [0]}, "shots: give at least one number from 1 on, each once, not \\[0\\]"),
+        ({"heads": [{"method": "tip_adaptor"}]}, "heads: `method` must be .* Did you mean 'tip_adapter'"),
+        ({"heads": [{"method": "gda"}] * 2}, "heads: heads must have labels of their own, but gda"),
+        ({"prompt_stage": {"method": "gda"}}, "prompt_stage: the prompt stage is a head of method coop"),
+        ({"encoder": {"nam": "x"}}, "encoder.nam: unknown key. Did you mean 'name'"),
+    ],
+)
+def test_faults_of_a_recipe_are_named(values: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        few_shot_recipe({**values, **changes})
+
+
+def test_data_and_encoders_that_do_not_fit_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    data = values["data"]
+    with pytest.raises(RunError, match=r"`data.num_classes` must be that of 'image_folder' \(4\), but is 5"):
+        execute_few_shot(recipe(values, data={**data, "num_classes": 5}))
+    with pytest.raises(RunError, match=r"`data.class_names` must rename classes .* 'pink' is none"):
+        execute_few_shot(recipe(values, data={**data, "class_names": {"pink": "rose"}}))
+    with pytest.raises(RunError, match=r"`encoder.name` must be a folder or a hub id"):
+        execute_few_shot(recipe(values, encoder={"name": str(tmp_path / "none")}))
+    with pytest.raises(RunError, match=r"`encoder.width` must be that of .* \(16\), but is 512"):
+        execute_few_shot(recipe(values, encoder={**values["encoder"], "width": 512}))
+    names = {"navy": "olive"}
+    with pytest.raises(FewShotError, match="`class_names` must differ"):
+        execute_few_shot(recipe(values, name="twice", data={**data, "class_names": names}))
+    with pytest.raises(RunError, match="`weft plan` needs the number of classes"):
+        plan_few_shot(recipe(values, encoder={"name": "x"}))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in built_in_recipes() if name.startswith(("xmadapter/", "tip_"))]
+)
+def test_shipped_recipes_plan_without_data_or_weights(name: str) -> None:
+    loaded = few_shot_recipe(name)
+    assert loaded is not None
+    plan = plan_few_shot(loaded)
+    assert plan.trainable["tip_adapter_f"][16] == plan.num_classes * 16 * 512
+    assert plan.trainable["tip_adapter"][16] == 0
+
+
+def test_real_photos_are_classified_by_a_cache(values: dict[str, Any]) -> None:
+    root = REAL / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"
+    if not root.is_file():
+        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
+    loaded = few_shot_recipe(
+        "few_shot/clothing",
+        [
+            f"data.root={root}",
+            f"encoder.name={values['encoder']['name']}",
+            "encoder.width=16",
+            f"output={values['output']}",
+            "tracking.enabled=false",
+            "shots=[2]",
+            "seeds=[1]",
+            "views.count=1",
+            "heads=[{method: zero_shot}, {method: tip_adapter, search_steps: [20, 5]}]",
+        ],
+    )
+    assert loaded is not None
+    result = execute_few_shot(loaded)
+    assert {len(load_dataset("image_folder", root, "test"))} == {372}
+    accuracies = {cell.head: cell.accuracies["test"] for cell in result.cells}
+    # A random encoder knows no names; even its features let two photos of each class do better than one in ten.
+    assert accuracies["tip_adapter"] > 10
+    head = load_head(result.folder / "heads" / "tip_adapter-K2-seed1")
+    assert head.cache.counts().tolist() == [2] * 10
