@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
@@ -59,7 +60,7 @@ class Extractor:
                 generator = random.Random(f"{view}/{record.id}")
                 image = crop(record.image.image(), generator)
                 if generator.random() < 0.5:
-                    image = image.transpose(0)  # 0 mirrors left and right
+                    image = ImageOps.mirror(image)
                 return self.transform(image)
 
             tag = f"view {view}, crop {section.smallest_crop}"

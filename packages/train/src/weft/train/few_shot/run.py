@@ -175,7 +175,7 @@ class Bench:
             allow_duplicates=self.recipe.data.allow_duplicate_names,
         )
         given = config.model_fields_set
-        update = {} if "context_width" in given else {"context_width": prompts.width}
+        update: dict[str, Any] = {} if "context_width" in given else {"context_width": prompts.width}
         update |= {} if "logit_scale" in given else {"logit_scale": self.logit_scale}
         made = make_head(self.class_weights[: self.records.num_base], config.model_copy(update=update))
         assert isinstance(made, CoOp)

@@ -13,6 +13,7 @@ from weft.core.cache.explain import Votes
 from weft.core.cache.grid import Search, Ties, search_grid, steps
 from weft.core.cache.keys import KeyCache
 from weft.core.cache.model import FewShotHead, HeadConfig, register_head
+from weft.core.cache.retrieval import IndexKind, NearestKeys
 from weft.core.cache.samples import Samples, as_samples, checked_features
 from weft.core.errors import FewShotError
 
@@ -45,9 +46,18 @@ class CacheHeadConfig(HeadConfig):
 
 @register_head
 class TipAdapterConfig(CacheHeadConfig):
-    """Tip-Adapter's own defaults."""
+    """Tip-Adapter's own defaults.
+
+    Args:
+        exact_limit: Greatest number of keys that are all read; beyond it FAISS finds the nearest (`weft-core[faiss]`).
+        index: Kind of the index; see `weft.core.cache.retrieval`.
+        neighbours: Keys looked at first.
+    """
 
     method: Literal["tip_adapter"] = "tip_adapter"
+    exact_limit: int = Field(default=1_000_000, gt=0)
+    index: IndexKind = "flat"
+    neighbours: int = Field(default=256, gt=0)
 
 
 class TipAdapter(FewShotHead):
@@ -65,6 +75,7 @@ class TipAdapter(FewShotHead):
 
     config_class: ClassVar[type[HeadConfig]] = TipAdapterConfig
     cache: KeyCache
+    _nearest: NearestKeys | None = None
 
     def build(self, num_samples: int) -> None:
         """Make an empty cache of that many keys, and take alpha and beta from the configuration."""
@@ -76,12 +87,27 @@ class TipAdapter(FewShotHead):
         self.cache = KeyCache.of(keys, samples.labels, self.num_classes)
 
     def _logits(self, features: Tensor) -> Tensor:
+        limit = getattr(self.config, "exact_limit", None)
+        if limit is not None and len(self.cache.labels) > limit:
+            return self._indexed_logits(features)
         return self.cache.class_sums(
             features,
             self.selected["beta"],
             key_weights=self._key_weights(),
             init=self.zero_shot(features),
             alpha=self.selected["alpha"],
+        )
+
+    def _indexed_logits(self, features: Tensor) -> Tensor:
+        if self._nearest is None or self._nearest.cache is not self.cache:
+            self._nearest = NearestKeys(self.cache, self.config.index)
+        return self._nearest.logits(
+            features,
+            self.zero_shot(features),
+            alpha=self.selected["alpha"],
+            beta=self.selected["beta"],
+            neighbours=self.config.neighbours,
+            key_weights=self._key_weights(),
         )
 
     def _key_weights(self) -> Tensor | None:
