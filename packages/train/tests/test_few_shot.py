@@ -134,6 +134,9 @@ def test_a_run_gives_a_table_a_plot_and_heads(values: dict[str, Any]) -> None:
     assert all(
         0 <= cell.calibration_error <= 1 for cell in result.cells if cell.calibration_error is not None
     )
+    votes = {path.name for path in (result.folder / "votes").iterdir()}
+    assert votes == {f"{head}.{kind}" for head in result.heads[1:] for kind in ("txt", "png")}
+    assert (result.folder / "votes" / "tip_adapter.txt").read_text().count("predicted: ") == 4
     folder = result.folder / "heads" / "xmadapter-K4-seed2"
     assert class_names_of(folder) == sorted(COLOURS)
     with pytest.raises(CheckpointError, match="is stale"):

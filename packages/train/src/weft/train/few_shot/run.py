@@ -23,6 +23,7 @@ from weft.train.few_shot.comparison import Cell, FewShotComparison
 from weft.train.few_shot.draws import Records, draw, load_records
 from weft.train.few_shot.features import Extractor, load_encoder
 from weft.train.few_shot.recipe import FewShotRecipe, config_of, label_of
+from weft.train.few_shot.votes import write_votes
 from weft.train.progress import Progress
 from weft.train.result import RESULT, write_json
 from weft.train.tracked import tracking_store
@@ -44,8 +45,8 @@ def execute_few_shot(
         progress: Where to show progress; nowhere by default.
 
     Returns:
-        All scores; the folder holds `recipe.yaml`, `heads/`, `result.json`, `table.txt`, `cells.csv` and
-        `accuracy.png`.
+        All scores; the folder holds `recipe.yaml`, `heads/`, `votes/`, `result.json`, `table.txt`,
+        `cells.csv` and `accuracy.png`.
 
     Raises:
         RunError: The run cannot start.
@@ -72,6 +73,7 @@ def execute_few_shot(
         notes = (_PAPER,) if recipe.selection == "paper" else ()
         comparison = FewShotComparison(recipe.title, recipe.folder, cells, notes)
         _write(comparison)
+        write_votes(recipe, records, extractor, draws)
         if run is not None:
             _log_comparison(run, comparison)
     return comparison
@@ -305,3 +307,5 @@ def _log_comparison(run: Any, comparison: FewShotComparison) -> None:
                 run.log_metrics(values, step=shots)
     for name in ("table.txt", "cells.csv", "accuracy.png", RESULT):
         run.log_artifacts(comparison.folder / name)
+    if (comparison.folder / "votes").is_dir():
+        run.log_artifacts(comparison.folder / "votes", "votes")

@@ -1,0 +1,51 @@
+"""Why the heads of a run chose what they chose: tables and pictures of the cached images that voted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.core.cache import load_head
+from weft.eval.report.votes import votes_picture
+from weft.train.few_shot.draws import Records
+from weft.train.few_shot.features import Extractor
+from weft.train.few_shot.recipe import FewShotRecipe, label_of
+
+_IMAGES, _VOTERS = 4, 5
+
+
+def write_votes(
+    recipe: FewShotRecipe, records: Records, extractor: Extractor, draws: dict[tuple[int, int], Any]
+) -> None:
+    """Explain a few test images, spread over the test set, by every head with a cache.
+
+    The heads of the most shots and the first seed are taken; each gives `votes/HEAD.txt` and `votes/HEAD.png`.
+
+    Args:
+        recipe: The recipe, after its heads were saved.
+        records: Its splits.
+        extractor: Finds the features again.
+        draws: Shots and seed to training and validation records.
+    """
+    shots, seed = max(recipe.shots), recipe.seeds[0]
+    train, _ = draws[shots, seed]
+    test = next(iter(records.test.values()))
+    count = min(_IMAGES, len(test))
+    rows = [place * len(test) // count for place in range(count)]
+    features = extractor.plain(test, "test images")[rows]
+    names = records.class_names[: records.num_base]
+    folder = recipe.folder / "votes"
+    for label in map(label_of, recipe.heads):
+        head = load_head(recipe.folder / "heads" / f"{label}-K{shots}-seed{seed}")
+        if not hasattr(head, "cache"):
+            continue
+        explanations = head.explain(features, top=_VOTERS)
+        folder.mkdir(exist_ok=True)
+        tables = [
+            f"{test[row].id} ({test[row].class_name})\n{why.table(names)}\n"
+            for row, why in zip(rows, explanations, strict=True)
+        ]
+        (folder / f"{label}.txt").write_text("\n".join(tables), encoding="utf-8")
+        cached = {vote.sample: train[vote.sample].image.image() for why in explanations for vote in why.votes}
+        shown = [cached.get(sample) for sample in range(len(train))]
+        images = [test[row].image.image() for row in rows]
+        votes_picture(images, explanations, shown, names, folder / f"{label}.png")
