@@ -161,7 +161,7 @@ def _build(keys: np.ndarray[Any, Any], kind: IndexKind, cells: int) -> Any:
         ) from error
     count, width = keys.shape
     if kind == "flat":
-        index = faiss.IndexFlatIP(width)
+        index: Any = faiss.IndexFlatIP(width)
     else:
         lists = max(1, int(_LISTS_PER_ROOT * count**0.5))
         lists = min(lists, max(1, count // _TRAINING_PER_LIST))
