@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from torch import Tensor
 
 from weft.core.cache import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
-from weft.core.cache.model import TestSelectionWarning
+from weft.core.cache.model import Selection, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
 from weft.eval.tracking import open_run
 from weft.train.errors import RunError
@@ -65,8 +66,9 @@ def execute_few_shot(
     with _tracked(recipe) as run:
         with progress.bar(f"heads of {recipe.title}", len(draws) * len(recipe.heads)) as advance:
             for (shots, seed), (train, validation) in draws.items():
+                drawn = bench.features_of(train, validation)
                 for head in recipe.heads:
-                    cells.append(bench.cell(head, shots, seed, train, validation))
+                    cells.append(bench.cell(head, shots, seed, drawn))
                     advance(len(cells))
                     if run is not None:
                         _log_cell(run, cells[-1])
@@ -77,6 +79,23 @@ def execute_few_shot(
         if run is not None:
             _log_comparison(run, comparison)
     return comparison
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Features of one draw.
+
+    Attributes:
+        views: Of training images, shape (views, samples, width).
+        labels: Shape (samples,).
+        chooser: Features and labels that choose hyper-parameters, or None.
+        fingerprint: Of the training records.
+    """
+
+    views: Tensor
+    labels: Tensor
+    chooser: tuple[Tensor, Tensor] | None
+    fingerprint: str
 
 
 class Bench:
@@ -103,30 +122,31 @@ class Bench:
         self.tests = {name: self._test(name, split) for name, split in records.test.items()}
         self._stages: dict[tuple[int, int], Tensor] = {}
 
-    def cell(self, head: dict[str, Any], shots: int, seed: int, train: Any, validation: Any) -> Cell:
+    def features_of(self, train: Any, validation: Any) -> Drawn:
+        """Features of the records of one draw."""
+        views = self.extractor.views(train, self.recipe.views, "training images")
+        return Drawn(views, _labels(train), self._chooser(validation), train.fingerprint())
+
+    def cell(self, head: dict[str, Any], shots: int, seed: int, drawn: Drawn) -> Cell:
         """Fit one head on one draw, score it on every test set and save it.
 
         Args:
             head: The head as the recipe writes it.
             shots: Images per class.
             seed: Seed of the draw and of the head.
-            train: Training records.
-            validation: Validation records.
+            drawn: Features of the draw.
         """
         recipe, label = self.recipe, label_of(head)
-        views = self.extractor.views(train, recipe.views, "training images")
-        labels = _labels(train)
-        chooser = self._chooser(validation)
-        fitted = self._make(head, views, labels, chooser, shots, seed)
+        fitted = self._make(head, drawn, shots, seed)
         started = time.perf_counter()
-        self._fit(fitted, views, labels, chooser, seed)
+        self._fit(fitted, drawn, seed)
         seconds = time.perf_counter() - started
         error = None
-        if chooser is not None:
-            fitted.calibrate(*chooser)
+        if drawn.chooser is not None:
+            fitted.calibrate(*drawn.chooser)
             error = self._calibration_error(fitted)
         provenance = Provenance(
-            self.extractor.encoder.fingerprint(), self.extractor.transform.fingerprint(), train.fingerprint()
+            self.extractor.encoder.fingerprint(), self.extractor.transform.fingerprint(), drawn.fingerprint
         )
         names = self.records.class_names[: self.records.num_base]
         fitted.save(
@@ -140,20 +160,12 @@ class Bench:
             calibration_error=error,
             selected=dict(fitted.selected),
             trainable=fitted.config.trainable_parameters(
-                num_classes=fitted.num_classes, num_samples=len(labels), width=fitted.width
+                num_classes=fitted.num_classes, num_samples=len(drawn.labels), width=fitted.width
             ),
             seconds=seconds,
         )
 
-    def _make(
-        self,
-        head: dict[str, Any],
-        views: Tensor,
-        labels: Tensor,
-        chooser: tuple[Tensor, Tensor] | None,
-        shots: int,
-        seed: int,
-    ) -> FewShotHead:
+    def _make(self, head: dict[str, Any], drawn: Drawn, shots: int, seed: int) -> FewShotHead:
         config = config_of(head)
         if "logit_scale" not in config.model_fields_set:
             config = config.model_copy(update={"logit_scale": self.logit_scale})
@@ -163,7 +175,7 @@ class Bench:
         if isinstance(made, XMAdapter) and self.recipe.prompt_stage is not None:
             if (shots, seed) not in self._stages:
                 stage = self._prompted(config_of(self.recipe.prompt_stage))
-                self._fit(stage, views, labels, chooser, seed)
+                self._fit(stage, drawn, seed)
                 assert isinstance(stage, CoOp)
                 self._stages[shots, seed] = stage.class_features()
             made.use_prompts(self._stages[shots, seed])
@@ -184,19 +196,12 @@ class Bench:
         made.use_prompts(prompts)
         return made
 
-    def _fit(
-        self,
-        head: FewShotHead,
-        views: Tensor,
-        labels: Tensor,
-        chooser: tuple[Tensor, Tensor] | None,
-        seed: int,
-    ) -> None:
+    def _fit(self, head: FewShotHead, drawn: Drawn, seed: int) -> None:
         with warnings.catch_warnings():
             # Said once, under the table and in the tracked run, instead of once for every head.
             warnings.simplefilter("ignore", TestSelectionWarning)
-            selected_on = "paper" if self.recipe.selection == "paper" else "validation"
-            head.fit(views, labels, chooser, selected_on=selected_on, seed=seed)  # type: ignore[arg-type]
+            selected_on: Selection = "paper" if self.recipe.selection == "paper" else "validation"
+            head.fit(drawn.views, drawn.labels, drawn.chooser, selected_on=selected_on, seed=seed)
 
     def _chooser(self, validation: Any) -> tuple[Tensor, Tensor] | None:
         if self.recipe.selection == "none":
