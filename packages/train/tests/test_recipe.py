@@ -104,6 +104,7 @@ def test_a_misspelt_built_in_name_gets_near_matches():
 
 def test_near_lists_everything_when_nothing_is_near():
     assert near("zzz", ["b", "a"]) == "Known: a, b."
+    assert near("zzz", map(str, range(10, 30))).endswith("20, 21 and 8 more.")
 
 
 @pytest.mark.parametrize("name", built_in_recipes())

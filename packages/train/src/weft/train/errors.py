@@ -14,10 +14,14 @@ class RunError(RuntimeError):
     """A run cannot start, go on or be read, for a reason that its user can mend."""
 
 
+MOST_NAMES = 12
+
+
 def near(value: object, known: Iterable[str]) -> str:
-    """A sentence with the nearest known names, or with all of them if none is near."""
+    """A sentence with the nearest known names, or with those that fit into a line or two if none is near."""
     names = sorted(known)
     matches = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     if matches:
         return f"Did you mean {' or '.join(repr(m) for m in matches)}?"
-    return f"Known: {', '.join(names)}."
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"Known: {', '.join(names[:MOST_NAMES])}{more}."
