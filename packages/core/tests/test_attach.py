@@ -9,13 +9,20 @@ from torch import nn
 from weft.core import attach, detach, plan
 from weft.core.errors import AddressError, AttachError, BackboneError, ConfigError
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import adapted, outputs, registered
+from weft.core.testing.unit_contract import UnitContract, adapted, outputs, registered
 
 ZERO = {"method": "bottleneck", "bottleneck_size": 4, "init": "zero", "train_full": ["norms"]}
 
 
-@pytest.mark.parametrize("backbone", ["bart", "t5", "clip", "visual_seq2seq"])
-@pytest.mark.parametrize("config", [c for c in registered() if c.method != "prompt"], ids=lambda c: c.label)
+STARTS_AS_BACKBONE = [
+    pytest.param(config, backbone, id=f"{config.label}-{backbone}")
+    for config in registered()
+    if config.method not in ("prefix", "prompt")  # attention reads what they add from the start
+    for backbone in UnitContract.own_backbones.get(config.method, ["bart", "t5", "clip", "visual_seq2seq"])
+]
+
+
+@pytest.mark.parametrize(("config", "backbone"), STARTS_AS_BACKBONE)
 def test_the_start_is_the_backbone_bit_for_bit(config, backbone):
     model, batch = tiny_backbone(backbone)
     # T5's attention takes another kernel when its weights need gradients.

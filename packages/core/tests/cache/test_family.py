@@ -156,7 +156,7 @@ def test_classes_never_seen_are_left_to_their_names(make_task) -> None:
         head = make_head(weights[:3], quick(method)).fit(features[old], labels[old])
         new = head.transfer_logits(queries, weights[3:])
         zero = 100 * queries @ weights[3:].T
-        assert torch.allclose(new, zero) == (method != "clip_adapter"), method
+        assert torch.allclose(new, zero, atol=1e-4) == (method != "clip_adapter"), (new - zero).abs().max()
 
 
 def test_task_res_starts_as_zero_shot(make_task) -> None:
