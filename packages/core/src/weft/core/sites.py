@@ -85,7 +85,6 @@ class SiteMap:
         components: Word to the module or parameter paths it stands for, such as `lm_head`.
         layers: Module path of a layer to the front of its addresses, such as `text.encoder.3`.
         default_towers: Towers adapted if a configuration names none.
-        scalars: Paths of scalar parameters, which some sharding cannot take.
     """
 
     family: str
