@@ -107,11 +107,13 @@ class _Ranker:
         kept = list(range(len(answers)))
         if len(kept) > keep:
             kept = self._likeliest_beginnings(row, tokens, keep)
-        scores: list[float] = []
-        for first in range(0, len(kept), self._batch_size):
-            part = [tokens[place] for place in kept[first : first + self._batch_size]]
-            scores += self._scores(row, part, per_token)
-        return answers[kept[max(range(len(kept)), key=scores.__getitem__)]]
+        # Answers of the same tokens get one score: rows of one pass may differ in the last bit.
+        distinct = list(dict.fromkeys(tuple(tokens[place]) for place in kept))
+        scores: dict[tuple[int, ...], float] = {}
+        for first in range(0, len(distinct), self._batch_size):
+            part = distinct[first : first + self._batch_size]
+            scores.update(zip(part, self._scores(row, [list(own) for own in part], per_token), strict=True))
+        return answers[max(kept, key=lambda place: scores[tuple(tokens[place])])]
 
     def _likeliest_beginnings(self, row: int, tokens: list[list[int]], keep: int) -> list[int]:
         common = 0
