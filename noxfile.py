@@ -1,7 +1,7 @@
 """The workshop: every check, build and measurement of this repository, one session each.
 
 ``python -m nox --list`` prints the sessions with the first line of each docstring. ``python -m nox``
-alone runs the three that continuous integration requires: lint, types and tests. Sessions keep their
+alone runs lint, types and tests, ``.ci/run`` also the kernels that need no GPU. Sessions keep their
 environment between calls; ``python -m nox -R -s tests`` also skips the installation.
 
 Arguments after ``--`` go to the tool inside: ``python -m nox -s tests -- packages/core -k sharing``.
@@ -152,11 +152,13 @@ def transformers_both(session: nox.Session) -> None:
 
 @nox.session
 def kernels_interpret(session: nox.Session) -> None:
-    """The Triton kernels' numerics without a GPU, in Triton's interpreter (Linux)."""
+    """The Triton kernels' numerics without a GPU, in Triton's interpreter (Linux); ``-- -m slow`` for large shapes."""
     install(session, *editable(("kernels",), "test"))
     install_triton(session, INTERPRETER_TRITON)
     environment = {"TRITON_INTERPRET": "1"}
-    session.run("pytest", "packages/kernels/tests/interpret", *session.posargs, env=environment)
+    session.run(
+        "pytest", "packages/kernels/tests/interpret", *(session.posargs or ("-m", FAST)), env=environment
+    )
 
 
 @nox.session
