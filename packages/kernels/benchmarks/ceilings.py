@@ -16,10 +16,10 @@ def measure() -> dict[str, float]:
 def _cpu() -> dict[str, float]:
     source = torch.randn(1 << 25)
     target = torch.empty_like(source)
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     samples = interleaved({"copy": lambda: target.copy_(source), "gemm": lambda: a @ b}, 5)
     copy, gemm = (summary(samples[name])["ms"] for name in ("copy", "gemm"))
-    return {"copy_gbps": 2 * source.nbytes / copy / 1e6, "gemm_tflops": 2 * 1024**3 / gemm / 1e9}
+    return {"copy_gbps": 2 * source.nbytes / copy / 1e6, "gemm_tflops": 2 * 2048**3 / gemm / 1e9}
 
 
 def _gpu() -> dict[str, float]:
