@@ -102,6 +102,7 @@ class Source:
     on_error: OnError = "raise"
     require_media: bool = True
     skipped: list[str] = field(default_factory=list)
+    _first: dict[str, tuple[str, int | str]] = field(default_factory=dict, repr=False)
 
     def find(self, *paths: str) -> StoredFile:
         """Return the first of `paths` that exists under any base, plain or with `.gz` added.
@@ -201,6 +202,8 @@ class Source:
     ) -> Iterator[Record]:
         """Turn rows into records; malformed rows raise, or are counted where the caller chose to go on.
 
+        A row whose record has an id that came before is malformed too.
+
         Args:
             rows: Rows with positions.
             make: Returns the record or records of one row, or None to leave the row out.
@@ -209,12 +212,43 @@ class Source:
             try:
                 made = make(row)
                 records = [made] if isinstance(made, Record) else list(made or ())
+                for record in records:
+                    self._claim(record.id, row)
             except MalformedRecordError as error:
                 if self.on_error == "raise":
                     raise
                 self.skipped.append(str(error))
                 continue
             yield from records
+
+    def _claim(self, identity: str, row: Row) -> None:
+        place = (row.file, row.number)
+        first = self._first.setdefault(identity, place)
+        if first != place:
+            where = f"row {first[1]}" if first[0] == row.file else f"row {first[1]} of {first[0]}"
+            row.fail(f"must have an id of its own, but {identity!r} stands in {where} already")
+
+    def by_id(self, rows: Iterable[Row], key: str) -> dict[str, Row]:
+        """Return rows, to be joined with others, by their id; one that comes twice is a malformed row.
+
+        Args:
+            rows: Rows with positions.
+            key: Field that holds the id.
+        """
+        found: dict[str, Row] = {}
+        for row in rows:
+            try:
+                identity = row.identity(key)
+                first = found.setdefault(identity, row)
+                if first is not row:
+                    row.fail(
+                        f"must have a `{key}` of its own, but {identity!r} stands in row {first.number} already"
+                    )
+            except MalformedRecordError as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped.append(str(error))
+        return found
 
     def missing(self, tried: Iterable[str], what: str = "files") -> MissingFileError:
         """Build the error for files that are nowhere, naming every path that was tried."""

@@ -45,8 +45,8 @@ def _official(
     answers: dict[str, Row] = {}
     if split in ("train", "val") or annotations:
         truth = source.find(*([annotations] if annotations else [f"v2_mscoco_{subset}_annotations.json"]))
-        for row in source.rows(truth, Row(truth.json(), truth.name, "top").items("annotations")):
-            answers[row.identity("question_id")] = row
+        annotated = Row(truth.json(), truth.name, "top").items("annotations")
+        answers = source.by_id(source.rows(truth, annotated), "question_id")
 
     def make(row: Row) -> ImageQA:
         question_id, image_id = row.identity("question_id"), row.identity("image_id")
@@ -72,7 +72,7 @@ def _karpathy(
         truth = source.find_optional(annotations or f"v2_mscoco_{subset}_annotations.json")
         if truth is not None:
             rows = Row(truth.json(), truth.name, "top").items("annotations")
-            official.update((row.identity("question_id"), row) for row in source.rows(truth, rows))
+            official |= source.by_id(source.rows(truth, rows), "question_id")
 
     def make(row: Row) -> ImageQA:
         question_id, stem = row.identity("question_id"), row.text("img_id")
