@@ -11,6 +11,7 @@ from torch import Tensor
 from weft.data.records import Record
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.processes import each_batch
 
 
 def answers(
@@ -38,12 +39,15 @@ def answers(
         Record id to answer. Records of true-or-false tasks get `"true"` or `"false"`.
     """
     answer = _true_false if kind_of(records).mode == "true_false" else _generate
-    predictions: dict[str, str] = {}
-    for chunk in _chunks(records, batch_size):
+
+    def run(chunk: Sequence[Record]) -> list[str]:
         inputs = {k: v.to(device) for k, v in batches.inputs(task, chunk).items()}
-        predictions.update(zip((r.id for r in chunk), answer(model, inputs, batches, task), strict=True))
-        if progress is not None:
-            progress(len(predictions))
+        return answer(model, inputs, batches, task)
+
+    chunks = list(_chunks(records, batch_size))
+    predictions: dict[str, str] = {}
+    for chunk, texts in zip(chunks, each_batch(chunks, run, progress), strict=True):
+        predictions.update(zip((record.id for record in chunk), texts, strict=True))
     return predictions
 
 

@@ -15,6 +15,7 @@ from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.generate import start_token
 from weft.eval.evaluate.inputs import IGNORED, Batches
 from weft.eval.evaluate.predict import asked
+from weft.eval.evaluate.processes import each_batch
 
 Candidates = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -67,17 +68,20 @@ def rank_answers(
             f"`candidates` must give every record at least one answer, but {len(bare)} have none, such as "
             f"{bare[0]!r}. Pass a list for all, or one per record id."
         )
-    chosen: dict[str, str] = {}
+
+    def run(rows: Sequence[Record]) -> list[str]:
+        inputs = {name: value.to(device) for name, value in batches.inputs(task, rows).items()}
+        ranker = _Ranker(model, inputs, batches, batch_size)
+        return [ranker.best(place, own[record.id], keep, per_token) for place, record in enumerate(rows)]
+
+    chunks = [records[first : first + batch_size] for first in range(0, len(records), batch_size)]
     with asked(model, task):
-        for first in range(0, len(records), batch_size):
-            rows = records[first : first + batch_size]
-            inputs = {name: value.to(device) for name, value in batches.inputs(task, rows).items()}
-            ranker = _Ranker(model, inputs, batches, batch_size)
-            for place, record in enumerate(rows):
-                chosen[record.id] = ranker.best(place, own[record.id], keep, per_token)
-            if progress is not None:
-                progress(len(chosen))
-    return chosen
+        chosen = each_batch(chunks, run, progress)
+    return {
+        record.id: best
+        for rows, part in zip(chunks, chosen, strict=True)
+        for record, best in zip(rows, part, strict=True)
+    }
 
 
 class _Ranker:

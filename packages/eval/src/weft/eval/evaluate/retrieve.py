@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from weft.data.records import Record, Retrieval
+from weft.data.records import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.processes import each_batch
 from weft.eval.metrics import ScoreReport
 from weft.eval.metrics.retrieval import retrieval_from_features
 
@@ -77,21 +78,28 @@ def retrieve(
     """
     texts = {record.text_id: record for record in records}
     images = {record.media_id: record for record in records}
-    total, done = len(texts) + len(images), 0
-    sides: list[Array] = []
-    for wanted, encode, inputs in (
-        (texts, model.encode_text, lambda chunk: batches.texts([(task, record) for record in chunk])),
-        (images, model.encode_image, batches.images),
-    ):
-        parts = []
-        for chunk in _chunks(list(wanted.values()), batch_size):
+    total = len(texts) + len(images)
+
+    def encoded(wanted: Sequence[Retrieval], encode: Any, inputs: Callable[..., Any], before: int) -> Array:
+        def run(chunk: Sequence[Retrieval]) -> Array:
             values = {name: value.to(device) for name, value in inputs(chunk).items()}
-            parts.append(encode(**values).float().cpu().numpy())
-            done += len(chunk)
+            features: Array = encode(**values).float().cpu().numpy()
+            return features
+
+        def report(done: int) -> None:
             if progress is not None:
-                progress(done * len(records) // total)
-        sides.append(np.concatenate(parts))
-    return Matches(tuple(texts), tuple(images), sides[0], sides[1])
+                progress((before + done) * len(records) // total)
+
+        return np.concatenate(each_batch(list(_chunks(wanted, batch_size)), run, report))
+
+    text_features = encoded(
+        list(texts.values()),
+        model.encode_text,
+        lambda chunk: batches.texts([(task, record) for record in chunk]),
+        before=0,
+    )
+    image_features = encoded(list(images.values()), model.encode_image, batches.images, before=len(texts))
+    return Matches(tuple(texts), tuple(images), text_features, image_features)
 
 
 def retrieval_scores(
@@ -142,6 +150,6 @@ def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: 
     return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
 
 
-def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+def _chunks(records: Sequence[Retrieval], size: int) -> Iterator[Sequence[Retrieval]]:
     for start in range(0, len(records), size):
         yield records[start : start + size]
