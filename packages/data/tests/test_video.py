@@ -1,3 +1,4 @@
+import importlib
 import random
 import sys
 
@@ -8,6 +9,20 @@ from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDep
 from weft.data.files import open_store
 from weft.data.media.video import frame_indices, read_frames
 from weft.data.records import MediaRef
+
+
+def need(backend):
+    """Skip, saying why, where a backend is not installed whole; torchcodec also loads the FFmpeg of the system."""
+    try:
+        importlib.import_module({"pyav": "av"}.get(backend, backend))
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{backend} does not load: {str(error).splitlines()[0]}")
+    return backend
+
+
+@pytest.fixture(params=["pyav", "torchcodec"])
+def backend(request):
+    return need(request.param)
 
 
 @pytest.mark.parametrize("policy", ["middle", "random", "segment_random", "head_tail"])
@@ -62,44 +77,59 @@ def make_video(path, frames=20, sizes=((32, 24),)):
     return MediaRef(path.name, open_store(path.parent), "video")
 
 
-def test_chosen_frames_are_decoded(tmp_path):
+def test_chosen_frames_are_decoded(tmp_path, backend):
     video = make_video(tmp_path / "v.mp4")
-    frames = read_frames(video, 4)
+    frames = read_frames(video, 4, backend=backend)
     assert frames.shape == (4, 24, 32, 3)
+    assert frames.dtype == np.uint8
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [20, 70, 120, 170], atol=6)
 
 
-def test_a_span_limits_the_frames(tmp_path):
+def test_a_span_limits_the_frames(tmp_path, backend):
     video = make_video(tmp_path / "v.mp4")
     part = MediaRef(video.path, video.store, "video", 0.95, 1.45)
-    assert read_frames(part, 2).mean(axis=(1, 2, 3)) == pytest.approx([110, 130], abs=14)
+    assert read_frames(part, 2, backend=backend).mean(axis=(1, 2, 3)) == pytest.approx([110, 130], abs=14)
     with pytest.raises(CorruptMediaError, match=r"must have frames from 90 to 95 s, but has none among 20"):
-        read_frames(MediaRef(video.path, video.store, "video", 90, 95), 2)
+        read_frames(MediaRef(video.path, video.store, "video", 90, 95), 2, backend=backend)
 
 
-def test_the_largest_stream_is_taken_unless_one_is_named(tmp_path):
+def test_the_largest_stream_is_taken_unless_one_is_named(tmp_path, backend):
     video = make_video(tmp_path / "v.mkv", sizes=((32, 24), (64, 48)))
-    assert read_frames(video, 1).shape == (1, 48, 64, 3)
-    assert read_frames(video, 1, stream=0).shape == (1, 24, 32, 3)
+    assert read_frames(video, 1, backend=backend).shape == (1, 48, 64, 3)
+    assert read_frames(video, 1, stream=0, backend=backend).shape == (1, 24, 32, 3)
     with pytest.raises(InvalidArgumentError, match=r"`stream` must lie in 0\.\.1"):
-        read_frames(video, 1, stream=2)
+        read_frames(video, 1, stream=2, backend=backend)
 
 
-def test_a_broken_video_is_named(tmp_path):
-    pytest.importorskip("av")
+def test_a_broken_video_is_named(tmp_path, backend):
     (tmp_path / "v.mp4").write_bytes(b"no video" * 100)
-    with pytest.raises(CorruptMediaError, match=r"v\.mp4 must be a whole video"):
-        read_frames(MediaRef("v.mp4", open_store(tmp_path), "video"), 1)
+    with pytest.raises(CorruptMediaError, match=r"v\.mp4 must be a whole video, but "):
+        read_frames(MediaRef("v.mp4", open_store(tmp_path), "video"), 1, backend=backend)
 
 
-def test_without_pyav_the_install_command_is_given(monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
+@pytest.mark.parametrize(("module", "backend"), [("av", "pyav"), ("torchcodec.decoders", "torchcodec")])
+def test_without_the_backend_the_install_command_is_given(monkeypatch, module, backend):
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[video\]'"):
-        read_frames(MediaRef.from_bytes(b"", "v", "video"), 1)
+        read_frames(MediaRef.from_bytes(b"", "v", "video"), 1, backend=backend)
 
 
-def test_the_real_clip_gives_its_larger_stream(realdata):
-    pytest.importorskip("av")
+def test_an_unknown_backend_is_refused_with_the_near_one():
+    with pytest.raises(UnknownNameError, match=r"Unknown backend: 'torchcodecs'\. Did you mean 'torchcodec'"):
+        read_frames(MediaRef.from_bytes(b"", "v", "video"), 1, backend="torchcodecs")
+
+
+def test_the_real_clip_gives_its_larger_stream(realdata, backend):
     clip = MediaRef("test/resources/nasa_13013.mp4", open_store(realdata / "pytorch+torchcodec"), "video")
-    assert read_frames(clip, 8).shape == (8, 270, 480, 3)
-    assert read_frames(clip, 2, stream=0).shape == (2, 180, 320, 3)
+    assert read_frames(clip, 8, backend=backend).shape == (8, 270, 480, 3)
+    assert read_frames(clip, 2, stream=0, backend=backend).shape == (2, 180, 320, 3)
+
+
+def test_both_backends_take_the_same_frames_of_the_real_clip(realdata):
+    backends = [need("pyav"), need("torchcodec")]
+    store = open_store(realdata / "pytorch+torchcodec")
+    clip = MediaRef("test/resources/nasa_13013.mp4", store, "video", 3.0, 9.5)
+    first, second = (read_frames(clip, 8, backend=backend).astype(int) for backend in backends)
+    apart = np.abs(first - second).mean(axis=(1, 2, 3))
+    neighbours = np.abs(first[1:] - first[:-1]).mean(axis=(1, 2, 3))
+    assert apart.max() < 2.0 < neighbours.min()

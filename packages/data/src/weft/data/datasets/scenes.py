@@ -1,21 +1,24 @@
-"""Rendered scenes: four tasks about coloured shapes, drawn from a seed, no files needed."""
+"""Rendered scenes: five tasks about coloured shapes, drawn from a seed, no files needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record
+from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, VideoQA
 from weft.data.scenes.captions import draw_captions
-from weft.data.scenes.examples import SceneExample, ScenePool, draw_questions
+from weft.data.scenes.examples import SceneExample, ScenePool, Template, draw_questions
+from weft.data.scenes.motion import motion_templates, sample_moving_scene
 from weft.data.scenes.pairs import draw_statements
 from weft.data.scenes.questions import GQA_TEMPLATES, VQA_TEMPLATES
-from weft.data.scenes.store import SceneStore
+from weft.data.scenes.scene import GRID_SIZE
+from weft.data.scenes.store import MotionStore, SceneStore
 from weft.data.source import Source
 
-TASKS = ("vqa", "gqa", "nlvr", "caption")
+TASKS = ("vqa", "gqa", "nlvr", "caption", "motion")
 NUM_ANNOTATORS = 10
+_MIN_OBJECTS = 2
 
 
 def read(
@@ -26,20 +29,32 @@ def read(
     size: int = 1_000,
     num_scenes: int = 1_000,
     seed: int = 0,
+    min_objects: int = _MIN_OBJECTS,
+    max_objects: int = GRID_SIZE,
+    templates: Sequence[str] | None = None,
+    max_moving: int = 3,
+    num_frames: int = 8,
 ) -> Iterator[Record]:
     """Yield the records of one task.
 
-    All tasks of a split that agree in `num_scenes` and `seed` speak of the same images. Training scenes leave
-    out the combinations of `weft.data.scenes.scene.HELD_OUT`; `extra["novel"]` marks scenes that hold one.
+    All tasks about images of a split that agree in `num_scenes`, `seed` and the numbers of objects speak of the
+    same images. Training scenes leave out the combinations of `weft.data.scenes.scene.HELD_OUT`; `extra["novel"]`
+    marks scenes that hold one.
 
     Args:
         source: Unused; scenes need no files.
         split: Split name.
         task: `vqa` (attributes, existence, counts), `gqa` (relations, two hops), `nlvr` (true or false about a
-            pair of images) or `caption` (all objects from left to right).
+            pair of images), `caption` (all objects from left to right) or `motion` (short videos, of which no
+            single frame answers the question).
         size: Number of records.
         num_scenes: Number of scenes to draw them from.
         seed: Seed of scenes and texts.
+        min_objects: Smallest number of objects of a scene; more make every task harder.
+        max_objects: Largest number of objects of a scene, at most 5.
+        templates: Names of the forms of questions to draw, such as `two hops color`; by default all of the task.
+        max_moving: Largest number of objects that move (motion only).
+        num_frames: Frames of a video (motion only).
     """
     if task not in TASKS:
         raise unknown_name("task of scenes", task, TASKS)
@@ -47,20 +62,53 @@ def read(
         raise InvalidArgumentError(
             f"`size` must be at least 1 and `num_scenes` at least 2, but they are {size} and {num_scenes}."
         )
+    chosen = _chosen(task, templates, max_moving)
     allow_held_out = split != "train"
-    pool = ScenePool.draw(split, num_scenes, seed, allow_held_out=allow_held_out)
-    store = SceneStore(split, num_scenes, seed, allow_held_out)
-    if task in ("vqa", "gqa"):
-        templates = VQA_TEMPLATES if task == "vqa" else GQA_TEMPLATES
-        examples = draw_questions(templates, pool, size, f"{task}/{seed}")
+    objects = {"min_objects": min_objects, "max_objects": max_objects}
+    name = (
+        split
+        if (min_objects, max_objects) == (_MIN_OBJECTS, GRID_SIZE)
+        else f"{split}-{min_objects}to{max_objects}"
+    )
+    store: SceneStore
+    if task == "motion":
+        name = f"{name}-{max_moving}moving-{num_frames}frames"
+        pool = ScenePool.draw(
+            name,
+            num_scenes,
+            seed,
+            allow_held_out=allow_held_out,
+            draw_scene=sample_moving_scene,
+            max_moving=max_moving,
+            **objects,
+        )
+        store = MotionStore(
+            name, num_scenes, seed, allow_held_out, max_moving=max_moving, num_frames=num_frames, **objects
+        )
+    else:
+        pool = ScenePool.draw(name, num_scenes, seed, allow_held_out=allow_held_out, **objects)
+        store = SceneStore(name, num_scenes, seed, allow_held_out, **objects)
+    if chosen:
+        examples = draw_questions(chosen, pool, size, f"{task}/{seed}")
     else:
         examples = (draw_statements if task == "nlvr" else draw_captions)(pool, size, seed)
     for example in examples:
         yield _record(example, task, pool, store)
 
 
+def _chosen(task: str, names: Sequence[str] | None, max_moving: int) -> tuple[Template, ...]:
+    """The forms of questions of a task; none for tasks that ask no questions."""
+    known = {"vqa": VQA_TEMPLATES, "gqa": GQA_TEMPLATES, "motion": motion_templates(max_moving)}.get(task, ())
+    by_name = {template.name: template for template in known}
+    for name in names or ():
+        if name not in by_name:
+            raise unknown_name(f"template of task {task!r} of scenes", name, by_name)
+    return tuple(by_name[name] for name in names) if names else tuple(known)
+
+
 def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore) -> Record:
-    images = tuple(MediaRef(f"{pool.name}-{k}.png", store) for k in example.scenes)
+    kind = "video" if task == "motion" else "image"
+    images = tuple(MediaRef(store.name(k), store, kind) for k in example.scenes)  # type: ignore[arg-type]  # one of two words
     extra = {"template": example.template, "novel": any(pool.scenes[k].is_novel for k in example.scenes)}
     if task == "nlvr":
         return PairBool(
@@ -72,6 +120,15 @@ def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore
             extra=extra,
         )
     media_id = f"{pool.name}-{example.scenes[0]}"
+    if task == "motion":
+        return VideoQA(
+            id=example.id,
+            video=images[0],
+            media_id=media_id,
+            question=example.text,
+            answers=(example.target,),
+            extra=extra,
+        )
     if task == "caption":
         return Caption(
             id=example.id, media=images[0], media_id=media_id, captions=(example.target,), extra=extra
@@ -94,7 +151,7 @@ SPEC = DatasetSpec(
     task="image_qa",
     splits=("train", "validation", "test"),
     read=read,
-    summary="Questions, statements about pairs and captions of rendered scenes; generated, no files needed.",
+    summary="Questions, statements about pairs, captions and short videos of scenes; generated, no files needed.",
     licence="MIT (generated)",
     how_to_get="Nothing to get: the scenes are drawn from a seed.",
     needs_root=False,

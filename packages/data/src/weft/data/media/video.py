@@ -1,19 +1,19 @@
-"""Frames of a video: which to take, and how to decode them with PyAV (extra `video`)."""
+"""Frames of a video: which to take, and how to decode them: PyAV (extra `video`) or torchcodec."""
 
+import importlib
 import random
-from typing import Any, Literal
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import (
-    CorruptMediaError,
-    InvalidArgumentError,
-    MissingDependencyError,
-    unknown_name,
-)
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, unknown_name
 from weft.data.records import MediaRef
 
+Backend = Literal["pyav", "torchcodec"]
+BACKENDS = ("pyav", "torchcodec")
 Policy = Literal["middle", "random", "segment_random", "head_tail"]
 _POLICIES = ("middle", "random", "segment_random", "head_tail")
 
@@ -74,8 +74,12 @@ def read_frames(
     policy: Policy = "middle",
     generator: random.Random | None = None,
     stream: int | None = None,
+    backend: Backend = "pyav",
 ) -> NDArray[np.uint8]:
     """Decode frames of a video, within its span if it has one.
+
+    Both backends take the same frames. Their pixels differ a little, because they convert colours with different
+    builds of FFmpeg.
 
     Args:
         video: The video; only frames from `start` to `end` seconds count.
@@ -84,65 +88,32 @@ def read_frames(
         generator: Source of randomness.
         stream: Index among the video streams; by default the one with the most pixels, since files may hold
             a preview stream first.
+        backend: "pyav" decodes the stream from its start and brings its own FFmpeg; "torchcodec" seeks, which is
+            faster where few frames of a long video are wanted, and needs FFmpeg on the system.
 
     Returns:
         Shape (count, height, width, 3), uint8, RGB.
 
     Raises:
-        MissingDependencyError: If PyAV is not installed.
+        MissingDependencyError: If what the backend needs is not installed.
         CorruptMediaError: If the video cannot be decoded, or has no frame in the span.
         InvalidArgumentError: If there is no such stream.
+        UnknownNameError: For an unknown backend.
     """
-    av = _import_av()
-    try:
-        with video.open() as file, av.open(file) as container:
-            chosen = _stream(container, stream, video.uri)
-            chosen.thread_type = "AUTO"
-            times = [float(frame.time or 0.0) for frame in container.decode(chosen)]
-            low = video.start if video.start is not None else float("-inf")
-            high = video.end if video.end is not None else float("inf")
-            inside = [k for k, time in enumerate(times) if low <= time <= high]
-            if not inside:
-                raise CorruptMediaError(
-                    f"{video.uri} must have frames from {video.start} to {video.end} s, but has none among "
-                    f"{len(times)}. Check the span in the annotations."
-                )
-            wanted = [inside[k] for k in frame_indices(len(inside), count, policy, generator)]
-        return _decode(av, video, stream, wanted)
-    except av.error.FFmpegError as error:
-        raise CorruptMediaError(
-            f"{video.uri} must be a whole video, but {error}. Get the file again."
-        ) from error
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
 
+    def choose(times: Sequence[float]) -> list[int]:
+        first = 0 if video.start is None else bisect_left(times, video.start)
+        stop = len(times) if video.end is None else bisect_right(times, video.end)
+        if first >= stop:
+            raise CorruptMediaError(
+                f"{video.uri} must have frames from {video.start} to {video.end} s, but has none among "
+                f"{len(times)}. Check the span in the annotations."
+            )
+        return [first + index for index in frame_indices(stop - first, count, policy, generator)]
 
-def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> NDArray[np.uint8]:
-    """Decode once more and keep the frames that were chosen, so that memory holds those alone."""
-    needed, found = set(wanted), {}
-    with video.open() as file, av.open(file) as container:
-        for number, frame in enumerate(container.decode(_stream(container, stream, video.uri))):
-            if number in needed:
-                found[number] = frame.to_ndarray(format="rgb24")
-            if number >= wanted[-1]:
-                break
-    return np.stack([found[number] for number in wanted])
-
-
-def _stream(container: Any, index: int | None, name: str) -> Any:
-    streams = container.streams.video
-    if not streams:
-        raise CorruptMediaError(f"{name} must hold a video stream, but holds none. Get the file again.")
-    if index is None:
-        return max(streams, key=lambda stream: stream.width * stream.height)
-    if not 0 <= index < len(streams):
-        raise InvalidArgumentError(f"`stream` must lie in 0..{len(streams) - 1} for {name}, but is {index}.")
-    return streams[index]
-
-
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise MissingDependencyError(
-            "Reading videos needs PyAV. Install it with: pip install 'weft-data[video]'"
-        ) from None
-    return av
+    frames: NDArray[np.uint8] = importlib.import_module(f"weft.data.media.video_{backend}").read(
+        video, stream, choose
+    )
+    return frames

@@ -43,9 +43,29 @@ class ScenePool:
     by_word: dict[str, list[int]] = field(repr=False)
 
     @classmethod
-    def draw(cls, name: str, size: int, seed: int, *, allow_held_out: bool) -> ScenePool:
-        """Draw `size` scenes named `{name}-{number}` from a seed."""
-        scenes = tuple(sample_scene(f"{name}-{k}", seed, allow_held_out=allow_held_out) for k in range(size))
+    def draw(
+        cls,
+        name: str,
+        size: int,
+        seed: int,
+        *,
+        allow_held_out: bool,
+        draw_scene: Callable[..., Scene] = sample_scene,
+        **knobs: int,
+    ) -> ScenePool:
+        """Draw `size` scenes named `{name}-{number}` from a seed.
+
+        Args:
+            name: Name of the pool.
+            size: Number of scenes.
+            seed: Seed.
+            allow_held_out: Whether held-out combinations may appear.
+            draw_scene: Draws one scene.
+            **knobs: Further arguments of `draw_scene`, such as `min_objects`.
+        """
+        scenes = tuple(
+            draw_scene(f"{name}-{k}", seed, allow_held_out=allow_held_out, **knobs) for k in range(size)
+        )
         by_word: dict[str, list[int]] = {}
         for index, scene in enumerate(scenes):
             for word in {w for o in scene.objects for w in (o.color, o.shape, f"{o.color} {o.shape}")}:

@@ -1,15 +1,17 @@
-"""Scenes as files: a store that draws an image when it is read."""
+"""Scenes as files: stores that draw an image or a video when it is read."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from weft.data.errors import MissingFileError
 from weft.data.files import Store
+from weft.data.scenes.motion import encode_video, sample_moving_scene
 from weft.data.scenes.render import render
-from weft.data.scenes.scene import sample_scene
+from weft.data.scenes.scene import GRID_SIZE, sample_scene
 
 
 @dataclass(frozen=True)
@@ -21,37 +23,83 @@ class SceneStore(Store):
         num_scenes: Number of scenes.
         seed: Seed of the pool.
         allow_held_out: Whether held-out combinations may appear.
+        min_objects: Smallest number of objects of a scene.
+        max_objects: Largest number of objects of a scene.
     """
+
+    ending: ClassVar[str] = ".png"
 
     pool: str
     num_scenes: int
     seed: int
     allow_held_out: bool
+    min_objects: int = 2
+    max_objects: int = GRID_SIZE
 
     def read(self, path: str) -> bytes:
-        """Draw a scene and encode it as PNG."""
+        """Draw a scene and encode it."""
         if not self.exists(path):
             raise MissingFileError(
-                f"`path` must be {self.pool}-0.png to {self.pool}-{self.num_scenes - 1}.png, but is {path!r}."
+                f"`path` must be {self.name(0)} to {self.name(self.num_scenes - 1)}, but is {path!r}."
             )
-        scene = sample_scene(path.removesuffix(".png"), self.seed, allow_held_out=self.allow_held_out)
-        stream = io.BytesIO()
-        render(scene).save(stream, "PNG", compress_level=1)
-        return stream.getvalue()
+        return self._encoded(path.removesuffix(self.ending))
 
     def exists(self, path: str) -> bool:
         """Whether the name is one of the pool's."""
-        pool, _, number = path.removesuffix(".png").rpartition("-")
+        pool, _, number = path.removesuffix(self.ending).rpartition("-")
         return (
-            path.endswith(".png") and pool == self.pool and number.isdigit() and int(number) < self.num_scenes
+            path.endswith(self.ending)
+            and pool == self.pool
+            and number.isdigit()
+            and int(number) < self.num_scenes
         )
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield every name that begins with `prefix`, sorted."""
-        yield from sorted(
-            n for k in range(self.num_scenes) if (n := f"{self.pool}-{k}.png").startswith(prefix)
-        )
+        yield from sorted(name for k in range(self.num_scenes) if (name := self.name(k)).startswith(prefix))
+
+    def name(self, number: int) -> str:
+        """Name of the file of a scene."""
+        return f"{self.pool}-{number}{self.ending}"
 
     def describe(self, path: str = "") -> str:
         """Return the address of a scene for messages."""
         return f"scenes://{self.pool}/{self.seed}/{path}"
+
+    def _encoded(self, name: str) -> bytes:
+        scene = sample_scene(
+            name,
+            self.seed,
+            min_objects=self.min_objects,
+            max_objects=self.max_objects,
+            allow_held_out=self.allow_held_out,
+        )
+        stream = io.BytesIO()
+        render(scene).save(stream, "PNG", compress_level=1)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class MotionStore(SceneStore):
+    """Animated PNGs of moving scenes, named `{pool}-{number}.apng`.
+
+    Args:
+        max_moving: Largest number of objects that move.
+        num_frames: Frames of each video.
+    """
+
+    ending: ClassVar[str] = ".apng"
+
+    max_moving: int = 3
+    num_frames: int = 8
+
+    def _encoded(self, name: str) -> bytes:
+        scene = sample_moving_scene(
+            name,
+            self.seed,
+            min_objects=self.min_objects,
+            max_objects=self.max_objects,
+            max_moving=self.max_moving,
+            allow_held_out=self.allow_held_out,
+        )
+        return encode_video(scene, self.num_frames)

@@ -1,0 +1,66 @@
+"""Decode chosen frames of a video with PyAV, which brings its own FFmpeg."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
+from weft.data.records import MediaRef
+
+
+def read(
+    video: MediaRef, stream: int | None, choose: Callable[[list[float]], list[int]]
+) -> NDArray[np.uint8]:
+    """Decode frames; see `weft.data.media.video.read_frames`.
+
+    Args:
+        video: The video.
+        stream: Index among the video streams, or None for the one with the most pixels.
+        choose: Seconds of all frames to the indices of those that are wanted, in rising order.
+    """
+    av = _import_av()
+    try:
+        with video.open() as file, av.open(file) as container:
+            chosen = _stream(container, stream, video.uri)
+            chosen.thread_type = "AUTO"
+            wanted = choose([float(frame.time or 0.0) for frame in container.decode(chosen)])
+        return _decode(av, video, stream, wanted)
+    except av.error.FFmpegError as error:
+        raise CorruptMediaError(
+            f"{video.uri} must be a whole video, but {error}. Get the file again."
+        ) from error
+
+
+def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> NDArray[np.uint8]:
+    """Decode once more and keep the frames that were chosen, so that memory holds those alone."""
+    needed, found = set(wanted), {}
+    with video.open() as file, av.open(file) as container:
+        for number, frame in enumerate(container.decode(_stream(container, stream, video.uri))):
+            if number in needed:
+                found[number] = frame.to_ndarray(format="rgb24")
+            if number >= wanted[-1]:
+                break
+    return np.stack([found[number] for number in wanted])
+
+
+def _stream(container: Any, index: int | None, name: str) -> Any:
+    streams = container.streams.video
+    if not streams:
+        raise CorruptMediaError(f"{name} must hold a video stream, but holds none. Get the file again.")
+    if index is None:
+        return max(streams, key=lambda stream: stream.width * stream.height)
+    if not 0 <= index < len(streams):
+        raise InvalidArgumentError(f"`stream` must lie in 0..{len(streams) - 1} for {name}, but is {index}.")
+    return streams[index]
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise MissingDependencyError(
+            "Reading videos needs PyAV. Install it with: pip install 'weft-data[video]'"
+        ) from None
+    return av
