@@ -100,19 +100,6 @@ def test_processes_write_the_same_bytes(tmp_path):
     assert store == other_store
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray warns about its own settings when it is imported
-def test_ray_writes_the_same_bytes(tmp_path):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
-    try:
-        shards, other_shards, store, other_store = write_both(tmp_path, "ray")
-    finally:
-        ray.shutdown()
-    assert shards == other_shards
-    assert store == other_store
-
-
 @pytest.mark.parametrize(
     ("records", "change", "error", "message"),
     [

@@ -130,6 +130,7 @@ def test_both_backends_take_the_same_frames_of_the_real_clip(realdata):
     store = open_store(realdata / "pytorch+torchcodec")
     clip = MediaRef("test/resources/nasa_13013.mp4", store, "video", 3.0, 9.5)
     first, second = (read_frames(clip, 8, backend=backend).astype(int) for backend in backends)
-    apart = np.abs(first - second).mean(axis=(1, 2, 3))
-    neighbours = np.abs(first[1:] - first[:-1]).mean(axis=(1, 2, 3))
-    assert apart.max() < 2.0 < neighbours.min()
+    apart = np.abs(first[:, None] - second[None]).mean(axis=(2, 3, 4))
+    assert apart.argmin(axis=1).tolist() == list(range(8))
+    # Equal to the last bit with the FFmpeg of PyAV 18.1 and of Debian 12; other builds may round colours otherwise.
+    assert apart.diagonal().max() < 0.5

@@ -78,8 +78,7 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """Decode frames of a video, within its span if it has one.
 
-    Both backends take the same frames. Their pixels differ a little, because they convert colours with different
-    builds of FFmpeg.
+    Both backends take the same frames. Their pixels may differ by rounding, where their builds of FFmpeg do.
 
     Args:
         video: The video; only frames from `start` to `end` seconds count.
@@ -88,8 +87,8 @@ def read_frames(
         generator: Source of randomness.
         stream: Index among the video streams; by default the one with the most pixels, since files may hold
             a preview stream first.
-        backend: "pyav" decodes the stream from its start and brings its own FFmpeg; "torchcodec" seeks, which is
-            faster where few frames of a long video are wanted, and needs FFmpeg on the system.
+        backend: "pyav" decodes the stream from its start and brings its own FFmpeg; "torchcodec" seeks to the frames
+            that are wanted, and needs FFmpeg on the system.
 
     Returns:
         Shape (count, height, width, 3), uint8, RGB.

@@ -1,0 +1,98 @@
+"""The Ray engine on two local workers: the bytes of the serial one, also if a worker is killed in mid-run."""
+
+import os
+
+import pytest
+
+from weft.data.convert import convert
+from weft.data.extract import extract_features
+from weft.data.features import FeatureKey
+from weft.data.record_set import RecordSet
+from weft.data.records import Classify, MediaRef
+from weft.data.testing import mean_colors
+
+KEY = FeatureKey("toy", "w", "t", "d")
+
+# Workers import it by name. The first process that reads image 9 dies at that moment, as if it ran out of memory.
+_DYING = """
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.data.files import Store
+from weft.data.testing import image_bytes
+
+
+@dataclass(frozen=True)
+class DyingStore(Store):
+    note: str
+    deadly: bool
+
+    def read(self, path):
+        number = int(path.removesuffix(".png"))
+        if self.deadly and number == 9 and not Path(self.note).exists():
+            Path(self.note).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image_bytes((number, 0, 0))
+
+    def exists(self, path):
+        return True
+
+    def names(self, prefix=""):
+        return iter(())
+
+    def describe(self, path=""):
+        return f"dying/{path}"
+"""
+
+
+@pytest.fixture(scope="module")
+def dying(tmp_path_factory):
+    """The module of the store, importable here and in the workers; Ray runs while it is in use."""
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'weft-data[ray]'")
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "weft_dying_store.py").write_text(_DYING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        try:
+            yield __import__("weft_dying_store")
+        finally:
+            ray.shutdown()
+
+
+def records_of(module, note, *, deadly):
+    store = module.DyingStore(str(note), deadly)
+    records = [
+        Classify(id=str(k), image=MediaRef(f"{k}.png", store), label=0, class_name="c") for k in range(20)
+    ]
+    return RecordSet("toy", "train", "classify", records)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns about its own settings
+@pytest.mark.parametrize("deadly", [False, True], ids=["undisturbed", "one worker killed"])
+@pytest.mark.parametrize("kind", ["shards", "features"])
+def test_ray_writes_the_bytes_of_the_serial_engine(tmp_path, dying, kind, deadly):
+    note = tmp_path / "killed"
+    for name, engine in (("serial", "serial"), ("ray", "ray")):
+        records = records_of(dying, note, deadly=deadly and engine == "ray")
+        if kind == "shards":
+            convert(records, tmp_path / name, rows_per_shard=4, engine=engine, workers=2)
+        else:
+            extract_features(
+                records, mean_colors, tmp_path / name, KEY, shard_items=4, engine=engine, workers=2
+            )
+    assert note.exists() == deadly
+    if deadly:
+        assert int(note.read_text()) != os.getpid()
+    written = contents(tmp_path / "serial")
+    assert len(written) >= 5
+    assert contents(tmp_path / "ray") == written
