@@ -121,6 +121,7 @@ def test_an_identifier_with_too_few_fields_is_refused() -> None:
 
 def test_a_judgement_that_is_a_number_is_refused() -> None:
     with pytest.raises(
-        ScoreTypeError, match=r"must be 'true', 'false' or a boolean, but that of 'dev-1-0-0' is 0\.7"
+        ScoreTypeError,
+        match=r"must be 'true', 'false' or a boolean, but 1 are not: 'dev-1-0-0' \(the first is a float",
     ):
         nlvr2_accuracy({"dev-1-0-0": 0.7}, {"dev-1-0-0": "true"})  # type: ignore[dict-item]

@@ -79,7 +79,7 @@ def test_missing_parts_are_named(tmp_path: Path, jar: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_meteor_equals_the_golden_scores(realdata: Path) -> None:
+def test_meteor_equals_the_golden_and_published_scores(realdata: Path) -> None:
     try:
         find_jar()
     except MissingToolError as error:
@@ -92,6 +92,12 @@ def test_meteor_equals_the_golden_scores(realdata: Path) -> None:
     for name, expected in (("good", 0.3444), ("bad", 0.1861)):
         captions = json.loads((example / f"{name}_captions.json").read_text(encoding="utf-8"))
         assert round(meteor(captions, gold).value, 4) == expected
+    lines = {
+        name: (realdata / f"Maluuba+nlg-eval/examples/{name}.txt").read_text(encoding="utf-8").splitlines()
+        for name in ("hyp", "ref1", "ref2")
+    }
+    pairs = dict(enumerate(map(list, zip(lines["ref1"], lines["ref2"], strict=True))))
+    assert round(meteor(dict(enumerate(lines["hyp"])), pairs, tokenized=True).value, 6) == 0.295797
     report = meteor({key: texts[0] for key, texts in data["res"].items()}, data["gts"])
     assert report.value == scores["scores"]["METEOR"]
     rounded = {key: round(score, 6) for key, score in report.per_sample.items()}

@@ -104,5 +104,5 @@ def test_a_reference_that_is_one_string_is_refused() -> None:
 
 
 def test_a_prediction_that_is_no_text_is_refused() -> None:
-    with pytest.raises(ScoreTypeError, match=r"must be a string, but 1 are not: 1 \(the first is a int\)"):
+    with pytest.raises(ScoreTypeError, match=r"must be a string, but 1 are not: 1 \(the first is a int: "):
         vqa_accuracy({1: 2}, {1: TEN_YES})  # type: ignore[dict-item]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,36 @@ def align(
     return Alignment(ids, len(missing), len(extra))
 
 
+def require_each(
+    side: str,
+    values: Mapping[Any, Any],
+    ids: Iterable[Hashable],
+    fits: Callable[[Any], bool],
+    rule: str,
+    remedy: str,
+) -> None:
+    """Check the value of every id.
+
+    Args:
+        side: Name of the argument.
+        values: Id to value.
+        ids: The ids to look at.
+        fits: Whether a value is as it must be.
+        rule: What it must be, to stand after "must be".
+        remedy: What to do.
+
+    Raises:
+        ScoreTypeError: At least one value does not fit; with their number and the first of them.
+    """
+    wrong = [key for key in ids if not fits(values[key])]
+    if wrong:
+        first = values[wrong[0]]
+        raise ScoreTypeError(
+            f"Each value of `{side}` must be {rule}, but {len(wrong)} are not: {shown(wrong)} (the first is a "
+            f"{type(first).__name__}: {first!r}). {remedy}"
+        )
+
+
 def require_text(predictions: Mapping[Any, Any], ids: Iterable[Hashable]) -> None:
     """Check that the predictions are text.
 
@@ -84,13 +114,14 @@ def require_text(predictions: Mapping[Any, Any], ids: Iterable[Hashable]) -> Non
     Raises:
         ScoreTypeError: At least one prediction is not a string.
     """
-    wrong = [key for key in ids if not isinstance(predictions[key], str)]
-    if wrong:
-        kind = type(predictions[wrong[0]]).__name__
-        raise ScoreTypeError(
-            f"Each value of `predictions` must be a string, but {len(wrong)} are not: {shown(wrong)} "
-            f"(the first is a {kind}). Convert them to text before scoring."
-        )
+    require_each(
+        "predictions",
+        predictions,
+        ids,
+        lambda value: isinstance(value, str),
+        "a string",
+        "Convert them to text.",
+    )
 
 
 def _sample(side: Mapping[Any, Any]) -> str:

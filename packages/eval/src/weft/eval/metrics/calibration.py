@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from numbers import Real
 from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
-from weft.eval.metrics.alignment import align
+from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport
 
 
@@ -35,6 +36,7 @@ def calibration(
 
     Raises:
         ScoreInputError: Ids do not match, a confidence lies outside 0..1 or is NaN, or `bins` is below 1.
+        ScoreTypeError: A confidence is no number.
 
     Source:
         Guo et al. 2017, equation 3; Brier 1950 for the top answer.
@@ -46,6 +48,14 @@ def calibration(
     if bins < 1:
         raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
     paired = align(confidences, correct, subset=subset)
+    require_each(
+        "confidences",
+        confidences,
+        paired.ids,
+        lambda value: isinstance(value, Real),
+        "a number",
+        "Pass the probability of the predicted answer.",
+    )
     wrong = [key for key in paired.ids if not 0 <= confidences[key] <= 1]
     if wrong:
         raise ScoreInputError(

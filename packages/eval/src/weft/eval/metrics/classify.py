@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from weft.eval.errors import ScoreTypeError
-from weft.eval.metrics.alignment import align
+from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.report import PERCENT, GroupScore, ScoreReport, group_means
 
 Label = str | int
@@ -40,16 +40,16 @@ def top1_accuracy(
         50.0
     """
     paired = align(predictions, references, subset=subset)
-    kinds = set()
     for side, labels in (("predictions", predictions), ("references", references)):
-        for key in paired.ids:
-            if not _is_label(labels[key]):
-                raise ScoreTypeError(
-                    f"Each value of `{side}` must be a class name or an integer, but that of {key!r} is "
-                    f"{labels[key]!r}. Take the arg-max of scores before this call."
-                )
-            kinds.add(isinstance(labels[key], str))
-    if len(kinds) > 1:
+        require_each(
+            side,
+            labels,
+            paired.ids,
+            _is_label,
+            "a class name or an integer",
+            "Take the arg-max of scores before this call.",
+        )
+    if len({isinstance(labels[key], str) for labels in (predictions, references) for key in paired.ids}) > 1:
         raise ScoreTypeError(
             "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "
             "Convert one side."

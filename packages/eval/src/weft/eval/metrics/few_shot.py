@@ -64,7 +64,7 @@ def harmonic_mean(base: float, new: float) -> float:
         `2 * base * new / (base + new)`, 0 when either is 0.
 
     Raises:
-        ScoreInputError: A value is negative.
+        ScoreInputError: A value is negative or NaN.
 
     Source:
         Xian et al. 2017; the "H" column of base-to-new tables.
@@ -73,7 +73,7 @@ def harmonic_mean(base: float, new: float) -> float:
         >>> harmonic_mean(80.0, 60.0)
         68.57142857142857
     """
-    if base < 0 or new < 0:
+    if not (base >= 0 and new >= 0):
         raise ScoreInputError(
             f"`base` and `new` must be at least 0, but are {base} and {new}. Pass accuracies."
         )
@@ -97,7 +97,7 @@ def restricted_predictions(
         Sample id to class number (in the numbering of all classes).
 
     Raises:
-        ScoreInputError: Shapes do not fit, or a class number is out of range.
+        ScoreInputError: Shapes do not fit, a score is NaN, or a class number is out of range.
     """
     allowed = np.array(sorted(set(classes)), dtype=np.int64)
     if scores.ndim != 2 or scores.shape[0] != len(ids) or not allowed.size:
@@ -109,6 +109,12 @@ def restricted_predictions(
         raise ScoreInputError(
             f"`classes` must lie in 0..{scores.shape[1] - 1}, but reach from {allowed[0]} to {allowed[-1]}. "
             "Use the class numbers of the training set."
+        )
+    broken = np.flatnonzero(np.isnan(scores).any(axis=1)).tolist()
+    if broken:
+        raise ScoreInputError(
+            f"`scores` must hold numbers, but {len(broken)} samples have NaN: {shown([ids[k] for k in broken])}. "
+            "Look for a diverged model or an empty feature."
         )
     best = allowed[scores[:, allowed].argmax(axis=1)]
     return dict(zip(ids, best.tolist(), strict=True))

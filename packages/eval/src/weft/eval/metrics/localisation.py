@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.eval.errors import ScoreInputError, shown
-from weft.eval.metrics.alignment import align
+from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
 Moment = Sequence[int]
@@ -40,11 +40,20 @@ def didemo_localisation(
 
     Raises:
         ScoreInputError: Ids do not match, or an annotated moment is not among the candidates.
+        ScoreTypeError: A prediction is no list of moments.
 
     Source:
         Hendricks et al. 2017, `utils/eval.py` of LisaAnne/LocalizingMoments.
     """
     paired = align(predictions, references, subset=subset)
+    require_each(
+        "predictions",
+        predictions,
+        paired.ids,
+        _are_moments,
+        "a list of moments (first, last)",
+        "Rank all moments of the video, best first.",
+    )
     overlap: dict[Hashable, float] = {}
     ranks: list[float] = []
     for key in paired.ids:
@@ -78,6 +87,12 @@ def didemo_localisation(
         per_sample=overlap,
         missing=paired.missing,
         extra=paired.extra,
+    )
+
+
+def _are_moments(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and all(
+        isinstance(moment, Sequence | np.ndarray) and len(moment) == 2 for moment in value
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
-from weft.eval.metrics.alignment import align
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.report import PERCENT, ScoreReport, group_means
 
 
@@ -92,12 +92,19 @@ def _score(
     paired = align(predictions, references, subset=subset)
     if sentences is not None:
         _require_sentences(sentences, paired.ids)
+    for side, values in (("predictions", predictions), ("references", references)):
+        require_each(
+            side,
+            values,
+            paired.ids,
+            lambda value: isinstance(value, str | bool),
+            "'true', 'false' or a boolean",
+            "Turn logits into a judgement before scoring.",
+        )
     per_sample: dict[Hashable, float] = {}
     consistent: dict[str, bool] = {}
     for key in paired.ids:
-        right = _judgement("predictions", key, predictions[key]) == _judgement(
-            "references", key, references[key]
-        )
+        right = str(predictions[key]).lower() == str(references[key]).lower()
         sentence = sentence_of(key) if sentences is None else sentences[key]
         consistent[sentence] = consistent.get(sentence, True) and right
         per_sample[key] = 100.0 * right
@@ -126,15 +133,6 @@ def _require_sentences(sentences: Mapping[Any, str], ids: list[Hashable]) -> Non
             f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
             "Add them, or leave `sentences` out to read the identifiers."
         )
-
-
-def _judgement(side: str, key: Hashable, value: Any) -> str:
-    if isinstance(value, (str, bool)):
-        return str(value).lower()
-    raise ScoreTypeError(
-        f"Each value of `{side}` must be 'true', 'false' or a boolean, but that of {key!r} is {value!r}. "
-        "Turn logits into a judgement before scoring."
-    )
 
 
 def _nlvr_sentence(key: Hashable) -> str:

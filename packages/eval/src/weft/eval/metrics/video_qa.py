@@ -6,8 +6,8 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
-from weft.eval.metrics.alignment import align, require_text
+from weft.eval.errors import ScoreInputError
+from weft.eval.metrics.alignment import align, require_each, require_text
 from weft.eval.metrics.classify import top1_accuracy
 from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
 
@@ -37,13 +37,11 @@ def multiple_choice_accuracy(
         ScoreInputError: Ids do not match.
         ScoreTypeError: An option is not an integer.
     """
+    paired = align(predictions, references, subset=subset)
     for side, options in (("predictions", predictions), ("references", references)):
-        wrong = [key for key, option in options.items() if isinstance(option, (str, bool, float))]
-        if wrong:
-            raise ScoreTypeError(
-                f"Each value of `{side}` must be the number of an option, but {len(wrong)} are not: "
-                f"{shown(wrong)}. Give positions from 0."
-            )
+        require_each(
+            side, options, paired.ids, _is_position, "the number of an option", "Give positions from 0."
+        )
     report = top1_accuracy(predictions, references, subset=subset, groups=groups)
     places = {int(references[key]) for key in report.per_sample}
     notes = report.notes
@@ -61,6 +59,10 @@ def multiple_choice_accuracy(
         groups={axis: members for axis, members in report.groups.items() if axis != "class"},
         notes=notes,
     )
+
+
+def _is_position(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def open_ended_accuracy(
