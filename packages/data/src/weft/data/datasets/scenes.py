@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
@@ -64,7 +65,7 @@ def read(
         )
     chosen = _chosen(task, templates, max_moving)
     allow_held_out = split != "train"
-    objects = {"min_objects": min_objects, "max_objects": max_objects}
+    objects: dict[str, Any] = {"min_objects": min_objects, "max_objects": max_objects}
     name = (
         split
         if (min_objects, max_objects) == (_MIN_OBJECTS, GRID_SIZE)

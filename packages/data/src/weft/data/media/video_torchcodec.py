@@ -1,5 +1,6 @@
 """Decode chosen frames of a video with torchcodec, which seeks, and uses the FFmpeg of the system."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -75,11 +76,10 @@ def _stream(decoder: Callable[[int, str], Any], index: int | None, name: str) ->
 
 def _import_decoder() -> Any:
     try:
-        from torchcodec.decoders import VideoDecoder
+        return importlib.import_module("torchcodec.decoders").VideoDecoder
     except (ImportError, RuntimeError, OSError) as error:
         raise MissingDependencyError(
             "The backend 'torchcodec' needs torchcodec, in the version that belongs to the installed torch (0.13 to "
             "torch 2.13), and FFmpeg 4 to 8 on the system (apt-get install ffmpeg). Install it with: "
             f"pip install 'weft-data[video]'. What failed: {str(error).splitlines()[0]}"
         ) from error
-    return VideoDecoder
