@@ -116,3 +116,29 @@ def test_every_shipped_recipe_is_valid(name):
     recipe = load_recipe(name)
     again = load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
     assert again == recipe
+
+
+def test_the_papers_settings_lie_between_the_file_and_the_command_line():
+    name = "vl_adapter/image/bart/single_adapter"
+    plain, paper = load_recipe(name), load_recipe(name, ["paper=true"])
+    assert (plain.tasks["gqa"].prompt, paper.tasks["gqa"].prompt) == ("gqa: ", "gpa: ")
+    assert (plain.tasks["caption"].max_new_tokens, paper.tasks["caption"].max_new_tokens) == (40, 19)
+    assert paper.tasks["caption"].no_repeat_ngram_size == 3
+    assert (plain.training.decay_norms, paper.training.decay_norms) == (False, True)
+    own = load_recipe(name, ["paper=true", "tasks.caption.max_new_tokens=30"])
+    assert (own.tasks["caption"].max_new_tokens, own.tasks["gqa"].prompt) == (30, "gpa: ")
+
+
+def test_a_saved_recipe_keeps_what_was_changed_over_the_papers_settings():
+    name = "vl_adapter/image/bart/single_adapter"
+    own = load_recipe(name, ["paper=true", "tasks.caption.max_new_tokens=30"])
+    assert load_recipe(own.model_dump(mode="json")) == own
+
+
+def test_methods_without_prompts_have_none_in_the_paper_either():
+    assert load_recipe("vl_adapter/image/bart/multiple_adapters", ["paper=true"]).tasks["gqa"].prompt == ""
+
+
+def test_a_recipe_that_follows_no_paper_says_so(values):
+    with pytest.raises(RecipeError, match="`paper` must be false where the recipe has no `paper_settings`"):
+        load_recipe(values, ["paper=true"])

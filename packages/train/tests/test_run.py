@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_a_killed_run_resumes_to_the_same_weights(values, unit):
     resumed = execute(broken, resume=True)
     assert_equal(weights(whole.folder), weights(resumed.folder))
     assert whole.scores == resumed.scores
+
+
+@pytest.mark.parametrize(
+    "early", [[], ["training.evaluate_every=1", "training.patience=1", "training.learning_rate=1e-9"]]
+)
+def test_a_run_killed_while_it_is_scored_takes_no_step_more(values, early):
+    recipe = load_recipe(values, ["training.save_every=1", "training.keep=50", *early])
+    whole = execute(recipe)
+    before = weights(whole.folder)
+    steps = {path.name for path in (whole.folder / "checkpoints").glob("checkpoint-*")}
+    (whole.folder / "result.json").unlink()
+    again = execute(recipe, resume=True)
+    assert {path.name for path in (whole.folder / "checkpoints").glob("checkpoint-*")} == steps
+    assert_equal(before, weights(again.folder))
+    assert again.scores == whole.scores
 
 
 def test_resume_wants_the_same_recipe_and_a_checkpoint(values):
@@ -220,12 +236,25 @@ def test_an_adapter_loads_into_a_fresh_backbone(values):
 
 def test_plain_progress_writes_lines():
     lines: list[str] = []
-    with PlainProgress(lines.append, every=0.0).bar("work", 4) as advance:
+    progress = PlainProgress(lines.append, every=0.0)
+    with progress.bar("work", 4) as advance:
+        progress.note("loss 1")
         advance(2)
     assert lines[0].startswith("work: 2 of 4")
+    assert lines[0].endswith("left, loss 1")
     assert lines[1].startswith("work: 4 in ")
 
 
 def test_rich_progress_counts_up(capsys: Any):
-    with RichProgress().bar("work", 4) as advance:
+    progress = RichProgress()
+    progress.note("too early")
+    with progress.bar("work", 4) as advance:
+        progress.note("loss 1")
         advance(4)
+
+
+def test_progress_tells_losses_speed_and_memory(values):
+    lines: list[str] = []
+    execute(load_recipe(values, ["training.log_every=1"]), progress=PlainProgress(lines.append, every=0.0))
+    (said,) = (line for line in lines if line.startswith("train tiny: 6 of 6"))
+    assert re.search(r"0 s left, loss [\d.]+ \((vqa|nlvr) [\d.]+\), \d+ samples/s, \d+ MiB$", said), said

@@ -170,6 +170,10 @@ class FeatureStore:
             raise unknown_name(f"id in {self.path}", identity, self.ids[:1000])
         return self[self._positions[identity]]
 
+    def find(self, identity: str) -> int | None:
+        """Return the position of the item with an id, or None."""
+        return self._positions.get(identity)
+
     def verify(
         self, compute: Callable[[str], NDArray[Any]], *, sample: int = 8, tolerance: float = 2e-3
     ) -> None:

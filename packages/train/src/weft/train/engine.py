@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from weft.core import load_adapter
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
-from weft.train.checkpoints import rotate, seal
+from weft.train.averaging import WeightAverage
+from weft.train.checkpoints import is_whole, rotate, seal
 from weft.train.objectives import objective
+from weft.train.processes import ONE, Processes
 from weft.train.recipe import TrainingSection
+from weft.train.task_losses import TaskLosses
 
-Row = tuple[str, int, int]
+Row = tuple[str, int, int, int]
 Validate = Callable[[], dict[str, float]]
+VALIDATED = "validated.json"
 
 
 class TaskRows(Dataset[Any]):
-    """Records of several tasks, looked up by (task, row, epoch)."""
+    """Records of several tasks, looked up by (task, row, epoch, rows of the whole batch)."""
 
     def __init__(self, records: Mapping[str, Sequence[Any]]) -> None:
         self.records = records
 
-    def __getitem__(self, key: Row) -> tuple[str, Any, int]:
-        task, row, epoch = key
-        return task, self.records[task][row], epoch
+    def __getitem__(self, key: Row) -> tuple[str, Any, int, int]:
+        task, row, epoch, rows = key
+        return task, self.records[task][row], epoch, rows
 
 
 class EpochRows:
-    """A batch sampler that hands on a mixture's rows together with the epoch they belong to."""
+    """A batch sampler that hands on a mixture's rows, with their epoch and the rows of all processes together."""
 
     def __init__(self, mixture: TaskMixture, batch_size: int) -> None:
         self.mixture = mixture
@@ -49,7 +63,8 @@ class EpochRows:
     def __iter__(self) -> Iterator[list[Row]]:
         epoch = self.mixture.epoch
         for step in range(len(self.mixture)):
-            yield [(task, row, epoch) for task, row in self.mixture.batch(step, epoch)]
+            rows = len(self.mixture.global_batch(step, epoch))
+            yield [(task, row, epoch, rows) for task, row in self.mixture.batch(step, epoch)]
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the batches of this epoch from now on."""
@@ -73,36 +88,46 @@ class MultiTaskTrainer(Trainer):
         records: Task to its training records.
         mixture: Draws the batches.
         batches: Makes model inputs.
+        section: The recipe's `training`.
         validate: Gives scores with an `average`, called every `eval_steps`; the best weights are kept.
         callbacks: Further callbacks.
-        keep: Number of checkpoints kept.
-        decay_norms: Whether norms, biases and scalars are decayed as matrices are.
+        processes: The processes of the run.
     """
+
+    optimizer: Any
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         args: TrainingArguments,
         *,
         records: Mapping[str, Sequence[Any]],
         mixture: TaskMixture,
         batches: Batches,
+        section: TrainingSection,
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        keep: int = 2,
-        decay_norms: bool = False,
+        processes: Processes = ONE,
     ) -> None:
-        self.decay_norms = decay_norms
+        self.section, self.processes = section, processes
+        if section.checkpointing:
+            # The older name, where there is only that one; the newer library warns of it.
+            name = "activation_checkpointing_enable"
+            enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+            enable({"use_reentrant": False})
         rows = TaskRows(records)
+        self.average = WeightAverage(model, section.average) if section.average else None
+        callbacks = [*(callbacks or ()), *([self.average] if self.average else ())]
         # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
         super().__init__(model=model, args=args, train_dataset=rows, eval_dataset=rows, callbacks=callbacks)
         # The loss is a mean over the batch, not a sum to be divided by a token count.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.mixture, self.batches, self.validate, self.keep = mixture, batches, validate, keep
-        self.best = float("-inf")
-        self._sums: dict[str, list[Tensor]] = defaultdict(list)
+        self.mixture, self.batches, self.validate = mixture, batches, validate
+        self.best, self.stale = float("-inf"), 0
+        self._logged_at = time.perf_counter()
+        self.task_losses = TaskLosses(mixture.tasks, processes, Path(args.output_dir).parent)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """A loader over the mixture; it is not sharded again, because the mixture draws this rank's rows."""
@@ -114,70 +139,156 @@ class MultiTaskTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
         )
 
-    def _collate(self, rows: list[tuple[str, Any, int]]) -> dict[str, Any]:
-        return self.batches.training([(task, record) for task, record, _ in rows], epoch=rows[0][2])
+    def _collate(self, rows: list[tuple[str, Any, int, int]]) -> dict[str, Any]:
+        batch = self.batches.training([(task, record) for task, record, _, _ in rows], epoch=rows[0][2])
+        return batch | {"records": [record.id for _, record, _, _ in rows], "rows": rows[0][3]}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Matrices; norms, biases and scalars only if `decay_norms`."""
-        return [name for name, value in model.named_parameters() if value.dim() > 1 or self.decay_norms]
+        """Matrices, and the scales of norms if `decay_norms`; never biases."""
+        return [
+            name for name, value in model.named_parameters() if value.dim() > 1 or self._decayed_scale(name)
+        ]
+
+    def _decayed_scale(self, name: str) -> bool:
+        return self.section.decay_norms and "bias" not in name
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser, with a group of its own for every component that has a rate of its own."""
+        made: torch.optim.Optimizer | None = self.optimizer
+        if made is not None or not self.section.learning_rates:
+            made = super().create_optimizer(model)
+            assert made is not None, "the trainer has made one"
+            return made
+        trained = self.model if model is None else model
+        decayed, rates = set(self.get_decay_parameter_names(trained)), self.section.learning_rates
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        components = trained_components(self.model)
+        for name, value in trained.named_parameters():
+            if value.requires_grad:
+                rate = rates.get(components[name], self.args.learning_rate)
+                groups[rate, self.args.weight_decay if name in decayed else 0.0].append(value)
+        optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        made = optimizer(
+            [
+                {"params": values, "lr": rate, "weight_decay": decay}
+                for (rate, decay), values in groups.items()
+            ],
+            **options,
+        )
+        self.optimizer = made
+        return made
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor:
         """Mean loss of the batch, under the routing of its rows; per-task losses are kept for the log."""
-        tasks: list[str] = inputs.pop("tasks")
+        tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
         losses_of = objective(inputs.pop("objective"))
-        with self.accelerator.unwrap_model(model).route(tasks=tasks):
+        with self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
-        for task in dict.fromkeys(tasks):
-            mine = torch.tensor([t == task for t in tasks], device=losses.device)
-            self._sums[task].append(losses.detach()[mine].mean())
-        return losses.mean()
+        self.task_losses.note(tasks, records, losses, self.state.global_step)
+        if self.processes.size == 1:
+            return losses.mean()
+        # Gradients are averaged over processes, which may hold one row more or less of the batch.
+        return losses.sum() * (self.processes.size / rows)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: the trainer's estimate walks over every parameter in every step, and nobody reads it."""
         return 0
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean loss of each task since the last log."""
+        """Add the mean loss of each task, samples per second since the last log, and the peak memory of a GPU."""
         if "loss" in logs:
-            logs |= {f"loss/{task}": float(torch.stack(sums).mean()) for task, sums in self._sums.items()}
-            self._sums.clear()
+            losses, rows = self.task_losses.drain()
+            now = time.perf_counter()
+            logs |= {f"loss/{task}": loss for task, loss in losses.items()}
+            logs["samples_per_second"] = rows / (now - self._logged_at)
+            self._logged_at = now
+            if self.processes.device.type == "cuda":
+                logs["gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.processes.device) / 2**20
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate, keep the weights if they are the best so far, and log the scores."""
         if self.validate is None:
             return {}
-        scores = {f"validation/{name}": value for name, value in self.validate().items()}
-        if scores["validation/average"] > self.best:
-            self.best = scores["validation/average"]
+        with self.average.applied() if self.average else nullcontext():
+            scores = {f"validation/{name}": value for name, value in self.validate().items()}
+            self.stale += 1
+            if scores["validation/average"] > self.best:
+                self.best, self.stale = scores["validation/average"], 0
+                self._save_best()
+        if self._is_exhausted():
+            self.control.should_training_stop = True
+        self.log(dict(scores))
+        return scores
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; one that ends the training is only loaded, so that no step follows it."""
+        self._load_from_checkpoint(str(checkpoint))
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step < self.args.max_steps and not self._is_exhausted():
+            self.train(resume_from_checkpoint=str(checkpoint))
+
+    def _is_exhausted(self) -> bool:
+        return bool(self.section.patience) and self.stale >= self.section.patience
+
+    def _save_best(self) -> None:
+        if self.processes.first:
             partial = Path(self.args.output_dir) / ".saving-best"
             shutil.rmtree(partial, ignore_errors=True)
             self.save_model(str(partial))
             (partial / "score").write_text(repr(self.best), encoding="utf-8")
             seal(partial, Path(self.args.output_dir) / "best")
-        self.log(dict(scores))
-        return scores
+        self.processes.wait()
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(self.args.output_dir) / f".saving-{self.state.global_step}")
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.task_losses.check()
         super()._save_checkpoint(model, trial)
-        name = f"checkpoint-{self.state.global_step}"
-        partial = Path(self._get_output_dir(trial))
-        seal(partial / name, Path(self.args.output_dir) / name)
-        partial.rmdir()
-        rotate(Path(self.args.output_dir), self.keep)
+        self.processes.wait()
+        if self.processes.first:
+            name = f"checkpoint-{self.state.global_step}"
+            partial = Path(self._get_output_dir(trial))
+            if self.average:
+                self.average.save(partial / name)
+            (partial / name / VALIDATED).write_text(json.dumps([self.best, self.stale]), encoding="utf-8")
+            seal(partial / name, Path(self.args.output_dir) / name)
+            partial.rmdir()
+            rotate(Path(self.args.output_dir), self.section.keep)
+        self.processes.wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_adapter(self.model if model is None else model, resume_from_checkpoint)
-        best = Path(self.args.output_dir) / "best" / "score"
-        self.best = float(best.read_text(encoding="utf-8")) if best.is_file() else float("-inf")
+        checkpoint = Path(resume_from_checkpoint)
+        load_adapter(self.model if model is None else model, checkpoint)
+        if self.average:
+            self.average.load(checkpoint)
+        self.best, self.stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
+        best, partial = (Path(self.args.output_dir) / name for name in ("best", ".saving-best"))
+        if self.processes.first and not best.exists() and is_whole(partial):
+            partial.rename(best)
+        self.processes.wait()
 
 
-def training_arguments(section: TrainingSection, folder: Path, *, seed: int, steps: int) -> TrainingArguments:
+def trained_components(model: Any) -> dict[str, str]:
+    """Name of every trained parameter to its component: a word of the backbone, or the label of a unit.
+
+    Args:
+        model: An adapted model.
+    """
+    plan = model.weft.plan
+    components = {full.path: full.component for full in plan.full}
+    labels = {key: plan.configs[unit.config].label for unit in plan.units for key in unit.banks.values()}
+    for key, slot, _ in model.weft.slots():
+        components[f"weft.{key}.{slot}"] = labels[key]
+    return components
+
+
+def training_arguments(
+    section: TrainingSection, folder: Path, *, seed: int, steps: int, processes: Processes = ONE
+) -> TrainingArguments:
     """Arguments of the trainer for a recipe's `training`.
 
     Args:
@@ -185,11 +296,12 @@ def training_arguments(section: TrainingSection, folder: Path, *, seed: int, ste
         folder: Folder of checkpoints.
         seed: The recipe's seed.
         steps: Optimiser steps in all.
+        processes: The processes of the run.
     """
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=section.batch_size,
+        per_device_train_batch_size=max(1, section.batch_size // processes.size),
         gradient_accumulation_steps=section.accumulation,
         learning_rate=section.learning_rate,
         lr_scheduler_type=section.schedule if section.schedule != "constant" else "constant_with_warmup",
@@ -202,6 +314,7 @@ def training_arguments(section: TrainingSection, folder: Path, *, seed: int, ste
         bf16=section.precision == "bf16",
         fp16=section.precision == "fp16",
         logging_steps=section.log_every,
+        logging_nan_inf_filter=False,
         save_strategy="steps" if section.save_every else "no",
         save_steps=section.save_every or 500,
         eval_strategy="steps" if section.evaluate_every else "no",
@@ -212,4 +325,9 @@ def training_arguments(section: TrainingSection, folder: Path, *, seed: int, ste
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
         dataloader_num_workers=0,
+        torch_compile_backend=section.compile,
+        # One graph serves every routing, so that each parameter gets a gradient on every process; buffers are the
+        # same by construction, and that of the tasks seen must stay each process's own.
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )

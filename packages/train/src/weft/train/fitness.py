@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.core import plan
+from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import unfit
 from weft.train.backbones import planned_model
-from weft.train.errors import RunError
+from weft.train.errors import RunError, near
+from weft.train.objectives import compares_rows
+from weft.train.processes import Processes
 from weft.train.recipe import Recipe
+from weft.train.stored import open_features
 from weft.train.task_data import TaskData
 
 
@@ -21,6 +25,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
 
     Raises:
         RunError: With the first fault.
+        ScoreInputError: If stored features are missing.
     """
     model = planned_model(recipe.backbone)
     for name, data in tasks.items():
@@ -30,10 +35,38 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
                 f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
                 "another type of record: see `weft data show`."
             )
+    open_features(recipe, tasks, model.config)
+    known = plan(model, recipe.method, list(recipe.tasks)).components
+    for word in recipe.training.learning_rates:
+        if word not in known:
+            raise RunError(
+                f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
+                f"{near(word, known)}"
+            )
     if recipe.save_model:
         units = plan(model, recipe.method, list(recipe.tasks)).units
         if units:
             raise RunError(
                 f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
                 "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
+            )
+
+
+def check_objectives(tasks: Mapping[str, TaskData], processes: Processes) -> None:
+    """Refuse several processes where the loss of a row depends on the other rows of its batch.
+
+    Args:
+        tasks: The records.
+        processes: The processes of the run.
+
+    Raises:
+        RunError: With the first such task.
+    """
+    for name, data in tasks.items():
+        objective = kind_of(data["train"]).objective
+        if processes.size > 1 and compares_rows(objective):
+            raise RunError(
+                f"Task {name!r} must be trained by one process, but there are {processes.size}: its objective "
+                f"{objective!r} compares the rows of a batch with one another, and each process would see only its "
+                "own. Start weft without a launcher, or leave the task out."
             )

@@ -25,6 +25,9 @@ class Progress:
         """
         yield lambda done: None
 
+    def note(self, text: str) -> None:
+        """Show a few words beside the piece of work that is being done, such as its losses."""
+
 
 class PlainProgress(Progress):
     """A line when a piece of work ends, and one every so many seconds while it lasts.
@@ -36,11 +39,17 @@ class PlainProgress(Progress):
 
     def __init__(self, write: Callable[[str], None], every: float = 30.0) -> None:
         self.write, self.every = write, every
+        self.words = ""
+
+    def note(self, text: str) -> None:
+        """Put these words into the next line."""
+        self.words = text
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
         """Write lines about one piece of work."""
         started = said = time.perf_counter()
+        self.words = ""
 
         def advance(done: int) -> None:
             nonlocal said
@@ -48,7 +57,11 @@ class PlainProgress(Progress):
             if now - said >= self.every:
                 said = now
                 left = (now - started) / max(done, 1) * (total - done)
-                self.write(f"{title}: {done} of {total}, about {left:.0f} s left")
+                self.write(
+                    ", ".join(
+                        filter(None, [f"{title}: {done} of {total}, about {left:.0f} s left", self.words])
+                    )
+                )
 
         yield advance
         self.write(f"{title}: {total} in {time.perf_counter() - started:.1f} s")
@@ -57,6 +70,14 @@ class PlainProgress(Progress):
 class RichProgress(Progress):
     """Bars of rich."""
 
+    def __init__(self) -> None:
+        self._show: Callable[[str], None] | None = None
+
+    def note(self, text: str) -> None:
+        """Write these words behind the bar."""
+        if self._show is not None:
+            self._show(text)
+
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
         """Draw one bar."""
@@ -64,6 +85,8 @@ class RichProgress(Progress):
         from rich.progress import Progress as Bars
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bars(*columns, transient=True) as bars:
-            task = bars.add_task(title, total=total)
+        with Bars(*columns, TextColumn("{task.fields[note]}"), transient=True) as bars:
+            task = bars.add_task(title, total=total, note="")
+            self._show = lambda text: bars.update(task, note=text)
             yield lambda done: bars.update(task, completed=done)
+            self._show = None

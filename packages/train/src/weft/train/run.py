@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,21 @@ from transformers import set_seed
 
 from weft.core import attach, detach, load_adapter
 from weft.data.media.shift import RandomShift
-from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.tracking import Run
 from weft.train.backbones import load_backbone
 from weft.train.checkpoints import require_resumable
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
-from weft.train.fitness import check_fit
+from weft.train.fitness import check_fit, check_objectives
 from weft.train.from_scratch import save_backbone
+from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result, average, make_result, result_values, write_json
+from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import evaluate_tasks, make_visual, text_rules
-from weft.train.task_data import TaskData, check_recipe, load_tasks, training_texts
+from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
 from weft.train.tracked import Report, track_result, tracked
 
 
@@ -58,38 +60,45 @@ def execute(
         RunError: If the run cannot start.
     """
     progress = progress or Progress()
+    processes = join_processes()
     check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks)
-    checkpoint = _prepare_folder(recipe, resume, overwrite)
+    check_objectives(tasks, processes)
+    make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
+    checkpoint = processes.from_first(_prepare_folder(recipe, resume, overwrite) if processes.first else None)
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
     started = time.perf_counter()
     set_seed(recipe.seed)
-    backbone = load_backbone(
-        recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
-    )
-    model = attach(backbone.model, recipe.method, list(recipe.tasks))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    with processes.first_alone():
+        backbone = load_backbone(
+            recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
+        )
+        model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
+        visual = make_visual(recipe, backbone, tasks, progress)
     batches = Batches(
         backbone.tokenizer,
-        make_visual(recipe, backbone, tasks, progress),
+        visual,
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
         shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
     )
     plan = model.weft.plan
-    write_json(recipe.folder / "plan.json", plan.to_dict())
-    with tracked(recipe, plan, checkpoint) as run:
-        _train(recipe, model, tasks, batches, checkpoint, run, progress)
-        model.save_pretrained(recipe.folder / "adapter")
-        reports = evaluate_tasks(
-            recipe, model, tasks, batches, "test", recipe.folder / "predictions", progress
-        )
+    own = tracked(recipe, plan, checkpoint) if processes.first else nullcontext()
+    if processes.first:
+        write_json(recipe.folder / "plan.json", plan.to_dict())
+    with own as run:
+        _train(recipe, model, tasks, batches, checkpoint, run, progress, processes)
+        folder = recipe.folder / "predictions"
+        reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
         result = make_result(recipe, plan, reports, time.perf_counter() - started)
-        write_json(recipe.folder / RESULT, result_values(recipe, result))
-        track_result(run, recipe, result, tasks)
+        if processes.first:
+            model.save_pretrained(recipe.folder / "adapter")
+            write_json(recipe.folder / RESULT, result_values(recipe, result))
+            track_result(run, recipe, result, tasks)
+    if not processes.first:
+        return result
     if recipe.save_model:
         save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
     return result
@@ -117,27 +126,16 @@ def _train(
     checkpoint: Path | None,
     run: Run | None,
     progress: Progress,
+    processes: Processes,
 ) -> None:
     section = recipe.training
-    sizes = {name: task.batch_size or section.batch_size for name, task in recipe.tasks.items()}
-    mixing = section.mixing
-    mixture = TaskMixture(
-        {name: len(data["train"]) for name, data in tasks.items()},
-        strategy=mixing.strategy,
-        temperature=mixing.temperature,
-        weights=mixing.weights,
-        caps=mixing.caps,
-        batch_size=section.batch_size if mixing.unit == "mixed" else sizes,
-        unit=mixing.unit,
-        seed=recipe.seed,
-        last="fill" if mixing.strategy == "proportional" and mixing.caps is None else "short",
-    )
-    steps = section.steps or (section.epochs or 1) * len(mixture) // section.accumulation
+    mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
+    steps = total_steps(recipe, mixture)
     folder = recipe.folder / "checkpoints"
-    arguments = training_arguments(section, folder, seed=recipe.seed, steps=steps)
+    arguments = training_arguments(section, folder, seed=recipe.seed, steps=steps, processes=processes)
 
     def validate() -> dict[str, float]:
-        return average(evaluate_tasks(recipe, model, tasks, batches, "validation", None, progress))
+        return average(evaluate_tasks(recipe, model, tasks, batches, "validation", None, progress, processes))
 
     with progress.bar(f"train {recipe.title}", steps) as advance:
         trainer = MultiTaskTrainer(
@@ -146,14 +144,23 @@ def _train(
             records={name: data["train"] for name, data in tasks.items()},
             mixture=mixture,
             batches=batches,
+            section=section,
             validate=validate if section.evaluate_every else None,
-            callbacks=[Report(run, advance)],
-            keep=section.keep,
-            decay_norms=section.decay_norms,
+            callbacks=[Report(run, advance, progress.note)],
+            processes=processes,
         )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if processes.rank:
+            # What is drawn at random within the model shall differ between processes.
+            set_seed(recipe.seed + processes.rank)
+        if checkpoint is None:
+            trainer.train()
+        else:
+            trainer.resume(checkpoint)
+    trainer.task_losses.check()
     if section.evaluate_every and (folder / "best").exists():
         load_adapter(model, folder / "best")
+    elif trainer.average is not None:
+        trainer.average.apply()
 
 
 def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | None:

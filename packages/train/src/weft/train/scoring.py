@@ -10,9 +10,9 @@ import torch
 
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.retrieve import Matches
-from weft.eval.evaluate.scoring import score
+from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.visual import (
     Pixels,
     Visual,
@@ -26,9 +26,11 @@ from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
 from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
+from weft.train.processes import ONE, Processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, TaskSection
 from weft.train.result import write_json
+from weft.train.stored import open_features
 from weft.train.task_data import TaskData, all_images
 
 
@@ -36,6 +38,7 @@ def text_rules(task: TaskSection) -> TextRules:
     """The rules by which the texts of a task are written."""
     return TextRules(
         prompt=task.prompt,
+        prompt_at=task.prompt_at,
         max_text_tokens=task.max_text_tokens,
         max_target_tokens=task.max_target_tokens,
         max_new_tokens=task.max_new_tokens,
@@ -47,16 +50,19 @@ def text_rules(task: TaskSection) -> TextRules:
 def make_visual(
     recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress
 ) -> Visual:
-    """How this run sees images: features extracted once if the tower is frozen, else pixels in every batch.
+    """How this run sees images: stored features, or those of a frozen tower, or pixels in every batch.
 
     Raises:
         RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
     """
     model = backbone.model
+    stored = open_features(recipe, tasks, model.config)
+    if stored is not None:
+        return stored
     if backbone.transform is None or model.vision_tower is None:
         raise RunError(
             f"`backbone` must hold a vision tower and its preprocessor_config.json to read images, but "
-            f"{backbone.name!r} does not. Take such a backbone, or extract features first."
+            f"{backbone.name!r} does not. Take such a backbone, or give every task `data.features`."
         )
     if recipe.training.vision == "trained":
         return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
@@ -97,8 +103,12 @@ def evaluate_tasks(
     role: str,
     folder: Path | None,
     progress: Progress,
+    processes: Processes = ONE,
 ) -> dict[str, ScoreReport]:
     """Predict and score every task that has the role.
+
+    Several processes share the records of a task, none of them twice; retrieval, where every text meets every image,
+    is done by each process as a whole.
 
     Args:
         recipe: The recipe.
@@ -109,9 +119,11 @@ def evaluate_tasks(
         folder: Where predictions are written, per task one JSON file, one table with pictures of some, and the file
             that its benchmark takes; None writes none.
         progress: Where to show progress.
+        processes: The processes of the run.
 
     Returns:
-        Task to its report.
+        Task to its report, the same on every process. A split whose answers are hidden, as benchmarks hide those of
+        their tests, is predicted and has none.
     """
     reports = {}
     device = next(model.parameters()).device
@@ -119,23 +131,32 @@ def evaluate_tasks(
         if role not in data:
             continue
         section, records = recipe.tasks[name], data[role]
-        with progress.bar(f"{role} {name}", len(records)) as advance:
-            predictions = predict(
-                model,
-                name,
-                records,
-                batches,
-                batch_size=recipe.evaluation.batch_size,
-                device=device,
-                progress=advance,
-            )
-        if folder is not None:
+        alone = processes.size == 1 or kind_of(records).mode == "retrieve"
+        own = records if alone else [records[k] for k in range(processes.rank, len(records), processes.size)]
+        with progress.bar(f"{role} {name}", len(own)) as advance:
+            predictions: Predictions = {}
+            if own:
+                predictions = predict(
+                    model,
+                    name,
+                    own,
+                    batches,
+                    batch_size=recipe.evaluation.batch_size,
+                    device=device,
+                    progress=advance,
+                )
+        if not alone:
+            assert isinstance(predictions, dict), "only retrieval gives features"
+            predictions = processes.union(predictions)
+        if folder is not None and processes.first:
             plain = predictions.ranked() if isinstance(predictions, Matches) else predictions
             write_json(folder / f"{name}.json", plain)
             if isinstance(predictions, dict):
                 save_submission(folder, name, section.data.name, predictions)
+        if not any(map(reference, records)):
+            continue
         metric = section.metric or kind_of(records).metric
         reports[name] = score(metric, predictions, records, headline=section.headline)
-        if folder is not None:
+        if folder is not None and processes.first:
             record_table(name, predictions, records, reports[name], folder).save(folder)
     return reports

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from weft.data import load_dataset
-from weft.data.records import media_of
+from weft.data.records import Caption, MediaRef, Record, media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe import DataSection, Recipe
@@ -66,10 +66,21 @@ def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[st
     return tasks
 
 
-def _load(task: str, data: DataSection, role: Role, split: str) -> Any:
-    root = None if data.root is None else os.path.expandvars(os.path.expanduser(data.root))
+def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> Any:
+    root = None if data.root is None else expanded(data.root)
     options = data.options if role == "train" else {**data.options, **data.test_options}
-    records = load_dataset(data.name, root=root, split=split, **options)
+    names = [split] if isinstance(split, str) else split
+    parts = [
+        load_dataset(data.name, root=root, split=name, require_media=data.features is None, **options)
+        for name in names
+    ]
+    records = parts[0] if len(parts) == 1 else _joined(parts)
+    if role == "train" and data.each_caption:
+        records = records.with_records([single for record in records for single in _one_caption_each(record)])
+    if data.pretraining is not None:
+        from weft.train.pretraining import pretraining_records
+
+        records = pretraining_records(records, data.pretraining)
     size = data.sizes.get(role)
     if size is not None:
         records = records[:size]
@@ -81,15 +92,43 @@ def _load(task: str, data: DataSection, role: Role, split: str) -> Any:
     return records
 
 
+def sizes_of(tasks: Mapping[str, TaskData]) -> dict[str, int]:
+    """Task to its number of training records."""
+    return {name: len(data["train"]) for name, data in tasks.items()}
+
+
+def expanded(path: str) -> str:
+    """A path with `~` and environment variables replaced."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Several splits one behind another; ids are kept apart by the name of their split."""
+    records = [replace(record, id=f"{part.split}/{record.id}") for part in parts for record in part]
+    return parts[0].with_records(records, "+".join(part.split for part in parts))
+
+
+def _one_caption_each(record: Record) -> list[Record]:
+    if not isinstance(record, Caption):
+        return [record]
+    return [
+        replace(record, id=f"{record.id}#{number}", captions=(caption,))
+        for number, caption in enumerate(record.captions)
+    ]
+
+
 def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
     """Every image of every split, repeated ones once."""
     found: dict[str, Any] = {}
     for data in tasks.values():
-        for records in data.splits.values():
-            for record in records:
-                for ref in media_of(record):
-                    found.setdefault(ref.uri, ref)
+        for ref in images_of(data):
+            found.setdefault(ref.uri, ref)
     return list(found.values())
+
+
+def images_of(data: TaskData) -> Iterator[MediaRef]:
+    """Every image or video of one task's splits, as often as it comes."""
+    return (ref for records in data.splits.values() for record in records for ref in media_of(record))
 
 
 def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:
@@ -119,6 +158,18 @@ def check_recipe(recipe: Recipe) -> None:
             "backbone.name: this must be 'miniature', a folder, or a hub id such as 'organisation/model', but is "
             f"{name!r}. {near(name, ['miniature'])}"
         )
+    given = [name for name, task in recipe.tasks.items() if task.data.features is not None]
+    if given and recipe.training.vision == "trained":
+        faults.append(
+            "training.vision: this must be 'frozen' where `features` are given, but is 'trained'. Leave the "
+            "features out to train the tower."
+        )
+    if given:
+        faults += [
+            f"tasks.{name}.data.features: every task of a run needs `features` if one has them, but this has none."
+            for name in recipe.tasks
+            if name not in given
+        ]
     if recipe.training.evaluate_every:
         faults += [
             f"tasks.{name}.data.validation: `training.evaluate_every` needs a validation split, but there is none."

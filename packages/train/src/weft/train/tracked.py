@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weft.eval.report import inspect_html, tables_in
 from weft.eval.tracking import Run, open_run
+from weft.train.progress import Advance
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result
 from weft.train.served import log_served_model
@@ -42,6 +43,7 @@ def tracked(recipe: Recipe, plan: Any, checkpoint: Path | None) -> Iterator[Run 
         name=recipe.name,
         params=params,
         tags={"weft.control": str(recipe.control).lower()},
+        parent=recipe.tracking.parent,
         run_id=run_id,
     ) as run:
         if run_id is None:
@@ -87,10 +89,16 @@ def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping
 
 
 class Report(TrainerCallback):
-    """Hands losses to the tracked run and steps to the progress bar."""
+    """Hands losses to the tracked run and to the progress bar, and steps to the latter.
 
-    def __init__(self, run: Run | None, advance: Any) -> None:
-        self.run, self.advance = run, advance
+    Args:
+        run: The tracked run, if there is one.
+        advance: Takes the steps done.
+        note: Takes a few words about the losses.
+    """
+
+    def __init__(self, run: Run | None, advance: Advance, note: Callable[[str], None]) -> None:
+        self.run, self.advance, self.note = run, advance, note
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,12 +115,16 @@ class Report(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Log losses, rates and validation scores under their own names."""
+        if logs and "loss" in logs:
+            self.note(_words(logs))
         if self.run is None or not logs:
             return
         names = {
             "loss": "train/loss",
             "learning_rate": "train/learning_rate",
             "grad_norm": "train/gradient_norm",
+            "samples_per_second": "time/samples_per_second",
+            "gpu_memory_mb": "memory/gpu_peak_mb",
         }
         values = {}
         for name, value in logs.items():
@@ -122,6 +134,17 @@ class Report(TrainerCallback):
                 values[names[name]] = value
         if values:
             self.run.log_metrics(values, step=state.global_step)
+
+
+def _words(logs: Mapping[str, float]) -> str:
+    losses = [
+        f"{name.removeprefix('loss/')} {value:.3g}"
+        for name, value in logs.items()
+        if name.startswith("loss/")
+    ]
+    memory = logs.get("gpu_memory_mb") or peak_memory_mb()
+    speed = f"{logs['samples_per_second']:.0f} samples/s, {memory:.0f} MiB"
+    return f"loss {logs['loss']:.4g} ({', '.join(losses)}), {speed}"
 
 
 def peak_memory_mb() -> float:

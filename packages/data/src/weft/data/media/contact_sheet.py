@@ -36,6 +36,8 @@ def contact_sheet(
     tile: int = 180,
     lines: int = 4,
     font: str | None = None,
+    texts: Sequence[str] | None = None,
+    require_media: bool = True,
 ) -> Image.Image:
     """Return a grid with one cell per record: its image or images above, its text below.
 
@@ -48,6 +50,8 @@ def contact_sheet(
         lines: Lines of text per cell.
         font: TrueType font file for the text; by default a common one of the system, or else Pillow's own,
             which draws Latin letters without accents only.
+        texts: What to write below each record, instead of its own text.
+        require_media: False shows images that are not there as videos are shown.
 
     Raises:
         InvalidArgumentError: If there is no record, or a size is not positive.
@@ -68,10 +72,9 @@ def contact_sheet(
     for position, record in enumerate(records):
         left = _MARGIN + position % columns * (tile + _MARGIN)
         top = _MARGIN + position // columns * (height + _MARGIN)
-        _paste_media(sheet, record, left, top, tile)
-        wrapped = textwrap.wrap(
-            record_text(record), max(8, int(tile / _CHARACTER)), max_lines=lines, placeholder="…"
-        )
+        _paste_media(sheet, record, left, top, tile, require_media)
+        text = record_text(record) if texts is None else texts[position]
+        wrapped = textwrap.wrap(text, max(8, int(tile / _CHARACTER)), max_lines=lines, placeholder="…")
         for number, line in enumerate(wrapped):
             draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=face)
     return sheet
@@ -110,11 +113,13 @@ def _load_font(path: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont
     return ImageFont.load_default(_FONT_SIZE)
 
 
-def _paste_media(sheet: Image.Image, record: Record, left: int, top: int, tile: int) -> None:
+def _paste_media(
+    sheet: Image.Image, record: Record, left: int, top: int, tile: int, require_media: bool
+) -> None:
     references = media_of(record)
     width = max(1, tile // max(1, len(references)))
     for number, reference in enumerate(references):
-        if reference.kind == "video":
+        if reference.kind == "video" or not (require_media or reference.exists()):
             picture = Image.new("RGB", (width, tile), _EMPTY)
             ImageDraw.Draw(picture).text((4, 4), reference.path[-24:], fill=_INK)
         else:

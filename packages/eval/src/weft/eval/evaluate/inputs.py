@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class TextRules:
 
     Args:
         prompt: Put before the text, such as `"vqa: "`.
+        prompt_at: `start`, or `end` for a prompt that stands behind the text, parted by a blank.
         max_text_tokens: Texts are cut there.
         max_target_tokens: Targets are cut there.
         max_new_tokens: Longest generated answer.
@@ -34,11 +35,48 @@ class TextRules:
     """
 
     prompt: str = ""
+    prompt_at: Literal["start", "end"] = "start"
     max_text_tokens: int = 64
     max_target_tokens: int = 64
     max_new_tokens: int = 20
     num_beams: int = 1
     no_repeat_ngram_size: int = 0
+
+    def written(self, text: str) -> str:
+        """A text with its prompt."""
+        return self.prompt + text if self.prompt_at == "start" else f"{text} {self.prompt}".lstrip()
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one training row reads and writes.
+
+    Attributes:
+        text: What it reads, without the prompt.
+        target: What it shall write, or None where nothing is written.
+        weight: Weight of its loss, in 0..1.
+    """
+
+    text: str
+    target: str | None
+    weight: float
+
+
+def example(record: Record, task: str, *, seed: int, epoch: int) -> Example:
+    """What a record is to train on in an epoch; drawn from these arguments and nothing else.
+
+    Args:
+        record: The record.
+        task: Name of its task.
+        seed: Seed of the run.
+        epoch: The epoch, from 0.
+    """
+    kind, rng = kind_of([record]), random.Random(f"{seed}/{task}/{record.id}/{epoch}")
+    if kind.draw is not None:
+        return Example(*kind.draw(record, rng))
+    if kind.target is None:
+        return Example(kind.text(record), None, 1.0)
+    return Example(kind.text(record), *kind.target(record, rng))
 
 
 @dataclass
@@ -69,12 +107,16 @@ class Batches:
 
     def texts(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
         """The texts of rows alone: `input_ids` and `attention_mask`, both of shape `(batch, text)`."""
+        return self._tokens([(task, kind_of([record]).text(record)) for task, record in rows])
+
+    def _tokens(self, texts: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+        """Tokens of each task's texts, prompts included."""
         text = self.tokenizer(
-            [self.rules[task].prompt + kind_of([record]).text(record) for task, record in rows],
+            [self.rules[task].written(text) for task, text in texts],
             return_tensors="pt",
             padding=True,
             truncation=True,
-            max_length=max(self.rules[task].max_text_tokens for task, _ in rows),
+            max_length=max(self.rules[task].max_text_tokens for task, _ in texts),
         )
         return {"input_ids": text.input_ids, "attention_mask": text.attention_mask}
 
@@ -105,22 +147,19 @@ class Batches:
                 "Draw homogeneous batches: set training.mixing.unit to homogeneous."
             )
         (objective,) = objectives
-        batch: dict[str, Any] = self._inputs(rows)
+        drawn = [example(record, task, seed=self.seed, epoch=epoch) for task, record in rows]
+        texts = self._tokens([(task, each.text) for (task, _), each in zip(rows, drawn, strict=True)])
+        batch: dict[str, Any] = {**texts, **self.images([record for _, record in rows])}
         if self.shift is not None and "pixel_values" in batch:
             batch["pixel_values"] = self._shifted(batch["pixel_values"], self.shift, rows, epoch)
-        batch |= self._labels(rows, epoch) if objective == "generation" else _identities(rows)
+        batch |= self._labels(rows, drawn) if objective == "generation" else _identities(rows)
         batch["tasks"] = [task for task, _ in rows]
         batch["objective"] = objective
         return batch
 
-    def _labels(self, rows: Sequence[tuple[str, Record]], epoch: int) -> dict[str, Tensor]:
-        drawn = []
-        for task, record in rows:
-            target = kind_of([record]).target
-            assert target is not None, "records that are written have a target"
-            drawn.append(target(record, random.Random(f"{self.seed}/{task}/{record.id}/{epoch}")))
+    def _labels(self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example]) -> dict[str, Tensor]:
         labels = self.tokenizer(
-            [target for target, _ in drawn],
+            [each.target for each in drawn],
             return_tensors="pt",
             padding=True,
             truncation=True,
@@ -128,7 +167,7 @@ class Batches:
         )
         return {
             "labels": labels.input_ids.masked_fill(labels.attention_mask == 0, IGNORED),
-            "weights": torch.tensor([weight for _, weight in drawn]),
+            "weights": torch.tensor([each.weight for each in drawn]),
         }
 
     def _shifted(

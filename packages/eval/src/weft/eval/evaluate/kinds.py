@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data.records import Caption, ImageQA, PairBool, Record
+from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC
 from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false", "retrieve"]
@@ -28,6 +28,8 @@ class Kind:
         target: One answer to train on, and its weight in 0..1. Drawn where a record has several. None where
             nothing is written, because text and image are each other's target.
         metric: The metric of this type if the recipe names none.
+        draw: Text, target and weight of one training example, where the text is drawn too. By default the text
+            is that of `text`.
     """
 
     task: str
@@ -35,6 +37,7 @@ class Kind:
     text: Callable[[Any], str]
     target: Callable[[Any, random.Random], tuple[str, float]] | None
     metric: str
+    draw: Callable[[Any, random.Random], tuple[str, str, float]] | None = None
 
     @property
     def objective(self) -> str:
@@ -59,6 +62,28 @@ def _caption(record: Caption, rng: random.Random) -> tuple[str, float]:
     return (rng.choice(record.captions), 1.0) if record.captions else ("", 0.0)
 
 
+def _option(record: VideoMC, rng: random.Random) -> tuple[str, float]:
+    return ("", 0.0) if record.answer is None else (f"a{record.answer}", 1.0)
+
+
+def _moment(record: Caption) -> str:
+    """What is said in a video, and when; nothing for an image."""
+    if record.media.kind == "image":
+        return ""
+    return " ".join(filter(None, [f"[Subs] {record.subtitles}".strip(), _span(record.media)]))
+
+
+def _choices(record: VideoMC) -> str:
+    """Speech, question, time and options, in the order that VL-Adapter writes them."""
+    options = " ".join(f"a{k}: {text.strip('. ')}." for k, text in enumerate(record.options))
+    parts = [f"[Subs] {record.subtitles}".strip(), f"[Q] {record.question}", _span(record.video)]
+    return " ".join([*filter(None, parts), f"[Choices] {options}"])
+
+
+def _span(video: MediaRef) -> str:
+    return "" if video.start is None else f"[TS] ({video.start}-{video.end})"
+
+
 _KINDS: dict[str, Kind] = {}
 
 
@@ -70,7 +95,8 @@ def register_kind(kind: Kind) -> Kind:
 
 register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa"))
 register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
-register_kind(Kind("caption", "generate", lambda r: "", _caption, "caption"))
+register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
+register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))
 register_kind(Kind("retrieval", "retrieve", lambda r: r.text, None, "retrieval"))
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval
+from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     ScoreReport,
     caption_scores,
     gqa_accuracy,
+    multiple_choice_accuracy,
     nlvr2_accuracy,
     nlvr_accuracy,
     vqa_accuracy,
@@ -73,6 +74,13 @@ def _words(text: str) -> list[str]:
     return text.lower().split()
 
 
+def _multiple_choice(predictions: dict[Any, str], records: Sequence[VideoMC], groups: Groups) -> ScoreReport:
+    """An answer counts if it is exactly `a` and the option's number; anything else is wrong."""
+    right = {r.id: r.answer or 0 for r in records}
+    chosen = {r.id: right[r.id] if predictions[r.id] == f"a{right[r.id]}" else -1 for r in records}
+    return multiple_choice_accuracy(chosen, right, groups=groups)
+
+
 def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
     from weft.eval.evaluate.retrieve import retrieval_scores
@@ -83,6 +91,7 @@ def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> Scor
 METRICS: Mapping[str, Scorer] = {
     "caption": _caption,
     "gqa": _gqa,
+    "multiple_choice": _multiple_choice,
     "nlvr": _nlvr,
     "nlvr2": _nlvr2,
     "retrieval": _retrieval,
@@ -136,6 +145,8 @@ def reference(record: Record) -> str:
         return record.captions[0] if record.captions else ""
     if isinstance(record, Retrieval):
         return record.text_id
+    if isinstance(record, VideoMC):
+        return "" if record.answer is None else f"a{record.answer}"
     if isinstance(record, PairBool):
         return "" if record.label is None else ("true" if record.label else "false")
     raise ScoreTypeError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from weft.train.cli import data, demo, inspection, recipes, report, runs
+from weft.train.cli import data, demo, features, inspection, recipes, report, runs, sweep
 
 app = typer.Typer(
     name="weft",
@@ -21,7 +21,10 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("plan")(runs.plan)
 app.command("train")(runs.train)
+app.command("sweep")(sweep.sweep)
 app.command("evaluate")(runs.evaluate)
+app.command("features")(features.features)
+data.app.command("import-features")(features.import_features)
 app.command("compare")(report.compare)
 app.command("inspect")(inspection.inspect)
 app.command("sync")(report.sync)

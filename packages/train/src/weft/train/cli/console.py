@@ -23,7 +23,11 @@ def progress() -> Progress:
 
 
 def show_result(result: Result) -> None:
-    """Print the scores of a run."""
+    """Print the scores of a run, on the first process."""
+    import os
+
+    if os.environ.get("RANK", "0") != "0":
+        return
     from rich.console import Console
     from rich.table import Table
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from weft.train.errors import RecipeError, near
-from weft.train.recipe import TrackingSection, _Section
 from weft.train.recipe_files import apply_overrides, find_recipe, read_yaml
+from weft.train.recipe_sections import Section, TrackingSection
 
 
-class EncoderSection(_Section):
+class EncoderSection(Section):
     """The frozen encoder of images and texts.
 
     Attributes:
@@ -33,7 +33,7 @@ class EncoderSection(_Section):
     width: int | None = Field(default=None, gt=0)
 
 
-class SourceSection(_Section):
+class SourceSection(Section):
     """Where labelled images come from; see `weft data list`.
 
     Attributes:
@@ -78,7 +78,7 @@ class ShiftedSection(SourceSection):
     split: str = "test"
 
 
-class ViewsSection(_Section):
+class ViewsSection(Section):
     """Augmented views of the training images.
 
     Attributes:
@@ -92,7 +92,7 @@ class ViewsSection(_Section):
     smallest_crop: float = Field(default=0.5, gt=0, le=1)
 
 
-class FewShotRecipe(_Section):
+class FewShotRecipe(Section):
     """One comparison.
 
     Attributes:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+COMPARES_ROWS = True
+
 
 def losses(model: Any, batch: dict[str, Any]) -> Tensor:
     """Symmetric InfoNCE over the rows of a batch.

@@ -1,0 +1,123 @@
+"""Features that lie in stores: looked up by the name of the image or video, read without decoding anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from weft.data.features import FeatureStore
+from weft.data.records import MediaRef
+from weft.eval.errors import ScoreInputError, shown
+from weft.eval.evaluate.visual import Images
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Looks up features in memory-mapped stores.
+
+    Args:
+        stores: The stores.
+        places: Address of an image or video to the number of its store and its item there.
+        tokens: Items of stores whose items differ in length (frames of videos) are brought to this length.
+        blank: Return zeros instead, to see what language alone can do.
+    """
+
+    stores: Sequence[FeatureStore]
+    places: Mapping[str, tuple[int, int]]
+    tokens: int
+    blank: bool = False
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
+        groups = [torch.stack([self._one(ref) for ref in group]) for group in images]
+        features = torch.stack(groups).float()
+        return {"visual_features": features.zero_() if self.blank else features}
+
+    def _one(self, ref: MediaRef) -> Tensor:
+        number, item = self.places[ref.uri]
+        store = self.stores[number]
+        features = torch.from_numpy(np.array(store[item]))
+        return fit_length(features, self.tokens) if store.ragged else features
+
+
+def fit_length(features: Tensor, tokens: int) -> Tensor:
+    """Bring a series of frames to a number of tokens: zeros behind a shorter one, max-pool a longer one.
+
+    Args:
+        features: Shape `(frames, width)`.
+        tokens: Tokens wanted.
+
+    Returns:
+        Shape `(tokens, width)`, of the same dtype.
+
+    Source: VL-Adapter's code for the features of VALUE: padding is not masked, pooling is adaptive over time.
+
+    >>> fit_length(torch.tensor([[1.0], [3.0], [2.0], [5.0]]), 2).tolist()
+    [[3.0], [5.0]]
+    """
+    frames = features.shape[0]
+    if frames <= tokens:
+        return functional.pad(features, (0, 0, 0, tokens - frames))
+    pooled = functional.adaptive_max_pool1d(features.T[None].float(), tokens)
+    return pooled[0].T.to(features.dtype)
+
+
+def stored_features(
+    groups: Iterable[tuple[Sequence[FeatureStore], Iterable[MediaRef]]], *, tokens: int, blank: bool = False
+) -> StoredFeatures:
+    """Find every image and video in the stores of its task.
+
+    An item belongs to a file if its id is the file's path in the data set, or the file's name without ending,
+    such as `COCO_val2014_000000000042`. Of several stores, the first that has it serves.
+
+    Args:
+        groups: Stores, and the images and videos whose features lie in one of them.
+        tokens: See `StoredFeatures`.
+        blank: See `StoredFeatures`.
+
+    Raises:
+        ScoreInputError: If features are missing, naming how many and the stores.
+    """
+    stores: list[FeatureStore] = []
+    places: dict[str, tuple[int, int]] = {}
+    for own, images in groups:
+        numbers = [_number(stores, store) for store in own]
+        missing: dict[str, None] = {}
+        for ref in images:
+            uri = ref.uri
+            if uri not in places:
+                place = _place(ref, own, numbers)
+                if place is None:
+                    missing[ref.path] = None
+                else:
+                    places[uri] = place
+        if missing:
+            raise ScoreInputError(
+                f"`features` must hold every image or video of the data, but {len(missing)} have none in "
+                f"{' or '.join(str(store.path) for store in own)}: {shown(list(missing))}. Items are found by the "
+                "file's path or its name without ending. Extract or import the rest."
+            )
+    return StoredFeatures(stores, places, tokens, blank)
+
+
+def _number(stores: list[FeatureStore], store: FeatureStore) -> int:
+    for number, known in enumerate(stores):
+        if known.path == store.path:
+            return number
+    stores.append(store)
+    return len(stores) - 1
+
+
+def _place(ref: MediaRef, stores: Sequence[FeatureStore], numbers: Sequence[int]) -> tuple[int, int] | None:
+    for name in (ref.path, PurePosixPath(ref.path).stem):
+        for store, number in zip(stores, numbers, strict=True):
+            item = store.find(name)
+            if item is not None:
+                return number, item
+    return None

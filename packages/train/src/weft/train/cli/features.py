@@ -1,0 +1,55 @@
+"""`weft features` and `weft data import-features`: features extracted once, here or by others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.train.cli.runs import Overrides, RecipeArgument
+
+
+def features(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    store: Annotated[Path, typer.Option(help="Folder of the stores, one for each task.")] = Path(
+        "weft-features"
+    ),
+) -> None:
+    """Extract the features of a recipe's images into memory-mapped stores; goes on where it was interrupted."""
+    from weft.train.cli.console import progress
+    from weft.train.extract import extract_stores
+    from weft.train.recipe import load_recipe
+
+    for task, path in extract_stores(load_recipe(recipe, overrides), store, progress()).items():
+        sys.stdout.write(f"tasks.{task}.data.features={path}\n")
+
+
+def import_features(
+    source: Annotated[Path, typer.Argument(help="HDF5 files, Parquet shards or npz files, or their folder.")],
+    store: Annotated[Path, typer.Argument(help="A new folder.")],
+    encoder: Annotated[str, typer.Option(help="What made the features; kept in the store.")] = "",
+) -> None:
+    """Bring features that others extracted into a memory-mapped store.
+
+    HDF5 files hold a group per image with an array `features`, Parquet shards the columns `id` and `features`, npz
+    files one array `features` each, whose first axis may differ from file to file.
+    """
+    from weft.data.errors import MissingFileError
+    from weft.data.feature_import import read_feature_parquet, read_hdf5, read_npz
+    from weft.data.features import FeatureKey, write_features
+
+    readers = {".h5": read_hdf5, ".hdf5": read_hdf5, ".parquet": read_feature_parquet, ".npz": read_npz}
+    found = next(
+        (p.suffix for p in ([source] if source.is_file() else source.rglob("*")) if p.suffix in readers), None
+    )
+    if found is None:
+        raise MissingFileError(
+            f"`SOURCE` must be or hold files that end in {', '.join(readers)}, but {source} does not. Point it at the "
+            "unpacked features."
+        )
+    key = FeatureKey(encoder or source.name, "imported", "imported", source.name)
+    written = write_features(store, readers[found](source), key, ragged=found == ".npz")
+    sys.stdout.write(f"{store}: {len(written):,} items of shape {written.item_shape}\n")

@@ -1,0 +1,263 @@
+"""The sections of a recipe: what each key means, its default and its limits."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """What every section keeps: values do not change, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TokenizerSection(Section):
+    """A byte-level BPE tokenizer that is trained on the tasks' training texts.
+
+    Attributes:
+        vocabulary_size: Greatest number of its tokens; 260 hold every byte and nothing else.
+    """
+
+    vocabulary_size: int = Field(ge=260)
+
+
+class BackboneSection(Section):
+    """The model that is adapted.
+
+    Attributes:
+        name: A saved VL model: `miniature` (shipped), a folder, or a hub id.
+        language: Hub id or folder of a BART or T5 to which visual tokens are added.
+        config: An architecture with new weights: `model_type` and what that type's config takes.
+        tokenizer: The tokenizer of a new architecture (with `config`): one to train on the tasks' training
+            texts, or what has one: `miniature`, a folder or a hub id.
+        image_size: Side of the square that images are resized to, in pixels (with `config`).
+        revision: Commit or tag on the hub.
+        feature_size: Width of precomputed visual features (with `language`).
+        num_visual_tokens: Visual tokens per image (with `language`).
+        num_images: Images that one text may speak of (with `language`).
+        num_sentinels: Text sentinels and visual order tokens, as many of each, that the vocabulary gets where it lacks
+            them (with `language`).
+    """
+
+    name: str | None = None
+    language: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: TokenizerSection | str | None = None
+    image_size: int = Field(default=224, gt=0)
+    revision: str | None = None
+    feature_size: int = Field(default=2048, gt=0)
+    num_visual_tokens: int = Field(default=36, gt=0)
+    num_images: int = Field(default=2, gt=0)
+    num_sentinels: int = Field(default=100, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BackboneSection:
+        if sum(source is not None for source in (self.name, self.language, self.config)) != 1:
+            raise ValueError(
+                "give either `name` (a saved model), `language` (a BART or T5) or `config` (new weights), and "
+                "only one of them"
+            )
+        if (self.config is None) != (self.tokenizer is None):
+            raise ValueError("`config` and `tokenizer` belong together: give both or none")
+        return self
+
+    @property
+    def title(self) -> str:
+        """How messages and tables call the model."""
+        return self.name or self.language or f"new {(self.config or {}).get('model_type')}"
+
+
+class PretrainingSection(Section):
+    """What captions are turned into, to train vision and language together before any task.
+
+    Attributes:
+        objective: `denoising` restores a caption in which words are masked; `span_prediction` writes the masked
+            spans alone, as T5 does; `matching` says whether caption and image belong together. Captioning itself
+            needs no such section.
+        rate: Share of words that are masked, and of pairs that do not match.
+        mask: Stands for a masked word (`denoising`).
+    """
+
+    objective: Literal["denoising", "span_prediction", "matching"]
+    rate: float | None = Field(default=None, gt=0, lt=1)
+    mask: str = "<mask>"
+
+
+class DataSection(Section):
+    """Where the records of a task come from; see `weft data list`.
+
+    Attributes:
+        name: Name of the data set.
+        root: Folder, archive or URL of its files; `~` and environment variables are expanded.
+        train: Split to train on, or several, one behind another.
+        validation: Split to choose the best checkpoint by, or none.
+        test: Split whose scores are reported, or none.
+        options: Options of the data set for every split.
+        sizes: Split role (`train`, `validation`, `test`) to the greatest number of records taken, from the front.
+        test_options: Options that replace those of `options` outside training.
+        features: Stores of visual features, one or several; images and videos are then not opened. See
+            `weft features`.
+        each_caption: Whether each caption of an image is a training example of its own; else one of an image's
+            captions is drawn in every epoch.
+        pretraining: What the captions are turned into, or none.
+    """
+
+    name: str
+    root: str | None = None
+    train: str | list[str] = "train"
+    validation: str | None = None
+    test: str | None = "test"
+    options: dict[str, Any] = Field(default_factory=dict)
+    test_options: dict[str, Any] = Field(default_factory=dict)
+    sizes: dict[Literal["train", "validation", "test"], int] = Field(default_factory=dict)
+    features: str | list[str] | None = None
+    each_caption: bool = False
+    pretraining: PretrainingSection | None = None
+
+    @property
+    def stores(self) -> list[str]:
+        """The paths of `features`."""
+        return [self.features] if isinstance(self.features, str) else list(self.features or ())
+
+
+class TaskSection(Section):
+    """One task.
+
+    Attributes:
+        data: Its records.
+        prompt: Put before every text.
+        prompt_at: `end` puts it behind every text instead.
+        metric: Official metric; by default that of the type of record.
+        headline: Entry of the metric's scores that tables and averages show.
+        batch_size: Rows of one of its batches; by default that of `training`.
+        max_text_tokens: Texts are cut there.
+        max_target_tokens: Targets are cut there.
+        max_new_tokens: Longest generated answer.
+        num_beams: Beams of generation.
+        no_repeat_ngram_size: Forbids repeated n-grams in generation; 0 allows them.
+    """
+
+    data: DataSection
+    prompt: str = ""
+    prompt_at: Literal["start", "end"] = "start"
+    metric: str | None = None
+    headline: str | None = None
+    batch_size: int | None = Field(default=None, gt=0)
+    max_text_tokens: int = Field(default=64, gt=0)
+    max_target_tokens: int = Field(default=64, gt=0)
+    max_new_tokens: int = Field(default=20, gt=0)
+    num_beams: int = Field(default=1, gt=0)
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+
+
+class MixingSection(Section):
+    """How batches are drawn from the tasks; see `weft.data.mixing.TaskMixture`."""
+
+    strategy: Literal["proportional", "temperature", "round_robin", "weights"] = "proportional"
+    temperature: float = Field(default=1.0, gt=0)
+    weights: dict[str, float] | None = None
+    caps: dict[str, int] | int | None = None
+    unit: Literal["homogeneous", "mixed"] = "homogeneous"
+
+
+class TrainingSection(Section):
+    """How the weights are trained.
+
+    Attributes:
+        steps: Optimiser steps. Exclusive with `epochs`.
+        epochs: Passes over the mixture.
+        batch_size: Rows of one batch, over all devices.
+        accumulation: Batches per step.
+        learning_rate: Peak of the schedule.
+        schedule: Shape after the warm-up.
+        warmup: Share of the steps in which the rate rises.
+        learning_rates: Component to its own peak: a word of `train_full`, or the label of a unit, as `weft plan`
+            lists them.
+        weight_decay: Decoupled decay of matrices; the scales of norms have none unless `decay_norms`, biases never.
+        decay_norms: Also decay the scales of norms.
+        adam_betas: Betas of AdamW.
+        adam_epsilon: Epsilon of AdamW.
+        max_grad_norm: Gradients are clipped there; 0 does not clip.
+        precision: Arithmetic of the forward pass.
+        checkpointing: Recompute activations in the backward pass instead of keeping them.
+        compile: Backend of `torch.compile`, or none.
+        average: Decay of a moving average of the trained weights, which is then validated and saved; 0 takes the
+            weights of the last step.
+        mixing: How batches are drawn from tasks.
+        vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained` (it
+            reads pixels in every batch; the method says what of it is trained).
+        shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
+            `vision: trained`).
+        keep_images: MiB of decoded images kept in memory (with `vision: trained`).
+        threads: CPU threads; results are the same to the last digit only at an equal number.
+        log_every: Steps between logged losses.
+        save_every: Steps between checkpoints; 0 saves only the end.
+        keep: Number of checkpoints kept.
+        evaluate_every: Steps between validations; 0 validates never, and the last weights are the result.
+        patience: Stop after so many validations without a better average of the tasks' scores; 0 never stops.
+    """
+
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    accumulation: int = Field(default=1, gt=0)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    learning_rates: dict[str, float] = Field(default_factory=dict)
+    weight_decay: float = Field(default=0.01, ge=0)
+    decay_norms: bool = False
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=5.0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpointing: bool = False
+    compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
+    average: float = Field(default=0.0, ge=0, lt=1)
+    mixing: MixingSection = MixingSection()
+    vision: Literal["frozen", "trained"] = "frozen"
+    shift: int = Field(default=0, ge=0)
+    keep_images: float = Field(default=512.0, ge=0)
+    threads: int | None = Field(default=None, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    save_every: int = Field(default=0, ge=0)
+    keep: int = Field(default=2, gt=0)
+    evaluate_every: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSection:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either `steps` or `epochs`, not both and not neither")
+        if self.vision == "frozen" and self.shift:
+            raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("`patience` needs `evaluate_every`, because it counts validations")
+        return self
+
+
+class EvaluationSection(Section):
+    """How the result is scored."""
+
+    batch_size: int = Field(default=128, gt=0)
+
+
+class TrackingSection(Section):
+    """Where the run is tracked.
+
+    Attributes:
+        enabled: Whether MLflow is used at all.
+        experiment: Name of the MLflow experiment.
+        store: Folder of an embedded store, or a tracking URI. By default what `MLFLOW_TRACKING_URI` says, and else
+            the folder `mlflow` beside the run folders.
+        model: Whether the run keeps a model that MLflow loads and serves (recipe and adapter, not the backbone).
+        parent: Id of the MLflow run that this one is part of, such as that of a sweep.
+    """
+
+    enabled: bool = True
+    experiment: str = "weft"
+    store: str | None = None
+    model: bool = True
+    parent: str | None = None

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from weft.core import attach
+from weft.data.errors import MissingFileError, StateMismatchError
+from weft.data.features import FeatureStore
+from weft.data.records import media_of
+from weft.train.backbones import load_backbone
+from weft.train.cli import main
+from weft.train.errors import RunError
+from weft.train.extract import extract_stores
+from weft.train.progress import Progress
+from weft.train.recipe import load_recipe
+from weft.train.run import execute
+from weft.train.scoring import make_visual
+from weft.train.task_data import load_tasks
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+def test_extracted_features_are_those_of_the_recipes_own_tower(values, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert run("features", str(path), "--store", str(tmp_path / "stores")) == 0
+    changes = capsys.readouterr().out.split()
+    assert [change.partition("=")[0] for change in changes] == [
+        "tasks.vqa.data.features",
+        "tasks.nlvr.data.features",
+    ]
+    own, stored = load_recipe(values), load_recipe(values, [*changes, "name=stored"])
+    tasks = load_tasks(own)
+    backbone = load_backbone(own.backbone)
+    attach(backbone.model, own.method, list(own.tasks))
+    images = [media_of(record) for record in tasks["vqa"]["test"]]
+    seen = [
+        make_visual(recipe, backbone, tasks, Progress())(images)["visual_features"]
+        for recipe in (own, stored)
+    ]
+    # Sixteen bits hold three digits; the batches in which the tower saw the images differ.
+    torch.testing.assert_close(*seen, atol=2e-3, rtol=2e-3)
+    assert set(execute(stored).scores) == {"vqa", "nlvr", "average"}
+
+
+def test_a_store_is_kept_where_it_fits_and_refused_where_it_does_not(values, tmp_path):
+    first = extract_stores(load_recipe(values), tmp_path / "stores")
+    before = (first["vqa"] / "index.json").stat().st_mtime_ns
+    again = extract_stores(load_recipe(values), tmp_path / "stores")
+    assert (again["vqa"] / "index.json").stat().st_mtime_ns == before
+    with pytest.raises(StateMismatchError, match="differs in data"):
+        extract_stores(load_recipe(values, ["tasks.vqa.data.sizes.train=10"]), tmp_path / "stores")
+
+
+def test_a_backbone_without_a_tower_has_no_features(values, tmp_path, monkeypatch):
+    monkeypatch.setattr("weft.train.backbones.read_transform", lambda path: None)
+    with pytest.raises(RunError, match="must hold a vision tower"):
+        extract_stores(load_recipe(values), tmp_path)
+
+
+def test_features_of_others_come_into_a_store(tmp_path: Path, capsys):
+    folder = tmp_path / "h5"
+    folder.mkdir()
+    arrays = {f"COCO_val2014_{k:012d}": np.full((4, 3), k, np.float16) for k in (3, 7)}
+    for name, array in arrays.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file[f"{name}/features"] = array
+    assert (
+        run("data", "import-features", str(folder), str(tmp_path / "store"), "--encoder", "CLIP RN101") == 0
+    )
+    assert "2 items of shape (4, 3)" in capsys.readouterr().out
+    store = FeatureStore(tmp_path / "store")
+    assert store.key.encoder == "CLIP RN101"
+    assert all(np.array_equal(store.get(name), array) for name, array in arrays.items())
+
+
+def test_frames_of_videos_come_into_a_ragged_store(tmp_path: Path):
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    for name, frames in (("a", 2), ("b", 5)):
+        np.savez(folder / f"{name}.npz", features=np.ones((frames, 3), np.float16))
+    assert run("data", "import-features", str(folder), str(tmp_path / "store")) == 0
+    store = FeatureStore(tmp_path / "store")
+    assert store.ragged
+    assert [len(features) for _, features in store] == [2, 5]
+
+
+def test_a_folder_without_features_is_refused(tmp_path: Path, capsys):
+    assert run("data", "import-features", str(tmp_path), str(tmp_path / "store")) == 2
+    assert "must be or hold files that end in .h5" in capsys.readouterr().err
+    with pytest.raises(MissingFileError):
+        FeatureStore(tmp_path / "store")

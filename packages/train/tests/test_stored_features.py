@@ -1,0 +1,181 @@
+"""The recipes of VL-Adapter on a BART of a few thousand weights: official files, real pictures, stored features."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+from weft.data.features import FeatureKey, write_features
+from weft.data.records import media_of
+from weft.eval.errors import ScoreInputError
+from weft.train.backbones import MINIATURE
+from weft.train.errors import RecipeError, RunError
+from weft.train.recipe import load_recipe
+from weft.train.rescore import rescore
+from weft.train.run import execute
+from weft.train.stored import open_features
+from weft.train.task_data import load_tasks
+from weft.train.testing import grid_features, write_image_tasks, write_video_tasks
+
+REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
+CLOTHES = "alexeygrigorev+clothing-dataset-small/images_short80.zip"
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[tuple[Image.Image, str]]:
+    """One real photo of each of ten kinds of clothes."""
+    if not (REAL / CLOTHES).is_file():
+        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
+    with zipfile.ZipFile(REAL / CLOTHES) as archive:
+        first: dict[str, str] = {}
+        for name in archive.namelist():
+            if name.endswith(".jpg"):
+                first.setdefault(name.split("/")[1], name)
+        return [(Image.open(archive.open(name)).convert("RGB"), kind) for kind, name in sorted(first.items())]
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bart")
+    tokenizer = AutoTokenizer.from_pretrained(MINIATURE)
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=640,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=None,
+    )
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def changes(tmp_path: Path, bart: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("WEFT_DATA", str(tmp_path))
+    return [
+        f"backbone.language={bart}",
+        "backbone.feature_size=48",
+        f"output={tmp_path / 'runs'}",
+        "tracking.enabled=false",
+        "training={steps: 3, batch_size: 4, learning_rate: 0.01}",
+    ]
+
+
+def stored_config() -> Any:
+    return SimpleNamespace(feature_size=48, num_visual_tokens=36)
+
+
+def small_batches(tasks: str) -> list[str]:
+    return [f"tasks.{name}.batch_size=4" for name in tasks.split()]
+
+
+IMAGE = small_batches("vqa gqa nlvr caption") + [
+    f"tasks.{name}.max_new_tokens=3" for name in ["vqa", "gqa", "caption"]
+]
+VIDEO = small_batches("tvqa how2qa tvc yc2c") + [
+    f"tasks.{name}.max_new_tokens=3" for name in ["tvqa", "how2qa", "tvc", "yc2c"]
+]
+
+
+def test_the_image_tasks_train_from_stores_and_score_again(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    recipe = load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE])
+    result = execute(recipe)
+    assert set(result.scores) == {"vqa", "gqa", "nlvr", "caption", "average"}
+    assert result.reports["nlvr"]["metric"].startswith("nlvr2")
+    assert rescore(result.folder).scores == result.scores
+
+
+def test_every_record_gets_the_features_of_its_own_picture(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    recipe = load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE])
+    tasks = load_tasks(recipe)
+    stored = open_features(recipe, tasks, stored_config())
+    kinds = {kind: grid_features(picture) for picture, kind in pictures}
+    for question in (*tasks["gqa"]["train"], *tasks["gqa"]["test"]):
+        found = stored([media_of(question)])["visual_features"]
+        assert np.array_equal(found[0, 0].numpy(), kinds[question.answers[0]].astype(np.float32))
+    pair = tasks["nlvr"]["train"][0]
+    left, right = stored([media_of(pair)])["visual_features"][0]
+    assert np.array_equal(left.numpy(), grid_features(pictures[0][0]).astype(np.float32))
+    assert np.array_equal(right.numpy(), grid_features(pictures[1][0]).astype(np.float32))
+    blind = open_features(load_recipe(recipe.model_dump(), ["blank_images=true"]), tasks, stored_config())
+    assert not blind([media_of(pair)])["visual_features"].any()
+
+
+def test_the_video_tasks_train_and_hidden_tests_are_predicted_only(tmp_path, pictures, changes):
+    write_video_tasks(tmp_path, pictures, rows=12)
+    recipe = load_recipe("vl_adapter/video/bart/half_shared_adapters", [*changes, *VIDEO])
+    result = execute(recipe)
+    assert result.scores == {}
+    written = {path.name for path in (result.folder / "predictions").iterdir()}
+    assert written == {f"{name}.json" for name in ("tvqa", "how2qa", "tvc", "yc2c")} | {
+        "tvqa.submission.json",
+        "how2qa.submission.json",
+        "tvc.submission.jsonl",
+        "yc2c.submission.jsonl",
+    }
+    asked = json.loads((result.folder / "predictions" / "tvqa.submission.json").read_text())
+    assert len(asked) == 4
+    scores = rescore(result.folder, role="validation").scores
+    assert set(scores) == {"tvqa", "how2qa", "tvc", "yc2c", "average"}
+
+
+def test_a_gap_in_the_features_is_named_before_anything_is_written(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    rows: Any = json.loads((tmp_path / "GQA" / "testdev.json").read_text())
+    rows[3]["img_id"] = "n77"
+    (tmp_path / "GQA" / "testdev.json").write_text(json.dumps(rows))
+    with pytest.raises(ScoreInputError, match=r"1 have none in .*vg_rn101 or .*gqa_rn101: 'images/n77.jpg'"):
+        execute(load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_features_of_another_width_are_refused(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    with pytest.raises(RunError, match=r"shape \(tokens, 64\).*holds \(49, 48\)"):
+        execute(
+            load_recipe(
+                "vl_adapter/image/bart/single_adapter", [*changes, *IMAGE, "backbone.feature_size=64"]
+            )
+        )
+
+
+def test_a_dual_encoder_reads_no_stored_features(values, tmp_path):
+    write_features(tmp_path / "store", [("a", np.zeros((4, 8), np.float16))], FeatureKey("e", "w", "t", "d"))
+    for task in values["tasks"].values():
+        task["data"]["features"] = str(tmp_path / "store")
+    with pytest.raises(RecipeError, match="must be 'frozen' where `features` are given"):
+        execute(load_recipe(values, ["training.vision=trained"]))
+    with pytest.raises(RecipeError, match=r"tasks\.nlvr\.data\.features: every task"):
+        execute(load_recipe(values, ["tasks.nlvr.data.features=null"]))
+
+
+def test_each_caption_is_an_example_where_asked(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    recipe = load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE])
+    caption = load_tasks(recipe, ("train", "validation"))["caption"]
+    assert len(caption["train"]) == 5 * 5
+    assert {len(record.captions) for record in caption["train"]} == {1}
+    assert {len(record.captions) for record in caption["validation"]} == {5}
+    gqa = load_tasks(recipe)["gqa"]["train"]
+    assert (gqa.split, len(gqa)) == ("vlt5_train+vlt5_valid", 25)

@@ -1,0 +1,119 @@
+"""A tracking server that dies or never lived stops no run, and nothing that a run says is lost."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from weft.eval.tracking import sync
+from weft.eval.tracking.store import client
+from weft.train.recipe import load_recipe
+from weft.train.run import execute
+
+pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
+STEPS = 40
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def logged_steps(uri: str, experiment: str) -> list[int]:
+    found = client(uri)
+    (run,) = found.search_runs([found.get_experiment_by_name(experiment).experiment_id])
+    assert run.info.status == "FINISHED"
+    return sorted(point.step for point in found.get_metric_history(run.info.run_id, "train/loss"))
+
+
+def test_a_dead_server_costs_seconds_and_its_run_can_be_sent_later(values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dead = f"http://127.0.0.1:{free_port()}"
+    tracking = ["tracking.enabled=true", "tracking.experiment=late", f"tracking.store={dead}"]
+    started = time.monotonic()
+    result = execute(load_recipe(values, [*tracking, "training.log_every=1"]))
+    assert result.scores
+    # One refused call of MLflow's own defaults would block for minutes.
+    assert time.monotonic() - started < 120
+    (spool,) = (path.parent for path in tmp_path.rglob("events.jsonl"))
+    events = spool / "events.jsonl"
+    store = f"sqlite:///{tmp_path / 'later.db'}"
+    events.write_text(events.read_text("utf-8").replace(dead, store), "utf-8")
+    sync(spool)
+    assert logged_steps(store, "late") == [1, 2, 3, 4, 5, 6]
+
+
+class Server:
+    """An MLflow server with a database, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free_port(), folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        words = ["server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words],
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(1200):
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.25)
+        raise AssertionError("the server did not start")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
+def test_a_server_killed_in_mid_run_and_started_again_has_every_step(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    server = Server(tmp_path)
+    server.start()
+    values["training"] |= {"steps": STEPS, "log_every": 1, "save_every": 5}
+    values["tracking"] = {"enabled": True, "experiment": "killed", "store": server.uri}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "weft.train", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        checkpoints = Path(values["output"]) / "tiny" / "checkpoints"
+        while run.poll() is None and not list(checkpoints.glob("checkpoint-*")):
+            time.sleep(0.05)
+        server.kill()
+        killed_at = run.poll()
+        while run.poll() is None and not (checkpoints / "checkpoint-20").exists():
+            time.sleep(0.05)
+        server.start()
+        _, errors = run.communicate()
+        assert killed_at is None, "the server was killed too late to test anything"
+        assert run.returncode == 0, errors
+        for spool in {events.parent for events in tmp_path.rglob("events.jsonl")}:
+            sync(spool)
+        assert logged_steps(server.uri, "killed") == list(range(1, STEPS + 1))
+    finally:
+        server.kill()

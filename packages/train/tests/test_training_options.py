@@ -1,0 +1,168 @@
+"""Options of `training` that change how weights move, each compared with what it should be."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from weft.train.averaging import WeightAverage
+from weft.train.engine import trained_components
+from weft.train.errors import RecipeError, RunError
+from weft.train.recipe import load_recipe
+from weft.train.rescore import rescore
+from weft.train.run import execute
+from weft.train.schedule import make_mixture, total_steps
+
+SLACK = {"atol": 2e-6, "rtol": 1e-4}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], msg=lambda text, key=key: f"{key}: {text}", **SLACK)
+
+
+def moved(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.allclose(one[key], two[key], **SLACK) for key in one)
+
+
+@pytest.fixture
+def exact(values):
+    """One task and no dropout (the miniature has none), so that runs that share no random numbers can be compared."""
+    values["training"] |= {"mixing": {"unit": "mixed"}, "learning_rate": 1e-3}
+    values["tasks"].pop("nlvr")
+    return values
+
+
+def test_half_batches_accumulated_are_whole_batches(exact):
+    whole = execute(load_recipe(exact, ["name=whole", "training.batch_size=8"]))
+    halves = execute(load_recipe(exact, ["name=halves", "training.batch_size=4", "training.accumulation=2"]))
+    assert_close(weights(whole.folder), weights(halves.folder))
+
+
+def test_recomputed_activations_change_nothing(exact):
+    kept = execute(load_recipe(exact, ["name=kept"]))
+    again = execute(load_recipe(exact, ["name=again", "training.checkpointing=true"]))
+    assert_close(weights(kept.folder), weights(again.folder))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_takes_the_same_steps(exact):
+    eager = execute(load_recipe(exact, ["name=eager"]))
+    compiled = execute(load_recipe(exact, ["name=compiled", "training.compile=aot_eager"]))
+    assert_close(weights(eager.folder), weights(compiled.folder))
+
+
+def test_the_average_is_the_formula(values):
+    model = torch.nn.Linear(2, 1, bias=False)
+    average, state = WeightAverage(model, 0.5), type("State", (), {"global_step": 0})()
+    expected = model.weight.detach().clone()
+    for step in range(1, 5):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        state.global_step = step
+        average.on_step_end(None, state, None)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+    torch.testing.assert_close(average.average["weight"], expected)
+    last = model.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, last)
+
+
+def test_an_averaged_run_saves_the_average_and_resumes_it(values):
+    changes = ["training.average=0.9", "training.save_every=2", "training.learning_rate=0.05"]
+    plain = execute(load_recipe(values, [*changes[1:], "name=plain"]))
+    whole = execute(load_recipe(values, [*changes, "name=whole"]))
+    assert moved(weights(plain.folder), weights(whole.folder))
+    recipe = load_recipe(values, [*changes, "name=broken"])
+    broken = execute(recipe)
+    for name in ("checkpoint-6",):
+        checkpoint = broken.folder / "checkpoints" / name
+        (checkpoint / "manifest.json").unlink()
+    resumed = execute(recipe, resume=True)
+    one, two = weights(whole.folder), weights(resumed.folder)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert rescore(whole.folder).scores == whole.scores
+
+
+def test_training_stops_when_validation_no_longer_improves(values):
+    changes = [
+        "training.steps=40",
+        "training.evaluate_every=2",
+        "training.patience=2",
+        "training.learning_rate=1e-9",
+    ]
+    execute(load_recipe(values, [*changes, "training.save_every=2", "training.keep=50", "name=early"]))
+    folder = Path(values["output"]) / "early" / "checkpoints"
+    steps = sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+    # The first validation is the best one, since nothing moves; two more without a better one are the end.
+    assert steps == [2, 4, 6]
+    assert json.loads((folder / "checkpoint-6" / "validated.json").read_text())[1] == 2
+    with pytest.raises(RecipeError, match="`patience` needs `evaluate_every`"):
+        load_recipe(values, ["training.patience=2"])
+
+
+def test_each_component_has_its_own_rate_and_decay(values, monkeypatch):
+    seen = {}
+    values["method"]["train_full"] = ["visual_embedding", "norms"]
+
+    def look(self, model=None):
+        optimizer = create(self, model)
+        components = trained_components(self.model)
+        for group in optimizer.param_groups:
+            for name, value in self.model.named_parameters():
+                if any(value is member for member in group["params"]):
+                    seen[name] = (components[name], group["lr"], group["weight_decay"], value.dim())
+        return optimizer
+
+    from weft.train.engine import MultiTaskTrainer
+
+    create = MultiTaskTrainer.create_optimizer
+    monkeypatch.setattr(MultiTaskTrainer, "create_optimizer", look)
+    rates = ["training.learning_rates={visual_embedding: 0.002}", "training.decay_norms=true"]
+    execute(load_recipe(values, [*rates, "training.steps=1", "training.warmup=0"]))
+    assert {rate for component, rate, _, _ in seen.values() if component == "visual_embedding"} == {0.002}
+    assert {rate for component, rate, _, _ in seen.values() if component != "visual_embedding"} == {0.01}
+    for name, (_, _, decay, dimensions) in seen.items():
+        assert (decay > 0) == (dimensions > 1 or "bias" not in name), name
+    with pytest.raises(RunError, match=r"one is 'visual'.*Did you mean 'visual_embedding'"):
+        execute(load_recipe(values, ["training.learning_rates={visual: 0.1}", "name=typo"]))
+
+
+def test_an_epoch_that_accumulation_does_not_divide_ends_with_a_short_step(values):
+    recipe = load_recipe(values, ["training={epochs: 3, batch_size: 8, learning_rate: 0.1, accumulation: 3}"])
+    mixture = make_mixture(recipe, {"vqa": 40, "nlvr": 40})
+    assert (len(mixture), total_steps(recipe, mixture)) == (10, 12)
+
+
+def test_a_loss_that_is_no_number_names_task_record_and_batch(values, monkeypatch):
+    from weft.train.objectives import generation
+
+    whole = generation.losses
+
+    def poisoned(model, batch):
+        losses = whole(model, batch)
+        calls.append(1)
+        return losses * float("nan") if len(calls) == 3 else losses
+
+    calls: list[int] = []
+    monkeypatch.setattr(generation, "losses", poisoned)
+    recipe = load_recipe(values, ["training.save_every=1"])
+    with pytest.raises(RunError, match=r"8 of 8 of step 3 are not, such as that of (vqa|nlvr)/"):
+        execute(recipe)
+    written = json.loads((recipe.folder / "nan-batch.json").read_text())
+    assert len(written["rows"]) == 8
+    # No checkpoint holds what the poisoned step made of the weights, and resuming ends well.
+    assert sorted(p.name for p in (recipe.folder / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-2",
+    ]
+    assert execute(recipe, resume=True).scores
