@@ -45,13 +45,47 @@ def test_peft_loads_what_we_write(tmp_path, backbone, method):
         torch.testing.assert_close(outputs(theirs, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("backbone", ["bart", "clip"])
+def test_factors_come_back_through_the_format(tmp_path, backbone):
+    model, batch = adapted({"method": "ia3", "sharing": "multiple"}, backbone, TASKS, noise=0.3)
+    export_peft(model, tmp_path, task="gqa")
+    other, _ = tiny_backbone(backbone)
+    import_peft(other, tmp_path, task="mine")
+    with model.route(task="gqa"):
+        torch.testing.assert_close(outputs(other, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
+
+
+def test_one_stack_comes_back_alone(tmp_path):
+    model, batch = adapted({**LORA, "stacks": ["decoder"]}, "bart", None)
+    export_peft(model, tmp_path)
+    other, _ = tiny_backbone("bart")
+    import_peft(other, tmp_path)
+    assert torch.equal(outputs(other, batch), outputs(model, batch))
+
+
+THEIRS = [
+    (
+        "LoraConfig",
+        {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False},
+    ),
+    (
+        "IA3Config",
+        {
+            "target_modules": ["k_proj", "v_proj", "fc2"],
+            "feedforward_modules": ["fc2"],
+            "init_ia3_weights": False,
+        },
+    ),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_we_load_what_peft_writes(tmp_path):
+@pytest.mark.parametrize(("kind", "options"), THEIRS, ids=["lora", "ia3"])
+def test_we_load_what_peft_writes(tmp_path, kind, options):
     peft = pytest.importorskip("peft")
     base, batch = tiny_backbone("bart")
-    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    theirs = peft.get_peft_model(base, config).eval()
+    theirs = peft.get_peft_model(base, getattr(peft, kind)(**options)).eval()
     theirs.save_pretrained(str(tmp_path))
     model, _ = tiny_backbone("bart")
     import_peft(model, tmp_path)
@@ -76,8 +110,8 @@ def change(folder, **words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"peft_type": "VERA"}, "must hold a LoRA of PEFT, but its peft_type is 'VERA'"),
-        ({"use_dora": True, "bias": "all"}, "must hold a plain LoRA of one rank, but sets use_dora, bias"),
+        ({"peft_type": "VERA"}, r"must hold a LoRA or \(IA\)³ of PEFT, but its peft_type is 'VERA'"),
+        ({"use_dora": True, "bias": "all"}, "must hold plain maps of one rank, but sets use_dora, bias"),
     ],
     ids=["another kind", "options"],
 )
@@ -112,6 +146,20 @@ def test_unfitting_tensors_are_told(tmp_path, rename, message):
     save_file({rename(name): value for name, value in load_file(file).items() if rename(name)}, file)
     other, _ = tiny_backbone("bart")
     with pytest.raises(CheckpointError, match=message):
+        import_peft(other, tmp_path)
+
+
+def test_factors_of_the_wrong_side_are_told(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model, _ = adapted({"method": "ia3"}, "bart", None)
+    export_peft(model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name: value.T if "fc2" in name else value for name, value in load_file(file).items()}, file)
+    other, _ = tiny_backbone("bart")
+    with pytest.raises(
+        CheckpointError, match=r"must scale the input of .*fc2, which is .* scales its output"
+    ):
         import_peft(other, tmp_path)
 
 

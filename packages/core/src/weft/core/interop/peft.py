@@ -1,4 +1,4 @@
-"""PEFT's format: LoRA and (IA)³ of one task, written so that PEFT loads them, and LoRA read back.
+"""PEFT's format: LoRA and (IA)³ of one task, written so that PEFT loads them, and read back.
 
 The keys of PEFT are module paths of one release of transformers; ours are addresses. Only weights that PEFT
 can express are written: a unit on every chosen linear map, nothing of the backbone itself.
@@ -28,6 +28,7 @@ from weft.core.units.lora import LoRAConfig
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+HALVES = {"LORA": ("lora_A", "lora_B"), "IA3": ("ia3_l",)}
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -80,7 +81,7 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
 
 
 def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
-    """Attach a LoRA that PEFT saved.
+    """Attach a LoRA or an (IA)³ that PEFT saved.
 
     Args:
         model: A plain backbone of the class that PEFT wrapped.
@@ -88,10 +89,11 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
         task: Name the weights get.
 
     Returns:
-        The same object, with a unit `lora`.
+        The same object, with a unit `lora` or `ia3`.
 
     Raises:
-        CheckpointError: If the files are not there, or hold what LoRA on whole linear maps cannot express.
+        CheckpointError: If the files are not there, or hold what these units on whole linear maps cannot
+            express.
     """
     folder = Path(folder)
     absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -102,26 +104,26 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             "PEFT's `save_pretrained`."
         )
     words = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    _check_lora(words)
-    tensors = load_file(folder / WEIGHTS)
+    _check_plain(words)
+    halves = HALVES[words["peft_type"]]
     sites = resolve(model)
     by_path: dict[str, list[Site]] = {}
     for site in sites.sites:
         if site.role:
             by_path.setdefault(site.path, []).append(site)
-    pairs = _pairs(tensors, by_path)
-    chosen = [site for path in pairs for site in by_path[path]]
-    config = LoRAConfig.model_validate(
-        {
-            "rank": words["r"],
-            "alpha": words["lora_alpha"],
-            "rank_stabilised": bool(words.get("use_rslora")),
-            "dropout": words.get("lora_dropout", 0.0),
-            "linears": tuple(dict.fromkeys(site.role for site in chosen)),
-            "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
-            "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
-            "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
-        }
+    found = _by_module(load_file(folder / WEIGHTS), by_path, halves)
+    chosen = [site for path in found for site in by_path[path]]
+    places = {
+        "linears": tuple(dict.fromkeys(site.role for site in chosen)),
+        "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
+        "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
+        "stacks": tuple(dict.fromkeys(site.stack for site in chosen if site.stack)) or None,
+        "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
+    }
+    config = (
+        LoRAConfig.model_validate({**places, **_lora_options(words)})
+        if words["peft_type"] == "LORA"
+        else IA3Config.model_validate(places)
     )
     selected = {site.address for site in config.select(sites)}
     if selected != {site.address for site in chosen}:
@@ -131,15 +133,39 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             f"{', '.join(extra[:5])}. "
             "Train it with maps that can be chosen by role, block, tower and layer."
         )
+    slots = {site.address: _slots(site, found[site.path]) for site in chosen}
     attach(model, config, [task])
     store = _store(model)
     with torch.no_grad():
         for unit in store.plan.units:
-            lora_a, lora_b = pairs[unit.site.path]
-            first, last = unit.site.rows or (0, unit.site.out_width)
-            _parameter(store, unit, "down.weight", task).copy_(lora_a.T)
-            _parameter(store, unit, "up.weight", task).copy_(lora_b[first:last].T)
+            for name, value in slots[unit.site.address].items():
+                _parameter(store, unit, name, task).copy_(value)
     return model
+
+
+def _lora_options(words: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rank": words["r"],
+        "alpha": words["lora_alpha"],
+        "rank_stabilised": bool(words.get("use_rslora")),
+        "dropout": words.get("lora_dropout", 0.0),
+    }
+
+
+def _slots(site: Site, halves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors of a map, from those of PEFT."""
+    first, last = site.rows or (0, site.out_width)
+    if "ia3_l" not in halves:
+        return {"down.weight": halves["lora_A"].T, "up.weight": halves["lora_B"][first:last].T}
+    factors = halves["ia3_l"]
+    of_input = factors.shape[0] == 1
+    if of_input != (site.role == "down"):
+        ours, theirs = ("output", "input") if of_input else ("input", "output")
+        raise CheckpointError(
+            f"`folder` must scale the {ours} of {site.path}, which is {site.address}, but scales its {theirs}. "
+            "Set PEFT's `feedforward_modules` to the maps out of the feed-forward blocks alone."
+        )
+    return {"scale": factors[0] if of_input else factors[first:last, 0]}
 
 
 def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -224,12 +250,11 @@ def _slot(store: Store, task: str | None) -> str:
     return task
 
 
-def _check_lora(words: Mapping[str, Any]) -> None:
-    if words.get("peft_type") != "LORA":
+def _check_plain(words: Mapping[str, Any]) -> None:
+    if words.get("peft_type") not in HALVES:
         raise CheckpointError(
-            f"`folder` must hold a LoRA of PEFT, but its peft_type is {words.get('peft_type')!r}. Other "
-            "kinds are "
-            "not read."
+            f"`folder` must hold a LoRA or (IA)³ of PEFT, but its peft_type is {words.get('peft_type')!r}. Other "
+            "kinds are not read."
         )
     odd = [
         name
@@ -240,29 +265,29 @@ def _check_lora(words: Mapping[str, Any]) -> None:
         odd.append("bias")
     if odd:
         raise CheckpointError(
-            f"`folder` must hold a plain LoRA of one rank, but sets {', '.join(odd)}. Merge it in PEFT, or "
-            "train "
-            "it anew."
+            f"`folder` must hold plain maps of one rank, but sets {', '.join(odd)}. Merge it in PEFT, or train it "
+            "anew."
         )
 
 
-def _pairs(
-    tensors: Mapping[str, Tensor], by_path: Mapping[str, list[Site]]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _by_module(
+    tensors: Mapping[str, Tensor], by_path: Mapping[str, list[Site]], halves: tuple[str, ...]
+) -> dict[str, dict[str, Tensor]]:
+    """Path of each map to PEFT's tensors of it, by the last word of their names."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         path, _, half = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
-        if half not in ("lora_A", "lora_B"):
+        if half not in halves:
             raise CheckpointError(
-                f"`folder` must hold lora_A and lora_B alone, but holds {name}. Merge it in PEFT."
+                f"`folder` must hold {' and '.join(halves)} alone, but holds {name}. Merge it in PEFT."
             )
         if path not in by_path:
             raise CheckpointError(unknown("a module of `folder`", path, by_path))
         found.setdefault(path, {})[half] = value
-    for path, halves in found.items():
-        if len(halves) != 2:
+    for path, values in found.items():
+        if len(values) != len(halves):
             raise CheckpointError(f"`folder` must hold both halves of {path}, but lacks one. Save it again.")
-    return {path: (halves["lora_A"], halves["lora_B"]) for path, halves in found.items()}
+    return found
 
 
 def _store(model: nn.Module) -> Store:
