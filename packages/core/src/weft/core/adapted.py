@@ -7,7 +7,8 @@ stay true, nothing is copied, any module works (quantised ones too), and it take
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -187,6 +188,16 @@ class SiteUnit:
                 if not any(value.is_meta for value in slots.values()):
                     self.unit.start(self.module, slots)
 
+    def call(self, name: str, forward: Callable[..., Any], **arguments: Any) -> Any:
+        """Let the unit call a module that it wraps.
+
+        Args:
+            name: Field of the site that names the module.
+            forward: The module's own forward.
+            **arguments: Its arguments.
+        """
+        return self.unit.call(name, forward, arguments, self.weights)
+
     @property
     def needs_routing(self) -> bool:
         """Whether tasks have weights of their own here."""
@@ -211,18 +222,25 @@ class SiteUnit:
 
 
 class SiteUnits:
-    """The units at one module: those that change its output, and those that only read its input."""
+    """The units at one module: those that change its output, only read its input, or call it themselves."""
 
     def __init__(self) -> None:
         self.units: list[SiteUnit] = []
         self.taps: list[tuple[SiteUnit, str]] = []
+        self.wrapped: list[tuple[SiteUnit, str]] = []
 
     def forward(self, module_forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the module's own forward, and the units around it."""
         for each, name in self.taps:
             if each.store.enabled:
                 each.tapped[name] = _first_input(args, kwargs)
-        enabled = [each for each in self.units if each.store.enabled]
+        wrapped = [(each, name) for each, name in self.wrapped if each.store.enabled]
+        if wrapped and args:
+            names = inspect.signature(module_forward).parameters
+            args, kwargs = (), {**dict(zip(names, args, strict=False)), **kwargs}
+        for each, name in wrapped:
+            module_forward = partial(each.call, name, module_forward)
+        enabled = [each for each in self.units if each.store.enabled and not each.unit.wraps]
         if not enabled:
             return module_forward(*args, **kwargs)
         inputs = _first_input(args, kwargs)

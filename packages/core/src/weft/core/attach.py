@@ -102,6 +102,9 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         units_at(module).units.append(site_unit)
         if unit.reads_source and each.site.source not in (None, each.site.path):
             units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
+        for name in unit.wraps:
+            if (path := getattr(each.site, name)) is not None:
+                units_at(model.get_submodule(path)).wrapped.append((site_unit, name))
         for name in unit.taps:
             if (path := getattr(each.site, name)) is not None:
                 units_at(model.get_submodule(path)).taps.append((site_unit, name))

@@ -15,9 +15,8 @@ from typing import Any
 from torch import nn
 
 from weft.core.errors import BackboneError, unknown
+from weft.core.module_paths import Paths, alternatives, at, below, existing, within
 from weft.core.sites import Block, Modality, Site, SiteMap
-
-Paths = str | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,10 @@ class Place:
         path: The module, from the root; it is skipped where there is none.
         name: Stack it stands before or after, or empty.
         modality: Modality of its rows.
+        whole: Whether the module is a whole stack, which reads embeddings of which `width` tells the width.
+        width: Module whose width is that of the site, from the module; by default the module itself.
+        positions: Module that adds learned positions within a whole stack, from the module.
+        reader: Module that reads what a whole stack returns, from the root.
     """
 
     tower: str
@@ -101,6 +104,10 @@ class Place:
     path: Paths
     name: str = ""
     modality: Modality = "text"
+    whole: bool = False
+    width: Paths | None = None
+    positions: Paths | None = None
+    reader: Paths | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,8 @@ class Family:
 
     Args:
         name: Name of the family.
-        model_types: `config.model_type` to the towers such a model must have.
+        model_types: `config.model_type`, or the full name of a class whose models have no config, to the
+            towers such a model must have.
         stacks: Its stacks.
         towers: Tower to the modules that make it up; the empty path is the whole model, if there is none of
             them.
@@ -172,9 +180,8 @@ def resolve(model: nn.Module) -> SiteMap:
     Raises:
         BackboneError: If its family is unknown, or a module that the family names is not there.
     """
-    config = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", None)
     known = families()
+    model_type = _model_type(model, known)
     if model_type not in known:
         hint = unknown("`config.model_type`", model_type, known)
         raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
@@ -191,25 +198,25 @@ def resolve(model: nn.Module) -> SiteMap:
         if stack.tower in required:
             _add_stack(model, family, stack, sites, layers)
     for word, paths in family.components.items():
-        _extend(components, word, _existing(model, paths, all_of_them=True))
+        _extend(components, word, existing(model, paths, all_of_them=True))
     # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
     siteless = set() if family.stacks else set(towers)
+    own_places = {site.address for place in family.places for site in _place_sites(model, place)}
     for attribute in family.nested:
-        child = _get(model, attribute)
+        child = at(model, attribute)
         if child is None:
             continue
         inner = resolve(child)
         names.append(inner.family)
         siteless |= set(inner.towers)
-        sites.extend(_moved(site, attribute) for site in inner.sites)
-        layers.update({_join(attribute, path): front for path, front in inner.layers.items()})
+        # A place of the whole model goes before one of its part with the same address.
+        sites.extend(_moved(site, attribute) for site in inner.sites if site.address not in own_places)
+        layers.update({below(attribute, path): front for path, front in inner.layers.items()})
         for source, target in ((inner.towers, towers), (inner.components, components)):
             for word, found in source.items():
-                _extend(target, word, [_join(attribute, path) for path in found])
+                _extend(target, word, [below(attribute, path) for path in found])
     for place in family.places:
-        found_at = _existing(model, place.path)
-        if found_at:
-            sites.append(_place_site(model, place, found_at[0]))
+        sites.extend(_place_sites(model, place))
     for tower in required:
         if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
             raise BackboneError(
@@ -229,27 +236,45 @@ def resolve(model: nn.Module) -> SiteMap:
     )
 
 
-def _place_site(model: nn.Module, place: Place, path: str) -> Site:
-    in_width, out_width = _widths(_get(model, path))
-    return Site(
-        tower=place.tower,
-        stack=place.name,
-        layer=None,
-        block=place.block,
-        path=path,
-        in_width=in_width,
-        out_width=out_width,
-        modality=place.modality,
-    )
+def _model_type(model: nn.Module, known: Mapping[str, Family]) -> str | None:
+    model_type: str | None = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type is not None:
+        return model_type
+    classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
+    return next((name for name in classes if name in known), None)
+
+
+def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
+    """The site of a place, if the model has it."""
+    for path in existing(model, place.path):
+        module = at(model, path)
+        sized = [""] if place.width is None else existing(module, place.width)
+        if not sized:
+            continue
+        in_width, out_width = _widths(at(module, sized[0]) if sized[0] else module)
+        reader = [] if place.reader is None else existing(model, place.reader)
+        yield Site(
+            tower=place.tower,
+            stack=place.name,
+            layer=None,
+            block=place.block,
+            path=path,
+            in_width=in_width,
+            out_width=out_width,
+            modality=place.modality,
+            whole=place.whole,
+            positions=within(module, path, place.positions),
+            reader=reader[0] if reader else None,
+        )
 
 
 def _add_stack(
     model: nn.Module, family: Family, stack: Stack, sites: list[Site], layers: dict[str, str]
 ) -> None:
-    found = _existing(model, stack.layers)
+    found = existing(model, stack.layers)
     if not found:
         return
-    for index, layer in enumerate(_children(_get(model, found[0]))):
+    for index, layer in enumerate(_children(at(model, found[0]))):
         path = f"{found[0]}.{index}"
         front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
         layers[path] = front
@@ -260,18 +285,18 @@ def _add_stack(
 def _block_sites(
     layer: nn.Module, path: str, family: Family, stack: Stack, index: int, block: Block, spec: BlockSpec
 ) -> Iterator[Site]:
-    output = _existing(layer, spec.output)
+    output = existing(layer, spec.output)
     if not output:
         if spec.optional:
             return
         raise BackboneError(
-            f"family {family.name!r} expects {' or '.join(_alternatives(spec.output))} in `{path}`, but the "
+            f"family {family.name!r} expects {' or '.join(alternatives(spec.output))} in `{path}`, but the "
             f"layer has {', '.join(name for name, _ in layer.named_children())}. This release of "
             "transformers may name it otherwise: add the name to the family."
         )
-    width_path = _existing(layer, spec.width) if spec.width is not None else output
-    width_module = _get(layer, width_path[0])
-    source = _existing(layer, spec.source)[0] if spec.source is not None else output[0]
+    width_path = existing(layer, spec.width) if spec.width is not None else output
+    width_module = at(layer, width_path[0])
+    source = existing(layer, spec.source)[0] if spec.source is not None else output[0]
     common: dict[str, Any] = {
         "tower": stack.tower,
         "stack": stack.name,
@@ -281,24 +306,24 @@ def _block_sites(
         "packed": stack.packed,
     }
     closing = spec.closing if spec.closing_norm is None else spec.closing_norm
-    ends = [] if closing is None else _existing(layer, closing)
+    ends = [] if closing is None else existing(layer, closing)
     out_width = _widths(width_module)[1]
     yield Site(
         path=f"{path}.{output[0]}",
         source=f"{path}.{source}",
-        stream=_within(layer, path, spec.stream),
-        joined=_within(layer, path, spec.joined),
+        stream=within(layer, path, spec.stream),
+        joined=within(layer, path, spec.joined),
         in_width=out_width,
         out_width=out_width,
-        closing=_join(path, ends[0]) if ends else None,
+        closing=below(path, ends[0]) if ends else None,
         closing_norm=spec.closing_norm is not None,
         **common,
     )
     for role, where in spec.linears.items():
         fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
-        linear = _existing(layer, fused.path)
+        linear = existing(layer, fused.path)
         if linear:
-            width_in, width_out = _widths(_get(layer, linear[0]))
+            width_in, width_out = _widths(at(layer, linear[0]))
             share = width_out // fused.count
             rows = None if fused.count == 1 else (fused.index * share, (fused.index + 1) * share)
             yield Site(
@@ -311,14 +336,11 @@ def _block_sites(
             )
 
 
-def _within(layer: nn.Module, path: str, paths: Paths | None) -> str | None:
-    found = [] if paths is None else _existing(layer, paths)
-    return f"{path}.{found[0]}" if found else None
-
-
 def _widths(module: nn.Module | None) -> tuple[int, int]:
     if module is None:
         raise AssertionError("looked up a moment ago")
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim, module.embedding_dim
     features = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if features[0] is not None and features[1] is not None:
         return int(features[0]), int(features[1])
@@ -333,45 +355,25 @@ def _widths(module: nn.Module | None) -> tuple[int, int]:
 
 def _moved(site: Site, prefix: str) -> Site:
     def moved(path: str | None) -> str | None:
-        return None if path is None else _join(prefix, path)
+        return None if path is None else below(prefix, path)
 
     return replace(
         site,
-        path=_join(prefix, site.path),
+        path=below(prefix, site.path),
         source=moved(site.source),
         stream=moved(site.stream),
         joined=moved(site.joined),
         query=moved(site.query),
         closing=moved(site.closing),
+        positions=moved(site.positions),
+        reader=moved(site.reader),
     )
-
-
-def _join(prefix: str, path: str) -> str:
-    return f"{prefix}.{path}" if path else prefix
-
-
-def _alternatives(paths: Paths) -> tuple[str, ...]:
-    return (paths,) if isinstance(paths, str) else paths
-
-
-def _existing(model: nn.Module, paths: Paths, *, all_of_them: bool = False) -> list[str]:
-    found = [path for path in _alternatives(paths) if path == "" or _get(model, path) is not None]
-    return found if all_of_them else found[:1]
-
-
-def _get(model: nn.Module, path: str) -> Any:
-    node: Any = model
-    for word in path.split("."):
-        node = getattr(node, word, None)
-        if node is None:
-            return None
-    return node
 
 
 def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:
     # The whole model is the tower only where none of its parts is.
-    named = tuple(path for path in _alternatives(paths) if path)
-    return _existing(model, named, all_of_them=True) or ([""] if "" in _alternatives(paths) else [])
+    named = tuple(path for path in alternatives(paths) if path)
+    return existing(model, named, all_of_them=True) or ([""] if "" in alternatives(paths) else [])
 
 
 def _children(module: Any) -> list[nn.Module]:

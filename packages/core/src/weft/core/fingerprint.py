@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from weft.core.sites import SiteMap
+from weft.core.sites import Site, SiteMap
 
 _SAMPLES = 16
 
@@ -50,20 +51,22 @@ def describe_backbone(model: nn.Module, sites: SiteMap) -> Backbone:
         model: The backbone, before training.
         sites: Its sites.
     """
-    shapes = [(site.address, site.in_width, site.out_width, site.rows) for site in sites.sites]
+    # A whole stack says nothing that its layers do not.
+    inner = [site for site in sites.sites if not site.whole]
+    shapes = [(site.address, site.in_width, site.out_width, site.rows) for site in inner]
     config = getattr(model, "config", None)
     return Backbone(
         model_class=type(model).__name__,
         family=sites.family,
         name=str(getattr(config, "_name_or_path", "") or ""),
         structure=_digest(json.dumps([sites.family, shapes]).encode()),
-        weights=_weights(model, sites),
+        weights=_weights(model, inner),
     )
 
 
-def _weights(model: nn.Module, sites: SiteMap) -> str | None:
+def _weights(model: nn.Module, sites: Sequence[Site]) -> str | None:
     samples: list[float] = []
-    for path in dict.fromkeys(site.path for site in sites.sites):
+    for path in dict.fromkeys(site.path for site in sites):
         for value in model.get_submodule(path).parameters():
             if value.dim() == 2:
                 if value.is_meta or not value.is_floating_point():

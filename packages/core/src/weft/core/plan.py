@@ -194,6 +194,7 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
         chosen = one.select(sites)
         _check_sharing(one, chosen, sites)
         for site in chosen:
+            _check_place(one, site)
             keys: dict[str, str] = {}
             for spec in one.tensors(site, sites):
                 bank = _planned(one, site, spec, names)
@@ -269,6 +270,14 @@ def _check_sharing(config: UnitConfig, chosen: Sequence[Site], sites: SiteMap) -
                 f"chosen site is of modality {', '.join(sorted(modalities))}. Choose more `towers`, or leave "
                 "the axis out."
             )
+
+
+def _check_place(config: UnitConfig, site: Site) -> None:
+    if site.whole and not config.build(site).wraps:
+        raise ConfigError(
+            f"`blocks` may name `embedding` only for a method that goes in front of a stack, such as prompt, but "
+            f"{config.method!r} acts on outputs. Choose `blocks` within the layers."
+        )
 
 
 def _full(model: nn.Module, configs: Sequence[UnitConfig], sites: SiteMap) -> Iterator[FullParameter]:

@@ -42,6 +42,10 @@ class Site:
         packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
         closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
         closing_norm: Whether that module is a norm that reads it.
+        whole: Whether `path` is a whole stack, in front of whose input a prompt goes.
+        positions: Module that adds learned positions to what a whole stack reads; or None.
+        reader: Module that reads what a whole stack returns, with the prompt in it; or None where the prompt's
+            rows are left out of that.
     """
 
     tower: str
@@ -61,6 +65,9 @@ class Site:
     packed: bool = False
     closing: str | None = None
     closing_norm: bool = False
+    whole: bool = False
+    positions: str | None = None
+    reader: str | None = None
 
     @property
     def address(self) -> str:

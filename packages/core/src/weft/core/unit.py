@@ -16,7 +16,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
@@ -102,12 +102,15 @@ class Unit(ABC):
         changes_input: Whether `before` does anything.
         taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
         changes_attention: Whether `attend` does anything.
+        wraps: Fields of a site that name modules which the unit calls itself, such as `path`; a unit that
+            wraps any acts through `call` alone.
     """
 
     reads_source: ClassVar[bool] = False
     changes_input: ClassVar[bool] = False
     taps: ClassVar[tuple[str, ...]] = ()
     changes_attention: ClassVar[bool] = False
+    wraps: ClassVar[tuple[str, ...]] = ()
 
     def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:  # noqa: B027  (a choice)
         """Set starting values that depend on the site's module, in place; by default none do.
@@ -124,6 +127,23 @@ class Unit(ABC):
             attention: The call, where the site's module calls an attention function.
             weights: The tensors of this site.
         """
+
+    def call(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        arguments: dict[str, Any],
+        weights: Callable[[Tensor], Weights],
+    ) -> Any:
+        """Call a module that the unit wraps; by default without any change.
+
+        Args:
+            name: Which of `wraps` it is.
+            forward: The module's own forward.
+            arguments: What it was called with, by name.
+            weights: Gives the tensors of this site for the rows of a tensor.
+        """
+        return forward(**arguments)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """Change the weights of the site's module, in place, so that it does what the unit does to its output.

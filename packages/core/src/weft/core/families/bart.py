@@ -1,6 +1,6 @@
 """BART: an encoder-decoder with the norm after each residual; the feed-forward block is inline."""
 
-from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.family import BlockSpec, Family, Place, Stack, register_family
 
 _ATTENTION = BlockSpec(
     output="self_attn.out_proj",
@@ -47,6 +47,27 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ""},
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model.encoder", "encoder"),
+                name="encoder",
+                whole=True,
+                width="embed_tokens",
+                positions="embed_positions",
+                reader=("model.decoder", "decoder"),
+            ),
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model.decoder", "decoder"),
+                name="decoder",
+                whole=True,
+                width="embed_tokens",
+                positions="embed_positions",
+            ),
+        ),
         components={
             "embeddings": ("model.shared", "shared"),
             "positions": (

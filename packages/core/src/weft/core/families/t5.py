@@ -1,6 +1,7 @@
 """T5, Flan-T5 and mT5: an encoder-decoder with RMS norms before each sub-layer and no biases."""
 
-from weft.core.family import BlockSpec, Family, Paths, Stack, register_family
+from weft.core.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.module_paths import Paths
 
 
 def _attention(path: str) -> BlockSpec:
@@ -54,6 +55,25 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ""},
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path="encoder",
+                name="encoder",
+                whole=True,
+                width="embed_tokens",
+                reader="decoder",
+            ),
+            Place(
+                tower="text",
+                block="embedding",
+                path="decoder",
+                name="decoder",
+                whole=True,
+                width="embed_tokens",
+            ),
+        ),
         components={"embeddings": "shared", "lm_head": "lm_head"},
     )
 )

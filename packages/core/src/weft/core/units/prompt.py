@@ -1,4 +1,4 @@
-"""Prompt tuning: trained vectors in front of the encoder's input, with or without a reparametrising network.
+"""Prompt tuning: trained vectors in front of a stack's input, with or without a reparametrising network.
 
 Source: Lester et al. 2021; with the network, Li and Liang 2021; as in VL-Adapter (Sung et al. 2022), the
 network is kept at inference and one vector per position enters it.
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 class PromptConfig(UnitConfig):
     """`P = tanh(E W_1 + b_1) W_2 + b_2`, or `P = E` without the network, in front of the text.
 
-    The prompt has no positions. A backbone offers a place for it as a site of block `embedding`.
+    The prompt has no learned positions. A backbone offers a place for it as a site of block `embedding`. In
+    front of a decoder it is what the decoder would hold as keys and values after reading it.
 
     Args:
         length: Vectors per prompt.
         hidden_size: Width of the network's hidden layer; None leaves the network out.
+        stacks: Stacks in front of which a prompt goes; by default the encoder, where there is one.
 
     Parts: `prompt`, which is the table and its network together.
     """
@@ -39,7 +41,10 @@ class PromptConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The places for prompts."""
-        return sites.select(towers=self.towers, blocks=("embedding",), stacks=self.stacks)
+        places = sites.select(towers=self.towers, blocks=("embedding",), stacks=self.stacks)
+        if self.stacks is not None:
+            return places
+        return tuple(site for site in places if site.stack != "decoder") or places
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The table `(length, width)`, and the network's two layers."""
@@ -58,7 +63,10 @@ class PromptConfig(UnitConfig):
 
     def build(self, site: Site) -> Prompt:
         """The computation at a place for prompts."""
-        return Prompt(network=self.hidden_size is not None)
+        from weft.core.units.stack_prompt import StackPrompt
+
+        network = self.hidden_size is not None
+        return StackPrompt(site, self.length, network=network) if site.whole else Prompt(network=network)
 
     @classmethod
     def example(cls) -> PromptConfig:

@@ -1,0 +1,147 @@
+"""A prompt in front of a whole stack of an encoder-decoder, put there where the stack is called.
+
+The stack reads `[prompt][tokens]`. An encoder returns both, and the decoder's cross-attention sees both. A decoder
+returns the tokens alone; its cache holds the prompt, so that generation reads it once. Prompts have no learned
+positions, and tokens keep theirs.
+
+Source: VL-Adapter (Sung et al. 2022) puts a prompt in front of the decoder as the keys and values that the decoder
+makes of it, which is the same; its tokens then take positions after the prompt, ours keep their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from weft.core.errors import RoutingError
+from weft.core.sites import Site
+from weft.core.units.prompt import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from weft.core.unit import Weights
+
+Call = dict[str, Any]
+
+
+class StackPrompt(Prompt):
+    """The computation.
+
+    Args:
+        site: The whole stack.
+        length: Vectors of the prompt.
+        network: Whether there is a network.
+    """
+
+    wraps = ("path", "positions", "reader")
+
+    def __init__(self, site: Site, length: int, *, network: bool) -> None:
+        super().__init__(network=network)
+        self.length = length
+        self.kept = site.reader is not None
+
+    def call(
+        self, name: str, forward: Callable[..., Any], arguments: Call, weights: Callable[[Tensor], Weights]
+    ) -> Any:
+        """Call the stack, its positions or what reads it, with the prompt in front.
+
+        Raises:
+            RoutingError: If the stack's mask has other than two dimensions.
+        """
+        if name == "positions":
+            return self._positions(forward, arguments)
+        if name == "reader":
+            return forward(**self._read(arguments, weights))
+        return self._stack(forward, arguments, weights)
+
+    def _stack(
+        self, forward: Callable[..., Any], arguments: Call, weights: Callable[[Tensor], Weights]
+    ) -> Any:
+        arguments = dict(arguments)
+        ids, embeds = arguments.pop("input_ids", None), arguments.pop("inputs_embeds", None)
+        own = weights(ids if embeds is None else embeds)
+        if embeds is None:
+            stack: Any = own.module
+            embeds = stack.get_input_embeddings()(ids)
+        cache = arguments.get("past_key_values")
+        seen = 0 if cache is None else cache.get_seq_length()
+        mask = arguments.get("attention_mask")
+        if mask is None and own.task_ids is not None:
+            mask = _ones(embeds, embeds.shape[1] + max(seen - self.length, 0))
+        if mask is not None:
+            mask = self._in_front(mask, own)
+        if seen == 0:
+            embeds = self.after(embeds, embeds, own)
+        result = forward(**{**arguments, "inputs_embeds": embeds, "attention_mask": mask})
+        return result if self.kept or seen else _without(result, self.length)
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The prompt of every row and then its tokens.
+
+        Args:
+            output: The tokens' embeddings, shape `(rows, tokens, width)`.
+            inputs: The same.
+            weights: The tensors.
+
+        Returns:
+            Shape `(rows, length + tokens, width)`; rows of task -1 have zeros in front, which no token sees.
+        """
+        import torch
+
+        return torch.cat([super().after(output[:, :0], inputs, weights), output], dim=1)
+
+    def _in_front(self, mask: Tensor, weights: Weights) -> Tensor:
+        import torch
+
+        if mask.dim() != 2:
+            raise RoutingError(
+                f"`attention_mask` must have two dimensions where a prompt goes in front, but has {mask.dim()}. "
+                "Give 1 for every token that counts; do not generate with a static cache."
+            )
+        shown = mask.new_ones(mask.shape[0], self.length)
+        if weights.task_ids is not None:
+            shown = shown * (weights.task_ids >= 0).to(mask.dtype)[:, None]
+        return torch.cat([shown, mask], dim=1)
+
+    def _read(self, arguments: Call, weights: Callable[[Tensor], Weights]) -> Call:
+        states, mask = arguments.get("encoder_hidden_states"), arguments.get("encoder_attention_mask")
+        if states is None:
+            return arguments
+        own = weights(states)
+        if mask is None:
+            if own.task_ids is None:
+                return arguments
+            mask = _ones(states, states.shape[1] - self.length)
+        return {**arguments, "encoder_attention_mask": self._in_front(mask, own)}
+
+    def _positions(self, forward: Callable[..., Any], arguments: Call) -> Tensor:
+        from torch.nn import functional
+
+        arguments = dict(arguments)
+        seen, ids = arguments.get("past_key_values_length", 0), arguments.get("position_ids")
+        first = 0 if seen else self.length
+        if ids is None:
+            arguments["input_ids"] = arguments["input_ids"][:, first:]
+        else:
+            arguments["position_ids"] = ids[first:] - self.length
+        if seen:
+            arguments["past_key_values_length"] = seen - self.length
+        return functional.pad(forward(**arguments), (0, 0, first, 0))
+
+
+def _ones(rows: Tensor, length: int) -> Tensor:
+    import torch
+
+    return torch.ones(rows.shape[0], length, dtype=torch.int64, device=rows.device)
+
+
+def _without(result: Any, length: int) -> Any:
+    """What a stack returns, without the prompt's rows in its states."""
+    if isinstance(result, tuple):
+        return (result[0][:, length:], *result[1:])
+    result["last_hidden_state"] = result["last_hidden_state"][:, length:]
+    if result.get("hidden_states") is not None:
+        result["hidden_states"] = tuple(states[:, length:] for states in result["hidden_states"])
+    return result
