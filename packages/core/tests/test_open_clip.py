@@ -1,0 +1,156 @@
+"""open_clip's models: adapted after their attention, on a class of their structure; what cannot be is refused.
+
+open_clip needs a torchvision of the same build as torch, so the class here stands in for it: the names of modules,
+the calls and the shapes are open_clip's.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from weft.core import attach, detach, load_adapter, plan
+from weft.core.errors import AddressError, AttachError, BackboneError
+from weft.core.family import resolve
+
+WIDTH, ROWS = 16, 4
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.attn = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.ls_1, self.ls_2 = nn.Identity(), nn.Identity()
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(WIDTH, 2 * WIDTH))
+        self.mlp.add_module("gelu", nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(2 * WIDTH, WIDTH))
+
+    def forward(self, x, mask=None):
+        read = self.ln_1(x)
+        x = x + self.ls_1(self.attn(read, read, read, need_weights=False, attn_mask=mask)[0])
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.resblocks = nn.ModuleList([Block(), Block()])
+
+    def forward(self, x, mask=None):
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x
+
+
+class Visual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTH, 8, 8, bias=False)
+        self.transformer = Transformer()
+        self.proj = nn.Parameter(torch.randn(WIDTH, 8))
+
+    def forward(self, image):
+        tokens = self.conv1(image).flatten(2).transpose(1, 2)
+        return self.transformer(tokens).mean(dim=1) @ self.proj
+
+
+class CLIP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual = Visual()
+        self.transformer = Transformer()
+        self.token_embedding = nn.Embedding(50, WIDTH)
+        self.ln_final = nn.LayerNorm(WIDTH)
+        self.text_projection = nn.Parameter(torch.randn(WIDTH, 8))
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+
+    def encode_text(self, text):
+        mask = torch.full((text.shape[1],) * 2, -torch.inf).triu(1)
+        states = self.ln_final(self.transformer(self.token_embedding(text), mask))
+        return states[torch.arange(len(text)), text.argmax(dim=-1)] @ self.text_projection
+
+    def forward(self, image, text):
+        return self.visual(image), self.encode_text(text)
+
+
+CLIP.__module__, CLIP.__qualname__ = "open_clip.model", "CLIP"
+
+METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
+TASKS = ["vqa", "gqa"]
+
+
+def clip():
+    torch.manual_seed(0)
+    model = CLIP().eval()
+    return model, (torch.randn(ROWS, 3, 16, 16), torch.randint(1, 50, (ROWS, 6)))
+
+
+def computed(model, batch):
+    return torch.cat(model(*batch), dim=-1)
+
+
+@pytest.mark.parametrize("placement", ["serial", "parallel"])
+def test_every_sub_layer_of_both_towers_is_adapted(placement):
+    model, batch = clip()
+    with torch.no_grad():
+        expected = computed(model.requires_grad_(False), batch)
+        attach(model, {**METHOD, "placement": placement, "init": "zero"}, TASKS)
+        with model.route(tasks=["vqa", "gqa", None, "vqa"]):
+            assert torch.equal(computed(model, batch), expected)
+    addresses = {site.address for site in model.weft.plan.sites}
+    assert addresses == {
+        f"{tower}.{layer}.{block}"
+        for tower in ("text", "vision")
+        for layer in (0, 1)
+        for block in ("attention", "ffn")
+    }
+    with model.route(tasks=["vqa", "gqa", "vqa", "gqa"]):
+        computed(model, batch).square().sum().backward()
+    assert all(value.grad is not None for _, _, value in model.weft.slots())
+    assert any(value.grad.any() for key, _, value in model.weft.slots() if "attention" in key)
+    assert torch.equal(computed(detach(model), batch), expected)
+
+
+def test_mixed_rows_and_files(tmp_path):
+    model, batch = clip()
+    attach(model, METHOD, TASKS)
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(torch.randn_like(value) * 0.1)
+        with model.route(tasks=["vqa", "gqa", "gqa", "vqa"]):
+            mixed = computed(model, batch)
+        for task, rows in (("vqa", [0, 3]), ("gqa", [1, 2])):
+            with model.route(task=task):
+                alone = computed(model, [each[rows] for each in batch])
+            torch.testing.assert_close(mixed[rows], alone, atol=1e-6, rtol=1e-6)
+        # The halves of the model are called one by one, too.
+        with model.route(tasks=["vqa", "gqa", "gqa", "vqa"]):
+            torch.testing.assert_close(model.encode_text(batch[1]), mixed[:, 8:], atol=1e-6, rtol=1e-6)
+        model.save_pretrained(tmp_path)
+        other, _ = clip()
+        load_adapter(other, tmp_path)
+        with other.route(tasks=["vqa", "gqa", "gqa", "vqa"]):
+            assert torch.equal(computed(other, batch), mixed)
+
+
+def test_maps_inside_the_attention_are_refused_and_those_of_the_block_are_not():
+    model, batch = clip()
+    with pytest.raises(AddressError, match=r"`linears` must be among the known names, but is 'query'"):
+        attach(model, {"method": "lora", "rank": 2})
+    assert resolve(model)["vision.0.ffn.down"].path == "visual.transformer.resblocks.0.mlp.c_proj"
+    before = computed(model, batch)
+    attach(model, {"method": "lora", "rank": 2, "linears": ["up", "down"]})
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(0.1)
+    assert not torch.allclose(computed(model, batch), before)
+    with pytest.raises(AttachError, match="units already"):
+        attach(model, METHOD)
+
+
+def test_towers_of_another_kind_are_refused():
+    model, _ = clip()
+    model.visual = nn.Sequential(nn.Conv2d(3, WIDTH, 8))
+    with pytest.raises(BackboneError, match=r"family 'open_clip' expects a tower 'vision'"):
+        plan(model, METHOD)
