@@ -10,8 +10,8 @@ import pytest
 SCRIPT = pathlib.Path(__file__).with_name("compile_kernels.py")
 # Bytes of shared memory a program may have, by architecture.
 SHARED_LIMIT = {80: 166_912, 90: 232_448, 100: 232_448}
-# Plans are made for this compiler; others are only asked to compile and to respect the limits.
-PLANNED_FOR = (3, 6)
+# Plans are made for these compilers; others are only asked to compile and to respect the limits.
+PLANNED_FOR = {(3, 6), (3, 9)}
 
 pytestmark = [
     pytest.mark.slow,
@@ -58,10 +58,8 @@ def test_shared_memory_fits_the_architecture(compiled):
 
 def test_nothing_spills_to_local_memory(compiled):
     version = tuple(int(part) for part in compiled[0]["triton"].split(".")[:2])
-    if version != PLANNED_FOR:
-        pytest.skip(
-            f"plans are made for Triton {PLANNED_FOR}, this is {version}: register counts are not gated"
-        )
+    if version not in PLANNED_FOR:
+        pytest.skip(f"no plan was made for Triton {version}: register counts are not gated")
     assert names([row for row in compiled if row["stack"] or row["spills"]]) == []
 
 
