@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from weft.core.cache import (
     load_head,
 )
 from weft.core.cache.encoder import unit
+from weft.core.composites import DualEncoder, DualEncoderConfig
 from weft.core.errors import BackboneError, FewShotError
 
 NAMES = ["red fox", "sea_lion", "owl"]
@@ -44,20 +46,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="module")
 def encoder(tokenizer: PreTrainedTokenizerFast) -> ImageTextEncoder:
     torch.manual_seed(0)
+    return ImageTextEncoder(CLIPModel(CLIPConfig(**tiny(len(WORDS)))), tokenizer)
+
+
+def tiny(vocabulary: int) -> dict[str, Any]:
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={
-            **size,
-            "vocab_size": len(WORDS),
-            "max_position_embeddings": 24,
-            "bos_token_id": 0,
-            "eos_token_id": 1,
-            "pad_token_id": 2,
-        },
-        vision_config={**size, "image_size": 16, "patch_size": 8},
-        projection_dim=12,
-    )
-    return ImageTextEncoder(CLIPModel(config), tokenizer)
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    return {
+        "text_config": {**size, **tokens, "vocab_size": vocabulary, "max_position_embeddings": 24},
+        "vision_config": {**size, "image_size": 16, "patch_size": 8},
+        "projection_dim": 12,
+    }
 
 
 def test_objects_and_tensors_and_open_clip_give_the_same_features(encoder: ImageTextEncoder) -> None:
@@ -123,8 +122,10 @@ def test_the_fingerprint_knows_the_weights(
     same = CLIPModel(encoder.model.config)
     same.load_state_dict(encoder.model.state_dict())
     assert ImageTextEncoder(same, tokenizer).fingerprint() == encoder.fingerprint()
-    other = CLIPModel(encoder.model.config)
-    assert ImageTextEncoder(other, tokenizer).fingerprint() != encoder.fingerprint()
+    other = ImageTextEncoder(same, tokenizer)
+    weight = same.text_model.get_input_embeddings().weight.detach()
+    weight[3, 5] = torch.nextafter(weight[3, 5], torch.tensor(torch.inf))
+    assert other.fingerprint() != encoder.fingerprint()
 
 
 def test_a_context_of_word_embeddings_is_the_text_of_these_words(encoder: ImageTextEncoder) -> None:
@@ -134,8 +135,63 @@ def test_a_context_of_word_embeddings_is_the_text_of_these_words(encoder: ImageT
     expected = encoder.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     torch.testing.assert_close(prompts(words), expected, rtol=1e-4, atol=1e-5)
     assert not encoder.model.text_model.get_input_embeddings()._forward_hooks
-    with pytest.raises(BackboneError, match="fits 40 times into a text of 24 tokens, but 'x' does not"):
+    with pytest.raises(BackboneError, match="fits 40 times into a text of 24 tokens, but 'x', 'a', 'of' do not"):
         ContextPrompts(encoder, NAMES, context_tokens=40)
+
+
+def test_prompts_are_learned_through_the_dual_encoder_of_weft(tokenizer: PreTrainedTokenizerFast) -> None:
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"model_type": "clip_text_model", "vocab_size": len(WORDS), "max_position_embeddings": 24, **size}
+    vision = {"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, **size}
+    own = ImageTextEncoder(DualEncoder(DualEncoderConfig(text, vision, projection_size=12)), tokenizer)
+    prompts = ContextPrompts(own, NAMES, context_tokens=4)
+    context = prompts.embed("a photo of a").requires_grad_()
+    expected = own.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
+    torch.testing.assert_close(prompts(context), expected, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(prompts(context)[0, 0], context)
+    assert bool(gradient.abs().sum() > 0)
+
+
+def test_a_placeholder_is_a_word_of_one_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    pieces = Tokenizer(models.BPE({"x": 0, "a": 1, "▁": 2, "▁a": 3, ".": 4}, [("▁", "a")]))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    encoder = ImageTextEncoder(
+        CLIPModel(CLIPConfig(**tiny(5))), PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token=".")
+    )
+    prompts = ContextPrompts(encoder, ["a"], context_tokens=3)
+    assert prompts._tokens["input_ids"][0, :3].tolist() == [3, 3, 3]
+    with pytest.raises(
+        BackboneError, match=r"`placeholder` must be a word of one token .*, but 'x' does not"
+    ):
+        ContextPrompts(encoder, ["a"], context_tokens=3, placeholder="x")
+
+
+def test_many_contexts_go_through_together(encoder: ImageTextEncoder) -> None:
+    prompts = ContextPrompts(encoder, NAMES, context_tokens=4)
+    contexts = torch.randn(2, 3, 4, 16)
+    found = prompts(contexts)
+    assert found.shape == (2, 3, 3, 12)
+    torch.testing.assert_close(found[1, 2], prompts(contexts[1, 2]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_context_stands_before_other_names(encoder: ImageTextEncoder) -> None:
+    features, labels = features_for(encoder)
+    weights = encoder.class_weights(NAMES)
+    options = {"context_tokens": 4, "context_width": 16, "epochs": 2}
+    others = ["fox", "red owl"]
+    prompts = ContextPrompts(encoder, others, context_tokens=4)
+    for head in (CoOp(weights, CoOpConfig(**options)), CoCoOp(weights, CoCoOpConfig(**options))):  # type: ignore[arg-type]
+        with pytest.raises(FewShotError, match="must be fitted first, but has no context"):
+            head.for_classes(encoder.class_weights(others), prompts)
+        head.use_prompts(ContextPrompts(encoder, NAMES, context_tokens=4))
+        head.fit(features, labels)
+        moved = head.for_classes(encoder.class_weights(others), prompts)
+        assert moved.logits(features).shape == (12, 2)
+        shifted = head.context + head.meta(features[5]) if isinstance(head, CoCoOp) else head.context
+        expected = 100 * features[5] @ prompts(shifted).T
+        torch.testing.assert_close(moved.logits(features)[5], expected, rtol=1e-4, atol=1e-3)
+        assert not any(value.requires_grad for value in moved.parameters())
 
 
 def features_for(encoder: ImageTextEncoder) -> tuple[torch.Tensor, torch.Tensor]:

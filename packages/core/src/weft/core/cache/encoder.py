@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from weft.core.errors import BackboneError, FewShotError
 
-_SAMPLES = 16
-
 
 class ImageTextEncoder:
     """A frozen model that puts images and texts into one space.
@@ -50,6 +48,7 @@ class ImageTextEncoder:
         self.tokenizer = tokenizer
         self.max_text_tokens = max_text_tokens or _longest_text(model)
         self._names = ("get_image_features", "get_text_features") if has else ("encode_image", "encode_text")
+        self._fingerprint: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +77,11 @@ class ImageTextEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features of texts, shape (texts, width), float32."""
         with torch.no_grad():
-            return unit(getattr(self.model, self._names[1])(**self.tokens(texts)))
+            return self.text_features(self.tokens(texts))
+
+    def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
+        """Unit features of tokens as `tokens` gives them; gradients reach what was swapped in for their vectors."""
+        return unit(getattr(self.model, self._names[1])(**tokens))
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """What the model's text side reads, by argument."""
@@ -126,14 +129,17 @@ class ImageTextEncoder:
         return torch.stack(rows)
 
     def fingerprint(self) -> str:
-        """Changes with the model's class, shapes and weights; the same in every process."""
-        digest = hashlib.sha256(type(self.model).__name__.encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}{tuple(value.shape)}".encode())
-            if value.is_floating_point() and value.numel():
-                sample = value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLES)]
-                digest.update(str(sample.to("cpu", torch.bfloat16).tolist()).encode())
-        return digest.hexdigest()[:16]
+        """Changes with the model's class, shapes and any of its weights; the same in every process.
+
+        All weights are read at the first call and not again, since the model is frozen.
+        """
+        if self._fingerprint is None:
+            digest = hashlib.sha256(type(self.model).__name__.encode())
+            for name, value in sorted(self.model.state_dict().items()):
+                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
 
 
 def unit(output: Any) -> Tensor:

@@ -14,6 +14,8 @@ from weft.core.cache.samples import Samples
 from weft.core.cache.training import train_head
 
 _REDUCTION = 16
+# Texts that are encoded at a time, unless one image alone has more classes.
+_PROMPTS = 512
 
 
 @register_head
@@ -61,12 +63,12 @@ class CoCoOp(CoOp):
 
     def _logits(self, features: Tensor) -> Tensor:
         prompts = self._required_prompts()
-        shifts = self.meta(features)
-        rows = [
-            feature @ prompts(self.context + shift).to(features).T
-            for feature, shift in zip(features, shifts, strict=True)
-        ]
-        return self.config.logit_scale * torch.stack(rows)
+        together = max(1, _PROMPTS // self.num_classes)
+        rows = []
+        for block in features.split(together):
+            names = prompts(self.context + self.meta(block)[:, None]).to(block)
+            rows.append(torch.einsum("rd,rcd->rc", block, names))
+        return self.config.logit_scale * torch.cat(rows)
 
 
 CoCoOpConfig.head = CoCoOp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -52,7 +52,8 @@ class CoOpConfig(PromptHeadConfig):
 class CoOp(FewShotHead):
     """`z = scale · f g([v_1 … v_M, class name])`, with v learned and g the frozen text encoder.
 
-    After `fit` the class features are kept, so that neither logits nor files need the text encoder.
+    After `fit` the class features are kept, so that neither logits nor files need the text encoder. `for_classes`
+    puts the learned context before other names.
 
     Source: Zhou et al. 2022 (CoOp), eq. 2 to 4: one context for all classes, the name at the end.
     """
@@ -87,6 +88,34 @@ class CoOp(FewShotHead):
     def class_features(self) -> Tensor:
         """Unit text features under the learned context, shape (classes, width)."""
         return self.prompted
+
+    def for_classes(self, class_weights: Tensor, prompts: Prompts) -> Self:
+        """The same head for other classes, whose names stand behind the learned context.
+
+        Args:
+            class_weights: Unit text features of these classes, shape (classes, width).
+            prompts: Their prompts, with as many context tokens as this head has.
+
+        Returns:
+            A fitted head.
+
+        Raises:
+            FewShotError: This head is not fitted, or an argument breaks a rule.
+        """
+        if not hasattr(self, "context"):
+            raise FewShotError(
+                f"{type(self).__name__} must be fitted first, but has no context. Call `fit(features, labels)`."
+            )
+        with torch.random.fork_rng(devices=[]):
+            other = type(self)(class_weights, self.config)
+            other.build(self.num_samples)
+        other.to(self.class_weights)
+        own = {"class_weights": other.class_weights, "prompted": other.prompted}
+        other.load_state_dict({**self.state_dict(), **own})
+        other.use_prompts(prompts)
+        with torch.no_grad():
+            other.prompted.copy_(prompts(self.context))
+        return other.requires_grad_(False).eval()
 
     def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         prompts = self._required_prompts()
