@@ -1,3 +1,4 @@
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,6 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", ".", "crimson", "navy", "olive", "teal"]
+WORDS += ["dress", "hat", "long", "sleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +60,36 @@ def quiet_libraries() -> Iterator[None]:
         # Raised inside transformers' trainer on machines without an accelerator.
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         yield
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random CLIP, its tokenizer and its preprocessing."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(WORDS), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
+    config = CLIPConfig(
+        text_config={**size, **text, "pad_token_id": 2},
+        vision_config={**size, "image_size": 24, "patch_size": 8},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    preprocessing = {
+        "size": {"shortest_edge": 24},
+        "do_center_crop": True,
+        "crop_size": {"height": 24, "width": 24},
+        "resample": 3,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    return str(folder)

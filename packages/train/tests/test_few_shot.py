@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from weft.core.cache import Provenance, load_head
+from weft.core.cache import ContextPrompts, CoOp, Provenance, load_head
 from weft.core.cache.files import class_names_of
 from weft.core.errors import CheckpointError, FewShotError
 from weft.data import draw_few_shot, load_dataset
@@ -29,41 +27,6 @@ from weft.train.recipe_files import built_in_recipes
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}
-WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", ".", *COLOURS]
-WORDS += ["dress", "hat", "long", "sleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t"]
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a tiny random CLIP, its tokenizer and its preprocessing."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("clip")
-    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {"vocab_size": len(WORDS), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
-    config = CLIPConfig(
-        text_config={**size, **text, "pad_token_id": 2},
-        vision_config={**size, "image_size": 24, "patch_size": 8},
-        projection_dim=16,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    preprocessing = {
-        "size": {"shortest_edge": 24},
-        "do_center_crop": True,
-        "crop_size": {"height": 24, "width": 24},
-        "resample": 3,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -208,6 +171,63 @@ def test_a_shifted_test_set_of_fewer_classes_is_scored_among_these(values: dict[
     assert best.accuracies["few"] * len(records) % 100 == pytest.approx(0, abs=1e-6)
 
 
+def test_several_data_sets_share_one_table(values: dict[str, Any]) -> None:
+    second = {**values["data"], "train": "test", "test": "train"}
+    heads = values["heads"][:2]
+    alone = execute_few_shot(recipe(values, name="alone", heads=heads, shots=[4], data=second))
+    own = execute_few_shot(recipe(values, name="own", heads=heads, shots=[4]))
+    both = execute_few_shot(
+        recipe(
+            values,
+            name="both",
+            heads=heads,
+            shots=[4],
+            data={**values["data"], "label": "colours"},
+            also={"swapped": {"data": second}},
+        )
+    )
+    assert both.tests == ["average", "colours", "swapped"]
+    for cell, first, other in zip(both.cells, own.cells, alone.cells, strict=True):
+        assert cell.accuracies["colours"] == first.accuracies["test"]
+        assert cell.accuracies["swapped"] == other.accuracies["test"]
+        assert cell.accuracies["average"] == pytest.approx(
+            (first.accuracies["test"] + other.accuracies["test"]) / 2
+        )
+    assert "both: accuracy on average, per cent" in both.text()
+    assert (both.folder / "votes" / "swapped" / "tip_adapter.png").is_file()
+    assert load_head(both.folder / "heads" / "colours" / "tip_adapter-K4-seed1").num_classes == 4
+    planned = plan_few_shot(recipe(values, also={"swapped": {"data": {**second, "num_classes": 7}}}))
+    assert planned.also["swapped"].num_classes == 7
+    assert "swapped: 7 classes" in str(planned)
+
+
+def test_a_test_set_of_other_classes_is_scored_by_their_names(values: dict[str, Any]) -> None:
+    other = {"name": "image_folder", "root": values["data"]["root"], "split": "validation"}
+    other["class_names"] = {"crimson": "navy dress", "navy": "long hat"}
+    coop = {"method": "coop", "context_tokens": 2, "epochs": 5, "learning_rate": 0.5}
+    heads = [*values["heads"][:2], coop]
+    result = execute_few_shot(recipe(values, heads=heads, transfer={"other": other}, shots=[4], seeds=[1]))
+    assert result.tests == ["test", "other"]
+    encoder, transform = load_encoder(recipe(values).encoder)
+    extractor = Extractor(encoder, transform, Path(values["output"]) / "fresh", 5, Progress())
+    records = load_dataset("image_folder", values["data"]["root"], "validation")
+    features, labels = extractor.plain(records, "other"), torch.tensor([r.label for r in records])
+    names = ["navy dress", "long hat", "olive", "teal"]
+
+    def score(logits: torch.Tensor) -> float:
+        return 100 * float((logits.argmax(1) == labels).double().mean())
+
+    weights = encoder.class_weights(names)
+    plain = score(features @ weights.T)
+    found = {cell.head: cell.accuracies["other"] for cell in result.cells}
+    assert found["zero_shot"] == found["tip_adapter"] == pytest.approx(plain)
+    learned = load_head(result.folder / "heads" / "coop-K4-seed1")
+    assert isinstance(learned, CoOp)
+    moved = learned.for_classes(weights, ContextPrompts(encoder, names, context_tokens=2))
+    assert found["coop"] == pytest.approx(score(moved.logits(features)))
+    assert not torch.allclose(moved.logits(features), learned.config.logit_scale * features @ weights.T)
+
+
 def test_prompt_heads_and_a_prompt_stage_run_on_clip(values: dict[str, Any]) -> None:
     coop = {"method": "coop", "context_tokens": 2, "epochs": 2}
     heads = [coop, {"method": "cocoop", "context_tokens": 2, "epochs": 1}]
@@ -262,6 +282,13 @@ def test_the_command_runs_plans_and_tracks(
         ({"heads": [{"method": "tip_adaptor"}]}, "heads: `method` must be .* Did you mean 'tip_adapter'"),
         ({"heads": [{"method": "gda"}] * 2}, "heads: heads must have labels of their own, but gda"),
         ({"prompt_stage": {"method": "gda"}}, "prompt_stage: the prompt stage is a head of method coop"),
+        (
+            {"also": {"b": {"data": {"name": "x"}}}, "shifted": {"a": {"name": "x"}}},
+            "further test sets .* belong to one data set; take `also` out",
+        ),
+        ({"protocol": "base_to_new", "shifted": {"a": {"name": "x"}}}, "base_to_new has its own test sets"),
+        ({"transfer": {"test": {"name": "x"}}}, "must name different test sets, none of them 'test'"),
+        ({"also": {"b": {"data": {"name": "x"}, "heads": []}}}, "also.b.heads: unknown key"),
         ({"encoder": {"nam": "x"}}, "encoder.nam: unknown key. Did you mean 'name'"),
     ],
 )

@@ -135,7 +135,9 @@ def test_a_context_of_word_embeddings_is_the_text_of_these_words(encoder: ImageT
     expected = encoder.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
     torch.testing.assert_close(prompts(words), expected, rtol=1e-4, atol=1e-5)
     assert not encoder.model.text_model.get_input_embeddings()._forward_hooks
-    with pytest.raises(BackboneError, match="fits 40 times into a text of 24 tokens, but 'x', 'a', 'of' do not"):
+    with pytest.raises(
+        BackboneError, match="fits 40 times into a text of 24 tokens, but 'x', 'a', 'of' do not"
+    ):
         ContextPrompts(encoder, NAMES, context_tokens=40)
 
 

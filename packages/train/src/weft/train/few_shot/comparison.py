@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -39,6 +39,36 @@ class Cell:
     selected: dict[str, float]
     trainable: int
     seconds: float
+
+
+def together(cells: Mapping[str, Cell]) -> Cell:
+    """One cell of one head on several data sets.
+
+    Args:
+        cells: Data set to its cell; all are of one head, number of shots and seed.
+
+    Returns:
+        A cell whose accuracies are those of every data set and `average`, the mean over their first test sets; the
+        calibration error is their mean too, the trained parameters the most, the seconds the sum.
+    """
+    first = next(iter(cells.values()))
+    accuracies = {
+        name if test == "test" else f"{name}, {test}": accuracy
+        for name, cell in cells.items()
+        for test, accuracy in cell.accuracies.items()
+    }
+    errors = [cell.calibration_error for cell in cells.values() if cell.calibration_error is not None]
+    return replace(
+        first,
+        accuracies={
+            "average": fmean(next(iter(c.accuracies.values())) for c in cells.values()),
+            **accuracies,
+        },
+        calibration_error=fmean(errors) if errors else None,
+        selected={f"{name}, {key}": v for name, cell in cells.items() for key, v in cell.selected.items()},
+        trainable=max(cell.trainable for cell in cells.values()),
+        seconds=sum(cell.seconds for cell in cells.values()),
+    )
 
 
 @dataclass(frozen=True)
@@ -143,14 +173,18 @@ class FewShotComparison:
         Args:
             path: Where to write; the suffix decides the format.
         """
+        from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        colours: Any = colormaps["tab20"]
         tests = self.tests
-        figure = Figure(figsize=(7.0 * len(tests), 5.0), layout="constrained")
+        columns = min(2, len(tests))
+        rows = -(-len(tests) // columns)
+        figure = Figure(figsize=(7.0 * columns, 5.0 * rows), layout="constrained")
         FigureCanvasAgg(figure)
         for place, test in enumerate(tests, start=1):
-            axes = figure.add_subplot(1, len(tests), place)
+            axes = figure.add_subplot(rows, columns, place)
             for number, head in enumerate(self.heads):
                 found = [self.over_seeds(head, shots, test) for shots in self.shots]
                 axes.errorbar(
@@ -158,6 +192,7 @@ class FewShotComparison:
                     [mean for mean, _ in found],
                     yerr=[spread or 0.0 for _, spread in found],
                     marker=_MARKERS[number % len(_MARKERS)],
+                    color=colours(number % colours.N),
                     capsize=2,
                     linewidth=1.2,
                     label=head,
@@ -168,6 +203,6 @@ class FewShotComparison:
             axes.set_ylabel("accuracy (%)")
             axes.set_title(f"{self.title}, {test}")
             axes.grid(alpha=0.3)
-        figure.axes[-1].legend(fontsize="small")
+        figure.axes[0].legend(fontsize="small")
         figure.savefig(path, dpi=120)
         return path

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from weft.data import base_to_new, draw_few_shot, load_dataset
 from weft.data.few_shot import VALIDATION_SHOTS
 from weft.train.errors import RunError
-from weft.train.few_shot.recipe import FewShotDataSection, FewShotRecipe, SourceSection
+from weft.train.few_shot.recipe import FewShotDataSection, FewShotRecipe, SourceSection, TransferSection
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Records:
         train: What shots are drawn from.
         validation: What validation images are drawn from, or None for the rest of `train`.
         test: Test set by name: `test`, or `base` and `new`, and the shifted ones.
+        transfer: Further test sets of other classes by name.
         class_names: Names by label, as prompts write them.
         num_base: Number of classes that heads are fitted on; all but in `base_to_new`.
     """
@@ -28,6 +32,7 @@ class Records:
     train: Any
     validation: Any | None
     test: dict[str, Any]
+    transfer: dict[str, Any]
     class_names: list[str]
     num_base: int
 
@@ -61,7 +66,8 @@ def load_records(recipe: FewShotRecipe) -> Records:
         tests, num_base = {"base": base, "new": new}, len({record.label for record in base})
     for name, shifted in recipe.shifted.items():
         tests[name] = _load(shifted, shifted.split)
-    return Records(train, validation, tests, names, num_base)
+    transfer = {name: _load(other, other.split) for name, other in recipe.transfer.items()}
+    return Records(train, validation, tests, transfer, names, num_base)
 
 
 def draw(records: Records, shots: int, seed: int) -> tuple[Any, Any]:
@@ -84,6 +90,50 @@ def draw(records: Records, shots: int, seed: int) -> tuple[Any, Any]:
         validation = rest.select(draw_few_shot(rest, shots=min(shots, VALIDATION_SHOTS), seed=seed).train)
     base = records.num_base
     return tuple(part.filter(lambda record: record.label < base) for part in (train, validation))
+
+
+def check_images(records: Records, draws: Iterable[tuple[Any, Any]]) -> None:
+    """Require the files of all images that a run reads, before it reads any.
+
+    Args:
+        records: The splits; of the training split only what was drawn is read.
+        draws: Training and validation records of every draw.
+
+    Raises:
+        RunError: Images are absent; the first ones are named.
+    """
+    read = [record for pair in draws for part in pair for record in part]
+    read += [record for split in (*records.test.values(), *records.transfer.values()) for record in split]
+    images = {record.image.uri: record.image for record in read}
+    absent = [uri for uri, image in sorted(images.items()) if not image.exists()]
+    if absent:
+        raise RunError(
+            f"Every image of the draws and of the test sets must be there, but {len(absent):,} of {len(images):,} are "
+            f"not: {', '.join(absent[:_NAMED])}{', …' if len(absent) > _NAMED else ''}. `weft data check "
+            f"{records.train.name}` lists what a data set needs."
+        )
+
+
+def class_names_of(records: Any, section: FewShotDataSection | TransferSection) -> list[str]:
+    """Names by label as prompts write them, with the replacements of a section.
+
+    Raises:
+        RunError: Labels have gaps, or a replaced name does not exist.
+    """
+    labels = sorted({record.label for record in records})
+    if labels != list(range(len(labels))):
+        raise RunError(
+            f"Labels of {section.name!r} must count from 0 without gaps, but the split {records.split!r} holds "
+            f"{len(labels)} of up to {labels[-1]}. Check its options."
+        )
+    names = list(records.class_names)
+    unknown = sorted(set(section.class_names) - set(names))
+    if unknown:
+        raise RunError(
+            f"`data.class_names` must rename classes of {section.name!r}, but {unknown[0]!r} is none. Its first "
+            f"ones are {', '.join(names[:5])}."
+        )
+    return [section.class_names.get(name, name) for name in names]
 
 
 def _load(section: SourceSection, split: str) -> Any:
@@ -110,22 +160,10 @@ def _set_aside(records: Any) -> tuple[Any, Any]:
 
 
 def _names(train: Any, section: FewShotDataSection) -> list[str]:
-    labels = sorted({record.label for record in train})
-    if labels != list(range(len(labels))):
+    names = class_names_of(train, section)
+    if section.num_classes not in (None, len(names)):
         raise RunError(
-            f"Labels of {section.name!r} must count from 0 without gaps, but the training split holds "
-            f"{len(labels)} of up to {labels[-1]}. Check its options."
-        )
-    if section.num_classes not in (None, len(labels)):
-        raise RunError(
-            f"`data.num_classes` must be that of {section.name!r} ({len(labels)}), but is {section.num_classes}. "
+            f"`data.num_classes` must be that of {section.name!r} ({len(names)}), but is {section.num_classes}. "
             "Correct it, or check the data."
         )
-    names = list(train.class_names)
-    unknown = sorted(set(section.class_names) - set(names))
-    if unknown:
-        raise RunError(
-            f"`data.class_names` must rename classes of {section.name!r}, but {unknown[0]!r} is none. Its first "
-            f"ones are {', '.join(names[:5])}."
-        )
-    return [section.class_names.get(name, name) for name in names]
+    return names

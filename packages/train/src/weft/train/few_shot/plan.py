@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from weft.train.errors import RunError
@@ -16,12 +16,14 @@ class FewShotPlan:
     Attributes:
         num_classes: Classes of the data set.
         width: Width of the features.
-        trainable: Head to number of shots to trained parameters.
+        trainable: Head to number of shots to trained parameters; a prompt stage stands under its own name.
+        also: Further data sets by name.
     """
 
     num_classes: int
     width: int
     trainable: dict[str, dict[int, int]]
+    also: dict[str, FewShotPlan] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -32,7 +34,7 @@ class FewShotPlan:
         for head, by_shots in self.trainable.items():
             counts = ", ".join(f"K={shots}: {count:,}" for shots, count in by_shots.items())
             lines.append(f"  {head}: {counts}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"{name}: {plan}" for name, plan in self.also.items())])
 
 
 def plan_few_shot(recipe: FewShotRecipe) -> FewShotPlan:
@@ -44,6 +46,12 @@ def plan_few_shot(recipe: FewShotRecipe) -> FewShotPlan:
     Raises:
         RunError: It does not state them.
     """
+    first, *others = recipe.parts().items()
+    plan = _plan(first[1])
+    return replace(plan, also={name: _plan(part) for name, part in others})
+
+
+def _plan(recipe: FewShotRecipe) -> FewShotPlan:
     classes, width = recipe.data.num_classes, recipe.encoder.width
     if classes is None or width is None:
         raise RunError(
@@ -61,4 +69,8 @@ def plan_few_shot(recipe: FewShotRecipe) -> FewShotPlan:
         }
         for head in recipe.heads
     }
+    if recipe.prompt_stage is not None:
+        stage = config_of(recipe.prompt_stage)
+        count = stage.trainable_parameters(num_classes=classes, num_samples=0, width=width)
+        trainable["prompt_stage"] = dict.fromkeys(recipe.shots, count)
     return FewShotPlan(classes, width, trainable)

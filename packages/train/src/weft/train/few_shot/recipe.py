@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from weft.train.errors import RecipeError, near
 from weft.train.recipe_files import apply_overrides, find_recipe, read_yaml
@@ -51,6 +51,7 @@ class FewShotDataSection(SourceSection):
     """The data set that heads are fitted on.
 
     Attributes:
+        label: How tables call it where there are several; by default its name.
         train: Split that shots are drawn from.
         validation: Split that min(K, 4) validation images per class are drawn from; None draws them from what the
             shots leave of `train`.
@@ -60,6 +61,7 @@ class FewShotDataSection(SourceSection):
         num_classes: Number of classes, for `weft plan`; checked when it runs.
     """
 
+    label: str | None = None
     train: str = "train"
     validation: str | None = "val"
     test: str | None = "test"
@@ -76,6 +78,34 @@ class ShiftedSection(SourceSection):
     """
 
     split: str = "test"
+
+
+class TransferSection(SourceSection):
+    """A further test set of other classes, which heads know by their names alone (cross-dataset).
+
+    Attributes:
+        split: Split that is scored.
+        class_names: Names that replace those of the data set in prompts, by name.
+        allow_duplicate_names: Accept equal names.
+        templates: Texts around class names; by default those of the recipe.
+    """
+
+    split: str = "test"
+    class_names: dict[str, str] = Field(default_factory=dict)
+    allow_duplicate_names: bool = False
+    templates: tuple[str, ...] | None = None
+
+
+class AlsoSection(Section):
+    """A further data set, on whose own draws the same heads run.
+
+    Attributes:
+        data: The data set; its label is the key it stands under.
+        templates: Texts around class names; by default those of the recipe.
+    """
+
+    data: FewShotDataSection
+    templates: tuple[str, ...] | None = None
 
 
 class ViewsSection(Section):
@@ -109,7 +139,9 @@ class FewShotRecipe(Section):
         selection: What chooses epochs and hyper-parameters: `validation`, `paper` (the test set, as in the papers'
             code; it is said wherever scores are shown), or `none`.
         protocol: `all` classes, or `base_to_new`: fit on the first half of the classes, test on both halves.
-        shifted: Further test sets by name.
+        shifted: Further test sets of the same classes by name.
+        transfer: Further test sets of other classes by name.
+        also: Further data sets by name; tables then show each, and the average over all.
         batch_size: Images that the encoder reads at a time.
         threads: CPU threads.
         tracking: Where it is tracked.
@@ -130,6 +162,8 @@ class FewShotRecipe(Section):
     selection: Literal["validation", "paper", "none"] = "validation"
     protocol: Literal["all", "base_to_new"] = "all"
     shifted: dict[str, ShiftedSection] = Field(default_factory=dict)
+    transfer: dict[str, TransferSection] = Field(default_factory=dict)
+    also: dict[str, AlsoSection] = Field(default_factory=dict)
     batch_size: int = Field(default=64, gt=0)
     threads: int | None = Field(default=None, gt=0)
     tracking: TrackingSection = TrackingSection()
@@ -162,6 +196,30 @@ class FewShotRecipe(Section):
                 raise ValueError(f"the prompt stage is a head of method coop, not {stage.get('method')!r}")
             _check_head(stage)
         return stage
+
+    @model_validator(mode="after")
+    def _tests_have_names_of_their_own(self) -> Self:
+        if self.also and (self.shifted or self.transfer):
+            raise ValueError("further test sets (shifted, transfer) belong to one data set; take `also` out")
+        if self.protocol == "base_to_new" and (self.shifted or self.transfer):
+            raise ValueError("base_to_new has its own test sets; take `shifted` and `transfer` out")
+        names = ["test", *self.shifted, *self.transfer]
+        if len(set(names)) != len(names):
+            raise ValueError("`shifted` and `transfer` must name different test sets, none of them 'test'")
+        return self
+
+    def parts(self) -> dict[str, FewShotRecipe]:
+        """Name of each data set to the recipe for it alone; the name is empty where there is only one."""
+        if not self.also:
+            return {"": self}
+        own = self.data.label or self.data.name
+        sections = {own: AlsoSection(data=self.data), **self.also}
+        return {
+            name: self.model_copy(
+                update={"data": part.data, "templates": part.templates or self.templates, "also": {}}
+            )
+            for name, part in sections.items()
+        }
 
     @property
     def folder(self) -> Path:
@@ -226,7 +284,8 @@ def _fault(fault: Any) -> str:
         return f"{where}: unknown key. {near(fault['loc'][-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"{where}: this key is needed."
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}."
+    message = f"{fault['msg'].removeprefix('Value error, ')}."
+    return f"{where}: {message}" if where else message
 
 
 def _keys_at(place: tuple[int | str, ...]) -> list[str]:

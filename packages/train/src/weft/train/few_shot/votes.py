@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from weft.core.cache import load_head
@@ -14,17 +15,24 @@ _IMAGES, _VOTERS = 4, 5
 
 
 def write_votes(
-    recipe: FewShotRecipe, records: Records, extractor: Extractor, draws: dict[tuple[int, int], Any]
+    recipe: FewShotRecipe,
+    records: Records,
+    extractor: Extractor,
+    draws: dict[tuple[int, int], Any],
+    heads: Path,
+    folder: Path,
 ) -> None:
     """Explain a few test images, spread over the test set, by every head with a cache.
 
-    The heads of the most shots and the first seed are taken; each gives `votes/HEAD.txt` and `votes/HEAD.png`.
+    The heads of the most shots and the first seed are taken; each gives `HEAD.txt` and `HEAD.png`.
 
     Args:
         recipe: The recipe, after its heads were saved.
         records: Its splits.
         extractor: Finds the features again.
         draws: Shots and seed to training and validation records.
+        heads: Where the heads lie.
+        folder: Where to write.
     """
     shots, seed = max(recipe.shots), recipe.seeds[0]
     train, _ = draws[shots, seed]
@@ -33,13 +41,12 @@ def write_votes(
     rows = [place * len(test) // count for place in range(count)]
     features = extractor.plain(test, "test images")[rows]
     names = records.class_names[: records.num_base]
-    folder = recipe.folder / "votes"
     for label in map(label_of, recipe.heads):
-        head = load_head(recipe.folder / "heads" / f"{label}-K{shots}-seed{seed}")
+        head = load_head(heads / f"{label}-K{shots}-seed{seed}")
         if not hasattr(head, "cache"):
             continue
         explanations = head.explain(features, top=_VOTERS)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         tables = [
             f"{test[row].id} ({test[row].class_name})\n{why.table(names)}\n"
             for row, why in zip(rows, explanations, strict=True)
