@@ -71,6 +71,20 @@ def test_no_epoch_of_tip_adapter_f_is_tip_adapter_to_the_bit(make_task) -> None:
     assert torch.equal(plain.logits(queries), trained.logits(queries))
 
 
+@pytest.mark.parametrize("scale", [7.0, 50.0])
+def test_a_grid_of_betas_does_not_drift_from_direct_evaluation(make_task, scale: float) -> None:
+    weights, features, labels, queries, _ = make_task(classes=10, shots=16, width=512)
+    config = TipAdapterConfig(search_scale=(scale, 3.0))
+    head = TipAdapter(weights, config).fit(features, labels)
+    grid = torch.tensor(config.betas())
+    assert grid.dtype == torch.float32
+    one_hot = functional.one_hot(labels, 10).double()
+    similarity = queries.double() @ features.double().T
+    for beta, found in zip(grid.double(), head.cache.class_sums(queries, grid), strict=True):
+        direct = (-beta * (1 - similarity)).exp() @ one_hot
+        assert float(((found - direct) / direct).abs().max()) <= 1e-4
+
+
 def test_the_search_finds_what_evaluating_every_pair_finds(make_task) -> None:
     weights, features, labels, queries, truth = make_task(noise=1.6)
     config = TipAdapterConfig(search_scale=(12, 5), search_steps=(25, 7))
