@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from weft.train.cli import data, demo, features, inspection, recipes, report, runs, sweep
+from weft.train.cli import data, demo, exchange, features, inspection, recipes, report, runs, sweep
 
 app = typer.Typer(
     name="weft",
@@ -26,6 +26,8 @@ app.command("evaluate")(runs.evaluate)
 app.command("features")(features.features)
 data.app.command("import-features")(features.import_features)
 app.command("compare")(report.compare)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
 app.command("inspect")(inspection.inspect)
 app.command("sync")(report.sync)
 app.add_typer(recipes.app, name="recipes")
