@@ -126,7 +126,12 @@ def test_equal_texts_and_images_of_a_batch_are_known_as_such():
     rows = [record("red"), record("green"), record("green", "red", media="green"), record("red", "a red")]
     batch = batches().training([("colors", each) for each in rows])
     assert batch["objective"] == "contrastive"
-    assert batch["same_text"].tolist() == [0, 1, 0, 2]
+    first, second, third, fourth = batch["same_text"].tolist()
+    assert first == third
+    assert len({first, second, fourth}) == 3
+    assert min(batch["same_text"].min(), batch["same_image"].min()) >= 0
+    later = batches().training([("colors", each) for each in rows[2:]])
+    assert torch.equal(later["same_image"], batch["same_image"][2:])
     images = batch["same_image"]
     assert images[0] != images[1]
     assert images.unique().numel() == len({each.media.uri for each in rows})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ from transformers import (
     PreTrainedModel,
 )
 
-from weft.core.composites import DualEncoderConfig, VisualSeq2Seq, VisualSeq2SeqConfig
-from weft.data.media.transforms import ImageTransform
+from weft.core.composites import (
+    BlipAnsweringConfig,
+    BlipRetrievalConfig,
+    DualEncoderConfig,
+    VisualSeq2Seq,
+    VisualSeq2SeqConfig,
+    load_blip,
+)
+from weft.data.media.transforms import CLIP_MEAN, CLIP_STD, ImageTransform
 from weft.train.errors import RunError
 from weft.train.from_scratch import (
     check_vocabulary,
@@ -31,6 +39,7 @@ from weft.train.from_scratch import (
 from weft.train.recipe import BackboneSection, TokenizerSection
 
 MINIATURE = Path(__file__).parent / "miniature"
+SAVED = (DualEncoderConfig, VisualSeq2SeqConfig, BlipRetrievalConfig, BlipAnsweringConfig)
 ARCHITECTURES = Path(__file__).parent / "architectures"
 
 
@@ -85,7 +94,11 @@ def load_backbone(
             model = new_model(config_from(section.config))
             trained = isinstance(section.tokenizer, TokenizerSection)
             check_vocabulary(model, len(tokenizer), own_tokens=not trained)
-            return LoadedBackbone(model, tokenizer, square_transform(section.image_size), name)
+            transform = square_transform(section.image_size)
+            if section.weights is not None:
+                load_blip(model, os.path.expandvars(os.path.expanduser(section.weights)))
+                transform = replace(transform, mean=CLIP_MEAN, std=CLIP_STD, resample="bicubic")
+            return LoadedBackbone(model, tokenizer, transform, name)
         path = saved_path(section.name or section.language or "")
         tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
         if section.name is not None:
@@ -168,11 +181,11 @@ def _saved_config(section: BackboneSection) -> PreTrainedConfig:
             f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
             f"{section.name!r} cannot be read: {error}"
         ) from None
-    if not isinstance(config, DualEncoderConfig | VisualSeq2SeqConfig):
+    if not isinstance(config, SAVED):
+        known = ", ".join(kind.model_type for kind in SAVED)
         raise RunError(
-            f"`backbone.name` must be a saved VL model (of type {DualEncoderConfig.model_type} or "
-            f"{VisualSeq2SeqConfig.model_type}), but {section.name!r} is of type {config.model_type}. A BART or "
-            "T5 goes under `backbone.language`."
+            f"`backbone.name` must be a saved VL model (of type {known}), but {section.name!r} is of type "
+            f"{config.model_type}. A BART or T5 goes under `backbone.language`."
         )
     return config
 

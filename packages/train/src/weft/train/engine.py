@@ -28,7 +28,8 @@ from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.averaging import WeightAverage
 from weft.train.checkpoints import is_whole, rotate, seal
-from weft.train.objectives import objective
+from weft.train.objectives import Objective, objective
+from weft.train.objectives.states import load_states, save_states
 from weft.train.processes import ONE, Processes
 from weft.train.recipe import TrainingSection
 from weft.train.task_losses import TaskLosses
@@ -92,6 +93,7 @@ class MultiTaskTrainer(Trainer):
         validate: Gives scores with an `average`, called every `eval_steps`; the best weights are kept.
         callbacks: Further callbacks.
         processes: The processes of the run.
+        objectives: What stands in the place of general objectives, by their name; its state is part of checkpoints.
     """
 
     optimizer: Any
@@ -108,8 +110,10 @@ class MultiTaskTrainer(Trainer):
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
         processes: Processes = ONE,
+        objectives: Mapping[str, Objective] | None = None,
     ) -> None:
         self.section, self.processes = section, processes
+        self.objectives = dict(objectives or {})
         if section.checkpointing:
             # The older name, where there is only that one; the newer library warns of it.
             name = "activation_checkpointing_enable"
@@ -183,7 +187,8 @@ class MultiTaskTrainer(Trainer):
     ) -> Tensor:
         """Mean loss of the batch, under the routing of its rows; per-task losses are kept for the log."""
         tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
-        losses_of = objective(inputs.pop("objective"))
+        name = inputs.pop("objective")
+        losses_of = self.objectives.get(name) or objective(name)
         with self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step)
@@ -254,6 +259,7 @@ class MultiTaskTrainer(Trainer):
             partial = Path(self._get_output_dir(trial))
             if self.average:
                 self.average.save(partial / name)
+            save_states(self.objectives, partial / name)
             (partial / name / VALIDATED).write_text(json.dumps([self.best, self.stale]), encoding="utf-8")
             seal(partial / name, Path(self.args.output_dir) / name)
             partial.rmdir()
@@ -265,6 +271,7 @@ class MultiTaskTrainer(Trainer):
         load_adapter(self.model if model is None else model, checkpoint)
         if self.average:
             self.average.load(checkpoint)
+        load_states(self.objectives, checkpoint)
         self.best, self.stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
         best, partial = (Path(self.args.output_dir) / name for name in ("best", ".saving-best"))
         if self.processes.first and not best.exists() and is_whole(partial):

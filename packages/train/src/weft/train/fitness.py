@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from weft.core import plan
 from weft.eval.evaluate.kinds import kind_of
@@ -10,18 +11,19 @@ from weft.eval.evaluate.predict import unfit
 from weft.train.backbones import planned_model
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
-from weft.train.processes import Processes
+from weft.train.processes import ONE, Processes
 from weft.train.recipe import Recipe
 from weft.train.stored import open_features
 from weft.train.task_data import TaskData
 
 
-def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Refuse tasks that the backbone cannot do, and saving a model whose training is not in its own weights.
+def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processes = ONE) -> None:
+    """Refuse tasks and stages that the backbone cannot do, and saving a model whose training is not in its own weights.
 
     Args:
         recipe: The recipe.
         tasks: Its records.
+        processes: The processes of the run.
 
     Raises:
         RunError: With the first fault.
@@ -35,6 +37,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
                 f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
                 "another type of record: see `weft data show`."
             )
+    check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
     for word in recipe.training.learning_rates:
@@ -43,6 +46,11 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
                 f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
                 f"{near(word, known)}"
             )
+    if recipe.evaluation.rerank and not hasattr(model, "match"):
+        raise RunError(
+            f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "
+            f"and {type(model).__name__} has no `match`. Leave it out, or take a BLIP."
+        )
     if recipe.save_model:
         units = plan(model, recipe.method, list(recipe.tasks)).units
         if units:
@@ -52,18 +60,22 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
             )
 
 
-def check_objectives(tasks: Mapping[str, TaskData], processes: Processes) -> None:
+def check_objectives(
+    tasks: Mapping[str, TaskData], processes: Processes, replaced: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Refuse several processes where the loss of a row depends on the other rows of its batch.
 
     Args:
         tasks: The records.
         processes: The processes of the run.
+        replaced: Objective to the one that stands in its place, by the model's class.
 
     Raises:
         RunError: With the first such task.
     """
     for name, data in tasks.items():
-        objective = kind_of(data["train"]).objective
+        objective = kind_of(next(iter(data.splits.values()))).objective
+        objective = replaced.get(objective, objective)
         if processes.size > 1 and compares_rows(objective):
             raise RunError(
                 f"Task {name!r} must be trained by one process, but there are {processes.size}: its objective "

@@ -12,6 +12,7 @@ from weft.train.errors import RecipeError, near
 from weft.train.recipe_files import apply_overrides, find_recipe, merge, read_yaml
 from weft.train.recipe_sections import (
     BackboneSection,
+    ContrastSection,
     DataSection,
     EvaluationSection,
     MixingSection,
@@ -25,6 +26,7 @@ from weft.train.recipe_sections import (
 
 __all__ = [
     "BackboneSection",
+    "ContrastSection",
     "DataSection",
     "EvaluationSection",
     "MixingSection",

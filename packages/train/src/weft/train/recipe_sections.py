@@ -32,6 +32,8 @@ class BackboneSection(Section):
         config: An architecture with new weights: `model_type` and what that type's config takes.
         tokenizer: The tokenizer of a new architecture (with `config`): one to train on the tasks' training
             texts, or what has one: `miniature`, a folder or a hub id.
+        weights: An original BLIP file (`.pth`) that is loaded into a new BLIP architecture (with `config`); environment
+            variables are expanded. Images are then normalised as in BLIP.
         image_size: Side of the square that images are resized to, in pixels (with `config`).
         revision: Commit or tag on the hub.
         feature_size: Width of precomputed visual features (with `language`).
@@ -45,6 +47,7 @@ class BackboneSection(Section):
     language: str | None = None
     config: dict[str, Any] | None = None
     tokenizer: TokenizerSection | str | None = None
+    weights: str | None = None
     image_size: int = Field(default=224, gt=0)
     revision: str | None = None
     feature_size: int = Field(default=2048, gt=0)
@@ -61,6 +64,10 @@ class BackboneSection(Section):
             )
         if (self.config is None) != (self.tokenizer is None):
             raise ValueError("`config` and `tokenizer` belong together: give both or none")
+        if self.weights is not None and not str((self.config or {}).get("model_type")).startswith(
+            "weft_blip"
+        ):
+            raise ValueError("`weights` is for a `config` of type weft_blip_retrieval or weft_blip_answering")
         return self
 
     @property
@@ -162,6 +169,24 @@ class MixingSection(Section):
     unit: Literal["homogeneous", "mixed"] = "homogeneous"
 
 
+class ContrastSection(Section):
+    """What a backbone that is trained by image-text contrast and matching keeps, such as BLIP.
+
+    Attributes:
+        queue_size: Earlier features that each row is compared with; a multiple of the batch over all devices.
+        momentum: Share of the slow copy of the trained weights that stays in a step.
+        alpha: Share of the slow copy's opinion in the targets.
+        alpha_steps: Steps over which that share rises from 0.
+        negatives: Whether hard negatives come from the batch of a device (`local`) or of all (`gathered`).
+    """
+
+    queue_size: int = Field(default=57600, gt=0)
+    momentum: float = Field(default=0.995, ge=0, lt=1)
+    alpha: float = Field(default=0.4, ge=0, le=1)
+    alpha_steps: int = Field(default=0, ge=0)
+    negatives: Literal["local", "gathered"] = "local"
+
+
 class TrainingSection(Section):
     """How the weights are trained.
 
@@ -186,8 +211,10 @@ class TrainingSection(Section):
         average: Decay of a moving average of the trained weights, which is then validated and saved; 0 takes the
             weights of the last step.
         mixing: How batches are drawn from tasks.
+        contrast: How image-text contrast and matching are trained, where the backbone has both.
         vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained` (it
             reads pixels in every batch; the method says what of it is trained).
+        frames: Frames of a video that are seen, one of each of as many segments.
         shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
             `vision: trained`).
         keep_images: MiB of decoded images kept in memory (with `vision: trained`).
@@ -217,7 +244,9 @@ class TrainingSection(Section):
     compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
     average: float = Field(default=0.0, ge=0, lt=1)
     mixing: MixingSection = MixingSection()
+    contrast: ContrastSection = ContrastSection()
     vision: Literal["frozen", "trained"] = "frozen"
+    frames: int = Field(default=8, gt=0)
     shift: int = Field(default=0, ge=0)
     keep_images: float = Field(default=512.0, ge=0)
     threads: int | None = Field(default=None, gt=0)
@@ -239,9 +268,20 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
-    """How the result is scored."""
+    """How the result is scored.
+
+    Attributes:
+        batch_size: Records per pass.
+        rerank: Best candidates of retrieval that a backbone with a matching head orders anew, in each direction; 0
+            leaves retrieval to the similarities.
+        similarity_weight: Share of the similarity in the score of such a candidate.
+        frame_aware: Whether frames that look like the text count more there (with the unit `frame_attention`).
+    """
 
     batch_size: int = Field(default=128, gt=0)
+    rerank: int = Field(default=0, ge=0)
+    similarity_weight: float = Field(default=0.0, ge=0)
+    frame_aware: bool = False
 
 
 class TrackingSection(Section):

@@ -21,8 +21,9 @@ from weft.train.backbones import load_backbone
 from weft.train.checkpoints import require_resumable
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
-from weft.train.fitness import check_fit, check_objectives
+from weft.train.fitness import check_fit
 from weft.train.from_scratch import save_backbone
+from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
@@ -63,8 +64,7 @@ def execute(
     processes = join_processes()
     check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
-    check_fit(recipe, tasks)
-    check_objectives(tasks, processes)
+    check_fit(recipe, tasks, processes)
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     checkpoint = processes.from_first(_prepare_folder(recipe, resume, overwrite) if processes.first else None)
     if recipe.training.threads is not None:
@@ -148,6 +148,7 @@ def _train(
             validate=validate if section.evaluate_every else None,
             callbacks=[Report(run, advance, progress.note)],
             processes=processes,
+            objectives=objectives_of(model, section, section.batch_size // processes.size),
         )
         if processes.rank:
             # What is drawn at random within the model shall differ between processes.

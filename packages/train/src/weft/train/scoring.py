@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import Predictions, predict
@@ -65,6 +66,8 @@ def make_visual(
             f"{backbone.name!r} does not. Take such a backbone, or give every task `data.features`."
         )
     if recipe.training.vision == "trained":
+        if any(ref.kind == "video" for ref in all_images(tasks)):
+            return Frames(backbone.transform, recipe.training.frames)
         return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
     pixels = Pixels(backbone.transform)
     trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
@@ -93,6 +96,17 @@ def make_visual(
     encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
     key = features_key(images, backbone.transform, str(encoder))
     return cached_features(Path(recipe.output) / "features", key, images, extract)
+
+
+def _second_stage(recipe: Recipe) -> dict[str, Any] | None:
+    section = recipe.evaluation
+    if not section.rerank:
+        return None
+    return {
+        "candidates": section.rerank,
+        "similarity_weight": section.similarity_weight,
+        "frame_aware": section.frame_aware,
+    }
 
 
 def evaluate_tasks(
@@ -144,6 +158,7 @@ def evaluate_tasks(
                     batch_size=recipe.evaluation.batch_size,
                     device=device,
                     progress=advance,
+                    rerank=_second_stage(recipe),
                 )
         if not alone:
             assert isinstance(predictions, dict), "only retrieval gives features"

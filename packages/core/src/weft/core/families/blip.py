@@ -30,6 +30,8 @@ FAMILY = register_family(
         name="blip",
         model_types={
             "blip": ("text", "vision"),
+            "weft_blip_answering": ("text", "vision"),
+            "weft_blip_retrieval": ("text", "vision"),
         },
         stacks=(
             Stack(

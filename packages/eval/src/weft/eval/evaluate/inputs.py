@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from weft.data.media.shift import RandomShift
 from weft.data.records import Record, media_of
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.visual import Visual
+from weft.eval.evaluate.visual import DrawnVisual, Visual
 
 IGNORED = -100
 
@@ -134,8 +135,8 @@ class Batches:
         Returns:
             The inputs of `inputs`; `tasks`, the task of each row; `objective`, its name. For generation
             `labels` (`-100` where nothing is scored) and `weights` of shape `(batch,)`; for a contrastive
-            comparison `same_text` and `same_image`, numbers of shape `(batch,)` that are equal where rows
-            show the same.
+            comparison `same_text` and `same_image`, numbers from 0 of shape `(batch,)` that are equal where
+            rows show the same, of any batch.
 
         Raises:
             ScoreInputError: If the rows have several objectives.
@@ -149,7 +150,7 @@ class Batches:
         (objective,) = objectives
         drawn = [example(record, task, seed=self.seed, epoch=epoch) for task, record in rows]
         texts = self._tokens([(task, each.text) for (task, _), each in zip(rows, drawn, strict=True)])
-        batch: dict[str, Any] = {**texts, **self.images([record for _, record in rows])}
+        batch: dict[str, Any] = {**texts, **self._drawn_images(rows, epoch)}
         if self.shift is not None and "pixel_values" in batch:
             batch["pixel_values"] = self._shifted(batch["pixel_values"], self.shift, rows, epoch)
         batch |= self._labels(rows, drawn) if objective == "generation" else _identities(rows)
@@ -179,6 +180,13 @@ class Batches:
             moved.append(np.stack([shift(image, rng) for image in images]))
         return torch.from_numpy(np.stack(moved))
 
+    def _drawn_images(self, rows: Sequence[tuple[str, Record]], epoch: int) -> dict[str, Tensor]:
+        images = [media_of(record) for _, record in rows]
+        if not isinstance(self.visual, DrawnVisual):
+            return self.visual(images)
+        names = [f"{self.seed}/{task}/{record.id}/{epoch}/frames" for task, record in rows]
+        return self.visual.drawn(images, [random.Random(name) for name in names])
+
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
         return {**self.texts(rows), **self.images([record for _, record in rows])}
 
@@ -190,6 +198,6 @@ def _identities(rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
 
 
 def _numbered(values: Iterable[Hashable]) -> Tensor:
-    """Number values by first appearance, so that equal ones get equal numbers."""
-    seen: dict[Hashable, int] = {}
-    return torch.tensor([seen.setdefault(value, len(seen)) for value in values])
+    """A number for each value that depends on it alone, so that batches can be compared with earlier ones."""
+    digests = [hashlib.sha256(repr(value).encode()).digest()[:8] for value in values]
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from weft.data.records import Record
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import Matches, retrieve
 
 Route = Callable[..., AbstractContextManager[Any]]
@@ -27,6 +29,7 @@ def predict(
     batch_size: int = 128,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
+    rerank: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Predict every record of one task.
 
@@ -38,11 +41,14 @@ def predict(
         batch_size: Records per pass.
         device: Where the model lies.
         progress: Called with the number of records done so far.
+        rerank: Options of `weft.eval.evaluate.rerank.rerank` for a second stage of retrieval; None has none.
 
     Returns:
         Record id to answer (`"true"` or `"false"` for judgements), or the features of texts and images.
     """
-    run: Callable[..., Predictions] = retrieve if kind_of(records).mode == "retrieve" else answers
+    run: Callable[..., Predictions] = answers
+    if kind_of(records).mode == "retrieve":
+        run = retrieve if rerank is None else partial(two_stages, **rerank)
     with asked(model, task):
         return run(model, task, records, batches, batch_size=batch_size, device=device, progress=progress)
 

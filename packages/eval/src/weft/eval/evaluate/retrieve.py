@@ -14,8 +14,9 @@ from weft.data.records import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.processes import each_batch
+from weft.eval.evaluate.reranked import Reranked, reranked_ranks
 from weft.eval.metrics import ScoreReport
-from weft.eval.metrics.retrieval import retrieval_from_features
+from weft.eval.metrics.retrieval import retrieval_from_features, retrieval_from_ranks
 
 Array = npt.NDArray[np.float32]
 
@@ -29,12 +30,14 @@ class Matches:
         image_ids: Identities of the images or videos.
         text_features: Shape `(texts, size)`.
         image_features: Shape `(images, size)`.
+        reranked: What a second stage made of the best of them, or None.
     """
 
     text_ids: tuple[str, ...]
     image_ids: tuple[str, ...]
     text_features: Array
     image_features: Array
+    reranked: Reranked | None = None
 
     def ranked(self, best: int = 10) -> dict[str, dict[str, list[str]]]:
         """The best matches of each text and of each image, best first, as plain data.
@@ -45,6 +48,15 @@ class Matches:
         Returns:
             `text_to_image` and `image_to_text`: id to the ids of the other side.
         """
+        if (second := self.reranked) is not None:
+            return {
+                "text_to_image": _ordered(
+                    second.images, second.image_scores, self.text_ids, self.image_ids, best
+                ),
+                "image_to_text": _ordered(
+                    second.texts, second.text_scores, self.image_ids, self.text_ids, best
+                ),
+            }
         similarity = self.text_features @ self.image_features.T
         return {
             "text_to_image": _best(similarity, self.text_ids, self.image_ids, best),
@@ -126,19 +138,26 @@ def retrieval_scores(
             f"{len(matches.text_ids)} texts and {len(matches.image_ids)} images, and some differ. Encode the "
             "same split that is scored."
         )
+    shared: dict[str, Any] = {
+        "image_ids": matches.image_ids,
+        "text_ids": matches.text_ids,
+        "image_groups": _regrouped(groups, {r.id: r.media_id for r in records}),
+        "text_groups": _regrouped(groups, {r.id: r.text_id for r in records}),
+    }
+    own = own_texts(matches, records)
+    if matches.reranked is not None:
+        image_ranks, text_ranks = reranked_ranks(matches, own)
+        return retrieval_from_ranks(image_ranks, text_ranks, variant=matches.reranked.variant, **shared)
+    return retrieval_from_features(matches.image_features, matches.text_features, own, **shared)
+
+
+def own_texts(matches: Matches, records: Sequence[Retrieval]) -> list[list[int]]:
+    """The rows of each image's own texts, in the order of the images."""
     rows = {text: row for row, text in enumerate(matches.text_ids)}
     texts_of: dict[str, dict[int, None]] = {image: {} for image in matches.image_ids}
     for record in records:
         texts_of[record.media_id][rows[record.text_id]] = None
-    return retrieval_from_features(
-        matches.image_features,
-        matches.text_features,
-        [list(texts_of[image]) for image in matches.image_ids],
-        image_ids=matches.image_ids,
-        text_ids=matches.text_ids,
-        image_groups=_regrouped(groups, {r.id: r.media_id for r in records}),
-        text_groups=_regrouped(groups, {r.id: r.text_id for r in records}),
-    )
+    return [list(texts_of[image]) for image in matches.image_ids]
 
 
 def _regrouped(groups: Mapping[str, Mapping[Any, str]], ids: Mapping[str, str]) -> dict[str, dict[Any, str]]:
@@ -147,6 +166,13 @@ def _regrouped(groups: Mapping[str, Mapping[Any, str]], ids: Mapping[str, str]) 
 
 def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: int) -> dict[str, list[str]]:
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
+    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
+
+
+def _ordered(
+    candidates: Any, scores: Any, rows: Sequence[str], columns: Sequence[str], best: int
+) -> dict[str, list[str]]:
+    order = np.take_along_axis(candidates, np.argsort(-scores, axis=1, kind="stable"), axis=1)[:, :best]
     return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
 
 

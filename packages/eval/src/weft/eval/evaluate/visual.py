@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ class Visual(Protocol):
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return model inputs for a batch in which every example has the same number of images."""
+
+
+@runtime_checkable
+class DrawnVisual(Protocol):
+    """A visual that shows other parts of its media in training than in testing."""
+
+    def drawn(self, images: Images, generators: Sequence[random.Random]) -> dict[str, Tensor]:
+        """Return model inputs for a training batch, drawn by the generator of each example."""
 
 
 @dataclass(frozen=True)

@@ -148,12 +148,48 @@ def _report(
     labels: _Labels,
 ) -> ScoreReport:
     image_of_text = _owners(texts_of_image, shape)
+    image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
+    return _summary(image_ranks, text_ranks, ks, f"{ties} ties", labels)
+
+
+def retrieval_from_ranks(
+    image_ranks: Array,
+    text_ranks: Array,
+    *,
+    variant: str,
+    ks: Sequence[int] = (1, 5, 10),
+    image_ids: Sequence[Hashable] | None = None,
+    text_ids: Sequence[Hashable] | None = None,
+    image_groups: Groups | None = None,
+    text_groups: Groups | None = None,
+) -> ScoreReport:
+    """As `retrieval_recall`, from ranks that are known already.
+
+    Args:
+        image_ranks: Rank from 1 of each image's best placed text, shape `(images,)`.
+        text_ranks: Rank of each text's image, shape `(texts,)`.
+        variant: How they were made, for the report.
+        ks: The cut-offs.
+        image_ids: Ids for the per-sample ranks.
+        text_ids: Ids of the texts, for `text_groups`.
+        image_groups: Axis to image id to group name.
+        text_groups: Axis to text id to group name.
+
+    Returns:
+        The same report.
+    """
+    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
+    return _summary(image_ranks, text_ranks, ks, variant, labels)
+
+
+def _summary(
+    image_ranks: Array, text_ranks: Array, ks: Sequence[int], variant: str, labels: _Labels
+) -> ScoreReport:
     ids = {
-        "i2t": _distinct("image", labels.image_ids, shape[0]),
-        "t2i": _distinct("text", labels.text_ids, shape[1]),
+        "i2t": _distinct("image", labels.image_ids, len(image_ranks)),
+        "t2i": _distinct("text", labels.text_ids, len(text_ranks)),
     }
     least = min(ks)
-    image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
     scores: dict[str, float | None] = {}
     for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
         scores |= {f"{name}_R@{k}": 100.0 * float(np.mean(ranks <= k)) for k in ks}
@@ -165,11 +201,11 @@ def _report(
     scores |= {"rsum": sum(recalls), "mean_recall": sum(recalls) / len(recalls)}
     return ScoreReport(
         metric="retrieval_recall",
-        variant=f"{ties} ties",
+        variant=variant,
         headline="mean_recall",
         scores=scores,
         units=units | {"rsum": PERCENT, "mean_recall": PERCENT},
-        n=shape[0],
+        n=len(image_ranks),
         groups={
             f"{axis}: {name}_R@{least}": members
             for name, ranks, groups in (

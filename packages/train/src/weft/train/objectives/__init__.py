@@ -13,7 +13,27 @@ from typing import Any
 
 from torch import Tensor
 
+from weft.train.recipe import TrainingSection
+
 Objective = Callable[[Any, dict[str, Any]], Tensor]
+
+
+def objectives_of(model: Any, section: TrainingSection, rows: int) -> dict[str, Objective]:
+    """What a model trains instead of the general objectives, ready to be called.
+
+    Args:
+        model: An adapted model; its class may name modules here as `objectives`.
+        section: The recipe's `training`.
+        rows: Rows of a batch of one process.
+
+    Returns:
+        Name of a general objective to what stands in its place. One that keeps state between steps is an `nn.Module`.
+    """
+    found: dict[str, Objective] = {}
+    for general, name in getattr(model, "objectives", {}).items():
+        module = importlib.import_module(f"{__name__}.{name}")
+        found[general] = module.build(model, section, rows) if hasattr(module, "build") else module.losses
+    return found
 
 
 def objective(name: str) -> Objective:

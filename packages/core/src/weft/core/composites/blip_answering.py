@@ -1,0 +1,165 @@
+"""BLIP for questions as it was trained: the token that starts a question, and losses summed over an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
+
+from weft.core.composites.blip_retrieval import frame_signal
+from weft.core.errors import ConfigError
+
+
+class BlipAnsweringConfig(BlipConfig):
+    """Configuration of `BlipAnswering`.
+
+    Beside the fields of `BlipConfig` it has `encode_token_id`, the token [ENC] that takes the first place of a question
+    (30523 in BLIP). `label_smoothing` of `text_config` is 0.1 in BLIP's own training, and 0 by default.
+    """
+
+    model_type = "weft_blip_answering"
+    encode_token_id: int = 30523
+
+
+class BlipAnswering(BlipForQuestionAnswering):
+    """`BlipForQuestionAnswering` with the passes of BLIP's own fine-tuning and inference.
+
+    Args:
+        config: The configuration.
+
+    Source: BLIP (Li et al. 2022), section 5.3; the frames of videos as in UniAdapter (Lu et al., ICLR 2024).
+    """
+
+    config_class = BlipAnsweringConfig
+    objectives: Mapping[str, str] = {"generation": "answers"}
+
+    def __init__(self, config: BlipAnsweringConfig) -> None:
+        super().__init__(config)
+        if not 0 <= config.encode_token_id < config.text_config.vocab_size:
+            raise ConfigError(
+                f"`encode_token_id` must be a token of the vocabulary ({config.text_config.vocab_size}), but is "
+                f"{config.encode_token_id}. Reserve one row of the embeddings for it."
+            )
+
+    @property
+    def vision_tower(self) -> torch.nn.Module:
+        """The tower that reads pixels."""
+        return self.vision_model
+
+    def encode_question(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor,
+        frame_weights: Tensor | None = None,
+    ) -> Tensor:
+        """States of questions that look at their images.
+
+        Args:
+            input_ids: Shape `(batch, length)`; the first token is overwritten with [ENC].
+            attention_mask: Shape `(batch, length)`.
+            pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
+            frame_weights: See `BlipRetrieval.match`.
+
+        Returns:
+            Shape `(batch, length, width)`.
+        """
+        frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
+        hidden = self.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
+        tokens = hidden.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        ids = input_ids.clone()
+        ids[:, 0] = self.config.encode_token_id
+        with frame_signal(self, frame_weights):
+            states: Tensor = self.text_encoder(
+                input_ids=ids,
+                attention_mask=attention_mask,
+                encoder_hidden_states=tokens,
+                encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
+            ).last_hidden_state
+        return states
+
+    def answer_losses(
+        self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """How unlikely each answer is: smoothed cross-entropy, summed over its tokens.
+
+        Args:
+            answers: Shape `(answers, length)`; the first token is overwritten with [DEC], and padding is not scored.
+            answer_mask: Shape `(answers, length)`.
+            states: `encode_question(...)`, repeated to one row per answer.
+            attention_mask: That of the questions, repeated likewise.
+
+        Returns:
+            Shape `(answers,)`.
+        """
+        logits = self.answer_logits(answers, answer_mask, states, attention_mask)[:, :-1]
+        labels = answers[:, 1:].masked_fill(answer_mask[:, 1:] == 0, -100)
+        smoothing = self.config.text_config.label_smoothing
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), reduction="none", label_smoothing=smoothing
+        )
+        return losses.view(labels.shape).sum(dim=1)
+
+    def answer_logits(
+        self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """Logits behind every token of an answer, shape `(answers, length, vocabulary)`; arguments as above."""
+        ids = answers.clone()
+        ids[:, 0] = self.decoder_start_token_id
+        logits: Tensor = self.text_decoder(
+            input_ids=ids,
+            attention_mask=answer_mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=attention_mask,
+            is_decoder=True,
+        ).logits
+        return logits
+
+    def forward(
+        self, *args: Any, compute: Callable[[BlipAnswering], Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """The parent's forward, or anything else in one call of the model; see `BlipRetrieval.forward`."""
+        return super().forward(*args, **kwargs) if compute is None else compute(self)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        frame_weights: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Write answers; the decoder sees every place of the question, padding included, as in BLIP's own code.
+
+        Args:
+            input_ids: See `encode_question`.
+            pixel_values: See `encode_question`.
+            attention_mask: Ones by default.
+            frame_weights: See `encode_question`.
+            **kwargs: Options of generation.
+
+        Returns:
+            Tokens of the answers, behind [DEC], shape `(batch, length)`.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.encode_question(input_ids, mask, pixel_values, frame_weights)
+        text = self.config.text_config
+        start = input_ids.new_full((len(input_ids), 1), self.decoder_start_token_id)
+        tokens: Tensor = self.text_decoder.generate(
+            input_ids=start,
+            eos_token_id=text.sep_token_id,
+            pad_token_id=text.pad_token_id,
+            encoder_hidden_states=states,
+            encoder_attention_mask=torch.ones_like(input_ids),
+            **kwargs,
+        )
+        return tokens
+
+
+AutoConfig.register(BlipAnsweringConfig.model_type, BlipAnsweringConfig)
+AutoModel.register(BlipAnsweringConfig, BlipAnswering)

@@ -1,0 +1,54 @@
+"""From a record's video to what a model sees: frames spread evenly over it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from weft.data.media.transforms import ImageTransform
+from weft.data.media.video import Policy, read_frames
+from weft.data.records import MediaRef
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decodes a frame of each of equal segments of a video: its middle in testing, a random one in training.
+
+    Args:
+        transform: Resize and normalisation of a frame.
+        count: Frames of every video; a shorter one repeats some.
+    """
+
+    transform: ImageTransform
+    count: int
+
+    def one(self, video: MediaRef, generator: random.Random | None = None) -> Tensor:
+        """Frames of one video, shape `(count, 3, height, width)`.
+
+        Args:
+            video: The video.
+            generator: Draws the frame of each segment; None takes the middle ones.
+
+        Raises:
+            CorruptMediaError: If it cannot be decoded; the message names the file.
+        """
+        policy: Policy = "middle" if generator is None else "segment_random"
+        frames = read_frames(video, self.count, policy=policy, generator=generator)
+        return torch.from_numpy(np.stack([self.transform(Image.fromarray(frame)) for frame in frames]))
+
+    def __call__(self, images: Sequence[Sequence[MediaRef]]) -> dict[str, Tensor]:
+        """Return `pixel_values`, shape `(batch, count, 3, height, width)`, of records with one video each."""
+        return {"pixel_values": torch.stack([self.one(group[0]) for group in images])}
+
+    def drawn(
+        self, images: Sequence[Sequence[MediaRef]], generators: Sequence[random.Random]
+    ) -> dict[str, Tensor]:
+        """Return `pixel_values` of random frames, one generator for each record."""
+        pairs = zip(images, generators, strict=True)
+        return {"pixel_values": torch.stack([self.one(group[0], generator) for group, generator in pairs])}

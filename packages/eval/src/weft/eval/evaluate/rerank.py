@@ -1,0 +1,133 @@
+"""Two-stage retrieval: similarities choose candidates, and a model that looks at both sides at once orders them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from weft.core.units.frame_attention import frame_weights
+from weft.data.records import Retrieval
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.reranked import Array, Reranked
+from weft.eval.evaluate.retrieve import Matches, retrieve
+
+
+def rerank(
+    model: Any,
+    task: str,
+    records: Sequence[Retrieval],
+    batches: Batches,
+    *,
+    candidates: int,
+    similarity_weight: float = 0.0,
+    frame_aware: bool = False,
+    batch_size: int,
+    device: str | torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> Matches:
+    """Encode both sides, then match each text and image with its best candidates of the other side.
+
+    `score = logit of "yes" + similarity_weight * similarity`. Images are read once more, one after another, and each
+    is compared with the texts that it or they themselves chose; so the tokens of one image are in memory, not those of
+    the split.
+
+    Args:
+        model: A `weft.core.composites.BlipRetrieval`, in evaluation mode and routed to `task`.
+        task: Name of the task.
+        records: The pairs.
+        batches: Makes the inputs.
+        candidates: Best of the first stage that are matched, in each direction; no more than there are.
+        similarity_weight: Share of the first stage in the score; UniAdapter's code takes 0, BLIP's 1.
+        frame_aware: Whether keys of frames are weighted by their likeness to the text, by the unit `frame_attention`.
+        batch_size: Texts or images per pass of the first stage, and pairs per pass of the second.
+        device: Where the model lies.
+        progress: Called with the number of records done so far; each stage counts half.
+
+    Returns:
+        The features with `reranked`.
+
+    Raises:
+        ScoreInputError: If `candidates` is below 1.
+
+    Source: ALBEF (Li et al. 2021), section 3.4; BLIP's evaluation code.
+    """
+    if candidates < 1:
+        raise ScoreInputError(
+            f"`candidates` must be at least 1, but is {candidates}. BLIP takes 128 for Flickr30k and 256 for COCO."
+        )
+
+    def first(done: int) -> None:
+        if progress is not None:
+            progress(done // 2)
+
+    matches = retrieve(model, task, records, batches, batch_size=batch_size, device=device, progress=first)
+    texts, images = matches.text_features, matches.image_features
+    best_texts = _best(images, texts, candidates)
+    best_images = _best(texts, images, candidates)
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for image, row in enumerate(best_texts.tolist()):
+        wanted[image].update(row)
+    for text, row in enumerate(best_images.tolist()):
+        for image in row:
+            wanted[image].add(text)
+    text_scores = np.empty(best_texts.shape, dtype=np.float32)
+    image_scores = np.empty(best_images.shape, dtype=np.float32)
+    record_of_text = {record.text_id: record for record in records}
+    record_of_image = {record.media_id: record for record in records}
+    for image, image_id in enumerate(matches.image_ids):
+        rows = sorted(wanted[image])
+        pixels = batches.images([record_of_image[image_id]])["pixel_values"].to(device)
+        chosen = [record_of_text[matches.text_ids[row]] for row in rows]
+        logits = _logits(model, task, chosen, batches, pixels, texts[rows], frame_aware, batch_size, device)
+        scores = dict(zip(rows, logits + similarity_weight * (texts[rows] @ images[image]), strict=True))
+        text_scores[image] = [scores[row] for row in best_texts[image].tolist()]
+        for row, column in zip(*np.nonzero(best_images[rows] == image), strict=True):
+            image_scores[rows[row], column] = scores[rows[row]]
+        if progress is not None:
+            progress((len(records) + (image + 1) * len(records) // len(images)) // 2)
+    variant = f"best {best_texts.shape[1]} texts and {best_images.shape[1]} images matched"
+    variant += f", similarity times {similarity_weight:g} added" if similarity_weight else ""
+    variant += ", frame-aware" if frame_aware else ""
+    return replace(matches, reranked=Reranked(variant, best_texts, text_scores, best_images, image_scores))
+
+
+def _logits(
+    model: Any,
+    task: str,
+    texts: Sequence[Retrieval],
+    batches: Batches,
+    pixels: torch.Tensor,
+    features: Array,
+    frame_aware: bool,
+    batch_size: int,
+    device: str | torch.device,
+) -> Array:
+    video = model.encode_video(pixels)
+    found = []
+    for start in range(0, len(texts), batch_size):
+        chunk = texts[start : start + batch_size]
+        read = batches.texts([(task, record) for record in chunk])
+        inputs = {name: value.to(device) for name, value in read.items()}
+        tokens, frames = (value.expand(len(chunk), -1, -1) for value in (video.tokens, video.frames))
+        weights = None
+        if frame_aware:
+            text = torch.from_numpy(features[start : start + batch_size]).to(device)
+            weights = frame_weights(text, frames)
+        logits = model.match(inputs["input_ids"], inputs["attention_mask"], tokens, weights)
+        found.append(logits[:, 1].float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _best(rows: Array, columns: Array, count: int) -> Array:
+    count = min(count, len(columns))
+    found = []
+    for start in range(0, len(rows), 512):
+        similarity = rows[start : start + 512] @ columns.T
+        found.append(np.argsort(-similarity, axis=1, kind="stable")[:, :count])
+    return np.concatenate(found)

@@ -1,0 +1,64 @@
+"""Videos as frames: even in testing, drawn within segments in training."""
+
+import numpy as np
+import pytest
+
+from weft.data.errors import CorruptMediaError
+from weft.data.files import open_store
+from weft.data.media.transforms import ImageTransform
+from weft.data.records import MediaRef, Retrieval
+from weft.eval.evaluate.frames import Frames
+from weft.eval.evaluate.inputs import Batches, TextRules
+
+TRANSFORM = ImageTransform(size=16, shape="square", crop=None, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A video of 24 frames, each a little brighter than the one before, and a file that is none."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(24):
+            image = np.full((32, 32, 3), 10 + 10 * number, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    return open_store(str(tmp_path))
+
+
+def numbers(pixels):
+    """Which frames were shown, by their brightness."""
+    return ((pixels.mean(dim=(-1, -2, -3)) * 255 - 10) / 10).round().int().tolist()
+
+
+def record(store, name="clip.mp4"):
+    return Retrieval(
+        id=name, media=MediaRef(name, store, "video"), media_id=name, text="a clip", text_id=name
+    )
+
+
+class Tokenizer:
+    def __call__(self, texts, **options):
+        ids = np.ones((len(texts), 2), dtype=np.int64)
+        import torch
+
+        tensor = torch.from_numpy(ids)
+        return type("Encoded", (), {"input_ids": tensor, "attention_mask": tensor})()
+
+
+def test_testing_shows_the_middles_and_training_draws_within_segments(store):
+    batches = Batches(Tokenizer(), Frames(TRANSFORM, 4), {"t": TextRules()})
+    shown = numbers(batches.images([record(store)])["pixel_values"])
+    assert shown == [[3, 9, 15, 21]]
+    rows = [("t", record(store))]
+    epochs = [numbers(batches.training(rows, epoch)["pixel_values"])[0] for epoch in range(5)]
+    assert all([frame // 6 for frame in frames] == [0, 1, 2, 3] for frames in epochs)
+    assert len({tuple(frames) for frames in epochs}) > 1
+    assert numbers(batches.training(rows, 2)["pixel_values"])[0] == epochs[2]
+
+
+def test_a_video_that_cannot_be_decoded_is_named(store):
+    with pytest.raises(CorruptMediaError, match=r"broken\.mp4 must be a whole video"):
+        Frames(TRANSFORM, 4).one(record(store, "broken.mp4").media)

@@ -1,0 +1,197 @@
+"""Two-stage retrieval and answers from a list, against scores by hand and against every candidate in full."""
+
+import numpy as np
+import pytest
+import torch
+
+from weft.core import attach
+from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
+from weft.data.records import MediaRef, Retrieval
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.rank_blip import encode_answers, likeliest
+from weft.eval.evaluate.rerank import rerank
+from weft.eval.evaluate.reranked import Reranked, reranked_ranks
+from weft.eval.evaluate.retrieve import Matches, retrieval_scores
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TEXT = {
+    **SIZES,
+    "vocab_size": 100,
+    "encoder_hidden_size": 16,
+    "max_position_embeddings": 16,
+    "bos_token_id": 97,
+    "sep_token_id": 98,
+    "eos_token_id": 98,
+    "pad_token_id": 0,
+}
+VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.5}
+IMAGES, CAPTIONS = 5, 2
+
+
+def config(kind):
+    return kind(
+        text_config={**TEXT, "initializer_range": 0.5},
+        vision_config=VISION,
+        image_text_hidden_size=8,
+        encode_token_id=99,
+    )
+
+
+class Inputs:
+    """Random pixels of every image, and random tokens of every text, that are always the same."""
+
+    def texts(self, rows):
+        ids = [torch.randint(5, 90, (6,), generator=seeded(record.text_id)) for _, record in rows]
+        return {"input_ids": torch.stack(ids), "attention_mask": torch.ones(len(ids), 6, dtype=torch.long)}
+
+    def images(self, records):
+        pixels = [torch.randn(2, 3, 16, 16, generator=seeded(record.media_id)) for record in records]
+        return {"pixel_values": torch.stack(pixels)}
+
+
+def seeded(name):
+    return torch.Generator().manual_seed(int.from_bytes(name.encode(), "big") % 2**31)
+
+
+RECORDS = [
+    Retrieval(
+        id=f"{image}-{text}",
+        media=MediaRef.from_bytes(b"", f"{image}.png"),
+        media_id=f"image {image}",
+        text="",
+        text_id=f"text {image} {text}",
+    )
+    for image in range(IMAGES)
+    for text in range(CAPTIONS)
+]
+
+
+def model(*units):
+    torch.manual_seed(0)
+    plain = BlipRetrieval(config(BlipRetrievalConfig)).eval()
+    return attach(plain, list(units)) if units else plain
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frame_aware", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_scores_are_those_of_every_pair_by_itself(weight, frame_aware):
+    from weft.core.units.frame_attention import frame_weights
+
+    whole = model({"method": "frame_attention"})
+    found = rerank(
+        whole,
+        "task",
+        RECORDS,
+        Inputs(),
+        candidates=3,
+        similarity_weight=weight,
+        frame_aware=frame_aware,
+        batch_size=4,
+        device="cpu",
+    )
+    second = found.reranked
+    assert second.texts.shape == (IMAGES, 3)
+    assert second.images.shape == (IMAGES * CAPTIONS, 3)
+    similarity = found.image_features @ found.text_features.T
+    by_text = {record.text_id: record for record in RECORDS}
+    for image in range(IMAGES):
+        assert second.texts[image].tolist() == np.argsort(-similarity[image])[:3].tolist()
+        video = whole.encode_video(Inputs().images([RECORDS[CAPTIONS * image]])["pixel_values"])
+        for text in range(IMAGES * CAPTIONS):
+            read = Inputs().texts([("task", by_text[found.text_ids[text]])])
+            feature = torch.from_numpy(found.text_features[text])[None]
+            weights = frame_weights(feature, video.frames) if frame_aware else None
+            logit = whole.match(**read, tokens=video.tokens, frame_weights=weights)[0, 1].item()
+            expected = logit + weight * similarity[image, text]
+            for rows, columns, scores in (
+                (image, second.texts == text, second.text_scores),
+                (text, second.images == image, second.image_scores),
+            ):
+                assert scores[rows][columns[rows]] == pytest.approx(
+                    [expected] * columns[rows].sum(), abs=1e-5
+                )
+    report = retrieval_scores(found, RECORDS, {})
+    assert "best 3 texts and 3 images matched" in report.variant
+
+
+def test_ranks_of_a_table_made_by_hand():
+    # Three images, five texts; image 0 owns texts 0 and 1, image 1 text 2, image 2 texts 3 and 4.
+    similarity = np.array([[9, 1, 8, 7, 0], [1, 2, 3, 9, 8], [5, 0, 9, 1, 2]], dtype=np.float32)
+    matches = Matches(
+        tuple("abcde"),
+        ("x", "y", "z"),
+        text_features=np.eye(5, dtype=np.float32),
+        image_features=similarity,
+        reranked=Reranked(
+            "by hand",
+            texts=np.array([[0, 2], [3, 4], [2, 0]]),
+            text_scores=np.array([[0.1, 0.9], [0.4, 0.2], [0.3, 0.3]]),
+            images=np.array([[0], [1], [2], [1], [1]]),
+            image_scores=np.array([[0.5], [0.1], [0.2], [0.3], [0.4]]),
+        ),
+    )
+    image_ranks, text_ranks = reranked_ranks(matches, [[0, 1], [2], [3, 4]])
+    # Image 0 finds text 0 behind text 2; image 1 and 2 find theirs behind both candidates, where similarity decides.
+    assert image_ranks.tolist() == [2, 3, 3]
+    # Text 0 has its image; the others' lie behind the one candidate.
+    assert text_ranks.tolist() == [1, 2, 3, 3, 2]
+    best = matches.ranked(2)
+    assert best["image_to_text"] == {"x": ["c", "a"], "y": ["d", "e"], "z": ["c", "a"]}
+
+
+@torch.no_grad()
+def test_every_candidate_matched_leaves_the_first_stage_no_say():
+    found = rerank(model(), "task", RECORDS, Inputs(), candidates=99, batch_size=4, device="cpu")
+    scores = np.empty((IMAGES, IMAGES * CAPTIONS))
+    for image in range(IMAGES):
+        scores[image, found.reranked.texts[image]] = found.reranked.text_scores[image]
+    for text in range(IMAGES * CAPTIONS):
+        columns = found.reranked.images[text]
+        assert found.reranked.image_scores[text] == pytest.approx(scores[columns, text])
+    with pytest.raises(ScoreInputError, match="`candidates` must be at least 1, but is 0"):
+        rerank(model(), "task", RECORDS, Inputs(), candidates=0, batch_size=4, device="cpu")
+
+
+ANSWERS = torch.tensor([[7, 20, 98, 0], [7, 20, 21, 98], [7, 30, 98, 0], [7, 40, 41, 98], [7, 30, 31, 98]])
+
+
+@torch.no_grad()
+def test_answers_ranked_in_two_steps_are_the_best_of_all():
+    torch.manual_seed(0)
+    answering = BlipAnswering(config(BlipAnsweringConfig)).eval()
+    ids, mask = torch.randint(5, 90, (6, 6)), torch.ones(6, 6, dtype=torch.long)
+    states = answering.encode_question(ids, mask, torch.randn(6, 3, 16, 16))
+    answer_mask = (ANSWERS != 0).long()
+    losses = torch.stack(
+        [
+            answering.answer_losses(
+                ANSWERS[k : k + 1].expand(6, -1), answer_mask[k : k + 1].expand(6, -1), states, mask
+            )
+            for k in range(len(ANSWERS))
+        ],
+        dim=1,
+    )
+    whole = likeliest(answering, states, mask, ANSWERS, answer_mask, candidates=len(ANSWERS))
+    assert whole.tolist() == losses.argmin(dim=1).tolist()
+    first = answering.answer_logits(torch.full((6, 1), 7), torch.ones(6, 1), states, mask)[:, 0]
+    by_first = first[:, ANSWERS[:, 1]]
+    one = likeliest(answering, states, mask, ANSWERS, answer_mask, candidates=1)
+    assert one.tolist() == by_first.argmax(dim=1).tolist()
+    assert (by_first[:, 0] == by_first[:, 1]).all(), (
+        "answers that begin alike are taken in the order of the list"
+    )
+    with pytest.raises(ScoreInputError, match="`candidates` and `answers` must hold at least one"):
+        likeliest(answering, states, mask, ANSWERS, answer_mask, candidates=0)
+
+
+def test_a_list_of_answers_becomes_tokens():
+    class Tokenizer:
+        def __call__(self, texts, **options):
+            assert options == {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": 10}
+            rows = torch.tensor([[7, len(text), 98] for text in texts])
+            return type("Encoded", (), {"input_ids": rows, "attention_mask": torch.ones_like(rows)})()
+
+    ids, mask = encode_answers(Tokenizer(), ["no", "three"])
+    assert ids.tolist() == [[7, 2, 98], [7, 5, 98]]
+    assert mask.shape == ids.shape

@@ -1,0 +1,196 @@
+"""Image-text contrast and matching: the slow copies, the queue, soft targets and hard negatives."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from weft.core import attach
+from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
+from weft.train.errors import RunError
+from weft.train.objectives import objectives_of
+from weft.train.objectives.image_text import ImageText
+from weft.train.objectives.itc import UNUSED, FeatureQueue, itc_losses
+from weft.train.objectives.itm import hard_negatives
+from weft.train.objectives.momentum import Momentum
+from weft.train.objectives.states import load_states, save_states
+from weft.train.recipe import ContrastSection, TrainingSection
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+TEXT = {
+    **SIZES,
+    "vocab_size": 100,
+    "encoder_hidden_size": 32,
+    "max_position_embeddings": 16,
+    "bos_token_id": 97,
+    "sep_token_id": 98,
+    "eos_token_id": 98,
+    "pad_token_id": 0,
+}
+VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
+UNIT = {"method": "uniadapter", "bottleneck_size": 8, "train_full": ["projector", "head"]}
+
+
+def config(kind):
+    return kind(text_config=TEXT, vision_config=VISION, image_text_hidden_size=16, encode_token_id=99)
+
+
+def retrieval(*units):
+    torch.manual_seed(0)
+    return attach(BlipRetrieval(config(BlipRetrievalConfig)), [UNIT, *units])
+
+
+def pairs(rows=4, frames=1):
+    torch.manual_seed(1)
+    return {
+        "input_ids": torch.randint(5, 90, (rows, 6)),
+        "attention_mask": torch.ones(rows, 6, dtype=torch.long),
+        "pixel_values": torch.randn(rows, frames, 3, 16, 16),
+        "same_image": torch.arange(rows),
+        "same_text": torch.arange(rows),
+    }
+
+
+def test_the_slow_copies_move_once_a_step_and_hold_nothing_that_is_frozen():
+    model = retrieval()
+    slow = Momentum(model, leave_out=("itm_head", "temp"), decay=0.995)
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert set(slow.names) == {name for name in trained if not name.startswith("itm_head")}
+    held = sum(value.numel() for value in slow.buffers())
+    assert held < sum(value.numel() for value in model.parameters()) / 3
+    before = {name: slow.get_buffer(f"copy_{k}").clone() for k, name in enumerate(slow.names)}
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(1.0)
+    slow.update(model)
+    for index, name in enumerate(slow.names):
+        # Every adapter is reached from several layers' sites and moves once all the same.
+        expected = 0.995 * before[name] + 0.005 * (before[name] + 1)
+        torch.testing.assert_close(slow.get_buffer(f"copy_{index}"), expected, atol=1e-6, rtol=1e-6)
+    own = {name: value.clone() for name, value in model.named_parameters()}
+    batch = pairs()
+    fast = model.encode_text(batch["input_ids"])
+    with slow.swapped(model):
+        inside = model.encode_text(batch["input_ids"])
+    assert not inside.requires_grad
+    assert not torch.allclose(inside, fast)
+    assert all(torch.equal(value, own[name]) for name, value in model.named_parameters())
+    assert torch.equal(model.encode_text(batch["input_ids"]), fast)
+    with pytest.raises(RunError, match=r"`decay` must lie in \[0, 1\), but is 1"):
+        Momentum(model, decay=1.0)
+
+
+def test_the_queue_goes_round_and_unused_columns_are_nobodys_match():
+    queue = FeatureQueue(6, 2, rows=2)
+    assert (queue.ids == UNUSED).all()
+    for step in range(4):
+        ids = torch.tensor([2 * step, 2 * step + 1])
+        queue.push(torch.full((2, 2), float(step)), torch.full((2, 2), -float(step)), ids)
+    assert queue.ids.tolist() == [6, 7, 2, 3, 4, 5]
+    assert queue.place == 2
+    assert queue.images[:, 0].tolist() == [3, 3, 1, 1, 2, 2]
+    assert queue.texts[:, 0].tolist() == [-3, -3, -1, -1, -2, -2]
+    with pytest.raises(
+        RunError, match=r"multiple of the rows of a step over all processes \(4\), but is 6. Take 8"
+    ):
+        FeatureQueue(6, 2, rows=4)
+
+
+def test_contrast_is_the_soft_cross_entropy_of_both_sides():
+    torch.manual_seed(0)
+    features = [functional.normalize(torch.randn(3, 4), dim=1) for _ in range(4)]
+    image, text, slow_image, slow_text = features
+    queue = FeatureQueue(6, 4, rows=3)
+    queue.push(
+        functional.normalize(torch.randn(3, 4), dim=1),
+        functional.normalize(torch.randn(3, 4), dim=1),
+        torch.tensor([1, 8, 9]),
+    )
+    ids = torch.tensor([0, 1, 1])
+    found = itc_losses(image, text, slow_image, slow_text, ids, queue, temperature=0.2, alpha=0.4)
+    columns = [0, 1, 1, *queue.ids.tolist()]
+    for row in range(3):
+        matches = [k for k, column in enumerate(columns) if column == ids[row]]
+        assert all(column < 6 for column in matches), "columns that were never written do not match"
+        expected = 0.0
+        for own, slow, other in (
+            (image, slow_image, torch.cat([slow_text, queue.texts])),
+            (text, slow_text, torch.cat([slow_image, queue.images])),
+        ):
+            target = 0.4 * (other @ slow[row] / 0.2).softmax(0)
+            target[matches] += 0.6 / len(matches)
+            expected -= (target * (other @ own[row] / 0.2).log_softmax(0)).sum() / 2
+        assert found[row].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_hard_negatives_are_likely_ones_and_never_of_the_same_image():
+    similarity = torch.tensor([[9.0, 3.0, 9.0, 0.0]]).expand(2000, 4)
+    torch.manual_seed(0)
+    drawn = hard_negatives(similarity, torch.zeros(2000, dtype=torch.long), torch.tensor([0, 1, 0, 2]))
+    counts = drawn.bincount(minlength=4) / 2000
+    expected = torch.tensor([3.0, 0.0]).softmax(0)
+    assert counts[[0, 2]].tolist() == [0, 0]
+    torch.testing.assert_close(counts[[1, 3]], expected, atol=0.02, rtol=0)
+    far = hard_negatives(torch.tensor([[0.0, -1e4]]), torch.tensor([0]), torch.tensor([0, 1]))
+    assert far.tolist() == [1]
+    with pytest.raises(RunError, match="some batch shows one image alone"):
+        hard_negatives(torch.zeros(2, 2), torch.zeros(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize("frame_aware", [False, True])
+def test_every_trained_weight_gets_a_gradient_and_no_frozen_one(frame_aware):
+    model = retrieval(*([{"method": "frame_attention"}] if frame_aware else []))
+    section = ContrastSection(queue_size=8)
+    loss = ImageText(model, section, rows=4)
+    assert loss.frame_aware is frame_aware
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(0.02 * torch.randn_like(value))
+    losses = loss(model, pairs(frames=2))
+    assert losses.shape == (4,)
+    losses.mean().backward()
+    for name, value in model.named_parameters():
+        assert (value.grad is not None) == value.requires_grad, name
+        assert value.grad is None or value.grad.abs().sum() > 0, name
+    assert loss.queue.ids[:4].tolist() == [0, 1, 2, 3]
+
+
+def test_state_is_kept_in_a_checkpoint(tmp_path):
+    model = retrieval()
+    loss = ImageText(model, ContrastSection(queue_size=8, alpha_steps=4), rows=4)
+    for _ in range(3):
+        loss(model, pairs())
+    assert loss._alpha() == pytest.approx(0.4 * 3 / 4)
+    save_states({"contrastive": loss}, tmp_path)
+    other = ImageText(model, ContrastSection(queue_size=8, alpha_steps=4), rows=4)
+    load_states({"contrastive": other}, tmp_path)
+    assert other.state_dict().keys() == loss.state_dict().keys()
+    assert all(torch.equal(value, loss.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+def test_answers_are_weighted_and_summed_by_question():
+    torch.manual_seed(0)
+    model = BlipAnswering(config(BlipAnsweringConfig)).eval()
+    batch = pairs(2)
+    labels = torch.tensor([[7, 20, 98, -100], [7, 30, 31, 98], [7, 40, 98, -100]])
+    weights = torch.tensor([0.3, 1.0, 0.6])
+    objectives = objectives_of(model, TrainingSection(steps=1, learning_rate=1.0), 2)
+    inputs = {**batch, "labels": labels, "weights": weights, "counts": torch.tensor([1, 2])}
+    found = objectives["generation"](model, inputs)
+    states = model.encode_question(batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
+    each = []
+    for row, owner in enumerate((0, 1, 1)):
+        answer = labels[row : row + 1][:, labels[row] != -100]
+        mask = torch.ones_like(answer)
+        each.append(
+            model.answer_losses(
+                answer, mask, states[owner : owner + 1], batch["attention_mask"][owner : owner + 1]
+            )[0]
+        )
+    expected = torch.stack([0.3 * each[0], each[1] + 0.6 * each[2]])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_models_without_objectives_of_their_own_keep_the_general_ones():
+    assert objectives_of(SimpleNamespace(), TrainingSection(steps=1, learning_rate=1.0), 2) == {}

@@ -1,0 +1,140 @@
+"""The shipped UniAdapter recipes: their counts, and a small BLIP trained and reranked on real files."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from weft.core import plan
+from weft.train.backbones import load_backbone, planned_model
+from weft.train.errors import RecipeError, RunError
+from weft.train.fitness import check_fit
+from weft.train.recipe import BackboneSection, load_recipe
+from weft.train.run import execute
+
+RETRIEVAL = ("coco", "flickr30k", "msrvtt", "didemo")
+
+
+@pytest.mark.parametrize("name", RETRIEVAL)
+def test_counts_of_the_retrieval_recipes(name):
+    recipe = load_recipe(f"uniadapter/{name}")
+    planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
+    # Adapters of 128 without the norm behind the cross branch, and the heads; the temperature is frozen.
+    assert planned.trainable_parameters == 4_766_208 + 395_266
+    resolution = 224 if name in ("msrvtt", "didemo") else 384
+    assert planned.backbone_parameters == {224: 223_452_418, 384: 223_744_258}[resolution] + 1
+    text = planned_model(recipe.backbone).config.text_config
+    assert (text.num_attention_heads, text.hidden_dropout_prob) == (12, 0.1)
+    assert recipe.training.contrast.queue_size % recipe.training.batch_size == 0
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_counts_of_any_size_are_asked_for_on_the_command_line(size):
+    changes = [f"method.bottleneck_size={size}", "method.cross_norm=trained"]
+    recipe = load_recipe("uniadapter/flickr30k", changes)
+    planned = plan(planned_model(recipe.backbone), recipe.method)
+    assert planned.components["uniadapter"] == 36_876 * size + 64_512
+    answering = load_recipe("uniadapter/vqav2", changes)
+    planned = plan(planned_model(answering.backbone), answering.method)
+    assert planned.trainable_parameters == 36_876 * size + 64_512
+    assert planned.backbone_parameters == 361_478_972
+
+
+def tiny(root, output):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"bos_token_id": 400, "sep_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    return {
+        "name": "tiny_blip",
+        "backbone": {
+            "image_size": 32,
+            "tokenizer": {"vocabulary_size": 400},
+            "config": {
+                "model_type": "weft_blip_retrieval",
+                "image_text_hidden_size": 16,
+                "encode_token_id": 401,
+                "text_config": {**sizes, **special, "vocab_size": 402, "max_position_embeddings": 64},
+                "vision_config": {**sizes, "image_size": 32, "patch_size": 16, "initializer_range": 0.02},
+            },
+        },
+        "method": [
+            {"method": "uniadapter", "bottleneck_size": 8, "train_full": ["projector", "head"]},
+        ],
+        "tasks": {
+            "en": {
+                "headline": "t2i_R@10",
+                "data": {
+                    "name": "noto_emoji",
+                    "root": str(root),
+                    "options": {"task": "retrieval", "languages": "en"},
+                    "sizes": {"train": 64, "test": 24},
+                },
+            }
+        },
+        "training": {
+            "steps": 6,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "vision": "trained",
+            "save_every": 3,
+            "contrast": {"queue_size": 64},
+        },
+        "evaluation": {"batch_size": 16, "rerank": 8},
+        "tracking": {"enabled": False},
+        "output": str(output),
+    }
+
+
+@pytest.fixture
+def root() -> Path:
+    here = os.environ.get("WEFT_REALDATA") or Path(__file__).parents[4] / "shared" / "realdata"
+    folder = Path(here) / "googlefonts+noto-emoji"
+    if not folder.is_dir():
+        pytest.skip(f"the noto-emoji files are not in {folder}; set WEFT_REALDATA to the folder above them")
+    return folder
+
+
+def test_a_small_blip_is_trained_resumed_and_reranked_on_real_files(root, tmp_path):
+    whole = execute(load_recipe(tiny(root, tmp_path / "whole")))
+    report = whole.reports["en"]
+    assert report["variant"] == "best 8 texts and 8 images matched"
+    assert report["n"] == 24
+    ranked = (whole.folder / "predictions" / "en.json").read_text(encoding="utf-8")
+    assert "text_to_image" in ranked
+    # The same run, interrupted after half of its steps and resumed, ends with the same weights and scores.
+    folder = tmp_path / "parts" / "tiny_blip"
+    execute(load_recipe(tiny(root, tmp_path / "parts")))
+    for name in ("adapter", "predictions"):
+        shutil.rmtree(folder / name)
+    (folder / "result.json").unlink()
+    latest = folder / "checkpoints" / "checkpoint-6"
+    assert (latest / "objective_contrastive.safetensors").is_file()
+    shutil.rmtree(latest)
+    resumed = execute(load_recipe(tiny(root, tmp_path / "parts")), resume=True)
+    assert resumed.reports == whole.reports
+
+
+def test_weights_belong_to_blip():
+    with pytest.raises(RecipeError, match="`weights` is for a `config` of type weft_blip_retrieval"):
+        load_recipe("noto_emoji/retrieval_english", ["backbone.weights=model_base.pth"])
+
+
+def test_an_original_file_gives_a_recipe_its_weights(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("weft.train.backbones.load_blip", lambda model, path: seen.append((model, path)))
+    monkeypatch.setenv("WEFT_TEST_WEIGHTS", str(tmp_path))
+    values = tiny("", "")["backbone"] | {"weights": "$WEFT_TEST_WEIGHTS/model_base.pth"}
+    torch.manual_seed(0)
+    loaded = load_backbone(BackboneSection(**values), texts=lambda: ["one two", "three"])
+    assert seen == [(loaded.model, str(tmp_path / "model_base.pth"))]
+    assert loaded.transform.resample == "bicubic"
+    assert loaded.transform.mean[0] == pytest.approx(0.4815, abs=1e-4)
+
+
+def test_a_second_stage_needs_a_matching_head():
+    recipe = load_recipe("noto_emoji/retrieval_english", ["evaluation.rerank=4"])
+    with pytest.raises(
+        RunError, match=r"`evaluation\.rerank` must be 0 for a backbone without a matching head"
+    ):
+        check_fit(recipe, {})
