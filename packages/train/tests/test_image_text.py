@@ -169,6 +169,30 @@ def test_state_is_kept_in_a_checkpoint(tmp_path):
     assert all(torch.equal(value, loss.state_dict()[name]) for name, value in other.state_dict().items())
 
 
+def test_sixteen_pairs_are_learnt_by_heart():
+    # As in real texts, the first token is the same in all. It is the one whose feature is taken, so that attention
+    # must carry the others to it: with weights as small as usual, random attention carries next to nothing.
+    torch.manual_seed(0)
+    text, vision = ({**sizes, "initializer_range": 0.2} for sizes in (TEXT, VISION))
+    wide = BlipRetrievalConfig(
+        text_config=text, vision_config=vision, image_text_hidden_size=16, encode_token_id=99
+    )
+    model = attach(BlipRetrieval(wide), UNIT)
+    batch = pairs(16)
+    batch["input_ids"][:, 0] = 96
+    # The slow copy follows quickly, because there are few steps.
+    loss = ImageText(model, ContrastSection(queue_size=16, alpha=0.0, momentum=0.5), rows=16)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(75):
+        optimizer.zero_grad()
+        loss(model, batch).mean().backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        similarity = model.encode_text(batch["input_ids"]) @ model.encode_image(batch["pixel_values"]).T
+    assert similarity.argmax(1).tolist() == similarity.argmax(0).tolist() == list(range(16))
+
+
 def test_answers_are_weighted_and_summed_by_question():
     torch.manual_seed(0)
     model = BlipAnswering(config(BlipAnsweringConfig)).eval()
