@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 
 
 def processes() -> int:
@@ -17,6 +18,27 @@ def rank() -> int:
     return distributed.get_rank() if processes() > 1 else 0
 
 
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes; a row's gradient is the sum of what every process wants of it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _all_rows(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total.chunk(processes())[rank()]
+
+
+def _all_rows(values: Tensor) -> Tensor:
+    values = values.contiguous()
+    parts = [torch.empty_like(values) for _ in range(processes())]
+    distributed.all_gather(parts, values)
+    return torch.cat(parts)
+
+
 def gathered(values: Tensor) -> Tensor:
     """Rows of every process, with their gradients; all must have as many.
 
@@ -26,7 +48,10 @@ def gathered(values: Tensor) -> Tensor:
     Returns:
         Shape `(processes * rows, ...)`.
     """
-    return torch.cat(list(all_gather(values.contiguous()))) if processes() > 1 else values
+    if processes() == 1:
+        return values
+    found: Tensor = _Gathered.apply(values)
+    return found
 
 
 def gathered_texts(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,9 +67,4 @@ def gathered_texts(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, T
     distributed.all_reduce(longest, distributed.ReduceOp.MAX)
     missing = (0, int(longest) - input_ids.shape[1])
     padded = [torch.nn.functional.pad(values, missing) for values in (input_ids, attention_mask)]
-    found = []
-    for values in padded:
-        parts = [torch.empty_like(values) for _ in range(processes())]
-        distributed.all_gather(parts, values.contiguous())
-        found.append(torch.cat(parts))
-    return found[0], found[1]
+    return _all_rows(padded[0]), _all_rows(padded[1])
