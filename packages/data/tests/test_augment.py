@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 from weft.data.errors import InvalidArgumentError
 from weft.data.media.augment import OPERATIONS, RandAugment, RandomResizedCrop, flip, names_a_side
 
+GOLDEN = Path(__file__).parent / "golden" / "randaugment.png"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
@@ -88,3 +90,13 @@ def test_sides_can_be_kept(monkeypatch):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(InvalidArgumentError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_gives_the_pixels_of_torchvision(name):
+    # The sheet and its picture: golden/randaugment.py, run with torchvision 0.28.0 and Pillow 13.0.0.
+    sheet = np.asarray(Image.open(GOLDEN))
+    tiles = dict(zip(OPERATIONS, np.split(sheet, len(OPERATIONS), axis=1), strict=True))
+    changed = OPERATIONS[name](Image.fromarray(tiles["identity"]), 0.5, 0.5)
+    np.testing.assert_allclose(np.asarray(changed, int), tiles[name].astype(int), atol=1)
+    assert name == "identity" or (tiles[name] != tiles["identity"]).any()

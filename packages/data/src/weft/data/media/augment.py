@@ -101,7 +101,8 @@ class RandAugment:
         magnitude: Strength, 0 to 10.
         keep_sides: Leave out operations that move things sideways, for texts that name a side or a place.
 
-    Source: Cubuk et al., RandAugment, 2020, with the operations that BLIP trains with.
+    Source: Cubuk et al., RandAugment, 2020, with the operations that BLIP trains with. Each gives the pixels of
+        torchvision's, to one level of 256. BLIP takes OpenCV's versions and skips each with probability 0.5.
     """
 
     operations: int = 2
