@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError, redact
-from weft.data.folders import is_local, strip_scheme
+from weft.data.folders import accessed, is_local, strip_scheme
 from weft.data.handles import cached
 from weft.data.store import Store, is_below, safe_member
 
@@ -149,13 +149,11 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     label = store.describe()
     kind: Any = _Zip if store.url.lower().endswith(".zip") else _Tar
     compression = "gzip" if store.url.lower().endswith("gz") else None
-    try:
+    with accessed(label):
         if is_local(store.url) and compression is None:
             stream: BinaryIO = open(strip_scheme(store.url), "rb")  # noqa: SIM115 - the handle outlives the call
         else:
             stream = fsspec.open(store.url, "rb", compression=compression, **store.options).open()
-    except FileNotFoundError:
-        raise MissingFileError(f"File not found: {label}") from None
     try:
         return kind(stream, label)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:

@@ -9,6 +9,7 @@ _SECRET_PAIR = re.compile(
     r"(?i)(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key|\bsig|\bkey)"
     r"[\w-]*)(?P<sep>['\"]?\s*[=:]\s*['\"]?)(?P<value>[^\s&'\",;}]+)"
 )
+_BEARER = re.compile(r"(?i)\b(?P<kind>bearer|basic)\s+[\w.~+/=-]{6,}")
 _NEAR_SPLITS = {
     "val": ("valid", "validation", "dev"),
     "valid": ("val", "validation", "dev"),
@@ -29,6 +30,10 @@ class UnknownNameError(WeftDataError, LookupError):
 
 class MissingFileError(WeftDataError, FileNotFoundError):
     """Files of a data set that are not where they were looked for."""
+
+
+class StoreAccessError(WeftDataError, OSError):
+    """A remote place that refuses, fails or cannot be reached; the text holds no credentials."""
 
 
 class MalformedRecordError(WeftDataError, ValueError):
@@ -67,7 +72,7 @@ def redact(text: str) -> str:
     >>> redact("s3://me:pw@bucket/a.zip?X-Amz-Signature=abc&part=2")
     's3://***@bucket/a.zip?X-Amz-Signature=***&part=2'
     """
-    text = _USER_INFO.sub(r"\g<scheme>***@", text)
+    text = _BEARER.sub(r"\g<kind> ***", _USER_INFO.sub(r"\g<scheme>***@", text))
     return _SECRET_PAIR.sub(r"\g<name>\g<sep>***", text)
 
 

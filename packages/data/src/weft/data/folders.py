@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-from weft.data.errors import MissingFileError, UnsafePathError, redact
+from weft.data.errors import MissingFileError, StoreAccessError, UnsafePathError, WeftDataError, redact
 from weft.data.handles import cached
 from weft.data.store import Store, safe_member
+
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -26,27 +29,26 @@ class FolderStore(Store):
 
     def read(self, path: str) -> bytes:
         """Return the content of one file; see `Store.read`."""
-        with self.open(path) as stream:
+        with self.open(path) as stream, accessed(self.describe(path)):
             return stream.read()
 
     def open(self, path: str) -> BinaryIO:
         """Return a seekable binary stream of one file; see `Store.read` for errors."""
         path = safe_member(path)
-        try:
+        with accessed(self.describe(path)):
             if is_local(self.url):
                 return open(self._local(path), "rb")
             filesystem, base = _filesystem(self)
             return cast("BinaryIO", filesystem.open(f"{base}/{path}" if path else base, "rb"))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise MissingFileError(f"File not found: {self.describe(path)}") from None
 
     def exists(self, path: str) -> bool:
         """Tell whether the file exists."""
         path = safe_member(path)
         if is_local(self.url):
             return os.path.exists(self._local(path))
-        filesystem, base = _filesystem(self)
-        return bool(filesystem.exists(f"{base}/{path}" if path else base))
+        with accessed(self.describe(path)):
+            filesystem, base = _filesystem(self)
+            return bool(filesystem.exists(f"{base}/{path}" if path else base))
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below `prefix`, sorted."""
@@ -54,9 +56,10 @@ class FolderStore(Store):
         if is_local(self.url):
             yield from self._walk(prefix)
             return
-        filesystem, base = _filesystem(self)
-        start = f"{base}/{prefix}".rstrip("/")
-        for name in sorted(filesystem.find(start)):
+        with accessed(self.describe(prefix)):
+            filesystem, base = _filesystem(self)
+            found = sorted(filesystem.find(f"{base}/{prefix}".rstrip("/")))
+        for name in found:
             yield name[len(base) :].lstrip("/")
 
     def size(self, path: str) -> int:
@@ -64,8 +67,9 @@ class FolderStore(Store):
         path = safe_member(path)
         if is_local(self.url):
             return os.path.getsize(self._local(path))
-        filesystem, base = _filesystem(self)
-        return int(filesystem.size(f"{base}/{path}"))
+        with accessed(self.describe(path)):
+            filesystem, base = _filesystem(self)
+            return int(filesystem.size(f"{base}/{path}"))
 
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
@@ -92,6 +96,34 @@ class FolderStore(Store):
             relative = os.path.relpath(folder, root).replace(os.sep, "/")
             found.extend(name if relative == "." else f"{relative}/{name}" for name in names)
         yield from sorted(found)
+
+
+@contextmanager
+def accessed(address: str) -> Iterator[None]:
+    """Turn what goes wrong in reaching a file into errors of this package, whose texts hold no credentials.
+
+    Args:
+        address: Address for messages, without credentials.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        StoreAccessError: If anything else fails. What the remote library said stays out of the traceback, because
+            signed URLs and keys stand in it.
+    """
+    try:
+        yield
+    except WeftDataError:
+        raise
+    except Exception as error:
+        # fsspec calls every HTTP file that it cannot reach "not found", and keeps the reason as the cause.
+        reason = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+        absent = isinstance(reason, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+        if absent or getattr(reason, "status", None) == _NOT_FOUND:
+            raise MissingFileError(f"File not found: {address}") from None
+        raise StoreAccessError(
+            f"{address} must be readable, but {type(reason).__name__}: {redact(str(reason)) or 'no reason given'}. "
+            "Check the address, the rights and `storage_options`."
+        ) from None
 
 
 def _filesystem(store: FolderStore) -> tuple[Any, str]:
