@@ -64,7 +64,8 @@ class PlainProgress(Progress):
                 )
 
         yield advance
-        self.write(f"{title}: {total} in {time.perf_counter() - started:.1f} s")
+        spent = time.perf_counter() - started
+        self.write(f"{title}: {total} in {spent:.1f} s, {total / max(spent, 1e-9):.4g} a second")
 
 
 class RichProgress(Progress):
