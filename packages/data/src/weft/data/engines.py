@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Literal, TypeVar
 
-from weft.data.errors import MissingDependencyError, unknown_name
+from weft.data.errors import MissingDependencyError, WorkerDiedError, unknown_name
 
 Engine = Literal["serial", "processes", "ray"]
 ENGINES = ("serial", "processes", "ray")
@@ -35,6 +36,9 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], engine: Engine, work
         engine: "serial", "processes" (a pool of fresh interpreters), or "ray" (Ray Data, which repeats the
             jobs of a worker that died).
         workers: Processes of the pool, or jobs at a time on Ray.
+
+    Raises:
+        WorkerDiedError: If a process of the pool dies; what it had finished is kept.
     """
     check_engine(engine)
     if engine == "serial":
@@ -47,8 +51,14 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], engine: Engine, work
 
 
 def _run_processes(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(function, jobs)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(function, jobs)
+    except BrokenProcessPool as error:
+        raise WorkerDiedError(
+            f"All {workers} worker processes must live to the end, but a worker process died; it may have run out of "
+            "memory. Call again with the same arguments to go on, with fewer workers if need be."
+        ) from error
 
 
 def _run_ray(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:

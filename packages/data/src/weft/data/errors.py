@@ -56,6 +56,10 @@ class StateMismatchError(WeftDataError, ValueError):
     """Saved state (sampler, draw, store) that belongs to something else."""
 
 
+class WorkerDiedError(WeftDataError, RuntimeError):
+    """A worker process that was killed or ran out of memory; what was finished is kept."""
+
+
 class MissingDependencyError(WeftDataError, ImportError):
     """An optional library that is not installed; the text holds the install command."""
 

@@ -1,10 +1,12 @@
-"""The Ray engine on two local workers: the bytes of the serial one, also if a worker is killed in mid-run."""
+"""Two local workers, undisturbed or one of them killed in mid-run: the bytes of the serial engine in the end."""
 
+import importlib
 import os
 
 import pytest
 
 from weft.data.convert import convert
+from weft.data.errors import WorkerDiedError
 from weft.data.extract import extract_features
 from weft.data.features import FeatureKey
 from weft.data.record_set import RecordSet
@@ -49,19 +51,24 @@ class DyingStore(Store):
 
 @pytest.fixture(scope="module")
 def dying(tmp_path_factory):
-    """The module of the store, importable here and in the workers; Ray runs while it is in use."""
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'weft-data[ray]'")
+    """The module of the store, importable here and in the workers."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "weft_dying_store.py").write_text(_DYING)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        yield importlib.import_module("weft_dying_store")
+
+
+@pytest.fixture(scope="module")
+def ray(dying):
+    """Ray on this machine; its workers inherit where to find the module."""
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'weft-data[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-        try:
-            yield __import__("weft_dying_store")
-        finally:
-            ray.shutdown()
+        yield ray
+        ray.shutdown()
 
 
 def records_of(module, note, *, deadly):
@@ -80,7 +87,7 @@ def contents(folder):
 @pytest.mark.filterwarnings("ignore")  # Ray warns about its own settings
 @pytest.mark.parametrize("deadly", [False, True], ids=["undisturbed", "one worker killed"])
 @pytest.mark.parametrize("kind", ["shards", "features"])
-def test_ray_writes_the_bytes_of_the_serial_engine(tmp_path, dying, kind, deadly):
+def test_ray_writes_the_bytes_of_the_serial_engine(tmp_path, dying, ray, kind, deadly):
     note = tmp_path / "killed"
     for name, engine in (("serial", "serial"), ("ray", "ray")):
         records = records_of(dying, note, deadly=deadly and engine == "ray")
@@ -96,3 +103,15 @@ def test_ray_writes_the_bytes_of_the_serial_engine(tmp_path, dying, kind, deadly
     written = contents(tmp_path / "serial")
     assert len(written) >= 5
     assert contents(tmp_path / "ray") == written
+
+
+@pytest.mark.slow
+def test_a_pool_that_loses_a_process_says_so_and_goes_on_when_called_again(tmp_path, dying):
+    note = tmp_path / "killed"
+    settings = {"rows_per_shard": 4, "engine": "processes", "workers": 2}
+    with pytest.raises(WorkerDiedError, match=r"worker process died.*Call again with the same arguments"):
+        convert(records_of(dying, note, deadly=True), tmp_path / "pool", **settings)
+    assert not (tmp_path / "pool" / "index.json").exists()
+    convert(records_of(dying, note, deadly=True), tmp_path / "pool", **settings)
+    convert(records_of(dying, note, deadly=False), tmp_path / "serial", rows_per_shard=4)
+    assert contents(tmp_path / "pool") == contents(tmp_path / "serial")
