@@ -111,7 +111,6 @@ def test_one_process_needs_no_launcher():
     assert (alone.rank, alone.size, alone.first) == (0, 1, True)
     with alone.first_alone():
         alone.wait()
-    assert alone.union({"a": 1}) == {"a": 1}
     assert alone.from_first("x") == "x"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,14 +54,6 @@ class Processes:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
-
-    def union(self, own: Mapping[Any, Any]) -> dict[Any, Any]:
-        """The entries of all processes; each key is one process's own."""
-        if self.size == 1:
-            return dict(own)
-        parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, dict(own))
-        return {key: value for part in parts for key, value in part.items()}
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in place."""

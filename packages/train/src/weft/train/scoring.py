@@ -11,7 +11,8 @@ import torch
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.predict import Predictions, predict
+from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.visual import (
@@ -121,8 +122,8 @@ def evaluate_tasks(
 ) -> dict[str, ScoreReport]:
     """Predict and score every task that has the role.
 
-    Several processes share the records of a task, none of them twice; retrieval, where every text meets every image,
-    is done by each process as a whole.
+    Several processes share the batches of a task; given the same weights, predictions and scores are bit for bit those
+    of one. The second stage of retrieval is done by each process as a whole.
 
     Args:
         recipe: The recipe.
@@ -145,24 +146,17 @@ def evaluate_tasks(
         if role not in data:
             continue
         section, records = recipe.tasks[name], data[role]
-        alone = processes.size == 1 or kind_of(records).mode == "retrieve"
-        own = records if alone else [records[k] for k in range(processes.rank, len(records), processes.size)]
-        with progress.bar(f"{role} {name}", len(own)) as advance:
-            predictions: Predictions = {}
-            if own:
-                predictions = predict(
-                    model,
-                    name,
-                    own,
-                    batches,
-                    batch_size=recipe.evaluation.batch_size,
-                    device=device,
-                    progress=advance,
-                    rerank=_second_stage(recipe),
-                )
-        if not alone:
-            assert isinstance(predictions, dict), "only retrieval gives features"
-            predictions = processes.union(predictions)
+        with shared_batches(), progress.bar(f"{role} {name}", len(records)) as advance:
+            predictions = predict(
+                model,
+                name,
+                records,
+                batches,
+                batch_size=recipe.evaluation.batch_size,
+                device=device,
+                progress=advance,
+                rerank=_second_stage(recipe),
+            )
         if folder is not None and processes.first:
             plain = predictions.ranked() if isinstance(predictions, Matches) else predictions
             write_json(folder / f"{name}.json", plain)
