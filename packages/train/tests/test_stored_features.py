@@ -178,4 +178,4 @@ def test_each_caption_is_an_example_where_asked(tmp_path, pictures, changes):
     assert {len(record.captions) for record in caption["train"]} == {1}
     assert {len(record.captions) for record in caption["validation"]} == {5}
     gqa = load_tasks(recipe)["gqa"]["train"]
-    assert (gqa.split, len(gqa)) == ("vlt5_train+vlt5_valid", 25)
+    assert (gqa.split, len(gqa)) == ("vlt5_train+vlt5_valid", 24)

@@ -241,7 +241,14 @@ class UnitConfig(BaseModel):
     layers: tuple[int, ...] | None = None
     train_full: tuple[str, ...] = ()
 
-    @field_validator("towers", "stacks", "layers", "train_full", mode="before")
+    @field_validator(
+        "towers",
+        "stacks",
+        "layers",
+        "train_full",
+        mode="before",
+        json_schema_input_type=tuple[str, ...] | tuple[int, ...] | str | int | None,
+    )
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value

@@ -44,3 +44,13 @@ def copy(name: str, target: Annotated[Path, typer.Argument(help="A new file.")])
     partial.write_text(yaml.safe_dump(read_yaml(find_recipe(name)), sort_keys=False, allow_unicode=True))
     shutil.move(partial, target)
     sys.stdout.write(f"{target}\n")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, by which editors complete and check them."""
+    import json
+
+    from weft.train.recipe_schema import recipe_schema
+
+    sys.stdout.write(json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n")

@@ -49,6 +49,15 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only check everything, and show plan, steps, memory and first batch."
+        ),
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="With --dry-run: where the first batch is drawn, as PNG.")
+    ] = None,
 ) -> None:
     """Train, evaluate and track one run."""
     from weft.train.few_shot.recipe import few_shot_recipe
@@ -56,6 +65,17 @@ def train(
     from weft.train.task_data import check_recipe, load_tasks
 
     few_shot = few_shot_recipe(recipe, overrides)
+    if dry_run:
+        from weft.train.dry_run import dry_run as try_out
+        from weft.train.few_shot.dry_run import dry_run_few_shot
+
+        found = (
+            try_out(load_recipe(recipe, overrides), picture)
+            if few_shot is None
+            else dry_run_few_shot(few_shot, picture)
+        )
+        sys.stdout.write(f"{found}\n")
+        return
     if few_shot is not None:
         from weft.train.cli.few_shot import train_few_shot
 

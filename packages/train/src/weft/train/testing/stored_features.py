@@ -1,4 +1,4 @@
-"""What tests of recipes share: the official layouts in miniature, written from a few pictures."""
+"""Tasks whose visual features are stored, as VL-Adapter reads them: annotations and stores of a few pictures."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def write_image_tasks(
     Args:
         root: What recipes call `$WEFT_DATA`.
         pictures: Pictures, and what each shows in a word or two.
-        rows: Training records of each task; other splits have a quarter of them.
+        rows: Training records of each task; other splits have a twentieth of them, but at least four.
         width: Width of the features.
     """
-    few = max(4, rows // 4)
+    few = max(4, rows // 20)
     coco = [f"COCO_{subset}2014_{k:012d}" for k in range(len(pictures)) for subset in ("train", "val")]
     by_stem = {stem: pictures[int(stem[-12:])] for stem in coco}
     _write_vqa(root / "vqa", by_stem, {"karpathy_train": rows, "karpathy_val": few, "karpathy_test": few})

@@ -1,0 +1,122 @@
+"""The few-shot data sets in miniature, ImageNet's shifted ones among them: every class, and the images draws need."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+SETS = {
+    "caltech101": ("caltech-101", 100),
+    "oxford_pets": ("oxford_pets", 37),
+    "stanford_cars": ("stanford_cars", 196),
+    "flowers102": ("oxford_flowers", 102),
+    "food101": ("food-101", 101),
+    "sun397": ("sun397", 397),
+    "dtd": ("dtd", 47),
+    "ucf101": ("ucf101", 101),
+}
+"""Data set with a split file of CoOp to its folder, as CoOp's instructions name it, and its number of classes."""
+EUROSAT = (
+    "AnnualCrop",
+    "Forest",
+    "HerbaceousVegetation",
+    "Highway",
+    "Industrial",
+    "Pasture",
+    "PermanentCrop",
+    "Residential",
+    "River",
+    "SeaLake",
+)
+AIRCRAFT, IMAGENET, FEWER = 100, 1000, 200
+COUNTS = {"train": 20, "val": 4, "test": 1}
+"""Images per class: 16 for the largest draw, and 4 more from which ImageNet draws its validation images."""
+
+
+def write_few_shot_sets(root: Path, names: Sequence[str] | None = None) -> None:
+    """Write split files and images; all images of a set are one file, linked under every name.
+
+    Args:
+        root: What recipes call `$WEFT_DATA`.
+        names: Data sets; by default all eleven. With `imagenet` come its four shifted test sets.
+    """
+    for name, (folder, number) in SETS.items():
+        if names is None or name in names:
+            _write_split(root / folder, name, [f"class {k}" for k in range(number)])
+    if names is None or "eurosat" in names:
+        _write_split(root / "eurosat", "eurosat", EUROSAT)
+    if names is None or "fgvc_aircraft" in names:
+        _write_aircraft(root / "fgvc_aircraft")
+    if names is None or "imagenet" in names:
+        _write_imagenet(root / "imagenet")
+
+
+def _write_split(root: Path, name: str, classes: Sequence[str]) -> None:
+    module = importlib.import_module(f"weft.data.datasets.{name}")
+    rows = {
+        split: [
+            [f"{label:03d}/{split}_{k}.jpg", label, title]
+            for label, title in enumerate(classes)
+            for k in range(count)
+        ]
+        for split, count in COUNTS.items()
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    (root / module.SPLIT_FILE).write_text(json.dumps(rows), encoding="utf-8")
+    images = root / module.IMAGE_FOLDERS[0]
+    _link(images / str(path) for split in rows.values() for path, _, _ in split)
+
+
+def _write_aircraft(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "variants.txt").write_text("".join(f"Variant {k}\n" for k in range(AIRCRAFT)), encoding="utf-8")
+    number = 0
+    for split, count in COUNTS.items():
+        lines = [f"{number + k:07d} Variant {k % AIRCRAFT}\n" for k in range(AIRCRAFT * count)]
+        (root / f"images_variant_{split}.txt").write_text("".join(lines), encoding="utf-8")
+        _link(root / "images" / f"{line[:7]}.jpg" for line in lines)
+        number += len(lines)
+
+
+def _write_imagenet(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    ids = [f"n{k:08d}" for k in range(IMAGENET)]
+    # As in the real list, two pairs of classes have one name each.
+    names = [f"class {k - 2 if k in (9, 19) else k}" for k in range(IMAGENET)]
+    lines = [f"{wnid} {name}\n" for wnid, name in zip(ids, names, strict=True)]
+    (root / "classnames.txt").write_text("".join(lines), encoding="utf-8")
+    for split in ("train", "val"):
+        _link(
+            root / "images" / split / wnid / f"{wnid}_{k}.JPEG"
+            for wnid in ids
+            for k in range(COUNTS["train" if split == "train" else "test"])
+        )
+    numbers = [str(k) for k in range(IMAGENET)]
+    for folder, inner, classes in (
+        ("imagenetv2", "imagenetv2-matched-frequency-format-val", numbers),
+        ("imagenet-sketch", "images", ids),
+        ("imagenet-adversarial", "imagenet-a", ids[:FEWER]),
+        ("imagenet-rendition", "imagenet-r", ids[:FEWER]),
+    ):
+        _link(root.parent / folder / inner / name / "1.JPEG" for name in classes)
+        (root.parent / folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _link(paths: Iterable[Path]) -> None:
+    """Write one small image under every path; hard links cost no room."""
+    stream = io.BytesIO()
+    Image.new("RGB", (24, 16), (60, 120, 180)).save(stream, "JPEG")
+    first: Path | None = None
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if first is None:
+            path.write_bytes(stream.getvalue())
+            first = path
+        else:
+            os.link(first, path)
