@@ -64,6 +64,16 @@ def _ddp(rank, folder):
     grads = {slot for _, slot, value in model.weft.slots() if value.grad is not None}
     assert grads == {"vqa", "gqa", "shared"}
     assert changed == {"vqa", "gqa", "shared"}
+    if rank == 0:
+        model.save_pretrained(folder / "saved")
+    dist.barrier()
+    resumed, _ = tiny_backbone("bart")
+    load_adapter(resumed, folder / "saved")
+    optimizer.zero_grad()
+    for each in (wrapped, torch.nn.parallel.DistributedDataParallel(resumed.train())):
+        step(each.module, batch, rank, call=each).step()
+    found = dict(resumed.named_parameters())
+    assert all(torch.equal(found[name], value) for name, value in model.named_parameters())
     with pytest.raises(
         AttachError, match="must not be wrapped for data-parallel training when its tasks change"
     ):
@@ -99,9 +109,9 @@ def gathered(model):
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def step(model, batch, rank):
+def step(model, batch, rank, call=None):
     with model.route(tasks=ROWS[rank]):
-        per_row_loss(model, rows_of(batch, [2 * rank, 2 * rank + 1])).sum().backward()
+        per_row_loss(call or model, rows_of(batch, [2 * rank, 2 * rank + 1])).sum().backward()
     return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
 
 

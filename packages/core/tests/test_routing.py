@@ -53,21 +53,29 @@ def test_beams_of_mixed_tasks_are_those_of_single_tasks(backbone):
         assert torch.equal(alone[:length], mixed[row, :length])
 
 
-def test_texts_and_images_of_different_number():
+def test_ten_texts_and_four_images_have_tasks_of_their_own():
     model, batch = adapted({**MULTIPLE, "towers": ["text", "vision"]}, "clip")
-    batch["pixel_values"] = batch["pixel_values"][:2]
+    batch["input_ids"] = torch.randint(5, 90, (10, 7))
+    batch["input_ids"][:, -1] = 99
     batch["return_loss"] = False
-    with model.route(tasks={"text": list(ROWS), "vision": ["gqa", "vqa"]}):
+    rows = {"text": [*ROWS, *ROWS, None, "gqa"], "vision": ["gqa", "vqa", None, "nlvr"]}
+    with model.route(tasks=rows):
         result = model(**batch)
-    assert result.logits_per_text.shape == (4, 2)
-    with model.route(task="gqa"):
-        alone = model(**batch)
-    torch.testing.assert_close(result.image_embeds[0], alone.image_embeds[0])
+    assert result.logits_per_text.shape == (10, 4)
+    for task in (*TASKS, None):
+        with model.route(tasks=[task]):
+            alone = model(**batch)
+        for kind, found, expected in (
+            ("text", result.text_embeds, alone.text_embeds),
+            ("vision", result.image_embeds, alone.image_embeds),
+        ):
+            mine = [row for row, name in enumerate(rows[kind]) if name == task]
+            torch.testing.assert_close(found[mine], expected[mine], atol=1e-6, rtol=1e-6)
     message = r"must give the rows of every modality, but vision.0.attention"
-    with pytest.raises(RoutingError, match=message), model.route(tasks={"text": list(ROWS)}):
+    with pytest.raises(RoutingError, match=message), model.route(tasks={"text": rows["text"]}):
         model(**batch)
-    message = r"`tasks` must divide the rows of vision.0.attention \(2\), but there are 4"
-    with pytest.raises(RoutingError, match=message), model.route(tasks=list(ROWS)):
+    message = r"`tasks` must divide the rows of vision.0.attention \(4\), but there are 10"
+    with pytest.raises(RoutingError, match=message), model.route(tasks=rows["text"]):
         model(**batch)
 
 

@@ -5,11 +5,12 @@ from typing import ClassVar
 import pytest
 import torch
 
-from weft.core import attach, plan
+from weft.core import attach, detach, plan
 from weft.core.errors import AddressError, ConfigError, RoutingError
 from weft.core.method import parse_method
-from weft.core.testing import tiny_backbone
+from weft.core.testing import BACKBONES, tiny_backbone
 from weft.core.testing.unit_contract import UnitContract, adapted, outputs, rows_of
+from weft.core.testing.vision_language import CASES
 
 DECODER = {"method": "prompt", "length": 3, "stacks": ["decoder"]}
 BOTH = {**DECODER, "stacks": ["encoder", "decoder"], "hidden_size": 5}
@@ -73,6 +74,62 @@ def test_an_encoder_prompt_has_no_positions_and_the_text_keeps_its_own():
             encoder_outputs=states, attention_mask=whole, labels=batch["labels"], decoder_attention_mask=None
         ).logits
     torch.testing.assert_close(outputs(model, batch), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_layers_of_a_dual_encoder_read_the_prompt_first_and_its_rows_are_left_out(name, implementation):
+    """The layers are called one by one here, with the mask written out; CLIP's text is causal."""
+    found = []
+    for by_hand in (True, False):
+        torch.manual_seed(0)
+        model, batch = BACKBONES["clip"]() if name == "clip" else CASES["siglip"]()
+        model.eval().set_attn_implementation(implementation)
+        torch.manual_seed(1)
+        attach(model, {"method": "prompt", "length": 3})
+        if by_hand:
+            for tower in ("text", "vision"):
+                read_first(getattr(model, f"{tower}_model").encoder, prompt_of(model, tower), name, tower)
+            model = detach(model)
+        with torch.no_grad():
+            result = model(**{**batch, "return_loss": False})
+        found.append(torch.cat([result.text_embeds, result.image_embeds], dim=-1))
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
+    torch.manual_seed(0)
+    plain, _ = BACKBONES["clip"]() if name == "clip" else CASES["siglip"]()
+    with torch.no_grad():
+        result = plain.eval()(**{**batch, "return_loss": False})
+    before = torch.cat([result.text_embeds, result.image_embeds], dim=-1)
+    assert (found[0] - before).abs().amax(dim=1).min() > 1e-5
+
+
+def prompt_of(model, tower):
+    return model.weft.banks_by_key[f"prompt.{tower}.embedding.table"].slot_of("default").detach()
+
+
+def read_first(encoder, prompt, name, tower):
+    """Put a prompt in front of the first layer and take it away behind the last, by hooks."""
+    layers = list(encoder.layers)
+
+    def masked(module, args, kwargs):
+        hidden = args[0]
+        if module is layers[0]:
+            hidden = torch.cat([prompt.expand(len(hidden), -1, -1), hidden], dim=1)
+        length = hidden.shape[1]
+        mask = None
+        if (name, tower) == ("clip", "text"):
+            mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
+        return (hidden, mask), {**kwargs, "is_causal": False}
+
+    for layer in layers:
+        layer.register_forward_pre_hook(masked, with_kwargs=True)
+    layers[-1].register_forward_hook(lambda module, args, out: out[:, len(prompt) :])
+
+
+def test_a_tower_inside_another_model_takes_no_prompt():
+    model, _ = CASES["llava"]()
+    with pytest.raises(AddressError, match=r"`blocks` must be .* but is 'embedding'"):
+        plan(model, {"method": "prompt", "towers": ["vision"]})
 
 
 @pytest.mark.parametrize("name", ["bart", "t5", "visual_seq2seq"])

@@ -16,7 +16,7 @@ from torch import nn
 
 from weft.core.errors import BackboneError, unknown
 from weft.core.module_paths import Paths, alternatives, at, below, existing, within
-from weft.core.sites import Block, Modality, Site, SiteMap
+from weft.core.sites import Block, Modality, Reads, Site, SiteMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Place:
         path: The module, from the root; it is skipped where there is none.
         name: Stack it stands before or after, or empty.
         modality: Modality of its rows.
-        whole: Whether the module is a whole stack, which reads embeddings of which `width` tells the width.
+        whole: What the module reads if it is a whole stack; see `weft.core.sites.Site`.
         width: Module whose width is that of the site, from the module; by default the module itself.
         positions: Module that adds learned positions within a whole stack, from the module.
         reader: Module that reads what a whole stack returns, from the root.
@@ -104,7 +104,7 @@ class Place:
     path: Paths
     name: str = ""
     modality: Modality = "text"
-    whole: bool = False
+    whole: Reads | None = None
     width: Paths | None = None
     positions: Paths | None = None
     reader: Paths | None = None
@@ -201,7 +201,9 @@ def resolve(model: nn.Module) -> SiteMap:
         _extend(components, word, existing(model, paths, all_of_them=True))
     # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
     siteless = set() if family.stacks else set(towers)
-    own_places = {site.address for place in family.places for site in _place_sites(model, place)}
+    places = [place for place in family.places if place.tower in required]
+    own = [site for place in places for site in _place_sites(model, place)]
+    taken = {site.address for site in own}
     for attribute in family.nested:
         child = at(model, attribute)
         if child is None:
@@ -209,14 +211,15 @@ def resolve(model: nn.Module) -> SiteMap:
         inner = resolve(child)
         names.append(inner.family)
         siteless |= set(inner.towers)
-        # A place of the whole model goes before one of its part with the same address.
-        sites.extend(_moved(site, attribute) for site in inner.sites if site.address not in own_places)
+        # A place of the whole model goes before one of its part with the same address. What holds a tower may read
+        # its layers one by one, and would find a prompt's rows there.
+        kept = [site for site in inner.sites if site.address not in taken and site.whole != "embeddings"]
+        sites.extend(_moved(site, attribute) for site in kept)
         layers.update({below(attribute, path): front for path, front in inner.layers.items()})
         for source, target in ((inner.towers, towers), (inner.components, components)):
             for word, found in source.items():
                 _extend(target, word, [below(attribute, path) for path in found])
-    for place in family.places:
-        sites.extend(_place_sites(model, place))
+    sites.extend(own)
     for tower in required:
         if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
             raise BackboneError(
@@ -224,12 +227,14 @@ def resolve(model: nn.Module) -> SiteMap:
                 f"its modules are not there. The class is {type(model).__name__}; its children are "
                 f"{', '.join(name for name, _ in model.named_children())}."
             )
-    kept = tuple(tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites))
-    default = tuple(tower for tower in family.default_towers if tower in kept) or kept
+    present = tuple(
+        tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites)
+    )
+    default = tuple(tower for tower in family.default_towers if tower in present) or present
     return SiteMap(
         family="+".join(names),
         sites=tuple(sites),
-        towers={word: tuple(towers[word]) for word in kept},
+        towers={word: tuple(towers[word]) for word in present},
         components={word: tuple(paths) for word, paths in components.items() if paths},
         layers=layers,
         default_towers=default,

@@ -15,6 +15,7 @@ from weft.core.errors import AddressError, unknown
 
 Modality = Literal["text", "vision", "cross"]
 Block = Literal["attention", "cross_attention", "ffn", "projection", "embedding", "logits"]
+Reads = Literal["tokens", "embeddings"]
 BLOCKS: tuple[Block, ...] = get_args(Block)
 SUBLAYERS: tuple[Block, ...] = ("attention", "cross_attention", "ffn")
 
@@ -42,7 +43,8 @@ class Site:
         packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
         closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
         closing_norm: Whether that module is a norm that reads it.
-        whole: Whether `path` is a whole stack, in front of whose input a prompt goes.
+        whole: What `path` reads if it is a whole stack, in front of whose input a prompt goes: `tokens` with a
+            mask of them, or `embeddings` with the mask of its attentions; or None.
         positions: Module that adds learned positions to what a whole stack reads; or None.
         reader: Module that reads what a whole stack returns, with the prompt in it; or None where the prompt's
             rows are left out of that.
@@ -65,7 +67,7 @@ class Site:
     packed: bool = False
     closing: str | None = None
     closing_norm: bool = False
-    whole: bool = False
+    whole: Reads | None = None
     positions: str | None = None
     reader: str | None = None
 

@@ -1,7 +1,9 @@
 """CLIP: a text and a vision tower, norms before each sub-layer."""
 
-from weft.core.family import BlockSpec, Family, Stack, register_family
-from weft.core.sites import Block
+from weft.core.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.sites import Block, Modality
+
+TOWERS: tuple[Modality, ...] = ("text", "vision")
 
 BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
@@ -25,6 +27,18 @@ BLOCKS: dict[Block, BlockSpec] = {
     ),
 }
 
+PLACES = tuple(
+    Place(
+        tower=tower,
+        block="embedding",
+        path=(f"{tower}_model.encoder", "encoder"),
+        modality=tower,
+        whole="embeddings",
+        width="layers.0.self_attn.out_proj",
+    )
+    for tower in TOWERS
+)
+
 FAMILY = register_family(
     Family(
         name="clip",
@@ -42,6 +56,7 @@ FAMILY = register_family(
                 modality="vision",
             ),
         ),
+        places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
         components={
             "text": "text_model",

@@ -1,6 +1,6 @@
 """SigLIP and the SigLIP 2 checkpoints of fixed resolution: CLIP's sites, another head."""
 
-from weft.core.families.clip import BLOCKS
+from weft.core.families.clip import BLOCKS, PLACES
 from weft.core.family import Family, Stack, register_family
 
 FAMILY = register_family(
@@ -20,6 +20,7 @@ FAMILY = register_family(
                 modality="vision",
             ),
         ),
+        places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
         components={
             "text": "text_model",

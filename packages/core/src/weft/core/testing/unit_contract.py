@@ -116,7 +116,7 @@ class UnitContract:
     backbones: ClassVar[list[str]] = ["bart", "t5", "clip"]
     own_backbones: ClassVar[dict[str, list[str]]] = {
         "key_value_branch": ["bart", "t5"],
-        "prompt": ["visual_seq2seq", "bart", "t5"],
+        "prompt": ["visual_seq2seq", "bart", "t5", "clip"],
         "uniadapter": ["t5", "clip"],
     }
 

@@ -1,8 +1,8 @@
-"""A prompt in front of a whole stack of an encoder-decoder, put there where the stack is called.
+"""A prompt in front of a whole stack, put there where the stack is called.
 
-The stack reads `[prompt][tokens]`. An encoder returns both, and the decoder's cross-attention sees both. A decoder
-returns the tokens alone; its cache holds the prompt, so that generation reads it once. Prompts have no learned
-positions, and tokens keep theirs.
+The stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
+sees both. Every other stack returns the tokens alone; a decoder's cache holds the prompt, so that generation reads
+it once. Prompts have no learned positions, and tokens keep theirs.
 
 Source: VL-Adapter (Sung et al. 2022) puts a prompt in front of the decoder as the keys and values that the decoder
 makes of it, which is the same; its tokens then take positions after the prompt, ours keep their own.
@@ -41,6 +41,7 @@ class StackPrompt(Prompt):
         super().__init__(network=network)
         self.length = length
         self.kept = site.reader is not None
+        self.of_attentions = site.whole == "embeddings"
 
     def call(
         self, name: str, forward: Callable[..., Any], arguments: Call, weights: Callable[[Tensor], Weights]
@@ -68,10 +69,11 @@ class StackPrompt(Prompt):
         cache = arguments.get("past_key_values")
         seen = 0 if cache is None else cache.get_seq_length()
         mask = arguments.get("attention_mask")
-        if mask is None and own.task_ids is not None:
-            mask = _ones(embeds, embeds.shape[1] + max(seen - self.length, 0))
-        if mask is not None:
-            mask = self._in_front(mask, own)
+        if self.of_attentions:
+            mask = attention_mask_of(mask, embeds, self.length, own, causal=bool(arguments.get("is_causal")))
+        elif mask is not None or own.task_ids is not None:
+            plain = _ones(embeds, embeds.shape[1] + max(seen - self.length, 0)) if mask is None else mask
+            mask = self._in_front(plain, own)
         if seen == 0:
             embeds = self.after(embeds, embeds, own)
         result = forward(**{**arguments, "inputs_embeds": embeds, "attention_mask": mask})
@@ -129,6 +131,48 @@ class StackPrompt(Prompt):
         if seen:
             arguments["past_key_values_length"] = seen - self.length
         return functional.pad(forward(**arguments), (0, 0, first, 0))
+
+
+def attention_mask_of(
+    mask: Tensor | None, embeds: Tensor, length: int, weights: Weights, *, causal: bool
+) -> Tensor | None:
+    """The mask of attentions that read a prompt and then tokens.
+
+    Args:
+        mask: Mask between the tokens, shape `(rows or 1, 1, tokens, tokens)`, True or 0 where one may look; None
+            stands for no limit, or for the causal one if `causal`.
+        embeds: The tokens' embeddings, shape `(rows, tokens, width)`.
+        length: Vectors of the prompt.
+        weights: The tensors, of which the rows of task -1 are read.
+        causal: Whether tokens see what comes before them alone.
+
+    Returns:
+        Shape `(rows or 1, 1, length + tokens, length + tokens)`, or None where None will do.
+    """
+    import torch
+
+    if mask is None and weights.task_ids is None:
+        return None
+    tokens = embeds.shape[1]
+    shut = torch.finfo(embeds.dtype).min
+    if mask is None:
+        mask = embeds.new_zeros(1, 1, tokens, tokens)
+        if causal:
+            mask = mask.masked_fill(torch.ones_like(mask, dtype=torch.bool).triu(1), shut)
+    truth = mask.dtype == torch.bool
+    no, yes = (False, True) if truth else (shut, 0.0)
+    shown = mask.new_full((1, 1, 1, length), yes)
+    if weights.task_ids is not None:
+        shown = torch.where((weights.task_ids >= 0)[:, None, None, None], shown, mask.new_full((), no))
+    among = mask.new_full((length, length), yes)
+    if causal:
+        among = among.masked_fill(torch.ones_like(among, dtype=torch.bool).triu(1), no)
+    # A prompt sees the tokens that the last token sees, or none of them if it comes before them all.
+    seen = mask.new_full((1, 1, 1, tokens), no) if causal else mask[:, :, -1:]
+    rows = max(mask.shape[0], shown.shape[0])
+    top = torch.cat([among.expand(rows, 1, -1, -1), seen.expand(rows, 1, length, -1)], dim=-1)
+    bottom = torch.cat([shown.expand(rows, 1, tokens, -1), mask.expand(rows, -1, -1, -1)], dim=-1)
+    return torch.cat([top, bottom], dim=-2)
 
 
 def _ones(rows: Tensor, length: int) -> Tensor:
