@@ -8,7 +8,16 @@ from weft.core.errors import ConfigError, RoutingError
 from weft.core.routing import check_tasks, route_ids, route_names
 from weft.core.sites import Site
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import ROWS, TASKS, adapted, gradients, outputs, per_row_loss, rows_of
+from weft.core.testing.unit_contract import (
+    ROWS,
+    TASKS,
+    adapted,
+    checkpoint_activations,
+    gradients,
+    outputs,
+    per_row_loss,
+    rows_of,
+)
 
 MULTIPLE = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
 IDS = torch.tensor([TASKS.index(task) for task in ROWS])
@@ -119,12 +128,11 @@ def test_recomputed_checkpoints_keep_the_routing(backbone, before_attach, reentr
     loss.backward()
     expected = gradients(model)
     other, _ = tiny_backbone(backbone)
-    kwargs = {"use_reentrant": reentrant}
     if before_attach:
-        other.activation_checkpointing_enable(kwargs)
+        checkpoint_activations(other, use_reentrant=reentrant)
     attach(other, MULTIPLE, TASKS)
     if not before_attach:
-        other.activation_checkpointing_enable(kwargs)
+        checkpoint_activations(other, use_reentrant=reentrant)
     if reentrant:
         other.enable_input_require_grads()
     other.weft.load_state_dict(model.weft.state_dict())

@@ -19,6 +19,7 @@ from weft.core.errors import ConfigError
 from weft.core.plan import SHARED
 from weft.core.sites import Site
 from weft.core.testing.backbones import tiny_backbone
+from weft.core.testing.unit_contract import checkpoint_activations
 from weft.core.testing.vision_language import CASES
 from weft.core.units.uniadapter import UniAdapterConfig
 
@@ -293,7 +294,7 @@ def test_gradient_checkpointing_recomputes_the_taps():
         model, batch = tiny("blip_vqa")
         shaken(attach(model, uniadapter(bottleneck_size=4)), std=0.1).train()
         if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
             # BLIP adds positions to its embeddings in place, which autograd forbids on inputs with gradients.
             model.disable_input_require_grads()
         model(**batch).loss.backward()

@@ -9,7 +9,7 @@ from weft.core import attach, detach, plan
 from weft.core.errors import AddressError, ConfigError, RoutingError
 from weft.core.method import parse_method
 from weft.core.testing import BACKBONES, tiny_backbone
-from weft.core.testing.unit_contract import UnitContract, adapted, outputs, rows_of
+from weft.core.testing.unit_contract import UnitContract, adapted, checkpoint_activations, outputs, rows_of
 from weft.core.testing.vision_language import CASES
 
 DECODER = {"method": "prompt", "length": 3, "stacks": ["decoder"]}
@@ -177,7 +177,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         model, batch = adapted(BOTH, "bart", None)
         model.train()
         if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         outputs(model, {**batch, "use_cache": False}).square().sum().backward()
         found.append([value.grad for _, _, value in model.weft.slots()])
     for plain, recomputed in zip(*found, strict=True):

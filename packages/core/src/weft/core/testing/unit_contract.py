@@ -82,6 +82,13 @@ def gradients(model: Any) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def checkpoint_activations(model: Any, *, use_reentrant: bool = False) -> None:
+    """Let a model compute its activations again in the backward pass; releases name the method differently."""
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+    enable({"use_reentrant": use_reentrant})
+
+
 def pytest_ids(value: Any) -> str:
     """Name of a parameter in a test's id."""
     return value.label if isinstance(value, UnitConfig) else str(value)
