@@ -180,10 +180,11 @@ def bench_kernels(session: nox.Session) -> None:
 
 @nox.session
 def bench_core(session: nox.Session) -> None:
-    """Time batches that mix tasks, and plans of a model of seven billion parameters, beside PEFT."""
+    """Time mixed batches and plans of a model of seven billion parameters beside PEFT, and the search of a cache."""
     install(session, *editable(("kernels",)), *editable(("core",), "test"))
     session.run("python", "packages/core/benchmarks/large_plan.py", "--peft")
     session.run("python", "packages/core/benchmarks/mixed_tasks.py", "--peft", *session.posargs)
+    session.run("python", "packages/core/benchmarks/cache_search.py")
 
 
 def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:

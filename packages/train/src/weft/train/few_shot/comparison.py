@@ -192,7 +192,8 @@ class FewShotComparison:
                     [mean for mean, _ in found],
                     yerr=[spread or 0.0 for _, spread in found],
                     marker=_MARKERS[number % len(_MARKERS)],
-                    color=colours(number % colours.N),
+                    # Its colours come in pairs, dark and light: all dark ones first.
+                    color=colours((2 * number + number // 10) % colours.N),
                     capsize=2,
                     linewidth=1.2,
                     label=head,
@@ -203,6 +204,7 @@ class FewShotComparison:
             axes.set_ylabel("accuracy (%)")
             axes.set_title(f"{self.title}, {test}")
             axes.grid(alpha=0.3)
-        figure.axes[0].legend(fontsize="small")
+        lines, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside right upper", fontsize="small")
         figure.savefig(path, dpi=120)
         return path
