@@ -7,7 +7,14 @@ import torch
 from torch.nn import functional
 
 from weft.core import attach
-from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
+from weft.core.composites import (
+    BlipAnswering,
+    BlipAnsweringConfig,
+    BlipCaptioning,
+    BlipCaptioningConfig,
+    BlipRetrieval,
+    BlipRetrievalConfig,
+)
 from weft.train.errors import RunError
 from weft.train.objectives import objectives_of
 from weft.train.objectives.image_text import ImageText
@@ -214,6 +221,25 @@ def test_answers_are_weighted_and_summed_by_question():
         )
     expected = torch.stack([0.3 * each[0], each[1] + 0.6 * each[2]])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_captions_weigh_every_token_of_a_batch_the_same():
+    torch.manual_seed(0)
+    settings = BlipCaptioningConfig(text_config=TEXT, vision_config=VISION)
+    model = BlipCaptioning(settings).eval()
+    labels = torch.tensor([[95, 20, 98, -100], [95, 30, 31, 98]])
+    weights = torch.tensor([1.0, 0.5])
+    prompts = torch.tensor([[95, 11, 98]]).expand(2, -1)
+    batch = {"input_ids": prompts, "attention_mask": torch.ones_like(prompts), "weights": weights}
+    batch |= {"pixel_values": torch.randn(2, 1, 3, 16, 16), "labels": labels}
+    objectives = objectives_of(model, TrainingSection(steps=1, learning_rate=1.0), 2)
+    found = objectives["generation"](model, batch)
+    shown = labels.masked_fill(labels == -100, 0)
+    sums, counts = model.caption_losses(
+        prompts, batch["attention_mask"], batch["pixel_values"], shown, (labels != -100).long()
+    )
+    assert counts.tolist() == [2, 3]
+    torch.testing.assert_close(found.mean(), (weights * sums).sum() / 5, atol=1e-6, rtol=1e-6)
 
 
 def test_models_without_objectives_of_their_own_keep_the_general_ones():

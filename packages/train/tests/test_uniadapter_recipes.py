@@ -42,6 +42,16 @@ def test_counts_of_any_size_are_asked_for_on_the_command_line(size):
     assert planned.backbone_parameters == 361_478_972
 
 
+@pytest.mark.parametrize(("name", "total"), [("coco_caption", 223_971_644), ("msrvtt_qa", 360_938_300)])
+def test_counts_of_the_recipes_that_write(name, total):
+    recipe = load_recipe(f"uniadapter/{name}")
+    model = planned_model(recipe.backbone)
+    planned = plan(model, recipe.method, list(recipe.tasks))
+    assert (planned.trainable_parameters, planned.backbone_parameters) == (4_766_208, total)
+    text = model.config.text_config
+    assert (text.num_attention_heads, text.label_smoothing) == (12, 0.1)
+
+
 def tiny(root, output):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     special = {"bos_token_id": 400, "sep_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}

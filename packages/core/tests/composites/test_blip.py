@@ -9,6 +9,8 @@ from weft.core import attach
 from weft.core.composites import (
     BlipAnswering,
     BlipAnsweringConfig,
+    BlipCaptioning,
+    BlipCaptioningConfig,
     BlipRetrieval,
     BlipRetrievalConfig,
     load_blip,
@@ -316,3 +318,52 @@ def test_answers_are_written_from_the_decode_token_on():
     tokens = model.generate(ids, torch.randn(2, 3, 16, 16), mask, max_new_tokens=4, do_sample=False)
     assert tokens.shape[0] == 2
     assert (tokens[:, 0] == 97).all()
+
+
+def captioning(**text):
+    torch.manual_seed(0)
+    values = config(BlipRetrievalConfig, **text).to_dict()
+    model = BlipCaptioningConfig(text_config=values["text_config"], vision_config=values["vision_config"])
+    return BlipCaptioning(model).eval()
+
+
+PROMPT = torch.tensor([[95, 11, 12, 98]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_caption_is_scored_behind_its_prompt_alone(smoothing):
+    model = captioning(label_smoothing=smoothing)
+    pixels = torch.randn(2, 3, 16, 16)
+    captions = torch.tensor([[95, 20, 98, 0, 0], [95, 30, 31, 32, 98]])
+    mask = (captions != 0).long()
+    prompts = PROMPT.expand(2, -1)
+    sums, counts = model.caption_losses(prompts, torch.ones_like(prompts), pixels, captions, mask)
+    assert counts.tolist() == [2, 4]
+    for row, length in ((0, 3), (1, 5)):
+        ids = torch.cat([torch.tensor([97, 11, 12]), captions[row, 1:length]])[None]
+        image = model.vision_model(pixel_values=pixels[row : row + 1]).last_hidden_state
+        logits = model.text_decoder(input_ids=ids, encoder_hidden_states=image).logits[0, 2:-1]
+        labels = captions[row, 1:length]
+        expected = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+        torch.testing.assert_close(sums[row], expected, atol=1e-5, rtol=1e-5)
+    padded = torch.ones_like(prompts)
+    padded[1, 3] = 0
+    with pytest.raises(ConfigError, match="`prompts` of one batch must be of one length"):
+        model.caption_losses(prompts, padded, pixels, captions, mask)
+
+
+@torch.no_grad()
+def test_captions_are_written_without_their_prompt():
+    model = captioning(initializer_range=0.5)
+    pixels = torch.randn(2, 2, 3, 16, 16)
+    prompts = PROMPT.expand(2, -1)
+    found = model.generate(prompts, pixels, max_new_tokens=4, do_sample=False)
+    assert found.shape[0] == 2
+    assert found.shape[1] <= 4
+    image = torch.cat(
+        [model.vision_model(pixel_values=pixels[:, k]).last_hidden_state for k in (0, 1)], dim=1
+    )
+    start = torch.tensor([[97, 11, 12]]).expand(2, -1)
+    logits = model.text_decoder(input_ids=start, encoder_hidden_states=image).logits[:, -1]
+    assert torch.equal(found[:, 0], logits.argmax(dim=1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from weft.data.errors import CorruptMediaError
+from weft.data.errors import CorruptMediaError, InvalidArgumentError
 from weft.data.files import open_store
 from weft.data.media.transforms import ImageTransform
 from weft.data.records import MediaRef, Retrieval
@@ -62,3 +62,12 @@ def test_testing_shows_the_middles_and_training_draws_within_segments(store):
 def test_a_video_that_cannot_be_decoded_is_named(store):
     with pytest.raises(CorruptMediaError, match=r"broken\.mp4 must be a whole video"):
         Frames(TRANSFORM, 4).one(record(store, "broken.mp4").media)
+
+
+def test_a_video_shorter_than_its_frames_is_refused(store):
+    clip = record(store).media
+    assert len(set(numbers(Frames(TRANSFORM, 24).one(clip)[None])[0])) == 24
+    with pytest.raises(
+        InvalidArgumentError, match=r"at most the frames of .*clip\.mp4 \(24\), but is 25\. Show fewer"
+    ):
+        Frames(TRANSFORM, 25).one(clip)

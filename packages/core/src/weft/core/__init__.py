@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from weft.core.plan import Plan, plan
     from weft.core.sharing import Sharing
     from weft.core.unit import UnitConfig, register_unit
+    from weft.core.units.adaptformer import AdaptFormerConfig
+    from weft.core.units.aim import AIMConfig
     from weft.core.units.bitfit import BitFitConfig
     from weft.core.units.bottleneck import BottleneckConfig
     from weft.core.units.compacter import CompacterConfig
+    from weft.core.units.convpass import ConvpassConfig
     from weft.core.units.frame_attention import FrameAttentionConfig
     from weft.core.units.frozen import FrozenConfig
     from weft.core.units.full import FullConfig
@@ -33,18 +36,23 @@ if TYPE_CHECKING:
     from weft.core.units.key_value_branch import KeyValueBranchConfig
     from weft.core.units.lora import LoRAConfig
     from weft.core.units.low_rank import LowRankConfig
+    from weft.core.units.mma import MMAConfig
     from weft.core.units.norms import NormsConfig
     from weft.core.units.peft import PEFTConfig
     from weft.core.units.prefix import PrefixConfig
     from weft.core.units.prompt import PromptConfig
+    from weft.core.units.st_adapter import STAdapterConfig
     from weft.core.units.uniadapter import UniAdapterConfig
 
 _HOMES = {
+    "AdaptFormerConfig": "weft.core.units.adaptformer",
+    "AIMConfig": "weft.core.units.aim",
     "attach": "weft.core.attach",
     "BitFitConfig": "weft.core.units.bitfit",
     "BottleneckConfig": "weft.core.units.bottleneck",
     "combine_tasks": "weft.core.arithmetic",
     "CompacterConfig": "weft.core.units.compacter",
+    "ConvpassConfig": "weft.core.units.convpass",
     "detach": "weft.core.attach",
     "Family": "weft.core.family",
     "FrameAttentionConfig": "weft.core.units.frame_attention",
@@ -59,6 +67,7 @@ _HOMES = {
     "merge": "weft.core.merge",
     "merged": "weft.core.merge",
     "MethodConfig": "weft.core.method",
+    "MMAConfig": "weft.core.units.mma",
     "NormsConfig": "weft.core.units.norms",
     "parse_method": "weft.core.method",
     "PEFTConfig": "weft.core.units.peft",
@@ -69,15 +78,19 @@ _HOMES = {
     "register_family": "weft.core.family",
     "register_unit": "weft.core.unit",
     "Sharing": "weft.core.sharing",
+    "STAdapterConfig": "weft.core.units.st_adapter",
     "UniAdapterConfig": "weft.core.units.uniadapter",
     "UnitConfig": "weft.core.unit",
     "WeftError": "weft.core.errors",
 }
 
 __all__ = [
+    "AIMConfig",
+    "AdaptFormerConfig",
     "BitFitConfig",
     "BottleneckConfig",
     "CompacterConfig",
+    "ConvpassConfig",
     "Family",
     "FrameAttentionConfig",
     "FrozenConfig",
@@ -87,12 +100,14 @@ __all__ = [
     "KeyValueBranchConfig",
     "LoRAConfig",
     "LowRankConfig",
+    "MMAConfig",
     "MethodConfig",
     "NormsConfig",
     "PEFTConfig",
     "Plan",
     "PrefixConfig",
     "PromptConfig",
+    "STAdapterConfig",
     "Sharing",
     "UniAdapterConfig",
     "UnitConfig",

@@ -21,6 +21,7 @@ from transformers import (
 
 from weft.core.composites import (
     BlipAnsweringConfig,
+    BlipCaptioningConfig,
     BlipRetrievalConfig,
     DualEncoderConfig,
     VisualSeq2Seq,
@@ -39,7 +40,13 @@ from weft.train.from_scratch import (
 from weft.train.recipe import BackboneSection, TokenizerSection
 
 MINIATURE = Path(__file__).parent / "miniature"
-SAVED = (DualEncoderConfig, VisualSeq2SeqConfig, BlipRetrievalConfig, BlipAnsweringConfig)
+SAVED = (
+    DualEncoderConfig,
+    VisualSeq2SeqConfig,
+    BlipRetrievalConfig,
+    BlipAnsweringConfig,
+    BlipCaptioningConfig,
+)
 ARCHITECTURES = Path(__file__).parent / "architectures"
 
 

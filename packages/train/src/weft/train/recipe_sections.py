@@ -67,7 +67,9 @@ class BackboneSection(Section):
         if self.weights is not None and not str((self.config or {}).get("model_type")).startswith(
             "weft_blip"
         ):
-            raise ValueError("`weights` is for a `config` of type weft_blip_retrieval or weft_blip_answering")
+            raise ValueError(
+                "`weights` is for a `config` of type weft_blip_retrieval, weft_blip_answering or weft_blip_captioning"
+            )
         return self
 
     @property

@@ -1,6 +1,7 @@
 """Models that this project composes from backbones of `transformers`."""
 
 from weft.core.composites.blip_answering import BlipAnswering, BlipAnsweringConfig
+from weft.core.composites.blip_captioning import BlipCaptioning, BlipCaptioningConfig
 from weft.core.composites.blip_checkpoint import convert_blip, load_blip
 from weft.core.composites.blip_retrieval import BlipRetrieval, BlipRetrievalConfig
 from weft.core.composites.dual_encoder import DualEncoder, DualEncoderConfig
@@ -9,6 +10,8 @@ from weft.core.composites.visual_seq2seq import VisualSeq2Seq, VisualSeq2SeqConf
 __all__ = [
     "BlipAnswering",
     "BlipAnsweringConfig",
+    "BlipCaptioning",
+    "BlipCaptioningConfig",
     "BlipRetrieval",
     "BlipRetrievalConfig",
     "DualEncoder",

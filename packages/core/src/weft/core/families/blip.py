@@ -31,6 +31,7 @@ FAMILY = register_family(
         model_types={
             "blip": ("text", "vision"),
             "weft_blip_answering": ("text", "vision"),
+            "weft_blip_captioning": ("text", "vision"),
             "weft_blip_retrieval": ("text", "vision"),
         },
         stacks=(

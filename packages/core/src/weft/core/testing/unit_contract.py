@@ -122,8 +122,13 @@ class UnitContract:
     configs: ClassVar[list[UnitConfig]] = []
     backbones: ClassVar[list[str]] = ["bart", "t5", "clip"]
     own_backbones: ClassVar[dict[str, list[str]]] = {
+        "adaptformer": ["clip"],
+        "aim": ["clip"],
+        "convpass": ["clip"],
         "key_value_branch": ["bart", "t5"],
+        "mma": ["clip"],
         "prompt": ["visual_seq2seq", "bart", "t5", "clip"],
+        "st_adapter": ["clip"],
         "uniadapter": ["t5", "clip"],
     }
 

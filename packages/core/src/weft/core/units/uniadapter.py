@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from weft.core.branch_tensors import BranchTensors, TokenTensors, layer_normed
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.initialisers import fan_in, normal, ones, zeros
+from weft.core.layer_sites import on_stream
 from weft.core.sharing import Axes
 from weft.core.sites import Modality, Site, SiteMap
 from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -119,11 +120,7 @@ class UniAdapterConfig(UnitConfig):
         every = {site.address: site for site in sites.sites}
         found = []
         for site in chosen:
-            if site.stream is None:
-                raise ConfigError(
-                    f"`method` 'uniadapter' must know the residual stream of {site.address}, but family "
-                    f"{sites.family!r} does not name it. Add `stream` to the family's feed-forward block."
-                )
+            placed = on_stream(site, sites.family, self.method)
             beside = every.get(site.address.removesuffix("ffn") + "cross_attention")
             if "cross" in self.branches and site.modality == "text" and beside is None:
                 raise ConfigError(
@@ -132,7 +129,7 @@ class UniAdapterConfig(UnitConfig):
                     "`is_decoder: true` in its config."
                 )
             query = beside.stream if beside is not None else None
-            found.append(replace(site, path=site.joined or site.path, source=site.stream, query=query))
+            found.append(replace(placed, query=query))
         return tuple(found)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:

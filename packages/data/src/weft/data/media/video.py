@@ -75,6 +75,7 @@ def read_frames(
     generator: random.Random | None = None,
     stream: int | None = None,
     backend: Backend = "pyav",
+    shorter: Literal["repeat", "refuse"] = "repeat",
 ) -> NDArray[np.uint8]:
     """Decode frames of a video, within its span if it has one.
 
@@ -89,6 +90,7 @@ def read_frames(
             a preview stream first.
         backend: "pyav" decodes the stream from its start and brings its own FFmpeg; "torchcodec" seeks to the frames
             that are wanted, and needs FFmpeg on the system.
+        shorter: What to do with a video of fewer frames than `count`: repeat some, or refuse it.
 
     Returns:
         Shape (count, height, width, 3), uint8, RGB.
@@ -96,7 +98,7 @@ def read_frames(
     Raises:
         MissingDependencyError: If what the backend needs is not installed.
         CorruptMediaError: If the video cannot be decoded, or has no frame in the span.
-        InvalidArgumentError: If there is no such stream.
+        InvalidArgumentError: If there is no such stream, or the video is shorter and refused.
         UnknownNameError: For an unknown backend.
     """
     if backend not in BACKENDS:
@@ -109,6 +111,11 @@ def read_frames(
             raise CorruptMediaError(
                 f"{video.uri} must have frames from {video.start} to {video.end} s, but has none among "
                 f"{len(times)}. Check the span in the annotations."
+            )
+        if shorter == "refuse" and stop - first < count:
+            raise InvalidArgumentError(
+                f"`count` must be at most the frames of {video.uri} ({stop - first}), but is {count}. Show fewer "
+                "frames, or leave the video out."
             )
         return [first + index for index in frame_indices(stop - first, count, policy, generator)]
 

@@ -22,7 +22,7 @@ class Frames:
 
     Args:
         transform: Resize and normalisation of a frame.
-        count: Frames of every video; a shorter one repeats some.
+        count: Frames of every video, none of them twice.
     """
 
     transform: ImageTransform
@@ -37,9 +37,10 @@ class Frames:
 
         Raises:
             CorruptMediaError: If it cannot be decoded; the message names the file.
+            InvalidArgumentError: If it is shorter than `count` frames.
         """
         policy: Policy = "middle" if generator is None else "segment_random"
-        frames = read_frames(video, self.count, policy=policy, generator=generator)
+        frames = read_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")
         return torch.from_numpy(np.stack([self.transform(Image.fromarray(frame)) for frame in frames]))
 
     def __call__(self, images: Sequence[Sequence[MediaRef]]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC
+from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     ScoreReport,
@@ -16,6 +16,7 @@ from weft.eval.metrics import (
     multiple_choice_accuracy,
     nlvr2_accuracy,
     nlvr_accuracy,
+    open_ended_accuracy,
     vqa_accuracy,
 )
 from weft.eval.metrics.report import FRACTION, group_means
@@ -81,6 +82,10 @@ def _multiple_choice(predictions: dict[Any, str], records: Sequence[VideoMC], gr
     return multiple_choice_accuracy(chosen, right, groups=groups)
 
 
+def _open_ended(predictions: dict[Any, str], records: Sequence[VideoQA], groups: Groups) -> ScoreReport:
+    return open_ended_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
+
+
 def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
     from weft.eval.evaluate.retrieve import retrieval_scores
@@ -94,6 +99,7 @@ METRICS: Mapping[str, Scorer] = {
     "multiple_choice": _multiple_choice,
     "nlvr": _nlvr,
     "nlvr2": _nlvr2,
+    "open_ended": _open_ended,
     "retrieval": _retrieval,
     "vqa": _vqa,
 }
@@ -139,7 +145,7 @@ def score(
 
 def reference(record: Record) -> str:
     """The first right answer of a record, or an empty text if it is hidden."""
-    if isinstance(record, ImageQA):
+    if isinstance(record, ImageQA | VideoQA):
         return record.answers[0] if record.answers else ""
     if isinstance(record, Caption):
         return record.captions[0] if record.captions else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, media_of
+from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA, media_of
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import record_groups, reference
 from weft.eval.metrics.report import ScoreReport
@@ -92,7 +92,7 @@ def _retrieval_table(
 
 
 def _references(record: Record) -> tuple[str, ...]:
-    if isinstance(record, ImageQA):
+    if isinstance(record, ImageQA | VideoQA):
         return record.answers
     if isinstance(record, Caption):
         return record.captions

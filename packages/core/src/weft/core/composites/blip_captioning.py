@@ -1,0 +1,134 @@
+"""BLIP for captions as it was trained: a prompt that every caption begins with, and a loss on what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, BlipConfig, BlipForConditionalGeneration
+
+from weft.core.errors import ConfigError
+
+
+class BlipCaptioningConfig(BlipConfig):
+    """Configuration of `BlipCaptioning`: that of BLIP.
+
+    `label_smoothing` of `text_config` is 0.1 in BLIP's own training, and 0 by default.
+    """
+
+    model_type = "weft_blip_captioning"
+
+
+class BlipCaptioning(BlipForConditionalGeneration):
+    """`BlipForConditionalGeneration` with the passes of BLIP's own fine-tuning and inference.
+
+    Source: BLIP (Li et al. 2022), section 5.2; the frames of videos as in UniAdapter (Lu et al., ICLR 2024).
+    """
+
+    config_class = BlipCaptioningConfig
+    objectives: Mapping[str, str] = {"generation": "captions"}
+
+    @property
+    def vision_tower(self) -> torch.nn.Module:
+        """The tower that reads pixels."""
+        return self.vision_model
+
+    def caption_losses(
+        self,
+        prompts: Tensor,
+        prompt_mask: Tensor,
+        pixel_values: Tensor,
+        captions: Tensor,
+        caption_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """How unlikely each caption is behind its prompt: smoothed cross-entropy, summed over the caption's tokens.
+
+        Args:
+            prompts: Shape `(batch, prompt)`, with a special token at both ends; the same length in every row.
+            prompt_mask: Shape `(batch, prompt)`.
+            pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
+            captions: Shape `(batch, length)`, with a special token at both ends; padding is not scored.
+            caption_mask: Shape `(batch, length)`.
+
+        Returns:
+            Sums and numbers of tokens, both of shape `(batch,)`.
+
+        Raises:
+            ConfigError: If prompts differ in length.
+        """
+        start = self._start(prompts, prompt_mask)
+        tokens = self._tokens(pixel_values)
+        ids = torch.cat([start, captions[:, 1:]], dim=1)
+        mask = torch.cat([torch.ones_like(start), caption_mask[:, 1:]], dim=1)
+        logits = self.text_decoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
+            is_decoder=True,
+        ).logits[:, start.shape[1] - 1 : -1]
+        labels = captions[:, 1:].masked_fill(caption_mask[:, 1:] == 0, -100)
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            reduction="none",
+            label_smoothing=self.config.text_config.label_smoothing,
+        )
+        return losses.view(labels.shape).sum(dim=1), caption_mask[:, 1:].sum(dim=1)
+
+    def forward(
+        self, *args: Any, compute: Callable[[BlipCaptioning], Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """The parent's forward, or anything else in one call of the model; see `BlipRetrieval.forward`."""
+        return super().forward(*args, **kwargs) if compute is None else compute(self)
+
+    @torch.no_grad()
+    def generate(
+        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Write captions.
+
+        Args:
+            input_ids: Prompts; see `caption_losses`.
+            pixel_values: See `caption_losses`.
+            attention_mask: Ones by default.
+            **kwargs: Options of generation.
+
+        Returns:
+            Tokens behind the prompt, shape `(batch, length)`.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        start, tokens = self._start(input_ids, mask), self._tokens(pixel_values)
+        text = self.config.text_config
+        found: Tensor = self.text_decoder.generate(
+            input_ids=start,
+            eos_token_id=text.sep_token_id,
+            pad_token_id=text.pad_token_id,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
+            **kwargs,
+        )
+        return found[:, start.shape[1] :]
+
+    def _start(self, prompts: Tensor, mask: Tensor) -> Tensor:
+        """[DEC] and the prompt without its last token."""
+        if not bool((mask == 1).all()):
+            raise ConfigError(
+                "`prompts` of one batch must be of one length, because a caption goes on where its prompt ends, but "
+                "some are padded. Give all captions the same prompt."
+            )
+        start = prompts[:, :-1].clone()
+        start[:, 0] = self.config.text_config.bos_token_id
+        return start
+
+    def _tokens(self, pixel_values: Tensor) -> Tensor:
+        frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
+        hidden = self.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
+        return hidden.unflatten(0, frames.shape[:2]).flatten(1, 2)
+
+
+AutoConfig.register(BlipCaptioningConfig.model_type, BlipCaptioningConfig)
+AutoModel.register(BlipCaptioningConfig, BlipCaptioning)

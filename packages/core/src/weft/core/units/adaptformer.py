@@ -1,0 +1,121 @@
+"""AdaptFormer: a bottleneck in parallel to the feed-forward block, which reads the stream before that block's norm.
+
+Source: AdaptFormer (Chen et al., NeurIPS 2022), and its public code for images.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.initialisers import fan_in, ones, zeros
+from weft.core.layer_sites import on_stream
+from weft.core.routed_linear import routed_linear
+from weft.core.sites import Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_unit
+class AdaptFormerConfig(UnitConfig):
+    """`out = a + FFN(norm a) + scale * (dropout(relu(a D + b)) U + c)`, with `a` the stream before the block.
+
+    Args:
+        bottleneck_size: Columns of `D`.
+        scale: Factor of the branch.
+        dropout: Probability of dropping a hidden value in training.
+        norm: LayerNorm on what is read, an option of the code that is off there for images.
+        towers: By default the vision tower.
+
+    Parts: `down`, `up`, `norm`, which follows `down`.
+    """
+
+    parts = ("down", "up", "norm")
+
+    method: Literal["adaptformer"] = "adaptformer"
+    bottleneck_size: int = Field(default=64, ge=1)
+    scale: float = 0.1
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    norm: bool = False
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The feed-forward block of every layer, read and written on the residual stream.
+
+        Raises:
+            ConfigError: If the family does not say where the stream is.
+        """
+        towers = self.towers if self.towers is not None else ("vision",)
+        chosen = sites.select(towers=towers, blocks=["ffn"], layers=self.layers, stacks=self.stacks)
+        return tuple(on_stream(site, sites.family, self.method) for site in chosen)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Two matrices and two biases, and the norm's two vectors."""
+        width, size = site.width, self.bottleneck_size
+        specs = [
+            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
+            TensorSpec("down.bias", (size,), zeros, "down"),
+            TensorSpec("up.weight", (size, width), zeros, "up"),
+            TensorSpec("up.bias", (width,), zeros, "up"),
+        ]
+        if self.norm:
+            specs.append(TensorSpec("norm.weight", (width,), ones, "norm", follows="down"))
+            specs.append(TensorSpec("norm.bias", (width,), zeros, "norm", follows="down"))
+        return tuple(specs)
+
+    def build(self, site: Site) -> AdaptFormer:
+        """The computation at a site."""
+        return AdaptFormer(self.scale, self.dropout, norm=self.norm)
+
+    @classmethod
+    def example(cls) -> AdaptFormerConfig:
+        """A small configuration without dropout."""
+        return cls(bottleneck_size=4, scale=1.0, dropout=0.0)
+
+
+class AdaptFormer(Unit):
+    """The branch of one layer.
+
+    Args:
+        scale: Factor of the branch.
+        dropout: Probability of dropping a hidden value.
+        norm: Whether a LayerNorm comes first.
+    """
+
+    reads_source = True
+
+    def __init__(self, scale: float, dropout: float, *, norm: bool) -> None:
+        self.scale = scale
+        self.dropout = dropout
+        self.norm = norm
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch of `inputs`, both of shape `(rows, ..., width)`."""
+        from torch.nn import functional
+
+        from weft.kernels import adapter_bottleneck
+
+        read = inputs.to(output.dtype)
+        if self.norm:
+            shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
+            factor, shift = (weights.rows(f"norm.{name}").view(shape) for name in ("weight", "bias"))
+            read = (functional.layer_norm(read, read.shape[-1:]) * factor + shift).to(output.dtype)
+        if self.dropout and weights.training:
+            hidden = functional.relu(routed_linear(read, weights, "down"))
+            kept = functional.dropout(hidden, self.dropout)
+            return weights.keep_identity(output + self.scale * routed_linear(kept, weights, "up"), output)
+        return adapter_bottleneck(
+            read,
+            weights["down.weight"],
+            weights["up.weight"],
+            down_bias=weights["down.bias"],
+            up_bias=weights["up.bias"],
+            task_ids=weights.task_ids,
+            down_slots=weights.slots("down.weight"),
+            up_slots=weights.slots("up.weight"),
+            residual=output,
+            scale=self.scale,
+            activation="relu",
+        )

@@ -1,0 +1,189 @@
+"""AIM: an image tower that learns video, its frozen attention used a second time over the frames.
+
+Source: AIM (Yang et al., ICLR 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.initialisers import fan_in, zeros
+from weft.core.layer_sites import around_layer, by_video, relative
+from weft.core.sites import Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TEMPORAL = "temporal"
+
+
+@register_unit
+class AIMConfig(UnitConfig):
+    """Three bottlenecks in every layer, each `A(x) = gelu(x D + b) U + c` with `U` zero at the start.
+
+    `x <- x + A_t(MSA(norm x) over time)`, `x <- x + y + A_s(y)` with `y = MSA(norm x)`, and
+    `x <- x + FFN(n) + scale * A_j(n)` with `n` the normed input of the feed-forward block. The attention over time is
+    the layer's own, frozen, with the frames of one place in the role of tokens. A trained embedding of the frame's
+    number, zero at the start, is added before the first layer.
+
+    Rows of the tower are the frames of one video behind one another.
+
+    Args:
+        frames: Frames of every video.
+        bottleneck_size: Columns of every `D`; by default a quarter of the width.
+        scale: Factor of `A_j`: 0.5 for Kinetics.
+        temporal_embedding: Whether there is an embedding of the frame's number; without it, the order of frames
+            cannot be seen.
+        towers: By default the vision tower.
+
+    Parts: `down`, `up`, `embedding`.
+    """
+
+    parts = ("down", "up", "embedding")
+
+    method: Literal["aim"] = "aim"
+    frames: int = Field(default=8, ge=1)
+    bottleneck_size: int | None = Field(default=None, ge=1)
+    scale: float = 0.5
+    temporal_embedding: bool = True
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """Every layer as a whole, its attention and its feed-forward block.
+
+        Raises:
+            ConfigError: If the family does not name the norm before attention.
+        """
+        towers = self.towers if self.towers is not None else ("vision",)
+        found = []
+        for site in sites.select(
+            towers=towers, blocks=["attention", "ffn"], layers=self.layers, stacks=self.stacks
+        ):
+            if site.block == "attention":
+                found.append(around_layer(site, sites, TEMPORAL))
+                # The whole attention, not its last map, so that the pass over time can go without the unit.
+                site = replace(site, path=site.source or site.path)
+            found.append(site)
+        return tuple(found)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Two matrices and two biases, and in the first layer the embedding of frames."""
+        width = site.width
+        size = self.bottleneck_size or max(1, width // 4)
+        specs = [
+            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
+            TensorSpec("down.bias", (size,), zeros, "down"),
+            TensorSpec("up.weight", (size, width), zeros, "up"),
+            TensorSpec("up.bias", (width,), zeros, "up"),
+        ]
+        if self._has_embedding(site):
+            specs.append(TensorSpec("embedding", (self.frames, width), zeros, "embedding"))
+        return tuple(specs)
+
+    def build(self, site: Site) -> Unit:
+        """The computation at a site."""
+        if site.role != TEMPORAL:
+            return AIMBottleneck(self.scale if site.block == "ffn" else 1.0, parallel=site.block == "ffn")
+        return AIMTemporal(
+            self.frames,
+            norm=relative(site.stream, site),
+            attention=relative(site.source, site),
+            embedding=self._has_embedding(site),
+            address=site.address,
+        )
+
+    def _has_embedding(self, site: Site) -> bool:
+        first = min(self.layers) if self.layers is not None else 0
+        return self.temporal_embedding and site.role == TEMPORAL and site.layer == first
+
+    @classmethod
+    def example(cls) -> AIMConfig:
+        """A small configuration for images, which are videos of one frame."""
+        return cls(frames=1, bottleneck_size=4)
+
+
+class AIMBottleneck(Unit):
+    """The bottleneck behind the attention over space, or beside the feed-forward block.
+
+    Args:
+        scale: Factor of the branch.
+        parallel: Whether it reads the block's input instead of its output.
+    """
+
+    def __init__(self, scale: float, *, parallel: bool) -> None:
+        self.scale = scale
+        self.reads_source = parallel  # type: ignore[misc]
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch; both of shape `(rows, tokens, width)`."""
+        return _bottleneck(inputs if self.reads_source else output, weights, output, self.scale)
+
+
+class AIMTemporal(Unit):
+    """The attention over time, before a layer.
+
+    Args:
+        frames: Frames of every video.
+        norm: Path of the norm before attention, within the layer.
+        attention: Path of the attention, within the layer.
+        embedding: Whether the embedding of frames is added first.
+        address: Where it is, for messages.
+    """
+
+    changes_input = True
+
+    def __init__(self, frames: int, *, norm: str, attention: str, embedding: bool, address: str) -> None:
+        self.frames = frames
+        self.norm = norm
+        self.attention = attention
+        self.embedding = embedding
+        self.address = address
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """`inputs` after attention over time; shape `(videos * frames, tokens, width)`.
+
+        Raises:
+            ConfigError: If the rows are no whole number of videos.
+        """
+        videos, tokens = by_video(inputs.shape[0], self.frames, self.address), inputs.shape[1]
+        changed = inputs
+        if self.embedding:
+            place = weights.rows("embedding").to(inputs.dtype)
+            place = place.expand(videos, -1, -1) if place.shape[0] == 1 else place[:: self.frames]
+            changed = inputs + place.flatten(0, 1)[:, None]
+        over_time = changed.unflatten(0, (videos, self.frames)).transpose(1, 2).flatten(0, 1)
+        mixed = self._attend(weights.module, over_time)
+        mixed = mixed.unflatten(0, (videos, tokens)).transpose(1, 2).flatten(0, 1)
+        return weights.keep_identity(_bottleneck(mixed, weights, changed, 1.0), inputs)
+
+    def _attend(self, layer: nn.Module, stream: Tensor) -> Tensor:
+        from weft.core.adapted import plain_forward
+
+        normed = plain_forward(layer.get_submodule(self.norm), stream)
+        found = plain_forward(layer.get_submodule(self.attention), normed)
+        return found[0] if isinstance(found, tuple) else found
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The output as it is."""
+        return output
+
+
+def _bottleneck(read: Tensor, weights: Weights, residual: Tensor, scale: float) -> Tensor:
+    from weft.kernels import adapter_bottleneck
+
+    return adapter_bottleneck(
+        read.to(residual.dtype),
+        weights["down.weight"],
+        weights["up.weight"],
+        down_bias=weights["down.bias"],
+        up_bias=weights["up.bias"],
+        task_ids=weights.task_ids,
+        down_slots=weights.slots("down.weight"),
+        up_slots=weights.slots("up.weight"),
+        residual=residual,
+        scale=scale,
+        activation="gelu",
+    )

@@ -1,0 +1,135 @@
+"""Convpass: small convolutions beside attention and feed-forward block, which know that tokens lie on a grid.
+
+Source: Convpass (Jie and Deng 2022, "Convolutional Bypasses Are Better Vision Transformer Adapters").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.errors import ConfigError
+from weft.core.initialisers import xavier, zeros
+from weft.core.routed_linear import routed_linear
+from weft.core.sites import Block, Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_unit
+class ConvpassConfig(UnitConfig):
+    """`out = block(n) + scale * dropout(g(conv(g(n D + b)))) U + c`, with `n` the normed input of the block.
+
+    `conv` is a 3 by 3 convolution over the grid of patches; the class token is convolved alone, as a map of one
+    place. `g(x) = x sigmoid(1.702 x)`.
+
+    Args:
+        bottleneck_size: Channels of the convolution.
+        scale: Factor of the branch; chosen per task by the authors.
+        dropout: Probability of dropping a value before `U`, in training.
+        blocks: Sub-layers adapted.
+        towers: By default the vision tower.
+
+    Parts: `down`, `conv`, `up`.
+    """
+
+    parts = ("down", "conv", "up")
+
+    method: Literal["convpass"] = "convpass"
+    bottleneck_size: int = Field(default=8, ge=1)
+    scale: float = 1.0
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    blocks: tuple[Block, ...] = ("attention", "ffn")
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen sub-layers of the tower."""
+        towers = self.towers if self.towers is not None else ("vision",)
+        return sites.select(towers=towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Two matrices, a convolution and their biases."""
+        width, size = site.width, self.bottleneck_size
+        return (
+            TensorSpec("down.weight", (width, size), xavier(), "down"),
+            TensorSpec("down.bias", (size,), zeros, "down"),
+            TensorSpec("conv.weight", (size, size, 3, 3), _centre, "conv"),
+            TensorSpec("conv.bias", (size,), zeros, "conv"),
+            TensorSpec("up.weight", (size, width), zeros, "up"),
+            TensorSpec("up.bias", (width,), zeros, "up"),
+        )
+
+    def build(self, site: Site) -> Convpass:
+        """The computation at a site."""
+        return Convpass(self.scale, self.dropout, site.address)
+
+    @classmethod
+    def example(cls) -> ConvpassConfig:
+        """A small configuration without dropout."""
+        return cls(bottleneck_size=4, dropout=0.0)
+
+
+def _centre(value: Tensor) -> None:
+    """Each channel starts as a copy of itself."""
+    value.zero_()
+    for channel in range(value.shape[0]):
+        value[channel, channel, 1, 1] = 1.0
+
+
+class Convpass(Unit):
+    """The branch beside one sub-layer.
+
+    Args:
+        scale: Factor of the branch.
+        dropout: Probability of dropping a value before the up-projection.
+        address: Where it is, for messages.
+    """
+
+    reads_source = True
+
+    def __init__(self, scale: float, dropout: float, address: str) -> None:
+        self.scale = scale
+        self.dropout = dropout
+        self.address = address
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch of `inputs`, both of shape `(rows, 1 + patches, width)`.
+
+        Raises:
+            ConfigError: If the patches are no square.
+        """
+        import torch
+        from torch.nn import functional
+
+        side = round((inputs.shape[1] - 1) ** 0.5)
+        if side * side != inputs.shape[1] - 1:
+            raise ConfigError(
+                f"`towers` must show a class token and a square of patches to convolve, but {self.address} has "
+                f"{inputs.shape[1]} tokens. Choose a vision tower with a class token, and square images."
+            )
+        hidden = _quick_gelu(routed_linear(inputs.to(output.dtype), weights, "down"))
+        alone, patches = hidden[:, :1].mT[..., None], hidden[:, 1:].mT.unflatten(2, (side, side))
+        alone, patches = (self._convolved(image, weights).flatten(2).mT for image in (alone, patches))
+        hidden = _quick_gelu(torch.cat([alone, patches], dim=1))
+        hidden = functional.dropout(hidden, self.dropout, training=weights.training)
+        return weights.keep_identity(output + self.scale * routed_linear(hidden, weights, "up"), output)
+
+    def _convolved(self, image: Tensor, weights: Weights) -> Tensor:
+        from torch.nn import functional
+
+        kernel = weights.rows("conv.weight").to(image.dtype)
+        bias = weights.rows("conv.bias").to(image.dtype)
+        if kernel.shape[0] == 1:
+            return functional.conv2d(image, kernel[0], bias[0], padding=1)
+        # Rows with kernels of their own are the groups of one convolution.
+        rows = image.shape[0]
+        found = functional.conv2d(
+            image.flatten(0, 1)[None], kernel.flatten(0, 1), bias.flatten(), padding=1, groups=rows
+        )
+        return found[0].unflatten(0, (rows, -1))
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * (1.702 * x).sigmoid()

@@ -1,0 +1,106 @@
+"""MMA: adapters in the upper layers of both towers of CLIP, joined by a small map that the towers share.
+
+Source: MMA, Multi-Modal Adapter (Yang et al., CVPR 2024), and its public code. That code also rescales gradients
+around the factor, which is not done here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.initialisers import normal, zeros
+from weft.core.layer_sites import around_layer
+from weft.core.routed_linear import routed_linear
+from weft.core.sharing import Axes
+from weft.core.sites import Site, SiteMap
+from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ACROSS_MODALITIES: Axes = frozenset({"task", "modality"})
+
+
+@register_unit
+class MMAConfig(UnitConfig):
+    """`out + scale * (relu(relu(n D + b) S + s) U + u)`, with `n` the normed input of the layer's attention.
+
+    `S` is one for both towers; `D` and `U` belong to a tower.
+
+    Args:
+        bottleneck_size: Width of `S`.
+        scale: Factor of the adapter: 0.001 in the released configuration.
+        upper: How many of the last layers are adapted, where `layers` does not say which.
+
+    Parts: `down`, `core`, `up`.
+    """
+
+    parts = ("down", "core", "up")
+
+    method: Literal["mma"] = "mma"
+    bottleneck_size: int = Field(default=32, ge=1)
+    scale: float = 0.001
+    upper: int = Field(default=8, ge=1)
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The upper layers of every tower, each as a whole, which also know the input of their attention."""
+        chosen = sites.select(
+            towers=self.towers, blocks=["attention"], layers=self.layers, stacks=self.stacks
+        )
+        depth = {(site.tower, site.stack): 0 for site in chosen}
+        for site in chosen:
+            depth[site.tower, site.stack] = max(depth[site.tower, site.stack], (site.layer or 0) + 1)
+        return tuple(
+            replace(around_layer(site, sites), source=site.source)
+            for site in chosen
+            if self.layers is not None or (site.layer or 0) >= depth[site.tower, site.stack] - self.upper
+        )
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Three matrices and their biases."""
+        width, size = site.width, self.bottleneck_size
+        return (
+            TensorSpec("down.weight", (width, size), _fan_out(size), "down"),
+            TensorSpec("down.bias", (size,), zeros, "down"),
+            TensorSpec("core.weight", (size, size), _fan_out(size), "core", ACROSS_MODALITIES),
+            TensorSpec("core.bias", (size,), zeros, "core", ACROSS_MODALITIES),
+            TensorSpec("up.weight", (size, width), _fan_out(width), "up"),
+            TensorSpec("up.bias", (width,), zeros, "up"),
+        )
+
+    def build(self, site: Site) -> MMA:
+        """The computation at a layer."""
+        return MMA(self.scale)
+
+    @classmethod
+    def example(cls) -> MMAConfig:
+        """A small configuration for any pair of towers of one depth."""
+        return cls(bottleneck_size=4, scale=1.0)
+
+
+def _fan_out(features: int) -> Init:
+    """Normal, with the variance that keeps gradients behind a ReLU (`kaiming_normal_` of mode `fan_out`)."""
+    return normal((2 / features) ** 0.5)
+
+
+class MMA(Unit):
+    """The adapter of one layer.
+
+    Args:
+        scale: Factor of the adapter.
+    """
+
+    reads_source = True
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `inputs`, both of shape `(rows, tokens, width)`."""
+        hidden = inputs.to(output.dtype)
+        for name in ("down", "core"):
+            hidden = routed_linear(hidden, weights, name).relu()
+        return weights.keep_identity(output + self.scale * routed_linear(hidden, weights, "up"), output)

@@ -1,0 +1,121 @@
+"""ST-Adapter: depth-wise convolutions over time that let frames of a video see each other.
+
+Source: ST-Adapter (Pan et al., NeurIPS 2022).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.errors import ConfigError
+from weft.core.initialisers import fan_in, zeros
+from weft.core.layer_sites import around_layer, by_video
+from weft.core.routed_linear import routed_linear
+from weft.core.sites import Site, SiteMap
+from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register_unit
+class STAdapterConfig(UnitConfig):
+    """`x_patch + conv_t(x_patch D + b) U + c` before the attention of every layer, linear throughout.
+
+    `conv_t` mixes each channel over `kernel_size` neighbouring frames at one place, and starts at zero. The class
+    token passes by. Rows of the tower are the frames of one video behind one another.
+
+    Args:
+        frames: Frames of every video.
+        bottleneck_size: Columns of `D`.
+        kernel_size: Frames mixed; odd.
+        towers: By default the vision tower.
+
+    Parts: `down`, `conv`, `up`.
+    """
+
+    parts = ("down", "conv", "up")
+
+    method: Literal["st_adapter"] = "st_adapter"
+    frames: int = Field(default=8, ge=1)
+    bottleneck_size: int = Field(default=384, ge=1)
+    kernel_size: int = Field(default=3, ge=1)
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """Every layer as a whole.
+
+        Raises:
+            ConfigError: If `kernel_size` is even.
+        """
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size}. The authors take 3.")
+        towers = self.towers if self.towers is not None else ("vision",)
+        chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)
+        return tuple(around_layer(site, sites) for site in chosen)
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """Two matrices, a kernel for every channel, and their biases."""
+        width, size = site.width, self.bottleneck_size
+        return (
+            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
+            TensorSpec("down.bias", (size,), zeros, "down"),
+            TensorSpec("conv.weight", (self.kernel_size, size), zeros, "conv"),
+            TensorSpec("conv.bias", (size,), zeros, "conv"),
+            TensorSpec("up.weight", (size, width), fan_in(size), "up"),
+            TensorSpec("up.bias", (width,), zeros, "up"),
+        )
+
+    def build(self, site: Site) -> STAdapter:
+        """The computation at a layer."""
+        return STAdapter(self.frames, site.address)
+
+    @classmethod
+    def example(cls) -> STAdapterConfig:
+        """A small configuration for images, which are videos of one frame."""
+        return cls(frames=1, bottleneck_size=4)
+
+
+class STAdapter(Unit):
+    """The computation before one layer.
+
+    Args:
+        frames: Frames of every video.
+        address: Where it is, for messages.
+    """
+
+    changes_input = True
+
+    def __init__(self, frames: int, address: str) -> None:
+        self.frames = frames
+        self.address = address
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """`inputs` with the adapter added to its patches; shape `(videos * frames, 1 + patches, width)`.
+
+        Raises:
+            ConfigError: If the rows are no whole number of videos.
+        """
+        import torch
+        from torch.nn import functional
+
+        by_video(inputs.shape[0], self.frames, self.address)
+        hidden = routed_linear(inputs[:, 1:], weights, "down").unflatten(0, (-1, self.frames))
+        # One kernel for each row's task, of which all frames of a video have the same: `(videos or 1, kernel, size)`.
+        kernel = weights.rows("conv.weight").to(hidden.dtype)
+        bias = weights.rows("conv.bias").to(hidden.dtype)
+        if kernel.shape[0] > 1:
+            kernel, bias = kernel[:: self.frames], bias[:: self.frames]
+        half = kernel.shape[1] // 2
+        padded = functional.pad(hidden, (0, 0, 0, 0, half, half))
+        mixed = bias[:, None, None]
+        for place in range(kernel.shape[1]):
+            mixed = mixed + kernel[:, place, None, None] * padded[:, place : place + self.frames]
+        update = routed_linear(mixed.expand_as(hidden).flatten(0, 1), weights, "up")
+        changed = torch.cat([inputs[:, :1], inputs[:, 1:] + update], dim=1)
+        return weights.keep_identity(changed, inputs)
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The output as it is."""
+        return output
