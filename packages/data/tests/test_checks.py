@@ -1,9 +1,15 @@
+import io
 import json
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from weft.data import load_dataset
 from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
 from weft.data.errors import InvalidArgumentError, UnknownNameError
+from weft.data.files import BytesStore
 from weft.data.media.contact_sheet import contact_sheet, record_text
 from weft.data.records import (
     Caption,
@@ -35,7 +41,7 @@ def test_every_data_set_is_described_with_licence_and_remedy():
     facts = describe_dataset("nlvr")
     assert facts.options["permutation"] == 0
     assert "SPLIT.json" in facts.how_to_get
-    assert describe_dataset("gqa").hub == ("lmms-lab/GQA@main",)
+    assert describe_dataset("gqa").hub == ("lmms-lab/GQA@(pin a commit)",)
 
 
 def test_a_count_that_differs_from_the_official_one_is_a_problem(tmp_path):
@@ -78,7 +84,7 @@ def test_a_misspelt_split_is_still_an_error(tmp_path):
 
 
 IMAGE = MediaRef.from_bytes(image_bytes())
-VIDEO = MediaRef.from_bytes(b"", "v.mp4", "video")
+VIDEO = MediaRef("v.mp4", BytesStore({}), "video")
 RECORDS = [
     ImageQA(id="1", image=IMAGE, image_id="i", question="What colour?", answers=("red", "red")),
     PairBool(id="2", images=(IMAGE, IMAGE), group_id="g", sentence="Both are red.", label=True),
@@ -106,6 +112,16 @@ def test_a_sheet_shows_every_kind_of_record():
         "Why? -> ?",
     ]
     assert record_text(Record(id="x")) == "x"
+
+
+def test_a_sheet_shows_four_frames_of_a_video(monkeypatch):
+    pytest.importorskip("av")
+    records = load_dataset("scenes", split="test", task="motion", size=1, num_scenes=40)
+    shown = contact_sheet(records, tile=80)
+    first = Image.open(io.BytesIO(records[0].video.read())).convert("RGB").resize((40, 40))
+    assert np.abs(np.asarray(shown)[8:48, 8:48].astype(int) - np.asarray(first)).mean() < 12
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert contact_sheet(records, tile=80).getpixel((70, 70)) == (225, 225, 225)
 
 
 @pytest.mark.parametrize(

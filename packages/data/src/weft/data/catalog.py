@@ -28,12 +28,12 @@ class HubSource:
 
     Args:
         repo: Repository id.
-        revision: Commit or tag; pin it, hub data sets move.
+        revision: Commit or tag that was looked at, or "": hub data sets move, so whoever loads it pins one.
         note: How it differs from the official files, or "".
     """
 
     repo: str
-    revision: str = "main"
+    revision: str = ""
     note: str = ""
 
 

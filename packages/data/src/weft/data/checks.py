@@ -84,7 +84,7 @@ def describe_dataset(name: str) -> DatasetFacts:
         citation=spec.citation,
         how_to_get=spec.how_to_get,
         options=spec.options,
-        hub=tuple(f"{source.repo}@{source.revision}" for source in spec.hub),
+        hub=tuple(f"{source.repo}@{source.revision or '(pin a commit)'}" for source in spec.hub),
     )
 
 

@@ -4,13 +4,16 @@ import contextlib
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from weft.data.errors import InvalidArgumentError
+from weft.data.errors import InvalidArgumentError, MissingDependencyError
+from weft.data.media.video import read_frames
 from weft.data.records import (
     Caption,
     Classify,
     ImageQA,
+    MediaRef,
     PairBool,
     Record,
     Retrieval,
@@ -41,7 +44,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Return a grid with one cell per record: its image or images above, its text below.
 
-    Videos are shown as a grey field with their path.
+    Videos are shown by four frames, in rows; where they are not there or PyAV is not installed, by a grey field with
+    their path.
 
     Args:
         records: What to show; choose a few dozen.
@@ -51,11 +55,11 @@ def contact_sheet(
         font: TrueType font file for the text; by default a common one of the system, or else Pillow's own,
             which draws Latin letters without accents only.
         texts: What to write below each record, instead of its own text.
-        require_media: False shows images that are not there as videos are shown.
+        require_media: False shows images that are not there as such a field.
 
     Raises:
         InvalidArgumentError: If there is no record, or a size is not positive.
-        CorruptMediaError: If an image cannot be decoded.
+        CorruptMediaError: If an image or a video cannot be decoded.
     """
     if not records:
         raise InvalidArgumentError("`records` must hold at least one record, but is empty.")
@@ -119,13 +123,31 @@ def _paste_media(
     references = media_of(record)
     width = max(1, tile // max(1, len(references)))
     for number, reference in enumerate(references):
-        if reference.kind == "video" or not (require_media or reference.exists()):
+        picture = _picture(reference, tile, require_media)
+        if picture is None:
             picture = Image.new("RGB", (width, tile), _EMPTY)
             ImageDraw.Draw(picture).text((4, 4), reference.path[-24:], fill=_INK)
         else:
-            picture = reference.image(draft=tile)
             scale = min(width / picture.width, tile / picture.height)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             enlarged = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
             picture = picture.resize(size, enlarged)
         sheet.paste(picture, (left + number * width, top))
+
+
+def _picture(reference: MediaRef, tile: int, require_media: bool) -> Image.Image | None:
+    """The image, or four frames of the video, two by two; None if there is nothing to show."""
+    if reference.kind == "image":
+        image: Image.Image | None = (
+            reference.image(draft=tile) if require_media or reference.exists() else None
+        )
+        return image
+    if not reference.exists():
+        return None
+    try:
+        frames = read_frames(reference, 4)
+    except MissingDependencyError:
+        return None
+    return Image.fromarray(
+        np.concatenate([np.concatenate(list(pair), axis=1) for pair in (frames[:2], frames[2:])])
+    )
