@@ -145,7 +145,7 @@ def _picture(reference: MediaRef, tile: int, require_media: bool) -> Image.Image
     if not reference.exists():
         return None
     try:
-        frames = read_frames(reference, 4)
+        frames = np.pad(read_frames(reference, 4), ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
     except MissingDependencyError:
         return None
     return Image.fromarray(
