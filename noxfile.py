@@ -45,6 +45,7 @@ TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
 INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kernels
 COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
+SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -89,8 +90,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that take minutes: long proofs, whole trainings, large shapes."""
-    install(session, *editable(PACKAGES, "test"))
+    """The tests that take minutes: long proofs, whole trainings, large shapes.
+
+    Some also need Java (METEOR, the tokeniser), FFmpeg (torchcodec) or Chromium of the system, and skip without.
+    """
+    install(session, *editable(PACKAGES, "test"), *SLOW_TOOLS)
     session.run("pytest", "-m", "slow and not gpu", *session.posargs)
 
 
