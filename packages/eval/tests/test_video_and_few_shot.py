@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from weft.core.cache import FewShotHead, TipAdapter
+from weft.core.cache.model import TestSelectionWarning
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     calibration,
@@ -151,3 +155,21 @@ def test_domain_shift_averages_the_targets_only() -> None:
     assert table == {"source": 100, "sketch": 0, "v2": 100, "mean": 50}
     with pytest.raises(ScoreInputError, match="`targets` must hold at least one data set"):
         domain_shift(({1: 0}, {1: 0}), {})
+
+
+def test_a_head_takes_the_test_set_for_its_search_only_where_the_caller_says_so() -> None:
+    # Tip-Adapter-F's code keeps the best epoch of the test set without a word.
+    taken = {
+        name
+        for method in (FewShotHead.fit, FewShotHead.search, FewShotHead.calibrate)
+        for name in inspect.signature(method).parameters
+    }
+    assert not [name for name in taken if "test" in name]
+    torch.manual_seed(0)
+    weights = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    features = torch.nn.functional.normalize(torch.randn(6, 8), dim=1)
+    labels = torch.arange(3).repeat(2)
+    with pytest.warns(TestSelectionWarning, match="chooses epochs and hyper-parameters on the test set"):
+        head = TipAdapter(weights).fit(features, labels, (features, labels), selected_on="paper")
+    assert head.selected_on == "paper"
+    assert TipAdapter(weights).fit(features, labels, (features, labels)).selected_on == "validation"
