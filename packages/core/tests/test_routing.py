@@ -106,7 +106,8 @@ def test_one_graph_serves_all_routings():
 
 
 def test_ids_as_an_argument_compile_too():
-    model, batch = adapted(MULTIPLE, "bart")
+    # BART of transformers 5.6 draws in training which layers it drops, which no compiler takes.
+    model, batch = adapted(MULTIPLE, "t5")
     counter = CompileCounter()
     compiled = torch.compile(model.train(), backend=counter, fullgraph=True)
     for ids in (IDS, IDS.flip(0)):

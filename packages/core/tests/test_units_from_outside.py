@@ -1,0 +1,64 @@
+"""A unit from outside: registered, it is held to the same contract and lives in the same plans and files."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import pytest
+
+from weft.core import plan, register_unit
+from weft.core import unit as registry
+from weft.core.initialisers import zeros
+from weft.core.testing import UnitContract, tiny_backbone
+from weft.core.testing.unit_contract import registered
+from weft.core.unit import TensorSpec, Unit, UnitConfig
+
+
+class Gain(Unit):
+    """`y = h (1 + g)`."""
+
+    def after(self, output, inputs, weights):
+        gain = weights.rows("gain").to(output.dtype)
+        shaped = gain.reshape(-1, *[1] * (output.dim() - 2), gain.shape[-1])
+        return weights.keep_identity(output * (1 + shaped), output)
+
+
+class GainConfig(UnitConfig):
+    """A factor for each feature of every sub-layer's output."""
+
+    parts = ("gain",)
+    method: Literal["gain"] = "gain"
+
+    def select(self, sites):
+        return sites.select(towers=self.towers, layers=self.layers, stacks=self.stacks)
+
+    def tensors(self, site, sites):
+        return (TensorSpec("gain", (site.width,), zeros, "gain"),)
+
+    def build(self, site):
+        return Gain()
+
+
+@pytest.fixture(autouse=True)
+def gain() -> Iterator[None]:
+    register_unit(GainConfig)
+    yield
+    registry._REGISTRY.pop("gain")
+
+
+class TestAUnitFromOutside(UnitContract):
+    configs: ClassVar = [GainConfig()]
+    backbones: ClassVar = ["bart", "clip"]
+
+
+def test_a_registered_unit_is_among_those_that_the_suite_runs_over():
+    assert GainConfig() in registered()
+
+
+def test_any_sharing_works_on_its_parts():
+    model, _ = tiny_backbone("bart")
+    sharing = {"gain": ["task", "layer", "stack"]}
+    planned = plan(model, {"method": "gain", "sharing": sharing}, ["vqa", "gqa"])
+    assert set(planned.banks) == {
+        f"gain.text.all.{block}.gain" for block in ("attention", "cross_attention", "ffn")
+    }
+    assert planned.trainable_parameters == 3 * 16
