@@ -153,7 +153,9 @@ class FewShotComparison:
         writer.writerow(["head", "shots", "seed", "test", "accuracy", "calibration_error", "trainable"])
         for cell in self.cells:
             for test, accuracy in cell.accuracies.items():
-                error = "" if cell.calibration_error is None else f"{cell.calibration_error:.6f}"
+                # It belongs to the first test set, or to the average.
+                known = cell.calibration_error is not None and test == next(iter(cell.accuracies))
+                error = f"{cell.calibration_error:.6f}" if known else ""
                 writer.writerow(
                     [cell.head, cell.shots, cell.seed, test, f"{accuracy:.4f}", error, cell.trainable]
                 )
