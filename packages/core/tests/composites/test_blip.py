@@ -284,6 +284,12 @@ def test_frame_weights_that_cannot_be_used_are_refused():
         model.match(ids, mask, tokens, torch.ones(2, 4))
     with pytest.raises(ConfigError, match="must be of 16 by 16 pixels, a multiple of the patch"):
         model.encode_video(torch.randn(2, 3, 24, 24))
+    with pytest.raises(ConfigError, match="must be of 16 by 16 pixels"):
+        answering().encode_question(ids, mask, torch.randn(2, 3, 16, 24))
+    odd = retrieval()
+    odd.config.vision_config.patch_size = 7
+    with pytest.raises(ConfigError, match=r"a multiple of the patch \(7\)"):
+        odd.encode_video(torch.randn(2, 3, 16, 16))
     with pytest.raises(ConfigError, match=r"`encode_token_id` must be a token of the vocabulary \(100\)"):
         BlipRetrieval(BlipRetrievalConfig(text_config=TEXT, vision_config=VISION))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
 
-from weft.core.composites.blip_retrieval import frame_signal
+from weft.core.composites.blip_retrieval import frame_signal, frame_tokens
 from weft.core.errors import ConfigError
 
 
@@ -68,9 +68,7 @@ class BlipAnswering(BlipForQuestionAnswering):
         Returns:
             Shape `(batch, length, width)`.
         """
-        frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
-        hidden = self.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
-        tokens = hidden.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        tokens = frame_tokens(self, pixel_values).flatten(1, 2)
         ids = input_ids.clone()
         ids[:, 0] = self.config.encode_token_id
         with frame_signal(self, frame_weights):

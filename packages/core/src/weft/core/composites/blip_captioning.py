@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForConditionalGeneration
 
+from weft.core.composites.blip_retrieval import frame_tokens
 from weft.core.errors import ConfigError
 
 
@@ -125,9 +126,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
         return start
 
     def _tokens(self, pixel_values: Tensor) -> Tensor:
-        frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
-        hidden = self.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
-        return hidden.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        return frame_tokens(self, pixel_values).flatten(1, 2)
 
 
 AutoConfig.register(BlipCaptioningConfig.model_type, BlipCaptioningConfig)

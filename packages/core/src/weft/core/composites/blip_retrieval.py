@@ -97,17 +97,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
         Raises:
             ConfigError: If the pixels do not have the config's size, which must be a multiple of the patch.
         """
-        frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
-        vision = self.config.vision_config
-        side, patch = vision.image_size, vision.patch_size
-        if tuple(frames.shape[-2:]) != (side, side) or side % patch:
-            raise ConfigError(
-                f"`pixel_values` must be of {side} by {side} pixels, a multiple of the patch ({patch}), but are of "
-                f"{frames.shape[-2]} by {frames.shape[-1]}. Resize the images, or load the model with another "
-                "`image_size`, for which the positions are resized."
-            )
-        hidden = self.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
-        hidden = hidden.unflatten(0, frames.shape[:2])
+        hidden = frame_tokens(self, pixel_values)
         classes = hidden[:, :, 0]
         return VideoFeatures(
             tokens=hidden.flatten(1, 2),
@@ -188,6 +178,32 @@ class BlipRetrieval(BlipForImageTextRetrieval):
         tokens = self.encode_video(pixel_values).tokens
         assert tokens is not None
         return self.match(input_ids, mask, tokens)
+
+
+def frame_tokens(model: Any, pixel_values: Tensor) -> Tensor:
+    """Tokens of every frame of images or videos.
+
+    Args:
+        model: Any BLIP.
+        pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
+
+    Returns:
+        Shape `(batch, frames, tokens, width)`.
+
+    Raises:
+        ConfigError: If the pixels do not have the config's size, which must be a multiple of the patch.
+    """
+    frames = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
+    vision = model.config.vision_config
+    side, patch = vision.image_size, vision.patch_size
+    if tuple(frames.shape[-2:]) != (side, side) or side % patch:
+        raise ConfigError(
+            f"`pixel_values` must be of {side} by {side} pixels, a multiple of the patch ({patch}), but are of "
+            f"{frames.shape[-2]} by {frames.shape[-1]}. Resize the images, or load the model with another "
+            "`image_size`, for which the positions are resized."
+        )
+    hidden: Tensor = model.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
+    return hidden.unflatten(0, frames.shape[:2])
 
 
 def frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextManager[None]:
