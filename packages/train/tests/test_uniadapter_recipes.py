@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from weft.core import plan
+from weft.data.errors import InvalidArgumentError
 from weft.train.backbones import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.fitness import check_fit
@@ -123,6 +124,25 @@ def test_a_small_blip_is_trained_resumed_and_reranked_on_real_files(root, tmp_pa
     shutil.rmtree(latest)
     resumed = execute(load_recipe(tiny(root, tmp_path / "parts")), resume=True)
     assert resumed.reports == whole.reports
+
+
+def test_questions_about_moving_objects_are_trained_and_answered(tmp_path):
+    pytest.importorskip("av")
+    values = tiny("", tmp_path)
+    config = values["backbone"]["config"] | {"model_type": "weft_blip_answering"}
+    del config["image_text_hidden_size"]
+    values["backbone"]["config"] = config
+    values["method"] = {"method": "uniadapter", "bottleneck_size": 8}
+    options = {"task": "motion", "size": 24, "num_scenes": 200, "num_frames": 4}
+    data = {"name": "scenes", "options": options, "test_options": {"size": 12}}
+    values["tasks"] = {"motion": {"max_new_tokens": 3, "data": data}}
+    values["training"] |= {"steps": 2, "batch_size": 8, "save_every": 0, "frames": 4}
+    values["evaluation"] = {"batch_size": 12}
+    result = execute(load_recipe(values))
+    assert result.reports["motion"]["metric"] == "open_ended_accuracy"
+    assert result.reports["motion"]["n"] == 12
+    with pytest.raises(InvalidArgumentError, match=r"at most the frames of .* \(4\), but is 5"):
+        execute(load_recipe(values, ["training.frames=5", "name=longer"]))
 
 
 def test_weights_belong_to_blip():
