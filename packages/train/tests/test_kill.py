@@ -1,9 +1,8 @@
 """A run killed from outside, resumed, must end in the very weights of an undisturbed one."""
 
-import os
+import json
+import multiprocessing
 import random
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,52 +13,68 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.slow
+from weft.train.checkpoints import newest_whole
+from weft.train.cli import main
 
-STEPS = 60
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="processes are forked, to be killed by the dozen"),
+]
 
-
-def command(recipe: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "weft.train", str(recipe), *words]
-
-
-def train(recipe: Path, *words: str) -> None:
-    done = subprocess.run(command(recipe, *words), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+KILLS = 20
 
 
-def kill_when(recipe: Path, folder: Path, rng: random.Random, *words: str) -> None:
-    """Start a run and kill it a random moment after it has written a new checkpoint."""
-    before = {path.name for path in folder.glob("checkpoint-*")}
-    process = subprocess.Popen(command(recipe, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and {path.name for path in folder.glob("checkpoint-*")} <= before:
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0.0, 1.0))
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Processes that have loaded everything before they begin, so that a kill falls into the run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["weft.train.run", "weft.train.cli"])
+    return context
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_kill_minus_nine_and_resume_give_identical_weights(
-    values: dict[str, Any], tmp_path: Path, seed: int
+def start(processes: Any, recipe: Path, *words: str) -> Any:
+    process = processes.Process(target=main, args=(["train", str(recipe), *words],))
+    process.start()
+    return process
+
+
+def finish(processes: Any, recipe: Path, *words: str) -> float:
+    started = time.perf_counter()
+    process = start(processes, recipe, *words)
+    process.join()
+    assert process.exitcode == 0
+    return time.perf_counter() - started
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def test_twenty_kills_at_random_moments_change_nothing(
+    values: dict[str, Any], tmp_path: Path, processes: Any
 ) -> None:
-    values["training"] |= {"steps": STEPS, "save_every": 4, "log_every": 4}
-    values["tasks"].pop("nlvr")
+    values["training"] |= {"steps": 24, "save_every": 2, "log_every": 4, "evaluate_every": 8}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values, sort_keys=False))
-    train(recipe, "name=whole")
-    folder = Path(values["output"]) / "broken" / "checkpoints"
-    rng = random.Random(seed)
-    kill_when(recipe, folder, rng, "name=broken")
-    assert not (Path(values["output"]) / "broken" / "result.json").exists(), (
-        "the kill came too late to test anything"
-    )
-    kill_when(recipe, folder, rng, "name=broken", "--resume")
-    train(recipe, "name=broken", "--resume")
-    one, two = (
-        load_file(Path(values["output"]) / name / "adapter" / "adapter_model.safetensors")
-        for name in ("whole", "broken")
-    )
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    output = Path(values["output"])
+    finish(processes, recipe, "name=first")  # The features are kept from here on.
+    seconds = finish(processes, recipe, "name=whole")
+    expected = weights(output / "whole")
+    scores = json.loads((output / "whole" / "result.json").read_text())["scores"]
+    rng, resumed, killed = random.Random(0), 0, 0
+    while killed < KILLS:
+        process = start(processes, recipe, "name=killed", "--overwrite")
+        process.join(timeout=rng.uniform(0.0, seconds))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            continue
+        killed += 1
+        whole = newest_whole(output / "killed" / "checkpoints") is not None
+        resumed += whole
+        finish(processes, recipe, "name=killed", "--resume" if whole else "--overwrite")
+        found = weights(output / "killed")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected), f"kill {killed}"
+        assert json.loads((output / "killed" / "result.json").read_text())["scores"] == scores
+    assert resumed >= KILLS // 4, "too few kills came after a checkpoint to test anything"

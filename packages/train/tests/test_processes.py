@@ -1,9 +1,12 @@
-"""Two processes under torchrun give what one process gives."""
+"""Two processes under torchrun give what one process gives: replicated or sharded, killed, on two nodes."""
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +17,60 @@ import yaml
 from safetensors.torch import load_file
 
 from weft.data.records import MediaRef, Retrieval
-from weft.train.errors import RunError
+from weft.train.errors import RecipeError, RunError
 from weft.train.fitness import check_objectives
 from weft.train.processes import ONE, Processes, join_processes
 from weft.train.recipe import load_recipe
 from weft.train.run import execute
+from weft.train.sharding import check_shared
 from weft.train.task_data import TaskData, load_tasks
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 STEPS = 20
+SHARDED = """
+from torch.distributed.tensor import DTensor
+from weft.train import engine
+from weft.train.cli import main
+
+shard = engine.shard
 
 
-def run(recipe: Path, *words: str, processes: int = 1) -> None:
-    command = (
-        [*LAUNCH, str(processes), "-m", "weft.train"]
-        if processes > 1
-        else [sys.executable, "-m", "weft.train"]
+def checked(model, processes):
+    shard(model, processes)
+    shared = [isinstance(value, DTensor) for value in model.parameters() if value.dim()]
+    assert shared and all(shared), "every parameter must be a DTensor"
+
+
+engine.shard = checked
+main()
+"""
+
+
+def run(recipe: Path, *words: str, processes: int = 1, script: Path | None = None) -> None:
+    program = ["-m", "weft.train"] if script is None else [str(script)]
+    launcher = (
+        [*TORCHRUN, "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else [sys.executable]
     )
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(recipe), *words], capture_output=True, text=True, env=environment, check=False
-    )
+    command = [*launcher, *program, *(["train"] if script is not None else []), str(recipe), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def assert_same_curve(one: Path, other: Path) -> None:
+    expected, found = losses(one), losses(other)
+    assert len(expected) == STEPS
+    for single, changed in zip(expected, found, strict=True):
+        assert single.keys() == changed.keys()
+        assert all(abs(single[key] - changed[key]) < 1e-5 for key in single)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, other))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], atol=1e-5, rtol=1e-4, msg=key)
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -60,11 +94,7 @@ def test_two_processes_follow_the_losses_and_scores_of_one(recipe: Path, values:
     output = Path(values["output"])
     run(recipe, "name=one")
     run(recipe, "name=two", processes=2)
-    one, two = losses(output / "one"), losses(output / "two")
-    assert len(one) == STEPS
-    for single, pair in zip(one, two, strict=True):
-        assert single.keys() == pair.keys()
-        assert all(abs(single[key] - pair[key]) < 1e-5 for key in single)
+    assert_same_curve(output / "one", output / "two")
     scores = [json.loads((output / name / "result.json").read_text()) for name in ("one", "two")]
     assert scores[0]["scores"] == scores[1]["scores"]
     for name, report in scores[1]["reports"].items():
@@ -87,16 +117,85 @@ def test_a_run_goes_on_with_another_number_of_processes(
     for path in ("checkpoint-20", "best"):
         (output / "changed" / "checkpoints" / path / "manifest.json").unlink()
     run(recipe, "name=changed", "--resume", processes=after)
-    for single, changed in zip(losses(output / "whole"), losses(output / "changed"), strict=True):
-        assert all(abs(single[key] - changed[key]) < 1e-5 for key in single)
-    one, two = (
-        load_file(output / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "changed")
+    assert_same_curve(output / "whole", output / "changed")
+    assert_same_weights(output / "whole", output / "changed")
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_sharded_processes_follow_one_and_resume_in_any_form(
+    recipe: Path, values: dict[str, Any], tmp_path: Path
+) -> None:
+    output = Path(values["output"])
+    script = tmp_path / "checked.py"
+    script.write_text(SHARDED)
+    more = ["training.average=0.9"]
+    run(recipe, "name=one", *more)
+    sharded = ["name=sharded", "training.sharded=true", *more]
+    run(recipe, *sharded, processes=2, script=script)
+    assert_same_curve(output / "one", output / "sharded")
+    assert_same_weights(output / "one", output / "sharded")
+    scores = [json.loads((output / name / "result.json").read_text()) for name in ("one", "sharded")]
+    assert scores[0]["scores"] == scores[1]["scores"]
+    for processes in (2, 1):
+        (output / "sharded" / "checkpoints" / "checkpoint-20" / "manifest.json").unlink()
+        run(recipe, *sharded, "--resume", processes=processes)
+        assert_same_curve(output / "one", output / "sharded")
+        assert_same_weights(output / "one", output / "sharded")
+
+
+@needs_gloo
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_a_lost_rank_ends_the_run_which_resumes_to_the_same_curve(
+    recipe: Path, values: dict[str, Any]
+) -> None:
+    output = Path(values["output"])
+    run(recipe, "name=one")
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "weft.train", str(recipe)]
+    launched = subprocess.Popen(
+        [*command, "name=lost"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    for key, value in one.items():
-        torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4, msg=key)
+    checkpoint = output / "lost" / "checkpoints" / "checkpoint-10"
+    while launched.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    ranks = [
+        int(pid) for pid in Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+    ]
+    assert len(ranks) == 2, "the run ended before a rank could be lost"
+    os.kill(ranks[1], signal.SIGKILL)
+    assert launched.wait(timeout=300) != 0
+    assert not (output / "lost" / "result.json").exists(), "the kill came too late to test anything"
+    run(recipe, "name=lost", "--resume", processes=2)
+    assert_same_curve(output / "one", output / "lost")
+    assert_same_weights(output / "one", output / "lost")
 
 
-def test_sharded_training_is_refused_with_the_reason(values, monkeypatch):
+@needs_gloo
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="every address of 127.0.0.0/8 is this machine on Linux alone"
+)
+def test_two_nodes_follow_one_process(recipe: Path, values: dict[str, Any]) -> None:
+    output = Path(values["output"])
+    run(recipe, "name=one")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    nodes = []
+    for rank, address in enumerate(("127.0.0.1", "127.0.0.2")):
+        words = ["--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
+        words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", address]
+        command = [*TORCHRUN, *words, "-m", "weft.train", str(recipe), "name=nodes"]
+        nodes.append(subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True))
+    for node in nodes:
+        _, errors = node.communicate()
+        assert node.returncode == 0, errors[-4000:]
+    assert_same_curve(output / "one", output / "nodes")
+    assert_same_weights(output / "one", output / "nodes")
+
+
+def test_a_launcher_that_shards_is_refused_with_the_reason(values, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RunError, match=r"must not ask for FSDP.*Accelerate ignores FSDP on CPUs"):
         execute(load_recipe(values))
@@ -104,6 +203,37 @@ def test_sharded_training_is_refused_with_the_reason(values, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(RunError, match="must not ask for DeepSpeed"):
         join_processes()
+
+
+def test_sharding_is_refused_where_it_cannot_be(values):
+    with pytest.raises(RecipeError, match="`sharded` must be false with `compile`"):
+        load_recipe(values, ["training.sharded=true", "training.compile=inductor"])
+    with pytest.raises(RecipeError, match=r"training\.sharded: this must be false with `save_model`"):
+        execute(load_recipe(values, ["training.sharded=true", "save_model=true"]))
+    with pytest.raises(RunError, match=r"must be false for the objective 'contrastive'.*keeps a whole copy"):
+        check_shared({"generation": len, "contrastive": torch.nn.Linear(1, 1)})
+
+
+@needs_gloo
+def test_a_port_in_use_is_named_before_anything_is_written(recipe: Path, values: dict[str, Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        meeting = {
+            "RANK": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        command = [sys.executable, "-m", "weft.train", str(recipe)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=ENVIRONMENT | meeting, timeout=120, check=False
+        )
+    assert done.returncode == 2, done.stderr
+    assert f"must be able to meet at MASTER_ADDR:MASTER_PORT (127.0.0.1:{port})" in done.stderr
+    assert not Path(values["output"]).exists()
 
 
 def test_one_process_needs_no_launcher():

@@ -172,7 +172,17 @@ def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequ
         _check_keys(wanted, found, shapes, {key: tuple(targets[key].shape) for key in wanted & found}, folder)
         with torch.no_grad():
             for key in sorted(wanted):
-                targets[key].copy_(file.get_tensor(key))
+                _fill(targets[key], file.get_tensor(key))
+
+
+def _fill(target: Tensor, value: Tensor) -> None:
+    """Copy a value in; a tensor that is sharded takes its own shards of it, on every process at once."""
+    mesh = getattr(target, "device_mesh", None)
+    if mesh is not None:
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(target.device), mesh, target.placements)  # type: ignore[attr-defined]
+    target.copy_(value)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

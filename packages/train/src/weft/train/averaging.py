@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from weft.train.sharding import share_like, whole
 
 AVERAGE = "average.safetensors"
 
@@ -55,13 +57,14 @@ class WeightAverage(TrainerCallback):
         """Give the model the averaged weights."""
         _copy(self.average, self.trained)
 
-    def save(self, folder: Path) -> None:
-        """Write the average into a checkpoint."""
-        save_file({name: value.contiguous().cpu() for name, value in self.average.items()}, folder / AVERAGE)
+    def state(self) -> dict[str, Tensor]:
+        """The average, whole and on the CPU; every process must ask for it."""
+        return {name: whole(value).contiguous().cpu() for name, value in self.average.items()}
 
     def load(self, folder: Path) -> None:
         """Read the average of a checkpoint."""
-        _copy(load_file(folder / AVERAGE), self.average)
+        saved = load_file(folder / AVERAGE)
+        _copy({name: share_like(saved[name], value) for name, value in self.average.items()}, self.average)
 
 
 def _copy(

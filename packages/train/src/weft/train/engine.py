@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
@@ -22,16 +23,18 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import load_adapter
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
-from weft.train.averaging import WeightAverage
+from weft.train.averaging import AVERAGE, WeightAverage
 from weft.train.checkpoints import is_whole, rotate, seal
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
 from weft.train.processes import ONE, Processes
 from weft.train.recipe import TrainingSection
+from weft.train.sharding import check_shared, resting, shard, share_states, whole, whole_adapter
 from weft.train.task_losses import TaskLosses
 
 Row = tuple[str, int, int, int]
@@ -120,10 +123,17 @@ class MultiTaskTrainer(Trainer):
             enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
             enable({"use_reentrant": False})
         rows = TaskRows(records)
-        self.average = WeightAverage(model, section.average) if section.average else None
-        callbacks = [*(callbacks or ()), *([self.average] if self.average else ())]
         # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
         super().__init__(model=model, args=args, train_dataset=rows, eval_dataset=rows, callbacks=callbacks)
+        self.sharded = section.sharded and processes.size > 1
+        if self.sharded:
+            check_shared(self.objectives)
+            shard(model, processes)
+            # The trainer's own word for a model that it neither moves nor wraps; it is only true from here on.
+            self.is_distributed_loading_by_transformers = True
+        self.average = WeightAverage(model, section.average) if section.average else None
+        if self.average:
+            self.add_callback(self.average)
         # The loss is a mean over the batch, not a sum to be divided by a token count.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
@@ -217,7 +227,7 @@ class MultiTaskTrainer(Trainer):
         """Validate, keep the weights if they are the best so far, and log the scores."""
         if self.validate is None:
             return {}
-        with self.average.applied() if self.average else nullcontext():
+        with self.average.applied() if self.average else nullcontext(), resting(self.model):
             scores = {f"validation/{name}": value for name, value in self.validate().items()}
             self.stale += 1
             if scores["validation/average"] > self.best:
@@ -239,13 +249,36 @@ class MultiTaskTrainer(Trainer):
         return bool(self.section.patience) and self.stale >= self.section.patience
 
     def _save_best(self) -> None:
+        partial = Path(self.args.output_dir) / ".saving-best"
         if self.processes.first:
-            partial = Path(self.args.output_dir) / ".saving-best"
             shutil.rmtree(partial, ignore_errors=True)
-            self.save_model(str(partial))
+        self.save_model(str(partial))
+        if self.processes.first:
             (partial / "score").write_text(repr(self.best), encoding="utf-8")
             seal(partial, Path(self.args.output_dir) / "best")
         self.processes.wait()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        state = whole_adapter(self.model) if self.sharded else state_dict
+        if self.processes.first:
+            super()._save(output_dir, state)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole(self.optimizer.state_dict())
+        if self.processes.first:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.sharded and checkpoint is not None:
+            share_states(self.optimizer)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        return whole(super()._get_grad_norm(model, grad_norm))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(self.args.output_dir) / f".saving-{self.state.global_step}")
@@ -254,11 +287,11 @@ class MultiTaskTrainer(Trainer):
         self.task_losses.check()
         super()._save_checkpoint(model, trial)
         self.processes.wait()
+        name, partial = f"checkpoint-{self.state.global_step}", Path(self._get_output_dir(trial))
+        average = self.average.state() if self.average else {}
         if self.processes.first:
-            name = f"checkpoint-{self.state.global_step}"
-            partial = Path(self._get_output_dir(trial))
-            if self.average:
-                self.average.save(partial / name)
+            if average:
+                save_file(average, partial / name / AVERAGE)
             save_states(self.objectives, partial / name)
             (partial / name / VALIDATED).write_text(json.dumps([self.best, self.stale]), encoding="utf-8")
             seal(partial / name, Path(self.args.output_dir) / name)

@@ -66,23 +66,30 @@ def join_processes() -> Processes:
     """Join the processes that a launcher started, if one did.
 
     Raises:
-        RunError: If the launcher asks for FSDP or DeepSpeed. Adapters are a few per cent of a model, and so are
-            their gradients and optimiser states: data parallelism shards nothing that is large but the frozen
-            weights. Accelerate besides leaves FSDP out on CPUs without a word.
+        RunError: If the processes cannot meet, or the launcher asks for FSDP or DeepSpeed. The recipe says whether a
+            model is sharded, and weft shards it itself: Accelerate leaves FSDP out on CPUs without a word.
     """
     for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise RunError(
-                f"The launcher must not ask for {name}, but {variable} is set. weft trains with plain data "
-                "parallelism (DDP), and Accelerate ignores FSDP on CPUs without a word. Launch with torchrun, or "
-                "answer `accelerate config` with multi-GPU or multi-CPU."
+                f"The launcher must not ask for {name}, but {variable} is set, and Accelerate ignores FSDP on CPUs "
+                "without a word. Launch with torchrun, or answer `accelerate config` with multi-GPU or multi-CPU; "
+                "training.sharded=true shards the model (FSDP2)."
             )
     cuda = torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(0, 1, torch.device("cuda" if cuda else "cpu"))
     from accelerate import PartialState
 
-    state = PartialState(cpu=not cuda)
+    try:
+        state = PartialState(cpu=not cuda)
+    except dist.DistNetworkError as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RunError(
+            f"The processes must be able to meet at MASTER_ADDR:MASTER_PORT ({place}), but cannot: "
+            f"{str(error).splitlines()[0]} Name a free port that every machine reaches, or launch with "
+            "torchrun --standalone."
+        ) from None
     return Processes(state.process_index, state.num_processes, state.device)
 
 

@@ -210,6 +210,8 @@ class TrainingSection(Section):
         precision: Arithmetic of the forward pass.
         checkpointing: Recompute activations in the backward pass instead of keeping them.
         compile: Backend of `torch.compile`, or none.
+        sharded: Share weights, gradients and optimiser states out over several processes (FSDP2), for models that one
+            device does not hold; each layer is gathered when it runs. Without it, every process has the whole model.
         average: Decay of a moving average of the trained weights, which is then validated and saved; 0 takes the
             weights of the last step.
         mixing: How batches are drawn from tasks.
@@ -244,6 +246,7 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
+    sharded: bool = False
     average: float = Field(default=0.0, ge=0, lt=1)
     mixing: MixingSection = MixingSection()
     contrast: ContrastSection = ContrastSection()
@@ -264,6 +267,8 @@ class TrainingSection(Section):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
         if self.vision == "frozen" and self.shift:
             raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
+        if self.sharded and self.compile is not None:
+            raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")
         if self.patience and not self.evaluate_every:
             raise ValueError("`patience` needs `evaluate_every`, because it counts validations")
         return self

@@ -30,6 +30,7 @@ from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result, average, make_result, result_values, write_json
 from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import evaluate_tasks, make_visual, text_rules
+from weft.train.sharding import reshard, whole_adapter
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
 from weft.train.tracked import Report, track_result, tracked
 
@@ -93,8 +94,9 @@ def execute(
         folder = recipe.folder / "predictions"
         reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
         result = make_result(recipe, plan, reports, time.perf_counter() - started)
+        state = whole_adapter(model)
         if processes.first:
-            model.save_pretrained(recipe.folder / "adapter")
+            model.save_pretrained(recipe.folder / "adapter", state_dict=state)
             write_json(recipe.folder / RESULT, result_values(recipe, result))
             track_result(run, recipe, result, tasks)
     if not processes.first:
@@ -158,6 +160,7 @@ def _train(
         else:
             trainer.resume(checkpoint)
     trainer.task_losses.check()
+    reshard(model)
     if section.evaluate_every and (folder / "best").exists():
         load_adapter(model, folder / "best")
     elif trainer.average is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def evaluate_tasks(
     """Predict and score every task that has the role.
 
     Several processes share the batches of a task; given the same weights, predictions and scores are bit for bit those
-    of one. The second stage of retrieval is done by each process as a whole.
+    of one. The second stage of retrieval is done by each process as a whole; so is everything where the model is shared
+    out, so that all ask for each layer at the same time.
 
     Args:
         recipe: The recipe.
@@ -146,7 +148,8 @@ def evaluate_tasks(
         if role not in data:
             continue
         section, records = recipe.tasks[name], data[role]
-        with shared_batches(), progress.bar(f"{role} {name}", len(records)) as advance:
+        share = nullcontext() if recipe.training.sharded else shared_batches()
+        with share, progress.bar(f"{role} {name}", len(records)) as advance:
             predictions = predict(
                 model,
                 name,

@@ -176,5 +176,10 @@ def check_recipe(recipe: Recipe) -> None:
             for name, task in recipe.tasks.items()
             if task.data.validation is None
         ]
+    if recipe.training.sharded and recipe.save_model:
+        faults.append(
+            "training.sharded: this must be false with `save_model`, because no process then holds the whole model, "
+            "but is true."
+        )
     if faults:
         raise RecipeError("\n".join(["the recipe cannot be run:", *(f"  - {fault}" for fault in faults)]))
