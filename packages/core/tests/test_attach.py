@@ -14,10 +14,12 @@ from weft.core.testing.unit_contract import UnitContract, adapted, outputs, regi
 ZERO = {"method": "bottleneck", "bottleneck_size": 4, "init": "zero", "train_full": ["norms"]}
 
 
+# Attention reads what prefixes and prompts add from the start, and MMA draws its last projection at random.
+CHANGES_THE_START = ("mma", "prefix", "prompt")
 STARTS_AS_BACKBONE = [
     pytest.param(config, backbone, id=f"{config.label}-{backbone}")
     for config in registered()
-    if config.method not in ("prefix", "prompt")  # attention reads what they add from the start
+    if config.method not in CHANGES_THE_START
     for backbone in UnitContract.own_backbones.get(config.method, ["bart", "t5", "clip", "visual_seq2seq"])
 ]
 
