@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=sorted(METHODS))
     parser.add_argument("--width", type=int, default=768, help="hidden size; BART-base has 768")
     parser.add_argument("--layers", type=int, default=2, help="layers of encoder and of decoder")
-    parser.add_argument("--rows", type=int, default=16, help="rows of the batch")
+    parser.add_argument("--rows", type=int, default=32, help="rows of the batch")
     parser.add_argument("--length", type=int, default=32, help="tokens of a row")
     parser.add_argument("--repeats", type=int, default=7, help="measured rounds")
     parser.add_argument("--no-loop", action="store_true", help="leave out the loop over tasks")
