@@ -93,7 +93,7 @@ def mask_words(text: str, rng: random.Random, rate: float, mask: str) -> str:
     """Replace a share of words, at least one.
 
     >>> mask_words("a red ball on a box", random.Random(0), 0.3, "<mask>")
-    'a red ball on <mask> <mask>'
+    'a red ball <mask> a <mask>'
     """
     words = text.split()
     chosen = _chosen(words, rng, rate)
@@ -104,7 +104,7 @@ def mask_spans(text: str, rng: random.Random, rate: float) -> tuple[str, str]:
     """Replace spans of words by sentinels; also give the sentinels, each with its words.
 
     >>> mask_spans("a red ball on a box", random.Random(0), 0.3)
-    ('a red ball on <extra_id_0>', '<extra_id_0> a box')
+    ('a red ball <extra_id_0> a <extra_id_1>', '<extra_id_0> on <extra_id_1> box')
     """
     words = text.split()
     chosen = _chosen(words, rng, rate)
