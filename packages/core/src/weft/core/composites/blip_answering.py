@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
 
-from weft.core.composites.blip_retrieval import frame_signal, frame_tokens
-from weft.core.errors import ConfigError
+from weft.core.composites.blip_retrieval import check_encode_token, frame_signal, frame_tokens
 
 
 class BlipAnsweringConfig(BlipConfig):
@@ -39,11 +38,7 @@ class BlipAnswering(BlipForQuestionAnswering):
 
     def __init__(self, config: BlipAnsweringConfig) -> None:
         super().__init__(config)
-        if not 0 <= config.encode_token_id < config.text_config.vocab_size:
-            raise ConfigError(
-                f"`encode_token_id` must be a token of the vocabulary ({config.text_config.vocab_size}), but is "
-                f"{config.encode_token_id}. Reserve one row of the embeddings for it."
-            )
+        check_encode_token(config)
 
     @property
     def vision_tower(self) -> torch.nn.Module:

@@ -62,11 +62,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
 
     def __init__(self, config: BlipRetrievalConfig) -> None:
         super().__init__(config)
-        if not 0 <= config.encode_token_id < config.text_config.vocab_size:
-            raise ConfigError(
-                f"`encode_token_id` must be a token of the vocabulary ({config.text_config.vocab_size}), but is "
-                f"{config.encode_token_id}. Reserve one row of the embeddings for it."
-            )
+        check_encode_token(config)
         self.temp = nn.Parameter(torch.tensor(float(config.temperature)))
 
     @torch.no_grad()
@@ -178,6 +174,19 @@ class BlipRetrieval(BlipForImageTextRetrieval):
         tokens = self.encode_video(pixel_values).tokens
         assert tokens is not None
         return self.match(input_ids, mask, tokens)
+
+
+def check_encode_token(config: Any) -> None:
+    """Refuse a token [ENC] outside the vocabulary.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    if not 0 <= config.encode_token_id < config.text_config.vocab_size:
+        raise ConfigError(
+            f"`encode_token_id` must be a token of the vocabulary ({config.text_config.vocab_size}), but is "
+            f"{config.encode_token_id}. Reserve one row of the embeddings for it."
+        )
 
 
 def frame_tokens(model: Any, pixel_values: Tensor) -> Tensor:

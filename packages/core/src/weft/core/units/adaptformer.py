@@ -11,6 +11,7 @@ from pydantic import Field
 
 from weft.core.initialisers import fan_in, ones, zeros
 from weft.core.layer_sites import on_stream
+from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.routed_linear import routed_linear
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -95,8 +96,6 @@ class AdaptFormer(Unit):
         """`output` plus the branch of `inputs`, both of shape `(rows, ..., width)`."""
         from torch.nn import functional
 
-        from weft.kernels import adapter_bottleneck
-
         read = inputs.to(output.dtype)
         if self.norm:
             shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
@@ -106,16 +105,10 @@ class AdaptFormer(Unit):
             hidden = functional.relu(routed_linear(read, weights, "down"))
             kept = functional.dropout(hidden, self.dropout)
             return weights.keep_identity(output + self.scale * routed_linear(kept, weights, "up"), output)
-        return adapter_bottleneck(
+        return routed_bottleneck(
             read,
-            weights["down.weight"],
-            weights["up.weight"],
-            down_bias=weights["down.bias"],
-            up_bias=weights["up.bias"],
-            task_ids=weights.task_ids,
-            down_slots=weights.slots("down.weight"),
-            up_slots=weights.slots("up.weight"),
-            residual=output,
+            weights,
+            output,
             scale=self.scale,
             activation="relu",
         )

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from weft.core.initialisers import fan_in, zeros
 from weft.core.layer_sites import around_layer, by_video, relative
+from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
@@ -172,18 +173,10 @@ class AIMTemporal(Unit):
 
 
 def _bottleneck(read: Tensor, weights: Weights, residual: Tensor, scale: float) -> Tensor:
-    from weft.kernels import adapter_bottleneck
-
-    return adapter_bottleneck(
+    return routed_bottleneck(
         read.to(residual.dtype),
-        weights["down.weight"],
-        weights["up.weight"],
-        down_bias=weights["down.bias"],
-        up_bias=weights["up.bias"],
-        task_ids=weights.task_ids,
-        down_slots=weights.slots("down.weight"),
-        up_slots=weights.slots("up.weight"),
-        residual=residual,
+        weights,
+        residual,
         scale=scale,
         activation="gelu",
     )

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from weft.core.errors import ConfigError
 from weft.core.initialisers import constant, fan_in, normal, ones, zeros
+from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.sharing import TASK
 from weft.core.sites import Block, Site, SiteMap
 from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -158,8 +159,6 @@ class Bottleneck(Unit):
 
     def add(self, output: Tensor, read: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `read`, both of shape `(rows, ..., width)`."""
-        from weft.kernels import adapter_bottleneck
-
         norm_weight = norm_bias = None
         if self.norm:
             norm_weight, norm_bias = weights["norm.weight"], weights["norm.bias"]
@@ -168,16 +167,10 @@ class Bottleneck(Unit):
             else:
                 read = _row_norm(read, weights)
                 norm_weight = norm_bias = None
-        return adapter_bottleneck(
+        return routed_bottleneck(
             read,
-            weights["down.weight"],
-            weights["up.weight"],
-            down_bias=weights["down.bias"],
-            up_bias=weights["up.bias"],
-            task_ids=weights.task_ids,
-            down_slots=weights.slots("down.weight"),
-            up_slots=weights.slots("up.weight"),
-            residual=output,
+            weights,
+            output,
             scale=self._scale(weights),
             activation=self.activation,
             norm_weight=norm_weight,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from weft.core.initialisers import constant, fan_in, normal, zeros
+from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.sharing import Axes
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -83,19 +84,11 @@ class KeyValueBranch(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `inputs`, shapes `(rows, tokens, out_width)` and `(rows, tokens, in_width)`."""
-        from weft.kernels import adapter_bottleneck
-
         scale = weights["scale"]
-        return adapter_bottleneck(
+        return routed_bottleneck(
             inputs,
-            weights["down.weight"],
-            weights["up.weight"],
-            down_bias=weights["down.bias"],
-            up_bias=weights["up.bias"],
-            task_ids=weights.task_ids,
-            down_slots=weights.slots("down.weight"),
-            up_slots=weights.slots("up.weight"),
-            residual=output,
+            weights,
+            output,
             scale=scale[0] if scale.shape[0] == 1 else scale,
             activation="identity",
         )
