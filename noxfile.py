@@ -42,10 +42,12 @@ FAST = "not slow and not gpu"
 COVERAGE_FLOOR = 90  # per cent of our own lines
 
 TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
+TORCHVISION_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torchvision/"
 OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
 INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kernels
 COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
 SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
+OPEN_CLIP_TOOLS = ("open_clip_torch", "torchvision")
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -140,18 +142,28 @@ def transformers_both(session: nox.Session) -> None:
     """Checkpoints written under the oldest transformers load under the newest, and the other way round."""
     script = ("python", "packages/core/tests/across_releases.py")
     oldest, newest = (str(Path(session.create_tmp()).resolve() / name) for name in ("oldest", "newest"))
-    newest_pin = next(
-        pin for pin in CONSTRAINTS.read_text("utf-8").splitlines() if pin.startswith("transformers==")
-    )
     loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
     core = (*editable(("kernels",)), *editable(("core",), "test"))
     install(session, f"transformers=={OLDEST_TRANSFORMERS}", *core, constraints=loosened)
     session.run(*script, "write", oldest)
-    install(session, newest_pin, *core, constraints=loosened)
+    install(session, pin_of("transformers"), *core, constraints=loosened)
     session.run(*script, "check", oldest)
     session.run(*script, "write", newest)
     install(session, f"transformers=={OLDEST_TRANSFORMERS}", *core, constraints=loosened)
     session.run(*script, "check", newest)
+
+
+@nox.session
+def open_clip(session: nox.Session) -> None:
+    """Core's tests of open_clip's models on open_clip itself, whose torchvision must be built like torch."""
+    wheels = torch_wheels(session)
+    # With no place for CPU builds, PyPI's torchvision wants PyPI's torch, and not a CPU build that pip finds nearer.
+    build = (pin_of("torch").replace("==", "==="),)
+    if wheels:
+        build = ("--find-links", TORCHVISION_CPU_WHEELS) if TORCH_CPU_WHEELS in wheels else ()
+    install(session, *build, *editable(("kernels",)), *editable(("core",), "test"), *OPEN_CLIP_TOOLS)
+    session.run("python", "-c", "import open_clip")  # the tests would skip without it
+    session.run("pytest", *(session.posargs or ("packages/core/tests/test_open_clip.py",)))
 
 
 @nox.session
@@ -256,6 +268,12 @@ def build_wheels(session: nox.Session, packages: list[str]) -> dict[str, Path]:
     sources = [f"./packages/{package}" for package in packages]
     session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), *sources)
     return {package: next(folder.glob(f"weft_{package}-*.whl")) for package in packages}
+
+
+def pin_of(distribution: str) -> str:
+    """Return the line of the constraints that pins a distribution."""
+    pins = CONSTRAINTS.read_text("utf-8").splitlines()
+    return next(pin for pin in pins if pin.startswith(f"{distribution}=="))
 
 
 def without_pins(session: nox.Session, *distributions: str) -> Path:

@@ -111,7 +111,10 @@ def change(folder, **words):
     ("words", "message"),
     [
         ({"peft_type": "VERA"}, r"must hold a LoRA or \(IA\)³ of PEFT, but its peft_type is 'VERA'"),
-        ({"use_dora": True, "bias": "all"}, "must hold plain maps of one rank, but sets use_dora, bias"),
+        (
+            {"use_dora": True, "rank_pattern": {"q_proj": 3}},
+            "must hold plain maps of one rank, but sets rank_pattern, use_dora",
+        ),
     ],
     ids=["another kind", "options"],
 )
@@ -177,11 +180,10 @@ def test_an_empty_folder_is_told(tmp_path):
             None,
             "one unit of method lora or ia3 .* but has bottleneck",
         ),
-        ({**LORA, "train_full": ["norms"]}, None, "must have nothing trained in full .* but trains norms"),
         ({**LORA, "sharing": "multiple"}, None, "`task` must be given, because PEFT's format holds one task"),
         ({**LORA, "sharing": "multiple"}, "vqaa", r"`task` must be .* Did you mean 'vqa'"),
     ],
-    ids=["another unit", "norms", "no task", "unknown task"],
+    ids=["another unit", "no task", "unknown task"],
 )
 def test_what_the_format_cannot_hold_is_refused(tmp_path, method, task, message):
     model, _ = adapted(method, "bart", TASKS)

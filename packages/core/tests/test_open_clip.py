@@ -1,7 +1,7 @@
-"""open_clip's models: adapted after their attention, on a class of their structure; what cannot be is refused.
+"""open_clip's models: adapted after their attention; what cannot be is refused.
 
-open_clip needs a torchvision of the same build as torch, so the class here stands in for it: the names of modules,
-the calls and the shapes are open_clip's.
+open_clip needs a torchvision of the same build as torch, so a class of its structure stands in for it where it is
+absent: the names of modules, the calls and the shapes are open_clip's. `nox -s open_clip` installs open_clip itself.
 """
 
 import pytest
@@ -71,7 +71,8 @@ class CLIP(nn.Module):
         return states[torch.arange(len(text)), text.argmax(dim=-1)] @ self.text_projection
 
     def forward(self, image, text):
-        return self.visual(image), self.encode_text(text)
+        encoded = self.visual(image), self.encode_text(text)
+        return *(nn.functional.normalize(each, dim=-1) for each in encoded), self.logit_scale.exp()
 
 
 CLIP.__module__, CLIP.__qualname__ = "open_clip.model", "CLIP"
@@ -80,18 +81,42 @@ METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
 TASKS = ["vqa", "gqa"]
 
 
-def clip():
+TEXT = {"context_length": 6, "vocab_size": 50, "width": WIDTH, "heads": 2, "layers": 2}
+VISION = {"image_size": 16, "patch_size": 8, "width": WIDTH, "head_width": 8, "layers": 2}
+
+
+def theirs(name="CLIP", vision=None, **text):
+    """A model of open_clip itself."""
+    open_clip = pytest.importorskip("open_clip", reason="run `nox -s open_clip`")
+    return getattr(open_clip, name)(8, vision or VISION, {**TEXT, **text})
+
+
+KINDS = {
+    "structure": CLIP,
+    "open_clip": theirs,
+    "open_clip with scales": lambda: theirs("CLIP", {**VISION, "ls_init_value": 0.1}, ls_init_value=0.1),
+    "open_clip with a text module": lambda: theirs("CustomTextCLIP"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def clip(request):
+    return lambda: built(KINDS[request.param])
+
+
+def built(kind):
     torch.manual_seed(0)
-    model = CLIP().eval()
+    model = kind().eval()
     return model, (torch.randn(ROWS, 3, 16, 16), torch.randint(1, 50, (ROWS, 6)))
 
 
 def computed(model, batch):
-    return torch.cat(model(*batch), dim=-1)
+    image, text = model(*batch)[:2]
+    return torch.cat([image, text], dim=-1)
 
 
 @pytest.mark.parametrize("placement", ["serial", "parallel"])
-def test_every_sub_layer_of_both_towers_is_adapted(placement):
+def test_every_sub_layer_of_both_towers_is_adapted(clip, placement):
     model, batch = clip()
     with torch.no_grad():
         expected = computed(model.requires_grad_(False), batch)
@@ -112,7 +137,7 @@ def test_every_sub_layer_of_both_towers_is_adapted(placement):
     assert torch.equal(computed(detach(model), batch), expected)
 
 
-def test_mixed_rows_and_files(tmp_path):
+def test_mixed_rows_and_files(clip, tmp_path):
     model, batch = clip()
     attach(model, METHOD, TASKS)
     with torch.no_grad():
@@ -126,7 +151,8 @@ def test_mixed_rows_and_files(tmp_path):
             torch.testing.assert_close(mixed[rows], alone, atol=1e-6, rtol=1e-6)
         # The halves of the model are called one by one, too.
         with model.route(tasks=["vqa", "gqa", "gqa", "vqa"]):
-            torch.testing.assert_close(model.encode_text(batch[1]), mixed[:, 8:], atol=1e-6, rtol=1e-6)
+            text = nn.functional.normalize(model.encode_text(batch[1]), dim=-1)
+            torch.testing.assert_close(text, mixed[:, 8:], atol=1e-6, rtol=1e-6)
         model.save_pretrained(tmp_path)
         other, _ = clip()
         load_adapter(other, tmp_path)
@@ -134,7 +160,7 @@ def test_mixed_rows_and_files(tmp_path):
             assert torch.equal(computed(other, batch), mixed)
 
 
-def test_maps_inside_the_attention_are_refused_and_those_of_the_block_are_not():
+def test_maps_inside_the_attention_are_refused_and_those_of_the_block_are_not(clip):
     model, batch = clip()
     with pytest.raises(AddressError, match=r"`linears` must be among the known names, but is 'query'"):
         attach(model, {"method": "lora", "rank": 2})
@@ -149,8 +175,12 @@ def test_maps_inside_the_attention_are_refused_and_those_of_the_block_are_not():
         attach(model, METHOD)
 
 
-def test_towers_of_another_kind_are_refused():
-    model, _ = clip()
-    model.visual = nn.Sequential(nn.Conv2d(3, WIDTH, 8))
+@pytest.mark.parametrize("convolutions", [False, True], ids=["structure", "open_clip"])
+def test_towers_of_another_kind_are_refused(convolutions):
+    if convolutions:
+        model = theirs("CLIP", {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32, "head_width": 8})
+    else:
+        model = CLIP()
+        model.visual = nn.Sequential(nn.Conv2d(3, WIDTH, 8))
     with pytest.raises(BackboneError, match=r"family 'open_clip' expects a tower 'vision'"):
         plan(model, METHOD)

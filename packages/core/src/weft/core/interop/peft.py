@@ -1,7 +1,7 @@
 """PEFT's format: LoRA and (IA)³ of one task, written so that PEFT loads them, and read back.
 
 The keys of PEFT are module paths of one release of transformers; ours are addresses. Only weights that PEFT
-can express are written: a unit on every chosen linear map, nothing of the backbone itself.
+can express are written: a unit on every chosen linear map, and of the backbone whole modules and biases.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
+from weft.core.interop.peft_full import fill, saved_in_full, trained_in_full, words_of
 from weft.core.plan import PlannedUnit
 from weft.core.sites import Site
 from weft.core.units.ia3 import IA3Config
@@ -34,7 +35,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None) -> None:
-    """Write one task's LoRA or (IA)³ in PEFT's format.
+    """Write one task's LoRA or (IA)³ in PEFT's format, with what is trained in full beside it.
 
     Args:
         model: A model with one LoRA or (IA)³ unit.
@@ -46,26 +47,33 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
     """
     store = _store(model)
     plan = store.plan
-    if len(plan.configs) != 1 or not isinstance(plan.configs[0], LoRAConfig | IA3Config):
+    adapters = [config for config in plan.configs if config.parts]
+    if len(adapters) != 1 or not isinstance(adapters[0], LoRAConfig | IA3Config):
         methods = ", ".join(config.method for config in plan.configs)
         raise CheckpointError(
             f"`model` must have one unit of method lora or ia3 to be written for PEFT, but has {methods}. "
             "Save it "
             "with `save_pretrained` instead."
         )
-    if plan.full:
+    config = adapters[0]
+    full, biases = trained_in_full(model, plan)
+    if biases and isinstance(config, IA3Config):
         raise CheckpointError(
-            f"`model` must have nothing trained in full to be written for PEFT, but trains "
-            f"{', '.join(dict.fromkeys(full.component for full in plan.full))}. Save it with "
-            "`save_pretrained`."
+            f"`train_full` must not name biases beside (IA)³ to be written for PEFT, which trains {next(iter(biases))} "
+            "and the like with LoRA alone. Save it with `save_pretrained` instead."
         )
-    config = plan.configs[0]
     slot = _slot(store, task)
     if isinstance(config, LoRAConfig):
         tensors, words = _lora(store, config, slot)
     else:
         tensors, words = _ia3(store, slot)
+    tensors |= {f"{_PREFIX}{name}": value for name, value in biases.items()}
+    for path, state in full.items():
+        tensors |= {f"{_PREFIX}{path}.{name}": value for name, value in state.items()}
+    if isinstance(config, LoRAConfig):
+        words["bias"] = "all" if biases else "none"
     words |= {
+        "modules_to_save": sorted(full) or None,
         "base_model_name_or_path": plan.backbone.name or None,
         "task_type": None,
         "inference_mode": True,
@@ -81,7 +89,7 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
 
 
 def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
-    """Attach a LoRA or an (IA)³ that PEFT saved.
+    """Attach a LoRA or an (IA)³ that PEFT saved; its `modules_to_save` and biases are trained in full.
 
     Args:
         model: A plain backbone of the class that PEFT wrapped.
@@ -111,15 +119,23 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
     for site in sites.sites:
         if site.role:
             by_path.setdefault(site.path, []).append(site)
-    found = _by_module(load_file(folder / WEIGHTS), by_path, halves)
+    tensors = load_file(folder / WEIGHTS)
+    of_units = {name: value for name, value in tensors.items() if _path_and_half(name)[1] in halves}
+    full: dict[str, Tensor] = {}
+    if words.get("modules_to_save") or words.get("bias", "none") != "none":
+        rest = {name.removeprefix(_PREFIX): tensors[name] for name in tensors if name not in of_units}
+        full = saved_in_full(rest)
+    found = _by_module(of_units if full else tensors, by_path, halves)
     chosen = [site for path in found for site in by_path[path]]
-    places = {
+    places: dict[str, Any] = {
         "linears": tuple(dict.fromkeys(site.role for site in chosen)),
         "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
         "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
         "stacks": tuple(dict.fromkeys(site.stack for site in chosen if site.stack)) or None,
         "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
     }
+    if full:
+        places["train_full"] = words_of(model, sites, places["towers"], full)
     config = (
         LoRAConfig.model_validate({**places, **_lora_options(words)})
         if words["peft_type"] == "LORA"
@@ -140,6 +156,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
         for unit in store.plan.units:
             for name, value in slots[unit.site.address].items():
                 _parameter(store, unit, name, task).copy_(value)
+        fill(model, full)
     return model
 
 
@@ -198,7 +215,6 @@ def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor
         "use_rslora": config.rank_stabilised,
         "use_dora": config.magnitude,
         "lora_dropout": config.dropout,
-        "bias": "none",
         "target_modules": sorted(_by_path(store)),
         "rank_pattern": ranks,
         "alpha_pattern": {path: config.scale * rank**root for path, rank in ranks.items()},
@@ -257,17 +273,18 @@ def _check_plain(words: Mapping[str, Any]) -> None:
             "kinds are not read."
         )
     odd = [
-        name
-        for name in ("rank_pattern", "alpha_pattern", "use_dora", "modules_to_save", "fan_in_fan_out")
-        if words.get(name)
+        name for name in ("rank_pattern", "alpha_pattern", "use_dora", "fan_in_fan_out") if words.get(name)
     ]
-    if words.get("bias", "none") != "none":
-        odd.append("bias")
     if odd:
         raise CheckpointError(
             f"`folder` must hold plain maps of one rank, but sets {', '.join(odd)}. Merge it in PEFT, or train it "
             "anew."
         )
+
+
+def _path_and_half(name: str) -> tuple[str, str]:
+    path, _, half = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+    return path, half
 
 
 def _by_module(
@@ -276,7 +293,7 @@ def _by_module(
     """Path of each map to PEFT's tensors of it, by the last word of their names."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        path, _, half = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        path, half = _path_and_half(name)
         if half not in halves:
             raise CheckpointError(
                 f"`folder` must hold {' and '.join(halves)} alone, but holds {name}. Merge it in PEFT."
