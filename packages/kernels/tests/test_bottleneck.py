@@ -77,6 +77,15 @@ def test_output_and_gradients_match_a_loop_over_rows(residual, scale):
     assert_all_close(got, want, torch.float64)
 
 
+@pytest.mark.parametrize("length", [4, 40], ids=["few tokens", "many tokens"])
+def test_a_scale_that_is_a_number_matches_the_same_scale_per_task(length):
+    inputs = tensors(length=length)
+    scale = inputs.pop("scale")
+    got, _ = both(inputs, scale=0.5)
+    _, want = both({**inputs, "scale": torch.full_like(scale, 0.5).requires_grad_()})
+    assert_all_close(got, want[:-1], torch.float64)
+
+
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_every_activation_matches(act):
     inputs = tensors(scale=(4,))

@@ -49,6 +49,7 @@ def test_one_compiled_graph_serves_every_assignment():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, on first use
 def test_inductor_compiles_the_call_whole():
     x, down, up = parts()
     compiled = torch.compile(lambda x: adapter_bottleneck(x, down, up, residual=x), fullgraph=True)

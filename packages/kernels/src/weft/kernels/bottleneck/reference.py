@@ -193,15 +193,19 @@ def _up_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     if not (need_up or need_bias):
         return None, None
-    # One more column in h makes the bias gradient the last row of the same product: one pass over g less.
-    widened = torch.cat((h, h.new_ones(h.shape[0], 1)), 1) if need_bias else h
-    if narrow is not None:
-        widened = widened * narrow
-    both = rows.outer(widened, g, weights.up, "up")
-    rank = h.shape[1]
-    return (both[:, :rank].contiguous() if need_up else None), (
-        both[:, rank].contiguous() if need_bias else None
-    )
+    slots, rank = weights.up.shape[:2]
+    if need_bias and 2 * slots * rank <= h.shape[0]:
+        # One more column in h makes the bias gradient the last row of the same product: one pass over g less,
+        # for a copy of the result, which is the smaller of the two unless the slots are many.
+        widened = torch.cat((h, h.new_ones(h.shape[0], 1)), 1)
+        both = rows.outer(widened if narrow is None else widened * narrow, g, weights.up, "up")
+        return (both[:, :rank].contiguous() if need_up else None), both[:, rank].contiguous()
+    dup = rows.outer(h if narrow is None else h * narrow, g, weights.up, "up") if need_up else None
+    if not need_bias:
+        return dup, None
+    scaled = g * narrow if isinstance(narrow, Tensor) else g
+    total = rows.sum_by_slot(scaled, slots, "up")
+    return dup, total * narrow if isinstance(narrow, float) else total
 
 
 def _scale_gradient(g: Tensor, h: Tensor, weights: Weights, rows: Rows) -> Tensor:

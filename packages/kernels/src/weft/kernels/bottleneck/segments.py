@@ -8,14 +8,30 @@ other devices use `tiles.TiledRows`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from weft.kernels.errors import KernelValueError
 
-Run = tuple[int, int, int]  # start token, end token, slot
+
+@dataclass
+class Runs:
+    """Tokens of every run, in visiting order, and the slot that the run uses."""
+
+    tokens: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+    def extend(self, tokens: int, slot: int) -> None:
+        """Add a run at the end; it becomes one with the last run if they share the slot."""
+        if not tokens:
+            return
+        if self.slots and self.slots[-1] == slot:
+            self.tokens[-1] += tokens
+        else:
+            self.tokens.append(tokens)
+            self.slots.append(slot)
 
 
 @dataclass(frozen=True)
@@ -26,8 +42,8 @@ class SegmentedRows:
     length: int
     order: Tensor | None
     tasks: Tensor | None
-    down_runs: list[Run]
-    up_runs: list[Run]
+    down_runs: Runs
+    up_runs: Runs
 
     @property
     def tokens(self) -> int:
@@ -82,28 +98,43 @@ class SegmentedRows:
     def project(self, x: Tensor, weight: Tensor, part: str, bias: Tensor | None = None) -> Tensor:
         """``x[t] @ weight[slot(t)] + bias[slot(t)]``: (tokens, in) by (slots, in, out) → (tokens, out)."""
         out = x.new_empty(x.shape[0], weight.shape[2])
-        for start, end, slot in self._runs(part):
-            if bias is None:
-                torch.mm(x[start:end], weight[slot], out=out[start:end])
+        runs = self._runs(part)
+        # One call cuts all runs: thousands of small views would cost as much as the products.
+        weights, biases = weight.unbind(), None if bias is None else bias.unbind()
+        for slot, own, result in zip(runs.slots, x.split(runs.tokens), out.split(runs.tokens), strict=True):
+            if biases is None:
+                torch.mm(own, weights[slot], out=result)
             else:
-                torch.addmm(bias[slot], x[start:end], weight[slot], out=out[start:end])
+                torch.addmm(biases[slot], own, weights[slot], out=result)
         return out
 
     def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str) -> Tensor:
         """``Σ a[t]ᵀ b[t]`` per slot, shaped (slots of `weight`, a width, b width); zero for unused slots."""
-        out = a.new_zeros(weight.shape[0], a.shape[1], b.shape[1])
-        for start, end, slot in self._runs(part):
-            out[slot].addmm_(a[start:end].t(), b[start:end])
+        out = a.new_empty(weight.shape[0], a.shape[1], b.shape[1])
+        runs = self._runs(part)
+        results = out.unbind()
+        filled: set[int] = set()
+        for slot, left, right in zip(
+            runs.slots, a.t().split(runs.tokens, 1), b.split(runs.tokens), strict=True
+        ):
+            if slot in filled:
+                results[slot].addmm_(left, right)
+            else:
+                torch.mm(left, right, out=results[slot])
+            filled.add(slot)
+        for slot in set(range(len(results))) - filled:
+            results[slot].zero_()
         return out
 
     def sum_by_slot(self, values: Tensor, slots: int, part: str) -> Tensor:
         """(tokens, width) summed over the tokens of each slot: (slots, width)."""
         out = values.new_zeros(slots, values.shape[1])
-        for start, end, slot in self._runs(part):
-            out[slot] += values[start:end].sum(0)
+        runs = self._runs(part)
+        for slot, own in zip(runs.slots, values.split(runs.tokens), strict=True):
+            out[slot] += own.sum(0)
         return out
 
-    def _runs(self, part: str) -> list[Run]:
+    def _runs(self, part: str) -> Runs:
         return self.down_runs if part == "down" else self.up_runs
 
 
@@ -131,11 +162,12 @@ def segment_rows(
         KernelValueError: an id or slot is out of range, or `offsets` is not sorted or does not end at `rows`.
     """
     if task_ids is None and offsets is None:
-        run = [(0, rows * length, 0)] if rows * length else []
-        return SegmentedRows(rows, length, None, None, run, run)
+        runs = Runs()
+        runs.extend(rows * length, 0)
+        return SegmentedRows(rows, length, None, None, runs, runs)
     ids = _ids_from_offsets(offsets, rows) if task_ids is None else task_ids.to(torch.int64)
     if rows == 0:
-        return SegmentedRows(0, length, None, ids, [], [])
+        return SegmentedRows(0, length, None, ids, Runs(), Runs())
     lowest, highest = (int(v) for v in torch.aminmax(ids))
     down_ids = _slot_ids("down", ids, highest, slots[0], down_slots)
     up_ids = _slot_ids("up", ids, highest, slots[1], up_slots)
@@ -150,24 +182,11 @@ def segment_rows(
         order = order[int((ids < 0).sum()) :]
         ids, key = ids.index_select(0, order), key.index_select(0, order)
     keys, counts = torch.unique_consecutive(key, return_counts=True)
-    down_runs: list[Run] = []
-    up_runs: list[Run] = []
-    start = 0
+    down_runs, up_runs = Runs(), Runs()
     for value, count in zip(keys.tolist(), counts.tolist(), strict=True):
-        end = start + count * length
-        _extend(down_runs, start, end, value // slots[1])
-        _extend(up_runs, start, end, value % slots[1])
-        start = end
+        down_runs.extend(count * length, value // slots[1])
+        up_runs.extend(count * length, value % slots[1])
     return SegmentedRows(rows, length, order, ids, down_runs, up_runs)
-
-
-def _extend(runs: list[Run], start: int, end: int, slot: int) -> None:
-    if start == end:
-        return
-    if runs and runs[-1][2] == slot:
-        runs[-1] = (runs[-1][0], end, slot)
-    else:
-        runs.append((start, end, slot))
 
 
 def _slot_ids(part: str, ids: Tensor, highest: int, slots: int, table: Tensor | None) -> Tensor:
