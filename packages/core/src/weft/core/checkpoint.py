@@ -23,6 +23,7 @@ from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_backbone
+from weft.core.hub import local_folder
 from weft.core.plan import Plan, plan
 from weft.core.tasks import add_task
 
@@ -116,16 +117,22 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_adapter(
-    model: Model, path: str | Path, *, tasks: Sequence[str] | None = None, check_weights: bool = True
+    model: Model,
+    path: str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    check_weights: bool = True,
+    revision: str | None = None,
 ) -> Model:
     """Attach and load a checkpoint, or load it into a model that is attached already.
 
     Args:
         model: A plain backbone, which is adapted as the checkpoint says, or an adapted model.
-        path: Folder that `save_pretrained` wrote.
+        path: Folder that `save_pretrained` wrote, or id of a repository of the hub that `push_to_hub` wrote.
         tasks: Load the slots of these tasks alone, together with what all tasks share; by default all. An
             adapted model that lacks one of them gains it.
         check_weights: Refuse a backbone of the same shape with other weights.
+        revision: Branch, tag or commit of the repository.
 
     Returns:
         The same object.
@@ -134,7 +141,7 @@ def load_adapter(
         CheckpointError: If the files are not there, the backbone is another one, or keys are missing,
             unexpected or mis-shaped. The model is unchanged then, apart from having been attached.
     """
-    folder = Path(path)
+    folder = local_folder(path, (CONFIG, WEIGHTS), revision)
     config = read_config(folder)
     if not isinstance(getattr(model, "weft", None), Store):
         _check_backbone(describe_backbone(model, resolve(model)), config["backbone"], check_weights)
