@@ -128,7 +128,7 @@ def read_first(encoder, prompt, name, tower):
 
 def test_a_tower_inside_another_model_takes_no_prompt():
     model, _ = CASES["llava"]()
-    with pytest.raises(AddressError, match=r"`blocks` must be .* but is 'embedding'"):
+    with pytest.raises(AddressError, match=r"must have a place in front of a stack .* but vision of family"):
         plan(model, {"method": "prompt", "towers": ["vision"]})
 
 

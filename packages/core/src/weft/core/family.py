@@ -180,6 +180,13 @@ def resolve(model: nn.Module) -> SiteMap:
     Raises:
         BackboneError: If its family is unknown, or a module that the family names is not there.
     """
+    found = _resolve(model)
+    return replace(
+        found, sites=tuple(site for site in found.sites if site.path)
+    )  # the whole model is no site
+
+
+def _resolve(model: nn.Module) -> SiteMap:
     known = families()
     model_type = _model_type(model, known)
     if model_type not in known:
@@ -208,7 +215,7 @@ def resolve(model: nn.Module) -> SiteMap:
         child = at(model, attribute)
         if child is None:
             continue
-        inner = resolve(child)
+        inner = _resolve(child)
         names.append(inner.family)
         siteless |= set(inner.towers)
         # A place of the whole model goes before one of its part with the same address. What holds a tower may read
@@ -252,7 +259,7 @@ def _model_type(model: nn.Module, known: Mapping[str, Family]) -> str | None:
 def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
     """The site of a place, if the model has it."""
     for path in existing(model, place.path):
-        module = at(model, path)
+        module = at(model, path) if path else model
         sized = [""] if place.width is None else existing(module, place.width)
         if not sized:
             continue

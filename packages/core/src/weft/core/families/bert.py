@@ -1,6 +1,6 @@
 """BERT: residual and norm lie inside the `output` modules, so a site is the linear map before them."""
 
-from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.family import BlockSpec, Family, Place, Stack, register_family
 from weft.core.sites import Block
 
 
@@ -39,6 +39,15 @@ FAMILY = register_family(
         name="bert",
         model_types={"bert": ("text",)},
         stacks=(Stack(tower="text", layers=("bert.encoder.layer", "encoder.layer"), blocks=BLOCKS),),
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path=("bert.encoder", "encoder"),
+                whole="embeddings",
+                width="layer.0.attention.output.dense",
+            ),
+        ),
         towers={"text": ("bert", "")},
         components={
             "embeddings": ("bert.embeddings.word_embeddings", "embeddings.word_embeddings"),

@@ -1,6 +1,6 @@
 """Decoders built like Llama (Qwen, Mistral, the text towers of LLaVA and Qwen-VL): RMS norms first, gated FFN."""
 
-from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.family import BlockSpec, Family, Place, Stack, register_family
 from weft.core.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
@@ -37,6 +37,15 @@ FAMILY = register_family(
             "qwen3_vl_text": ("text",),
         },
         stacks=(Stack(tower="text", layers=("model.layers", "layers"), blocks=BLOCKS),),
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model", ""),
+                whole="tokens",
+                width="layers.0.self_attn.q_proj",
+            ),
+        ),
         towers={"text": ""},
         components={"embeddings": ("model.embed_tokens", "embed_tokens"), "lm_head": "lm_head"},
     )

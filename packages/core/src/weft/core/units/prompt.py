@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.errors import AddressError
 from weft.core.initialisers import normal, zeros
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -40,7 +41,18 @@ class PromptConfig(UnitConfig):
     hidden_size: int | None = Field(default=None, ge=1)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The places for prompts."""
+        """The places for prompts.
+
+        Raises:
+            AddressError: If the chosen towers have none.
+        """
+        chosen = sites.check_towers(self.towers)
+        if not any(site.tower in chosen and site.block == "embedding" for site in sites.sites):
+            raise AddressError(
+                f"`towers` must have a place in front of a stack for method {self.method}, but {', '.join(chosen)} of "
+                f"family {sites.family} has none. Choose another tower, or the method `prefix`, which puts keys and "
+                "values into attentions."
+            )
         places = sites.select(towers=self.towers, blocks=("embedding",), stacks=self.stacks)
         if self.stacks is not None:
             return places

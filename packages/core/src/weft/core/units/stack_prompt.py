@@ -2,7 +2,9 @@
 
 The stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
 sees both. Every other stack returns the tokens alone; a decoder's cache holds the prompt, so that generation reads
-it once. Prompts have no learned positions, and tokens keep theirs.
+it once. Prompts have no learned positions, and tokens keep theirs; positions that are relative to one another, as in
+rotary embeddings, count the prompt. Positions from outside are taken as those of the tokens: in a loop of one's own
+around Qwen-VL, whose model works them out from the cache, give `attention_mask` or `position_ids`.
 
 Source: VL-Adapter (Sung et al. 2022) puts a prompt in front of the decoder as the keys and values that the decoder
 makes of it, which is the same; its tokens then take positions after the prompt, ours keep their own.
@@ -61,7 +63,8 @@ class StackPrompt(Prompt):
         self, forward: Callable[..., Any], arguments: Call, weights: Callable[[Tensor], Weights]
     ) -> Any:
         arguments = dict(arguments)
-        ids, embeds = arguments.pop("input_ids", None), arguments.pop("inputs_embeds", None)
+        name = "hidden_states" if "hidden_states" in arguments else "inputs_embeds"
+        ids, embeds = arguments.pop("input_ids", None), arguments.pop(name, None)
         own = weights(ids if embeds is None else embeds)
         if embeds is None:
             stack: Any = own.module
@@ -70,14 +73,28 @@ class StackPrompt(Prompt):
         seen = 0 if cache is None else cache.get_seq_length()
         mask = arguments.get("attention_mask")
         if self.of_attentions:
+            _check_encoder(own.module)
             mask = attention_mask_of(mask, embeds, self.length, own, causal=bool(arguments.get("is_causal")))
         elif mask is not None or own.task_ids is not None:
             plain = _ones(embeds, embeds.shape[1] + max(seen - self.length, 0)) if mask is None else mask
             mask = self._in_front(plain, own)
+        if not self.of_attentions and arguments.get("position_ids") is not None:
+            arguments["position_ids"] = self._counted(arguments["position_ids"], seen)
         if seen == 0:
             embeds = self.after(embeds, embeds, own)
-        result = forward(**{**arguments, "inputs_embeds": embeds, "attention_mask": mask})
+            _widen_images(arguments, self.length)
+        result = forward(**{**arguments, name: embeds, "attention_mask": mask})
         return result if self.kept or seen else _without(result, self.length)
+
+    def _counted(self, positions: Tensor, seen: int) -> Tensor:
+        """Positions of the prompt and of the tokens behind it, shape `(..., length + tokens)`."""
+        import torch
+
+        tokens = positions + self.length
+        if seen:
+            return tokens
+        first = torch.arange(self.length, dtype=tokens.dtype, device=tokens.device)
+        return torch.cat([first.expand(*tokens.shape[:-1], -1), tokens], dim=-1)
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """The prompt of every row and then its tokens.
@@ -97,9 +114,10 @@ class StackPrompt(Prompt):
     def _in_front(self, mask: Tensor, weights: Weights) -> Tensor:
         import torch
 
-        if mask.dim() != 2:
+        dimensions = 0 if isinstance(mask, dict) else mask.dim()
+        if dimensions != 2:
             raise RoutingError(
-                f"`attention_mask` must have two dimensions where a prompt goes in front, but has {mask.dim()}. "
+                f"`attention_mask` must have two dimensions where a prompt goes in front, but has {dimensions}. "
                 "Give 1 for every token that counts; do not generate with a static cache."
             )
         shown = mask.new_ones(mask.shape[0], self.length)
@@ -173,6 +191,22 @@ def attention_mask_of(
     top = torch.cat([among.expand(rows, 1, -1, -1), seen.expand(rows, 1, length, -1)], dim=-1)
     bottom = torch.cat([shown.expand(rows, 1, tokens, -1), mask.expand(rows, -1, -1, -1)], dim=-1)
     return torch.cat([top, bottom], dim=-2)
+
+
+def _check_encoder(stack: Any) -> None:
+    if getattr(getattr(stack, "config", None), "is_decoder", False):
+        raise RoutingError(
+            f"`is_decoder` must be False where a prompt goes in front of {type(stack).__name__}, but is True. Use the "
+            "model as an encoder, or the method `prefix`."
+        )
+
+
+def _widen_images(arguments: Call, length: int) -> None:
+    """Qwen3-VL adds states of its images to the tokens at these places in several layers; the prompt has none."""
+    from torch.nn import functional
+
+    if arguments.get("visual_pos_masks") is not None:
+        arguments["visual_pos_masks"] = functional.pad(arguments["visual_pos_masks"], (length, 0))
 
 
 def _ones(rows: Tensor, length: int) -> Tensor:
