@@ -15,7 +15,7 @@ ZERO = {"method": "bottleneck", "bottleneck_size": 4, "init": "zero", "train_ful
 
 
 # Attention reads what prefixes and prompts add from the start, and MMA draws its last projection at random.
-CHANGES_THE_START = ("mma", "prefix", "prompt")
+CHANGES_THE_START = ("mma", "prefix", "prompt", "vpt")
 STARTS_AS_BACKBONE = [
     pytest.param(config, backbone, id=f"{config.label}-{backbone}")
     for config in registered()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from weft.core.units.key_value_branch import KeyValueBranchConfig
     from weft.core.units.lora import LoRAConfig
     from weft.core.units.low_rank import LowRankConfig
+    from weft.core.units.lst import LSTConfig
     from weft.core.units.mma import MMAConfig
     from weft.core.units.norms import NormsConfig
     from weft.core.units.peft import PEFTConfig
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from weft.core.units.prompt import PromptConfig
     from weft.core.units.st_adapter import STAdapterConfig
     from weft.core.units.uniadapter import UniAdapterConfig
+    from weft.core.units.vpt import VPTConfig
 
 _HOMES = {
     "AdaptFormerConfig": "weft.core.units.adaptformer",
@@ -64,6 +66,7 @@ _HOMES = {
     "load_adapter": "weft.core.checkpoint",
     "LoRAConfig": "weft.core.units.lora",
     "LowRankConfig": "weft.core.units.low_rank",
+    "LSTConfig": "weft.core.units.lst",
     "merge": "weft.core.merge",
     "merged": "weft.core.merge",
     "MethodConfig": "weft.core.method",
@@ -81,6 +84,7 @@ _HOMES = {
     "STAdapterConfig": "weft.core.units.st_adapter",
     "UniAdapterConfig": "weft.core.units.uniadapter",
     "UnitConfig": "weft.core.unit",
+    "VPTConfig": "weft.core.units.vpt",
     "WeftError": "weft.core.errors",
 }
 
@@ -98,6 +102,7 @@ __all__ = [
     "HyperformerConfig",
     "IA3Config",
     "KeyValueBranchConfig",
+    "LSTConfig",
     "LoRAConfig",
     "LowRankConfig",
     "MMAConfig",
@@ -111,6 +116,7 @@ __all__ = [
     "Sharing",
     "UniAdapterConfig",
     "UnitConfig",
+    "VPTConfig",
     "WeftError",
     "attach",
     "combine_tasks",

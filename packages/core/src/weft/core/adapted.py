@@ -113,6 +113,7 @@ class SiteWeights:
         self._presence = store.presence
         self._routing = store.routing
         self.task_ids = task_ids
+        self.has_identity = task_ids is not None and store.routing is not None and store.routing.has_identity
         self.training = store.training
 
     def __getitem__(self, name: str) -> Tensor:

@@ -47,6 +47,11 @@ def normal(std: float) -> Init:
     return partial(_normal, std=std)
 
 
+def uniform(bound: float) -> Init:
+    """Uniform between `-bound` and `bound`."""
+    return partial(_uniform, bound=bound)
+
+
 def fan_in(features: int) -> Init:
     """Uniform within one over the square root of the input features, as `nn.Linear` draws."""
     return partial(_uniform, bound=1 / math.sqrt(features))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from weft.core.errors import ConfigError
 from weft.core.sites import Site, SiteMap
+
+FIRST, LAST, ONLY = "first", "last", "only"
 
 
 def on_stream(site: Site, family: str, method: str) -> Site:
@@ -42,6 +46,51 @@ def around_layer(site: Site, sites: SiteMap, role: str = "") -> Site:
         if site.path.startswith(f"{path}."):
             return replace(site, path=path, role=role)
     raise ConfigError(f"`layers` must hold the site of the unit, but {site.address} lies in none.")
+
+
+def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
+    """The whole layers of some sub-layers; each knows by its role whether it is the first or last of its stack.
+
+    Args:
+        chosen: One sub-layer of every layer, in order.
+        sites: The backbone.
+
+    Returns:
+        Sites whose role is `FIRST`, `LAST`, `ONLY` or, for those between, empty.
+
+    Raises:
+        ConfigError: If a layer is left out between two others, or the tokens of all rows lie behind one another.
+    """
+    stacks: dict[tuple[str, str], list[Site]] = {}
+    for site in chosen:
+        stacks.setdefault((site.tower, site.stack), []).append(site)
+    found = []
+    for within in stacks.values():
+        layers = [site.layer for site in within if site.layer is not None]
+        if layers != list(range(layers[0], layers[0] + len(within))):
+            raise ConfigError(
+                f"`layers` must follow one another where one hands something to the next, but are {layers}. Name all "
+                "from the first to the last."
+            )
+        for place, site in enumerate(within):
+            if site.packed:
+                raise ConfigError(
+                    f"`towers` must have a row of their own for every input here, but {site.address} lays the tokens "
+                    f"of all rows behind one another. Leave out {site.tower!r}."
+                )
+            ends = place == 0, place == len(within) - 1
+            role = {(True, True): ONLY, (True, False): FIRST, (False, True): LAST}.get(ends, "")
+            found.append(around_layer(site, sites, role))
+    return tuple(found)
+
+
+def stream_name(arguments: dict[str, Any]) -> str:
+    """Name of the argument by which a layer gets the residual stream.
+
+    Args:
+        arguments: All arguments of a call, by name.
+    """
+    return "hidden_states" if "hidden_states" in arguments else next(iter(arguments))
 
 
 def relative(path: str | None, layer: Site) -> str:

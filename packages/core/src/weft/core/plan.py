@@ -201,13 +201,15 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
                 keys[spec.alias or spec.name] = bank.key
                 _same_shape(banks.setdefault(bank.key, bank), bank, site, one)
             units.append(PlannedUnit(index, site, keys))
+    full = tuple(_full(model, configs, sites))
+    _check_gradients(configs, units, full)
     return Plan(
         backbone=describe_backbone(model, sites),
         configs=configs,
         tasks=names,
         units=tuple(units),
         banks=banks,
-        full=tuple(_full(model, configs, sites)),
+        full=full,
         backbone_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -278,6 +280,31 @@ def _check_place(config: UnitConfig, site: Site) -> None:
             f"`blocks` may name `embedding` only for a method that goes in front of a stack, such as prompt, but "
             f"{config.method!r} acts on outputs. Choose `blocks` within the layers."
         )
+
+
+def _check_gradients(
+    configs: Sequence[UnitConfig], units: Sequence[PlannedUnit], full: Sequence[FullParameter]
+) -> None:
+    """Refuse what could not learn, because another unit runs its module without a graph."""
+    stopped = {unit.site.path: unit.config for unit in units if configs[unit.config].stops_gradients}
+
+    def owner(path: str) -> int | None:
+        words = path.split(".")
+        fronts = (".".join(words[:end]) for end in range(1, len(words) + 1))
+        return next((stopped[front] for front in fronts if front in stopped), None)
+
+    lost = [
+        (configs[unit.config].label, unit.site.path) for unit in units if unit.config != owner(unit.site.path)
+    ]
+    lost += [(one.component, one.path) for one in full]
+    for label, path in lost:
+        found = owner(path)
+        if found is not None:
+            raise ConfigError(
+                f"`method` {configs[found].label!r} must be alone in the layers it goes along, because they run "
+                f"without a graph and nothing in them gets a gradient, but {label!r} would train {path}. Choose other "
+                "`towers` for one of the two."
+            )
 
 
 def _full(model: nn.Module, configs: Sequence[UnitConfig], sites: SiteMap) -> Iterator[FullParameter]:

@@ -68,6 +68,10 @@ class Weights(Protocol):
         """Task of every row, shape `(rows,)`, -1 for identity; None if the rows need not be told apart."""
 
     @property
+    def has_identity(self) -> bool:
+        """Whether some rows may be of task -1."""
+
+    @property
     def training(self) -> bool:
         """Whether the model is in training mode."""
 
@@ -232,6 +236,7 @@ class UnitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: ClassVar[tuple[str, ...]] = ()
+    stops_gradients: ClassVar[bool] = False
 
     method: str
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")

@@ -126,10 +126,12 @@ class UnitContract:
         "aim": ["clip"],
         "convpass": ["clip"],
         "key_value_branch": ["bart", "t5"],
+        "lst": ["clip"],
         "mma": ["clip"],
         "prompt": ["visual_seq2seq", "bart", "t5", "clip"],
         "st_adapter": ["clip"],
         "uniadapter": ["t5", "clip"],
+        "vpt": ["clip"],
     }
 
     def _backbones_of(self, config: UnitConfig) -> list[str]:

@@ -13,6 +13,7 @@ from weft.core.initialisers import fan_in, ones, zeros
 from weft.core.layer_sites import on_stream
 from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.routed_linear import routed_linear
+from weft.core.routed_norm import routed_norm
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
@@ -98,9 +99,7 @@ class AdaptFormer(Unit):
 
         read = inputs.to(output.dtype)
         if self.norm:
-            shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
-            factor, shift = (weights.rows(f"norm.{name}").view(shape) for name in ("weight", "bias"))
-            read = (functional.layer_norm(read, read.shape[-1:]) * factor + shift).to(output.dtype)
+            read = routed_norm(read, weights, "norm")
         if self.dropout and weights.training:
             hidden = functional.relu(routed_linear(read, weights, "down"))
             kept = functional.dropout(hidden, self.dropout)

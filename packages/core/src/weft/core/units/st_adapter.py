@@ -5,13 +5,14 @@ Source: ST-Adapter (Pan et al., NeurIPS 2022).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from weft.core.errors import ConfigError
 from weft.core.initialisers import fan_in, zeros
-from weft.core.layer_sites import around_layer, by_video
+from weft.core.layer_sites import around_layer, by_video, on_stream
 from weft.core.routed_linear import routed_linear
 from weft.core.sites import Site, SiteMap
 from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -31,6 +32,7 @@ class STAdapterConfig(UnitConfig):
         frames: Frames of every video.
         bottleneck_size: Columns of `D`.
         kernel_size: Frames mixed; odd.
+        blocks: Sub-layers before which there is an adapter: `attention`, `ffn`, or both.
         towers: By default the vision tower.
 
     Parts: `down`, `conv`, `up`.
@@ -42,18 +44,25 @@ class STAdapterConfig(UnitConfig):
     frames: int = Field(default=8, ge=1)
     bottleneck_size: int = Field(default=384, ge=1)
     kernel_size: int = Field(default=3, ge=1)
+    blocks: tuple[Literal["attention", "ffn"], ...] = Field(default=("attention",), min_length=1)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """Every layer as a whole.
+        """Every layer as a whole; before its feed-forward block, the stream that its attention writes to.
 
         Raises:
-            ConfigError: If `kernel_size` is even.
+            ConfigError: If `kernel_size` is even, or the family does not say where the stream is.
         """
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size}. The authors take 3.")
         towers = self.towers if self.towers is not None else ("vision",)
         chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)
-        return tuple(around_layer(site, sites) for site in chosen)
+        found = []
+        for site in chosen:
+            if "attention" in self.blocks:
+                found.append(around_layer(site, sites))
+            if "ffn" in self.blocks:
+                found.append(replace(on_stream(site, sites.family, self.method), block="ffn"))
+        return tuple(found)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices, a kernel for every channel, and their biases."""
@@ -69,7 +78,8 @@ class STAdapterConfig(UnitConfig):
 
     def build(self, site: Site) -> STAdapter:
         """The computation at a layer."""
-        return STAdapter(self.frames, site.address)
+        kind = STAdapter if site.block == "attention" else STAdapterBetween
+        return kind(self.frames, site.address)
 
     @classmethod
     def example(cls) -> STAdapterConfig:
@@ -97,11 +107,15 @@ class STAdapter(Unit):
         Raises:
             ConfigError: If the rows are no whole number of videos.
         """
+        return self._added(inputs, inputs, weights)
+
+    def _added(self, output: Tensor, stream: Tensor, weights: Weights) -> Tensor:
+        """`output` with the adapter of `stream` added to its patches."""
         import torch
         from torch.nn import functional
 
-        by_video(inputs.shape[0], self.frames, self.address)
-        hidden = routed_linear(inputs[:, 1:], weights, "down").unflatten(0, (-1, self.frames))
+        by_video(stream.shape[0], self.frames, self.address)
+        hidden = routed_linear(stream[:, 1:], weights, "down").unflatten(0, (-1, self.frames))
         # One kernel for each row's task, of which all frames of a video have the same: `(videos or 1, kernel, size)`.
         kernel = weights.rows("conv.weight").to(hidden.dtype)
         bias = weights.rows("conv.bias").to(hidden.dtype)
@@ -113,9 +127,20 @@ class STAdapter(Unit):
         for place in range(kernel.shape[1]):
             mixed = mixed + kernel[:, place, None, None] * padded[:, place : place + self.frames]
         update = routed_linear(mixed.expand_as(hidden).flatten(0, 1), weights, "up")
-        changed = torch.cat([inputs[:, :1], inputs[:, 1:] + update], dim=1)
-        return weights.keep_identity(changed, inputs)
+        changed = torch.cat([output[:, :1], output[:, 1:] + update], dim=1)
+        return weights.keep_identity(changed, output)
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """The output as it is."""
         return output
+
+
+class STAdapterBetween(STAdapter):
+    """The computation before a feed-forward block: added to what attention adds to the stream."""
+
+    changes_input = False
+    reads_source = True
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` with the adapter of the stream behind attention, which is `inputs + output`."""
+        return self._added(output, inputs + output, weights)
