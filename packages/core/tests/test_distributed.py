@@ -1,16 +1,15 @@
 """Two processes on a CPU: data parallelism and sharding give the gradients of one process."""
 
-import os
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from weft.core import load_adapter
 from weft.core.errors import AttachError
 from weft.core.testing import tiny_backbone
+from weft.core.testing.processes import spawn
 from weft.core.testing.unit_contract import adapted, outputs, per_row_loss, rows_of
 
 pytestmark = [
@@ -21,21 +20,6 @@ pytestmark = [
 METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]}
 TASKS = ["vqa", "gqa", "nlvr"]
 ROWS = (["vqa", "vqa"], ["gqa", "gqa"])
-
-
-def spawn(function, *args):
-    mp.start_processes(_started, args=(function, *args), nprocs=2, start_method="spawn")
-
-
-def _started(rank, function, folder, *args):
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    try:
-        function(rank, folder, *args)
-    finally:
-        dist.destroy_process_group()
 
 
 def reference(backbone):

@@ -1,16 +1,15 @@
 """Two processes on a CPU train image-text contrast and matching as one does."""
 
-import os
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
+from weft.core.testing.processes import spawn
 from weft.train.errors import RunError
 from weft.train.objectives import itm
 from weft.train.objectives.image_text import ImageText
@@ -111,21 +110,6 @@ def alone(negatives):
         steps.step()
         queue.push(slow_image, slow_text, batch["same_image"])
     return trained(adapted), dict(slow.named_buffers()), dict(queue.named_buffers())
-
-
-def spawn(function, *args):
-    mp.start_processes(_started, args=(function, *args), nprocs=2, start_method="spawn")
-
-
-def _started(rank, function, folder, *args):
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    try:
-        function(rank, folder, *args)
-    finally:
-        dist.destroy_process_group()
 
 
 def _train(rank, folder, negatives):

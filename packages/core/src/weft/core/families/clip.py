@@ -39,6 +39,16 @@ PLACES = tuple(
     for tower in TOWERS
 )
 
+STACKS = (
+    Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
+    Stack(
+        tower="vision",
+        layers=("vision_model.encoder.layers", "encoder.layers"),
+        blocks=BLOCKS,
+        modality="vision",
+    ),
+)
+
 FAMILY = register_family(
     Family(
         name="clip",
@@ -47,15 +57,7 @@ FAMILY = register_family(
             "clip_text_model": ("text",),
             "clip_vision_model": ("vision",),
         },
-        stacks=(
-            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
-            Stack(
-                tower="vision",
-                layers=("vision_model.encoder.layers", "encoder.layers"),
-                blocks=BLOCKS,
-                modality="vision",
-            ),
-        ),
+        stacks=STACKS,
         places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
         components={

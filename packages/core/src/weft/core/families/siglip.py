@@ -1,7 +1,7 @@
 """SigLIP and the SigLIP 2 checkpoints of fixed resolution: CLIP's sites, another head."""
 
-from weft.core.families.clip import BLOCKS, PLACES
-from weft.core.family import Family, Stack, register_family
+from weft.core.families.clip import PLACES, STACKS
+from weft.core.family import Family, register_family
 
 FAMILY = register_family(
     Family(
@@ -11,15 +11,7 @@ FAMILY = register_family(
             "siglip_text_model": ("text",),
             "siglip_vision_model": ("vision",),
         },
-        stacks=(
-            Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
-            Stack(
-                tower="vision",
-                layers=("vision_model.encoder.layers", "encoder.layers"),
-                blocks=BLOCKS,
-                modality="vision",
-            ),
-        ),
+        stacks=STACKS,
         places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
         components={

@@ -107,19 +107,19 @@ def blip_caption() -> Case:
     return transformers.BlipForConditionalGeneration(_blip_config()), batch
 
 
-def blip2() -> Case:
-    """BLIP-2 with OPT."""
-    config = transformers.Blip2Config(
-        num_query_tokens=4,
-        image_token_index=100,
-        vision_config=_VISION,
-        qformer_config={
+def _queries(vocabulary: int) -> dict[str, Any]:
+    """Settings of a Q-Former of four queries between a tower and OPT."""
+    return {
+        "num_query_tokens": 4,
+        "image_token_index": 100,
+        "vision_config": _VISION,
+        "qformer_config": {
             **_SIZES,
-            "vocab_size": 50,
+            "vocab_size": vocabulary,
             "encoder_hidden_size": 16,
             "cross_attention_frequency": 2,
         },
-        text_config={
+        "text_config": {
             "model_type": "opt",
             "vocab_size": 104,
             "hidden_size": 16,
@@ -129,35 +129,19 @@ def blip2() -> Case:
             "word_embed_proj_dim": 16,
             "max_position_embeddings": 64,
         },
-    )
-    model = transformers.Blip2ForConditionalGeneration(config)
+    }
+
+
+def blip2() -> Case:
+    """BLIP-2 with OPT."""
+    model = transformers.Blip2ForConditionalGeneration(transformers.Blip2Config(**_queries(50)))
     torch.nn.init.normal_(model.query_tokens)
     return model, {**_text_after(4, 100), "pixel_values": _pixels()}
 
 
 def instructblip() -> Case:
     """InstructBLIP with OPT; its Q-Former reads the instruction beside the image."""
-    config = transformers.InstructBlipConfig(
-        num_query_tokens=4,
-        image_token_index=100,
-        vision_config=_VISION,
-        qformer_config={
-            **_SIZES,
-            "vocab_size": 100,
-            "encoder_hidden_size": 16,
-            "cross_attention_frequency": 2,
-        },
-        text_config={
-            "model_type": "opt",
-            "vocab_size": 104,
-            "hidden_size": 16,
-            "ffn_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "word_embed_proj_dim": 16,
-            "max_position_embeddings": 64,
-        },
-    )
+    config = transformers.InstructBlipConfig(**_queries(100))
     model = transformers.InstructBlipForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens)
     question = _ids(ROWS, 5)
