@@ -1,5 +1,7 @@
 """Videos as frames: even in testing, drawn within segments in training."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,31 @@ def test_a_video_shorter_than_its_frames_is_refused(store):
         InvalidArgumentError, match=r"at most the frames of .*clip\.mp4 \(24\), but is 25\. Show fewer"
     ):
         Frames(TRANSFORM, 25).one(clip)
+
+
+def test_videos_that_always_show_the_same_are_decoded_once(store, monkeypatch):
+    from weft.eval.evaluate import frames
+
+    decoded = []
+
+    def counted(video, *arguments, **options):
+        decoded.append(video.path)
+        return decode(video, *arguments, **options)
+
+    decode = frames.decode_frames
+    monkeypatch.setattr(frames, "decode_frames", counted)
+    media = record(store).media
+    every = Frames(TRANSFORM, 24, keep_mib=1.0)
+    first = every.one(media, random.Random(0))
+    assert every.one(media, random.Random(1)) is first
+    assert len(decoded) == 1
+    # Fewer frames than there are would be others the next time, and there must be room for what is kept.
+    for visual in (
+        Frames(TRANSFORM, 4, keep_mib=1.0),
+        Frames(TRANSFORM, 24),
+        Frames(TRANSFORM, 24, keep_mib=0.05),
+    ):
+        decoded.clear()
+        for seed in range(2):
+            visual.one(media, random.Random(seed))
+        assert len(decoded) == 2

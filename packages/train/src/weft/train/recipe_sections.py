@@ -221,7 +221,8 @@ class TrainingSection(Section):
         frames: Frames of a video that are seen, one of each of as many segments.
         shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
             `vision: trained`).
-        keep_images: MiB of decoded images kept in memory (with `vision: trained`).
+        keep_images: MiB of decoded images kept in memory (with `vision: trained`), and of videos that have just as many
+            frames as are seen.
         threads: CPU threads; results are the same to the last digit only at an equal number.
         log_every: Steps between logged losses.
         save_every: Steps between checkpoints; 0 saves only the end.

@@ -69,7 +69,7 @@ def make_visual(
         )
     if recipe.training.vision == "trained":
         if any(ref.kind == "video" for ref in all_images(tasks)):
-            return Frames(backbone.transform, recipe.training.frames)
+            return Frames(backbone.transform, recipe.training.frames, recipe.training.keep_images)
         return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
     pixels = Pixels(backbone.transform)
     trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]

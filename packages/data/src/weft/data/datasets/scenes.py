@@ -1,4 +1,4 @@
-"""Rendered scenes: five tasks about coloured shapes, drawn from a seed, no files needed."""
+"""Rendered scenes: six tasks about coloured shapes, drawn from a seed, no files needed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, VideoQA
+from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, Retrieval, VideoQA
 from weft.data.scenes.captions import draw_captions
 from weft.data.scenes.examples import SceneExample, ScenePool, Template, draw_questions
+from weft.data.scenes.films import BACKWARDS, draw_films
 from weft.data.scenes.motion import motion_templates, sample_moving_scene
 from weft.data.scenes.pairs import draw_statements
 from weft.data.scenes.questions import GQA_TEMPLATES, VQA_TEMPLATES
@@ -17,7 +18,8 @@ from weft.data.scenes.scene import GRID_SIZE
 from weft.data.scenes.store import MotionStore, SceneStore
 from weft.data.source import Source
 
-TASKS = ("vqa", "gqa", "nlvr", "caption", "motion")
+TASKS = ("vqa", "gqa", "nlvr", "caption", "motion", "motion_retrieval")
+VIDEOS = ("motion", "motion_retrieval")
 NUM_ANNOTATORS = 10
 _MIN_OBJECTS = 2
 
@@ -46,16 +48,17 @@ def read(
         source: Unused; scenes need no files.
         split: Split name.
         task: `vqa` (attributes, existence, counts), `gqa` (relations, two hops), `nlvr` (true or false about a
-            pair of images), `caption` (all objects from left to right) or `motion` (short videos, of which no
-            single frame answers the question).
+            pair of images), `caption` (all objects from left to right), `motion` (short videos, of which no
+            single frame answers the question) or `motion_retrieval` (videos and texts that tell how objects move;
+            every video is there a second time, backwards).
         size: Number of records.
         num_scenes: Number of scenes to draw them from.
         seed: Seed of scenes and texts.
         min_objects: Smallest number of objects of a scene; more make every task harder.
         max_objects: Largest number of objects of a scene, at most 5.
         templates: Names of the forms of questions to draw, such as `two hops color`; by default all of the task.
-        max_moving: Largest number of objects that move (motion only).
-        num_frames: Frames of a video (motion only).
+        max_moving: Largest number of objects that move (videos only).
+        num_frames: Frames of a video (videos only).
     """
     if task not in TASKS:
         raise unknown_name("task of scenes", task, TASKS)
@@ -63,7 +66,7 @@ def read(
         raise InvalidArgumentError(
             f"`size` must be at least 1 and `num_scenes` at least 2, but they are {size} and {num_scenes}."
         )
-    chosen = _chosen(task, templates, max_moving)
+    chosen = _chosen(task, templates, max_moving, max_objects)
     allow_held_out = split != "train"
     objects: dict[str, Any] = {"min_objects": min_objects, "max_objects": max_objects}
     name = (
@@ -72,7 +75,7 @@ def read(
         else f"{split}-{min_objects}to{max_objects}"
     )
     store: SceneStore
-    if task == "motion":
+    if task in VIDEOS:
         name = f"{name}-{max_moving}moving-{num_frames}frames"
         pool = ScenePool.draw(
             name,
@@ -89,7 +92,9 @@ def read(
     else:
         pool = ScenePool.draw(name, num_scenes, seed, allow_held_out=allow_held_out, **objects)
         store = SceneStore(name, num_scenes, seed, allow_held_out, **objects)
-    if chosen:
+    if task == "motion_retrieval":
+        examples = draw_films(pool, size, seed)
+    elif chosen:
         examples = draw_questions(chosen, pool, size, f"{task}/{seed}")
     else:
         examples = (draw_statements if task == "nlvr" else draw_captions)(pool, size, seed)
@@ -97,9 +102,12 @@ def read(
         yield _record(example, task, pool, store)
 
 
-def _chosen(task: str, names: Sequence[str] | None, max_moving: int) -> tuple[Template, ...]:
+def _chosen(
+    task: str, names: Sequence[str] | None, max_moving: int, max_objects: int
+) -> tuple[Template, ...]:
     """The forms of questions of a task; none for tasks that ask no questions."""
-    known = {"vqa": VQA_TEMPLATES, "gqa": GQA_TEMPLATES, "motion": motion_templates(max_moving)}.get(task, ())
+    motion = motion_templates(max_moving, max_objects)
+    known = {"vqa": VQA_TEMPLATES, "gqa": GQA_TEMPLATES, "motion": motion}.get(task, ())
     by_name = {template.name: template for template in known}
     for name in names or ():
         if name not in by_name:
@@ -108,7 +116,7 @@ def _chosen(task: str, names: Sequence[str] | None, max_moving: int) -> tuple[Te
 
 
 def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore) -> Record:
-    kind = "video" if task == "motion" else "image"
+    kind = "video" if task in VIDEOS else "image"
     images = tuple(MediaRef(store.name(k), store, kind) for k in example.scenes)  # type: ignore[arg-type]  # one of two words
     extra = {"template": example.template, "novel": any(pool.scenes[k].is_novel for k in example.scenes)}
     if task == "nlvr":
@@ -128,6 +136,18 @@ def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore
             media_id=media_id,
             question=example.text,
             answers=(example.target,),
+            extra=extra,
+        )
+    if task == "motion_retrieval":
+        assert isinstance(store, MotionStore), "made above"
+        number, turned = example.scenes[0], example.template == BACKWARDS
+        name = store.name_backwards(number) if turned else store.name(number)
+        return Retrieval(
+            id=example.id,
+            media=MediaRef(name, store, "video"),
+            media_id=example.id,
+            text=example.target,
+            text_id=example.target,
             extra=extra,
         )
     if task == "caption":

@@ -4,6 +4,7 @@ import importlib
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -67,6 +68,19 @@ def frame_indices(
     return [generator.randrange(edges[k], max(edges[k] + 1, edges[k + 1])) for k in range(count)]
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Frames of a video, and how many there were to choose from.
+
+    Attributes:
+        frames: Shape (count, height, width, 3), uint8, RGB.
+        available: Frames of the video, or of its span.
+    """
+
+    frames: NDArray[np.uint8]
+    available: int
+
+
 def read_frames(
     video: MediaRef,
     count: int,
@@ -77,6 +91,28 @@ def read_frames(
     backend: Backend = "pyav",
     shorter: Literal["repeat", "refuse"] = "repeat",
 ) -> NDArray[np.uint8]:
+    """`decode_frames(...).frames`; see there."""
+    return decode_frames(
+        video,
+        count,
+        policy=policy,
+        generator=generator,
+        stream=stream,
+        backend=backend,
+        shorter=shorter,
+    ).frames
+
+
+def decode_frames(
+    video: MediaRef,
+    count: int,
+    *,
+    policy: Policy = "middle",
+    generator: random.Random | None = None,
+    stream: int | None = None,
+    backend: Backend = "pyav",
+    shorter: Literal["repeat", "refuse"] = "repeat",
+) -> Decoded:
     """Decode frames of a video, within its span if it has one.
 
     Both backends take the same frames. Their pixels may differ by rounding, where their builds of FFmpeg do.
@@ -93,7 +129,7 @@ def read_frames(
         shorter: What to do with a video of fewer frames than `count`: repeat some, or refuse it.
 
     Returns:
-        Shape (count, height, width, 3), uint8, RGB.
+        The frames, and the number of those they were chosen from.
 
     Raises:
         MissingDependencyError: If what the backend needs is not installed.
@@ -104,7 +140,10 @@ def read_frames(
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
 
+    available = 0
+
     def choose(times: Sequence[float]) -> list[int]:
+        nonlocal available
         first = 0 if video.start is None else bisect_left(times, video.start)
         stop = len(times) if video.end is None else bisect_right(times, video.end)
         if first >= stop:
@@ -117,9 +156,10 @@ def read_frames(
                 f"`count` must be at most the frames of {video.uri} ({stop - first}), but is {count}. Show fewer "
                 "frames, or leave the video out."
             )
-        return [first + index for index in frame_indices(stop - first, count, policy, generator)]
+        available = stop - first
+        return [first + index for index in frame_indices(available, count, policy, generator)]
 
     frames: NDArray[np.uint8] = importlib.import_module(f"weft.data.media.video_{backend}").read(
         video, stream, choose
     )
-    return frames
+    return Decoded(frames, available)

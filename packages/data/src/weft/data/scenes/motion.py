@@ -16,6 +16,7 @@ from weft.data.scenes.scene import COLORS, GRID_SIZE, NUMBERS, SHAPES, Scene, Sc
 STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Direction to columns and rows."""
 STILL = "nowhere"
+OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up", STILL: STILL}
 FRAMES_PER_SECOND = 8
 
 
@@ -85,6 +86,22 @@ def sample_moving_scene(
     return MovingScene(scene.id, scene.objects, scene.background, tuple(moves))
 
 
+def backwards(scene: MovingScene) -> MovingScene:
+    """The scene from its end to its start: what moved left moves right, and begins where it ended.
+
+    Both show the same frames in opposite order, so nothing but their order tells them apart.
+    """
+    turned = [
+        (replace(item, column=item.column + x, row=item.row + y), OPPOSITE[move])
+        for item, move in zip(scene.objects, scene.moves, strict=True)
+        for x, y in [STEPS.get(move, (0, 0))]
+    ]
+    turned.sort()
+    return MovingScene(
+        scene.id, tuple(item for item, _ in turned), scene.background, tuple(move for _, move in turned)
+    )
+
+
 def render_frames(scene: MovingScene, num_frames: int) -> list[Image.Image]:
     """Draw a scene from its start to its end.
 
@@ -130,14 +147,16 @@ def encode_video(scene: MovingScene, num_frames: int) -> bytes:
     return stream.getvalue()
 
 
-def motion_templates(max_moving: int) -> tuple[Template, ...]:
+def motion_templates(max_moving: int, max_objects: int = GRID_SIZE) -> tuple[Template, ...]:
     """The forms of questions about motion.
 
     Args:
         max_moving: Largest number of objects that move.
+        max_objects: Largest number of objects; one that is alone always moves.
     """
+    directions = (*STEPS, STILL) if max_objects > 1 else tuple(STEPS)
     return (
-        Template("direction", (*STEPS, STILL), _direction),
+        Template("direction", directions, _direction),
         Template("moving color", tuple(COLORS), _mover("color")),
         Template("moving shape", SHAPES, _mover("shape")),
         Template("moving count", NUMBERS[: max_moving + 1], _count),

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from weft.data.errors import MissingFileError
 from weft.data.files import Store
-from weft.data.scenes.motion import encode_video, sample_moving_scene
+from weft.data.scenes.motion import backwards, encode_video, sample_moving_scene
 from weft.data.scenes.render import render
 from weft.data.scenes.scene import GRID_SIZE, sample_scene
 
@@ -81,7 +81,7 @@ class SceneStore(Store):
 
 @dataclass(frozen=True)
 class MotionStore(SceneStore):
-    """Animated PNGs of moving scenes, named `{pool}-{number}.apng`.
+    """Animated PNGs of moving scenes, named `{pool}-{number}.apng`, and `{pool}-{number}-backwards.apng`.
 
     Args:
         max_moving: Largest number of objects that move.
@@ -89,17 +89,31 @@ class MotionStore(SceneStore):
     """
 
     ending: ClassVar[str] = ".apng"
+    turned: ClassVar[str] = "-backwards"
 
     max_moving: int = 3
     num_frames: int = 8
 
+    def exists(self, path: str) -> bool:
+        """Whether the name is one of the pool's."""
+        return super().exists(path.replace(f"{self.turned}{self.ending}", self.ending))
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield every name that begins with `prefix`, sorted."""
+        both = (name for k in range(self.num_scenes) for name in (self.name(k), self.name_backwards(k)))
+        yield from sorted(name for name in both if name.startswith(prefix))
+
+    def name_backwards(self, number: int) -> str:
+        """Name of the file of a scene that runs from its end to its start."""
+        return f"{self.pool}-{number}{self.turned}{self.ending}"
+
     def _encoded(self, name: str) -> bytes:
         scene = sample_moving_scene(
-            name,
+            name.removesuffix(self.turned),
             self.seed,
             min_objects=self.min_objects,
             max_objects=self.max_objects,
             max_moving=self.max_moving,
             allow_held_out=self.allow_held_out,
         )
-        return encode_video(scene, self.num_frames)
+        return encode_video(backwards(scene) if name.endswith(self.turned) else scene, self.num_frames)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from weft.data.media.transforms import ImageTransform
-from weft.data.media.video import Policy, read_frames
+from weft.data.media.video import Policy, decode_frames
 from weft.data.records import MediaRef
 
 
@@ -23,10 +23,16 @@ class Frames:
     Args:
         transform: Resize and normalisation of a frame.
         count: Frames of every video, none of them twice.
+        keep_mib: Frames of videos that have no more than `count`, and so always show the same, are kept in memory up to
+            this many MiB.
     """
 
     transform: ImageTransform
     count: int
+    keep_mib: float = 0.0
+    _kept: dict[tuple[str, float | None, float | None], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def one(self, video: MediaRef, generator: random.Random | None = None) -> Tensor:
         """Frames of one video, shape `(count, 3, height, width)`.
@@ -40,8 +46,17 @@ class Frames:
             InvalidArgumentError: If it is shorter than `count` frames.
         """
         policy: Policy = "middle" if generator is None else "segment_random"
-        frames = read_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")
-        return torch.from_numpy(np.stack([self.transform(Image.fromarray(frame)) for frame in frames]))
+        key = video.uri, video.start, video.end
+        if key in self._kept:
+            return self._kept[key]
+        found = decode_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")
+        frames = torch.from_numpy(
+            np.stack([self.transform(Image.fromarray(frame)) for frame in found.frames])
+        )
+        size = frames.numel() * frames.element_size()
+        if found.available == self.count and (len(self._kept) + 1) * size <= self.keep_mib * 2**20:
+            self._kept[key] = frames
+        return frames
 
     def __call__(self, images: Sequence[Sequence[MediaRef]]) -> dict[str, Tensor]:
         """Return `pixel_values`, shape `(batch, count, 3, height, width)`, of records with one video each."""
