@@ -101,8 +101,9 @@ def test_the_largest_stream_is_taken_unless_one_is_named(tmp_path, backend):
         read_frames(video, 1, stream=2, backend=backend)
 
 
-def test_a_broken_video_is_named(tmp_path, backend):
-    (tmp_path / "v.mp4").write_bytes(b"no video" * 100)
+@pytest.mark.parametrize("content", [b"no video" * 100, b""], ids=["noise", "empty"])
+def test_a_broken_video_is_named(tmp_path, backend, content):
+    (tmp_path / "v.mp4").write_bytes(content)
     with pytest.raises(CorruptMediaError, match=r"v\.mp4 must be a whole video, but "):
         read_frames(MediaRef("v.mp4", open_store(tmp_path), "video"), 1, backend=backend)
 

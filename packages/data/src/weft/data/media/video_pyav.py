@@ -27,7 +27,8 @@ def read(
             chosen.thread_type = "AUTO"
             wanted = choose([float(frame.time or 0.0) for frame in container.decode(chosen)])
         return _decode(av, video, stream, wanted)
-    except av.error.FFmpegError as error:
+    # Demuxers that seek in a file that is cut short pass the stream's own OSError on.
+    except (av.error.FFmpegError, OSError) as error:
         raise CorruptMediaError(
             f"{video.uri} must be a whole video, but {error}. Get the file again."
         ) from error

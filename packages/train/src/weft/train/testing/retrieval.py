@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 STARTS = ("A", "One", "This is a", "Here is a", "There is a")
 
 
 def write_retrieval_tasks(root: Path, pictures: Sequence[tuple[Image.Image, str]], *, rows: int) -> None:
-    """Write COCO and Flickr30k in Karpathy's form, MSR-VTT, DiDeMo and the official VQA v2.
+    """Write COCO and Flickr30k in Karpathy's form, MSR-VTT, MSRVTT-QA, DiDeMo and the official VQA v2.
 
-    Files of videos hold no video: whoever opens one is told so.
+    A video shows one picture for a second. Writing it takes PyAV, as reading it does.
 
     Args:
         root: What recipes call `$WEFT_DATA`.
@@ -25,9 +27,25 @@ def write_retrieval_tasks(root: Path, pictures: Sequence[tuple[Image.Image, str]
     counts = {"train": rows, "val": max(4, rows // 4), "test": max(4, rows // 4)}
     _write_captions(root / "COCO", "coco", "val2014", pictures, counts)
     _write_captions(root / "flickr30k", "flickr30k", "flickr30k-images", pictures, counts)
-    _write_msrvtt(root / "msrvtt", pictures, counts)
-    _write_didemo(root / "didemo", pictures, counts)
+    shown = [(encode_video(picture), word) for picture, word in pictures]
+    _write_msrvtt(root / "msrvtt", shown, counts)
+    _write_msrvtt_qa(root / "msrvtt_qa", shown, counts)
+    _write_didemo(root / "didemo", shown, counts)
     _write_vqa(root / "vqa", pictures, {"train2014": counts["train"], "val2014": counts["val"]})
+
+
+def encode_video(picture: Image.Image, frames: int = 8) -> bytes:
+    """A second of one picture as an MP4 file."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=frames)
+        stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
+        for _ in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
 
 
 def _write_captions(
@@ -60,38 +78,58 @@ def _write_captions(
     _write(root / f"dataset_{name}.json", {"dataset": name, "images": images})
 
 
-def _write_msrvtt(root: Path, pictures: Sequence[tuple[Image.Image, str]], counts: dict[str, int]) -> None:
+def _write_msrvtt(root: Path, videos: Sequence[tuple[bytes, str]], counts: dict[str, int]) -> None:
     names = [f"video{k}" for k in range(counts["train"] + counts["test"])]
-    shown = {name: pictures[k % len(pictures)][1] for k, name in enumerate(names)}
+    shown = {name: videos[k % len(videos)][1] for k, name in enumerate(names)}
     train, test = names[: counts["train"]], names[counts["train"] :]
-    videos = [{"video_id": name, "category": 0, "split": "train", "url": ""} for name in names]
+    listed = [{"video_id": name, "category": 0, "split": "train", "url": ""} for name in names]
     sentences = [
         {"video_id": name, "sen_id": 2 * k + n, "caption": f"{STARTS[n]} {shown[name]}"}
         for k, name in enumerate(names)
         for n in range(2)
     ]
-    _write(root / "MSRVTT_data.json", {"videos": videos, "sentences": sentences})
+    _write(root / "MSRVTT_data.json", {"videos": listed, "sentences": sentences})
     _write(root / "train_list_jsfusion.txt", "".join(f"{name}\n" for name in train))
     table = [f"ret{k},msr{k},{name},A {shown[name]}\n" for k, name in enumerate(test)]
     _write(root / "MSRVTT_JSFUSION_test.csv", "key,vkey,video_id,sentence\n" + "".join(table))
-    for name in names:
-        _write(root / "videos" / "all" / f"{name}.mp4", "")
+    for k, name in enumerate(names):
+        _write(root / "videos" / "all" / f"{name}.mp4", videos[k % len(videos)][0])
 
 
-def _write_didemo(root: Path, pictures: Sequence[tuple[Image.Image, str]], counts: dict[str, int]) -> None:
+def _write_msrvtt_qa(root: Path, videos: Sequence[tuple[bytes, str]], counts: dict[str, int]) -> None:
+    number = 7010
+    for split, count in counts.items():
+        rows = []
+        for k in range(count):
+            video, word = videos[k % len(videos)]
+            number += 1
+            _write(root / "videos" / f"video{number}.mp4", video)
+            rows.append(
+                {
+                    "answer": word,
+                    "category_id": 0,
+                    "id": number,
+                    "question": "what is shown?",
+                    "video_id": number,
+                }
+            )
+        _write(root / f"{split}_qa.json", rows)
+
+
+def _write_didemo(root: Path, videos: Sequence[tuple[bytes, str]], counts: dict[str, int]) -> None:
     number = 0
     for split, count in counts.items():
         rows = []
         for k in range(count):
             video = f"{split}{k}.mov"
-            _write(root / "videos" / video, "")
+            _write(root / "videos" / video, videos[k % len(videos)][0])
             for start in STARTS[:2]:
                 number += 1
                 rows.append(
                     {
                         "annotation_id": number,
                         "video": video,
-                        "description": f"{start} {pictures[k % len(pictures)][1]}",
+                        "description": f"{start} {videos[k % len(videos)][1]}",
                         "times": [[1, 1], [1, 2]],
                         "num_segments": 6,
                         "dl_link": "",
@@ -125,4 +163,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 def _write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
