@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -197,6 +199,48 @@ def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
     with (spool.folder / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"sequence": 1, "kind": "met')
     assert [event["sequence"] for event in spool.events()] == [0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_events_that_find_no_room_leave_the_ones_before_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    body = pytest.raises(OSError, match=os.strerror(errno.EFBIG))
+    with body, open_run(f"sqlite:///{tmp_path / 'store.db'}", name="full", interval=600.0) as run:
+        run.log_metrics({"loss": 2.0}, step=1)
+        events = run.spool / "events.jsonl"
+        size = events.stat().st_size
+        try:
+            # The system writes a part of the line, as it does on a disk that becomes full.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, unlimited[1]))
+            run.log_metrics({"loss": 1.0}, step=2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+            assert events.stat().st_size == size
+            shutil.copytree(run.spool, tmp_path / "kept")
+    kept = Spool(tmp_path / "kept")
+    assert [event.kind for event in kept.events()] == ["start", "metrics"]
+    kept.append("end", status="FAILED")
+    assert [event["sequence"] for event in kept.events()] == [0, 1, 2]
+
+
+def test_a_run_whose_end_finds_no_room_raises_its_own_error(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append = Spool.append
+
+    def full(spool: Spool, kind: str, **content: Any) -> None:
+        if kind == "end":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(spool, kind, **content)
+
+    monkeypatch.setattr(Spool, "append", full)
+    with pytest.raises(ZeroDivisionError), open_run(store, name="full"):
+        raise ZeroDivisionError
+    assert "The end of run full (FAILED) could not be written down: [Errno 28]" in caplog.text
 
 
 def test_metrics_travel_in_batches_of_at_most_a_thousand() -> None:

@@ -64,6 +64,11 @@ def rotate(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints, and what interrupted savings left behind."""
     for path in _by_step(folder)[keep:]:
         shutil.rmtree(path)
+    remove_partial(folder)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what interrupted savings left behind."""
     for path in folder.glob(".saving-*"):
         shutil.rmtree(path)
 

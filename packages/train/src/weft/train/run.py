@@ -23,6 +23,7 @@ from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
 from weft.train.fitness import check_fit
 from weft.train.from_scratch import save_backbone
+from weft.train.full_disk import disk_may_fill
 from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
@@ -59,7 +60,7 @@ def execute(
         `result.json` and, with `save_model`, `model/`.
 
     Raises:
-        RunError: If the run cannot start.
+        RunError: If the run cannot start, or its disk has become full.
     """
     progress = progress or Progress()
     processes = join_processes()
@@ -68,6 +69,17 @@ def execute(
     check_fit(recipe, tasks, processes)
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     checkpoint = processes.from_first(_prepare_folder(recipe, resume, overwrite) if processes.first else None)
+    with disk_may_fill(recipe.folder):
+        return _run(recipe, tasks, checkpoint, progress, processes)
+
+
+def _run(
+    recipe: Recipe,
+    tasks: Mapping[str, TaskData],
+    checkpoint: Path | None,
+    progress: Progress,
+    processes: Processes,
+) -> Result:
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
     started = time.perf_counter()
@@ -187,9 +199,10 @@ def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | Non
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True)
+        (folder / "recipe.yaml").write_text(values, encoding="utf-8")
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise RunError(
             f"`output` must be a folder that can be written, but {folder} cannot be made: {error}"
         ) from None
-    (folder / "recipe.yaml").write_text(values, encoding="utf-8")
     return None

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,15 +36,18 @@ class StoredFeatures:
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
-        groups = [torch.stack([self._one(ref) for ref in group]) for group in images]
-        features = torch.stack(groups).float()
+        # Each array is copied once, out of its file into the batch.
+        flat = torch.from_numpy(np.stack([self._one(ref) for group in images for ref in group]))
+        features = flat.unflatten(0, (len(images), -1)).float()
         return {"visual_features": features.zero_() if self.blank else features}
 
-    def _one(self, ref: MediaRef) -> Tensor:
+    def _one(self, ref: MediaRef) -> NDArray[np.float16]:
         number, item = self.places[ref.uri]
         store = self.stores[number]
-        features = torch.from_numpy(np.array(store[item]))
-        return fit_length(features, self.tokens) if store.ragged else features
+        if not store.ragged:
+            return store[item]
+        fitted: NDArray[np.float16] = fit_length(torch.from_numpy(np.array(store[item])), self.tokens).numpy()
+        return fitted
 
 
 def fit_length(features: Tensor, tokens: int) -> Tensor:

@@ -180,7 +180,11 @@ def open_run(
         status = "KILLED"
         raise
     finally:
-        spool.append("end", status=status)
+        try:
+            spool.append("end", status=status)
+        except OSError as error:
+            # A disk that is full; what the body raised says so too, and must not be hidden by this.
+            _logger.warning("The end of run %s (%s) could not be written down: %s", name, status, error)
         complete = background.stop()
         assert run.run_id is not None or not complete, "a drained spool has a run"
         if complete and not sender.rejected:

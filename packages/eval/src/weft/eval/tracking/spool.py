@@ -75,11 +75,23 @@ class Spool:
         Args:
             kind: What happened: `start`, `metrics`, `tags`, `artifact` or `end`.
             **content: Its JSON-able fields.
+
+        Raises:
+            OSError: The event cannot be written, as on a full disk; the events before it stay readable.
         """
         with self._lock:
             event = {"sequence": self._next, "kind": kind, "time": time.time_ns() // 1_000_000, **content}
-            with (self.folder / _EVENTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+            with (self.folder / _EVENTS).open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    written = file.write(line)
+                    if written < len(line):
+                        # The system writes what it has room for, and says why only when asked for the rest.
+                        file.write(line[written:])
+                except OSError:
+                    file.truncate(before)
+                    raise
             self._next += 1
 
     def add_file(self, source: Path, destination: str | None) -> None:
