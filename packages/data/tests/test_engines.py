@@ -1,4 +1,6 @@
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -100,9 +102,39 @@ def test_processes_write_the_same_bytes(tmp_path):
     assert store == other_store
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_processes_share_the_parts_and_write_the_same_bytes(tmp_path, size):
+    extract_features(numbered(17), mean_colors, tmp_path / "alone", KEY, shard_items=4)
+    barrier, seen = threading.Barrier(size, timeout=60), []
+
+    def work(rank):
+        def encode(records):
+            seen.append((rank, records[0].id))
+            return mean_colors(records)
+
+        return extract_features(
+            numbered(17),
+            encode,
+            tmp_path / "shared",
+            KEY,
+            shard_items=4,
+            place=(rank, size),
+            meet=barrier.wait,
+        )
+
+    with ThreadPoolExecutor(size) as pool:
+        stores = list(pool.map(work, range(size)))
+    assert sorted(seen) == sorted((part % size, str(4 * part)) for part in range(5))
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+    assert all(len(store) == 17 for store in stores)
+    assert not (tmp_path / "shared.parts").exists()
+
+
 @pytest.mark.parametrize(
     ("records", "change", "error", "message"),
     [
+        (numbered(2), {"place": (0, 2)}, InvalidArgumentError, r"but is \(0, 2\) without `meet`"),
+        (numbered(2), {"place": (2, 2), "meet": list}, InvalidArgumentError, r"but is \(2, 2\) with"),
         (numbered(0), {}, InvalidArgumentError, "there are 0 records"),
         (numbered(1), {"batch_size": 0}, InvalidArgumentError, "the numbers are 0, 4096 and 2"),
         (numbered(2), {"encode": lambda records: []}, InvalidArgumentError, "one array per record"),

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,9 @@ def losses(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture
 def recipe(values: dict[str, Any], tmp_path: Path) -> Path:
     values["training"] |= {"steps": STEPS, "save_every": 10, "log_every": 1, "learning_rate": 1e-3}
+    # Twelve records of each task make three batches, which two processes share unevenly.
     values["training"] |= {"evaluate_every": 10}
+    values["evaluation"] = {"batch_size": 5}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path
@@ -171,26 +175,83 @@ def test_a_lost_rank_ends_the_run_which_resumes_to_the_same_curve(
     assert_same_weights(output / "one", output / "lost")
 
 
+@dataclass(frozen=True)
+class Node:
+    """A machine, or what stands for one: where its processes run and where others find it."""
+
+    address: str
+    interface: str = "lo"
+    enter: tuple[str, ...] = ()
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(params=["addresses", "namespaces"])
+def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
+    """Two machines: two addresses of this one, or two network namespaces with a cable between them."""
+    if sys.platform != "linux":
+        pytest.skip("two addresses of the loopback, and network namespaces, take Linux")
+    if request.param == "addresses":
+        yield [Node("127.0.0.1"), Node("127.0.0.2")]
+        return
+    names = [f"weft-{os.getpid()}-{side}" for side in "ab"]
+    ends = [f"weft{os.getpid() % 10_000_000}{side}" for side in "ab"]
+    made = []
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            made.append(name)
+        ip(
+            "link",
+            "add",
+            ends[0],
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            ends[1],
+            "netns",
+            names[1],
+        )
+        for number, (name, end) in enumerate(zip(names, ends, strict=True), start=1):
+            ip("-n", name, "address", "add", f"10.251.7.{number}/24", "dev", end)
+            for device in (end, "lo"):
+                ip("-n", name, "link", "set", device, "up")
+        yield [
+            Node(f"10.251.7.{number}", end, ("ip", "netns", "exec", name))
+            for number, (name, end) in enumerate(zip(names, ends, strict=True), start=1)
+        ]
+    except FileNotFoundError:
+        pytest.skip("network namespaces take the program `ip` of iproute2")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine lets nobody make network namespaces: {error.stderr.strip()}")
+    finally:
+        for name in made:
+            ip("netns", "delete", name)
+
+
 @needs_gloo
 @pytest.mark.slow
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="every address of 127.0.0.0/8 is this machine on Linux alone"
-)
-def test_two_nodes_follow_one_process(recipe: Path, values: dict[str, Any]) -> None:
+def test_two_nodes_follow_one_process(recipe: Path, values: dict[str, Any], nodes: list[Node]) -> None:
     output = Path(values["output"])
     run(recipe, "name=one")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    nodes = []
-    for rank, address in enumerate(("127.0.0.1", "127.0.0.2")):
+    meeting, started = f"{nodes[0].address}:{port}", []
+    for rank, node in enumerate(nodes):
         words = ["--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
-        words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", address]
-        command = [*TORCHRUN, *words, "-m", "weft.train", str(recipe), "name=nodes"]
-        nodes.append(subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True))
-    for node in nodes:
-        _, errors = node.communicate()
-        assert node.returncode == 0, errors[-4000:]
+        words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--local-addr", node.address]
+        command = [*node.enter, *TORCHRUN, *words, "-m", "weft.train", str(recipe), "name=nodes"]
+        environment = ENVIRONMENT | {"GLOO_SOCKET_IFNAME": node.interface}
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for launcher in started:
+        _, errors = launcher.communicate()
+        assert launcher.returncode == 0, errors[-4000:]
     assert_same_curve(output / "one", output / "nodes")
     assert_same_weights(output / "one", output / "nodes")
 

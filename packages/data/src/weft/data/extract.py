@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,8 +35,10 @@ def extract_features(
     ragged: bool = False,
     engine: Engine = "serial",
     workers: int = 2,
+    place: tuple[int, int] = (0, 1),
+    meet: Callable[[], None] | None = None,
 ) -> FeatureStore:
-    """Encode every record and write the store; every engine writes the same bytes.
+    """Encode every record and write the store; every engine, and any number of processes, writes the same bytes.
 
     Work in progress lies in `PATH.parts` and is removed at the end.
 
@@ -49,9 +52,13 @@ def extract_features(
         ragged: Whether items have different lengths.
         engine: "serial", "processes" or "ray".
         workers: Processes of a pool, or parts at a time on Ray.
+        place: Number of this process and of all that call this together with the same arguments, on one file system;
+            they share the parts out, and the first writes the store.
+        meet: Waits until every process of `place` is there; needed if there are several.
 
     Raises:
-        InvalidArgumentError: If there is nothing to encode, or `encode` returns the wrong number of arrays.
+        InvalidArgumentError: If there is nothing to encode, `encode` returns the wrong number of arrays, or `place` and
+            `meet` do not fit together.
         StateMismatchError: If `PATH.parts` belongs to another extraction.
         UnknownNameError: For an unknown engine.
         MissingDependencyError: If Ray is asked for and not installed.
@@ -62,15 +69,28 @@ def extract_features(
             "`records` must not be empty and `batch_size`, `shard_items` and `workers` must be positive, but there "
             f"are {len(records)} records, and the numbers are {batch_size}, {shard_items} and {workers}."
         )
+    rank, size = place
+    if not 0 <= rank < size or (meet is None) != (size == 1):
+        raise InvalidArgumentError(
+            "`place` must be (number of this process, number of all), with `meet` if there are several, but is "
+            f"{place} {'without' if meet is None else 'with'} `meet`. Several processes wait for one another."
+        )
     parts = Path(f"{os.fspath(path)}.parts")
     _claim(parts, {"key": asdict(key), "records": records.fingerprint(), "shard_items": shard_items})
     jobs: list[Job] = [
         (records[first : first + shard_items], encode, str(parts / f"{number:05d}.npz"), batch_size)
         for number, first in enumerate(range(0, len(records), shard_items))
     ]
-    files = sorted(run_jobs(encode_part, jobs, engine, workers))
-    write_features(path, _items(files), key, ragged=ragged, shard_items=shard_items)
-    shutil.rmtree(parts)
+    if jobs[rank::size]:
+        deque(run_jobs(encode_part, jobs[rank::size], engine, workers), maxlen=0)
+    if meet is not None:
+        meet()
+    if rank == 0:
+        files = [target for _, _, target, _ in jobs]
+        write_features(path, _items(files), key, ragged=ragged, shard_items=shard_items)
+        shutil.rmtree(parts)
+    if meet is not None:
+        meet()
     return FeatureStore(path, key)
 
 

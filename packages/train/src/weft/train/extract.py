@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import set_seed
 
 from weft.core import attach
 from weft.data.extract import extract_features
@@ -16,6 +17,7 @@ from weft.data.records import Caption
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
+from weft.train.processes import join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
 from weft.train.task_data import images_of, load_tasks, training_texts
@@ -25,6 +27,8 @@ _BATCH = 64
 
 def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
     """Extract the features of every image of every task; what an interrupted call left is gone on with.
+
+    Processes that a launcher started share the images out.
 
     Args:
         recipe: A recipe whose backbone holds a vision tower.
@@ -39,21 +43,23 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
         StateMismatchError: If a store is there that another tower or other data made.
     """
     progress = progress or Progress()
+    processes = join_processes()
     tasks = load_tasks(recipe)
+    set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
-    model: Any = backbone.model.eval()
+    model: Any = backbone.model.eval().to(processes.device)
     if backbone.transform is None or getattr(model, "vision_tower", None) is None:
         raise RunError(
             f"`backbone` must hold a vision tower and its preprocessor_config.json, but {backbone.name!r} does not. "
             "Features that others extracted come into a store by `weft data import-features`."
         )
     described = attach(model, recipe.method, list(recipe.tasks)).weft.plan.backbone
-    pixels, device = Pixels(backbone.transform), next(model.parameters()).device
+    pixels = Pixels(backbone.transform)
 
     def encode(records: Sequence[Any]) -> list[Any]:
         batch = pixels.pixels([record.media for record in records])
         with torch.no_grad():
-            return list(model.encode_images(batch[:, None].to(device))[:, 0].half().cpu().numpy())
+            return list(model.encode_images(batch[:, None].to(processes.device))[:, 0].half().cpu().numpy())
 
     stores = {}
     for name, data in tasks.items():
@@ -71,14 +77,24 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
         if (stores[name] / "index.json").is_file():
             FeatureStore(stores[name], key)
             continue
-        with progress.bar(f"features {name}", len(records)) as advance:
+        total = len(records)
+        with progress.bar(f"features {name}", total) as advance:
             done = 0
 
-            def counted(batch: Sequence[Any]) -> list[Any]:
+            def counted(batch: Sequence[Any], total: int = total) -> list[Any]:
                 nonlocal done
                 done += len(batch)
-                advance(done)
+                # The others are about as far.
+                advance(min(total, done * processes.size))
                 return encode(batch)
 
-            extract_features(records, counted, stores[name], key, batch_size=_BATCH)
+            extract_features(
+                records,
+                counted,
+                stores[name],
+                key,
+                batch_size=_BATCH,
+                place=(processes.rank, processes.size),
+                meet=processes.wait if processes.size > 1 else None,
+            )
     return stores

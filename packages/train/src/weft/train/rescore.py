@@ -1,4 +1,4 @@
-"""Scoring a finished run again, from its folder alone."""
+"""Scoring a finished run again, from its folder alone, by one process or by several together."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from weft.core import load_adapter
 from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
+from weft.train.processes import join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
 from weft.train.result import Result, average
@@ -20,6 +21,9 @@ from weft.train.task_data import load_tasks
 
 def rescore(folder: Path, *, role: str = "test", progress: Progress | None = None) -> Result:
     """Load a run's adapter into a fresh backbone, predict and score.
+
+    Processes that a launcher started share the batches of each task, and all get the scores; each holds the whole
+    model, also of a run that was sharded.
 
     Args:
         folder: Folder of the run.
@@ -39,19 +43,22 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
         )
     progress = progress or Progress()
     recipe = load_recipe(folder / "recipe.yaml")
+    processes = join_processes()
     tasks = load_tasks(recipe, (role,))  # type: ignore[arg-type]
     started = time.perf_counter()
     # A new architecture gets the weights it was drawn with, so that the adapter finds its backbone again.
     set_seed(recipe.seed)
-    backbone = load_backbone(recipe.backbone, folder=folder)
-    model = load_adapter(backbone.model, folder / "adapter")
+    with processes.first_alone():
+        backbone = load_backbone(recipe.backbone, folder=folder)
+        model = load_adapter(backbone.model, folder / "adapter").to(processes.device)
+        visual = make_visual(recipe, backbone, tasks, progress)
     batches = Batches(
         backbone.tokenizer,
-        make_visual(recipe, backbone, tasks, progress),
+        visual,
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
     )
-    reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress)
+    reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress, processes)
     plan = model.weft.plan
     return Result(
         folder=folder,

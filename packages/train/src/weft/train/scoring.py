@@ -33,6 +33,7 @@ from weft.train.processes import ONE, Processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, TaskSection
 from weft.train.result import write_json
+from weft.train.sharding import is_shared
 from weft.train.stored import open_features
 from weft.train.task_data import TaskData, all_images
 
@@ -148,7 +149,7 @@ def evaluate_tasks(
         if role not in data:
             continue
         section, records = recipe.tasks[name], data[role]
-        share = nullcontext() if recipe.training.sharded else shared_batches()
+        share = nullcontext() if is_shared(model) else shared_batches()
         with share, progress.bar(f"{role} {name}", len(records)) as advance:
             predictions = predict(
                 model,

@@ -70,6 +70,11 @@ def resting(model: nn.Module) -> Iterator[None]:
     reshard(model)
 
 
+def is_shared(model: nn.Module) -> bool:
+    """Whether a model is shared out over processes."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
 def reshard(model: nn.Module) -> None:
     """Let go of what was gathered; nothing happens to a model that is not shared out."""
     for module in model.modules():

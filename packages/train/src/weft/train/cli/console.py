@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ if TYPE_CHECKING:
     from weft.train.result import Result
 
 
+def is_first() -> bool:
+    """Whether this is the process, among those that a launcher started, that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def progress() -> Progress:
     """Bars on a terminal, lines elsewhere, nothing on processes other than the first."""
-    import os
-
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return Progress()
     if sys.stderr.isatty():
         return RichProgress()
@@ -24,9 +28,7 @@ def progress() -> Progress:
 
 def show_result(result: Result) -> None:
     """Print the scores of a run, on the first process."""
-    import os
-
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return
     from rich.console import Console
     from rich.table import Table

@@ -19,12 +19,13 @@ def features(
     ),
 ) -> None:
     """Extract the features of a recipe's images into memory-mapped stores; goes on where it was interrupted."""
-    from weft.train.cli.console import progress
+    from weft.train.cli.console import is_first, progress
     from weft.train.extract import extract_stores
     from weft.train.recipe import load_recipe
 
     for task, path in extract_stores(load_recipe(recipe, overrides), store, progress()).items():
-        sys.stdout.write(f"tasks.{task}.data.features={path}\n")
+        if is_first():
+            sys.stdout.write(f"tasks.{task}.data.features={path}\n")
 
 
 def import_features(

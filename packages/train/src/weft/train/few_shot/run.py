@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ def execute_few_shot(
         WeftError: Data, encoder or features break a rule.
     """
     progress = progress or Progress()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RunError(
+            f"A few-shot recipe must be run by one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}: its heads "
+            "are fitted in seconds, once the features are there. Start weft without a launcher."
+        )
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     parts = recipe.parts()
