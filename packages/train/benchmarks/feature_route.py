@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -244,9 +243,6 @@ def features(count: int, tokens: int, folder: Path | None) -> Iterator[Path]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "device": device,
@@ -254,7 +250,6 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "h5py": h5py.__version__,
-        "commit": commit,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     }
 

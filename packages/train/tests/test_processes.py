@@ -246,6 +246,8 @@ def test_two_nodes_follow_one_process(recipe: Path, values: dict[str, Any], node
     for rank, node in enumerate(nodes):
         words = ["--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
         words += ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--local-addr", node.address]
+        # A machine finds out by its own name whether it is the first, and both stand-ins have one name.
+        words += ["--rdzv-conf", f"is_host={'false' if rank else 'true'}"]
         command = [*node.enter, *TORCHRUN, *words, "-m", "weft.train", str(recipe), "name=nodes"]
         environment = ENVIRONMENT | {"GLOO_SOCKET_IFNAME": node.interface}
         started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))

@@ -52,6 +52,65 @@ def test_recomputed_activations_change_nothing(exact):
     assert_close(weights(kept.folder), weights(again.folder))
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("bf16", torch.bfloat16),
+        pytest.param("fp16", torch.float16, marks=pytest.mark.gpu),
+    ],
+)
+def test_half_precision_is_that_of_the_arithmetic_and_not_of_the_weights(
+    exact, monkeypatch, precision, dtype
+):
+    def logged(result):
+        state = json.loads(
+            (result.folder / "checkpoints" / "checkpoint-6" / "trainer_state.json").read_text()
+        )
+        return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+    exact["training"] |= {"save_every": 6, "log_every": 1}
+    whole = logged(execute(load_recipe(exact)))
+    seen, linear = set(), torch.nn.Linear.forward
+
+    def look(self, value):
+        found = linear(self, value)
+        if torch.is_grad_enabled():
+            seen.add(found.dtype)
+        return found
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", look)
+    half = execute(load_recipe(exact, ["name=half", f"training.precision={precision}"]))
+    assert seen == {dtype}
+    assert logged(half) == pytest.approx(whole, rel=0.02)
+    assert logged(half) != whole
+    assert {value.dtype for value in weights(half.folder).values()} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU does it")
+def test_fp16_is_refused_on_a_cpu(values):
+    with pytest.raises(
+        RunError, match=r"`training.precision` must be 'fp32' or 'bf16' on a CPU, but is 'fp16'"
+    ):
+        execute(load_recipe(values, ["training.precision=fp16"]))
+    assert not Path(values["output"]).exists()
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "temperature", "weights"])
+def test_tasks_are_mixed_as_the_recipe_says(values, strategy):
+    values["tasks"]["nlvr"]["data"]["options"]["size"] = 160
+    mixing = {"strategy": strategy, "temperature": 2.0}
+    mixing |= {"weights": {"vqa": 3.0, "nlvr": 1.0}} if strategy == "weights" else {}
+    recipe = load_recipe(values, [f"training.mixing={json.dumps(mixing)}", "training.steps=400"])
+    mixture = make_mixture(recipe, {"vqa": 40, "nlvr": 160})
+    drawn = [mixture.batch(step % len(mixture), step // len(mixture))[0][0] for step in range(400)]
+    # Rows of 40 to 160 at temperature 2 are drawn as 1 to 2.
+    share = {"round_robin": 1 / 2, "temperature": 1 / 3, "weights": 3 / 4}[strategy]
+    assert drawn.count("vqa") / 400 == pytest.approx(share, abs=4 * (share * (1 - share) / 400) ** 0.5)
+    if strategy == "round_robin":
+        assert set(drawn[::2]) != set(drawn[1::2])
+    assert execute(load_recipe(values, [f"training.mixing={json.dumps(mixing)}"])).scores
+
+
 @pytest.mark.slow
 def test_a_compiled_model_takes_the_same_steps(exact):
     eager = execute(load_recipe(exact, ["name=eager"]))

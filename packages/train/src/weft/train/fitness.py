@@ -60,6 +60,23 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
             )
 
 
+def check_device(recipe: Recipe, processes: Processes) -> None:
+    """Refuse what the device of a run cannot do, and what its libraries would leave out without a word.
+
+    Args:
+        recipe: The recipe.
+        processes: The processes of the run.
+
+    Raises:
+        RunError: If `training.precision` is fp16 and there is no GPU.
+    """
+    if recipe.training.precision == "fp16" and processes.device.type == "cpu":
+        raise RunError(
+            "`training.precision` must be 'fp32' or 'bf16' on a CPU, but is 'fp16', which the trainer would leave out "
+            "without a word. Set training.precision=bf16, or run it on a GPU."
+        )
+
+
 def check_objectives(
     tasks: Mapping[str, TaskData], processes: Processes, replaced: Mapping[str, str] = MappingProxyType({})
 ) -> None:

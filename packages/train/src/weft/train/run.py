@@ -21,7 +21,7 @@ from weft.train.backbones import load_backbone
 from weft.train.checkpoints import require_resumable
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
-from weft.train.fitness import check_fit
+from weft.train.fitness import check_device, check_fit
 from weft.train.from_scratch import save_backbone
 from weft.train.full_disk import disk_may_fill
 from weft.train.objectives import objectives_of
@@ -64,6 +64,7 @@ def execute(
     """
     progress = progress or Progress()
     processes = join_processes()
+    check_device(recipe, processes)
     check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks, processes)
