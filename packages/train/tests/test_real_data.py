@@ -9,6 +9,7 @@ import pytest
 
 from weft.data import load_dataset
 from weft.train.recipe import load_recipe
+from weft.train.rescore import rescore
 from weft.train.run import execute
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
@@ -31,6 +32,7 @@ def test_one_adapter_answers_easy_vqa(tmp_path: Path) -> None:
     )
     assert result.scores["easy_vqa"] >= 95
     assert result.trainable / result.total < 0.08
+    assert rescore(result.folder).scores == result.scores
 
 
 def test_nlvr_scores_are_those_of_the_official_rule(tmp_path: Path) -> None:
@@ -46,6 +48,7 @@ def test_nlvr_scores_are_those_of_the_official_rule(tmp_path: Path) -> None:
     for record in records:
         by_sentence[record.extra["identifier"].split("-")[0]].append(right[record.id])
     scores = result.reports["nlvr"]["scores"]
+    assert rescore(result.folder).reports["nlvr"]["scores"] == scores
     assert scores["accuracy"] == pytest.approx(100 * sum(right.values()) / 200)
     assert scores["consistency"] == pytest.approx(
         100 * sum(map(all, by_sentence.values())) / len(by_sentence)

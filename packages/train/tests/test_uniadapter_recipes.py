@@ -13,6 +13,7 @@ from weft.train.backbones import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.fitness import check_fit
 from weft.train.recipe import BackboneSection, load_recipe
+from weft.train.rescore import rescore
 from weft.train.run import execute
 
 RETRIEVAL = ("coco", "flickr30k", "msrvtt", "didemo")
@@ -124,6 +125,9 @@ def test_a_small_blip_is_trained_resumed_and_reranked_on_real_files(root, tmp_pa
     shutil.rmtree(latest)
     resumed = execute(load_recipe(tiny(root, tmp_path / "parts")), resume=True)
     assert resumed.reports == whole.reports
+    again = rescore(whole.folder)
+    assert again.reports["en"]["scores"] == whole.reports["en"]["scores"]
+    assert again.reports["en"]["variant"] == report["variant"]
 
 
 def test_questions_about_moving_objects_are_trained_and_answered(tmp_path):

@@ -110,6 +110,12 @@ def evaluate(
         raise RunError("`weft evaluate` needs either RUN or --predictions, but got both or neither.")
     if run is not None:
         from weft.train.cli.console import progress, show_result
+
+        if (run / "heads").is_dir():
+            from weft.train.few_shot.rescore import rescore_few_shot
+
+            sys.stdout.write(rescore_few_shot(run, progress=progress()).text())
+            return
         from weft.train.rescore import rescore
 
         show_result(rescore(run, progress=progress()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,26 +109,42 @@ class Bench:
         """
         label = label_of(head)
         fitted, seconds = self._fitted(head, drawn, shots, seed)
-        error = None
         if drawn.chooser is not None:
             fitted.calibrate(*drawn.chooser)
-            error = self._calibration_error(fitted)
-        provenance = Provenance(
-            self.extractor.encoder.fingerprint(), self.extractor.transform.fingerprint(), drawn.fingerprint
-        )
         names = self.records.class_names[: self.records.num_base]
-        fitted.save(self.folder / f"{label}-K{shots}-seed{seed}", provenance=provenance, class_names=names)
+        place, provenance = self.place(label, shots, seed), self.provenance(drawn.fingerprint)
+        fitted.save(place, provenance=provenance, class_names=names)
+        return replace(self.scored(fitted, label, shots, seed), seconds=seconds)
+
+    def place(self, label: str, shots: int, seed: int) -> Path:
+        """Where a head lies."""
+        return self.folder / f"{label}-K{shots}-seed{seed}"
+
+    def provenance(self, split: str) -> Provenance:
+        """What a head is made from, given the fingerprint of its training records."""
+        encoder, transform = self.extractor.encoder, self.extractor.transform
+        return Provenance(encoder.fingerprint(), transform.fingerprint(), split)
+
+    def prompted(self, head: FewShotHead) -> FewShotHead:
+        """A head that was loaded, with the encoder that reads its prompts, if it has some."""
+        if isinstance(head, CoOp):
+            names = self.records.class_names[: self.records.num_base]
+            head.use_prompts(self._prompts(head.config, names, self.recipe.data.allow_duplicate_names))
+        return head
+
+    def scored(self, head: FewShotHead, label: str, shots: int, seed: int) -> Cell:
+        """A fitted head on every test set; `seconds` are 0."""
         return Cell(
             head=label,
             shots=shots,
             seed=seed,
-            accuracies=self._accuracies(fitted),
-            calibration_error=error,
-            selected=dict(fitted.selected),
-            trainable=fitted.config.trainable_parameters(
-                num_classes=fitted.num_classes, num_samples=len(drawn.labels), width=fitted.width
+            accuracies=self._accuracies(head),
+            calibration_error=None if self.recipe.selection == "none" else self._calibration_error(head),
+            selected=dict(head.selected),
+            trainable=head.config.trainable_parameters(
+                num_classes=head.num_classes, num_samples=head.num_samples, width=head.width
             ),
-            seconds=seconds,
+            seconds=0.0,
         )
 
     def _fitted(self, head: dict[str, Any], drawn: Drawn, shots: int, seed: int) -> tuple[FewShotHead, float]:
