@@ -149,6 +149,24 @@ def test_questions_about_moving_objects_are_trained_and_answered(tmp_path):
         execute(load_recipe(values, ["training.frames=5", "name=longer"]))
 
 
+def test_films_are_ranked_with_frame_aware_attention_beside_a_unit_that_sees_their_order(tmp_path):
+    pytest.importorskip("av")
+    values = tiny("", tmp_path)
+    values["method"] += [
+        {"method": "st_adapter", "frames": 3, "bottleneck_size": 8, "blocks": ["attention", "ffn"]},
+        {"method": "frame_attention"},
+    ]
+    options = {"task": "motion_retrieval", "size": 32, "num_scenes": 100, "num_frames": 3, "max_objects": 2}
+    data = {"name": "scenes", "options": options, "test_options": {"size": 12}}
+    values["tasks"] = {"films": {"headline": "t2i_R@1", "data": data}}
+    values["training"] |= {"steps": 2, "batch_size": 8, "save_every": 0, "frames": 3}
+    for aware, said in ((False, ""), (True, ", frame-aware")):
+        values["name"] = f"aware_{aware}"
+        values["evaluation"] = {"batch_size": 12, "rerank": 4, "frame_aware": aware}
+        report = execute(load_recipe(values)).reports["films"]
+        assert (report["n"], report["variant"]) == (12, f"best 4 texts and 4 images matched{said}")
+
+
 def test_weights_belong_to_blip():
     with pytest.raises(RecipeError, match="`weights` is for a `config` of type weft_blip_retrieval"):
         load_recipe("noto_emoji/retrieval_english", ["backbone.weights=model_base.pth"])

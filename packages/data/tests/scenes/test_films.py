@@ -60,13 +60,11 @@ def test_a_text_names_every_object_and_how_it_moves():
     text = film_text(scene)
     assert text.count("that moves") == 2
     assert text.count("that stays") == 1
-    assert all(f"a {item.color} {item.shape} that" in text for item in scene.objects)
+    assert all(f"a {item.size} {item.color} {item.shape} that" in text for item in scene.objects)
 
 
 def test_more_films_than_a_pool_tells_apart_are_refused():
-    with pytest.raises(
-        InvalidArgumentError, match=r"texts that the pool .* of 20 scenes tells apart \(\d+\), but is 60"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"films of the pool .* of 20 scenes \(\d+\), but is 60"):
         load_dataset("scenes", split="test", **{**OPTIONS, "num_scenes": 20}, size=60)
 
 
@@ -82,3 +80,19 @@ def test_an_object_that_is_alone_always_moves_when_asked_which_way():
         max_objects=1,
     )
     assert {record.answers[0] for record in records} == set(STEPS)
+
+
+def test_shuffled_frames_are_the_same_frames_in_another_order():
+    pytest.importorskip("av")
+    plain, shuffled = (
+        list(load_dataset("scenes", split="test", size=12, shuffled=way, **OPTIONS)) for way in (False, True)
+    )
+    assert [record.text for record in plain] == [record.text for record in shuffled]
+    assert {record.media.uri for record in plain}.isdisjoint(record.media.uri for record in shuffled)
+    moved = 0
+    for one, other in zip(plain, shuffled, strict=True):
+        frames, others = (read_frames(record.media, 4).astype(int) for record in (one, other))
+        nearest = [int(np.abs(frames - frame).sum(axis=(1, 2, 3)).argmin()) for frame in others]
+        assert sorted(nearest) == [0, 1, 2, 3]
+        moved += nearest != [0, 1, 2, 3]
+    assert moved > len(plain) / 2

@@ -37,6 +37,7 @@ def read(
     templates: Sequence[str] | None = None,
     max_moving: int = 3,
     num_frames: int = 8,
+    shuffled: bool = False,
 ) -> Iterator[Record]:
     """Yield the records of one task.
 
@@ -50,7 +51,7 @@ def read(
         task: `vqa` (attributes, existence, counts), `gqa` (relations, two hops), `nlvr` (true or false about a
             pair of images), `caption` (all objects from left to right), `motion` (short videos, of which no
             single frame answers the question) or `motion_retrieval` (videos and texts that tell how objects move;
-            every video is there a second time, backwards).
+            every video is there a second time, backwards, and outside training no text is there twice).
         size: Number of records.
         num_scenes: Number of scenes to draw them from.
         seed: Seed of scenes and texts.
@@ -59,6 +60,8 @@ def read(
         templates: Names of the forms of questions to draw, such as `two hops color`; by default all of the task.
         max_moving: Largest number of objects that move (videos only).
         num_frames: Frames of a video (videos only).
+        shuffled: Show the frames of every video in a random order, which says what their order is worth (videos
+            only).
     """
     if task not in TASKS:
         raise unknown_name("task of scenes", task, TASKS)
@@ -87,13 +90,20 @@ def read(
             **objects,
         )
         store = MotionStore(
-            name, num_scenes, seed, allow_held_out, max_moving=max_moving, num_frames=num_frames, **objects
+            name,
+            num_scenes,
+            seed,
+            allow_held_out,
+            max_moving=max_moving,
+            num_frames=num_frames,
+            shuffled=shuffled,
+            **objects,
         )
     else:
         pool = ScenePool.draw(name, num_scenes, seed, allow_held_out=allow_held_out, **objects)
         store = SceneStore(name, num_scenes, seed, allow_held_out, **objects)
     if task == "motion_retrieval":
-        examples = draw_films(pool, size, seed)
+        examples = draw_films(pool, size, seed, distinct=split != "train")
     elif chosen:
         examples = draw_questions(chosen, pool, size, f"{task}/{seed}")
     else:

@@ -13,16 +13,16 @@ FORWARDS, BACKWARDS = "forwards", "backwards"
 
 
 def film_text(scene: MovingScene) -> str:
-    """All objects and how they move, by colour, such as "a blue cross that stays and a red star that moves left"."""
+    """All objects and how they move, such as "a big blue cross that stays and a small red star that moves left"."""
     items = sorted(
-        f"a {item.color} {item.shape} that {'stays' if move == STILL else f'moves {move}'}"
+        f"a {item.size} {item.color} {item.shape} that {'stays' if move == STILL else f'moves {move}'}"
         for item, move in zip(scene.objects, scene.moves, strict=True)
     )
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def draw_films(pool: ScenePool, size: int, seed: int | str) -> Iterator[SceneExample]:
-    """Draw moving scenes, each once forwards and once backwards; no two examples have the same text.
+def draw_films(pool: ScenePool, size: int, seed: int | str, *, distinct: bool) -> Iterator[SceneExample]:
+    """Draw moving scenes, each once forwards and once backwards.
 
     Whoever takes the frames of a video for a bag cannot tell the two apart: they show the same frames.
 
@@ -30,22 +30,25 @@ def draw_films(pool: ScenePool, size: int, seed: int | str) -> Iterator[SceneExa
         pool: Moving scenes.
         size: Number of examples, two for each scene.
         seed: Seed.
+        distinct: Whether no two examples may have the same text, as a test of retrieval needs it.
 
     Raises:
-        InvalidArgumentError: If too few scenes of the pool move and differ in their texts.
+        InvalidArgumentError: If too few scenes of the pool move, or differ in their texts.
     """
     rng = random.Random(f"films/{pool.name}/{seed}")
     seen: set[str] = set()
+    drawn = 0
     for index in rng.sample(range(len(pool.scenes)), len(pool.scenes)):
         scene = pool.scenes[index]
         assert isinstance(scene, MovingScene), "drawn by `sample_moving_scene`"
         texts = {FORWARDS: film_text(scene), BACKWARDS: film_text(backwards(scene))}
-        if seen & set(texts.values()) or len(set(texts.values())) < len(texts):
+        if len(set(texts.values())) < len(texts) or (distinct and seen & set(texts.values())):
             continue
+        seen |= set(texts.values())
         for way, text in texts.items():
-            if len(seen) == size:
+            if drawn == size:
                 return
-            seen.add(text)
+            drawn += 1
             yield SceneExample(
                 id=f"{pool.name}-{index}-{way}",
                 scenes=(index,),
@@ -54,8 +57,8 @@ def draw_films(pool: ScenePool, size: int, seed: int | str) -> Iterator[SceneExa
                 template=way,
                 group=str(index),
             )
-    if len(seen) < size:
+    if drawn < size:
         raise InvalidArgumentError(
-            f"`size` must be at most the texts that the pool {pool.name!r} of {len(pool.scenes)} scenes tells apart "
-            f"({len(seen)}), but is {size}. Draw a larger pool, or more objects."
+            f"`size` must be at most the films of the pool {pool.name!r} of {len(pool.scenes)} scenes ({drawn}), "
+            f"but is {size}. Draw a larger pool{', or more objects' if distinct else ''}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -129,10 +130,17 @@ def render_frames(scene: MovingScene, num_frames: int) -> list[Image.Image]:
     return frames
 
 
-def encode_video(scene: MovingScene, num_frames: int) -> bytes:
-    """Encode a scene as an animated PNG of `FRAMES_PER_SECOND`: lossless, and every video decoder reads it."""
+def encode_video(scene: MovingScene, num_frames: int, order: Sequence[int] | None = None) -> bytes:
+    """Encode a scene as an animated PNG of `FRAMES_PER_SECOND`: lossless, and every video decoder reads it.
+
+    Args:
+        scene: The scene.
+        num_frames: Number of frames.
+        order: Frames in the order in which they are shown; by default from start to end.
+    """
     stream = io.BytesIO()
-    first, *others = render_frames(scene, num_frames)
+    frames = render_frames(scene, num_frames)
+    first, *others = frames if order is None else [frames[number] for number in order]
     # Pillow merges frames that show the same unless they are laid on in different ways; opaque ones look alike.
     first.save(
         stream,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from weft.data.errors import MissingFileError
@@ -86,6 +88,7 @@ class MotionStore(SceneStore):
     Args:
         max_moving: Largest number of objects that move.
         num_frames: Frames of each video.
+        shuffled: Whether they are shown in a random order.
     """
 
     ending: ClassVar[str] = ".apng"
@@ -93,6 +96,11 @@ class MotionStore(SceneStore):
 
     max_moving: int = 3
     num_frames: int = 8
+    shuffled: bool = False
+
+    def describe(self, path: str = "") -> str:
+        """Return the address of a scene for messages, which differs where frames are shuffled."""
+        return super().describe(f"shuffled/{path}" if self.shuffled else path)
 
     def exists(self, path: str) -> bool:
         """Whether the name is one of the pool's."""
@@ -107,6 +115,8 @@ class MotionStore(SceneStore):
         """Name of the file of a scene that runs from its end to its start."""
         return f"{self.pool}-{number}{self.turned}{self.ending}"
 
+    # A decoder opens a file twice: to see its length, and to take the frames.
+    @lru_cache(maxsize=2)  # noqa: B019  (two small values)
     def _encoded(self, name: str) -> bytes:
         scene = sample_moving_scene(
             name.removesuffix(self.turned),
@@ -116,4 +126,7 @@ class MotionStore(SceneStore):
             max_moving=self.max_moving,
             allow_held_out=self.allow_held_out,
         )
-        return encode_video(backwards(scene) if name.endswith(self.turned) else scene, self.num_frames)
+        order = None
+        if self.shuffled:
+            order = random.Random(f"{self.seed}/{name}/order").sample(range(self.num_frames), self.num_frames)
+        return encode_video(backwards(scene) if name.endswith(self.turned) else scene, self.num_frames, order)
