@@ -11,10 +11,12 @@ import pytest
 import torch.distributed as dist
 
 from weft.data.features import FeatureStore
+from weft.train.cli import console
 from weft.train.errors import RunError
 from weft.train.extract import extract_stores
 from weft.train.few_shot.recipe import few_shot_recipe
 from weft.train.few_shot.run import execute_few_shot
+from weft.train.progress import PlainProgress, Progress
 from weft.train.recipe import load_recipe
 from weft.train.rescore import rescore
 from weft.train.run import execute
@@ -93,6 +95,17 @@ def test_two_processes_extract_the_store_that_one_does(values: dict[str, Any], t
         names = sorted(path.name for path in one.path.iterdir())
         assert names == sorted(path.name for path in two.path.iterdir())
         assert all((one.path / name).read_bytes() == (two.path / name).read_bytes() for name in names)
+
+
+def test_only_the_first_process_shows_progress(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert type(console.progress()) is Progress
+    monkeypatch.setenv("RANK", "0")
+    shown = console.progress()
+    assert isinstance(shown, PlainProgress), "the tests run without a terminal"
+    with shown.bar("work", 4) as advance:
+        advance(4)
+    assert capsys.readouterr().err.startswith("work: 4 in ")
 
 
 def test_a_few_shot_recipe_stays_in_one_process(monkeypatch, tmp_path):

@@ -25,7 +25,8 @@ def in_process(monkeypatch):
             main(["train", *command[3:]])
         return SimpleNamespace(returncode=int(ended.value.code or 0))
 
-    monkeypatch.setattr("weft.train.sweep.subprocess.run", run)
+    # Others, such as `platform`, start processes too: theirs are real.
+    monkeypatch.setattr("weft.train.sweep.subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture

@@ -121,12 +121,12 @@ def run_sweep(
     Path(base.output).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with (
-        _parent(base, axes) as parent,
+        sweep_parent(base, axes) as parent,
         (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
     ):
 
         def work(point: Point) -> None:
-            if not _run(source, point, parent):
+            if not run_point(source, point, parent):
                 failed.append(str(log_of(point.recipe)))
 
         with ThreadPoolExecutor(jobs) as pool:
@@ -152,7 +152,7 @@ def log_of(recipe: Recipe) -> Path:
     return recipe.folder.with_name(f"{recipe.name}.log")
 
 
-def _run(source: str, point: Point, parent: str | None) -> bool:
+def run_point(source: str, point: Point, parent: str | None) -> bool:
     """Run one point in a process of its own; False if it fails."""
     folder = point.recipe.folder
     if (folder / RESULT).is_file():
@@ -170,7 +170,7 @@ def _run(source: str, point: Point, parent: str | None) -> bool:
 
 
 @contextmanager
-def _parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
+def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
     """The MLflow run that the runs of the sweep are part of, made once and gone on with later."""
     if not base.tracking.enabled:
         yield None
