@@ -10,7 +10,7 @@ from torch.nn import functional
 from weft.core import LSTConfig, STAdapterConfig, VPTConfig, attach, plan
 from weft.core.errors import ConfigError
 from weft.core.testing.backbones import tiny_backbone
-from weft.core.testing.unit_contract import UnitContract
+from weft.core.testing.unit_contract import UnitContract, checkpoint_activations, gradients, per_row_loss
 from weft.core.testing.vision_language import CASES
 
 LADDER = {"method": "lst", "reduction_factor": 4, "num_heads": 2}
@@ -219,6 +219,23 @@ def test_nothing_within_the_tower_is_kept_for_the_backward_pass():
         )
         assert all(value.grad is None for value in model.parameters() if not value.requires_grad)
     assert 2 * kept["lst"] < min(kept["lora"], kept["adaptformer"])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [VPTConfig(length=2), VPTConfig(length=2, depth="shallow"), LSTConfig(**LADDER)],
+    ids=["deep", "shallow", "ladder"],
+)
+def test_what_layers_hand_on_survives_gradient_checkpointing(method):
+    found = []
+    for checkpointing in (False, True):
+        model, _, batch = clip(method)
+        if checkpointing:
+            checkpoint_activations(model)
+        per_row_loss(model.train(), batch).sum().backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_ladders_beside_both_towers_read_masks_as_the_layers_do():
