@@ -1,0 +1,117 @@
+"""Tiny random models of the types that share their architecture with one of `vision_language` or `backbones`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from weft.core.testing.vision_language import (
+    _DECODER,
+    _QWEN_VISION,
+    _VISION,
+    IMAGE,
+    ROWS,
+    Case,
+    _ids,
+    _qwen_batch,
+    _qwen_fields,
+    _text_after,
+)
+
+
+def qwen2_vl() -> Case:
+    """Qwen2-VL; its images have 16 and 8 patches."""
+    left_out = ("intermediate_size", "out_hidden_size")
+    vision = {name: value for name, value in _QWEN_VISION.items() if name not in left_out}
+    vision |= {"embed_dim": 16, "mlp_ratio": 2}
+    config = transformers.Qwen2VLConfig(**_qwen_fields([1, 1, 2]), vision_config=vision)
+    return transformers.Qwen2VLForConditionalGeneration(config), _qwen_batch()
+
+
+def llava_next() -> Case:
+    """LLaVA-NeXT with CLIP and Mistral; an image is seen whole and in one tile."""
+    config = transformers.LlavaNextConfig(
+        image_token_index=IMAGE,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_grid_pinpoints=[[16, 16]],
+        text_config={**_DECODER, "model_type": "mistral"},
+        vision_config={**_VISION, "model_type": "clip_vision_model", "projection_dim": 8},
+    )
+    # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
+    batch = _text_after(4 + 2 * (2 + 1))
+    batch |= {"pixel_values": torch.randn(ROWS, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * ROWS)}
+    return transformers.LlavaNextForConditionalGeneration(config), batch
+
+
+def idefics3() -> Case:
+    """Idefics3 with Llama."""
+    config = transformers.Idefics3Config(
+        image_token_id=IMAGE,
+        scale_factor=2,
+        pad_token_id=0,
+        text_config={**_DECODER, "model_type": "llama"},
+        vision_config={**_VISION, "image_size": 32},
+    )
+    batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
+    return transformers.Idefics3ForConditionalGeneration(config), batch
+
+
+def mt5() -> Case:
+    """MT5, whose feed-forward blocks are gated."""
+    config = transformers.MT5Config(
+        vocab_size=100,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        dropout_rate=0.0,
+    )
+    return transformers.MT5ForConditionalGeneration(config), _seq2seq_batch()
+
+
+def mbart() -> Case:
+    """MBart, whose norms come before each sub-layer."""
+    config = transformers.MBartConfig(
+        vocab_size=100,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        dropout=0.0,
+    )
+    return transformers.MBartForConditionalGeneration(config), _seq2seq_batch()
+
+
+def llama() -> Case:
+    """Llama alone."""
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER)), {"input_ids": _ids(ROWS, 6)}
+
+
+def mistral() -> Case:
+    """Mistral alone."""
+    config = transformers.MistralConfig(**_DECODER, head_dim=8)
+    return transformers.MistralForCausalLM(config), {"input_ids": _ids(ROWS, 6)}
+
+
+def qwen3() -> Case:
+    """Qwen3 alone, whose queries and keys have norms."""
+    config = transformers.Qwen3Config(**_DECODER, head_dim=8)
+    return transformers.Qwen3ForCausalLM(config), {"input_ids": _ids(ROWS, 6)}
+
+
+def _seq2seq_batch() -> dict[str, Any]:
+    return {"input_ids": _ids(ROWS, 6), "labels": _ids(ROWS, 4)}
+
+
+SIBLINGS = {
+    case.__name__: case for case in (qwen2_vl, llava_next, idefics3, mt5, mbart, llama, mistral, qwen3)
+}
