@@ -229,6 +229,19 @@ class SiteUnits:
         self.units: list[SiteUnit] = []
         self.taps: list[tuple[SiteUnit, str]] = []
         self.wrapped: list[tuple[SiteUnit, str]] = []
+        self.names: tuple[str, ...] = ()
+
+    def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:
+        """Let a unit call the module itself; by the names of its arguments, which no compiler looks up.
+
+        Args:
+            unit: The unit.
+            name: Field of its site that names the module.
+            module: The module, which is a site.
+        """
+        base = type(module)._weft_base  # type: ignore[attr-defined]
+        self.names = tuple(inspect.signature(base.forward).parameters)[1:]
+        self.wrapped.append((unit, name))
 
     def forward(self, module_forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the module's own forward, and the units around it."""
@@ -237,8 +250,7 @@ class SiteUnits:
                 each.tapped[name] = _first_input(args, kwargs)
         wrapped = [(each, name) for each, name in self.wrapped if each.store.enabled]
         if wrapped and args:
-            names = inspect.signature(module_forward).parameters
-            args, kwargs = (), {**dict(zip(names, args, strict=False)), **kwargs}
+            args, kwargs = (), {**dict(zip(self.names, args, strict=False)), **kwargs}
         for each, name in wrapped:
             module_forward = partial(each.call, name, module_forward)
         enabled = [each for each in self.units if each.store.enabled and not each.unit.wraps]

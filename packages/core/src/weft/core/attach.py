@@ -104,7 +104,8 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
             units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
         for name in unit.wraps:
             if (path := getattr(each.site, name)) is not None:
-                units_at(model.get_submodule(path)).wrapped.append((site_unit, name))
+                wrapped = model.get_submodule(path)
+                units_at(wrapped).wrap(site_unit, name, wrapped)
         for name in unit.taps:
             if (path := getattr(each.site, name)) is not None:
                 units_at(model.get_submodule(path)).taps.append((site_unit, name))

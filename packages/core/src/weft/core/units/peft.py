@@ -163,47 +163,14 @@ class PEFTLayer(Unit):
     def _run(
         self, output: Tensor, inputs: Tensor, weights: Weights, slots: Mapping[str, Tensor], task: int
     ) -> Tensor:
-        from torch.func import functional_call
+        from weft.core.peft_call import call_layer
 
         tensors = {
             self.names[name]: value[task if value.shape[0] > 1 else 0] for name, value in slots.items()
         }
         tensors |= {name: value.to(inputs.device) for name, value in self.indices.items()}
         self.layer.train(weights.training)
-        self.layer.__dict__["base_layer"] = _Map(weights.module, inputs, output)
-        try:
-            result: Tensor = functional_call(self.layer, tensors, (inputs,))
-        finally:
-            del self.layer.__dict__["base_layer"]
-        return result.to(output.dtype)
-
-
-class _Map:
-    """The site's own map as PEFT sees it: what it returns for the present input is known already."""
-
-    def __init__(self, module: Any, inputs: Tensor, output: Tensor) -> None:
-        self._module = module
-        self._inputs = inputs
-        self._output = output
-
-    @property
-    def __class__(self) -> type:
-        return type(self._module)
-
-    @__class__.setter
-    def __class__(self, value: type) -> None:
-        raise AttributeError("the class is that of the map")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-    def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        from torch.nn import functional
-
-        if inputs is self._inputs:
-            return self._output
-        bias = None if self._module.bias is None else self._module.bias.to(inputs.dtype)
-        return functional.linear(inputs, self._module.weight.to(inputs.dtype), bias)
+        return call_layer(self.layer, tensors, weights.module, inputs, output)
 
 
 @functools.lru_cache(maxsize=64)
