@@ -259,7 +259,7 @@ def test_frame_weights_scale_the_keys_of_patches_and_of_nothing_else():
     plain = model.match(ids, mask, video.tokens)
     even = frame_weights(video.feature, video.frames[:, :1].expand(-1, 3, -1))
     torch.testing.assert_close(even, torch.ones(2, 3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(model.match(ids, mask, video.tokens, even), plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.match(ids, mask, video.tokens, even), plain, atol=1e-6, rtol=1e-6)
     weights = torch.tensor([[0.2, 1.3, 1.5], [2.0, 0.5, 0.5]])
     found = model.match(ids, mask, video.tokens, weights)
     handles = []
@@ -268,7 +268,7 @@ def test_frame_weights_scale_the_keys_of_patches_and_of_nothing_else():
     for layer in model.text_encoder.encoder.layer:
         key = layer.crossattention.self.key
         handles.append(key.register_forward_hook(lambda _, __, out: out * scaled.flatten(1)[:, :, None]))
-    torch.testing.assert_close(model.match(ids, mask, video.tokens), found, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.match(ids, mask, video.tokens), found, atol=1e-6, rtol=1e-6)
     assert (found - plain).abs().max() > 1e-3
     assert len(handles) == 2
 
