@@ -45,6 +45,17 @@ def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> 
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, workers):
+    values["training"] |= {"vision": "trained", "shift": 1, "save_every": 2}
+    whole = execute(load_recipe(values, ["name=whole"]))
+    broken = load_recipe(values, ["name=broken", f"training.workers={workers}"])
+    with pytest.raises(Killed):
+        execute(broken, progress=DiesAt(3))
+    resumed = execute(broken, resume=True)
+    assert_equal(weights(whole.folder), weights(resumed.folder))
+
+
 def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
     result = execute(load_recipe(values))
     assert set(result.scores) == {"vqa", "nlvr", "average"}

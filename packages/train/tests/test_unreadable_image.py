@@ -11,9 +11,9 @@ from weft.train.cli import main
 from weft.train.testing import write_retrieval_tasks
 
 
-@pytest.mark.parametrize("vision", ["frozen", "trained"])
+@pytest.mark.parametrize(("vision", "workers"), [("frozen", 0), ("trained", 0), ("trained", 1)])
 def test_an_unreadable_image_is_named_and_ends_the_run(
-    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], vision: str
+    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], vision: str, workers: int
 ) -> None:
     pytest.importorskip("av", reason="the miniature files hold videos too")
     colors = {"red": (200, 30, 30), "green": (30, 160, 60)}
@@ -28,11 +28,13 @@ def test_an_unreadable_image_is_named_and_ends_the_run(
             "data": {"name": "vqav2", "root": str(tmp_path / "data" / "vqa"), "test": "val"},
         }
     }
-    values["training"] |= {"vision": vision, "batch_size": 4}
+    values["training"] |= {"vision": vision, "batch_size": 4, "workers": workers}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(SystemExit) as ended:
         main(["train", str(path)])
     assert ended.value.code == 2
-    assert broken.name in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert broken.name in message
+    assert "Traceback" not in message
     assert not (Path(values["output"]) / "tiny" / "result.json").exists()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -26,6 +26,8 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import load_adapter
+from weft.data.errors import WeftDataError
+from weft.data.loader import one_thread_per_worker
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.averaging import AVERAGE, WeightAverage
@@ -150,11 +152,19 @@ class MultiTaskTrainer(Trainer):
             self.train_dataset,
             batch_sampler=sampler,
             collate_fn=self._collate,
-            num_workers=self.args.dataloader_num_workers,
+            num_workers=self.section.workers,
+            worker_init_fn=one_thread_per_worker if self.section.workers else None,
+            persistent_workers=self.section.workers > 0,
         )
 
     def _collate(self, rows: list[tuple[str, Any, int, int]]) -> dict[str, Any]:
-        batch = self.batches.training([(task, record) for task, record, _, _ in rows], epoch=rows[0][2])
+        try:
+            batch = self.batches.training([(task, record) for task, record, _, _ in rows], epoch=rows[0][2])
+        except WeftDataError as error:
+            if get_worker_info() is None:
+                raise
+            # Raised in the training's process: torch would wrap the message in the worker's traceback.
+            return {"failed": error}
         return batch | {"records": [record.id for _, record, _, _ in rows], "rows": rows[0][3]}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -196,6 +206,8 @@ class MultiTaskTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor:
         """Mean loss of the batch, under the routing of its rows; per-task losses are kept for the log."""
+        if "failed" in inputs:
+            raise inputs["failed"]
         tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
         name = inputs.pop("objective")
         losses_of = self.objectives.get(name) or objective(name)
@@ -364,7 +376,6 @@ def training_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
-        dataloader_num_workers=0,
         torch_compile_backend=section.compile,
         # One graph serves every routing, so that each parameter gets a gradient on every process; buffers are the
         # same by construction, and that of the tasks seen must stay each process's own.

@@ -223,6 +223,8 @@ class TrainingSection(Section):
             `vision: trained`).
         keep_images: MiB of decoded images kept in memory (with `vision: trained`), and of videos that have just as many
             frames as are seen.
+        workers: Processes that read and decode the next batches during a step, for each process of the training; with 0
+            it does so itself, between steps. Results are the same; each worker keeps images of its own.
         threads: CPU threads; results are the same to the last digit only at an equal number.
         log_every: Steps between logged losses.
         save_every: Steps between checkpoints; 0 saves only the end.
@@ -255,6 +257,7 @@ class TrainingSection(Section):
     frames: int = Field(default=8, gt=0)
     shift: int = Field(default=0, ge=0)
     keep_images: float = Field(default=512.0, ge=0)
+    workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, gt=0)
     log_every: int = Field(default=10, gt=0)
     save_every: int = Field(default=0, ge=0)
