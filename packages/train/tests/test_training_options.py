@@ -56,7 +56,14 @@ def test_recomputed_activations_change_nothing(exact):
     ("precision", "dtype"),
     [
         ("bf16", torch.bfloat16),
-        pytest.param("fp16", torch.float16, marks=pytest.mark.gpu),
+        pytest.param(
+            "fp16",
+            torch.float16,
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
     ],
 )
 def test_half_precision_is_that_of_the_arithmetic_and_not_of_the_weights(
