@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from weft.kernels import adapter_bottleneck
-from weft.kernels.bottleneck import op
+from weft.kernels.bottleneck import op, reference
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.bottleneck.tiles import tile_rows
 from weft.kernels.testing import TOLERANCE, assert_all_close, naive_bottleneck, relative_error
@@ -71,15 +71,18 @@ def both(inputs, ids=IDS, residual="x", act="gelu_tanh", **options):
 
 @pytest.mark.parametrize("scale", [(4, 1), (4, 12), (1, 1)], ids=["per-task", "per-channel", "shared"])
 @pytest.mark.parametrize("residual", ["x", "none"])
+@pytest.mark.parametrize("large", [0, 2**20], ids=["large weights", "small weights"])
 @pytest.mark.usefixtures("rows")
-def test_output_and_gradients_match_a_loop_over_rows(residual, scale):
+def test_output_and_gradients_match_a_loop_over_rows(monkeypatch, large, residual, scale):
+    monkeypatch.setattr(reference, "LARGE", large)
     got, want = both(tensors(scale=scale), residual=residual)
     assert_all_close(got, want, torch.float64)
 
 
-@pytest.mark.parametrize("length", [4, 40], ids=["few tokens", "many tokens"])
-def test_a_scale_that_is_a_number_matches_the_same_scale_per_task(length):
-    inputs = tensors(length=length)
+@pytest.mark.parametrize("large", [0, 2**20], ids=["large weights", "small weights"])
+def test_a_scale_that_is_a_number_matches_the_same_scale_per_task(monkeypatch, large):
+    monkeypatch.setattr(reference, "LARGE", large)
+    inputs = tensors()
     scale = inputs.pop("scale")
     got, _ = both(inputs, scale=0.5)
     _, want = both({**inputs, "scale": torch.full_like(scale, 0.5).requires_grad_()})

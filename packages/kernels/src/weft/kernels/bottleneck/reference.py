@@ -28,6 +28,7 @@ from weft.kernels.bottleneck.tiles import TiledRows
 from weft.kernels.dropout import keep_mask
 
 Rows = SegmentedRows | TiledRows
+LARGE = 2**20  # elements; tensors of this size leave the caches of a CPU core
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,9 @@ def _up_gradients(
     if not (need_up or need_bias):
         return None, None
     slots, rank = weights.up.shape[:2]
-    if need_bias and 2 * slots * rank <= h.shape[0]:
+    if need_bias and weights.up.numel() < LARGE:
         # One more column in h makes the bias gradient the last row of the same product: one pass over g less,
-        # for a copy of the result, which is the smaller of the two unless the slots are many.
+        # for a copy of the result, which costs more than that pass where it does not fit into caches.
         widened = torch.cat((h, h.new_ones(h.shape[0], 1)), 1)
         both = rows.outer(widened if narrow is None else widened * narrow, g, weights.up, "up")
         return (both[:, :rank].contiguous() if need_up else None), both[:, rank].contiguous()
