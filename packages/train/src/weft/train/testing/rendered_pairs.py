@@ -20,7 +20,7 @@ from weft.data.records import MediaRef, Retrieval
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
 from weft.eval.evaluate.rerank import rerank
-from weft.eval.evaluate.retrieve import retrieval_scores
+from weft.eval.evaluate.retrieve import Matches, retrieval_scores
 from weft.train.objectives.image_text import ImageText
 from weft.train.recipe import ContrastSection
 
@@ -49,7 +49,7 @@ class Pairs:
     """Images and their captions.
 
     Attributes:
-        pixel_values: Shape `(pairs, 1, 3, SIDE, SIDE)`.
+        pixel_values: Shape `(pairs, frames, 3, SIDE, SIDE)`; an image is a film of one frame.
         input_ids: Shape `(pairs, LENGTH)`.
         same_image: Number of the caption, shape `(pairs,)`: images of equal captions match each other's.
         captions: The captions.
@@ -89,25 +89,41 @@ def rendered_pairs(
         avoid: Captions that must not occur, such as those of a test.
     """
     seen = set(avoid)
-    images: list[Any] = []
+    images: list[Tensor] = []
     captions: list[str] = []
     number = 0
     while len(captions) < size:
         scene = sample_scene(f"{name}-{number}", 0, min_objects=1, max_objects=1)
         number += 1
-        text = caption(scene) if _is_central(scene) else None
+        text = caption(scene) if is_central(scene) else None
         if text is None or text in seen:
             continue
         if distinct:
             seen.add(text)
         captions.append(text)
-        middle = (PATCH, PATCH, PATCH + SIDE, PATCH + SIDE)
-        images.append(np.asarray(render(scene).crop(middle), dtype=np.float32))
+        images.append(drawn(scene))
+    return paired(torch.stack(images)[:, None], captions)
+
+
+def drawn(scene: Scene) -> Tensor:
+    """The middle nine cells of a scene, shape `(3, SIDE, SIDE)`."""
+    middle = (PATCH, PATCH, PATCH + SIDE, PATCH + SIDE)
+    pixels = torch.from_numpy(np.asarray(render(scene).crop(middle), dtype=np.float32))
     # Backgrounds are light: they become nearly zero, and what lies on them negative.
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[:, None] / 64 - 3.6
+    return pixels.permute(2, 0, 1) / 64 - 3.6
+
+
+def is_central(scene: Scene) -> bool:
+    """Whether the one object of a scene lies in the middle nine cells."""
+    item = scene.objects[0]
+    return 1 <= item.row <= len(ROWS) and 1 <= item.column <= len(COLUMNS)
+
+
+def paired(pixel_values: Tensor, captions: Sequence[str]) -> Pairs:
+    """Images or films, shape `(pairs, frames, 3, SIDE, SIDE)`, with their captions of `WORDS`."""
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     same = torch.tensor([numbers[caption] for caption in captions])
-    return Pairs(pixels.contiguous(), _encoded(captions), same, tuple(captions))
+    return Pairs(pixel_values.contiguous(), _encoded(captions), same, tuple(captions))
 
 
 def tiny_blip(seed: int, *, width: int = 64, layers: int = 2) -> Any:
@@ -175,7 +191,14 @@ def pretrained_blip(seed: int, *, steps: int) -> tuple[Any, dict[str, float]]:
 
 
 def train(
-    model: Any, pairs: Pairs, *, steps: int, learning_rate: float, batch_size: int = 64, seed: int = 0
+    model: Any,
+    pairs: Pairs,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int = 64,
+    together: int = 1,
+    seed: int = 0,
 ) -> list[float]:
     """Train contrast and matching as recipes do, with AdamW, a short rise and a cosine.
 
@@ -185,6 +208,7 @@ def train(
         steps: Optimiser steps.
         learning_rate: Peak of the schedule.
         batch_size: Pairs of a batch.
+        together: Pairs that follow one another and stay in one batch; divides the batch size.
         seed: Seed of the order of the pairs and of the negatives.
 
     Returns:
@@ -207,7 +231,7 @@ def train(
     )
     model.train()
     losses = []
-    for _, rows in zip(range(steps), _orders(len(pairs.captions), batch_size), strict=False):
+    for _, rows in zip(range(steps), _orders(len(pairs.captions), batch_size, together), strict=False):
         optimizer.zero_grad()
         loss = objective(model, pairs.batch(rows)).mean()
         loss.backward()
@@ -217,12 +241,14 @@ def train(
     return losses
 
 
-def _orders(size: int, batch_size: int) -> Iterator[Tensor]:
+def _orders(size: int, batch_size: int, together: int) -> Iterator[Tensor]:
+    groups = torch.arange(size // together * together).view(-1, together)
     while True:
-        yield from torch.randperm(size)[: size // batch_size * batch_size].split(batch_size)
+        for chosen in torch.randperm(len(groups)).split(batch_size // together):
+            if len(chosen) * together == batch_size:
+                yield groups[chosen].flatten()
 
 
-@torch.no_grad()
 def recalls(model: Any, pairs: Pairs) -> dict[str, float]:
     """R@1 in percent by the two stages of the evaluation.
 
@@ -233,6 +259,32 @@ def recalls(model: Any, pairs: Pairs) -> dict[str, float]:
     Returns:
         `similarity i2t` and `similarity t2i`, of the first stage alone; `matched i2t` and `matched t2i`, of
         `CANDIDATES` that are matched in the second.
+    """
+    matches, records = matched(model, pairs)
+    found = {}
+    for stage, outcome in (("similarity", replace(matches, reranked=None)), ("matched", matches)):
+        scores = retrieval_scores(outcome, records, {}).scores
+        for way in ("i2t", "t2i"):
+            value = scores[f"{way}_R@1"]
+            assert value is not None, "every text has its image"
+            found[f"{stage} {way}"] = value
+    return found
+
+
+@torch.no_grad()
+def matched(
+    model: Any, pairs: Pairs, *, similarity_weight: float = 0.0, frame_aware: bool = False
+) -> tuple[Matches, list[Retrieval]]:
+    """Both stages of the evaluation, the second of `CANDIDATES`; see `weft.eval.evaluate.rerank.rerank`.
+
+    Args:
+        model: A `BlipRetrieval`.
+        pairs: Pairs of distinct captions, which become the ids of both sides.
+        similarity_weight: Share of the first stage in the scores of the second.
+        frame_aware: Whether frames that look like the text count more in the second.
+
+    Returns:
+        What `rerank` returns, and the pairs as records.
     """
     model.eval()
     records = [
@@ -247,17 +299,12 @@ def recalls(model: Any, pairs: Pairs) -> dict[str, float]:
         records,
         _Inputs(pairs),  # type: ignore[arg-type]
         candidates=CANDIDATES,
+        similarity_weight=similarity_weight,
+        frame_aware=frame_aware,
         batch_size=len(records),
         device="cpu",
     )
-    found = {}
-    for stage, outcome in (("similarity", replace(matches, reranked=None)), ("matched", matches)):
-        scores = retrieval_scores(outcome, records, {}).scores
-        for way in ("i2t", "t2i"):
-            value = scores[f"{way}_R@1"]
-            assert value is not None, "every text has its image"
-            found[f"{stage} {way}"] = value
-    return found
+    return matches, records
 
 
 class _Inputs:
@@ -272,11 +319,6 @@ class _Inputs:
     def images(self, records: Sequence[Retrieval]) -> dict[str, Tensor]:
         rows = [self.places[record.media_id] for record in records]
         return {"pixel_values": self.pairs.pixel_values[rows]}
-
-
-def _is_central(scene: Scene) -> bool:
-    item = scene.objects[0]
-    return 1 <= item.row <= len(ROWS) and 1 <= item.column <= len(COLUMNS)
 
 
 def _encoded(texts: Sequence[str]) -> Tensor:
