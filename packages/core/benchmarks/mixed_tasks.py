@@ -4,6 +4,10 @@
 take turns in one process. On a CPU the time is the processor's, which a busy machine disturbs less than the wall
 clock; on a GPU it is the wall clock with the device waited for.
 
+Sixteen tasks have sixteen times the gradients, which glibc gives back to the system after every step and gets anew,
+page by page. Where that is slow, `MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_MMAP_THRESHOLD_=1000000000` in front of the
+command keeps them, as other allocators do.
+
 With `--peft`, PEFT's own mixed batch (`adapter_names`, which it allows in inference alone) runs beside LoRA of weft
 in inference.
 """
