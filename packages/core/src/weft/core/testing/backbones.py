@@ -50,10 +50,35 @@ def _pixels(rows: int = BATCH) -> Tensor:
     return torch.randn(rows, 3, 16, 16)
 
 
-def _seq2seq_batch() -> Batch:
+def seq2seq_batch() -> Batch:
+    """Two rows, one of them shorter, with labels."""
     mask = torch.ones(BATCH, 7, dtype=torch.long)
     mask[1, 5:] = 0
     return {"input_ids": _ids(BATCH, 7), "attention_mask": mask, "labels": _ids(BATCH, 5)}
+
+
+BART_FIELDS: dict[str, Any] = {
+    "vocab_size": 100,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "dropout": 0.0,
+}
+T5_FIELDS: dict[str, Any] = {
+    "vocab_size": 100,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.0,
+}
 
 
 def bart_config(**changes: Any) -> Any:
@@ -62,39 +87,18 @@ def bart_config(**changes: Any) -> Any:
     Args:
         **changes: Fields that differ.
     """
-    fields: dict[str, Any] = {
-        "vocab_size": 100,
-        "d_model": 16,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-        "decoder_ffn_dim": 32,
-        "max_position_embeddings": 64,
-        "dropout": 0.0,
-    }
-    return transformers.BartConfig(**{**fields, **changes})
+    return transformers.BartConfig(**{**BART_FIELDS, **changes})
 
 
 @_register
 def _bart() -> tuple[Any, Batch]:
-    return transformers.BartForConditionalGeneration(bart_config()), _seq2seq_batch()
+    return transformers.BartForConditionalGeneration(bart_config()), seq2seq_batch()
 
 
 @_register
 def _t5() -> tuple[Any, Batch]:
-    config = transformers.T5Config(
-        vocab_size=100,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-    )
-    return transformers.T5ForConditionalGeneration(config), _seq2seq_batch()
+    config = transformers.T5Config(**T5_FIELDS)
+    return transformers.T5ForConditionalGeneration(config), seq2seq_batch()
 
 
 @_register
@@ -116,5 +120,5 @@ def _visual_seq2seq() -> tuple[Any, Batch]:
     from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 
     config = VisualSeq2SeqConfig(bart_config(), feature_size=12, num_visual_tokens=4)
-    batch = {**_seq2seq_batch(), "visual_features": torch.randn(BATCH, 1, 9, 12)}
+    batch = {**seq2seq_batch(), "visual_features": torch.randn(BATCH, 1, 9, 12)}
     return VisualSeq2Seq(config), batch

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import transformers
 
+from weft.core.testing.backbones import BART_FIELDS, T5_FIELDS, seq2seq_batch
 from weft.core.testing.vision_language import (
     _DECODER,
     _QWEN_VISION,
@@ -14,6 +13,7 @@ from weft.core.testing.vision_language import (
     IMAGE,
     ROWS,
     Case,
+    _idefics,
     _ids,
     _qwen_batch,
     _qwen_fields,
@@ -48,47 +48,19 @@ def llava_next() -> Case:
 
 def idefics3() -> Case:
     """Idefics3 with Llama."""
-    config = transformers.Idefics3Config(
-        image_token_id=IMAGE,
-        scale_factor=2,
-        pad_token_id=0,
-        text_config={**_DECODER, "model_type": "llama"},
-        vision_config={**_VISION, "image_size": 32},
-    )
-    batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
-    return transformers.Idefics3ForConditionalGeneration(config), batch
+    return _idefics("Idefics3")
 
 
 def mt5() -> Case:
     """MT5, whose feed-forward blocks are gated."""
-    config = transformers.MT5Config(
-        vocab_size=100,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-    )
-    return transformers.MT5ForConditionalGeneration(config), _seq2seq_batch()
+    return transformers.MT5ForConditionalGeneration(transformers.MT5Config(**T5_FIELDS)), seq2seq_batch()
 
 
 def mbart() -> Case:
     """MBart, whose norms come before each sub-layer."""
-    config = transformers.MBartConfig(
-        vocab_size=100,
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
-        dropout=0.0,
-    )
-    return transformers.MBartForConditionalGeneration(config), _seq2seq_batch()
+    return transformers.MBartForConditionalGeneration(
+        transformers.MBartConfig(**BART_FIELDS)
+    ), seq2seq_batch()
 
 
 def llama() -> Case:
@@ -106,10 +78,6 @@ def qwen3() -> Case:
     """Qwen3 alone, whose queries and keys have norms."""
     config = transformers.Qwen3Config(**_DECODER, head_dim=8)
     return transformers.Qwen3ForCausalLM(config), {"input_ids": _ids(ROWS, 6)}
-
-
-def _seq2seq_batch() -> dict[str, Any]:
-    return {"input_ids": _ids(ROWS, 6), "labels": _ids(ROWS, 4)}
 
 
 SIBLINGS = {

@@ -267,9 +267,9 @@ def gemma3() -> Case:
     return model, {**batch, "token_type_ids": kinds, "pixel_values": _pixels(32)}
 
 
-def smolvlm() -> Case:
-    """SmolVLM, of Idefics3's architecture."""
-    config = transformers.SmolVLMConfig(
+def _idefics(architecture: str) -> Case:
+    """A model of Idefics3's architecture, with Llama."""
+    config = getattr(transformers, f"{architecture}Config")(
         image_token_id=IMAGE,
         scale_factor=2,
         pad_token_id=0,
@@ -277,7 +277,12 @@ def smolvlm() -> Case:
         vision_config={**_VISION, "image_size": 32},
     )
     batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
-    return transformers.SmolVLMForConditionalGeneration(config), batch
+    return getattr(transformers, f"{architecture}ForConditionalGeneration")(config), batch
+
+
+def smolvlm() -> Case:
+    """SmolVLM, of Idefics3's architecture."""
+    return _idefics("SmolVLM")
 
 
 CASES = {
