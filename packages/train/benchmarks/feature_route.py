@@ -1,10 +1,12 @@
 """Training throughput of stored features against one HDF5 file per image: same engine, model, batches and losses.
 
-Both routes train in turns in one process, on one thread and without loader workers, on features of the shape and the
-layout that VL-Adapter distributes. `cold` reads files that the page cache was told to forget, as in an epoch over more
-features than memory holds; `warm` reads them again right after. Rates are by the clock on the wall and, for machines
-that do other things besides, in processor seconds, in which nobody waits for a disk. The size `loader` takes batches
-from the loader and does nothing with them: no device can be fed faster.
+Both routes train in turns in one process, without loader workers. The files are as VL-Adapter distributes them: for
+each image a 16-bit grid of 49 × 2048 numbers, which the model pools to 36 tokens in every step. The store is what
+`weft data import-features --tokens 36` makes of them; the losses of both routes must be equal in every bit. `cold`
+reads files that the page cache was told to forget, as in an epoch over more features than memory holds; `warm` reads
+them again right after. Rates are by the clock on the wall and, for machines that do other things besides, in processor
+seconds, in which nobody waits for a disk. The size `loader` takes batches from the loader and does nothing with them:
+no device can be fed faster.
 """
 
 import argparse
@@ -26,25 +28,28 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, TrainerCallback
 from transformers.utils import logging
 
 from weft.core import attach
-from weft.data.feature_import import read_hdf5
-from weft.data.features import FeatureKey, FeatureStore, write_features
+from weft.core.composites.visual_embedding import pool_grid
+from weft.data.features import FeatureStore
 from weft.data.records import ImageQA, MediaRef
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual
 from weft.train.backbones import MINIATURE, load_backbone
 from weft.train.engine import MultiTaskTrainer, training_arguments
+from weft.train.feature_import import import_features
 from weft.train.recipe import Recipe, load_recipe
 from weft.train.schedule import make_mixture
 from weft.train.scoring import text_rules
 
 SIZES = {"loader": (32, 1), "mini": (32, 1), "tiny": (64, 2), "small": (256, 3), "base": (768, 6)}
 """Width of a VL-BART and layers of each of its stacks; `base` is BART-base, `loader` takes no step."""
+GRID, WIDTH = 49, 2048
 SKIPPED = 3
 CLOCKS = ("wall", "processor")
 
@@ -56,14 +61,15 @@ class FilePerImage:
     folder: Path
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
-        groups = [torch.stack([self._one(ref) for ref in group]) for group in images]
-        return {"visual_features": torch.stack(groups).float()}
+        """Return `visual_features`, shape `(batch, images, 49, 2048)`, 16 bits as those of the store."""
+        flat = torch.from_numpy(np.stack([self._one(ref) for group in images for ref in group]))
+        return {"visual_features": flat.unflatten(0, (len(images), -1))}
 
-    def _one(self, ref: MediaRef) -> Tensor:
+    def _one(self, ref: MediaRef) -> NDArray[np.float16]:
         name = PurePosixPath(ref.path).stem
         with h5py.File(self.folder / f"{name}.h5", "r") as file:
-            return torch.from_numpy(file[f"{name}/features"][...])
+            features: NDArray[np.float16] = file[f"{name}/features"][...]
+            return features
 
 
 class Clock(TrainerCallback):
@@ -98,10 +104,10 @@ def records(count: int) -> list[ImageQA]:
     ]
 
 
-def write_files(folder: Path, count: int, tokens: int, width: int) -> None:
+def write_files(folder: Path, count: int) -> None:
     """One HDF5 file per image, its group named by the image, with a 16-bit array `features`."""
     folder.mkdir()
-    block = np.random.default_rng(0).normal(size=(64, tokens, width)).astype(np.float16)
+    block = np.random.default_rng(0).normal(size=(64, GRID, WIDTH)).astype(np.float16)
     for number in range(count):
         name = f"{number:012d}"
         with h5py.File(folder / f"{name}.h5", "w") as file:
@@ -142,7 +148,7 @@ def make_recipe(folder: Path, size: str, tokens: int, batch: int, steps: int) ->
     )
     BartForConditionalGeneration(config).save_pretrained(language)
     tokenizer.save_pretrained(language)
-    backbone = {"language": str(language), "feature_size": 2048, "num_visual_tokens": tokens}
+    backbone = {"language": str(language), "feature_size": WIDTH, "num_visual_tokens": tokens}
     unit = {"method": "bottleneck", "reduction_factor": 8, "train_full": ["visual_embedding", "norms"]}
     data = {"name": "vqav2", "root": str(folder)}
     return load_recipe(
@@ -179,7 +185,8 @@ def trained(
         sums = []
         for batch in trainer.get_train_dataloader():
             clock.on_step_end()
-            sums.append(float(batch["visual_features"][0, 0, 0].sum()))
+            pooled = pool_grid(batch["visual_features"][:1], recipe.backbone.num_visual_tokens)
+            sums.append(float(pooled.sum()))
     else:
         trainer.train()
         sums = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -232,12 +239,8 @@ def features(count: int, tokens: int, folder: Path | None) -> Iterator[Path]:
     """A folder with the files per image and the store that weft makes of them."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         root = Path(place)
-        write_files(root / "hdf5", count, tokens, 2048)
-        write_features(
-            root / "store",
-            read_hdf5(root / "hdf5"),
-            FeatureKey("clip-rn101", "imported", "imported", "benchmark"),
-        )
+        write_files(root / "hdf5", count)
+        import_features(root / "hdf5", root / "store", tokens=tokens)
         yield root
 
 
@@ -258,9 +261,10 @@ def main() -> None:
     """Measure every size and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=[*SIZES])
-    parser.add_argument("--tokens", type=int, default=36)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=36, help="of the model; 49 pools nothing")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="files are read by one")
+    parser.add_argument("--batch", type=int, default=500, help="by default as VL-Adapter's VL-BART")
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--folder", type=Path, help="where the files are written; by default the temporary folder"
@@ -270,7 +274,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     logging.disable_progress_bar()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     rows = records(options.batch * options.steps)
     with features(len(rows), options.tokens, options.folder) as root:
         for size in options.sizes:

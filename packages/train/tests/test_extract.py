@@ -66,15 +66,9 @@ def test_a_backbone_without_a_tower_has_no_features(values, tmp_path, monkeypatc
 
 
 def test_features_of_others_come_into_a_store(tmp_path: Path, capsys):
-    folder = tmp_path / "h5"
-    folder.mkdir()
     arrays = {f"COCO_val2014_{k:012d}": np.full((4, 3), k, np.float16) for k in (3, 7)}
-    for name, array in arrays.items():
-        with h5py.File(folder / f"{name}.h5", "w") as file:
-            file[f"{name}/features"] = array
-    assert (
-        run("data", "import-features", str(folder), str(tmp_path / "store"), "--encoder", "CLIP RN101") == 0
-    )
+    source = hdf5(tmp_path / "h5", arrays)
+    assert run("data", "import-features", source, str(tmp_path / "store"), "--encoder", "CLIP RN101") == 0
     assert "2 items of shape (4, 3)" in capsys.readouterr().out
     store = FeatureStore(tmp_path / "store")
     assert store.key.encoder == "CLIP RN101"
@@ -90,6 +84,48 @@ def test_frames_of_videos_come_into_a_ragged_store(tmp_path: Path):
     store = FeatureStore(tmp_path / "store")
     assert store.ragged
     assert [len(features) for _, features in store] == [2, 5]
+
+
+def hdf5(folder: Path, arrays: dict[str, np.ndarray]) -> str:
+    folder.mkdir()
+    for name, array in arrays.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file[f"{name}/features"] = array
+    return str(folder)
+
+
+def test_grids_are_pooled_once_as_a_model_pools_them_in_every_step(tmp_path: Path, capsys):
+    grids = {name: np.random.default_rng(ord(name)).normal(size=(49, 5)).astype(np.float16) for name in "ab"}
+    source = hdf5(tmp_path / "h5", grids)
+    assert run("data", "import-features", source, str(tmp_path / "store"), "--tokens", "36") == 0
+    assert "2 items of shape (36, 5)" in capsys.readouterr().out
+    store = FeatureStore(tmp_path / "store")
+    for name, grid in grids.items():
+        grid = torch.from_numpy(grid).float().T.unflatten(1, (7, 7))
+        assert torch.equal(
+            torch.from_numpy(store.get(name).astype(np.float32)),
+            torch.nn.functional.max_pool2d(grid[None], 2, 1)[0].flatten(1).T,
+        )
+    assert "36" in store.key.transform
+
+
+def test_what_is_no_grid_is_not_pooled(tmp_path: Path, capsys):
+    source = hdf5(tmp_path / "h5", {"regions": np.zeros((10, 5), np.float16)})
+    assert run("data", "import-features", source, str(tmp_path / "store"), "--tokens", "4") == 2
+    assert "'regions': `features` with 10 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "index.json").exists()
+
+
+def test_videos_are_brought_to_one_length(tmp_path: Path):
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    for name, frames in (("a", 2), ("b", 6)):
+        np.savez(folder / f"{name}.npz", features=np.arange(frames * 2.0, dtype=np.float16).reshape(-1, 2))
+    assert run("data", "import-features", str(folder), str(tmp_path / "store"), "--tokens", "3") == 0
+    store = FeatureStore(tmp_path / "store")
+    assert not store.ragged
+    assert store.get("a").tolist() == [[0, 1], [2, 3], [0, 0]]
+    assert store.get("b").tolist() == [[2, 3], [6, 7], [10, 11]]
 
 
 def test_a_folder_without_features_is_refused(tmp_path: Path, capsys):

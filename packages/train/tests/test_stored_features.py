@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
-from weft.data.features import FeatureKey, write_features
+from weft.core.composites.visual_embedding import pool_grid
+from weft.data.features import FeatureKey, FeatureStore, write_features
 from weft.data.records import media_of
 from weft.eval.errors import ScoreInputError
 from weft.train.backbones import MINIATURE
@@ -78,6 +81,14 @@ def changes(tmp_path: Path, bart: Path, monkeypatch: pytest.MonkeyPatch) -> list
         "tracking.enabled=false",
         "training={steps: 3, batch_size: 4, learning_rate: 0.01}",
     ]
+
+
+def pool(path: Path) -> None:
+    """Replace a store by one that holds 36 tokens an image."""
+    store = FeatureStore(path)
+    items = [(name, pool_grid(torch.from_numpy(np.array(whole)), 36).numpy()) for name, whole in store]
+    shutil.rmtree(path)
+    write_features(path, items, store.key)
 
 
 def stored_config() -> Any:
@@ -158,6 +169,27 @@ def test_features_of_another_width_are_refused(tmp_path, pictures, changes):
                 "vl_adapter/image/bart/single_adapter", [*changes, *IMAGE, "backbone.feature_size=64"]
             )
         )
+
+
+def test_stores_of_different_lengths_are_refused(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    pool(tmp_path / "features" / "nlvr_rn101")
+    with pytest.raises(RunError, match=r"nlvr_rn101 holds 36. Import them again with --tokens 36"):
+        execute(load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE]))
+
+
+def test_training_on_features_pooled_once_changes_no_bit(tmp_path, pictures, changes):
+    write_image_tasks(tmp_path, pictures, rows=20)
+    recipe = load_recipe("vl_adapter/image/bart/single_adapter", [*changes, *IMAGE])
+    whole = execute(recipe)
+    for store in (tmp_path / "features").iterdir():
+        pool(store)
+    pooled = execute(load_recipe(recipe.model_dump(), [f"output={tmp_path / 'again'}"]))
+    assert pooled.scores == whole.scores
+    (first,), (second,) = (list(run.folder.rglob("adapter_model.safetensors")) for run in (whole, pooled))
+    weights, again = load_file(first), load_file(second)
+    assert weights.keys() == again.keys()
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
 def test_a_dual_encoder_reads_no_stored_features(values, tmp_path):

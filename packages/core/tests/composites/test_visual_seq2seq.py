@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -202,6 +203,17 @@ def test_pooling_seven_by_seven_to_six_by_six_is_max_pooling_of_kernel_two():
     want = functional.max_pool2d(grid, 2, 1).flatten(2).mT[:, None]
     assert torch.equal(pool_grid(features, 36), want)
     assert pool_grid(features, 49) is features
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("wanted", [1, 4, 9, 36])
+@pytest.mark.parametrize("tokens", [4, 25, 49, 196])
+def test_any_grid_is_pooled_as_torch_pools_it(tokens, wanted, dtype):
+    features = torch.randn(2, 3, tokens, 5).to(dtype)
+    side, new = math.isqrt(tokens), math.isqrt(wanted)
+    grid = features.reshape(6, side, side, 5).movedim(-1, 1)
+    want = functional.adaptive_max_pool2d(grid, new).movedim(1, -1).reshape(2, 3, wanted, 5)
+    assert torch.equal(pool_grid(features, wanted), want)
 
 
 @pytest.mark.parametrize(("tokens", "wanted"), [(10, 9), (9, 8)])

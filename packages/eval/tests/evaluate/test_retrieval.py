@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import BatchEncoding
 
 from weft.data.media.shift import RandomShift
 from weft.data.media.transforms import ImageTransform
@@ -51,8 +52,8 @@ class Letters:
     def __call__(self, texts: list[str], **settings: Any) -> Any:
         rows = [[ord(letter) - 96 if letter != " " else 30 for letter in text] for text in texts]
         length = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-        return type("Encoded", (), {"input_ids": ids, "attention_mask": (ids > 0).long()})
+        ids = [row + [0] * (length - len(row)) for row in rows]
+        return BatchEncoding({"input_ids": ids, "attention_mask": [[int(i > 0) for i in row] for row in ids]})
 
 
 class ByColor(nn.Module):

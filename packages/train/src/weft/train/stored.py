@@ -36,6 +36,7 @@ def open_features(recipe: Recipe, tasks: Mapping[str, TaskData], config: Any) ->
                 _check_width(path, opened[path], config)
     if not opened:
         return None
+    _check_tokens(opened, config.num_visual_tokens)
     groups = [
         ([opened[expanded(path)] for path in recipe.tasks[name].data.stores], images_of(data))
         for name, data in tasks.items()
@@ -54,4 +55,14 @@ def _check_width(path: str, store: FeatureStore, config: Any) -> None:
         raise RunError(
             f"`features` must hold arrays of shape (tokens, {wanted}), as `backbone` says, but {path} holds "
             f"{tuple(store.item_shape)}. Set backbone.feature_size, or take the store of another encoder."
+        )
+
+
+def _check_tokens(stores: Mapping[str, FeatureStore], wanted: int) -> None:
+    found = {path: wanted if store.ragged else store.item_shape[0] for path, store in stores.items()}
+    if len(set(found.values())) > 1:
+        raise RunError(
+            "`features` must all hold the same number of tokens, but "
+            f"{', '.join(f'{path} holds {tokens}' for path, tokens in found.items())}. Import them again with "
+            f"--tokens {wanted}."
         )

@@ -163,7 +163,7 @@ class DualEncoder(PreTrainedModel):
 
         Args:
             pixel_values: Shape `(batch, images, channels, height, width)`, or without `images`.
-            visual_features: What `encode_images` returns, instead of pixels.
+            visual_features: What `encode_images` returns, instead of pixels; of any floating dtype.
 
         Returns:
             Shape `(batch, projection_size)`, each of length one.
@@ -180,10 +180,8 @@ class DualEncoder(PreTrainedModel):
             images = pixel_values[:, None] if pixel_values.dim() == 4 else pixel_values
             visual_features = self.encode_images(images)
         assert visual_features is not None
-        pooled = visual_features.flatten(1, -2).mean(1)
-        return functional.normalize(
-            self.image_projection(pooled.to(self.image_projection.weight.dtype)), dim=-1
-        )
+        wide = visual_features.to(self.image_projection.weight.dtype)
+        return functional.normalize(self.image_projection(wide.flatten(1, -2).mean(1)), dim=-1)
 
     def forward(
         self,

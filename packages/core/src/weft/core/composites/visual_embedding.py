@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from weft.core.errors import ConfigError
 
@@ -99,7 +99,10 @@ def pool_grid(features: Tensor, num_tokens: int) -> Tensor:
             "squares, because the features are a grid. Set `num_visual_tokens` to the number of features "
             "to take them as they are."
         )
-    lead = features.shape[:-2]
-    grid = features.reshape(-1, side, side, features.shape[-1]).movedim(-1, 1)
-    pooled = functional.adaptive_max_pool2d(grid, (wanted, wanted))
-    return pooled.movedim(1, -1).reshape(*lead, num_tokens, features.shape[-1])
+    # The width stays the last axis: torch's pooling wants it in front, and moving it costs more than the maxima.
+    grid = features.unflatten(-2, (side, side))
+    for axis in (-3, -2):
+        windows = [(i * side // wanted, -(-(i + 1) * side // wanted)) for i in range(wanted)]
+        maxima = [reduce(torch.maximum, grid.narrow(axis, a, b - a).split(1, axis)) for a, b in windows]
+        grid = torch.cat(maxima, dim=axis)
+    return grid.flatten(-3, -2)

@@ -151,7 +151,8 @@ class VisualSeq2Seq(PreTrainedModel):
         Args:
             input_ids: Shape `(batch, text)`, padded on the right.
             attention_mask: Shape `(batch, text)`; ones by default.
-            visual_features: Shape `(batch, images, tokens, feature_size)`, or `(batch, tokens, feature_size)`.
+            visual_features: Shape `(batch, images, tokens, feature_size)`, or `(batch, tokens, feature_size)`; of
+                any floating dtype.
             pixel_values: Shape `(batch, images, channels, height, width)`, instead of features.
             boxes: Shape `(batch, images, num_visual_tokens, 4)`.
 

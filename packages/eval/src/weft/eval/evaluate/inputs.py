@@ -112,14 +112,19 @@ class Batches:
 
     def _tokens(self, texts: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
         """Tokens of each task's texts, prompts included."""
-        text = self.tokenizer(
+        input_ids, mask = self._encoded(
             [self.rules[task].written(text) for task, text in texts],
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=max(self.rules[task].max_text_tokens for task, _ in texts),
+            max(self.rules[task].max_text_tokens for task, _ in texts),
         )
-        return {"input_ids": text.input_ids, "attention_mask": text.attention_mask}
+        return {"input_ids": input_ids, "attention_mask": mask}
+
+    def _encoded(self, texts: Sequence[str | None], limit: int) -> tuple[Tensor, Tensor]:
+        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=limit)
+        # The tokenizer's own tensors take longer to build than the tokens to find: it walks the lists in Python.
+        input_ids, mask = (
+            torch.tensor(encoded[name], dtype=torch.long) for name in ("input_ids", "attention_mask")
+        )
+        return input_ids, mask
 
     def images(self, records: Sequence[Record]) -> dict[str, Tensor]:
         """The visual inputs of records alone; see `weft.eval.evaluate.visual`."""
@@ -159,15 +164,11 @@ class Batches:
         return batch
 
     def _labels(self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example]) -> dict[str, Tensor]:
-        labels = self.tokenizer(
-            [each.target for each in drawn],
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=max(self.rules[task].max_target_tokens for task, _ in rows),
+        tokens, mask = self._encoded(
+            [each.target for each in drawn], max(self.rules[task].max_target_tokens for task, _ in rows)
         )
         return {
-            "labels": labels.input_ids.masked_fill(labels.attention_mask == 0, IGNORED),
+            "labels": tokens.masked_fill(mask == 0, IGNORED),
             "weights": torch.tensor([each.weight for each in drawn]),
         }
 

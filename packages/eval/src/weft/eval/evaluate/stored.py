@@ -35,10 +35,10 @@ class StoredFeatures:
     blank: bool = False
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
+        """Return `visual_features`, shape `(batch, images, tokens, width)`, of 16 bits as stored; models cast."""
         # Each array is copied once, out of its file into the batch.
         flat = torch.from_numpy(np.stack([self._one(ref) for group in images for ref in group]))
-        features = flat.unflatten(0, (len(images), -1)).float()
+        features = flat.unflatten(0, (len(images), -1))
         return {"visual_features": features.zero_() if self.blank else features}
 
     def _one(self, ref: MediaRef) -> NDArray[np.float16]:

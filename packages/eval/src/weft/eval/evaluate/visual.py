@@ -79,9 +79,9 @@ class Features:
     rows: dict[str, int]
 
     def __call__(self, images: Images) -> dict[str, Tensor]:
-        """Return `visual_features`, shape `(batch, images, tokens, width)`, float32."""
+        """Return `visual_features`, shape `(batch, images, tokens, width)`, fp16; models cast."""
         index = torch.tensor([[self.rows[ref.uri] for ref in group] for group in images])
-        return {"visual_features": self.table[index].float()}
+        return {"visual_features": self.table[index]}
 
 
 def extract_features(

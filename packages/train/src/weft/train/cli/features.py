@@ -28,29 +28,25 @@ def features(
             sys.stdout.write(f"tasks.{task}.data.features={path}\n")
 
 
-def import_features(
+def import_all(
     source: Annotated[Path, typer.Argument(help="HDF5 files, Parquet shards or npz files, or their folder.")],
     store: Annotated[Path, typer.Argument(help="A new folder.")],
     encoder: Annotated[str, typer.Option(help="What made the features; kept in the store.")] = "",
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pool each grid or video to as many tokens as the model takes (backbone.num_visual_tokens), once "
+            "instead of in every step.",
+        ),
+    ] = None,
 ) -> None:
     """Bring features that others extracted into a memory-mapped store.
 
     HDF5 files hold a group per image with an array `features`, Parquet shards the columns `id` and `features`, npz
     files one array `features` each, whose first axis may differ from file to file.
     """
-    from weft.data.errors import MissingFileError
-    from weft.data.feature_import import read_feature_parquet, read_hdf5, read_npz
-    from weft.data.features import FeatureKey, write_features
+    from weft.train.feature_import import import_features
 
-    readers = {".h5": read_hdf5, ".hdf5": read_hdf5, ".parquet": read_feature_parquet, ".npz": read_npz}
-    found = next(
-        (p.suffix for p in ([source] if source.is_file() else source.rglob("*")) if p.suffix in readers), None
-    )
-    if found is None:
-        raise MissingFileError(
-            f"`SOURCE` must be or hold files that end in {', '.join(readers)}, but {source} does not. Point it at the "
-            "unpacked features."
-        )
-    key = FeatureKey(encoder or source.name, "imported", "imported", source.name)
-    written = write_features(store, readers[found](source), key, ragged=found == ".npz")
+    written = import_features(source, store, encoder=encoder, tokens=tokens)
     sys.stdout.write(f"{store}: {len(written):,} items of shape {written.item_shape}\n")
