@@ -101,6 +101,15 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """The batch script of the docs on a SLURM cluster of two machines (as root; Debian: slurm-wlm, munge, iproute2)."""
+    install(session, *editable(PACKAGES, "test"))
+    for program in ("slurmctld", "munged", "ip"):
+        session.run(program, "-V", external=True)  # the tests would skip without it
+    session.run("pytest", *(session.posargs or ("packages/train/tests/test_slurm.py",)))
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job: compare ways of sharing adapters on four tasks, offline, on a laptop CPU."""
     install(session, *editable(PACKAGES))

@@ -16,7 +16,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from safetensors.torch import load_file
 
 from weft.data.records import MediaRef, Retrieval
 from weft.train.errors import RecipeError, RunError
@@ -26,6 +25,7 @@ from weft.train.recipe import load_recipe
 from weft.train.run import execute
 from weft.train.sharding import check_shared
 from weft.train.task_data import TaskData, load_tasks
+from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -60,27 +60,6 @@ def run(recipe: Path, *words: str, processes: int = 1, script: Path | None = Non
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def assert_same_curve(one: Path, other: Path) -> None:
-    expected, found = losses(one), losses(other)
-    assert len(expected) == STEPS
-    for single, changed in zip(expected, found, strict=True):
-        assert single.keys() == changed.keys()
-        assert all(abs(single[key] - changed[key]) < 1e-5 for key in single)
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, other))
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        torch.testing.assert_close(value, second[key], atol=1e-5, rtol=1e-4, msg=key)
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    newest = max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
-    return [{k: v for k, v in entry.items() if k.startswith("loss")} for entry in history if "loss" in entry]
-
-
 @pytest.fixture
 def recipe(values: dict[str, Any], tmp_path: Path) -> Path:
     values["training"] |= {"steps": STEPS, "save_every": 10, "log_every": 1, "learning_rate": 1e-3}
@@ -98,7 +77,7 @@ def test_two_processes_follow_the_losses_and_scores_of_one(recipe: Path, values:
     output = Path(values["output"])
     run(recipe, "name=one")
     run(recipe, "name=two", processes=2)
-    assert_same_curve(output / "one", output / "two")
+    assert_same_curve(output / "one", output / "two", STEPS)
     scores = [json.loads((output / name / "result.json").read_text()) for name in ("one", "two")]
     assert scores[0]["scores"] == scores[1]["scores"]
     for name, report in scores[1]["reports"].items():
@@ -121,7 +100,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     for path in ("checkpoint-20", "best"):
         (output / "changed" / "checkpoints" / path / "manifest.json").unlink()
     run(recipe, "name=changed", "--resume", processes=after)
-    assert_same_curve(output / "whole", output / "changed")
+    assert_same_curve(output / "whole", output / "changed", STEPS)
     assert_same_weights(output / "whole", output / "changed")
 
 
@@ -137,14 +116,14 @@ def test_sharded_processes_follow_one_and_resume_in_any_form(
     run(recipe, "name=one", *more)
     sharded = ["name=sharded", "training.sharded=true", *more]
     run(recipe, *sharded, processes=2, script=script)
-    assert_same_curve(output / "one", output / "sharded")
+    assert_same_curve(output / "one", output / "sharded", STEPS)
     assert_same_weights(output / "one", output / "sharded")
     scores = [json.loads((output / name / "result.json").read_text()) for name in ("one", "sharded")]
     assert scores[0]["scores"] == scores[1]["scores"]
     for processes in (2, 1):
         (output / "sharded" / "checkpoints" / "checkpoint-20" / "manifest.json").unlink()
         run(recipe, *sharded, "--resume", processes=processes)
-        assert_same_curve(output / "one", output / "sharded")
+        assert_same_curve(output / "one", output / "sharded", STEPS)
         assert_same_weights(output / "one", output / "sharded")
 
 
@@ -171,7 +150,7 @@ def test_a_lost_rank_ends_the_run_which_resumes_to_the_same_curve(
     assert launched.wait(timeout=300) != 0
     assert not (output / "lost" / "result.json").exists(), "the kill came too late to test anything"
     run(recipe, "name=lost", "--resume", processes=2)
-    assert_same_curve(output / "one", output / "lost")
+    assert_same_curve(output / "one", output / "lost", STEPS)
     assert_same_weights(output / "one", output / "lost")
 
 
@@ -254,7 +233,7 @@ def test_two_nodes_follow_one_process(recipe: Path, values: dict[str, Any], node
     for launcher in started:
         _, errors = launcher.communicate()
         assert launcher.returncode == 0, errors[-4000:]
-    assert_same_curve(output / "one", output / "nodes")
+    assert_same_curve(output / "one", output / "nodes", STEPS)
     assert_same_weights(output / "one", output / "nodes")
 
 

@@ -1,6 +1,7 @@
 """Options of `training` that change how weights move, each compared with what it should be."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from weft.train.averaging import WeightAverage
 from weft.train.engine import trained_components
 from weft.train.errors import RecipeError, RunError
+from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
 from weft.train.rescore import rescore
 from weft.train.run import execute
@@ -174,6 +176,22 @@ def test_training_stops_when_validation_no_longer_improves(values):
     assert json.loads((folder / "checkpoint-6" / "validated.json").read_text())[1] == 2
     with pytest.raises(RecipeError, match="`patience` needs `evaluate_every`"):
         load_recipe(values, ["training.patience=2"])
+
+
+def test_weights_at_the_end_of_an_epoch_are_validated_once(values):
+    class Counted(Progress):
+        def __init__(self):
+            self.titles = []
+
+        @contextmanager
+        def bar(self, title, total):
+            self.titles.append(title)
+            yield lambda done: None
+
+    # Eighty records in batches of eight: the tenth step ends an epoch.
+    seen = Counted()
+    execute(load_recipe(values, ["training.steps=10", "training.evaluate_every=10"]), progress=seen)
+    assert seen.titles.count("validation vqa") == seen.titles.count("validation nlvr") == 1
 
 
 def test_each_component_has_its_own_rate_and_decay(values, monkeypatch):

@@ -27,7 +27,6 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import load_adapter
 from weft.data.errors import WeftDataError
-from weft.data.loader import one_thread_per_worker
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.averaging import AVERAGE, WeightAverage
@@ -37,6 +36,7 @@ from weft.train.objectives.states import load_states, save_states
 from weft.train.processes import ONE, Processes
 from weft.train.recipe import TrainingSection
 from weft.train.sharding import check_shared, resting, shard, share_states, whole, whole_adapter
+from weft.train.stopping import start_worker
 from weft.train.task_losses import TaskLosses
 
 Row = tuple[str, int, int, int]
@@ -153,7 +153,7 @@ class MultiTaskTrainer(Trainer):
             batch_sampler=sampler,
             collate_fn=self._collate,
             num_workers=self.section.workers,
-            worker_init_fn=one_thread_per_worker if self.section.workers else None,
+            worker_init_fn=start_worker if self.section.workers else None,
             persistent_workers=self.section.workers > 0,
         )
 
@@ -248,6 +248,8 @@ class MultiTaskTrainer(Trainer):
         if self._is_exhausted():
             self.control.should_training_stop = True
         self.log(dict(scores))
+        # Tells the trainer that it is done; at the end of an epoch it would validate the same weights again.
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
 
     def resume(self, checkpoint: Path) -> None:

@@ -1,8 +1,9 @@
-"""Errors of recipes and runs. The command line prints them as one message and ends with code 2."""
+"""Errors of recipes and runs. The command line prints them as one message and ends with their exit code."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -12,6 +13,14 @@ class RecipeError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot start, go on or be read, for a reason that its user can mend."""
+
+    exit_code = 2
+
+
+class StoppedError(RunError):
+    """A run ended early because it was told to by SIGTERM."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 MOST_NAMES = 12

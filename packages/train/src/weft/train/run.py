@@ -32,6 +32,7 @@ from weft.train.result import RESULT, Result, average, make_result, result_value
 from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import evaluate_tasks, make_visual, text_rules
 from weft.train.sharding import reshard, whole_adapter
+from weft.train.stopping import Stop, how_to_start
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
 from weft.train.tracked import Report, track_result, tracked
 
@@ -42,6 +43,7 @@ def execute(
     tasks: Mapping[str, TaskData] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    auto_resume: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Run a recipe.
@@ -53,6 +55,7 @@ def execute(
         tasks: Its records, if they are loaded already.
         resume: Go on from the newest whole checkpoint.
         overwrite: Remove an earlier run of the same name first.
+        auto_resume: Resume if there is a whole checkpoint; otherwise start, again if the run ended before the first.
         progress: Where to show progress; nowhere by default.
 
     Returns:
@@ -61,7 +64,13 @@ def execute(
 
     Raises:
         RunError: If the run cannot start, or its disk has become full.
+        StoppedError: If SIGTERM ended the training; there is a checkpoint of the step it fell into.
     """
+    if auto_resume and (resume or overwrite):
+        raise RunError(
+            "`--auto-resume` must stand without --resume and --overwrite, but one of them is given. It chooses "
+            "between them: leave them out."
+        )
     progress = progress or Progress()
     processes = join_processes()
     check_device(recipe, processes)
@@ -69,6 +78,8 @@ def execute(
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks, processes)
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
+    if auto_resume and processes.first:
+        resume, overwrite = how_to_start(recipe.folder)
     checkpoint = processes.from_first(_prepare_folder(recipe, resume, overwrite) if processes.first else None)
     with disk_may_fill(recipe.folder):
         return _run(recipe, tasks, checkpoint, progress, processes)
@@ -147,6 +158,7 @@ def _train(
     mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     steps = total_steps(recipe, mixture)
     folder = recipe.folder / "checkpoints"
+    stop = Stop(processes)
     arguments = training_arguments(section, folder, seed=recipe.seed, steps=steps, processes=processes)
 
     def validate() -> dict[str, float]:
@@ -161,17 +173,18 @@ def _train(
             batches=batches,
             section=section,
             validate=validate if section.evaluate_every else None,
-            callbacks=[Report(run, advance, progress.note)],
+            callbacks=[Report(run, advance, progress.note), stop],
             processes=processes,
             objectives=objectives_of(model, section, section.batch_size // processes.size),
         )
         if processes.rank:
             # What is drawn at random within the model shall differ between processes.
             set_seed(recipe.seed + processes.rank)
-        if checkpoint is None:
-            trainer.train()
-        else:
-            trainer.resume(checkpoint)
+        with stop.heard():
+            if checkpoint is None:
+                trainer.train()
+            else:
+                trainer.resume(checkpoint)
     trainer.task_losses.check()
     reshard(model)
     if section.evaluate_every and (folder / "best").exists():

@@ -37,7 +37,8 @@ app.add_typer(data.app, name="data")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    A mistake of the user ends with one message and exit code 2; anything else is a defect and shows its trace.
+    A mistake of the user ends with one message and exit code 2, a run that SIGTERM stopped with one and 143;
+    anything else is a defect and shows its trace.
 
     Args:
         arguments: Words after `weft`; by default those of the process.
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not is_mistake(error):
             raise
         sys.stderr.write(f"weft: {error}\n")
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))
 
 
 def is_mistake(error: BaseException) -> bool:

@@ -49,6 +49,10 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")
     ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option("--auto-resume", help="Go on if there is a whole checkpoint, otherwise start."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -79,7 +83,7 @@ def train(
     if few_shot is not None:
         from weft.train.cli.few_shot import train_few_shot
 
-        train_few_shot(few_shot, resume=resume, overwrite=overwrite)
+        train_few_shot(few_shot, resume=resume or auto_resume, overwrite=overwrite)
         return
     loaded = load_recipe(recipe, overrides)
     check_recipe(loaded)
@@ -87,7 +91,15 @@ def train(
     from weft.train.cli.console import progress, show_result
     from weft.train.run import execute
 
-    show_result(execute(loaded, tasks=tasks, resume=resume, overwrite=overwrite, progress=progress()))
+    result = execute(
+        loaded,
+        tasks=tasks,
+        resume=resume,
+        overwrite=overwrite,
+        auto_resume=auto_resume,
+        progress=progress(),
+    )
+    show_result(result)
 
 
 def evaluate(
