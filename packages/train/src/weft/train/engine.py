@@ -20,6 +20,7 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -102,6 +103,7 @@ class MultiTaskTrainer(Trainer):
     """
 
     optimizer: Any
+    control: TrainerControl
 
     def __init__(
         self,
