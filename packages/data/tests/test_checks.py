@@ -10,7 +10,7 @@ from weft.data import load_dataset
 from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
 from weft.data.errors import InvalidArgumentError, UnknownNameError
 from weft.data.files import BytesStore
-from weft.data.media.contact_sheet import contact_sheet, record_text
+from weft.data.media.contact_sheet import contact_sheet, load_font, record_text, wrap_to_width
 from weft.data.records import (
     Caption,
     Classify,
@@ -100,7 +100,7 @@ RECORDS = [
 def test_a_sheet_shows_every_kind_of_record():
     sheet = contact_sheet(RECORDS, columns=3, tile=60)
     assert sheet.width == 3 * 68 + 8
-    assert sheet.getpixel((20, 20)) == (200, 30, 30)
+    assert sheet.getpixel((20, 60)) == (200, 30, 30)
     assert [record_text(record) for record in RECORDS] == [
         "What colour? -> red",
         "Both are red. -> True",
@@ -122,6 +122,19 @@ def test_a_sheet_shows_four_frames_of_a_video(monkeypatch):
     assert np.abs(np.asarray(shown)[8:48, 8:48].astype(int) - np.asarray(first)).mean() < 12
     monkeypatch.setitem(sys.modules, "av", None)
     assert contact_sheet(records, tile=80).getpixel((70, 70)) == (225, 225, 225)
+
+
+def test_no_text_of_a_sheet_runs_into_the_next_cell_and_answers_stay():
+    face = load_font(None)
+    text = "match: 'image text match: One green thing beside averyveryverylongwordwithoutanyblank and more' -> 'false'"
+    for width, most in ((180, 4), (60, 4), (60, 30), (40, 1)):
+        lines = wrap_to_width(text, width, most, face)
+        assert len(lines) <= most
+        assert max(face.getlength(line) for line in lines) <= width
+        assert lines[-1].endswith("e'") or width == 40
+    whole = wrap_to_width(text, 60, 30, face)
+    assert "".join(whole).replace(" ", "") == text.replace(" ", "")
+    assert wrap_to_width("", 60, 4, face) == [""]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Render records as one picture: a grid of images with their text, for looking at data."""
 
 import contextlib
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,10 +25,12 @@ _MARGIN = 8
 _LINE = 14
 _FONT_SIZE = 12
 _FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf")
-_CHARACTER = 6.2
 _PAPER = (255, 255, 255)
 _INK = (30, 30, 30)
 _EMPTY = (225, 225, 225)
+_CUT = "…"
+
+Face = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
@@ -45,13 +46,13 @@ def contact_sheet(
     """Return a grid with one cell per record: its image or images above, its text below.
 
     Videos are shown by four frames, in rows; where they are not there or PyAV is not installed, by a grey field with
-    their path.
+    their path. A text that is too long loses what stands before its last line, so that the answer stays.
 
     Args:
         records: What to show; choose a few dozen.
         columns: Cells per row.
         tile: Width and image height of a cell, pixels.
-        lines: Lines of text per cell.
+        lines: Greatest number of lines of text per cell.
         font: TrueType font file for the text; by default a common one of the system, or else Pillow's own,
             which draws Latin letters without accents only.
         texts: What to write below each record, instead of its own text.
@@ -67,19 +68,19 @@ def contact_sheet(
         raise InvalidArgumentError(
             f"`columns`, `tile` and `lines` must be positive, but are {columns}, {tile} and {lines}."
         )
+    face = load_font(font)
+    written = [record_text(record) for record in records] if texts is None else texts
+    wrapped = [wrap_to_width(text, tile, lines, face) for text in written]
     rows = -(-len(records) // columns)
-    height = tile + lines * _LINE + _MARGIN
+    height = tile + max(map(len, wrapped)) * _LINE + _MARGIN
     used = min(columns, len(records))
     sheet = Image.new("RGB", (used * (tile + _MARGIN) + _MARGIN, rows * (height + _MARGIN) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    face = _load_font(font)
     for position, record in enumerate(records):
         left = _MARGIN + position % columns * (tile + _MARGIN)
         top = _MARGIN + position // columns * (height + _MARGIN)
-        _paste_media(sheet, record, left, top, tile, require_media)
-        text = record_text(record) if texts is None else texts[position]
-        wrapped = textwrap.wrap(text, max(8, int(tile / _CHARACTER)), max_lines=lines, placeholder="…")
-        for number, line in enumerate(wrapped):
+        _paste_media(sheet, record, left, top, tile, require_media, face)
+        for number, line in enumerate(wrapped[position]):
             draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=face)
     return sheet
 
@@ -103,7 +104,45 @@ def record_text(record: Record) -> str:
     return record.id
 
 
-def _load_font(path: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def wrap_to_width(text: str, width: int, most: int, face: Face) -> list[str]:
+    """Break a text into lines.
+
+    Args:
+        text: The text; its blanks are where it may break, and words that are too wide break anywhere.
+        width: Greatest width of a line, pixels.
+        most: Greatest number of lines; of more, the first ones stay and the end of the last.
+        face: The font.
+    """
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        joined = f"{line} {word}" if line else word
+        if face.getlength(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        while face.getlength(word) > width and len(word) > 1:
+            fits = next(k for k in range(len(word) - 1, 0, -1) if k == 1 or face.getlength(word[:k]) <= width)
+            lines.append(word[:fits])
+            word = word[fits:]
+        line = word
+    lines.append(line)
+    if len(lines) <= most:
+        return lines
+    kept = lines[: most - 1] if most > 1 else []
+    last = f"{_CUT} {lines[-1]}"
+    while face.getlength(last) > width and len(last) > len(_CUT) + 1:
+        last = _CUT + last[len(_CUT) + 1 :]
+    return [*kept, last]
+
+
+def load_font(path: str | None) -> Face:
+    """The font of a sheet: a TrueType file, or a common one of the system, or else Pillow's own.
+
+    Raises:
+        InvalidArgumentError: If the file is no font.
+    """
     if path is not None:
         try:
             return ImageFont.truetype(path, _FONT_SIZE)
@@ -118,21 +157,25 @@ def _load_font(path: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _paste_media(
-    sheet: Image.Image, record: Record, left: int, top: int, tile: int, require_media: bool
+    sheet: Image.Image, record: Record, left: int, top: int, tile: int, require_media: bool, face: Face
 ) -> None:
+    """Put the images of a record side by side, in the middle of their part of the cell, just above the text."""
     references = media_of(record)
     width = max(1, tile // max(1, len(references)))
     for number, reference in enumerate(references):
         picture = _picture(reference, tile, require_media)
         if picture is None:
-            picture = Image.new("RGB", (width, tile), _EMPTY)
-            ImageDraw.Draw(picture).text((4, 4), reference.path[-24:], fill=_INK)
+            picture = Image.new("RGB", (width - 1, tile), _EMPTY)
+            path = "/".join(reference.path.split("/")[-2:])
+            for line, words in enumerate(wrap_to_width(path, width - 9, tile // _LINE, face)):
+                ImageDraw.Draw(picture).text((4, 4 + line * _LINE), words, fill=_INK, font=face)
         else:
             scale = min(width / picture.width, tile / picture.height)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             enlarged = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
             picture = picture.resize(size, enlarged)
-        sheet.paste(picture, (left + number * width, top))
+        across, down = (width - picture.width) // 2, tile - picture.height
+        sheet.paste(picture, (left + number * width + across, top + down))
 
 
 def _picture(reference: MediaRef, tile: int, require_media: bool) -> Image.Image | None:
