@@ -73,5 +73,5 @@ def test_a_table_of_ones_own_needs_a_source(ours: Comparison, tmp_path: Path) ->
         published_rows(file)
     file.write_text("method,test/vqa,published\nx,3,page 4; read in the table\n", encoding="utf-8")
     assert with_published(ours, [file]).entry("x").scores["vqa"].mean == 3
-    with pytest.raises(ComparisonError, match="Did you mean 'uniadapter'"):
-        published_rows("uniadaptr")
+    with pytest.raises(ComparisonError, match="Did you mean 'uniadapter_coco'"):
+        published_rows("uniadaptr_coco")
