@@ -63,8 +63,11 @@ class Frames:
         return {"pixel_values": torch.stack([self.one(group[0]) for group in images])}
 
     def drawn(
-        self, images: Sequence[Sequence[MediaRef]], generators: Sequence[random.Random]
+        self,
+        images: Sequence[Sequence[MediaRef]],
+        generators: Sequence[random.Random],
+        texts: Sequence[str],
     ) -> dict[str, Tensor]:
-        """Return `pixel_values` of random frames, one generator for each record."""
+        """Return `pixel_values` of random frames, one generator for each record; texts change nothing."""
         pairs = zip(images, generators, strict=True)
         return {"pixel_values": torch.stack([self.one(group[0], generator) for group, generator in pairs])}

@@ -58,6 +58,7 @@ def _generate(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str
         max_new_tokens=rules.max_new_tokens,
         num_beams=rules.num_beams,
         no_repeat_ngram_size=rules.no_repeat_ngram_size,
+        early_stopping=rules.early_stopping,
         do_sample=False,
     )
     return [text.strip() for text in batches.tokenizer.batch_decode(tokens, skip_special_tokens=True)]

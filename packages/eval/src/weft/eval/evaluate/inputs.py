@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,9 @@ class TextRules:
         max_new_tokens: Longest generated answer.
         num_beams: Beams of generation.
         no_repeat_ngram_size: Forbids repeated n-grams in generation; 0 allows them.
+        early_stopping: End a search with beams once it has as many answers as beams.
+        answers: `drawn` trains on one answer of a question in each epoch; `all` on every one, weighted by the share
+            of annotators who gave it.
     """
 
     prompt: str = ""
@@ -42,6 +46,8 @@ class TextRules:
     max_new_tokens: int = 20
     num_beams: int = 1
     no_repeat_ngram_size: int = 0
+    early_stopping: bool = False
+    answers: Literal["drawn", "all"] = "drawn"
 
     def written(self, text: str) -> str:
         """A text with its prompt."""
@@ -139,7 +145,8 @@ class Batches:
 
         Returns:
             The inputs of `inputs`; `tasks`, the task of each row; `objective`, its name. For generation
-            `labels` (`-100` where nothing is scored) and `weights` of shape `(batch,)`; for a contrastive
+            `labels` (`-100` where nothing is scored) and `weights` of shape `(batch,)`, or of one entry for each
+            answer, with their `counts` of shape `(batch,)`, where a task trains on all answers; for a contrastive
             comparison `same_text` and `same_image`, numbers from 0 of shape `(batch,)` that are equal where
             rows show the same, of any batch.
 
@@ -155,7 +162,7 @@ class Batches:
         (objective,) = objectives
         drawn = [example(record, task, seed=self.seed, epoch=epoch) for task, record in rows]
         texts = self._tokens([(task, each.text) for (task, _), each in zip(rows, drawn, strict=True)])
-        batch: dict[str, Any] = {**texts, **self._drawn_images(rows, epoch)}
+        batch: dict[str, Any] = {**texts, **self._drawn_images(rows, drawn, epoch)}
         if self.shift is not None and "pixel_values" in batch:
             batch["pixel_values"] = self._shifted(batch["pixel_values"], self.shift, rows, epoch)
         batch |= self._labels(rows, drawn) if objective == "generation" else _identities(rows)
@@ -164,13 +171,21 @@ class Batches:
         return batch
 
     def _labels(self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example]) -> dict[str, Tensor]:
+        targets = [
+            _all_answers(record) if self.rules[task].answers == "all" else [(each.target, each.weight)]
+            for (task, record), each in zip(rows, drawn, strict=True)
+        ]
         tokens, mask = self._encoded(
-            [each.target for each in drawn], max(self.rules[task].max_target_tokens for task, _ in rows)
+            [text for own in targets for text, _ in own],
+            max(self.rules[task].max_target_tokens for task, _ in rows),
         )
-        return {
+        made = {
             "labels": tokens.masked_fill(mask == 0, IGNORED),
-            "weights": torch.tensor([each.weight for each in drawn]),
+            "weights": torch.tensor([weight for own in targets for _, weight in own]),
         }
+        if any(self.rules[task].answers == "all" for task, _ in rows):
+            made["counts"] = torch.tensor([len(own) for own in targets])
+        return made
 
     def _shifted(
         self, pixels: Tensor, shift: RandomShift, rows: Sequence[tuple[str, Record]], epoch: int
@@ -181,15 +196,24 @@ class Batches:
             moved.append(np.stack([shift(image, rng) for image in images]))
         return torch.from_numpy(np.stack(moved))
 
-    def _drawn_images(self, rows: Sequence[tuple[str, Record]], epoch: int) -> dict[str, Tensor]:
+    def _drawn_images(
+        self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example], epoch: int
+    ) -> dict[str, Tensor]:
         images = [media_of(record) for _, record in rows]
         if not isinstance(self.visual, DrawnVisual):
             return self.visual(images)
         names = [f"{self.seed}/{task}/{record.id}/{epoch}/frames" for task, record in rows]
-        return self.visual.drawn(images, [random.Random(name) for name in names])
+        generators = [random.Random(name) for name in names]
+        return self.visual.drawn(images, generators, [each.text for each in drawn])
 
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
         return {**self.texts(rows), **self.images([record for _, record in rows])}
+
+
+def _all_answers(record: Any) -> list[tuple[str, float]]:
+    """Every answer to a question, with the share of annotators who gave it."""
+    counts = Counter(record.answers)
+    return [(answer, count / counts.total()) for answer, count in counts.items()] or [("", 0.0)]
 
 
 def _identities(rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:

@@ -30,8 +30,10 @@ class Visual(Protocol):
 class DrawnVisual(Protocol):
     """A visual that shows other parts of its media in training than in testing."""
 
-    def drawn(self, images: Images, generators: Sequence[random.Random]) -> dict[str, Tensor]:
-        """Return model inputs for a training batch, drawn by the generator of each example."""
+    def drawn(
+        self, images: Images, generators: Sequence[random.Random], texts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Return model inputs for a training batch, drawn by the generator of each example, beside its text."""
 
 
 @dataclass(frozen=True)
