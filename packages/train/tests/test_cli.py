@@ -141,6 +141,15 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys):
     assert "demo/single_adapter" in capsys.readouterr().out.split()
     assert run("recipes", "show", "demo/single_adapter") == 0
     assert yaml.safe_load(capsys.readouterr().out)["tasks"]["gqa"]["metric"] == "gqa"
+    assert run("recipes", "show", "vl_adapter/image/bart/single_adapter") == 0
+    printed = capsys.readouterr().out
+    assert "# Four image-text tasks of VL-Adapter" in printed
+    assert (
+        "# Published: single adapter: vqa 65.76, gqa 54.16, nlvr 73.19, caption 114.61 (4.18 % trained); VL-"
+        in printed
+    )
+    assert run("recipes", "show", "noto_emoji/retrieval_languages") == 0
+    assert "&id" not in capsys.readouterr().out
     target = tmp_path / "mine.yaml"
     assert run("recipes", "copy", "demo/single_adapter", str(target)) == 0
     assert yaml.safe_load(target.read_text())["name"] == "single_adapter"

@@ -130,8 +130,9 @@ def test_a_recipe_of_the_paper_is_tried_out_without_weights(
     with Image.open(found.picture) as picture:
         assert picture.size[0] > 400
     shown = str(found)
+    assert ("published" in shown) == (load_recipe(name).published is not None)
     assert all(word in shown for word in ("trainable", "steps", "memory", "officially", "first batch", "->"))
-    assert {task.partition(":")[0] for task in found.texts} <= set(load_recipe(name).tasks)
+    assert {task.partition(":")[0] for task in found.texts} == set(load_recipe(name).tasks)
     assert found.memory.weights == 4 * found.plan.total_parameters
     assert found.memory.total - found.memory.weights == 12 * found.plan.trainable_parameters
     averaged = check(name, tmp_path, ["training.average=0.9"])
@@ -204,8 +205,15 @@ def test_the_schema_takes_every_built_in_file_and_refuses_typos(values):
         {"method": {"method": "bottleneck", "botleneck_size": 4}},
         {"training": {"lerning_rate": 1.0}},
         {"heads": [], "shotz": [1]},
+        {"paper_settings": {"training": {"decay_norm": True}}},
+        {"tasks": {"vqa": {"metric": "vqaa"}}},
     ):
         assert list(validator.iter_errors(values | change)), change
+    for head in ({"method": "tip_adaptor"}, {"method": "tip_adapter", "alfa": 1.0}, {"alpha": 1.0}):
+        assert list(validator.iter_errors({"heads": [head]})), head
+    assert not list(
+        validator.iter_errors({"heads": [{"method": "tip_adapter", "alpha": 1.0, "label": "mine"}]})
+    )
 
 
 def test_the_schema_says_what_each_key_means(capsys):

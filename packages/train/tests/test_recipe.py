@@ -58,9 +58,26 @@ def test_overrides_reach_any_depth_and_read_yaml():
     assert changed == {"a": {"b": [1, "two"], "c": None}, "d": {"e": 1.5}}
 
 
+def test_overrides_reach_into_lists_by_number():
+    values = {"method": [{"method": "lora"}, {"method": "frozen"}], "shots": [1, 2]}
+    changed = apply_overrides(values, ["method.1.train_full=[norms]", "shots.0=4"])
+    assert changed == {
+        "method": [{"method": "lora"}, {"method": "frozen", "train_full": ["norms"]}],
+        "shots": [4, 2],
+    }
+    assert values["shots"] == [1, 2]
+    for entry in ("method.2.rank=1", "method.first.rank=1"):
+        with pytest.raises(RecipeError, match="must call an entry of 'method' by its number, 0 to 1"):
+            apply_overrides(values, [entry])
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
-    [("steps", "must be `key.sub=value`"), ("a.b=1", "must follow mappings"), ("a=[", "must be YAML")],
+    [
+        ("steps", "must be `key.sub=value`"),
+        ("a.b=1", "must follow mappings and lists, but 'a' holds 3"),
+        ("a=[", "must be YAML"),
+    ],
 )
 def test_overrides_that_cannot_be_read(entry, message):
     with pytest.raises(RecipeError, match=message):

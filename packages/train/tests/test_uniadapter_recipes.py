@@ -15,6 +15,7 @@ from weft.train.fitness import check_fit
 from weft.train.recipe import BackboneSection, load_recipe
 from weft.train.rescore import rescore
 from weft.train.run import execute
+from weft.train.task_data import load_tasks
 
 RETRIEVAL = ("coco", "flickr30k", "msrvtt", "didemo")
 
@@ -147,6 +148,49 @@ def test_questions_about_moving_objects_are_trained_and_answered(tmp_path):
     assert result.reports["motion"]["n"] == 12
     with pytest.raises(InvalidArgumentError, match=r"at most the frames of .* \(4\), but is 5"):
         execute(load_recipe(values, ["training.frames=5", "name=longer"]))
+
+
+def test_all_answers_to_questions_about_changed_images_are_trained_on(tmp_path):
+    values = tiny("", tmp_path)
+    config = values["backbone"]["config"] | {"model_type": "weft_blip_answering"}
+    del config["image_text_hidden_size"]
+    values["backbone"]["config"] = config
+    values["method"] = {"method": "uniadapter", "bottleneck_size": 8}
+    data = {
+        "name": "scenes",
+        "options": {"task": "vqa", "size": 24, "num_scenes": 40},
+        "test_options": {"size": 8},
+    }
+    values["tasks"] = {"vqa": {"max_new_tokens": 3, "answers": "all", "data": data}}
+    values["training"] |= {"steps": 2, "batch_size": 8, "save_every": 0}
+    values["training"]["augment"] = {"smallest_crop": 0.5, "operations": 1}
+    values["evaluation"] = {"batch_size": 8}
+    result = execute(load_recipe(values))
+    assert result.reports["vqa"]["n"] == 8
+    with pytest.raises(RecipeError, match="`augment` needs `vision: trained`"):
+        load_recipe(values, ["training.vision=frozen"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "demo/single_adapter",
+            "tasks.vqa.answers=all",
+            r"`tasks\.vqa\.answers` must be 'drawn' for a backbone",
+        ),
+        (
+            "motion/questions",
+            "training.augment={}",
+            r"`training\.augment` must be left out where a task has videos",
+        ),
+    ],
+)
+def test_answers_and_changes_that_do_not_fit_are_refused(name, change, message):
+    sizes = [f"tasks.{task}.data.sizes={{train: 64}}" for task in load_recipe(name).tasks]
+    recipe = load_recipe(name, [change, *sizes])
+    with pytest.raises(RunError, match=message):
+        check_fit(recipe, load_tasks(recipe, ("train",)))
 
 
 def test_films_are_ranked_with_frame_aware_attention_beside_a_unit_that_sees_their_order(tmp_path):

@@ -10,16 +10,19 @@ from typing import Any
 from weft.core import plan
 from weft.data import dataset_spec
 from weft.data.media.contact_sheet import contact_sheet
+from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import example
 from weft.train.backbones import planned_model
 from weft.train.fitness import check_fit
 from weft.train.memory import Memory, estimate_memory
+from weft.train.published import published_of, shown
 from weft.train.recipe import Recipe
 from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import text_rules
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of
 
 SHOWN = 12
+_PER_TASK = 4
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class DryRun:
         steps: Optimiser steps.
         rows: Task to rows of one epoch.
         memory: Of one device.
-        texts: What the first rows of the first batch read and write.
+        texts: What rows read and write: the first of the first batch, or of each task's first batch.
         picture: Where those rows are drawn.
+        published: What others printed for this method, one line each.
     """
 
     plan: Any
@@ -45,6 +49,7 @@ class DryRun:
     memory: Memory
     texts: tuple[str, ...]
     picture: Path
+    published: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [str(self.plan), "", f"steps      {self.steps:,}", f"memory     {self.memory}", "data"]
@@ -52,6 +57,7 @@ class DryRun:
             stated = self.official[task]
             counts = [f"{role} {counted(found, stated.get(role))}" for role, found in roles.items()]
             lines.append(f"  {task}: {', '.join(counts)}; {self.rows[task]:,} rows an epoch")
+        lines += ["published", *(f"  {line}" for line in self.published)] if self.published else []
         lines += [f"first batch, drawn in {self.picture}", *(f"  {text}" for text in self.texts)]
         return "\n".join(lines)
 
@@ -72,6 +78,7 @@ def dry_run(
     check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks)
+    published = published_of(recipe)
     mixture = make_mixture(recipe, sizes_of(tasks))
     planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
     path = picture or picture_path(recipe)
@@ -85,8 +92,9 @@ def dry_run(
         steps=total_steps(recipe, mixture),
         rows=mixture.rows_per_epoch,
         memory=estimate_memory(recipe, planned),
-        texts=_draw(recipe, tasks, mixture.batch(0, 0)[:SHOWN], path),
+        texts=_draw(recipe, tasks, _first_rows(mixture), path),
         picture=path,
+        published=tuple(shown(published)),
     )
 
 
@@ -115,6 +123,19 @@ def _official(recipe: Recipe, task: str) -> dict[str, int]:
     return {
         role: stated[split] for role, split in splits.items() if isinstance(split, str) and split in stated
     }
+
+
+def _first_rows(mixture: TaskMixture) -> list[tuple[str, int]]:
+    """The first rows of the first batch; where a batch holds one task, the first of the first batch of each."""
+    if mixture.unit == "mixed" or len(mixture.tasks) == 1:
+        return mixture.batch(0, 0)[:SHOWN]
+    found: dict[str, list[tuple[str, int]]] = {}
+    for step in range(len(mixture)):
+        batch = mixture.batch(step, 0)
+        found.setdefault(batch[0][0], batch[:_PER_TASK])
+        if len(found) == len(mixture.tasks):
+            break
+    return [row for task in mixture.tasks for row in found.get(task, [])]
 
 
 def _draw(

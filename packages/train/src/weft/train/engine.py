@@ -170,13 +170,8 @@ class MultiTaskTrainer(Trainer):
         return batch | {"records": [record.id for _, record, _, _ in rows], "rows": rows[0][3]}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Matrices, and the scales of norms if `decay_norms`; never biases."""
-        return [
-            name for name, value in model.named_parameters() if value.dim() > 1 or self._decayed_scale(name)
-        ]
-
-    def _decayed_scale(self, name: str) -> bool:
-        return self.section.decay_norms and "bias" not in name
+        """Names of the parameters that decay; see `decays`."""
+        return [name for name, value in model.named_parameters() if decays(name, value, self.section)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser, with a group of its own for every component that has a rate of its own."""
@@ -326,6 +321,22 @@ class MultiTaskTrainer(Trainer):
         if self.processes.first and not best.exists() and is_whole(partial):
             partial.rename(best)
         self.processes.wait()
+
+
+def decays(name: str, value: Tensor, section: TrainingSection) -> bool:
+    """Whether a parameter decays: matrices do, scales of norms if `decay_norms`, biases if `decay_biases`.
+
+    Args:
+        name: Its name in an adapted model.
+        value: The parameter.
+        section: The recipe's `training`.
+    """
+    if value.dim() > 1:
+        return True
+    words = name.split(".")
+    # A unit's parameter ends with the name of its slot; the generators of a Hyperformer call their bias offset.
+    word = words[-2] if words[0] == "weft" else words[-1]
+    return section.decay_biases if "bias" in word or word == "offset" else section.decay_norms
 
 
 def trained_components(model: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from weft.train.objectives import compares_rows
 from weft.train.processes import ONE, Processes
 from weft.train.recipe import Recipe
 from weft.train.stored import open_features
-from weft.train.task_data import TaskData
+from weft.train.task_data import TaskData, images_of
 
 
 def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processes = ONE) -> None:
@@ -36,6 +36,17 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
             raise RunError(
                 f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
                 "another type of record: see `weft data show`."
+            )
+        answers = recipe.tasks[name].answers
+        if answers == "all" and not hasattr(model, "answer_losses"):
+            raise RunError(
+                f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
+                f"'all' and the backbone is a {type(model).__name__}. Leave it out, or take a BLIP that answers."
+            )
+        if recipe.training.augment is not None and any(ref.kind == "video" for ref in images_of(data)):
+            raise RunError(
+                f"`training.augment` must be left out where a task has videos, but {name!r} has. Their frames are "
+                "drawn at random anyway."
             )
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from weft.train.errors import RecipeError, near
 from weft.train.recipe_files import apply_overrides, find_recipe, merge, read_yaml
 from weft.train.recipe_sections import (
+    AugmentSection,
     BackboneSection,
     ContrastSection,
     DataSection,
@@ -25,6 +26,7 @@ from weft.train.recipe_sections import (
 )
 
 __all__ = [
+    "AugmentSection",
     "BackboneSection",
     "ContrastSection",
     "DataSection",
@@ -58,8 +60,8 @@ class Recipe(Section):
             other recipes. Only for methods without units, such as `full`.
         control: Whether tables list it as a control and not as a method.
         output: Folder of runs.
-        published: Table of published numbers of the experiment this recipe follows, a name of
-            `weft.eval.compare.published`; rows with this recipe's label are shown beside its scores, and never used.
+        published: Table of published numbers of the experiment this recipe follows, one of those that `weft compare
+            --published list` names. Its rows with this recipe's label are shown by `weft train`, and never used.
         paper: Lay `paper_settings` over the recipe: what the authors' code does and few would choose.
         paper_settings: Values that `paper: true` sets. They come after the file and before `key.sub=value`.
     """
@@ -129,6 +131,22 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: list[str] | N
         path = find_recipe(source)
         values, shown = read_yaml(path), str(source)
     values = _with_paper(apply_overrides(values, overrides or []), overrides or [])
+    recipe, faults = _validated(values)
+    settings = values.get("paper_settings")
+    if isinstance(settings, Mapping):
+        # Faults of `paper: true` are found without it too.
+        _, laid = _validated(merge(values, settings))
+        faults += [
+            f"paper_settings.{fault}" for fault in laid if fault not in faults and _stands_in(fault, settings)
+        ]
+    if faults or recipe is None:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise RecipeError(f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}")
+    return recipe
+
+
+def _validated(values: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or None, and all faults."""
     faults: list[str] = []
     recipe: Recipe | None = None
     try:
@@ -137,11 +155,21 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: list[str] | N
         faults += [
             _fault(f["loc"], f["type"], f["msg"], f.get("input")) for f in error.errors(include_url=False)
         ]
-    faults += _method_faults(values.get("method"))
-    if faults or recipe is None:
-        listed = "\n".join(f"  - {fault}" for fault in faults)
-        raise RecipeError(f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}")
-    return recipe
+    return recipe, faults + _method_faults(values.get("method"))
+
+
+def _stands_in(fault: str, settings: Any) -> bool:
+    """Whether a fault's place is one that the settings speak of."""
+    place = fault.partition(":")[0].split(".")
+    if place[0] == "method":
+        return "method" in settings
+    for word in place:
+        if not isinstance(settings, Mapping):
+            break
+        if word not in settings:
+            return False
+        settings = settings[word]
+    return True
 
 
 def _with_paper(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -65,6 +65,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return merge(read_yaml(base), values)
 
 
+def remarks(path: Path) -> list[str]:
+    """Whole lines of comment in a recipe file, behind those of the file that it extends."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    parent = next((line.partition(":")[2].strip() for line in lines if line.startswith("extends:")), None)
+    above = [] if parent is None else remarks(path.parent / parent)
+    return above + [line for line in lines if line.startswith("#")]
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one mapping over another; mappings merge key by key, but a `method` is replaced as a whole."""
     merged = dict(below)
@@ -75,10 +83,15 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Set `key.sub=value` entries; values are read as YAML.
+    """Set `key.sub=value` entries; values are read as YAML, and entries of a list are called by their number, from 0.
+
+    Args:
+        values: What a file says.
+        overrides: The entries, such as `training.steps=100` or `method.0.bottleneck_size=512`.
 
     Raises:
-        RecipeError: If an entry has no `=`, or its path runs through something that is no mapping.
+        RecipeError: If an entry has no `=`, or its path runs through something that is no mapping and no list, or past
+            the end of a list.
     """
     result = merge({}, values)
     for entry in overrides:
@@ -98,12 +111,25 @@ def apply_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str
 
 
 def _set(values: Mapping[str, Any], path: list[str], value: Any, entry: str) -> dict[str, Any]:
-    result = dict(values)
-    if len(path) == 1:
-        result[path[0]] = value
-        return result
-    below = result.get(path[0]) or {}
-    if not isinstance(below, Mapping):
-        raise RecipeError(f"The override {entry!r} must follow mappings, but {path[0]!r} holds {below!r}.")
-    result[path[0]] = _set(below, path[1:], value, entry)
-    return result
+    key, *rest = path
+    return {**values, key: _replaced(values.get(key), key, rest, value, entry)}
+
+
+def _replaced(present: Any, place: str, rest: list[str], value: Any, entry: str) -> Any:
+    """What stands at a place once the value at the rest of the path, counted from there, is set."""
+    if not rest:
+        return value
+    if isinstance(present, list):
+        if not rest[0].isdecimal() or int(rest[0]) >= len(present):
+            raise RecipeError(
+                f"The override {entry!r} must call an entry of {place!r} by its number, 0 to {len(present) - 1}, but "
+                f"says {rest[0]!r}."
+            )
+        number = int(rest[0])
+        changed = _replaced(present[number], rest[0], rest[1:], value, entry)
+        return [*present[:number], changed, *present[number + 1 :]]
+    if present is not None and not isinstance(present, Mapping):
+        raise RecipeError(
+            f"The override {entry!r} must follow mappings and lists, but {place!r} holds {present!r}."
+        )
+    return _set(present or {}, rest, value, entry)

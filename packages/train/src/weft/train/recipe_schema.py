@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from weft.core.cache import heads
 from weft.core.method import MethodConfig
+from weft.eval.evaluate.scoring import METRICS
 from weft.train.few_shot.recipe import FewShotRecipe
 from weft.train.recipe import Recipe
 from weft.train.recipe_sections import Section
@@ -18,7 +20,7 @@ _ENTRY = re.compile(r"^    (\w+): ((?:.+)(?:\n {8}.+)*)", re.MULTILINE)
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The schema of recipe files of both kinds: every key with its meaning, and the methods of all known units.
+    """The schema of recipe files of both kinds: every key with its meaning, and all known units, heads and metrics.
 
     A file that `extends` another may leave out what the other gives, so that no key is required here; `weft train
     --dry-run` says what is missing.
@@ -33,7 +35,14 @@ def recipe_schema() -> dict[str, Any]:
             "description": "A recipe, relative to this file, over which this one is laid.",
         }
         definitions[kind.__name__] = schema
-    definitions["Recipe"]["properties"]["method"] |= methods
+    recipe = definitions["Recipe"]["properties"]
+    recipe["method"] |= methods
+    # What `paper: true` lays over a recipe is part of one.
+    recipe["paper_settings"] |= {"anyOf": [{"$ref": "#/$defs/Recipe"}, {"type": "null"}]}
+    definitions["TaskSection"]["properties"]["metric"] |= {
+        "anyOf": [{"enum": sorted(METRICS)}, {"type": "null"}]
+    }
+    _describe_heads(definitions)
     for section in _sections(Section):
         described = definitions.get(section.__name__)
         if described is not None:
@@ -50,6 +59,20 @@ def recipe_schema() -> dict[str, Any]:
         "else": {"$ref": "#/$defs/Recipe"},
         "$defs": definitions,
     }
+
+
+def _describe_heads(definitions: dict[str, Any]) -> None:
+    """Say what can stand in a head of a few-shot recipe, and in its prompt stage."""
+    for method, config in heads().items():
+        schema = config.model_json_schema()
+        definitions |= schema.pop("$defs", {})
+        schema["properties"]["label"] = {"type": "string", "description": "How tables call the head."}
+        schema["required"] = ["method"]
+        definitions[f"head {method}"] = schema
+    each = [{"$ref": f"#/$defs/head {method}"} for method in heads()]
+    properties = definitions["FewShotRecipe"]["properties"]
+    properties["heads"]["items"] = {"oneOf": each}
+    properties["prompt_stage"]["anyOf"] = [{"$ref": "#/$defs/head coop"}, {"type": "null"}]
 
 
 def meanings(section: type[BaseModel]) -> dict[str, str]:

@@ -146,6 +146,10 @@ class TaskSection(Section):
         max_new_tokens: Longest generated answer.
         num_beams: Beams of generation.
         no_repeat_ngram_size: Forbids repeated n-grams in generation; 0 allows them.
+        early_stopping: End a search with beams once it has as many answers as beams; else it goes on until no beam
+            can become better.
+        answers: `drawn` trains on one answer of a question in each epoch, drawn and weighted by its soft score; `all`
+            on every one, weighted by the share of annotators who gave it (with a BLIP that answers).
     """
 
     data: DataSection
@@ -159,6 +163,8 @@ class TaskSection(Section):
     max_new_tokens: int = Field(default=20, gt=0)
     num_beams: int = Field(default=1, gt=0)
     no_repeat_ngram_size: int = Field(default=0, ge=0)
+    early_stopping: bool = False
+    answers: Literal["drawn", "all"] = "drawn"
 
 
 class MixingSection(Section):
@@ -189,6 +195,22 @@ class ContrastSection(Section):
     negatives: Literal["local", "gathered"] = "local"
 
 
+class AugmentSection(Section):
+    """How training images are changed at random, in every epoch anew.
+
+    Attributes:
+        smallest_crop: Least share of the area in a random crop, which is resized to the model's input.
+        mirror: Mirror every second image, unless its text names a side.
+        operations: Operations of RandAugment in a row, each applied in every second case.
+        magnitude: Their strength.
+    """
+
+    smallest_crop: float = Field(default=0.5, gt=0, le=1)
+    mirror: bool = True
+    operations: int = Field(default=2, ge=0)
+    magnitude: int = Field(default=5, ge=0, le=10)
+
+
 class TrainingSection(Section):
     """How the weights are trained.
 
@@ -202,8 +224,10 @@ class TrainingSection(Section):
         warmup: Share of the steps in which the rate rises.
         learning_rates: Component to its own peak: a word of `train_full`, or the label of a unit, as `weft plan`
             lists them.
-        weight_decay: Decoupled decay of matrices; the scales of norms have none unless `decay_norms`, biases never.
+        weight_decay: Decoupled decay of matrices; the scales of norms have none unless `decay_norms`, biases none
+            unless `decay_biases`.
         decay_norms: Also decay the scales of norms.
+        decay_biases: Also decay biases, those of norms too.
         adam_betas: Betas of AdamW.
         adam_epsilon: Epsilon of AdamW.
         max_grad_norm: Gradients are clipped there; 0 does not clip.
@@ -221,6 +245,7 @@ class TrainingSection(Section):
         frames: Frames of a video that are seen, one of each of as many segments.
         shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
             `vision: trained`).
+        augment: Random crops and changes of training images (with `vision: trained`), or none. Videos have none.
         keep_images: MiB of decoded images kept in memory (with `vision: trained`), and of videos that have just as many
             frames as are seen.
         workers: Processes that read and decode the next batches during a step, for each process of the training; with 0
@@ -243,6 +268,7 @@ class TrainingSection(Section):
     learning_rates: dict[str, float] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.01, ge=0)
     decay_norms: bool = False
+    decay_biases: bool = False
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=5.0, ge=0)
@@ -256,6 +282,7 @@ class TrainingSection(Section):
     vision: Literal["frozen", "trained"] = "frozen"
     frames: int = Field(default=8, gt=0)
     shift: int = Field(default=0, ge=0)
+    augment: AugmentSection | None = None
     keep_images: float = Field(default=512.0, ge=0)
     workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, gt=0)
@@ -271,6 +298,8 @@ class TrainingSection(Section):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
         if self.vision == "frozen" and self.shift:
             raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
+        if self.vision == "frozen" and self.augment is not None:
+            raise ValueError("`augment` needs `vision: trained`, because a frozen tower sees each image once")
         if self.sharded and self.compile is not None:
             raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")
         if self.patience and not self.evaluate_every:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
@@ -48,6 +49,8 @@ def text_rules(task: TaskSection) -> TextRules:
         max_new_tokens=task.max_new_tokens,
         num_beams=task.num_beams,
         no_repeat_ngram_size=task.no_repeat_ngram_size,
+        early_stopping=task.early_stopping,
+        answers=task.answers,
     )
 
 
@@ -71,7 +74,9 @@ def make_visual(
     if recipe.training.vision == "trained":
         if any(ref.kind == "video" for ref in all_images(tasks)):
             return Frames(backbone.transform, recipe.training.frames, recipe.training.keep_images)
-        return Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
+        plain = Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
+        augment = recipe.training.augment
+        return plain if augment is None else AugmentedPixels(plain, **augment.model_dump())
     pixels = Pixels(backbone.transform)
     trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
     trained += [site.address for site in model.weft.plan.sites if site.tower == "vision"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weft.train.progress import PlainProgress, Progress, RichProgress
@@ -26,8 +27,13 @@ def progress() -> Progress:
     return PlainProgress(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
 
 
-def show_result(result: Result) -> None:
-    """Print the scores of a run, on the first process."""
+def show_result(result: Result, published: Sequence[str] = ()) -> None:
+    """Print the scores of a run, on the first process.
+
+    Args:
+        result: What the run gave.
+        published: What others printed for its method, one line each.
+    """
     if not is_first():
         return
     from rich.console import Console
@@ -50,3 +56,5 @@ def show_result(result: Result) -> None:
         f"{result.trainable:,} of {result.total:,} parameters trained ({share:.2f} %), {result.seconds:.0f} s. "
         f"Adapter: {result.folder / 'adapter'}"
     )
+    for line in published:
+        console.print(f"Published: {line}")

@@ -26,7 +26,10 @@ def train_few_shot(recipe: FewShotRecipe, *, resume: bool, overwrite: bool) -> N
         )
     from weft.train.cli.console import progress
     from weft.train.few_shot.run import execute_few_shot
+    from weft.train.published import published_of, shown
 
+    published = shown(published_of(recipe))
     comparison = execute_few_shot(recipe, overwrite=overwrite, progress=progress())
     sys.stdout.write(comparison.text())
+    sys.stdout.writelines(f"Published: {line}\n" for line in published)
     sys.stdout.write(f"Plot: {comparison.folder / 'accuracy.png'}. Heads: {comparison.folder / 'heads'}\n")

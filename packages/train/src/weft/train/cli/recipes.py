@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,28 +22,44 @@ def list_recipes() -> None:
 
 @app.command()
 def show(name: str) -> None:
-    """Print a recipe with everything it extends."""
-    import yaml
-
-    from weft.train.recipe_files import find_recipe, read_yaml
-
-    sys.stdout.write(yaml.safe_dump(read_yaml(find_recipe(name)), sort_keys=False, allow_unicode=True))
+    """Print a recipe with everything it extends, its comments, and what others printed for its method."""
+    sys.stdout.write(_whole(name))
 
 
 @app.command()
 def copy(name: str, target: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
-    """Write a recipe, with everything it extends, to a file of your own."""
-    import yaml
-
+    """Write a recipe, as `show` prints it, to a file of your own."""
     from weft.train.errors import RecipeError
-    from weft.train.recipe_files import find_recipe, read_yaml
 
     if target.exists():
         raise RecipeError(f"`TARGET` must be a new file, but {target} exists. Choose another name.")
+    text = _whole(name)
     partial = target.with_name(f".{target.name}.part")
-    partial.write_text(yaml.safe_dump(read_yaml(find_recipe(name)), sort_keys=False, allow_unicode=True))
+    partial.write_text(text, encoding="utf-8")
     shutil.move(partial, target)
     sys.stdout.write(f"{target}\n")
+
+
+def _whole(name: str) -> str:
+    """A recipe as one file that extends no other."""
+    import yaml
+
+    from weft.train.few_shot.recipe import few_shot_recipe
+    from weft.train.published import published_of, shown
+    from weft.train.recipe import load_recipe
+    from weft.train.recipe_files import find_recipe, read_yaml, remarks
+
+    class Plain(yaml.SafeDumper):
+        """Writes equal values out each time, instead of pointing back to the first."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    path = find_recipe(name)
+    published = shown(published_of(few_shot_recipe(name) or load_recipe(name)))
+    header = [*remarks(path), *(f"# Published: {line}" for line in published)]
+    body = yaml.dump(read_yaml(path), Dumper=Plain, sort_keys=False, allow_unicode=True)
+    return "".join(f"{line}\n" for line in header) + body
 
 
 @app.command()

@@ -89,8 +89,10 @@ def train(
     check_recipe(loaded)
     tasks = load_tasks(loaded)
     from weft.train.cli.console import progress, show_result
+    from weft.train.published import published_of, shown
     from weft.train.run import execute
 
+    published = shown(published_of(loaded))
     result = execute(
         loaded,
         tasks=tasks,
@@ -99,7 +101,7 @@ def train(
         auto_resume=auto_resume,
         progress=progress(),
     )
-    show_result(result)
+    show_result(result, published)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from weft.train.dry_run import SHOWN, counted, picture_path, save_picture
 from weft.train.few_shot.draws import check_images, draw, load_records
 from weft.train.few_shot.plan import FewShotPlan, plan_few_shot
 from weft.train.few_shot.recipe import FewShotRecipe
+from weft.train.published import published_of, shown
 
 _BYTES = 4
 
@@ -54,6 +55,7 @@ class FewShotDryRun:
         fits: Heads that are fitted, over all draws and data sets.
         texts: Prompt of each image of the picture.
         picture: Where the first images of the first draw are drawn.
+        published: What others printed for these heads, one line each.
     """
 
     plan: FewShotPlan
@@ -63,6 +65,7 @@ class FewShotDryRun:
     fits: int
     texts: tuple[str, ...]
     picture: Path
+    published: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         features = sum(trial.features for trial in self.trials) / 2**20
@@ -73,6 +76,7 @@ class FewShotDryRun:
             f"memory     {features:.1f} MiB of features; encoder {self.encoder}, not opened here",
             "data",
             *(f"  {trial}" for trial in self.trials),
+            *(["published", *(f"  {line}" for line in self.published)] if self.published else []),
             f"first draw, drawn in {self.picture}",
             *(f"  {text}" for text in self.texts),
         ]
@@ -91,12 +95,13 @@ def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewS
         WeftDataError: Files are missing or malformed.
     """
     planned = plan_few_shot(recipe)
+    published = published_of(recipe)
     parts = recipe.parts()
     trials = tuple(_try(name or part.data.name, part, SHOWN // len(parts)) for name, part in parts.items())
-    shown = [pair for trial in trials for pair in trial.shown]
+    pairs = [pair for trial in trials for pair in trial.shown]
     path = picture or picture_path(recipe)
-    texts = tuple(text for _, text in shown)
-    save_picture(contact_sheet([record for record, _ in shown], texts=texts), path)
+    texts = tuple(text for _, text in pairs)
+    save_picture(contact_sheet([record for record, _ in pairs], texts=texts), path)
     draws = len(recipe.shots) * len(recipe.seeds)
     return FewShotDryRun(
         plan=planned,
@@ -106,6 +111,7 @@ def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewS
         fits=draws * len(recipe.heads) * len(trials),
         texts=texts,
         picture=path,
+        published=tuple(shown(published)),
     )
 
 

@@ -146,7 +146,8 @@ class FewShotRecipe(Section):
         threads: CPU threads.
         tracking: Where it is tracked.
         output: Folder of runs.
-        published: Figures of papers that this recipe follows, and their source; shown by nothing, never used.
+        published: Table of published numbers, one of those that `weft compare --published list` names. Its rows with
+            the methods of these heads are shown by `weft train`, and never used.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -168,7 +169,7 @@ class FewShotRecipe(Section):
     threads: int | None = Field(default=None, gt=0)
     tracking: TrackingSection = TrackingSection()
     output: str = "weft-runs"
-    published: dict[str, Any] = Field(default_factory=dict)
+    published: str | None = None
 
     @field_validator("shots", "seeds")
     @classmethod
