@@ -146,6 +146,21 @@ def test_the_papers_settings_lie_between_the_file_and_the_command_line():
     assert (own.tasks["caption"].max_new_tokens, own.tasks["gqa"].prompt) == (30, "gpa: ")
 
 
+@pytest.mark.parametrize("value", ["1", "'true'"])
+def test_only_true_turns_the_papers_settings_on(value):
+    with pytest.raises(RecipeError, match="paper: Input should be a valid boolean, but is"):
+        load_recipe("vl_adapter/image/bart/single_adapter", [f"paper={value}"])
+
+
+def test_a_section_that_is_none_and_a_rule_of_our_own_say_the_value_once(values):
+    values |= {"training": 5, "evaluation": {"batch_size": 0}}
+    with pytest.raises(
+        RecipeError, match=r"training: this must be a mapping of keys, but is 5\.\n"
+    ) as caught:
+        load_recipe(values)
+    assert str(caught.value).endswith("evaluation.batch_size: Input should be greater than 0, but is 0.")
+
+
 def test_a_saved_recipe_keeps_what_was_changed_over_the_papers_settings():
     name = "vl_adapter/image/bart/single_adapter"
     own = load_recipe(name, ["paper=true", "tasks.caption.max_new_tokens=30"])

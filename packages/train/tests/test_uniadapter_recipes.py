@@ -1,5 +1,6 @@
 """The shipped UniAdapter recipes: their counts, and a small BLIP trained and reranked on real files."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -167,6 +168,19 @@ def test_all_answers_to_questions_about_changed_images_are_trained_on(tmp_path):
     values["evaluation"] = {"batch_size": 8}
     result = execute(load_recipe(values))
     assert result.reports["vqa"]["n"] == 8
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps(["lilac", "mauve"]))
+    chosen = execute(load_recipe(values, [f"tasks.vqa.choose_from={answers}", "name=chosen"]))
+    given = json.loads((chosen.folder / "predictions" / "vqa.json").read_text())
+    assert set(given.values()) <= {"lilac", "mauve"}
+    assert len(given) == 8
+    answers.write_text(json.dumps({"lilac": 1}))
+    with pytest.raises(RunError, match=r"`tasks\.vqa\.choose_from` must hold a list of texts"):
+        execute(load_recipe(values, [f"tasks.vqa.choose_from={answers}", "name=wrong"]))
+    with pytest.raises(
+        RunError, match="must be a JSON file with a list of answers, but /nowhere cannot be read"
+    ):
+        execute(load_recipe(values, ["tasks.vqa.choose_from=/nowhere", "name=wrong"]))
     with pytest.raises(RecipeError, match="`augment` needs `vision: trained`"):
         load_recipe(values, ["training.vision=frozen"])
 

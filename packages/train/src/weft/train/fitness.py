@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from weft.core import plan
+from weft.data.records import Record
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import unfit
+from weft.train.answer_list import read_answers
 from weft.train.backbones import planned_model
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
@@ -37,6 +39,8 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
                 "another type of record: see `weft data show`."
             )
+        if recipe.tasks[name].choose_from is not None:
+            _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
         answers = recipe.tasks[name].answers
         if answers == "all" and not hasattr(model, "answer_losses"):
             raise RunError(
@@ -69,6 +73,15 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
                 "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
             )
+
+
+def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:
+    read_answers(task, path)
+    if kind_of(records).mode != "generate":
+        raise RunError(
+            f"`tasks.{task}.choose_from` must be left out of a task that writes no answers, but its records are "
+            f"of type {kind_of(records).task!r}."
+        )
 
 
 def check_device(recipe: Recipe, processes: Processes) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from weft.train.errors import RecipeError, near
+from weft.train.errors import RecipeError
+from weft.train.recipe_faults import faults_of, listed
 from weft.train.recipe_files import apply_overrides, find_recipe, merge, read_yaml
 from weft.train.recipe_sections import (
     AugmentSection,
@@ -80,7 +81,7 @@ class Recipe(Section):
     control: bool = False
     output: str = "weft-runs"
     published: str | None = None
-    paper: bool = False
+    paper: bool = Field(default=False, strict=True)
     paper_settings: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -140,8 +141,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: list[str] | N
             f"paper_settings.{fault}" for fault in laid if fault not in faults and _stands_in(fault, settings)
         ]
     if faults or recipe is None:
-        listed = "\n".join(f"  - {fault}" for fault in faults)
-        raise RecipeError(f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}")
+        raise RecipeError(listed(shown, faults))
     return recipe
 
 
@@ -152,9 +152,7 @@ def _validated(values: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        faults += [
-            _fault(f["loc"], f["type"], f["msg"], f.get("input")) for f in error.errors(include_url=False)
-        ]
+        faults += faults_of(error, Recipe)
     return recipe, faults + _method_faults(values.get("method"))
 
 
@@ -193,33 +191,3 @@ def _method_faults(method: Any) -> list[str]:
         lines = [line.removeprefix("- ") for line in str(error).splitlines()]
         return [f"method.{line}" for line in lines[1:]] or lines
     return []
-
-
-def _fault(place: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    where = ".".join(str(word) for word in place)
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key. {near(place[-1], _keys_at(place[:-1]))}"
-    if kind == "missing":
-        return f"{where}: this key is needed."
-    message = message.removeprefix("Value error, ")
-    return (
-        f"{where}: {message}, but is {value!r}." if not isinstance(value, Mapping) else f"{where}: {message}."
-    )
-
-
-def _keys_at(place: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section at a place, following optional sections and mappings of sections."""
-    model: Any = Recipe
-    for word in place:
-        if isinstance(model, type) and issubclass(model, BaseModel) and word in model.model_fields:
-            model = _section(model.model_fields[str(word)].annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _section(annotation: Any) -> Any:
-    if isinstance(annotation, type):
-        return annotation
-    found = [
-        a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
-    ]
-    return found[0] if found else annotation

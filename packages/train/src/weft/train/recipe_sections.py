@@ -150,6 +150,8 @@ class TaskSection(Section):
             can become better.
         answers: `drawn` trains on one answer of a question in each epoch, drawn and weighted by its soft score; `all`
             on every one, weighted by the share of annotators who gave it (with a BLIP that answers).
+        choose_from: A JSON file with a list of answers, the likeliest of which is taken instead of writing one; of
+            many, the 128 whose first token is likeliest are read whole.
     """
 
     data: DataSection
@@ -165,6 +167,7 @@ class TaskSection(Section):
     no_repeat_ngram_size: int = Field(default=0, ge=0)
     early_stopping: bool = False
     answers: Literal["drawn", "all"] = "drawn"
+    choose_from: str | None = None
 
 
 class MixingSection(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.processes import shared_batches
+from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.visual import (
@@ -28,6 +30,7 @@ from weft.eval.evaluate.visual import (
 from weft.eval.metrics import ScoreReport
 from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
+from weft.train.answer_list import read_answers
 from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.processes import ONE, Processes
@@ -156,7 +159,10 @@ def evaluate_tasks(
         section, records = recipe.tasks[name], data[role]
         share = nullcontext() if is_shared(model) else shared_batches()
         with share, progress.bar(f"{role} {name}", len(records)) as advance:
-            predictions = predict(
+            ask = partial(predict, rerank=_second_stage(recipe))
+            if section.choose_from is not None:
+                ask = partial(rank_answers, candidates=read_answers(name, section.choose_from))
+            predictions = ask(
                 model,
                 name,
                 records,
@@ -164,7 +170,6 @@ def evaluate_tasks(
                 batch_size=recipe.evaluation.batch_size,
                 device=device,
                 progress=advance,
-                rerank=_second_stage(recipe),
             )
         if folder is not None and processes.first:
             plain = predictions.ranked() if isinstance(predictions, Matches) else predictions

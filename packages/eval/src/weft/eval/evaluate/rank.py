@@ -16,6 +16,7 @@ from weft.eval.evaluate.generate import start_token
 from weft.eval.evaluate.inputs import IGNORED, Batches
 from weft.eval.evaluate.predict import asked
 from weft.eval.evaluate.processes import each_batch
+from weft.eval.evaluate.rank_blip import choose, encode_answers
 
 Candidates = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -40,7 +41,8 @@ def rank_answers(
     go to the earlier candidate. The encoder runs once a record.
 
     Args:
-        model: A sequence-to-sequence model with `forward` of the Hugging Face form; routed to `task` if it can be.
+        model: A sequence-to-sequence model with `forward` of the Hugging Face form, or a BLIP that answers, whose score
+            is smoothed as in training; routed to `task` if it can be.
         task: Name of the task.
         records: The records.
         batches: Makes the inputs.
@@ -55,7 +57,7 @@ def rank_answers(
         Record id to its answer.
 
     Raises:
-        ScoreInputError: A record has no candidate, or `keep` is below 1.
+        ScoreInputError: A record has no candidate, `keep` is below 1, or a BLIP is asked for what it cannot do.
 
     Source: the rank mode of BLIP's question answering, which UniAdapter uses (128 kept, sums, no length norm).
     """
@@ -69,8 +71,19 @@ def rank_answers(
             f"{bare[0]!r}. Pass a list for all, or one per record id."
         )
 
+    blip = hasattr(model, "answer_losses")
+    if blip and (per_token or isinstance(candidates, Mapping)):
+        raise ScoreInputError(
+            "`candidates` must be one list for all records, and `per_token` false, for a BLIP that answers: it reads "
+            "the answers of a whole batch at once. Rank one record at a time, or take a VL-BART or VL-T5."
+        )
+    longest = batches.rules[task].max_target_tokens
+    tokens = encode_answers(batches.tokenizer, list(candidates), longest) if blip else None
+
     def run(rows: Sequence[Record]) -> list[str]:
         inputs = {name: value.to(device) for name, value in batches.inputs(task, rows).items()}
+        if tokens is not None:
+            return choose(model, inputs, list(candidates), tokens, keep=keep)
         ranker = _Ranker(model, inputs, batches, batch_size)
         return [ranker.best(place, own[record.id], keep, per_token) for place, record in enumerate(rows)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,6 +60,30 @@ def likeliest(
     ).view(questions, count)
     best: Tensor = chosen.gather(1, losses.argmin(dim=1, keepdim=True)).squeeze(1)
     return best
+
+
+def choose(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    answers: Sequence[str],
+    tokens: tuple[Tensor, Tensor],
+    *,
+    keep: int = 128,
+) -> list[str]:
+    """The likeliest answer to each question of a batch.
+
+    Args:
+        model: A `weft.core.composites.BlipAnswering`.
+        inputs: `input_ids`, `attention_mask` and `pixel_values` of the questions.
+        answers: The answers.
+        tokens: What `encode_answers` makes of them.
+        keep: Answers that are read whole.
+    """
+    mask = inputs["attention_mask"]
+    states = model.encode_question(inputs["input_ids"], mask, inputs["pixel_values"])
+    ids, id_mask = (part.to(mask.device) for part in tokens)
+    places = likeliest(model, states, mask, ids, id_mask, candidates=keep)
+    return [answers[place] for place in places.tolist()]
 
 
 def encode_answers(tokenizer: Any, answers: Sequence[str], max_length: int = 10) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from weft.train.errors import RecipeError, near
+from weft.train.errors import RecipeError
+from weft.train.recipe_faults import faults_of, listed
 from weft.train.recipe_files import apply_overrides, find_recipe, read_yaml
 from weft.train.recipe_sections import Section, TrackingSection
 
@@ -264,10 +265,8 @@ def few_shot_recipe(
     try:
         return FewShotRecipe.model_validate(values)
     except ValidationError as error:
-        faults = [_fault(fault) for fault in error.errors(include_url=False)]
-    shown = "the recipe" if isinstance(source, Mapping) else str(source)
-    listed = "\n".join(f"  - {fault}" for fault in faults)
-    raise RecipeError(f"{shown} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{listed}")
+        shown = "the recipe" if isinstance(source, Mapping) else str(source)
+        raise RecipeError(listed(shown, faults_of(error, FewShotRecipe))) from None
 
 
 def _check_head(head: Mapping[str, Any]) -> None:
@@ -277,23 +276,3 @@ def _check_head(head: Mapping[str, Any]) -> None:
         config_of(head)
     except WeftError as error:
         raise ValueError(str(error)) from None
-
-
-def _fault(fault: Any) -> str:
-    where = ".".join(str(word) for word in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key. {near(fault['loc'][-1], _keys_at(fault['loc'][:-1]))}"
-    if fault["type"] == "missing":
-        return f"{where}: this key is needed."
-    message = f"{fault['msg'].removeprefix('Value error, ')}."
-    return f"{where}: {message}" if where else message
-
-
-def _keys_at(place: tuple[int | str, ...]) -> list[str]:
-    model: Any = FewShotRecipe
-    for word in place:
-        field = model.model_fields.get(str(word)) if hasattr(model, "model_fields") else None
-        if field is not None:
-            kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-    return list(model.model_fields) if model is not None and hasattr(model, "model_fields") else []

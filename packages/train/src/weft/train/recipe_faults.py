@@ -1,0 +1,64 @@
+"""The faults of a recipe, each with its place, the value and the nearest valid name."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from weft.train.errors import near
+
+
+def faults_of(error: ValidationError, recipe: type[BaseModel]) -> list[str]:
+    """One sentence for each fault of a recipe.
+
+    Args:
+        error: What validating it raised.
+        recipe: The kind of recipe.
+    """
+    return [_fault(fault, recipe) for fault in error.errors(include_url=False)]
+
+
+def listed(name: str, faults: list[str]) -> str:
+    """The message of a recipe's error: all its faults at once.
+
+    Args:
+        name: How the recipe is called.
+        faults: At least one.
+    """
+    lines = "\n".join(f"  - {fault}" for fault in faults)
+    return f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{lines}"
+
+
+def _fault(fault: Any, recipe: type[BaseModel]) -> str:
+    place, kind, value = fault["loc"], fault["type"], fault.get("input")
+    where = ".".join(str(word) for word in place)
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key. {near(place[-1], _keys_at(place[:-1], recipe))}"
+    if kind == "missing":
+        return f"{where}: this key is needed."
+    message = fault["msg"].removeprefix("Value error, ")
+    if kind in ("model_type", "dict_type"):
+        message = f"this must be a mapping of keys, but is {value!r}"
+    elif kind != "value_error":
+        # Rules of our own say the value themselves.
+        message = f"{message}, but is {value!r}"
+    sentence = message if message.endswith((".", "?", "!")) else f"{message}."
+    return f"{where}: {sentence}" if where else sentence
+
+
+def _keys_at(place: tuple[int | str, ...], recipe: type[BaseModel]) -> list[str]:
+    """Keys of the section at a place; names of tasks and numbers of entries lead no deeper."""
+    section: type[BaseModel] | None = recipe
+    for word in place:
+        field = section.model_fields.get(str(word)) if section is not None else None
+        if field is not None:
+            section = _section(field.annotation)
+    return [] if section is None else list(section.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation is of, holds, or maps names to."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
