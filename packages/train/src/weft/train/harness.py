@@ -12,6 +12,7 @@ from weft.data.records import ImageQA
 from weft.eval.serving.lmms_harness import HarnessModel
 from weft.train.errors import RunError, near
 from weft.train.recipe import load_recipe
+from weft.train.result import check_finished
 from weft.train.served import load_predictor
 
 
@@ -40,11 +41,7 @@ class RunModel(HarnessModel):
         max_batch_size: int | None = None,
     ) -> None:
         folder = Path(run)
-        if not (folder / "recipe.yaml").is_file() or not (folder / "adapter").is_dir():
-            raise RunError(
-                f"`run` must be the folder of a finished run, with recipe.yaml and adapter/, but is {run!r}. Give the "
-                "folder that `weft train` named at its end."
-            )
+        check_finished(folder, "run")
         tasks = load_recipe(folder / "recipe.yaml").tasks
         if task not in tasks:
             raise RunError(f"`task` must be one of the run's, but is {task!r}. {near(task, tasks)}")

@@ -8,14 +8,12 @@ from pathlib import Path
 from transformers import set_seed
 
 from weft.core import load_adapter
-from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones import load_backbone
-from weft.train.errors import RunError
 from weft.train.processes import join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
-from weft.train.result import Result, average
-from weft.train.scoring import evaluate_tasks, make_visual, text_rules
+from weft.train.result import Result, average, check_finished
+from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.task_data import load_tasks
 
 
@@ -36,11 +34,7 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
     Raises:
         RunError: If the folder is not that of a finished run.
     """
-    if not (folder / "recipe.yaml").is_file() or not (folder / "adapter").is_dir():
-        raise RunError(
-            f"`RUN` must be the folder of a finished run, with recipe.yaml and adapter/, but {folder} is not. "
-            "Give the folder that `weft train` named at its end."
-        )
+    check_finished(folder, "RUN")
     progress = progress or Progress()
     recipe = load_recipe(folder / "recipe.yaml")
     processes = join_processes()
@@ -52,12 +46,7 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
         backbone = load_backbone(recipe.backbone, folder=folder)
         model = load_adapter(backbone.model, folder / "adapter").to(processes.device)
         visual = make_visual(recipe, backbone, tasks, progress)
-    batches = Batches(
-        backbone.tokenizer,
-        visual,
-        {name: text_rules(task) for name, task in recipe.tasks.items()},
-        seed=recipe.seed,
-    )
+    batches = make_batches(recipe, backbone.tokenizer, visual)
     reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress, processes)
     plan = model.weft.plan
     return Result(

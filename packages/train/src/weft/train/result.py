@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.metrics import ScoreReport
+from weft.train.errors import RunError
 from weft.train.recipe import Recipe
 
 RESULT = "result.json"
@@ -66,6 +67,23 @@ def result_values(recipe: Recipe, result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "reports": dict(result.reports),
     }
+
+
+def check_finished(folder: Path, argument: str) -> None:
+    """Refuse a folder that is not that of a finished run.
+
+    Args:
+        folder: The folder.
+        argument: What the user calls it.
+
+    Raises:
+        RunError: If it lacks the recipe or the adapter.
+    """
+    if not (folder / "recipe.yaml").is_file() or not (folder / "adapter").is_dir():
+        raise RunError(
+            f"`{argument}` must be the folder of a finished run, with recipe.yaml and adapter/, but {folder} is not. "
+            "Give the folder that `weft train` named at its end."
+        )
 
 
 def write_json(path: Path, values: Any) -> None:

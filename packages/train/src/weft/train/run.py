@@ -14,7 +14,6 @@ import yaml
 from transformers import set_seed
 
 from weft.core import attach, detach, load_adapter
-from weft.data.media.shift import RandomShift
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.tracking import Run
 from weft.train.backbones import load_backbone
@@ -30,7 +29,7 @@ from weft.train.progress import Progress
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result, average, make_result, result_values, write_json
 from weft.train.schedule import make_mixture, total_steps
-from weft.train.scoring import evaluate_tasks, make_visual, text_rules
+from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.sharding import reshard, whole_adapter
 from weft.train.stopping import Stop, how_to_start
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
@@ -77,6 +76,7 @@ def execute(
     check_recipe(recipe)
     tasks = tasks or load_tasks(recipe)
     check_fit(recipe, tasks, processes)
+    # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     if auto_resume and processes.first:
         resume, overwrite = how_to_start(recipe.folder)
@@ -102,13 +102,7 @@ def _run(
         )
         model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
         visual = make_visual(recipe, backbone, tasks, progress)
-    batches = Batches(
-        backbone.tokenizer,
-        visual,
-        {name: text_rules(task) for name, task in recipe.tasks.items()},
-        seed=recipe.seed,
-        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
-    )
+    batches = make_batches(recipe, backbone.tokenizer, visual)
     plan = model.weft.plan
     own = tracked(recipe, plan, checkpoint) if processes.first else nullcontext()
     if processes.first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from weft.data.media.shift import RandomShift
+from weft.data.media.transforms import ImageTransform
+from weft.data.records import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules
@@ -35,7 +38,7 @@ from weft.train.backbones import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.processes import ONE, Processes
 from weft.train.progress import Progress
-from weft.train.recipe import Recipe, TaskSection
+from weft.train.recipe import Recipe, TaskSection, TrainingSection
 from weft.train.result import write_json
 from weft.train.sharding import is_shared
 from weft.train.stored import open_features
@@ -57,6 +60,23 @@ def text_rules(task: TaskSection) -> TextRules:
     )
 
 
+def make_batches(recipe: Recipe, tokenizer: Any, visual: Visual) -> Batches:
+    """What makes the inputs of a run.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: The backbone's.
+        visual: How the run sees images.
+    """
+    return Batches(
+        tokenizer,
+        visual,
+        {name: text_rules(task) for name, task in recipe.tasks.items()},
+        seed=recipe.seed,
+        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
+    )
+
+
 def make_visual(
     recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress
 ) -> Visual:
@@ -75,12 +95,20 @@ def make_visual(
             f"{backbone.name!r} does not. Take such a backbone, or give every task `data.features`."
         )
     if recipe.training.vision == "trained":
-        if any(ref.kind == "video" for ref in all_images(tasks)):
-            return Frames(backbone.transform, recipe.training.frames, recipe.training.keep_images)
-        plain = Pixels(backbone.transform, keep_mib=recipe.training.keep_images)
-        augment = recipe.training.augment
-        return plain if augment is None else AugmentedPixels(plain, **augment.model_dump())
-    pixels = Pixels(backbone.transform)
+        return _decoded(recipe.training, backbone.transform, all_images(tasks))
+    _check_frozen(model)
+    return _extracted(recipe, backbone, all_images(tasks), progress)
+
+
+def _decoded(section: TrainingSection, transform: ImageTransform, images: Sequence[MediaRef]) -> Visual:
+    """Pixels in every batch, for a tower that is trained."""
+    if any(ref.kind == "video" for ref in images):
+        return Frames(transform, section.frames, section.keep_images)
+    plain = Pixels(transform, keep_mib=section.keep_images)
+    return plain if section.augment is None else AugmentedPixels(plain, **section.augment.model_dump())
+
+
+def _check_frozen(model: Any) -> None:
     trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
     trained += [site.address for site in model.weft.plan.sites if site.tower == "vision"]
     if trained:
@@ -89,7 +117,15 @@ def make_visual(
             f"{len(trained)} of its parameters or sites are trained. Set it, or keep the tower out of the "
             "method."
         )
-    images = all_images(tasks)
+
+
+def _extracted(
+    recipe: Recipe, backbone: LoadedBackbone, images: Sequence[MediaRef], progress: Progress
+) -> Visual:
+    """Features of a frozen tower, extracted once, or those of an earlier run."""
+    model: Any = backbone.model
+    assert backbone.transform is not None, "a model with a tower has its transform"
+    pixels = Pixels(backbone.transform)
     device = next(model.parameters()).device
 
     def encode(batch: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,6 @@ from transformers import set_seed
 
 from weft.core import load_adapter
 from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
@@ -21,7 +20,7 @@ from weft.eval.tracking import Run
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
 from weft.train.recipe import Recipe, load_recipe
-from weft.train.scoring import text_rules
+from weft.train.scoring import make_batches
 from weft.train.task_data import TaskData
 
 Predictor = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
@@ -102,8 +101,7 @@ def load_predictor(folder: Path | str, types: Mapping[str, str]) -> Predictor:
     model = load_adapter(backbone.model, folder / "adapter")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    rules = {name: text_rules(task) for name, task in recipe.tasks.items()}
-    batches = Batches(backbone.tokenizer, Pixels(backbone.transform), rules, seed=recipe.seed)
+    batches = make_batches(recipe, backbone.tokenizer, Pixels(backbone.transform))
 
     def answer(task: str, questions: Sequence[str], images: Sequence[Sequence[bytes]]) -> list[str]:
         make = _RECORDS[types[task]]
