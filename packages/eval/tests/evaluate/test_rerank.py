@@ -8,7 +8,9 @@ from weft.core import attach
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
 from weft.data.records import MediaRef, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.rank_blip import encode_answers, likeliest
+from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.rank import rank_answers
+from weft.eval.evaluate.rank_blip import choose, encode_answers, likeliest
 from weft.eval.evaluate.rerank import rerank
 from weft.eval.evaluate.reranked import Reranked, reranked_ranks
 from weft.eval.evaluate.retrieve import Matches, retrieval_scores
@@ -183,6 +185,26 @@ def test_answers_ranked_in_two_steps_are_the_best_of_all():
     )
     with pytest.raises(ScoreInputError, match="`candidates` and `answers` must hold at least one"):
         likeliest(answering, states, mask, ANSWERS, answer_mask, candidates=0)
+
+
+@torch.no_grad()
+def test_a_blip_chooses_from_one_list_for_all_records():
+    torch.manual_seed(0)
+    answering = BlipAnswering(config(BlipAnsweringConfig)).eval()
+    inputs = {
+        "input_ids": torch.randint(5, 90, (6, 6)),
+        "attention_mask": torch.ones(6, 6, dtype=torch.long),
+        "pixel_values": torch.randn(6, 3, 16, 16),
+    }
+    states = answering.encode_question(*inputs.values())
+    names, mask = list("abcde"), (ANSWERS != 0).long()
+    best = likeliest(answering, states, inputs["attention_mask"], ANSWERS, mask)
+    assert choose(answering, inputs, names, (ANSWERS, mask)) == [names[place] for place in best.tolist()]
+    batches = Batches(None, None, {"task": TextRules()})
+    lists = {record.id: names for record in RECORDS}
+    for candidates, per_token in ((lists, False), (names, True)):
+        with pytest.raises(ScoreInputError, match="`candidates` must be one list for all records"):
+            rank_answers(answering, "task", RECORDS, batches, candidates, per_token=per_token)
 
 
 def test_a_list_of_answers_becomes_tokens():
