@@ -23,8 +23,8 @@ def losses(model: Any, batch: dict[str, Any]) -> Tensor:
     Returns:
         Shape `(batch,)`.
 
-    Source: VL-Adapter, section 3; its code averages tokens within an example, then examples. Difference: for captions it
-        averages over all tokens of the batch, so that long ones count more.
+    Source: VL-Adapter, section 3; its code averages tokens within an example, then examples. Difference: for
+        captions it averages over all tokens of the batch, so that long ones count more.
     """
     inputs = dict(batch)
     weights, labels = inputs.pop("weights"), inputs["labels"]
