@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BatchEncoding
 
 from weft.data.media.transforms import ImageTransform
 from weft.data.records import ImageQA, MediaRef
@@ -35,8 +36,8 @@ class Letters:
     def __call__(self, texts: list[str], **settings: Any) -> Any:
         rows = [[1, *(ord(letter) for letter in text)] for text in texts]
         length = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-        return type("Encoded", (), {"input_ids": ids, "attention_mask": (ids > 0).long()})
+        ids = [row + [0] * (length - len(row)) for row in rows]
+        return BatchEncoding({"input_ids": ids, "attention_mask": [[int(i > 0) for i in row] for row in ids]})
 
 
 def halves() -> Image.Image:
