@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.retrieve import Matches
@@ -195,7 +195,7 @@ def evaluate_tasks(
         section, records = recipe.tasks[name], data[role]
         share = nullcontext() if is_shared(model) else shared_batches()
         with share, progress.bar(f"{role} {name}", len(records)) as advance:
-            ask = partial(predict, rerank=_second_stage(recipe))
+            ask: Callable[..., Predictions] = partial(predict, rerank=_second_stage(recipe))
             if section.choose_from is not None:
                 ask = partial(rank_answers, candidates=read_answers(name, section.choose_from))
             predictions = ask(
