@@ -90,6 +90,28 @@ def test_two_processes_follow_the_losses_and_scores_of_one(recipe: Path, values:
 
 @needs_gloo
 @pytest.mark.slow
+def test_what_the_first_process_refuses_is_all_that_the_others_say(
+    recipe: Path, values: dict[str, Any]
+) -> None:
+    (Path(values["output"]) / "taken").mkdir(parents=True)
+    command = [
+        *TORCHRUN,
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "weft.train",
+        str(recipe),
+        "name=taken",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode != 0
+    assert "weft: `name` must be new" in done.stderr
+    assert "[rank1]" not in done.stderr, "torch puts that before the trace of a defect"
+
+
+@needs_gloo
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_run_goes_on_with_another_number_of_processes(
     recipe: Path, values: dict[str, Any], before: int, after: int

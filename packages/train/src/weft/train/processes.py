@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from weft.train.errors import RunError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ class Processes:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def decided_by_first(self, decide: Callable[[], T]) -> T:
+        """What the first process finds; what it raises is raised by all, so that no other dies of its absence."""
+        value = error = None
+        if self.first:
+            try:
+                value = decide()
+            except Exception as raised:
+                if self.size == 1:
+                    raise
+                error = raised
+        value, error = self.from_first((value, error))
+        if error is not None:
+            raise error
+        return cast("T", value)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in place."""

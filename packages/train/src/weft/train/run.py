@@ -80,7 +80,7 @@ def execute(
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     if auto_resume and processes.first:
         resume, overwrite = how_to_start(recipe.folder)
-    checkpoint = processes.from_first(_prepare_folder(recipe, resume, overwrite) if processes.first else None)
+    checkpoint = processes.decided_by_first(lambda: _prepare_folder(recipe, resume, overwrite))
     with disk_may_fill(recipe.folder):
         return _run(recipe, tasks, checkpoint, progress, processes)
 
