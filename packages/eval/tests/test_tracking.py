@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from weft.eval.errors import TrackingError
-from weft.eval.tracking import open_run, store_uri, sync, ui_command
+from weft.eval.tracking import check_store, open_run, store_uri, sync, ui_command
 from weft.eval.tracking.sender import Background, Sender, _batches
 from weft.eval.tracking.spool import Event, Spool
 from weft.eval.tracking.store import client, experiment_id
@@ -277,3 +277,26 @@ def test_stores_are_named_by_folder_uri_or_environment(
         ui_command(tmp_path)
         == f"{sys.executable} -m mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nonsense://x", "nonsense://x must open, but does not"),
+        ("http://", "must be a folder or a URI such as http://host:5000, but is 'http://'"),
+        ("{file}/store", "must be one that can be written, but .*/spool is not"),
+        ("postgresql://weft:secret@nowhere/runs", r"postgresql://weft:\*\*\*@nowhere/runs must open"),
+    ],
+)
+def test_a_store_that_can_never_take_a_run_is_refused_before_it(
+    tmp_path: Path, place: str, message: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(TrackingError, match=message) as refused:
+        check_store(place.format(file=file), "weft")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_does_not_answer_is_not_refused() -> None:
+    check_store("http://127.0.0.1:9", "weft")

@@ -49,7 +49,7 @@ class Fills(Progress):
         self.disk, self.work, self.amount = disk, work, amount
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         def advance(done: int) -> None:
             if title == self.work and done == self.amount:
                 fill(self.disk / "others")

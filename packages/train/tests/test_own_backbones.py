@@ -136,7 +136,7 @@ class DiesAt(Progress):
         self.step = step
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         def advance(done: int) -> None:
             if title.startswith("train") and done == self.step:
                 raise Killed

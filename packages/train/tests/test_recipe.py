@@ -105,6 +105,7 @@ def test_a_recipe_is_laid_over_the_one_it_extends(tmp_path: Path):
         ("a: [", "must be YAML"),
         ("- a", "must hold a mapping"),
         ("extends: nowhere.yaml", "must name a file beside it"),
+        ("extends: recipe.yaml", "must name another file"),
     ],
 )
 def test_files_that_are_no_recipes(tmp_path: Path, text, message):

@@ -1,9 +1,7 @@
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from safetensors.torch import load_file
 from weft.core import load_adapter
 from weft.train.backbones import load_backbone, planned_model, read_transform
 from weft.train.errors import RecipeError, RunError
-from weft.train.progress import Advance, PlainProgress, Progress, RichProgress
+from weft.train.progress import Advance, Progress
 from weft.train.recipe import BackboneSection, load_recipe
 from weft.train.rescore import rescore
 from weft.train.run import execute
@@ -28,7 +26,7 @@ class DiesAt(Progress):
         self.step = step
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         def advance(done: int) -> None:
             if title.startswith("train") and done == self.step:
                 raise Killed
@@ -243,29 +241,3 @@ def test_an_adapter_loads_into_a_fresh_backbone(values):
     result = execute(load_recipe(values))
     model = load_adapter(load_backbone(BackboneSection(name="miniature")).model, result.folder / "adapter")
     assert model.weft.tasks == ("vqa", "nlvr")
-
-
-def test_plain_progress_writes_lines():
-    lines: list[str] = []
-    progress = PlainProgress(lines.append, every=0.0)
-    with progress.bar("work", 4) as advance:
-        progress.note("loss 1")
-        advance(2)
-    assert lines[0].startswith("work: 2 of 4")
-    assert lines[0].endswith("left, loss 1")
-    assert lines[1].startswith("work: 4 in ")
-
-
-def test_rich_progress_counts_up(capsys: Any):
-    progress = RichProgress()
-    progress.note("too early")
-    with progress.bar("work", 4) as advance:
-        progress.note("loss 1")
-        advance(4)
-
-
-def test_progress_tells_losses_speed_and_memory(values):
-    lines: list[str] = []
-    execute(load_recipe(values, ["training.log_every=1"]), progress=PlainProgress(lines.append, every=0.0))
-    (said,) = (line for line in lines if line.startswith("train tiny: 6 of 6"))
-    assert re.search(r"0 s left, loss [\d.]+ \((vqa|nlvr) [\d.]+\), \d+ samples/s, \d+ MiB$", said), said

@@ -54,7 +54,7 @@ def test_every_combination_is_a_run_with_its_own_name_and_label(path):
     ] * 2
 
 
-@pytest.mark.parametrize("entry", ["seed", "seed=", "=1"])
+@pytest.mark.parametrize("entry", ["seed", "seed=", "=1", "seed=["])
 def test_an_axis_needs_a_key_and_values(entry):
     with pytest.raises(RecipeError, match="`--grid` must be"):
         read_axes([entry])

@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from weft.train.engine import trained_components
 from weft.train.errors import RecipeError, RunError
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
+from weft.train.replay import nan_batch
 from weft.train.rescore import rescore
 from weft.train.run import execute
 from weft.train.schedule import make_mixture, total_steps
@@ -235,15 +237,23 @@ def test_a_loss_that_is_no_number_names_task_record_and_batch(values, monkeypatc
     def poisoned(model, batch):
         losses = whole(model, batch)
         calls.append(1)
+        seen.append(dict(batch))
         return losses * float("nan") if len(calls) == 3 else losses
 
     calls: list[int] = []
+    seen: list[dict[str, Any]] = []
     monkeypatch.setattr(generation, "losses", poisoned)
     recipe = load_recipe(values, ["training.save_every=1"])
     with pytest.raises(RunError, match=r"8 of 8 of step 3 are not, such as that of (vqa|nlvr)/"):
         execute(recipe)
     written = json.loads((recipe.folder / "nan-batch.json").read_text())
     assert len(written["rows"]) == 8
+    batch = nan_batch(recipe.folder)
+    assert (batch.step, len(batch.records), len(calls)) == (2, 8, 4)
+    assert all(loss != loss for loss in batch.losses)
+    assert batch.inputs.keys() == seen[2].keys()
+    for name, value in seen[2].items():
+        torch.testing.assert_close(batch.inputs[name], value, atol=0, rtol=0)
     # No checkpoint holds what the poisoned step made of the weights, and resuming ends well.
     assert sorted(p.name for p in (recipe.folder / "checkpoints").glob("checkpoint-*")) == [
         "checkpoint-1",

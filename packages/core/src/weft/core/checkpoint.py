@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,13 +23,14 @@ from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_backbone
-from weft.core.hub import local_folder
+from weft.core.hub import like_named, local_folder
 from weft.core.plan import Plan, plan
 from weft.core.tasks import add_task
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "weft_config.json"
 FORMAT = 1
+_AGAIN = "Copy or save it again."
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -104,10 +105,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(
-            f"`path` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. Give "
-            "the folder that `save_pretrained` wrote."
+            f"`path` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. "
+            f"{_nearby(folder)}"
         )
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"`path` must hold whole files, but {folder / CONFIG} is no JSON: {error}. {_AGAIN}"
+        ) from None
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"`path` must hold a checkpoint of format {FORMAT}, but {folder} is of format "
@@ -168,7 +174,7 @@ def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequ
     tensors = _tensors(model)
     targets |= {full.key: tensors[full.path] for full in store.plan.full}
     targets |= {key: tensors[path] for key, path in _statistics(model, store.plan).items()}
-    with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
+    with _opened(folder / WEIGHTS) as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         wanted = set(targets)
         found = set(shapes)
@@ -180,6 +186,22 @@ def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequ
         with torch.no_grad():
             for key in sorted(wanted):
                 _fill(targets[key], file.get_tensor(key))
+
+
+def _opened(weights: Path) -> Any:
+    try:
+        return safe_open(weights, framework="pt", device="cpu")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"`path` must hold whole files, but {weights} cannot be read: {error}. {_AGAIN}"
+        ) from None
+
+
+def _nearby(folder: Path) -> str:
+    """What to do about a folder without an adapter: take the one inside a run's, or one of a like name."""
+    if (folder / "adapter" / CONFIG).is_file():
+        return f"Give {folder / 'adapter'}."
+    return like_named(folder) or "Give the folder that `save_pretrained` wrote."
 
 
 def _fill(target: Tensor, value: Tensor) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, near_matches
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -37,5 +37,14 @@ def local_folder(path: str | Path, files: Sequence[str], revision: str | None = 
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
             f"`path` must be a folder that `save_pretrained` wrote or a repository of the hub, but there is no folder "
-            f"{path} here, and the hub says: {str(error).strip()} Check the name, or download it first."
+            f"{path} here, and the hub says: {str(error).strip()} "
+            f"{like_named(folder) or 'Check the name, or download it first.'}"
         ) from error
+
+
+def like_named(folder: Path) -> str:
+    """A sentence with what lies beside a folder that does not exist under a like name; empty if nothing does."""
+    if folder.exists() or not folder.parent.is_dir():
+        return ""
+    near = near_matches(folder.name, sorted(path.name for path in folder.parent.iterdir()))
+    return f"Did you mean {' or '.join(str(folder.parent / name) for name in near)}?" if near else ""

@@ -45,12 +45,13 @@ def is_whole(checkpoint: Path) -> bool:
         return False
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except ValueError:
         return False
-    return all(
+    return isinstance(manifest, dict) and all(
         (checkpoint / name).is_file()
-        and (checkpoint / name).stat().st_size == entry["bytes"]
-        and _digest(checkpoint / name) == entry["sha256"]
+        and isinstance(entry, dict)
+        and (checkpoint / name).stat().st_size == entry.get("bytes")
+        and _digest(checkpoint / name) == entry.get("sha256")
         for name, entry in manifest.items()
     )
 
@@ -58,6 +59,13 @@ def is_whole(checkpoint: Path) -> bool:
 def newest_whole(folder: Path) -> Path | None:
     """The checkpoint with the highest step that is whole, or None."""
     return next((path for path in _by_step(folder) if is_whole(path)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name says."""
+    match = _NAME.search(checkpoint.name)
+    assert match is not None, "checkpoints are found by this name"
+    return int(match.group(1))
 
 
 def rotate(folder: Path, keep: int) -> None:
@@ -89,12 +97,8 @@ def require_resumable(folder: Path) -> Path:
 
 
 def _by_step(folder: Path) -> list[Path]:
-    found = [
-        (int(match.group(1)), path)
-        for path in folder.glob("checkpoint-*")
-        if (match := _NAME.search(path.name))
-    ]
-    return [path for _, path in sorted(found, reverse=True)]
+    found = [path for path in folder.glob("checkpoint-*") if _NAME.search(path.name)]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import blind_majority, majority, score
 from weft.eval.tracking import ui_command
 from weft.train.errors import RunError, near
+from weft.train.folders import check_writable
 from weft.train.recipe import Recipe, load_recipe
 from weft.train.recipe_files import built_in_recipes
 from weft.train.task_data import TaskData, load_tasks
@@ -139,6 +140,7 @@ def _recipe(name: str, output: Path, seed: int, steps: int | None, changes: list
 
 def _clear(output: Path) -> None:
     marker = output / ".weft-demo"
+    check_writable(output, "--output")
     if output.exists() and any(output.iterdir()) and not marker.exists():
         raise RunError(
             f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files."

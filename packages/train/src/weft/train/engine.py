@@ -167,7 +167,8 @@ class MultiTaskTrainer(Trainer):
                 raise
             # Raised in the training's process: torch would wrap the message in the worker's traceback.
             return {"failed": error}
-        return batch | {"records": [record.id for _, record, _, _ in rows], "rows": rows[0][3]}
+        _, _, epoch, whole = rows[0]
+        return batch | {"records": [record.id for _, record, _, _ in rows], "rows": whole, "epoch": epoch}
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that decay; see `decays`."""
@@ -206,11 +207,11 @@ class MultiTaskTrainer(Trainer):
         if "failed" in inputs:
             raise inputs["failed"]
         tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
-        name = inputs.pop("objective")
+        epoch, name = inputs.pop("epoch"), inputs.pop("objective")
         losses_of = self.objectives.get(name) or objective(name)
         with self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
-        self.task_losses.note(tasks, records, losses, self.state.global_step)
+        self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
         if self.processes.size == 1:
             return losses.mean()
         # Gradients are averaged over processes, which may hold one row more or less of the batch.

@@ -17,6 +17,7 @@ from weft.data.records import Caption
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
+from weft.train.folders import check_writable
 from weft.train.processes import join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
@@ -39,12 +40,13 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
         Task to its store, as `tasks.NAME.data.features` takes it.
 
     Raises:
-        RunError: If the backbone has no vision tower.
+        RunError: If the backbone has no vision tower, or the folder cannot be written.
         StateMismatchError: If a store is there that another tower or other data made.
     """
     progress = progress or Progress()
     processes = join_processes()
     tasks = load_tasks(recipe)
+    check_writable(folder, "--store")
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
     model: Any = backbone.model.eval().to(processes.device)

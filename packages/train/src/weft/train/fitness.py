@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from weft.core import plan
 from weft.data.records import Record
+from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.metric_fit import check_metric
 from weft.eval.evaluate.predict import unfit
 from weft.train.answer_list import read_answers
 from weft.train.backbones import planned_model
@@ -52,6 +54,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`training.augment` must be left out where a task has videos, but {name!r} has. Their frames are "
                 "drawn at random anyway."
             )
+        _check_scores(recipe, name, data)
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
@@ -82,6 +85,16 @@ def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:
             f"`tasks.{task}.choose_from` must be left out of a task that writes no answers, but its records are "
             f"of type {kind_of(records).task!r}."
         )
+
+
+def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
+    section = recipe.tasks[name]
+    for role in ("validation", "test"):
+        if role in data:
+            try:
+                check_metric(section.metric or kind_of(data[role]).metric, data[role], section.headline)
+            except ScoreInputError as error:
+                raise RunError(f"Task {name!r} cannot be scored. {error}") from None
 
 
 def check_device(recipe: Recipe, processes: Processes) -> None:

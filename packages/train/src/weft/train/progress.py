@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 Advance = Callable[[int], None]
 
@@ -13,20 +14,21 @@ class Progress:
     """Shows nothing; the base of those that do."""
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
-        """Show one piece of work.
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Show one piece of work, perhaps within another.
 
         Args:
             title: What is done.
             total: Units of work in all.
+            done: Units that an earlier process did; they say nothing about the speed of this one.
 
         Yields:
             A function that takes the units done so far.
         """
-        yield lambda done: None
+        yield lambda units: None
 
-    def note(self, text: str) -> None:
-        """Show a few words beside the piece of work that is being done, such as its losses."""
+    def note(self, *words: str) -> None:
+        """Show a few words each about the piece of work that is being done, such as its losses."""
 
 
 class PlainProgress(Progress):
@@ -39,55 +41,113 @@ class PlainProgress(Progress):
 
     def __init__(self, write: Callable[[str], None], every: float = 30.0) -> None:
         self.write, self.every = write, every
-        self.words = ""
+        self.words: tuple[str, ...] = ()
 
-    def note(self, text: str) -> None:
+    def note(self, *words: str) -> None:
         """Put these words into the next line."""
-        self.words = text
+        self.words = words
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Write lines about one piece of work."""
         started = said = time.perf_counter()
-        self.words = ""
+        outer, self.words, last = self.words, (), total
 
-        def advance(done: int) -> None:
-            nonlocal said
-            now = time.perf_counter()
+        def advance(units: int) -> None:
+            nonlocal said, last
+            now, last = time.perf_counter(), units
             if now - said >= self.every:
                 said = now
-                left = (now - started) / max(done, 1) * (total - done)
-                self.write(
-                    ", ".join(
-                        filter(None, [f"{title}: {done} of {total}, about {left:.0f} s left", self.words])
-                    )
-                )
+                left = (now - started) / max(units - done, 1) * (total - units)
+                self.write(", ".join([f"{title}: {units} of {total}, about {left:.0f} s left", *self.words]))
 
         yield advance
         spent = time.perf_counter() - started
-        self.write(f"{title}: {total} in {spent:.1f} s, {total / max(spent, 1e-9):.4g} a second")
+        self.write(f"{title}: {last} in {spent:.1f} s, {(last - done) / max(spent, 1e-9):.4g} a second")
+        self.words = outer
 
 
 class RichProgress(Progress):
-    """Bars of rich."""
+    """Bars of rich, and the words below them; a bar within another stands under it while it lasts."""
 
     def __init__(self) -> None:
-        self._show: Callable[[str], None] | None = None
+        self._bars: Any = None
+        self._words: dict[Any, tuple[str, ...]] = {}
 
-    def note(self, text: str) -> None:
-        """Write these words behind the bar."""
-        if self._show is not None:
-            self._show(text)
+    def note(self, *words: str) -> None:
+        """Write these words below the bars, as many on a line as fit."""
+        if self._words:
+            self._words[next(reversed(self._words))] = words
+            self._bars.refresh()
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Draw one bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+        if self._bars is not None:
+            with self._row(title, total, done) as advance:
+                yield advance
+            return
+        self._bars = _bars(lambda: [word for words in self._words.values() for word in words])
+        try:
+            with self._bars, self._row(title, total, done) as advance:
+                yield advance
+        finally:
+            self._bars = None
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bars(*columns, TextColumn("{task.fields[note]}"), transient=True) as bars:
-            task = bars.add_task(title, total=total, note="")
-            self._show = lambda text: bars.update(task, note=text)
-            yield lambda done: bars.update(task, completed=done)
-            self._show = None
+    @contextmanager
+    def _row(self, title: str, total: int, done: int) -> Iterator[Advance]:
+        bars = self._bars
+        task = bars.add_task(title, total=total, completed=done)
+        self._words[task] = ()
+        try:
+            yield lambda units: bars.update(task, completed=units)
+        finally:
+            del self._words[task]
+            bars.remove_task(task)
+
+
+def _bars(words: Callable[[], Sequence[str]]) -> Any:
+    from rich.console import Console, ConsoleOptions
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Column
+    from rich.text import Text
+
+    class Words:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+            for line in packed(words(), options.max_width):
+                yield Text(line, no_wrap=True, overflow="ellipsis")
+
+    class BarsAndWords(Bars):
+        def get_renderables(self) -> Iterator[Any]:
+            yield from super().get_renderables()
+            yield Words()
+
+    narrow = Column(no_wrap=True, overflow="ellipsis", ratio=2)
+    return BarsAndWords(
+        TextColumn("{task.description}", table_column=narrow),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        transient=True,
+        expand=True,
+    )
+
+
+def packed(words: Sequence[str], width: int) -> list[str]:
+    """Words joined by commas into lines, none of which is broken within a word.
+
+    Args:
+        words: The words.
+        width: Characters that a line holds; a single longer word has a line of its own.
+
+    >>> packed(["loss 2.3", "12 samples/s", "vqa 1.2", "nlvr 3.4"], 22)
+    ['loss 2.3, 12 samples/s', 'vqa 1.2, nlvr 3.4']
+    """
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 2 + len(word) <= width:
+            lines[-1] += f", {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -55,7 +55,7 @@ class Recipe(Section):
         training: How it is trained.
         evaluation: How it is scored.
         tracking: Where it is tracked.
-        seed: Seed of weights, order and drawn targets.
+        seed: Seed of weights, order and drawn targets, below 2**32.
         blank_images: Replace visual features by zeros, to measure what language alone can do.
         save_model: Also save the whole trained model in the folder `model` of the run, for `backbone.name` of
             other recipes. Only for methods without units, such as `full`.
@@ -75,11 +75,11 @@ class Recipe(Section):
     training: TrainingSection
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     blank_images: bool = False
     save_model: bool = False
     control: bool = False
-    output: str = "weft-runs"
+    output: str = Field(default="weft-runs", min_length=1)
     published: str | None = None
     paper: bool = Field(default=False, strict=True)
     paper_settings: dict[str, Any] | None = None
@@ -152,8 +152,8 @@ def _validated(values: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        faults += faults_of(error, Recipe)
-    return recipe, faults + _method_faults(values.get("method"))
+        faults += faults_of(error, Recipe, values.get("tasks"))
+    return recipe, faults + (_method_faults(values["method"]) if "method" in values else [])
 
 
 def _stands_in(fault: str, settings: Any) -> bool:
@@ -180,8 +180,6 @@ def _with_paper(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 def _method_faults(method: Any) -> list[str]:
     """Faults of the method, found by the registered units themselves."""
-    if method is None:
-        return []
     from weft.core.errors import WeftError
     from weft.core.method import parse_method
 
@@ -189,5 +187,7 @@ def _method_faults(method: Any) -> list[str]:
         parse_method(method)
     except WeftError as error:
         lines = [line.removeprefix("- ") for line in str(error).splitlines()]
-        return [f"method.{line}" for line in lines[1:]] or lines
+        return [
+            f"method: {line}" if line.startswith("a method ") else f"method.{line}" for line in lines[1:]
+        ] or lines
     return []

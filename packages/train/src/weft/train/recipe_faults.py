@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -9,14 +11,15 @@ from pydantic import BaseModel, ValidationError
 from weft.train.errors import near
 
 
-def faults_of(error: ValidationError, recipe: type[BaseModel]) -> list[str]:
+def faults_of(error: ValidationError, recipe: type[BaseModel], tasks: Any = None) -> list[str]:
     """One sentence for each fault of a recipe.
 
     Args:
         error: What validating it raised.
         recipe: The kind of recipe.
+        tasks: Its tasks by name, of which a fault may misspell one.
     """
-    return [_fault(fault, recipe) for fault in error.errors(include_url=False)]
+    return [_fault(fault, recipe, tasks) for fault in error.errors(include_url=False)]
 
 
 def listed(name: str, faults: list[str]) -> str:
@@ -30,13 +33,13 @@ def listed(name: str, faults: list[str]) -> str:
     return f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{lines}"
 
 
-def _fault(fault: Any, recipe: type[BaseModel]) -> str:
+def _fault(fault: Any, recipe: type[BaseModel], tasks: Any) -> str:
     place, kind, value = fault["loc"], fault["type"], fault.get("input")
     where = ".".join(str(word) for word in place)
     if kind == "extra_forbidden":
         return f"{where}: unknown key. {near(place[-1], _keys_at(place[:-1], recipe))}"
     if kind == "missing":
-        return f"{where}: this key is needed."
+        return f"{where}: this key is needed.{_like_named(place, tasks)}"
     message = fault["msg"].removeprefix("Value error, ")
     if kind in ("model_type", "dict_type"):
         message = f"this must be a mapping of keys, but is {value!r}"
@@ -45,6 +48,14 @@ def _fault(fault: Any, recipe: type[BaseModel]) -> str:
         message = f"{message}, but is {value!r}"
     sentence = message if message.endswith((".", "?", "!")) else f"{message}."
     return f"{where}: {sentence}" if where else sentence
+
+
+def _like_named(place: tuple[int | str, ...], tasks: Any) -> str:
+    """The task that was meant, where an override of a misspelt one has begun another."""
+    if place[0] != "tasks" or not isinstance(tasks, Mapping):
+        return ""
+    alike = get_close_matches(str(place[1]), [name for name in tasks if name != place[1]], n=1)
+    return f" Did you mean the task {alike[0]!r}?" if alike else ""
 
 
 def _keys_at(place: tuple[int | str, ...], recipe: type[BaseModel]) -> list[str]:

@@ -44,15 +44,19 @@ def find_recipe(source: str | Path) -> Path:
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a recipe file, laid over the one it `extends` (a path relative to the file).
 
+    Args:
+        path: The file.
+        above: The files that extend it.
+
     Raises:
-        RecipeError: If it is not YAML, not a mapping, or extends a file that is not there.
+        RecipeError: If it is not YAML, not a mapping, or extends a file that is not there or itself.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} must be YAML, but cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of keys, but holds {type(values).__name__}.")
@@ -62,7 +66,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     base = path.parent / str(parent)
     if not base.is_file():
         raise RecipeError(f"`extends` of {path} must name a file beside it, but {base} does not exist.")
-    return merge(read_yaml(base), values)
+    if base.resolve() in {other.resolve() for other in (path, *above)}:
+        raise RecipeError(f"`extends` of {path} must name another file, but {base} extends this one in turn.")
+    return merge(read_yaml(base, (path, *above)), values)
 
 
 def remarks(path: Path) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Section(BaseModel):
-    """What every section keeps: values do not change, and unknown keys are errors."""
+    """What every section keeps: values do not change, numbers are finite, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TokenizerSection(Section):
@@ -120,7 +122,9 @@ class DataSection(Section):
     test: str | None = "test"
     options: dict[str, Any] = Field(default_factory=dict)
     test_options: dict[str, Any] = Field(default_factory=dict)
-    sizes: dict[Literal["train", "validation", "test"], int] = Field(default_factory=dict)
+    sizes: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict
+    )
     features: str | list[str] | None = None
     each_caption: bool = False
     pretraining: PretrainingSection | None = None
@@ -268,11 +272,11 @@ class TrainingSection(Section):
     learning_rate: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
-    learning_rates: dict[str, float] = Field(default_factory=dict)
+    learning_rates: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.01, ge=0)
     decay_norms: bool = False
     decay_biases: bool = False
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=5.0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -340,7 +344,7 @@ class TrackingSection(Section):
     """
 
     enabled: bool = True
-    experiment: str = "weft"
+    experiment: str = Field(default="weft", min_length=1)
     store: str | None = None
     model: bool = True
     parent: str | None = None

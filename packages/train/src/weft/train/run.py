@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -17,10 +16,11 @@ from weft.core import attach, detach, load_adapter
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.tracking import Run
 from weft.train.backbones import load_backbone
-from weft.train.checkpoints import require_resumable
+from weft.train.checkpoints import require_resumable, step_of
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
 from weft.train.fitness import check_device, check_fit
+from weft.train.folders import check_writable, make_run_folder, require_new
 from weft.train.from_scratch import save_backbone
 from weft.train.full_disk import disk_may_fill
 from weft.train.objectives import objectives_of
@@ -33,7 +33,7 @@ from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.sharding import reshard, whole_adapter
 from weft.train.stopping import Stop, how_to_start
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
-from weft.train.tracked import Report, track_result, tracked
+from weft.train.tracked import Report, check_tracking, track_result, tracked
 
 
 def execute(
@@ -158,7 +158,8 @@ def _train(
     def validate() -> dict[str, float]:
         return average(evaluate_tasks(recipe, model, tasks, batches, "validation", None, progress, processes))
 
-    with progress.bar(f"train {recipe.title}", steps) as advance:
+    begun = 0 if checkpoint is None else step_of(checkpoint)
+    with progress.bar(f"train {recipe.title}", steps, begun) as advance:
         trainer = MultiTaskTrainer(
             model,
             arguments,
@@ -189,28 +190,27 @@ def _train(
 
 def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | None:
     folder = recipe.folder
+    if resume and overwrite:
+        raise RunError(
+            "`--resume` must be left out with `--overwrite`, but both are given: one goes on with what the other "
+            "removes. Take one of them."
+        )
     values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     if resume:
         checkpoint = require_resumable(folder / "checkpoints")
-        if (folder / "recipe.yaml").read_text(encoding="utf-8") != values:
+        kept = folder / "recipe.yaml"
+        if not kept.is_file() or kept.read_bytes() != values.encode():
             raise RunError(
                 f"`--resume` needs the recipe that {folder} was started with, but it differs from "
-                f"{folder / 'recipe.yaml'}. Resume with that file, or start a run of another name."
+                f"{kept}. Resume with that file, or start a run of another name."
             )
+        check_tracking(recipe)
         return checkpoint
-    if folder.exists() and not overwrite:
-        raise RunError(
-            f"`name` must be new in {recipe.output!r}, but {folder} exists. Use --resume to go on, --overwrite to "
-            "start again, or name=... for another run."
+    if not overwrite:
+        require_new(
+            folder, otherwise="--resume to go on, --overwrite to start again, or name=... for another run"
         )
-    if folder.exists():
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True)
-        (folder / "recipe.yaml").write_text(values, encoding="utf-8")
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise RunError(
-            f"`output` must be a folder that can be written, but {folder} cannot be made: {error}"
-        ) from None
+    check_writable(folder.parent, "output")
+    check_tracking(recipe)
+    make_run_folder(folder, values)
     return None

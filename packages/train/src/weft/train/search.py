@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from weft.train.errors import RecipeError, RunError
+from weft.train.folders import check_writable
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
 from weft.train.sweep import Point, log_of, run_point, sweep_parent, sweep_points
@@ -62,7 +63,7 @@ def read_ranges(entries: Sequence[str]) -> dict[str, Any]:
         except (ValueError, TypeError, yaml.YAMLError) as error:
             raise RecipeError(
                 f"`--search` must be `key.sub=low..high`, `key.sub=low..high:log` or `key.sub=value,value`, but is "
-                f"{entry!r}: {error}. Write for instance training.learning_rate=1e-4..1e-2:log."
+                f"{entry!r}: {str(error).rstrip('.')}. Write for instance training.learning_rate=1e-4..1e-2:log."
             ) from None
     return ranges
 
@@ -108,6 +109,7 @@ def run_search(
     for values in _ends(ranges):
         load_recipe(source, [*overrides, *_changes(values)])
     optuna = _optuna()
+    check_writable(Path(base.output), "output")
     Path(base.output).mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{(Path(base.output) / f'{base.name}.search.db').absolute()}"
     study = optuna.create_study(

@@ -18,6 +18,7 @@ import yaml
 
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
+from weft.train.folders import check_writable
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, load_recipe
 from weft.train.result import RESULT
@@ -50,7 +51,10 @@ def read_axes(grid: Sequence[str]) -> dict[str, list[Any]]:
     axes: dict[str, list[Any]] = {}
     for entry in grid:
         key, separator, text = entry.partition("=")
-        values = yaml.safe_load(f"[{text}]") if separator else []
+        try:
+            values = yaml.safe_load(f"[{text}]") if separator else []
+        except yaml.YAMLError:
+            values = []
         if not key or not values or key in axes:
             raise RecipeError(
                 f"`--grid` must be `key.sub=value,value` with each key once, but is {entry!r}. Write for instance "
@@ -118,6 +122,7 @@ def run_sweep(
     """
     points = sweep_points(source, overrides, axes)
     base = load_recipe(source, list(overrides))
+    check_writable(Path(base.output), "output")
     Path(base.output).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with (

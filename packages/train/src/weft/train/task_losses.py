@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from weft.train.checkpoints import newest_whole
 from weft.train.errors import RunError
 from weft.train.processes import Processes
 from weft.train.result import write_json
 
-NAN_BATCH = "nan-batch.json"
+
+def nan_file(rank: int) -> str:
+    """Name of the file that lists the batch of a loss that is no number, one for each process that finds one."""
+    return f"nan-batch-{rank}.json" if rank else "nan-batch.json"
 
 
 class TaskLosses:
@@ -28,9 +32,9 @@ class TaskLosses:
         self.tasks, self.processes, self.folder = tuple(tasks), processes, folder
         self._position = {task: index for index, task in enumerate(self.tasks)}
         self._sums: Tensor | None = None
-        self._last: tuple[Tensor, list[str], list[str], int] | None = None
+        self._last: tuple[Tensor, list[str], list[str], int, int] | None = None
 
-    def note(self, tasks: list[str], records: list[str], losses: Tensor, step: int) -> None:
+    def note(self, tasks: list[str], records: list[str], losses: Tensor, step: int, epoch: int = 0) -> None:
         """Add the losses of one batch, after a look at those of the batch before it.
 
         Args:
@@ -38,6 +42,7 @@ class TaskLosses:
             records: Id of each row's record.
             losses: Shape `(batch,)`.
             step: Steps done before this one.
+            epoch: Epoch in which the batch was drawn.
 
         Raises:
             RunError: See `check`.
@@ -49,7 +54,7 @@ class TaskLosses:
             self._sums = torch.zeros(2, len(self.tasks), dtype=torch.float64, device=values.device)
         self._sums[0].index_add_(0, index, values)
         self._sums[1].index_add_(0, index, torch.ones_like(values))
-        self._last = (values, tasks, records, step)
+        self._last = (values, tasks, records, step, epoch)
 
     def check(self) -> None:
         """Refuse to go on after a loss that is no number. It is asked a step late, so that no step waits for it.
@@ -59,7 +64,7 @@ class TaskLosses:
         """
         if self._last is None:
             return
-        values, tasks, records, step = self._last
+        values, tasks, records, step, epoch = self._last
         self._last = None
         finite = torch.isfinite(values).tolist()
         if all(finite):
@@ -68,16 +73,20 @@ class TaskLosses:
             {"task": task, "record": record, "loss": repr(value)}
             for task, record, value in zip(tasks, records, values.tolist(), strict=True)
         ]
-        path = self.folder / NAN_BATCH
-        write_json(path, {"step": step, "rows": rows})
+        path = self.folder / nan_file(self.processes.rank)
+        write_json(path, {"step": step, "epoch": epoch, "rows": rows})
         wrong = [
             f"{task}/{record}" for task, record, good in zip(tasks, records, finite, strict=True) if not good
         ]
         raise RunError(
             f"Every loss must be a number, but {len(wrong)} of {len(rows)} of step {step + 1} are not, such as that "
-            f"of {wrong[0]}. The batch is listed in {path}. Lower training.learning_rate, set "
-            "training.precision=fp32, or look at the record; --resume goes on from the last checkpoint."
+            f"of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.replay makes it again. Lower "
+            f"training.learning_rate, set training.precision=fp32, or look at the record; {self._going_on()}."
         )
+
+    def _going_on(self) -> str:
+        whole = newest_whole(self.folder / "checkpoints")
+        return "there is no checkpoint yet" if whole is None else f"--resume goes on from {whole.name}"
 
     def drain(self) -> tuple[dict[str, float], int]:
         """Mean loss of every task that had rows since the last call, and the number of rows, over all processes."""

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from weft.eval.report import inspect_html, tables_in
-from weft.eval.tracking import Run, open_run
+from weft.eval.tracking import Run, check_store, open_run
 from weft.train.progress import Advance
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result
@@ -62,6 +62,19 @@ def tracking_store(recipe: Recipe) -> str | None:
     return recipe.tracking.store or str(Path(recipe.output) / "mlflow")
 
 
+def check_tracking(recipe: Any) -> None:
+    """Refuse a tracking store that can never take the run, before the run begins.
+
+    Args:
+        recipe: A recipe of any kind; its `tracking` and `output` are read.
+
+    Raises:
+        TrackingError: See `weft.eval.tracking.check_store`.
+    """
+    if recipe.tracking.enabled:
+        check_store(tracking_store(recipe), recipe.tracking.experiment)
+
+
 def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping[str, TaskData]) -> None:
     """Log scores, counts, costs and files of a finished run, and the model that MLflow serves."""
     if run is None:
@@ -94,10 +107,10 @@ class Report(TrainerCallback):
     Args:
         run: The tracked run, if there is one.
         advance: Takes the steps done.
-        note: Takes a few words about the losses.
+        note: Takes a few words each about losses, speed and memory.
     """
 
-    def __init__(self, run: Run | None, advance: Advance, note: Callable[[str], None]) -> None:
+    def __init__(self, run: Run | None, advance: Advance, note: Callable[..., None]) -> None:
         self.run, self.advance, self.note = run, advance, note
 
     def on_step_end(
@@ -116,7 +129,7 @@ class Report(TrainerCallback):
     ) -> None:
         """Log losses, rates and validation scores under their own names."""
         if logs and "loss" in logs:
-            self.note(_words(logs))
+            self.note(*_words(logs))
         if self.run is None or not logs:
             return
         names = {
@@ -136,15 +149,16 @@ class Report(TrainerCallback):
             self.run.log_metrics(values, step=state.global_step)
 
 
-def _words(logs: Mapping[str, float]) -> str:
+def _words(logs: Mapping[str, float]) -> list[str]:
     losses = [
         f"{name.removeprefix('loss/')} {value:.3g}"
         for name, value in logs.items()
         if name.startswith("loss/")
     ]
     memory = logs.get("gpu_memory_mb") or peak_memory_mb()
-    speed = f"{logs['samples_per_second']:.0f} samples/s, {memory:.0f} MiB"
-    return f"loss {logs['loss']:.4g} ({', '.join(losses)}), {speed}"
+    speed = logs["samples_per_second"]
+    said = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+    return [f"loss {logs['loss']:.4g}", f"{said} samples/s", f"{memory:,.0f} MiB", *losses]
 
 
 def peak_memory_mb() -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from weft.eval.errors import TrackingError, shown
 from weft.eval.tracking.sender import SPOOL_TAG, Background, Sender
 from weft.eval.tracking.spool import Spool
-from weft.eval.tracking.store import DEFAULT_FOLDER, store_folder, store_uri
+from weft.eval.tracking.store import opened, shown_uri, spool_folder, store_uri
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[\w\-. :/]+")
@@ -139,8 +139,7 @@ def open_run(
         TrackingError: The store cannot be opened at all (a server that does not answer is no such case).
     """
     uri = store_uri(store)
-    folder = store_folder(store) or Path(DEFAULT_FOLDER).absolute()
-    spool = Spool.create(folder / "spool", name)
+    spool = Spool.create(spool_folder(store), name)
     all_tags = {key: str(value) for key, value in (tags or {}).items()} | {SPOOL_TAG: spool.folder.name}
     if isinstance(parent, Run):
         # The parent must be in the store before a child can name it there; if it cannot, the spool tells
@@ -161,13 +160,10 @@ def open_run(
     )
     sender = Sender(spool)
     try:
-        sender.connect()
-    except Exception as error:
+        opened(uri)
+    except TrackingError:
         spool.remove()
-        raise TrackingError(
-            f"The tracking store {uri} must open, but does not: {str(error).splitlines()[0]} "
-            "Name another store, or upgrade this one with `mlflow db upgrade`."
-        ) from error
+        raise
     # One attempt before the work begins: the run's id is then known, and a dead server is reported at once.
     sender.drain()
     run = Run(name, uri, spool, sender)
@@ -193,7 +189,7 @@ def open_run(
             _logger.warning(
                 "The tracking store %s does not answer (%s). Nothing is lost: "
                 "run `weft.eval.tracking.sync(%r)` when it does.",
-                uri,
+                shown_uri(uri),
                 sender.problem,
                 str(spool.folder),
             )

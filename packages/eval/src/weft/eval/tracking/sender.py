@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.eval.errors import TrackingError
 from weft.eval.tracking.spool import Event, Spool
-from weft.eval.tracking.store import client, experiment_id
+from weft.eval.tracking.store import client, experiment_id, shown_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,7 +93,9 @@ class Sender:
                 # Whatever goes wrong on the way to the store must not end a training run: it is reported,
                 # kept in `problem`, and tried again.
                 if self.problem is None:
-                    _logger.warning("The tracking store %s does not answer; trying again later.", self._uri)
+                    _logger.warning(
+                        "The tracking store %s does not answer; trying again later.", shown_uri(self._uri)
+                    )
                 _logger.debug("Sending failed.", exc_info=True)
                 self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 return False

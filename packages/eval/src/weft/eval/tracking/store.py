@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from weft.eval.errors import TrackingError
 
@@ -52,6 +55,74 @@ def store_folder(store: Path | str | None = None) -> Path | None:
     if isinstance(store, str) and "://" in store:
         return None
     return Path(store).absolute()
+
+
+def spool_folder(store: Path | str | None = None) -> Path:
+    """The absolute folder in which the local records of runs lie until a store holds them."""
+    return (store_folder(store) or Path(DEFAULT_FOLDER).absolute()) / "spool"
+
+
+def shown_uri(uri: str) -> str:
+    """A tracking URI for messages: without the password, if it holds one.
+
+    >>> shown_uri("postgresql://weft:secret@host/runs")
+    'postgresql://weft:***@host/runs'
+    """
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def check_store(store: Path | str | None, experiment: str) -> None:
+    """Refuse a store that can never take a run; a server that merely does not answer is no such case.
+
+    A database is opened, and made if it is new; a server is not asked.
+
+    Args:
+        store: As for `store_uri`.
+        experiment: Name of the experiment; made in a database if needed.
+
+    Raises:
+        TrackingError: The local records cannot be written, the URI is none, or the database does not open.
+    """
+    uri, folder = store_uri(store), spool_folder(store)
+    served = uri.startswith(("http://", "https://"))
+    if served and not urlsplit(uri).hostname:
+        raise TrackingError(
+            f"The tracking store must be a folder or a URI such as http://host:5000, but is {uri!r}."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrackingError(
+            f"The folder of the store must be one that can be written, but {folder} is not: {error}. Name "
+            "another store."
+        ) from None
+    if not served:
+        experiment_id(opened(uri), uri, experiment)
+
+
+def opened(uri: str) -> MlflowClient:
+    """The client of a store, or an error that says why there is none.
+
+    Args:
+        uri: What `store_uri` returned.
+
+    Raises:
+        TrackingError: The store does not open.
+    """
+    try:
+        return client(uri)
+    except ImportError as error:
+        raise TrackingError(
+            f"The tracking store {shown_uri(uri)} must open, but its driver is not installed: {error}. Install it, for "
+            "PostgreSQL with: pip install psycopg2-binary."
+        ) from error
+    except Exception as error:
+        raise TrackingError(
+            f"The tracking store {shown_uri(uri)} must open, but does not: {str(error).strip().splitlines()[0]} "
+            "Name another store, or upgrade this one with `mlflow db upgrade`."
+        ) from error
 
 
 def ui_command(store: Path | str | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +19,10 @@ from weft.train.few_shot.draws import check_images, draw, load_records
 from weft.train.few_shot.features import Extractor, load_encoder
 from weft.train.few_shot.recipe import FewShotRecipe, label_of
 from weft.train.few_shot.votes import write_votes
+from weft.train.folders import check_writable, make_run_folder, require_new
 from weft.train.progress import Progress
 from weft.train.result import RESULT, write_json
-from weft.train.tracked import tracking_store
+from weft.train.tracked import check_tracking, tracking_store
 
 _PAPER = (
     "Epochs and hyper-parameters were chosen on the test set (selection: paper), as in the papers' code: these "
@@ -62,8 +62,10 @@ def execute_few_shot(
     draws = {name: {place: draw(records[name], *place) for place in grid} for name in parts}
     for name in parts:
         check_images(records[name], draws[name].values())
+    _check_folder(recipe, overwrite)
     encoder, transform = load_encoder(recipe.encoder)
-    _prepare_folder(recipe, overwrite)
+    values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    make_run_folder(recipe.folder, values)
     extractor = Extractor(encoder, transform, Path(recipe.output) / "features", recipe.batch_size, progress)
     benches = {
         name: Bench(part, records[name], extractor, recipe.folder / "heads" / name)
@@ -91,17 +93,11 @@ def execute_few_shot(
     return comparison
 
 
-def _prepare_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
-    folder = recipe.folder
-    if folder.exists() and not overwrite:
-        raise RunError(
-            f"`name` must be new in {recipe.output!r}, but {folder} exists. Use --overwrite to start again, or "
-            "name=... for another run."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (folder / "recipe.yaml").write_text(values, encoding="utf-8")
+def _check_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
+    if not overwrite:
+        require_new(recipe.folder, otherwise="--overwrite to start again, or name=... for another run")
+    check_writable(recipe.folder.parent, "output")
+    check_tracking(recipe)
 
 
 def _write(comparison: FewShotComparison) -> None:
