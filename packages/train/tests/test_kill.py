@@ -32,15 +32,15 @@ def processes() -> Any:
     return context
 
 
-def start(processes: Any, recipe: Path, *words: str) -> Any:
-    process = processes.Process(target=main, args=(["train", str(recipe), *words],))
+def start(processes: Any, recipe: Path, *words: str, command: str = "train") -> Any:
+    process = processes.Process(target=main, args=([command, str(recipe), *words],))
     process.start()
     return process
 
 
-def finish(processes: Any, recipe: Path, *words: str) -> float:
+def finish(processes: Any, recipe: Path, *words: str, command: str = "train") -> float:
     started = time.perf_counter()
-    process = start(processes, recipe, *words)
+    process = start(processes, recipe, *words, command=command)
     process.join()
     assert process.exitcode == 0
     return time.perf_counter() - started
@@ -50,20 +50,32 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
 
-def test_twenty_kills_at_random_moments_change_nothing(
-    values: dict[str, Any], tmp_path: Path, processes: Any
+def words_of(route: str, processes: Any, recipe: Path, stores: Path) -> list[str]:
+    """What makes the recipe read its images in another way."""
+    if route == "workers":
+        return ["training.vision=trained", "training.workers=1"]
+    if route == "stored":
+        finish(processes, recipe, "--store", str(stores), command="features")
+        return [f"tasks.{task}.data.features={stores / task}" for task in ("vqa", "nlvr")]
+    return []
+
+
+@pytest.mark.parametrize(("route", "kills"), [("features", KILLS), ("workers", 6), ("stored", 6)])
+def test_kills_at_random_moments_change_nothing(
+    values: dict[str, Any], tmp_path: Path, processes: Any, route: str, kills: int
 ) -> None:
     values["training"] |= {"steps": 24, "save_every": 2, "log_every": 4, "evaluate_every": 8}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values, sort_keys=False))
     output = Path(values["output"])
-    finish(processes, recipe, "name=first")  # The features are kept from here on.
-    seconds = finish(processes, recipe, "name=whole")
+    changes = words_of(route, processes, recipe, tmp_path / "stores")
+    finish(processes, recipe, *changes, "name=first")  # The features are kept from here on.
+    seconds = finish(processes, recipe, *changes, "name=whole")
     expected = weights(output / "whole")
     scores = json.loads((output / "whole" / "result.json").read_text())["scores"]
     rng, resumed, killed = random.Random(0), 0, 0
-    while killed < KILLS:
-        process = start(processes, recipe, "name=killed", "--overwrite")
+    while killed < kills:
+        process = start(processes, recipe, *changes, "name=killed", "--overwrite")
         process.join(timeout=rng.uniform(0.0, seconds))
         process.kill()
         process.join()
@@ -72,9 +84,36 @@ def test_twenty_kills_at_random_moments_change_nothing(
         killed += 1
         whole = newest_whole(output / "killed" / "checkpoints") is not None
         resumed += whole
-        finish(processes, recipe, "name=killed", "--resume" if whole else "--overwrite")
+        finish(processes, recipe, *changes, "name=killed", "--resume" if whole else "--overwrite")
         found = weights(output / "killed")
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected), f"kill {killed}"
         assert json.loads((output / "killed" / "result.json").read_text())["scores"] == scores
-    assert resumed >= KILLS // 4, "too few kills came after a checkpoint to test anything"
+    assert resumed >= kills // 4, "too few kills came after a checkpoint to test anything"
+
+
+def test_features_that_are_killed_while_they_are_extracted_go_on(
+    values: dict[str, Any], tmp_path: Path, processes: Any
+) -> None:
+    del values["tasks"]["nlvr"]
+    # More images than one part holds.
+    values["tasks"]["vqa"]["data"]["options"] |= {"size": 6000, "num_scenes": 20_000}
+    recipe, parts = tmp_path / "recipe.yaml", tmp_path / "killed" / "vqa.parts"
+    recipe.write_text(yaml.safe_dump(values, sort_keys=False))
+    seconds = finish(processes, recipe, "--store", str(tmp_path / "whole"), command="features")
+    rng = random.Random(0)
+    for waited in (rng.uniform(0.0, 0.7) * seconds, None, rng.uniform(0.0, 0.2) * seconds):
+        process = start(processes, recipe, "--store", str(tmp_path / "killed"), command="features")
+        process.join(timeout=waited if waited is not None else 0.0)
+        while waited is None and process.exitcode is None and not list(parts.glob("*.npz")):
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+    assert (parts / "00000.npz").is_file()
+    finish(processes, recipe, "--store", str(tmp_path / "killed"), command="features")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not parts.exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

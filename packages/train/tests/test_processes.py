@@ -20,6 +20,7 @@ import yaml
 from weft.data.records import MediaRef, Retrieval
 from weft.train.errors import RecipeError, RunError
 from weft.train.fitness import check_objectives
+from weft.train.lost_process import others_may_die
 from weft.train.processes import ONE, Processes, join_processes
 from weft.train.recipe import load_recipe
 from weft.train.run import execute
@@ -31,6 +32,7 @@ needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_avai
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 STEPS = 20
+LOST = 60  # Seconds until a run ends that has lost a process, as the documentation says.
 SHARDED = """
 from torch.distributed.tensor import DTensor
 from weft.train import engine
@@ -158,9 +160,11 @@ def test_a_lost_rank_ends_the_run_which_resumes_to_the_same_curve(
     output = Path(values["output"])
     run(recipe, "name=one")
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "weft.train", str(recipe)]
-    launched = subprocess.Popen(
-        [*command, "name=lost"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    said = output.parent / "said.txt"
+    with said.open("w") as stream:
+        launched = subprocess.Popen(
+            [*command, "name=lost"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stream
+        )
     checkpoint = output / "lost" / "checkpoints" / "checkpoint-10"
     while launched.poll() is None and not checkpoint.exists():
         time.sleep(0.01)
@@ -169,7 +173,11 @@ def test_a_lost_rank_ends_the_run_which_resumes_to_the_same_curve(
     ]
     assert len(ranks) == 2, "the run ended before a rank could be lost"
     os.kill(ranks[1], signal.SIGKILL)
-    assert launched.wait(timeout=300) != 0
+    assert launched.wait(timeout=LOST) != 0
+    # The launcher may end the other one before it has spoken.
+    words = said.read_text()
+    assert "[rank0]" not in words, "a trace instead of a message"
+    assert "process 0 has lost another one" in words or "local_rank: 0)\n  exitcode  : -15" in words
     assert not (output / "lost" / "result.json").exists(), "the kill came too late to test anything"
     run(recipe, "name=lost", "--resume", processes=2)
     assert_same_curve(output / "one", output / "lost", STEPS)
@@ -318,3 +326,15 @@ def test_objectives_that_compare_rows_stay_in_one_process(values):
         check_objectives(pairs, two)
     check_objectives(pairs, ONE)
     check_objectives(load_tasks(load_recipe(values), ("train",)), two)
+
+
+def test_a_broken_connection_says_which_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    two = Processes(1, 2, torch.device("cpu"))
+    broken = RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.")
+    said = r"process 1 has lost another one: .*; start again with --overwrite"
+    with pytest.raises(RunError, match=said), others_may_die(two, tmp_path):
+        raise broken
+    with pytest.raises(RuntimeError, match="Read error"), others_may_die(ONE, tmp_path):
+        raise broken
+    with pytest.raises(RuntimeError, match="a defect"), others_may_die(two, tmp_path):
+        raise RuntimeError("a defect")

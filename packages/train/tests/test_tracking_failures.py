@@ -1,10 +1,12 @@
 """A tracking server that dies or never lived stops no run, and nothing that a run says is lost."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -60,8 +62,53 @@ def test_a_dead_server_costs_seconds_and_its_run_can_be_sent_later(values, tmp_p
     events = spool / "events.jsonl"
     store = f"sqlite:///{tmp_path / 'later.db'}"
     events.write_text(events.read_text("utf-8").replace(dead, store), "utf-8")
+    twice = tmp_path / "twice"
+    shutil.copytree(spool, twice)
     sync(spool)
     assert logged_steps(store, "late") == [1, 2, 3, 4, 5, 6]
+    once = histories(store, "late")
+    # An upload that breaks off after everything was taken is made again, and doubles nothing.
+    sync(twice)
+    assert histories(store, "late") == once
+
+
+def test_a_server_that_takes_calls_and_never_answers_costs_seconds(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        store = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        waited = [0.0]
+        drain = Sender.drain
+
+        def timed(sender: Sender) -> bool:
+            started = time.monotonic()
+            try:
+                return drain(sender)
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    waited.append(time.monotonic() - started)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Sender, "drain", timed)
+            tracking = ["tracking.enabled=true", "tracking.experiment=silent", f"tracking.store={store}"]
+            assert execute(load_recipe(values, tracking)).scores
+    # Two attempts, before and after the work; the steps between wait for none.
+    assert sum(waited) < 45
+    assert list(tmp_path.rglob("events.jsonl"))
+
+
+def histories(uri: str, experiment: str) -> dict[str, list[tuple[int, float]]]:
+    """Every metric of the one run, step by step; times and memory, which no two runs share, as steps alone."""
+    found = client(uri)
+    (run,) = found.search_runs([found.get_experiment_by_name(experiment).experiment_id])
+    return {
+        name: sorted(
+            (point.step, 0.0 if name.startswith(("time/", "memory/")) else point.value)
+            for point in found.get_metric_history(run.info.run_id, name)
+        )
+        for name in run.data.metrics
+    }
 
 
 class Server:
@@ -127,5 +174,10 @@ def test_a_server_killed_in_mid_run_and_started_again_has_every_step(
         for spool in {events.parent for events in tmp_path.rglob("events.jsonl")}:
             sync(spool)
         assert logged_steps(server.uri, "killed") == list(range(1, STEPS + 1))
+        undisturbed = f"sqlite:///{tmp_path / 'undisturbed.db'}"
+        execute(load_recipe(values, ["name=undisturbed", f"tracking.store={undisturbed}"]))
+        expected, found = histories(undisturbed, "killed"), histories(server.uri, "killed")
+        assert len(expected["train/gradient_norm"]) == STEPS
+        assert found == expected
     finally:
         server.kill()

@@ -23,6 +23,7 @@ from weft.train.fitness import check_device, check_fit
 from weft.train.folders import check_writable, make_run_folder, require_new
 from weft.train.from_scratch import save_backbone
 from weft.train.full_disk import disk_may_fill
+from weft.train.lost_process import others_may_die
 from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
@@ -62,7 +63,7 @@ def execute(
         `result.json` and, with `save_model`, `model/`.
 
     Raises:
-        RunError: If the run cannot start, or its disk has become full.
+        RunError: If the run cannot start, its disk has become full, or another of its processes is gone.
         StoppedError: If SIGTERM ended the training; there is a checkpoint of the step it fell into.
     """
     if auto_resume and (resume or overwrite):
@@ -80,9 +81,10 @@ def execute(
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     if auto_resume and processes.first:
         resume, overwrite = how_to_start(recipe.folder)
-    checkpoint = processes.decided_by_first(lambda: _prepare_folder(recipe, resume, overwrite))
-    with disk_may_fill(recipe.folder):
-        return _run(recipe, tasks, checkpoint, progress, processes)
+    with others_may_die(processes, recipe.folder):
+        checkpoint = processes.decided_by_first(lambda: _prepare_folder(recipe, resume, overwrite))
+        with disk_may_fill(recipe.folder):
+            return _run(recipe, tasks, checkpoint, progress, processes)
 
 
 def _run(

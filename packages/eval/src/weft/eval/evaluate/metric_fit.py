@@ -63,5 +63,5 @@ def _answers(kind: str, records: Sequence[Any]) -> Any:
 
     texts = tuple(dict.fromkeys(record.text_id for record in records))
     images = tuple(dict.fromkeys(record.media_id for record in records))
-    sides = [np.ones((len(ids), 1), np.float32) for ids in (texts, images)]
-    return Matches(texts, images, *sides)
+    of_texts, of_images = (np.ones((len(ids), 1), np.float32) for ids in (texts, images))
+    return Matches(texts, images, of_texts, of_images)
