@@ -104,7 +104,7 @@ def histories(uri: str, experiment: str) -> dict[str, list[tuple[int, float]]]:
     (run,) = found.search_runs([found.get_experiment_by_name(experiment).experiment_id])
     return {
         name: sorted(
-            (point.step, 0.0 if name.startswith(("time/", "memory/")) else point.value)
+            (point.step, 0.0 if name.startswith(("time/", "memory/", "system/")) else point.value)
             for point in found.get_metric_history(run.info.run_id, name)
         )
         for name in run.data.metrics

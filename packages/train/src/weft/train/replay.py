@@ -85,11 +85,12 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
             "data that the run was trained on."
         )
     rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
+    made = batches.training(rows, epoch=noted["epoch"])
     return ReplayedBatch(
         step=noted["step"],
         epoch=noted["epoch"],
         tasks=tuple(task for task, _ in rows),
         records=tuple(record for _, record in rows),
         losses=tuple(float(row["loss"]) for row in noted["rows"]),
-        inputs=batches.training(rows, epoch=noted["epoch"]),
+        inputs={name: value for name, value in made.items() if name not in ("tasks", "objective")},
     )

@@ -106,7 +106,7 @@ def _run(
         visual = make_visual(recipe, backbone, tasks, progress)
     batches = make_batches(recipe, backbone.tokenizer, visual)
     plan = model.weft.plan
-    own = tracked(recipe, plan, checkpoint) if processes.first else nullcontext()
+    own = tracked(recipe, plan, checkpoint, tasks) if processes.first else nullcontext()
     if processes.first:
         write_json(recipe.folder / "plan.json", plan.to_dict())
     with own as run:
@@ -170,7 +170,7 @@ def _train(
             batches=batches,
             section=section,
             validate=validate if section.evaluate_every else None,
-            callbacks=[Report(run, advance, progress.note), stop],
+            callbacks=[Report(run, advance, progress.note, processes), stop],
             processes=processes,
             objectives=objectives_of(model, section, section.batch_size // processes.size),
         )

@@ -14,7 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weft.eval.report import inspect_html, tables_in
 from weft.eval.tracking import Run, check_store, open_run
+from weft.train.processes import ONE, Processes
 from weft.train.progress import Advance
+from weft.train.provenance import data_params, source_tags, system_metrics
 from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result
 from weft.train.served import log_served_model
@@ -22,7 +24,9 @@ from weft.train.task_data import TaskData
 
 
 @contextmanager
-def tracked(recipe: Recipe, plan: Any, checkpoint: Path | None) -> Iterator[Run | None]:
+def tracked(
+    recipe: Recipe, plan: Any, checkpoint: Path | None, tasks: Mapping[str, TaskData]
+) -> Iterator[Run | None]:
     """Open the run in the tracking store, or go on with it; None if the recipe is not tracked."""
     if not recipe.tracking.enabled:
         yield None
@@ -36,13 +40,14 @@ def tracked(recipe: Recipe, plan: Any, checkpoint: Path | None) -> Iterator[Run 
         "tasks": ",".join(recipe.tasks),
         **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
         **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
+        **data_params(tasks),
     }
     with open_run(
         store=tracking_store(recipe),
         experiment=recipe.tracking.experiment,
         name=recipe.name,
         params=params,
-        tags={"weft.control": str(recipe.control).lower()},
+        tags={"weft.control": str(recipe.control).lower(), **source_tags()},
         parent=recipe.tracking.parent,
         run_id=run_id,
     ) as run:
@@ -108,10 +113,13 @@ class Report(TrainerCallback):
         run: The tracked run, if there is one.
         advance: Takes the steps done.
         note: Takes a few words each about losses, speed and memory.
+        processes: The processes of the run.
     """
 
-    def __init__(self, run: Run | None, advance: Advance, note: Callable[..., None]) -> None:
-        self.run, self.advance, self.note = run, advance, note
+    def __init__(
+        self, run: Run | None, advance: Advance, note: Callable[..., None], processes: Processes = ONE
+    ) -> None:
+        self.run, self.advance, self.note, self.processes = run, advance, note, processes
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -145,6 +153,8 @@ class Report(TrainerCallback):
                 values[f"train/{name}" if name.startswith("loss/") else name] = value
             elif name in names:
                 values[names[name]] = value
+        if "loss" in logs:
+            values |= system_metrics(self.processes, Path(args.output_dir).parent)
         if values:
             self.run.log_metrics(values, step=state.global_step)
 

@@ -1,0 +1,56 @@
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft.eval.tracking.store import client
+from weft.train.provenance import source_tags
+from weft.train.recipe import load_recipe
+from weft.train.run import execute
+from weft.train.task_data import load_tasks
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("a: 1\n")
+    own = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init"], ["add", "."], [*own, "commit", "-m", "Add a recipe"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_the_commit_is_told_and_whether_files_changed_since(repository: Path) -> None:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    tags = source_tags(repository)
+    assert (tags["mlflow.source.git.commit"], tags["weft.git.changed"]) == (commit, "false")
+    (repository / "recipe.yaml").write_text("a: 2\n")
+    assert source_tags(repository)["weft.git.changed"] == "true"
+
+
+def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path) -> None:
+    assert source_tags(tmp_path).keys() == {"mlflow.source.name", "mlflow.source.type", "weft.version"}
+
+
+def test_a_tracked_run_tells_its_commit_its_data_and_how_busy_the_machine_was(
+    values: dict[str, Any], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    store = f"sqlite:///{repository / 'runs.db'}"
+    values["tracking"] = {"enabled": True, "experiment": "told", "store": store, "model": False}
+    recipe = load_recipe(values)
+    execute(recipe)
+    found = client(store)
+    (run,) = found.search_runs([found.get_experiment_by_name("told").experiment_id])
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    for name, data in load_tasks(recipe).items():
+        for role, records in data.splits.items():
+            said = run.data.params[f"data.{name}.{role}"]
+            assert said == f"{len(records)} records, sha256 {records.fingerprint()}"
+    history = found.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert sorted(point.step for point in history) == [2, 4, 6]
+    assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
