@@ -201,7 +201,7 @@ def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | Non
     if resume:
         checkpoint = require_resumable(folder / "checkpoints")
         kept = folder / "recipe.yaml"
-        if not kept.is_file() or kept.read_bytes() != values.encode():
+        if not kept.is_file() or kept.read_text(encoding="utf-8", errors="replace") != values:
             raise RunError(
                 f"`--resume` needs the recipe that {folder} was started with, but it differs from "
                 f"{kept}. Resume with that file, or start a run of another name."
