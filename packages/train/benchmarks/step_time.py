@@ -15,7 +15,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from weft.core import attach
 from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones import load_backbone
-from weft.train.engine import EpochRows, MultiTaskTrainer, TaskLoader, TaskRows, training_arguments
+from weft.train.engine import MultiTaskTrainer, training_arguments
+from weft.train.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.objectives import generation
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
@@ -53,7 +54,8 @@ class Bare(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The mean of the batch."""
         tasks = inputs.pop("tasks")
-        inputs.pop("objective")
+        for name in ("objective", "records", "rows", "epoch"):
+            inputs.pop(name)
         with model.route(tasks=tasks):
             return generation.losses(model, inputs).mean()
 
@@ -97,11 +99,7 @@ def main() -> None:
             trainer.model_accepts_loss_kwargs = False
             trainer.floating_point_ops = lambda inputs: 0
             sampler = EpochRows(make_mixture(recipe, sizes_of(tasks)), recipe.training.batch_size)
-            trainer.loader = TaskLoader(
-                rows,
-                batch_sampler=sampler,
-                collate_fn=lambda drawn: batches.training([(t, r) for t, r, *_ in drawn], epoch=drawn[0][2]),
-            )
+            trainer.loader = TaskLoader(rows, sampler, Collate(batches))
             trainer.train()
             return clock.median(5)
 

@@ -52,13 +52,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def words_of(route: str, processes: Any, recipe: Path, stores: Path) -> list[str]:
     """What makes the recipe read its images in another way."""
+    if route == "workers":
+        return ["training.vision=trained", "training.workers=1"]
     if route == "stored":
         finish(processes, recipe, "--store", str(stores), command="features")
         return [f"tasks.{task}.data.features={stores / task}" for task in ("vqa", "nlvr")]
     return []
 
 
-@pytest.mark.parametrize(("route", "kills"), [("features", KILLS), ("stored", 6)])
+@pytest.mark.parametrize(("route", "kills"), [("features", KILLS), ("workers", 6), ("stored", 6)])
 def test_kills_at_random_moments_change_nothing(
     values: dict[str, Any], tmp_path: Path, processes: Any, route: str, kills: int
 ) -> None:

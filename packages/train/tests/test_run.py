@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, 
         execute(broken, progress=DiesAt(3))
     resumed = execute(broken, resume=True)
     assert_equal(weights(whole.folder), weights(resumed.folder))
+
+
+def test_workers_that_inherit_nothing_change_nothing(values):
+    """As they are started on macOS and Windows, and wherever Python no longer forks."""
+    values["training"] |= {"vision": "trained", "shift": 1}
+    alone = execute(load_recipe(values, ["name=alone"]))
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = execute(load_recipe(values, ["name=spawned", "training.workers=1"]))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert_equal(weights(alone.folder), weights(spawned.folder))
 
 
 def test_a_run_leaves_scores_predictions_plan_and_adapter(values):

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -27,63 +27,20 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import load_adapter
-from weft.data.errors import WeftDataError
 from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.averaging import AVERAGE, WeightAverage
 from weft.train.checkpoints import is_whole, rotate, seal
+from weft.train.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
 from weft.train.processes import ONE, Processes
 from weft.train.recipe import TrainingSection
 from weft.train.sharding import check_shared, resting, shard, share_states, whole, whole_adapter
-from weft.train.stopping import start_worker
 from weft.train.task_losses import TaskLosses
 
-Row = tuple[str, int, int, int]
 Validate = Callable[[], dict[str, float]]
 VALIDATED = "validated.json"
-
-
-class TaskRows(Dataset[Any]):
-    """Records of several tasks, looked up by (task, row, epoch, rows of the whole batch)."""
-
-    def __init__(self, records: Mapping[str, Sequence[Any]]) -> None:
-        self.records = records
-
-    def __getitem__(self, key: Row) -> tuple[str, Any, int, int]:
-        task, row, epoch, rows = key
-        return task, self.records[task][row], epoch, rows
-
-
-class EpochRows:
-    """A batch sampler that hands on a mixture's rows, with their epoch and the rows of all processes together."""
-
-    def __init__(self, mixture: TaskMixture, batch_size: int) -> None:
-        self.mixture = mixture
-        self.batch_size = batch_size
-        self.drop_last = False
-
-    def __len__(self) -> int:
-        return len(self.mixture)
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        epoch = self.mixture.epoch
-        for step in range(len(self.mixture)):
-            rows = len(self.mixture.global_batch(step, epoch))
-            yield [(task, row, epoch, rows) for task, row in self.mixture.batch(step, epoch)]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the batches of this epoch from now on."""
-        self.mixture.set_epoch(epoch)
-
-
-class TaskLoader(DataLoader[Any]):
-    """A loader whose sampler already knows this process's share of each batch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the batches of this epoch from now on."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
 class MultiTaskTrainer(Trainer):
@@ -126,9 +83,11 @@ class MultiTaskTrainer(Trainer):
             name = "activation_checkpointing_enable"
             enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
             enable({"use_reentrant": False})
-        rows = TaskRows(records)
+        self.rows = TaskRows(records)
         # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
-        super().__init__(model=model, args=args, train_dataset=rows, eval_dataset=rows, callbacks=callbacks)
+        super().__init__(
+            model=model, args=args, train_dataset=self.rows, eval_dataset=self.rows, callbacks=callbacks
+        )
         self.sharded = section.sharded and processes.size > 1
         if self.sharded:
             check_shared(self.objectives)
@@ -150,25 +109,7 @@ class MultiTaskTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """A loader over the mixture; it is not sharded again, because the mixture draws this rank's rows."""
         sampler = EpochRows(self.mixture, self.args.per_device_train_batch_size)
-        return TaskLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=self._collate,
-            num_workers=self.section.workers,
-            worker_init_fn=start_worker if self.section.workers else None,
-            persistent_workers=self.section.workers > 0,
-        )
-
-    def _collate(self, rows: list[tuple[str, Any, int, int]]) -> dict[str, Any]:
-        try:
-            batch = self.batches.training([(task, record) for task, record, _, _ in rows], epoch=rows[0][2])
-        except WeftDataError as error:
-            if get_worker_info() is None:
-                raise
-            # Raised in the training's process: torch would wrap the message in the worker's traceback.
-            return {"failed": error}
-        _, _, epoch, whole = rows[0]
-        return batch | {"records": [record.id for _, record, _, _ in rows], "rows": whole, "epoch": epoch}
+        return TaskLoader(self.rows, sampler, Collate(self.batches), self.section.workers)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that decay; see `decays`."""

@@ -11,14 +11,12 @@ from typing import Any
 from transformers import set_seed
 
 from weft.core import attach
-from weft.data.media.shift import RandomShift
 from weft.data.records import Record
-from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
-from weft.train.scoring import make_visual, text_rules
+from weft.train.scoring import make_batches, make_visual
 from weft.train.task_data import load_tasks
 from weft.train.task_losses import nan_file
 
@@ -70,13 +68,7 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, folder=folder)
     attach(backbone.model, recipe.method, list(recipe.tasks))
-    batches = Batches(
-        backbone.tokenizer,
-        make_visual(recipe, backbone, tasks, Progress()),
-        {name: text_rules(task) for name, task in recipe.tasks.items()},
-        seed=recipe.seed,
-        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
-    )
+    batches = make_batches(recipe, backbone.tokenizer, make_visual(recipe, backbone, tasks, Progress()))
     known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
     gone = [row["record"] for row in noted["rows"] if row["record"] not in known[row["task"]]]
     if gone:
