@@ -186,7 +186,7 @@ def test_weights_at_the_end_of_an_epoch_are_validated_once(values):
             self.titles = []
 
         @contextmanager
-        def bar(self, title, total):
+        def bar(self, title, total, done=0):
             self.titles.append(title)
             yield lambda done: None
 

@@ -92,7 +92,7 @@ class TaskLoader(DataLoader[Any]):
     def __init__(self, rows: TaskRows, sampler: EpochRows, collate: Collate, workers: int = 0) -> None:
         super().__init__(
             rows,
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
             worker_init_fn=start_worker if workers else None,
