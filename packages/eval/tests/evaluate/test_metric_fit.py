@@ -37,5 +37,15 @@ def test_a_metric_of_other_records_is_refused() -> None:
         check_metric("caption", QUESTIONS)
 
 
+def test_records_of_a_derived_type_are_scored_as_their_base_is() -> None:
+    class Restored(ImageQA):
+        task = "restored"
+
+    records = [Restored(id="1", image=IMAGE, image_id="1", question="?", answers=("yes",))]
+    check_metric("gqa", records, "accuracy")
+    with pytest.raises(ScoreInputError, match="records of type 'restored', but 'caption' scores"):
+        check_metric("caption", records)
+
+
 def test_hidden_answers_are_no_fault() -> None:
     check_metric("vqa", [ImageQA(id="1", image=IMAGE, image_id="1", question="?")], "anything")

@@ -7,7 +7,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from weft.data.records import Record
+from weft.data.records import RECORD_TYPES, Record, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.scoring import reference, score
 
@@ -39,22 +39,24 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
     Raises:
         ScoreInputError: Naming the metrics, or the headlines, that would fit.
     """
-    found = records[0].task
-    if SCORED_TYPES.get(metric, found) != found:
-        fitting = sorted(name for name, scored in SCORED_TYPES.items() if scored == found)
+    record = records[0]
+    if metric in SCORED_TYPES and not isinstance(record, RECORD_TYPES[SCORED_TYPES[metric]]):
+        fitting = sorted(
+            name for name, scored in SCORED_TYPES.items() if isinstance(record, RECORD_TYPES[scored])
+        )
         raise ScoreInputError(
-            f"`metric` must score records of type {found!r}, but {metric!r} scores {SCORED_TYPES[metric]!r}. "
+            f"`metric` must score records of type {record.task!r}, but {metric!r} scores {SCORED_TYPES[metric]!r}. "
             f"Take {' or '.join(map(repr, fitting)) or 'other records'}."
         )
     if headline is None:
         return
     few = list(islice(filter(reference, records), 2))
     if few:
-        score(metric, _answers(found, few), few, headline=headline)
+        score(metric, _answers(few), few, headline=headline)
 
 
-def _answers(kind: str, records: Sequence[Any]) -> Any:
-    if kind != "retrieval":
+def _answers(records: Sequence[Any]) -> Any:
+    if not isinstance(records[0], Retrieval):
         return {record.id: reference(record) for record in records}
     # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
     import numpy as np
