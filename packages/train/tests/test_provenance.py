@@ -32,7 +32,9 @@ def test_the_commit_is_told_and_whether_files_changed_since(repository: Path) ->
     assert source_tags(repository)["weft.git.changed"] == "true"
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path) -> None:
+def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Temporary folders may lie within somebody's repository.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert source_tags(tmp_path).keys() == {"mlflow.source.name", "mlflow.source.type", "weft.version"}
 
 
