@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
@@ -106,7 +107,14 @@ def run(*words: str) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def short() -> Iterator[str]:
+    """A folder with a short name: SLURM makes sockets in it, whose whole path may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="weft", dir="/tmp") as folder:
+        yield folder
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, short: str) -> Iterator[Cluster]:
     absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if absent:
         pytest.skip(
@@ -117,7 +125,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path / "cluster")
     folder, started = made.folder, []
     (folder / "state").mkdir(parents=True)
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, nodes=NODES))
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, spool=short, nodes=NODES))
     # A file that stands for a GPU each; the runs are on the CPU.
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n10.251.8.1 {NODES[0]}\n10.251.8.2 {NODES[1]}\n")
