@@ -40,6 +40,10 @@ PACKAGES = ("kernels", "core", "data", "eval", "train")  # leaves first
 CONSTRAINTS = ROOT / "constraints.txt"
 FAST = "not slow and not gpu"
 COVERAGE_FLOOR = 90  # per cent of our own lines
+# A process for each core; the tests of a file share what it prepared.
+PARALLEL = ("-n", "auto", "--dist", "loadfile")
+# Each process computes on one thread: results do not depend on the machine, and small tensors are faster so.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 TORCHVISION_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torchvision/"
@@ -68,26 +72,29 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests that need neither minutes nor a GPU, the doctests, and the coverage floor."""
+    """All tests that need neither minutes nor a GPU, and the doctests; ``-- --cov`` also holds the coverage floor."""
     install(session, *editable(PACKAGES, "test"))
-    if session.posargs:
-        session.run("pytest", *session.posargs)
+    if session.posargs not in ([], ["--cov"]):
+        session.run("pytest", *session.posargs, env=ONE_THREAD)
         return
+    measured = ("--cov", "--cov-report=term:skip-covered", f"--cov-fail-under={COVERAGE_FLOOR}")
     session.run("coverage", "erase")
     session.run(
         "pytest",
-        "--doctest-modules",
-        "--doctest-ignore-import-errors",  # modules of optional dependencies, where those are absent
-        "--ignore=packages/eval/src/weft/eval/serving/model_code.py",  # MLflow runs it, and talks while it loads
-        "-m",
-        FAST,
-        "--cov",
-        "--cov-report=term:skip-covered",
-        f"--cov-fail-under={COVERAGE_FLOOR}",
-        *(f"packages/{package}/src" for package in PACKAGES),
-        *(f"packages/{package}/tests" for package in PACKAGES),
-        "tests",
+        *PARALLEL,
+        *whole_suite(),
+        *(measured if session.posargs else ()),
+        env=ONE_THREAD | coverage_core(),
     )
+
+
+@nox.session
+def any_order(session: nox.Session) -> None:
+    """The same tests in an order drawn anew, whose seed is printed; ``-- --randomly-seed=N`` repeats one."""
+    install(session, *editable(PACKAGES, "test"))
+    # The generators' seeds stay as they are: a test that needs one sets it.
+    drawn = ("-p", "randomly", "--randomly-dont-reset-seed")
+    session.run("pytest", *PARALLEL, *drawn, *whole_suite(), *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -134,7 +141,9 @@ def isolated(session: nox.Session, package: str) -> None:
     install(session, *extras)
     absent = [name for name in PACKAGES if name not in needed]
     session.run("python", "tests/installed.py", "--present", *needed, "--absent", *absent)
-    session.run("pytest", "-m", FAST, f"packages/{package}/tests", *session.posargs)
+    session.run(
+        "pytest", *PARALLEL, "-m", FAST, f"packages/{package}/tests", *session.posargs, env=ONE_THREAD
+    )
 
 
 @nox.session
@@ -143,7 +152,7 @@ def transformers_floor(session: nox.Session) -> None:
     floor = f"transformers=={OLDEST_TRANSFORMERS}"
     loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
     install(session, floor, *editable(("kernels",)), *editable(("core",), "test"), constraints=loosened)
-    session.run("pytest", "-m", FAST, "packages/core/tests", *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", FAST, "packages/core/tests", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -218,6 +227,25 @@ def install(session: nox.Session, *requirements: str, constraints: Path = CONSTR
     Python compiles what a session imports; compiling all that pip installs would double the wait.
     """
     session.install("--no-compile", "-c", str(constraints), *torch_wheels(session), *requirements)
+
+
+def whole_suite() -> tuple[str, ...]:
+    """Return pytest's arguments for every test that needs neither minutes nor a GPU, and the doctests."""
+    return (
+        "--doctest-modules",
+        "--doctest-ignore-import-errors",  # modules of optional dependencies, where those are absent
+        "--ignore=packages/eval/src/weft/eval/serving/model_code.py",  # MLflow runs it, and talks while it loads
+        "-m",
+        FAST,
+        *(f"packages/{package}/src" for package in PACKAGES),
+        *(f"packages/{package}/tests" for package in PACKAGES),
+        "tests",
+    )
+
+
+def coverage_core() -> dict[str, str]:
+    """Return the environment in which coverage measures through the interpreter's own events, where it has them."""
+    return {"COVERAGE_CORE": "sysmon"} if sys.version_info >= (3, 12) else {}
 
 
 def editable(packages: tuple[str, ...], extra: str = "") -> list[str]:
