@@ -1,3 +1,4 @@
+import io
 import re
 import time
 from typing import Any
@@ -101,3 +102,14 @@ def test_progress_tells_losses_speed_and_memory(values):
     execute(load_recipe(values, ["training.log_every=1"]), progress=PlainProgress(lines.append, every=0.0))
     (said,) = (line for line in lines if line.startswith("train tiny: 6 of 6"))
     assert re.search(r"0 s left, loss [\d.]+, [\d.]+ samples/s, [\d,]+ MiB, (vqa|nlvr) [\d.]+$", said), said
+
+
+@pytest.mark.parametrize("title", ["lora [rank 8]", "[/]", ":smile:"])
+def test_a_title_in_square_brackets_is_no_markup(title, monkeypatch):
+    shown = Console(force_terminal=True, width=80, record=True, file=io.StringIO())
+    monkeypatch.setattr("rich.progress.get_console", lambda: shown)
+    progress = RichProgress()
+    with progress.bar(title, 2) as advance:
+        advance(1)
+        progress._bars.refresh()
+    assert title in shown.export_text()

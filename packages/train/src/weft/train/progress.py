@@ -125,7 +125,7 @@ def _bars(words: Callable[[], Sequence[str]]) -> Any:
 
     narrow = Column(no_wrap=True, overflow="ellipsis", ratio=2)
     return BarsAndWords(
-        TextColumn("{task.description}", table_column=narrow),
+        TextColumn("{task.description}", markup=False, table_column=narrow),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),

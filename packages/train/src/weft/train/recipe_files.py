@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from weft.train.errors import RecipeError, near
+from weft.train.plain_yaml import read_plain_yaml
 
 BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -55,7 +56,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         RecipeError: If it is not YAML, not a mapping, or extends a file that is not there or itself.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_plain_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} must be YAML, but cannot be read: {error}") from None
     if not isinstance(values, dict):
@@ -107,7 +108,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: list[str]) -> dict[str
                 f"An override must be `key.sub=value`, but is {entry!r}. Write for instance training.steps=100."
             )
         try:
-            value = yaml.safe_load(text)
+            value = read_plain_yaml(text)
         except yaml.YAMLError as error:
             raise RecipeError(
                 f"The value of the override {entry!r} must be YAML, but cannot be read: {error}"

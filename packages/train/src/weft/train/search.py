@@ -13,6 +13,7 @@ import yaml
 
 from weft.train.errors import RecipeError, RunError
 from weft.train.folders import check_writable
+from weft.train.plain_yaml import read_plain_yaml
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
 from weft.train.sweep import Point, log_of, run_point, sweep_parent, sweep_points
@@ -52,11 +53,11 @@ def read_ranges(entries: Sequence[str]) -> dict[str, Any]:
             if key in ranges or not key or not text:
                 raise ValueError("each key comes once, with a range or values")
             if not dots:
-                ranges[key] = distributions.CategoricalDistribution(yaml.safe_load(f"[{text}]"))
+                ranges[key] = distributions.CategoricalDistribution(read_plain_yaml(f"[{text}]"))
                 continue
             if scale not in ("", "log"):
                 raise ValueError("a range may end in :log and nothing else")
-            ends = [yaml.safe_load(end) for end in (low, high)]
+            ends = [read_plain_yaml(end) for end in (low, high)]
             whole = all(isinstance(end, int) for end in ends)
             kind = distributions.IntDistribution if whole else distributions.FloatDistribution
             ranges[key] = kind(*(ends if whole else map(float, ends)), log=scale == "log")

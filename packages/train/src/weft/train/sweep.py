@@ -19,6 +19,7 @@ import yaml
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
 from weft.train.folders import check_writable
+from weft.train.plain_yaml import read_plain_yaml
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, load_recipe
 from weft.train.result import RESULT
@@ -52,7 +53,7 @@ def read_axes(grid: Sequence[str]) -> dict[str, list[Any]]:
     for entry in grid:
         key, separator, text = entry.partition("=")
         try:
-            values = yaml.safe_load(f"[{text}]") if separator else []
+            values = read_plain_yaml(f"[{text}]") if separator else []
         except yaml.YAMLError:
             values = []
         if not key or not values or key in axes:
@@ -166,7 +167,7 @@ def run_point(source: str, point: Point, parent: str | None) -> bool:
     if folder.exists():
         words = ["--resume"] if newest_whole(folder / "checkpoints") else ["--overwrite"]
     if "--resume" in words:
-        saved = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        saved = read_plain_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         parent = saved["tracking"]["parent"]
     changes = [*point.overrides, *([f"tracking.parent={parent}"] if parent else [])]
     with log_of(point.recipe).open("a", encoding="utf-8") as log:

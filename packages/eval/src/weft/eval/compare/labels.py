@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from weft.eval.escape import plot_text
+
 # Offsets from the point in printer's points with the alignment of the text, nearest and most readable first.
 _NEAR = (
     (9, 0, "left", "center"),
@@ -61,7 +63,7 @@ def place_labels(
     # Crowded points first: they have the fewest places to go.
     order = sorted(range(len(points)), key=lambda one: _nearest(centres, one))
     for one in order:
-        x, y, label = points[one]
+        x, y, label = points[one][0], points[one][1], plot_text(points[one][2])
         best, least = None, float("inf")
         for dx, dy, horizontal, vertical in _NEAR + _FAR:
             text = axes.annotate(

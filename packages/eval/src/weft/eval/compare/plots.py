@@ -9,6 +9,7 @@ from typing import Any
 from weft.eval.compare.comparison import Comparison, Entry
 from weft.eval.compare.labels import place_labels
 from weft.eval.errors import ComparisonError
+from weft.eval.escape import plot_legend, plot_text
 
 _INK = "#1b2733"
 _FAINT = "#8a97a3"
@@ -16,6 +17,13 @@ _FRONT = "#0b7a75"
 _POINT = "#d1495b"
 _LEGEND = "on the line: no other method scores higher with fewer trained parameters"
 _PALETTE = ("#0b7a75", "#d1495b", "#edae49", "#30638e", "#7b5ea7", "#6b8f3c", "#b5651d", "#5c6b73", "#c06c9b")
+
+_BESIDE: dict[str, Any] = {
+    "loc": "upper left",
+    "bbox_to_anchor": (1.0, 1.0),
+    "frameon": False,
+    "fontsize": 9,
+}
 
 
 def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 5.2) -> Path:
@@ -76,10 +84,10 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     axes.set_ylabel(
         f"average score over {len(comparison.tasks)} tasks"
         if len(comparison.tasks) > 1
-        else comparison.tasks[0]
+        else plot_text(comparison.tasks[0])
     )
     if comparison.title:
-        axes.set_title(comparison.title, loc="left", fontsize=12, color=_INK, pad=22)
+        axes.set_title(plot_text(comparison.title), loc="left", fontsize=12, color=_INK, pad=22)
     axes.text(0.0, 1.02, _LEGEND, transform=axes.transAxes, fontsize=9, color=_FAINT)
     place_labels(
         axes,
@@ -103,27 +111,27 @@ def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, h
         The path.
     """
     figure, axes = _figure(width, height)
-    entries = comparison.entries
+    entries, drawn = comparison.entries, []
     bar = 0.84 / len(entries)
     for place, entry in enumerate(entries):
         tasks = [number for number, task in enumerate(comparison.tasks) if task in entry.scores]
         spreads = [entry.scores[comparison.tasks[number]] for number in tasks]
-        axes.bar(
+        bars = axes.bar(
             [number - 0.42 + bar * (place + 0.5) for number in tasks],
             [spread.mean for spread in spreads],
             bar * 0.92,
             yerr=[spread.std or 0.0 for spread in spreads] if any(spread.std for spread in spreads) else None,
-            label=entry.label,
             color=_FAINT if entry.control else _PALETTE[place % len(_PALETTE)],
             hatch="//" if entry.control else None,
             edgecolor="white",
             linewidth=0.4,
             error_kw={"elinewidth": 1.0, "ecolor": _INK},
         )
-    axes.set_xticks(range(len(comparison.tasks)), comparison.tasks)
+        drawn.append(bars)
+    axes.set_xticks(range(len(comparison.tasks)), list(map(plot_text, comparison.tasks)))
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("test score")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    plot_legend(axes, drawn, [entry.label for entry in entries], **_BESIDE)
     return _save(figure, path)
 
 
@@ -156,16 +164,13 @@ def learning_curves(
             "`curves` must hold at least one point, but none does. Log the metric per step."
         )
     figure, axes = _figure(width, height)
-    for place, (label, points) in enumerate(filled.items()):
-        axes.plot(
-            *zip(*sorted(points), strict=True),
-            label=label,
-            color=_PALETTE[place % len(_PALETTE)],
-            linewidth=1.5,
-        )
+    drawn = [
+        axes.plot(*zip(*sorted(points), strict=True), color=_PALETTE[place % len(_PALETTE)], linewidth=1.5)[0]
+        for place, points in enumerate(filled.values())
+    ]
     axes.set_xlabel("step")
-    axes.set_ylabel(ylabel)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    axes.set_ylabel(plot_text(ylabel))
+    plot_legend(axes, drawn, list(filled), **_BESIDE)
     return _save(figure, path)
 
 
@@ -196,8 +201,9 @@ def _baselines(axes: Any, entries: list[Entry]) -> None:
         crowded = any(0 < other - average < (high - low) / 20 for other in averages)
         axes.axhline(average, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
-            entry.label, (1.0, average), xycoords=("axes fraction", "data"), xytext=(-2, -3 if crowded else 3),
-            textcoords="offset points", ha="right", va="top" if crowded else "bottom", fontsize=9, color=_FAINT,
+            plot_text(entry.label), (1.0, average), xycoords=("axes fraction", "data"),
+            xytext=(-2, -3 if crowded else 3), textcoords="offset points", ha="right",
+            va="top" if crowded else "bottom", fontsize=9, color=_FAINT,
         )  # fmt: skip
 
 

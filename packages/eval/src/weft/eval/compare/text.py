@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weft.eval.compare.comparison import Comparison, Row
 from weft.eval.compare.table import layout
 from weft.eval.errors import ComparisonError, shown
+from weft.eval.escape import csv_text, latex, markdown, read_csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +31,7 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
     from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console(width=width)
+    console = Console(width=width, markup=False, emoji=False)
     rendered = _rich_table(comparison, 2)
     if Measurement.get(console, console.options.update(width=_ANY_WIDTH), rendered).maximum > console.width:
         rendered = _rich_table(comparison, 1)
@@ -46,6 +47,7 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
 def _rich_table(comparison: Comparison, digits: int) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = layout(comparison, digits)
     rendered = Table(
@@ -55,7 +57,7 @@ def _rich_table(comparison: Comparison, digits: int) -> Table:
         rendered.add_column(name, justify="right" if place else "left", no_wrap=True)
     for place, row in enumerate(table.rows):
         rendered.add_row(
-            *(f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row),
+            *(Text(cell.text, style="bold" if cell.best else "") for cell in row),
             end_section=place + 1 == table.baselines,
             style="dim" if place >= table.baselines else None,
         )
@@ -65,31 +67,35 @@ def _rich_table(comparison: Comparison, digits: int) -> Table:
 def to_markdown(comparison: Comparison) -> str:
     """Render as a Markdown table, best scores in bold, baselines in italics."""
     table = layout(comparison)
-    lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
+    lines = [
+        "| " + " | ".join(map(markdown, table.columns)) + " |",
+        "|---" + "|---:" * (len(table.columns) - 1) + "|",
+    ]
     for place, row in enumerate(table.rows):
-        texts = [cell.text.replace("*", "\\*") for cell in row]
+        texts = [markdown(cell.text) for cell in row]
         cells = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
-        cells[0] = texts[0].replace("|", "\\|")
+        cells[0] = texts[0]
         if place >= table.baselines:
             cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
     if comparison.note:
-        lines += ["", comparison.note.replace("*", "\\*")]
+        lines += ["", markdown(comparison.note)]
     return "\n".join(lines) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Render one line per run (not per method) with every number in full."""
+    """Render one line per run (not per method) with every number in full, and no text that is a formula."""
     names = ["method", "label", "seed", "control", *(f"test/{task}" for task in comparison.tasks)]
     names += ["trainable", "total", "seconds", "memory_mb", "run_id", "published", "percent"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(map(csv_text, names))
     for row in comparison.rows:
         scores = [row.scores.get(task, "") for task in comparison.tasks]
         rest = [row.trainable, row.total, row.seconds, row.memory, row.run_id, row.published]
         rest.append(row.percent)
-        writer.writerow([row.method, row.label, row.seed, row.control, *scores, *rest])
+        cells = [row.method, row.label, row.seed, row.control, *scores, *rest]
+        writer.writerow(map(csv_text, cells))
     return buffer.getvalue()
 
 
@@ -138,16 +144,16 @@ def _truth(cell: str) -> bool:
 _TEST = "test/"
 _FIELDS = {"memory_mb": "memory"}
 _READERS: dict[str, Callable[[str], Any]] = {
-    "method": str,
-    "label": str,
+    "method": read_csv_text,
+    "label": read_csv_text,
     "seed": int,
     "control": _truth,
     "trainable": int,
     "total": int,
     "seconds": float,
     "memory_mb": float,
-    "run_id": str,
-    "published": str,
+    "run_id": read_csv_text,
+    "published": read_csv_text,
     "percent": float,
 }
 
@@ -158,25 +164,12 @@ def to_latex(comparison: Comparison) -> str:
     lines = [
         r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}",
         r"\toprule",
-        " & ".join(_latex(name) for name in table.columns) + r" \\",
+        " & ".join(latex(name) for name in table.columns) + r" \\",
         r"\midrule",
     ]
     for place, row in enumerate(table.rows):
         if place == table.baselines:
             lines.append(r"\midrule")
-        cells = [rf"\textbf{{{_latex(cell.text)}}}" if cell.best else _latex(cell.text) for cell in row]
+        cells = [rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text) for cell in row]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-} | {character: "\\" + character for character in "&%$#_{}"}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from weft.core.cache.explain import Explanation
 from weft.eval.errors import ScoreInputError
+from weft.eval.escape import plot_text
 
 _RIGHT, _WRONG = "#0b7a75", "#d1495b"
 _INCHES = 1.7
@@ -51,6 +52,7 @@ def votes_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    names = [plot_text(name) for name in class_names]
     size = (_INCHES * (most + 1), 1.35 * _INCHES * len(images))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -60,11 +62,11 @@ def votes_picture(
             axes.set_xticks([])
             axes.set_yticks([])
         grid[row][0].imshow(image)
-        grid[row][0].set_title(class_names[why.predicted], fontsize=8, fontweight="bold")
-        grid[row][0].set_xlabel(f"leads {class_names[why.runner_up]}\nby {why.margin:.2f}", fontsize=7)
+        grid[row][0].set_title(names[why.predicted], fontsize=8, fontweight="bold")
+        grid[row][0].set_xlabel(f"leads {names[why.runner_up]}\nby {why.margin:.2f}", fontsize=7)
         for axes, vote in zip(grid[row][1:], why.votes, strict=False):
             axes.imshow(cached_images[vote.sample])
-            axes.set_title(f"{class_names[vote.label]}: {vote.vote:.3f}", fontsize=8)
+            axes.set_title(f"{names[vote.label]}: {vote.vote:.3f}", fontsize=8)
             near = "\n".join(f"{word} {value:.2f}" for word, value in vote.affinities.items())
             axes.set_xlabel(near, fontsize=7)
             for spine in axes.spines.values():

@@ -49,7 +49,7 @@ def show_result(result: Result, published: Sequence[str] = ()) -> None:
         )
     if len(result.reports) > 1:
         table.add_row("average", "", f"{result.scores['average']:.2f}", "", style="bold")
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     share = 100 * result.trainable / result.total
     console.print(

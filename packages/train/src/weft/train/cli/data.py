@@ -141,13 +141,17 @@ def _parsed(options: list[str] | None) -> dict[str, Any]:
     """`key=value` entries, with values read as YAML."""
     import yaml
 
+    from weft.train.plain_yaml import read_plain_yaml
+
     found: dict[str, Any] = {}
     for entry in options or []:
         key, sign, value = entry.partition("=")
         if not key or not sign:
             raise RunError(f"`--option` must read KEY=VALUE, but is {entry!r}. Write, say, languages=[de].")
+        if key in found:
+            raise RunError(f"`--option` must name each key once, but {key!r} comes twice. Leave one out.")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = read_plain_yaml(value)
         except yaml.YAMLError as error:
             raise RunError(f"The value of `--option` must be YAML, but {entry!r} is not: {error}") from None
     return found

@@ -52,7 +52,7 @@ def sweep(
             score = "failed" if trial.validation is None else f"{trial.validation:.2f}"
             style = "bold" if -trial.number == best[1] else None
             table.add_row(str(trial.number), *map(str, trial.values.values()), score, style=style)
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)
         return
     axes = read_axes([*(grid or []), f"seed={seeds}"])
     rows = run_sweep(recipe, overrides or [], axes, jobs=jobs, progress=progress())
@@ -61,4 +61,4 @@ def sweep(
     for row in rows:
         scores = [f"{row['scores'][task]:.2f}" for task in tasks]
         table.add_row(*(str(value) for value in row["values"].values()), *scores)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

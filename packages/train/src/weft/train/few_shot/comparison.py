@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from weft.eval.escape import csv_text, plot_legend, plot_text
 from weft.train.errors import RunError
 
 _MARKERS = "osD^v<>Pp*hX"
@@ -156,9 +157,8 @@ class FewShotComparison:
                 # It belongs to the first test set, or to the average.
                 known = cell.calibration_error is not None and test == next(iter(cell.accuracies))
                 error = f"{cell.calibration_error:.6f}" if known else ""
-                writer.writerow(
-                    [cell.head, cell.shots, cell.seed, test, f"{accuracy:.4f}", error, cell.trainable]
-                )
+                row = [cell.head, cell.shots, cell.seed, test, f"{accuracy:.4f}", error, cell.trainable]
+                writer.writerow(map(csv_text, row))
         return stream.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,9 +187,10 @@ class FewShotComparison:
         FigureCanvasAgg(figure)
         for place, test in enumerate(tests, start=1):
             axes = figure.add_subplot(rows, columns, place)
+            lines = []
             for number, head in enumerate(self.heads):
                 found = [self.over_seeds(head, shots, test) for shots in self.shots]
-                axes.errorbar(
+                line = axes.errorbar(
                     self.shots,
                     [mean for mean, _ in found],
                     yerr=[spread or 0.0 for _, spread in found],
@@ -198,15 +199,14 @@ class FewShotComparison:
                     color=colours((2 * number + number // 10) % colours.N),
                     capsize=2,
                     linewidth=1.2,
-                    label=head,
                 )
+                lines.append(line)
             axes.set_xscale("log", base=2)
             axes.set_xticks(self.shots, [str(shots) for shots in self.shots])
             axes.set_xlabel("images per class")
             axes.set_ylabel("accuracy (%)")
-            axes.set_title(f"{self.title}, {test}")
+            axes.set_title(plot_text(f"{self.title}, {test}"))
             axes.grid(alpha=0.3)
-        lines, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside right upper", fontsize="small")
+        plot_legend(figure, lines, self.heads, loc="outside right upper", fontsize="small")
         figure.savefig(path, dpi=120)
         return path
