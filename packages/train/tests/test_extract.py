@@ -60,7 +60,7 @@ def test_a_store_is_kept_where_it_fits_and_refused_where_it_does_not(values, tmp
 
 
 def test_a_backbone_without_a_tower_has_no_features(values, tmp_path, monkeypatch):
-    monkeypatch.setattr("weft.train.backbones.read_transform", lambda path: None)
+    monkeypatch.setattr("weft.train.backbones.load_transform", lambda *args: None)
     with pytest.raises(RunError, match="must hold a vision tower"):
         extract_stores(load_recipe(values), tmp_path)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from weft.core import load_adapter
-from weft.train.backbones import load_backbone, planned_model, read_transform
+from weft.train.backbones import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.progress import Advance, Progress
 from weft.train.recipe import BackboneSection, load_recipe
@@ -245,10 +245,6 @@ def test_a_backbone_that_is_nowhere_is_named(tmp_path):
         load_backbone(section)
     with pytest.raises(RunError, match="nowhere"):
         planned_model(section)
-
-
-def test_a_folder_without_preprocessor_has_no_transform(tmp_path):
-    assert read_transform(str(tmp_path)) is None
 
 
 def test_an_adapter_loads_into_a_fresh_backbone(values):

@@ -13,6 +13,10 @@ class ScoreInputError(EvalError, ValueError):
     """Predictions or references cannot be scored as they are."""
 
 
+class ImageProcessorError(EvalError, ValueError):
+    """The image processor of a model cannot be loaded, or cannot take a picture."""
+
+
 class ScoreTypeError(EvalError, TypeError):
     """A prediction or a reference has the wrong type."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ from weft.core.composites import (
     VisualSeq2SeqConfig,
     load_blip,
 )
-from weft.data.media.transforms import CLIP_MEAN, CLIP_STD, ImageTransform
+from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
+from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.train.errors import RunError
 from weft.train.from_scratch import (
     check_vocabulary,
     config_from,
     new_model,
-    square_transform,
     train_tokenizer,
 )
 from weft.train.recipe import BackboneSection, TokenizerSection
@@ -57,13 +57,13 @@ class LoadedBackbone:
     Attributes:
         model: The model, frozen.
         tokenizer: Its tokenizer.
-        transform: What its vision tower reads, or None without a tower.
+        transform: Its image processor, or None without a tower.
         name: What the recipe calls it.
     """
 
     model: PreTrainedModel
     tokenizer: Any
-    transform: ImageTransform | None
+    transform: ProcessorTransform | None
     name: str
 
 
@@ -93,6 +93,7 @@ def load_backbone(
 
     Raises:
         RunError: If the model is not there, or is no VL model.
+        ImageProcessorError: If its image processor cannot be loaded or used.
     """
     name = section.title
     try:
@@ -101,24 +102,31 @@ def load_backbone(
             model = new_model(config_from(section.config))
             trained = isinstance(section.tokenizer, TokenizerSection)
             check_vocabulary(model, len(tokenizer), own_tokens=not trained)
-            transform = square_transform(section.image_size)
             if section.weights is not None:
                 load_blip(model, os.path.expandvars(os.path.expanduser(section.weights)))
-                transform = replace(transform, mean=CLIP_MEAN, std=CLIP_STD, resample="bicubic")
+            transform = _new_transform(section)
             return LoadedBackbone(model, tokenizer, transform, name)
         path = saved_path(section.name or section.language or "")
         tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
         if section.name is not None:
             _saved_config(section)
             model = AutoModel.from_pretrained(path, revision=section.revision)
-        else:
-            model = _with_visual_tokens(section, path, tokenizer)
+            return LoadedBackbone(model, tokenizer, load_transform(path, section.revision), name)
+        model = _with_visual_tokens(section, path, tokenizer)
     except OSError as error:
         raise RunError(
             f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {name!r} cannot be "
             f"loaded: {error}"
         ) from None
-    return LoadedBackbone(model, tokenizer, read_transform(path), name)
+    return LoadedBackbone(model, tokenizer, None, name)
+
+
+def _new_transform(section: BackboneSection) -> ProcessorTransform:
+    """A square: as BLIP was trained with where its weights are read, else with values from -1 to 1."""
+    if section.weights is not None:
+        return square_transform(section.image_size, CLIP_MEAN, CLIP_STD)
+    half = (0.5, 0.5, 0.5)
+    return square_transform(section.image_size, half, half, "bilinear")
 
 
 def _new_tokenizer(
@@ -226,24 +234,4 @@ def _composite(section: BackboneSection, language: PreTrainedConfig) -> VisualSe
         feature_size=section.feature_size,
         num_visual_tokens=section.num_visual_tokens,
         num_images=section.num_images,
-    )
-
-
-def read_transform(path: str) -> ImageTransform | None:
-    """The image transform that a saved model's `preprocessor_config.json` states, or None."""
-    file = Path(path) / "preprocessor_config.json"
-    if not file.is_file():
-        return None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    size = values["size"]
-    square = "height" in size
-    crop = values.get("crop_size", {}).get("height") if values.get("do_center_crop") else None
-    filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    return ImageTransform(
-        size=size["height"] if square else size["shortest_edge"],
-        shape="square" if square else "short_side",
-        crop=crop,
-        mean=tuple(values["image_mean"]),
-        std=tuple(values["image_std"]),
-        resample=filters[values.get("resample", 3)],  # type: ignore[arg-type]
     )

@@ -52,7 +52,7 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
     model: Any = backbone.model.eval().to(processes.device)
     if backbone.transform is None or getattr(model, "vision_tower", None) is None:
         raise RunError(
-            f"`backbone` must hold a vision tower and its preprocessor_config.json, but {backbone.name!r} does not. "
+            f"`backbone` must hold a vision tower and its image processor, but {backbone.name!r} does not. "
             "Features that others extracted come into a store by `weft data import-features`."
         )
     described = attach(model, recipe.method, list(recipe.tasks)).weft.plan.backbone

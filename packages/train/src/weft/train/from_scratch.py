@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +13,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.core import composites
-from weft.data.media.transforms import ImageTransform
 from weft.data.records import Record
+from weft.eval.evaluate.image_processor import ProcessorTransform
 from weft.eval.evaluate.kinds import kind_of
 from weft.train.errors import RunError, near
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
 def config_from(values: Mapping[str, Any]) -> PreTrainedConfig:
@@ -105,21 +103,15 @@ def check_vocabulary(model: PreTrainedModel, tokens: int, *, own_tokens: bool) -
         )
 
 
-def square_transform(size: int) -> ImageTransform:
-    """The transform of a backbone of one's own: a square, with values from -1 to 1."""
-    half = (0.5, 0.5, 0.5)
-    return ImageTransform(size=size, shape="square", crop=None, mean=half, std=half, resample="bilinear")
-
-
 def save_backbone(
-    model: PreTrainedModel, tokenizer: Any, transform: ImageTransform | None, folder: Path
+    model: PreTrainedModel, tokenizer: Any, transform: ProcessorTransform | None, folder: Path
 ) -> None:
     """Write a folder that `backbone.name` can name: weights, config, tokenizer, `preprocessor_config.json`.
 
     Args:
         model: A plain model, without units.
         tokenizer: Its tokenizer.
-        transform: What its vision tower reads, or None.
+        transform: Its image processor, or None.
         folder: The folder; it appears whole, and replaces one of its name.
     """
     partial = folder.with_name(f".{folder.name}.part")
@@ -127,22 +119,6 @@ def save_backbone(
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     if transform is not None:
-        text = json.dumps(_preprocessor(transform), indent=2)
-        (partial / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+        transform.processor.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def _preprocessor(transform: ImageTransform) -> dict[str, Any]:
-    size = transform.size
-    crop = transform.crop
-    return {
-        "do_resize": True,
-        "size": {"height": size, "width": size} if transform.shape == "square" else {"shortest_edge": size},
-        "do_center_crop": crop is not None,
-        **({} if crop is None else {"crop_size": {"height": crop, "width": crop}}),
-        "resample": _FILTERS[transform.resample],
-        "do_normalize": True,
-        "image_mean": list(transform.mean),
-        "image_std": list(transform.std),
-    }

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from weft.data.media.shift import RandomShift
-from weft.data.media.transforms import ImageTransform
 from weft.data.records import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
+from weft.eval.evaluate.image_processor import Transform
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import Predictions, predict
@@ -91,7 +91,7 @@ def make_visual(
         return stored
     if backbone.transform is None or model.vision_tower is None:
         raise RunError(
-            f"`backbone` must hold a vision tower and its preprocessor_config.json to read images, but "
+            f"`backbone` must hold a vision tower and its image processor to read images, but "
             f"{backbone.name!r} does not. Take such a backbone, or give every task `data.features`."
         )
     if recipe.training.vision == "trained":
@@ -100,7 +100,7 @@ def make_visual(
     return _extracted(recipe, backbone, all_images(tasks), progress)
 
 
-def _decoded(section: TrainingSection, transform: ImageTransform, images: Sequence[MediaRef]) -> Visual:
+def _decoded(section: TrainingSection, transform: Transform, images: Sequence[MediaRef]) -> Visual:
     """Pixels in every batch, for a tower that is trained."""
     if any(ref.kind == "video" for ref in images):
         return Frames(transform, section.frames, section.keep_images)

@@ -95,7 +95,7 @@ def load_predictor(folder: Path | str, types: Mapping[str, str]) -> Predictor:
     backbone = load_backbone(recipe.backbone, folder=folder)
     if backbone.transform is None:
         raise RunError(
-            f"`backbone` must read images to be served, but {backbone.name!r} has no preprocessor_config.json. "
+            f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
             "Serve a run whose backbone holds a vision tower."
         )
     model = load_adapter(backbone.model, folder / "adapter")

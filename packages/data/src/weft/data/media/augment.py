@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageEnhance, ImageOps
 
 from weft.data.errors import InvalidArgumentError
-from weft.data.media.transforms import Resample, resize_square
+from weft.data.media.transforms import Resample, resize_to
 
 _SIDES = re.compile(r"\b(left|right|leftmost|rightmost|lefthand|righthand)\b", re.IGNORECASE)
 _ATTEMPTS = 10
@@ -45,10 +45,10 @@ def flip(image: Image.Image, text: str, generator: random.Random, probability: f
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cut a random part of random shape and resize it to a square.
+    """Cut a random part of random shape and resize it to a square, or to another fixed shape.
 
     Args:
-        size: Side of the result, pixels.
+        size: Side of the result, or its height and width; pixels.
         scale: Smallest and greatest share of the area.
         ratio: Smallest and greatest width divided by height.
         resample: Pillow filter.
@@ -57,7 +57,7 @@ class RandomResizedCrop:
         where none fits.
     """
 
-    size: int = 224
+    size: int | tuple[int, int] = 224
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     resample: Resample = "bicubic"
@@ -71,8 +71,9 @@ class RandomResizedCrop:
             )
 
     def __call__(self, image: Image.Image, generator: random.Random) -> Image.Image:
-        """Return a `size` x `size` image."""
-        return resize_square(image.crop(self.box(image.size, generator)), self.size, self.resample)
+        """Return an image of `size`."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return resize_to(image.crop(self.box(image.size, generator)), height, width, self.resample)
 
     def box(self, size: tuple[int, int], generator: random.Random) -> tuple[int, int, int, int]:
         """Return (left, top, right, bottom) of the part, pixels, for an image of (width, height)."""

@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weft.data.errors import InvalidArgumentError
+from weft.data.limits import check_resize
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Channel means of the CLIP training images, RGB, range 0..1."""
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel standard deviations of the CLIP training images."""
 
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
 
 
@@ -35,9 +38,13 @@ def resize_short_side(image: Image.Image, size: int, resample: Resample = "bicub
         image: Any image.
         size: Short side, pixels.
         resample: Pillow filter.
+
+    Raises:
+        CorruptMediaError: If the long side would become so long that the picture passes `WEFT_MAX_RESIZED_PIXELS`.
     """
     _positive("size", size)
     width, height = image.size
+    check_resize(width, height, size)
     short, long = min(width, height), max(width, height)
     target_long = int(size * long / short)
     target = (size, target_long) if width <= height else (target_long, size)
@@ -46,8 +53,13 @@ def resize_short_side(image: Image.Image, size: int, resample: Resample = "bicub
 
 def resize_square(image: Image.Image, size: int, resample: Resample = "bicubic") -> Image.Image:
     """Resize to `size` x `size` pixels, whatever the shape."""
-    _positive("size", size)
-    return image if image.size == (size, size) else image.resize((size, size), _FILTERS[resample])
+    return resize_to(image, size, size, resample)
+
+
+def resize_to(image: Image.Image, height: int, width: int, resample: Resample = "bicubic") -> Image.Image:
+    """Resize to `height` x `width` pixels, whatever the shape."""
+    _positive("size", min(height, width))
+    return image if image.size == (width, height) else image.resize((width, height), _FILTERS[resample])
 
 
 def center_crop(pixels: NDArray[Any], size: int) -> NDArray[Any]:
@@ -127,6 +139,11 @@ class ImageTransform:
         if self.crop is not None:
             pixels = center_crop(pixels, self.crop)
         return normalize(pixels, self.mean, self.std)
+
+    def view_size(self, image: Image.Image) -> tuple[int, int]:
+        """Return the height and width that a random crop of an image is given, so that it need not be resized again."""
+        side = self.size or self.crop or min(image.size)
+        return side, side
 
     def fingerprint(self) -> str:
         """Return a SHA-256 that changes whenever the output may change."""

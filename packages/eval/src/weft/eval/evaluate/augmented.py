@@ -6,12 +6,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from weft.data.media.augment import RandAugment, RandomResizedCrop, flip, names_a_side
+from weft.eval.evaluate.image_processor import stacked
 from weft.eval.evaluate.visual import Images, Pixels
 
 _APPLIED = 0.5
@@ -22,7 +21,7 @@ class AugmentedPixels:
     """Images as they are in testing; in training a random crop, perhaps mirrored, and some of RandAugment.
 
     Args:
-        pixels: Decoding and transform in testing; its transform gives squares.
+        pixels: Decoding and transform in testing; its transform gives all images one size.
         smallest_crop: Least share of the area in a crop.
         mirror: Mirror every second image, unless its text names a side.
         operations: Operations of RandAugment in a row, each applied in every second case.
@@ -47,10 +46,11 @@ class AugmentedPixels:
     ) -> dict[str, Tensor]:
         """Return `pixel_values` of changed images, by the generator of each record and beside its text."""
         rows = [
-            np.stack([self.pixels.transform(self.one(ref.image(), generator, text)) for ref in group])
+            [self.pixels.transform(self.one(ref.image(), generator, text)) for ref in group]
             for group, generator, text in zip(images, generators, texts, strict=True)
         ]
-        return {"pixel_values": torch.from_numpy(np.stack(rows))}
+        flat = stacked([pixels for row in rows for pixels in row])
+        return {"pixel_values": flat.unflatten(0, (len(rows), -1))}
 
     def one(self, image: Image.Image, generator: random.Random, text: str) -> Image.Image:
         """A changed copy of an image, of the size that the transform makes.
@@ -62,7 +62,7 @@ class AugmentedPixels:
         """
         transform = self.pixels.transform
         crop = RandomResizedCrop(
-            transform.size or min(image.size), (self.smallest_crop, 1.0), resample=transform.resample
+            transform.view_size(image), (self.smallest_crop, 1.0), resample=transform.resample
         )
         image = crop(image.convert("RGB"), generator)
         if self.mirror:

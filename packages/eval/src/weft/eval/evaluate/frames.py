@@ -6,14 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from weft.data.media.transforms import ImageTransform
 from weft.data.media.video import Policy, decode_frames
 from weft.data.records import MediaRef
+from weft.eval.evaluate.image_processor import Transform, stacked
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Frames:
             this many MiB.
     """
 
-    transform: ImageTransform
+    transform: Transform
     count: int
     keep_mib: float = 0.0
     _kept: dict[tuple[str, float | None, float | None], Tensor] = field(
@@ -50,9 +49,7 @@ class Frames:
         if key in self._kept:
             return self._kept[key]
         found = decode_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")
-        frames = torch.from_numpy(
-            np.stack([self.transform(Image.fromarray(frame)) for frame in found.frames])
-        )
+        frames = stacked([self.transform(Image.fromarray(frame)) for frame in found.frames])
         size = frames.numel() * frames.element_size()
         if found.available == self.count and (len(self._kept) + 1) * size <= self.keep_mib * 2**20:
             self._kept[key] = frames

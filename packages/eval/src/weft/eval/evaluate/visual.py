@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.data.media.transforms import ImageTransform
 from weft.data.records import MediaRef
+from weft.eval.evaluate.image_processor import Transform, stacked
 
 Images = Sequence[Sequence[MediaRef]]
 
@@ -45,13 +45,13 @@ class Pixels:
         keep_mib: Decoded images are kept in memory up to this many MiB, so that later epochs need not decode.
     """
 
-    transform: ImageTransform
+    transform: Transform
     keep_mib: float = 0.0
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def pixels(self, images: Sequence[MediaRef]) -> Tensor:
         """Pixels of some images, shape `(images, 3, height, width)`."""
-        return torch.from_numpy(np.stack([self._one(ref) for ref in images]))
+        return stacked([self._one(ref) for ref in images])
 
     def _one(self, ref: MediaRef) -> Any:
         uri = ref.uri
@@ -132,7 +132,7 @@ def blank_features(
     return Features(torch.zeros(shape, dtype=torch.float16), dict.fromkeys((ref.uri for ref in images), 0))
 
 
-def features_key(images: Sequence[MediaRef], transform: ImageTransform, encoder: str) -> str:
+def features_key(images: Sequence[MediaRef], transform: Transform, encoder: str) -> str:
     """Name of a feature file: changes with the images, the transform and the encoder's fingerprint."""
     digest = hashlib.sha256(f"{transform.fingerprint()}\0{encoder}\0".encode())
     for uri in sorted({ref.uri for ref in images}):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import ImageOps
 from safetensors.torch import load_file, save_file
@@ -17,9 +16,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from weft.core.cache import ImageTextEncoder
 from weft.data.media.augment import RandomResizedCrop
-from weft.data.media.transforms import ImageTransform
+from weft.eval.evaluate.image_processor import ProcessorTransform, Transform, load_transform, stacked
 from weft.eval.evaluate.visual import features_key
-from weft.train.backbones import read_transform
 from weft.train.errors import RunError
 from weft.train.few_shot.recipe import EncoderSection, ViewsSection
 from weft.train.progress import Progress
@@ -31,14 +29,14 @@ class Extractor:
 
     Attributes:
         encoder: The frozen encoder.
-        transform: Its preprocessing.
+        transform: Its image processor.
         folder: Where features are kept.
         batch_size: Images of one pass.
         progress: Where to show progress.
     """
 
     encoder: ImageTextEncoder
-    transform: ImageTransform
+    transform: Transform
     folder: Path
     batch_size: int
     progress: Progress
@@ -51,14 +49,15 @@ class Extractor:
         """Features of augmented views, shape (views, records, width)."""
         if not section.augment:
             return self.plain(records, title).expand(section.count, -1, -1)
-        size = self.transform.crop or self.transform.size or 224
-        crop = RandomResizedCrop(size, scale=(section.smallest_crop, 1.0), resample=self.transform.resample)
+        scale, resample = (section.smallest_crop, 1.0), self.transform.resample
         found = []
         for view in range(section.count):
 
             def one(record: Any, view: int = view) -> Any:
                 generator = random.Random(f"{view}/{record.id}")
-                image = crop(record.image.image(), generator)
+                image = record.image.image()
+                crop = RandomResizedCrop(self.transform.view_size(image), scale, resample=resample)
+                image = crop(image, generator)
                 if generator.random() < 0.5:
                     image = ImageOps.mirror(image)
                 return self.transform(image)
@@ -82,8 +81,8 @@ class Extractor:
         refs = [distinct[uri] for uri in sorted(distinct)]
         with self.progress.bar(f"features of {title}", len(refs)) as advance:
             for start in range(0, len(refs), self.batch_size):
-                batch = np.stack([pixels(record) for record in refs[start : start + self.batch_size]])
-                parts.append(self.encoder.encode_images(torch.from_numpy(batch)).cpu())
+                batch = stacked([pixels(record) for record in refs[start : start + self.batch_size]])
+                parts.append(self.encoder.encode_images(batch).cpu())
                 advance(min(start + self.batch_size, len(refs)))
         table = torch.cat(parts)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,11 +92,12 @@ class Extractor:
         return table[order]
 
 
-def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ImageTransform]:
-    """The encoder of a recipe, frozen, and its preprocessing.
+def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTransform]:
+    """The encoder of a recipe, frozen, and its image processor.
 
     Raises:
-        RunError: The model, its tokenizer or its `preprocessor_config.json` cannot be had.
+        RunError: The model, its tokenizer or its image processor cannot be had.
+        ImageProcessorError: The image processor cannot be loaded or used.
     """
     path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
     try:
@@ -108,22 +108,11 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ImageTransf
             f"`encoder.name` must be a folder or a hub id that can be reached, but {section.name!r} cannot be loaded: "
             f"{error}"
         ) from None
-    transform = read_transform(_preprocessor_folder(path, section.revision))
+    transform = load_transform(path, section.revision)
     if transform is None:
         raise RunError(
-            f"`encoder` must have a preprocessor_config.json, but {section.name!r} has none. Save its image processor "
-            "beside it."
+            f"`encoder` must have an image processor, but {section.name!r} has none. Save it beside the model: "
+            "preprocessor_config.json, or processor_config.json as transformers 5 writes it."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return ImageTextEncoder(model.to(device), tokenizer), transform
-
-
-def _preprocessor_folder(path: str, revision: str | None) -> str:
-    if Path(path).is_dir():
-        return path
-    from transformers.utils import cached_file
-
-    found = cached_file(
-        path, "preprocessor_config.json", revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    return str(Path(found).parent) if found else path

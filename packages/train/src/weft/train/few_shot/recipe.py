@@ -22,7 +22,7 @@ class EncoderSection(Section):
 
     Attributes:
         name: Folder or hub id of a CLIP-like model of transformers, or of weft's dual encoder, with its tokenizer
-            and `preprocessor_config.json`.
+            and image processor.
         revision: Commit or tag on the hub.
         logit_scale: Factor of cosines; by default that of the model.
         width: Width of its features, for `weft plan`; checked when it runs.
