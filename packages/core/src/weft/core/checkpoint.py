@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
-from weft.core.fingerprint import Backbone, describe_backbone
+from weft.core.fingerprint import Backbone, describe_structure, same_weights, weights_digest
 from weft.core.hub import like_named, local_folder
 from weft.core.plan import Plan, plan
 from weft.core.tasks import add_task
@@ -150,15 +151,23 @@ def load_adapter(
     folder = local_folder(path, (CONFIG, WEIGHTS), revision)
     config = read_config(folder)
     if not isinstance(getattr(model, "weft", None), Store):
-        _check_backbone(describe_backbone(model, resolve(model)), config["backbone"], check_weights)
+        _check_structure(describe_structure(model, resolve(model)), config["backbone"])
         kept = tuple(config["tasks"])
         if tasks is not None:
             _check_known_tasks(tasks, kept)
             kept = tuple(task for task in kept if task in set(tasks))
-        plan(model, config["method"], kept)
+        planned = plan(model, config["method"], kept)
+        if check_weights:
+            _check_weights(model, planned, planned.backbone, config)
         attach(model, config["method"], kept)
     else:
-        _check_backbone(_store(model).plan.backbone, config["backbone"], check_weights)
+        planned = _store(model).plan
+        _check_structure(planned.backbone, config["backbone"])
+        if check_weights:
+            # What was changed since the units were attached counts; of a sharded model only its start is known.
+            now = weights_digest(model, {full.path for full in planned.full})
+            here = planned.backbone if now is None else replace(planned.backbone, weights=now)
+            _check_weights(model, planned, here, config)
         if tasks is not None:
             _check_known_tasks(tasks, config["tasks"])
             for task in tasks:
@@ -255,22 +264,26 @@ def _check_keys(
         )
 
 
-def _check_backbone(here: Backbone, saved: Mapping[str, Any], check_weights: bool) -> None:
-    same_structure = here.structure == saved["structure"]
-    known = here.weights is not None and saved["weights"] is not None
-    if same_structure and (not check_weights or not known or here.weights == saved["weights"]):
+def _check_structure(here: Backbone, saved: Mapping[str, Any]) -> None:
+    if here.structure != saved["structure"]:
+        raise _other_backbone("structure", here, saved, "")
+
+
+def _check_weights(model: nn.Module, planned: Plan, here: Backbone, config: Mapping[str, Any]) -> None:
+    """Refuse a backbone of other weights; where other parameters are trained in full, the keys differ and say so."""
+    saved, own = config["backbone"], {full.key for full in planned.full} | set(_statistics(model, planned))
+    if own != {key for key in config.get("tensors", own) if key.startswith("full.")}:
         return
-    what = "structure" if not same_structure else "weights"
-    advice = (
-        "Load the backbone that the checkpoint was made for."
-        if what == "structure"
-        else "Load the backbone that the checkpoint was made for, or set `check_weights=False`."
-    )
-    raise CheckpointError(
+    if not same_weights(model, resolve(model), here.weights, saved["weights"]):
+        raise _other_backbone("weights", here, saved, ", or set `check_weights=False`")
+
+
+def _other_backbone(what: str, here: Backbone, saved: Mapping[str, Any], otherwise: str) -> CheckpointError:
+    return CheckpointError(
         f"`model` must be the checkpoint's backbone, but its {what} differ. The checkpoint was made for "
         f"{saved['model_class']} {saved['name']!r} (structure {saved['structure']}, weights "
         f"{saved['weights']}); this is {here.model_class} {here.name!r} (structure {here.structure}, weights "
-        f"{here.weights}). {advice}"
+        f"{here.weights}). Load the backbone that the checkpoint was made for{otherwise}."
     )
 
 

@@ -204,7 +204,7 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
     full = tuple(_full(model, configs, sites))
     _check_gradients(configs, units, full)
     return Plan(
-        backbone=describe_backbone(model, sites),
+        backbone=describe_backbone(model, sites, {parameter.path for parameter in full}),
         configs=configs,
         tasks=names,
         units=tuple(units),

@@ -185,7 +185,8 @@ def _train(
     trainer.task_losses.check()
     reshard(model)
     if section.evaluate_every and (folder / "best").exists():
-        load_adapter(model, folder / "best")
+        # It is the model of this very run; a tower's running statistics may have moved since that step.
+        load_adapter(model, folder / "best", check_weights=False)
     elif trainer.average is not None:
         trainer.average.apply()
 

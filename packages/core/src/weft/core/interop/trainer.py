@@ -29,4 +29,5 @@ class AdapterCheckpoints:
         load_adapter(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        load_adapter(self.model, self.state.best_model_checkpoint)
+        # It is the same model; a tower's running statistics may have moved since that step.
+        load_adapter(self.model, self.state.best_model_checkpoint, check_weights=False)
