@@ -187,3 +187,69 @@ def test_the_trainer_saves_the_adapter_alone(tmp_path):
     options = {"is_main_process": True, "safe_serialization": True}
     model.save_pretrained(tmp_path, state_dict=model.state_dict(), **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == [WEIGHTS, CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((16, 4), float("nan")), r"is not finite in 64 of 64 places"),
+        (torch.full((16, 4), float("-inf")), r"is not finite in 64 of 64 places"),
+        (torch.zeros(16, 4, dtype=torch.complex64), r"is of complex numbers"),
+        (torch.ones(16, 4, dtype=torch.bool), r"is torch.bool, where the model has torch.float32"),
+        (torch.ones(16, 4, dtype=torch.int64), r"is torch.int64, where the model has torch.float32"),
+        (torch.ones(16, 4).to(torch.float8_e4m3fn), r"is torch.float8_e4m3fn, in which nothing is trained"),
+    ],
+    ids=["nan", "infinity", "complex", "truth values", "whole numbers", "eight bits"],
+)
+def test_tensors_that_no_training_leaves_are_refused(saved, value, message):
+    rewrite(saved, lambda state: state.update({"bottleneck.text.encoder.0.ffn.down.weight.vqa": value}))
+    model, _ = tiny_backbone("bart")
+    with pytest.raises(
+        CheckpointError, match=rf"finite numbers of the model's kinds.*\n.*down.weight.vqa {message}"
+    ):
+        load_adapter(model, saved)
+    assert not hasattr(model, "weft")
+
+
+def test_an_adapter_comes_back_in_the_dtypes_it_was_saved_in(tmp_path):
+    model, _ = tiny_backbone("bart")
+    attach(model.bfloat16(), HALF, TASKS, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    for dtype in (None, torch.float32):
+        other, _ = tiny_backbone("bart")
+        load_adapter(other.bfloat16(), tmp_path, dtype=dtype)
+        assert {value.dtype for _, _, value in other.weft.slots()} == {dtype or torch.bfloat16}
+        assert all(
+            torch.equal(value.bfloat16(), saved)
+            for (_, _, value), (_, _, saved) in zip(other.weft.slots(), model.weft.slots(), strict=True)
+        )
+
+
+def test_an_adapted_model_keeps_the_dtype_of_its_weights(tmp_path):
+    model, _ = tiny_backbone("bart")
+    attach(model, HALF, TASKS, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    other, _ = adapted(HALF, "bart", TASKS)
+    load_adapter(other, tmp_path)
+    assert {value.dtype for _, _, value in other.weft.slots()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"must hold an object in weft_config.json, but .* holds a list"),
+        ("null", r"must hold an object in weft_config.json, but .* holds a NoneType"),
+        ('{"format": 1', r"is no JSON"),
+        ("[" * 100_000, r"is no JSON"),
+        ('{"format": 1}', r"`backbone` is no object, `tasks` is no list of names, `method` is no method"),
+        (
+            '{"format": 1, "backbone": {"structure": "a"}, "tasks": ["a", 1], "method": 3}',
+            r"`backbone` lacks model_class, `backbone` lacks name, `backbone` lacks weights, `tasks` is no list",
+        ),
+    ],
+    ids=["list", "null", "cut", "deep", "no keys", "wrong keys"],
+)
+def test_settings_that_are_damaged_are_told(saved, text, message):
+    (saved / CONFIG).write_text(text)
+    model, _ = tiny_backbone("bart")
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(model, saved)

@@ -60,6 +60,18 @@ def test_the_error_of_a_coarse_dtype_is_measured():
         assert 1e-4 < report.error < 1e-1
 
 
+def test_dropout_is_no_error_of_the_merged_weights():
+    model, _ = adapted({**LORA, "dropout": 0.5}, "bart", TASKS, noise=0.3)
+    model.train()
+    state = torch.get_rng_state()
+    with merged(model, task="gqa") as report:
+        assert report.error < 1e-5
+        assert model.training
+        assert model.weft.training
+    assert merge(model, task="gqa").error < 1e-5
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
 def test_rows_of_a_fused_map_are_merged_alone(kind):
     torch.manual_seed(0)

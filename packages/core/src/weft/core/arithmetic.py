@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from weft.core.adapted import SiteUnit, site_units
+from weft.core.all_or_nothing import all_or_nothing
 from weft.core.bank import Store
 from weft.core.errors import AttachError, ConfigError, unknown
 from weft.core.plan import SHARED
@@ -64,8 +65,8 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
             for name, value in found.items():
                 key = next(key for key, bank in store.banks_by_key.items() if bank is each.banks[name])
                 values[key, task] = value
-    add_task(model, task)
-    with torch.no_grad():
+    with all_or_nothing(model), torch.no_grad():
+        add_task(model, task)
         for (key, _), value in values.items():
             store.banks_by_key[key].slot_of(task).copy_(value)
     return worst

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from weft.core.adapted import SiteUnit, restore_class, swap_class, units_at, unlink
+from weft.core.all_or_nothing import all_or_nothing
 from weft.core.attention import reach_attention, release_attention
 from weft.core.bank import Store, filled_bank
 from weft.core.errors import AttachError
@@ -39,7 +40,9 @@ def attach(
 
     Raises:
         AttachError: If the model has units already, or a site's module cannot be adapted.
-        ConfigError, AddressError, BackboneError: As `plan` does; nothing is changed then.
+        ConfigError, AddressError, BackboneError: As `plan` does.
+
+    Whatever is raised, the model is as it was.
     """
     if isinstance(getattr(model, "weft", None), Store):
         raise AttachError(
@@ -55,20 +58,17 @@ def attach(
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
         store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))
-    try:
+    with all_or_nothing(model):
         _link(model, planned, store)
-    except AttachError:
-        _unlink(model)
-        raise
-    model.requires_grad_(False)
-    named = dict(model.named_parameters())
-    for full in planned.full:
-        named[full.path].requires_grad_(True)
-    model.add_module("weft", store.train(model.training))
-    store.set_tasks(planned.tasks, _device(model, ""))
-    swap_class(model, AdaptedModel)
-    route_checkpointing(model, store)
-    _check_counts(model, planned)
+        model.requires_grad_(False)
+        named = dict(model.named_parameters())
+        for full in planned.full:
+            named[full.path].requires_grad_(True)
+        model.add_module("weft", store.train(model.training))
+        store.set_tasks(planned.tasks, _device(model, ""))
+        swap_class(model, AdaptedModel)
+        route_checkpointing(model, store)
+        _check_counts(model, planned)
     return model
 
 
@@ -81,12 +81,13 @@ def detach(model: Model) -> Model:
     store = getattr(model, "weft", None)
     if not isinstance(store, Store):
         raise AttachError("`model` must have units, but it has none. There is nothing to detach.")
-    _unlink(model)
-    del model.weft
-    restore_class(model)
-    route_checkpointing(model, None)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(store.trained_before[name])
+    with all_or_nothing(model):
+        _unlink(model)
+        del model.weft
+        restore_class(model)
+        route_checkpointing(model, None)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(store.trained_before[name])
     return model
 
 

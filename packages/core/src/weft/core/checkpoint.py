@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from weft.core.all_or_nothing import Kept, all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
@@ -26,12 +26,13 @@ from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_structure, same_weights, weights_digest
 from weft.core.hub import like_named, local_folder
 from weft.core.plan import Plan, plan
+from weft.core.stored_files import FLOATS, check_tensors, open_tensors, read_words
 from weft.core.tasks import add_task
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "weft_config.json"
 FORMAT = 1
-_AGAIN = "Copy or save it again."
+_READ = ("model_class", "name", "structure", "weights")
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -100,7 +101,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The `weft_config.json` of a folder.
 
     Raises:
-        CheckpointError: If the folder is not a checkpoint of weft, or of a later format.
+        CheckpointError: If the folder is not a checkpoint of weft, of a later format, or damaged.
     """
     folder = Path(folder)
     absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -109,18 +110,31 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"`path` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. "
             f"{_nearby(folder)}"
         )
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"`path` must hold whole files, but {folder / CONFIG} is no JSON: {error}. {_AGAIN}"
-        ) from None
+    config = read_words(folder / CONFIG)
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"`path` must hold a checkpoint of format {FORMAT}, but {folder} is of format "
             f"{config.get('format')}. Install the release of weft that wrote it."
         )
+    _check_words(folder / CONFIG, config)
     return config
+
+
+def _check_words(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse settings that miss what loading reads of them."""
+    backbone, tasks = config.get("backbone"), config.get("tasks")
+    faults = [] if isinstance(backbone, Mapping) else ["`backbone` is no object"]
+    if isinstance(backbone, Mapping):
+        faults += [f"`backbone` lacks {name}" for name in _READ if name not in backbone]
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        faults.append("`tasks` is no list of names")
+    if not isinstance(config.get("method"), list | Mapping):
+        faults.append("`method` is no method")
+    if faults:
+        raise CheckpointError(
+            f"`path` must hold the settings that `save_pretrained` writes, but in {file} {', '.join(faults)}. "
+            "Copy or save it again."
+        )
 
 
 def load_adapter(
@@ -130,6 +144,7 @@ def load_adapter(
     tasks: Sequence[str] | None = None,
     check_weights: bool = True,
     revision: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Model:
     """Attach and load a checkpoint, or load it into a model that is attached already.
 
@@ -140,50 +155,79 @@ def load_adapter(
             adapted model that lacks one of them gains it.
         check_weights: Refuse a backbone of the same shape with other weights.
         revision: Branch, tag or commit of the repository.
+        dtype: Dtype of the master weights of a plain backbone. None stands for the dtypes they were saved in, so
+            that loading gives back what was saved; an adapted model keeps its own.
 
     Returns:
         The same object.
 
     Raises:
         CheckpointError: If the files are not there, the backbone is another one, or keys are missing,
-            unexpected or mis-shaped. The model is unchanged then, apart from having been attached.
+            unexpected, mis-shaped or not finite. The model is unchanged then: plain, or with its own tasks and
+            values.
     """
     folder = local_folder(path, (CONFIG, WEIGHTS), revision)
     config = read_config(folder)
-    if not isinstance(getattr(model, "weft", None), Store):
-        _check_structure(describe_structure(model, resolve(model)), config["backbone"])
-        kept = tuple(config["tasks"])
-        if tasks is not None:
-            _check_known_tasks(tasks, kept)
-            kept = tuple(task for task in kept if task in set(tasks))
-        planned = plan(model, config["method"], kept)
-        if check_weights:
-            _check_weights(model, planned, planned.backbone, config)
-        attach(model, config["method"], kept)
-    else:
-        planned = _store(model).plan
-        _check_structure(planned.backbone, config["backbone"])
-        if check_weights:
-            # What was changed since the units were attached counts; of a sharded model only its start is known.
-            now = weights_digest(model, {full.path for full in planned.full})
-            here = planned.backbone if now is None else replace(planned.backbone, weights=now)
-            _check_weights(model, planned, here, config)
-        if tasks is not None:
-            _check_known_tasks(tasks, config["tasks"])
-            for task in tasks:
-                if task not in _store(model).tasks:
-                    add_task(model, task)
-    _load(model, folder, config, tasks)
+    with all_or_nothing(model) as kept:
+        if isinstance(getattr(model, "weft", None), Store):
+            _add_tasks(model, config, tasks, check_weights)
+        else:
+            _attach(model, config, tasks, check_weights)
+            _cast_slots(_store(model), folder, dtype)
+        _load(model, folder, config, tasks, kept)
     return model
 
 
-def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequence[str] | None) -> None:
+def _attach(
+    model: nn.Module, config: Mapping[str, Any], tasks: Sequence[str] | None, check_weights: bool
+) -> None:
+    _check_structure(describe_structure(model, resolve(model)), config["backbone"])
+    kept = tuple(config["tasks"])
+    if tasks is not None:
+        _check_known_tasks(tasks, kept)
+        kept = tuple(task for task in kept if task in set(tasks))
+    planned = plan(model, config["method"], kept)
+    if check_weights:
+        _check_weights(model, planned, planned.backbone, config)
+    attach(model, config["method"], kept)
+
+
+def _add_tasks(
+    model: nn.Module, config: Mapping[str, Any], tasks: Sequence[str] | None, check_weights: bool
+) -> None:
+    planned = _store(model).plan
+    _check_structure(planned.backbone, config["backbone"])
+    if check_weights:
+        # What was changed since the units were attached counts; of a sharded model only its start is known.
+        now = weights_digest(model, {full.path for full in planned.full})
+        here = planned.backbone if now is None else replace(planned.backbone, weights=now)
+        _check_weights(model, planned, here, config)
+    if tasks is not None:
+        _check_known_tasks(tasks, config["tasks"])
+        for task in tasks:
+            if task not in _store(model).tasks:
+                add_task(model, task)
+
+
+def _cast_slots(store: Store, folder: Path, dtype: torch.dtype | None) -> None:
+    """Give slots that were just drawn the dtypes of the file, or one dtype."""
+    with open_tensors(folder / WEIGHTS) as file:
+        saved = {name: FLOATS.get(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+    for key, slot, value in store.slots():
+        wanted = saved.get(f"{key}.{slot}") if dtype is None else dtype
+        if wanted is not None:
+            value.data = value.data.to(wanted)
+
+
+def _load(
+    model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequence[str] | None, kept: Kept
+) -> None:
     store = _store(model)
     targets: dict[str, Tensor] = {f"{key}.{slot}": value for key, slot, value in store.slots()}
     tensors = _tensors(model)
     targets |= {full.key: tensors[full.path] for full in store.plan.full}
     targets |= {key: tensors[path] for key, path in _statistics(model, store.plan).items()}
-    with _opened(folder / WEIGHTS) as file:
+    with open_tensors(folder / WEIGHTS) as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         wanted = set(targets)
         found = set(shapes)
@@ -192,18 +236,12 @@ def _load(model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequ
             wanted = {key for key in wanted if key.rpartition(".")[2] not in others}
             found = {key for key in found if key.rpartition(".")[2] not in others}
         _check_keys(wanted, found, shapes, {key: tuple(targets[key].shape) for key in wanted & found}, folder)
+        # Read twice rather than held at once: what is trained in full may be the whole model.
+        check_tensors(((key, file.get_tensor(key)) for key in sorted(wanted)), targets, folder / WEIGHTS)
         with torch.no_grad():
             for key in sorted(wanted):
+                kept.keep(targets[key], on_host=True)
                 _fill(targets[key], file.get_tensor(key))
-
-
-def _opened(weights: Path) -> Any:
-    try:
-        return safe_open(weights, framework="pt", device="cpu")
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"`path` must hold whole files, but {weights} cannot be read: {error}. {_AGAIN}"
-        ) from None
 
 
 def _nearby(folder: Path) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.core.adapted import SiteUnit, site_units
+from weft.core.all_or_nothing import Kept, all_or_nothing
 from weft.core.attach import detach
 from weft.core.bank import Store
 from weft.core.errors import AttachError, ConfigError, unknown
@@ -50,8 +51,9 @@ def merge(model: nn.Module, *, task: str | None = None) -> Merged:
             Nothing is changed then.
         ConfigError: If the task is unknown, or must be given.
     """
-    report, _ = _merge(model, task)
-    detach(model)
+    with all_or_nothing(model) as kept:
+        report = _merge(model, task, kept)
+        detach(model)
     return report
 
 
@@ -66,18 +68,17 @@ def merged(model: nn.Module, *, task: str | None = None) -> Iterator[Merged]:
     Raises:
         AttachError, ConfigError: As `merge` does.
     """
-    report, before = _merge(model, task)
+    with all_or_nothing(model) as kept:
+        report = _merge(model, task, kept)
     store: Store = model.weft  # type: ignore[assignment]
     try:
         with store.using(store.routing, False):
             yield report
     finally:
-        with torch.no_grad():
-            for value, saved in before:
-                value.copy_(saved)
+        kept.put_back()
 
 
-def _merge(model: nn.Module, task: str | None) -> tuple[Merged, list[tuple[Tensor, Tensor]]]:
+def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
     store = getattr(model, "weft", None)
     if not isinstance(store, Store):
         raise AttachError("`model` must have units, but it has none. There is nothing to merge.")
@@ -94,16 +95,14 @@ def _merge(model: nn.Module, task: str | None) -> tuple[Merged, list[tuple[Tenso
     for each in units:
         modules.setdefault(id(each.module), []).append(each)
         _check_map(each, names)
-    before: list[tuple[Tensor, Tensor]] = []
     errors = []
-    with (
-        torch.no_grad(),
-        store.using(route_names(task or store.tasks[0], store.tasks, store.one_slot.device), True),
-    ):
+    routing = route_names(task or store.tasks[0], store.tasks, store.one_slot.device)
+    with torch.no_grad(), _without_dropout(store), store.using(routing, True):
         for group in modules.values():
             module = group[0].module
-            tensors = [value for value in (module.weight, module.bias) if isinstance(value, Tensor)]
-            saved = [(value, value.clone()) for value in tensors]
+            for value in (module.weight, module.bias):
+                if isinstance(value, Tensor):
+                    kept.keep(value)
             probe = _probe(module)
             adapted = module(probe)
             # What a unit does to the input comes first in the computation, so it is merged into all the rest.
@@ -113,9 +112,18 @@ def _merge(model: nn.Module, task: str | None) -> tuple[Merged, list[tuple[Tenso
                 plain = module(probe)
             scale = adapted.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
             errors.append((plain - adapted).abs().max() / scale)
-            before += saved
     error = float(torch.stack([value.float().cpu() for value in errors]).max()) if errors else 0.0
-    return Merged(len(modules), error), before
+    return Merged(len(modules), error)
+
+
+@contextlib.contextmanager
+def _without_dropout(store: Store) -> Iterator[None]:
+    """Let units compute as they do in evaluation: what dropout does is no error of the merged weights."""
+    training, store.training = store.training, False
+    try:
+        yield
+    finally:
+        store.training = training
 
 
 def _probe(module: nn.Module) -> Tensor:

@@ -9,10 +9,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from weft.core.adapted import site_units
-from weft.core.bank import Store
+from weft.core.all_or_nothing import all_or_nothing
+from weft.core.bank import Bank, Store
 from weft.core.errors import AttachError, ConfigError, unknown
 from weft.core.plan import SHARED
 from weft.core.routing import check_tasks
+from weft.core.unit import TensorSpec
 
 
 def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
@@ -33,21 +35,14 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     check_tasks((*store.tasks, task))
     if like is not None and like not in store.tasks:
         raise ConfigError(unknown("`like`", like, store.tasks))
-    for key, bank in store.banks_by_key.items():
-        if bank.slots == (SHARED,):
-            continue
-        first = next(iter(bank.parameters()))
-        value = torch.empty_like(first)
-        with torch.no_grad():
-            if like is not None:
-                value.copy_(bank.get_parameter(like))
-            elif not value.is_meta:
-                store.plan.banks[key].spec.init(value)
-        bank._parameters[task] = nn.Parameter(value, requires_grad=first.requires_grad)
-    if like is None:
-        for unit in site_units(model):
-            unit.start(task)
-    _set_tasks(store, (*store.tasks, task))
+    with all_or_nothing(model):
+        for key, bank in store.banks_by_key.items():
+            if bank.slots != (SHARED,):
+                _add_slot(bank, store.plan.banks[key].spec, task, like)
+        if like is None:
+            for unit in site_units(model):
+                unit.start(task)
+        _set_tasks(store, (*store.tasks, task))
 
 
 def remove_task(model: nn.Module, task: str) -> None:
@@ -69,9 +64,10 @@ def remove_task(model: nn.Module, task: str) -> None:
         raise ConfigError(
             f"`task` must leave another task, but {task!r} is the only one. Call `detach(model)`."
         )
-    for bank in store.banks_by_key.values():
-        bank._parameters.pop(task, None)
-    _set_tasks(store, left)
+    with all_or_nothing(model):
+        for bank in store.banks_by_key.values():
+            bank._parameters.pop(task, None)
+        _set_tasks(store, left)
 
 
 def check_wrapped(model: nn.Module, store: Store) -> None:
@@ -113,6 +109,17 @@ def _free_store(model: nn.Module) -> Store:
             "wrap."
         )
     return store
+
+
+def _add_slot(bank: Bank, spec: TensorSpec, task: str, like: str | None) -> None:
+    first = next(iter(bank.parameters()))
+    value = torch.empty_like(first)
+    with torch.no_grad():
+        if like is not None:
+            value.copy_(bank.slot_of(like))
+        elif not value.is_meta:
+            spec.init(value)
+    bank._parameters[task] = nn.Parameter(value, requires_grad=first.requires_grad)
 
 
 def _set_tasks(store: Store, tasks: tuple[str, ...]) -> None:

@@ -6,20 +6,20 @@ Its keys are module paths of its own copies of the models, with the name of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from weft.core.all_or_nothing import all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
 from weft.core.family import resolve
 from weft.core.sites import SUBLAYERS, Site, SiteMap
+from weft.core.stored_files import read_tensors, read_words
 from weft.core.units.bottleneck import BottleneckConfig
 
 CONFIG = "adapter_config.json"
@@ -83,7 +83,7 @@ def import_adapterhub(model: Model, folder: str | Path, *, task: str = "default"
     sites = resolve(model)
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        site, name = _place(key, str(words["name"]), sites)
+        site, name = _place(key, str(words.get("name")), sites)
         found.setdefault(site.address, {})[name] = value
     chosen = [sites[address] for address in found]
     sizes = {values["down.weight"].shape[0] for values in found.values() if "down.weight" in values}
@@ -109,9 +109,9 @@ def import_adapterhub(model: Model, folder: str | Path, *, task: str = "default"
             f"`folder` must adapt the same blocks in every chosen layer, but lacks {', '.join(missing[:5])}. "
             "Train it with blocks that can be chosen by tower and layer."
         )
-    attach(model, config, [task])
-    store: Store = model.weft  # type: ignore[assignment]
-    with torch.no_grad():
+    with all_or_nothing(model), torch.no_grad():
+        attach(model, config, [task])
+        store: Store = model.weft  # type: ignore[assignment]
         for unit in store.plan.units:
             for name, value in found[unit.site.address].items():
                 store.banks_by_key[unit.banks[name]].slot_of(task).copy_(
@@ -127,13 +127,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"`folder` must hold {CONFIG} and {WEIGHTS[0]}, but {folder} does not. Save it with "
             "`model.save_adapter(folder, name, use_safetensors=True)`."
         )
-    words = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    words = read_words(folder / CONFIG, argument="folder")
     if not isinstance(words.get("config"), Mapping) or "non_linearity" not in words["config"]:
         raise CheckpointError(
             f"`folder` must hold a bottleneck adapter of the adapters library, but the config of {folder} is "
             f"of another kind. Give what its `save_adapter` wrote; for PEFT use `import_peft`."
         )
-    return words, load_file(weights[0])
+    return words, read_tensors(weights[0], argument="folder")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from weft.core.all_or_nothing import all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
@@ -23,6 +24,7 @@ from weft.core.family import resolve
 from weft.core.interop.peft_full import fill, saved_in_full, trained_in_full, words_of
 from weft.core.plan import PlannedUnit
 from weft.core.sites import Site
+from weft.core.stored_files import read_tensors, read_words
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
 
@@ -111,7 +113,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             "with "
             "PEFT's `save_pretrained`."
         )
-    words = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    words = read_words(folder / CONFIG, ["peft_type"], argument="folder")
     _check_plain(words)
     halves = HALVES[words["peft_type"]]
     sites = resolve(model)
@@ -119,7 +121,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
     for site in sites.sites:
         if site.role:
             by_path.setdefault(site.path, []).append(site)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS, argument="folder")
     of_units = {name: value for name, value in tensors.items() if _path_and_half(name)[1] in halves}
     full: dict[str, Tensor] = {}
     if words.get("modules_to_save") or words.get("bias", "none") != "none":
@@ -150,13 +152,13 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             "Train it with maps that can be chosen by role, block, tower and layer."
         )
     slots = {site.address: _slots(site, found[site.path]) for site in chosen}
-    attach(model, config, [task])
-    store = _store(model)
-    with torch.no_grad():
+    with all_or_nothing(model) as kept, torch.no_grad():
+        attach(model, config, [task])
+        store = _store(model)
         for unit in store.plan.units:
             for name, value in slots[unit.site.address].items():
                 _parameter(store, unit, name, task).copy_(value)
-        fill(model, full)
+        fill(model, full, kept)
     return model
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from weft.core.all_or_nothing import Kept
 from weft.core.components import full_parameters
 from weft.core.errors import AddressError, CheckpointError
 from weft.core.plan import Plan
@@ -112,8 +113,13 @@ def words_of(
     return tuple(chosen)
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], kept: Kept) -> None:
     """Copy parameters and buffers into a model, in place.
+
+    Args:
+        model: The model.
+        tensors: Name in the backbone to value.
+        kept: Where the values are kept that are written over.
 
     Raises:
         CheckpointError: If a shape differs.
@@ -125,6 +131,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"`folder` must fit the backbone, but {name} is {tuple(value.shape)} in the file and "
                 f"{tuple(state[name].shape)} in the model. Give the backbone that PEFT wrapped."
             )
+        kept.keep(state[name], on_host=True)
         state[name].copy_(value)
 
 

@@ -1,0 +1,134 @@
+"""Files of adapters as strangers may have written them: read without running anything, and checked before use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from weft.core.errors import CheckpointError
+
+_AGAIN = "Copy or save it again."
+# Kinds of numbers that are trained, by their names in a file.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "path") -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        file: The file.
+        needed: Keys that it must have.
+        argument: Name of the argument that led to the file, for messages.
+
+    Raises:
+        CheckpointError: If it cannot be read, is no JSON, no object, or lacks a key.
+    """
+    try:
+        words = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"`{argument}` must hold whole files, but {file} is no JSON: {error}. {_AGAIN}"
+        ) from None
+    if not isinstance(words, dict):
+        raise CheckpointError(
+            f"`{argument}` must hold an object in {file.name}, but {file} holds a {type(words).__name__}. {_AGAIN}"
+        )
+    if lacking := [key for key in needed if key not in words]:
+        raise CheckpointError(
+            f"`{argument}` must hold a {file.name} with {', '.join(needed)}, but {file} lacks {', '.join(lacking)}. "
+            f"{_AGAIN}"
+        )
+    return words
+
+
+def open_tensors(file: Path, *, argument: str = "path") -> Any:
+    """A safetensors file, of which tensors are read one by one onto the CPU.
+
+    Args:
+        file: The file.
+        argument: Name of the argument that led to it, for messages.
+
+    Raises:
+        CheckpointError: If it is none, or is cut.
+    """
+    try:
+        return safe_open(file, framework="pt", device="cpu")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"`{argument}` must hold whole files, but {file} cannot be read: {error}. {_AGAIN}"
+        ) from None
+
+
+def read_tensors(file: Path, *, argument: str = "path") -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU; they are numbers, and finite.
+
+    Args:
+        file: The file.
+        argument: Name of the argument that led to it, for messages.
+
+    Raises:
+        CheckpointError: If it cannot be read, or a tensor is complex or holds NaN or infinity.
+    """
+    with open_tensors(file, argument=argument) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
+    check_tensors(tensors.items(), {}, file, argument=argument)
+    return tensors
+
+
+def check_tensors(
+    tensors: Iterable[tuple[str, Any]], targets: Mapping[str, Tensor], file: Path, *, argument: str = "path"
+) -> None:
+    """Refuse tensors that no training can have left.
+
+    Args:
+        tensors: Names and tensors.
+        targets: Name to what it will be copied into; names without one may be of any real numbers.
+        file: Where they come from, for messages.
+        argument: Name of the argument that led to it, for messages.
+
+    Raises:
+        CheckpointError: With every fault.
+    """
+    faults = [
+        f"{name} {fault}"
+        for name, value in tensors
+        if (fault := tensor_fault(value, targets.get(name))) is not None
+    ]
+    if faults:
+        more = f"\nand {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise CheckpointError(
+            f"`{argument}` must hold finite numbers of the model's kinds, but {file} does not:\n"
+            + "\n".join(faults[:10])
+            + f"{more}\nTake the file of a training that did not diverge, or save it again."
+        )
+
+
+def tensor_fault(value: Any, like: Tensor | None = None) -> str | None:
+    """What is wrong with a stored tensor; None if nothing is.
+
+    Args:
+        value: The tensor.
+        like: What it is to be copied into: floating-point numbers, whole numbers or truth values.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return f"is no plain tensor but {getattr(value, 'layout', type(value).__name__)}"
+    if value.is_complex():
+        return f"is of complex numbers ({value.dtype})"
+    floats = FLOATS.values()
+    if value.is_floating_point() and value.dtype not in floats:
+        return f"is {value.dtype}, in which nothing is trained"
+    if (
+        like is not None
+        and value.dtype != like.dtype
+        and not (value.dtype in floats and like.dtype in floats)
+    ):
+        return f"is {value.dtype}, where the model has {like.dtype}"
+    if value.is_floating_point() and (bad := int((~torch.isfinite(value)).sum())):
+        return f"is not finite in {bad} of {value.numel()} places"
+    return None
