@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from weft.core import attach, detach, errors, load_adapter, merge
 from weft.core.arithmetic import combine_tasks
 from weft.core.errors import CheckpointError
+from weft.core.fingerprint import weights_digest
 from weft.core.interop.peft import export_peft, import_peft
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
@@ -97,11 +98,15 @@ def assert_same(before, after):
 
 
 def plain(method):
-    return tiny_backbone("bart")
+    model, batch = tiny_backbone("bart")
+    weights_digest(model)  # is remembered, and then takes fewer steps
+    return model, batch
 
 
 def with_units(method):
-    return adapted(method, "bart", TASKS)
+    model, batch = adapted(method, "bart", TASKS)
+    weights_digest(model)
+    return model, batch
 
 
 def saved(method, tmp_path):
