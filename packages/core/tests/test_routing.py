@@ -83,9 +83,21 @@ def test_ten_texts_and_four_images_have_tasks_of_their_own():
     message = r"must give the rows of every modality, but vision.0.attention"
     with pytest.raises(RoutingError, match=message), model.route(tasks={"text": rows["text"]}):
         model(**batch)
-    message = r"`tasks` must divide the rows of vision.0.attention \(4\), but there are 10"
+    message = r"`tasks` must be one per row of `pixel_values` \(4\), but there are 10"
     with pytest.raises(RoutingError, match=message), model.route(tasks=rows["text"]):
         model(**batch)
+
+
+def test_texts_that_outnumber_the_images_are_refused_however_the_numbers_divide():
+    model, batch = adapted({**MULTIPLE, "towers": ["text", "vision"]}, "clip")
+    batch = {"input_ids": torch.randint(5, 90, (4, 7)), "pixel_values": batch["pixel_values"][:2]}
+    message = r"`tasks` must be one per row of `input_ids` \(4\), but there are 2"
+    with pytest.raises(RoutingError, match=message), model.route(tasks=["vqa", "gqa"]):
+        model(**batch)
+    with model.route(tasks=["vqa", "gqa"], owners={"text": [0, 1, 1, 1]}):
+        by_owners = model(**batch).logits_per_text
+    with model.route(tasks={"text": ["vqa", "gqa", "gqa", "gqa"], "vision": ["vqa", "gqa"]}):
+        assert torch.equal(model(**batch).logits_per_text, by_owners)
 
 
 @pytest.mark.parametrize("rows", [4, 8, 12])

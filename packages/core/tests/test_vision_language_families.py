@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from weft.core import attach, detach, load_adapter, plan
-from weft.core.errors import RoutingError
 from weft.core.family import resolve
 from weft.core.sites import SUBLAYERS
 from weft.core.testing.vision_language import CASES
@@ -107,7 +106,7 @@ def test_towers_of_a_vision_language_model_are_chosen_by_word():
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
-def test_packed_tokens_follow_the_lengths_of_their_images(name, tmp_path):
+def test_packed_tokens_follow_their_images(name, tmp_path):
     model, batch = case(name)
     method = {
         "method": "bottleneck",
@@ -117,8 +116,7 @@ def test_packed_tokens_follow_the_lengths_of_their_images(name, tmp_path):
     }
     attach(model, method, ["a", "b"])
     model.save_pretrained(tmp_path)
-    rows = {"text": ["a", "b"], "vision": ["a", "b"]}
-    with model.route(tasks=rows, lengths={"vision": [16, 8]}):
+    with model.route(tasks=["a", "b"]):
         mixed = outputs(model, batch)[0]
     with model.route(task="a"):
         first = outputs(model, batch)[0]
@@ -127,12 +125,6 @@ def test_packed_tokens_follow_the_lengths_of_their_images(name, tmp_path):
     torch.testing.assert_close(mixed[0], first[0], atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(mixed[1], second[1], atol=1e-6, rtol=1e-6)
     assert not torch.allclose(first[0], second[0])
-    message = r"vision.0.attention holds the tokens of all rows behind one another"
-    with pytest.raises(RoutingError, match=message), model.route(tasks=["a", "b"]):
-        outputs(model, batch)
-    message = r"`lengths` must have one length per row of 'vision' \(2\), but has 1"
-    with pytest.raises(RoutingError, match=message), model.route(tasks=rows, lengths={"vision": [16]}):
-        pass
     other, _ = case(name)
     load_adapter(other, tmp_path)
     with other.route(task="b"):

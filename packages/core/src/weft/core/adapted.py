@@ -210,7 +210,7 @@ class SiteUnit:
         ids = None
         needs_routing = self.needs_routing
         if routing is not None and (needs_routing or routing.has_identity):
-            ids = routing.rows(self.site, rows.shape[0], rows.device)
+            ids = routing.rows(self.site, rows.shape[0], rows.device, self.store.media)
             if torch.is_grad_enabled() and self.store.training and torch.compiler.is_compiling():
                 routing.used = True
         elif routing is None and needs_routing:

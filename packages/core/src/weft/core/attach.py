@@ -55,6 +55,8 @@ def attach(
     store = Store(planned.tasks, planned)
     if any(getattr(one, "per_token", False) for one in planned.configs):
         store.image_tokens = image_tokens(model.config)
+    store.owners_rule = planned.owners
+    store.needs_owners = any(site.owned for site in planned.sites)
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
         store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weft.core.owners import Media, OwnersRule
 from weft.core.plan import SHARED, PlannedBank
 from weft.core.presence import Presence, watch
 from weft.core.routing import Routing
@@ -104,6 +105,10 @@ class Store(Folder):
         self.enabled = True
         self.routing: Routing | None = None
         self.signals: Mapping[str, Tensor] = {}
+        self.owners_rule: OwnersRule | None = None
+        self.needs_owners = False
+        self.media: Sequence[Media] | None = None
+        self.generating = False
         self.image_tokens: tuple[int, ...] = ()
         self.banks_by_key: dict[str, Bank] = {}
         self.register_buffer("one_slot", None, persistent=False)
@@ -136,22 +141,38 @@ class Store(Folder):
 
     @contextlib.contextmanager
     def using(
-        self, routing: Routing | None, enabled: bool, signals: Mapping[str, Tensor] | None = None
+        self,
+        routing: Routing | None,
+        enabled: bool,
+        signals: Mapping[str, Tensor] | None = None,
+        media: Sequence[Media] | None = None,
     ) -> Iterator[None]:
-        """Set the routing, whether units act at all, and signals, and put all back afterwards.
+        """Set the routing, whether units act at all, signals and media, and put all back afterwards.
 
         Args:
             routing: The routing.
             enabled: Whether units act.
             signals: The signals; None leaves them as they are.
+            media: Pictures and videos of the batch at hand; None leaves them as they are.
         """
-        before = self.routing, self.enabled, self.signals
+        before = self.routing, self.enabled, self.signals, self.media
         self.routing, self.enabled = routing, enabled
         self.signals = self.signals if signals is None else signals
+        self.media = self.media if media is None else media
         try:
             yield
         finally:
-            self.routing, self.enabled, self.signals = before
+            self.routing, self.enabled, self.signals, self.media = before
+
+    @contextlib.contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Let rows stand for several each while a model generates, as beams do."""
+        before = self.generating
+        self.generating = True
+        try:
+            yield
+        finally:
+            self.generating = before
 
     def clear_absent(self) -> None:
         """Set the gradients of slots to None whose tasks no row had since the last optimiser step.

@@ -16,6 +16,7 @@ from torch import nn
 
 from weft.core.errors import BackboneError, unknown
 from weft.core.module_paths import Paths, alternatives, at, below, existing, within
+from weft.core.owners import OwnersRule
 from weft.core.sites import Block, Modality, Reads, Site, SiteMap
 
 
@@ -125,6 +126,8 @@ class Family:
         nested: Attribute paths that hold backbones of other families, with what each is called.
         places: Sites outside the layers.
         default_towers: Towers adapted if a configuration names none; empty stands for all.
+        owners: Rule by which the rows of its towers of media belong to rows of the batch; see
+            `weft.core.owners`. None where every row has one picture.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Family:
     nested: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
     default_towers: tuple[str, ...] = ()
+    owners: OwnersRule | None = None
 
 
 _REGISTRY: dict[str, Family] = {}
@@ -238,6 +242,8 @@ def _resolve(model: nn.Module) -> SiteMap:
         tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites)
     )
     default = tuple(tower for tower in family.default_towers if tower in present) or present
+    if family.owners is not None:
+        sites = [replace(site, owned=True) if site.modality != "text" else site for site in sites]
     return SiteMap(
         family="+".join(names),
         sites=tuple(sites),
@@ -245,6 +251,7 @@ def _resolve(model: nn.Module) -> SiteMap:
         components={word: tuple(paths) for word, paths in components.items() if paths},
         layers=layers,
         default_towers=default,
+        owners=family.owners,
     )
 
 

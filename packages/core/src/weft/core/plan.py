@@ -13,6 +13,7 @@ from weft.core.errors import ConfigError
 from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_backbone
 from weft.core.method import parse_method
+from weft.core.owners import OwnersRule
 from weft.core.routing import check_tasks
 from weft.core.sharing import Sharing
 from weft.core.sites import Site, SiteMap
@@ -93,6 +94,7 @@ class Plan:
         banks: Every bank by its key.
         full: Parameters of the backbone that are trained.
         backbone_parameters: All parameters of the backbone, tied ones once.
+        owners: Rule by which pictures belong to rows, where a row may have any number of them.
     """
 
     backbone: Backbone
@@ -102,6 +104,7 @@ class Plan:
     banks: Mapping[str, PlannedBank]
     full: tuple[FullParameter, ...]
     backbone_parameters: int
+    owners: OwnersRule | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         """The plan itself: it is never changed."""
@@ -211,6 +214,7 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
         banks=banks,
         full=full,
         backbone_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        owners=sites.owners,
     )
 
 

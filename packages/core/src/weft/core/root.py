@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from weft.core.adapted import Picklable
 from weft.core.bank import Store
 from weft.core.errors import RoutingError
-from weft.core.routing import TaskNames, route_ids, route_names
+from weft.core.owners import Media
+from weft.core.routing import Routing, TaskNames, check_batch, route_ids, route_names
 from weft.core.tasks import add_task, check_wrapped, remove_task
 from weft.core.token_modality import token_modality
 
@@ -34,10 +35,10 @@ class RoutedCheckpoint:
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `self.function` on a `function` that carries the present routing with it."""
         store = self.store
-        routing, enabled, signals = store.routing, store.enabled, store.signals
+        routing, enabled, signals, media = store.routing, store.enabled, store.signals, store.media
 
         def routed(*inputs: Any, **named: Any) -> Any:
-            with store.using(routing, enabled, signals):
+            with store.using(routing, enabled, signals, media):
                 return function(*inputs, **named)
 
         return self.function(routed, *args, **kwargs)
@@ -64,6 +65,7 @@ class AdaptedModel(Picklable):
 
     weft: Store
     training: bool
+    _weft_arguments: tuple[str, ...]
 
     @staticmethod
     def _weft_methods(base: type) -> dict[str, Any]:
@@ -83,17 +85,24 @@ class AdaptedModel(Picklable):
         store = self.weft
         if not torch.compiler.is_compiling():
             check_wrapped(self, store)  # type: ignore[arg-type]
+        inputs = {**dict(zip(self._weft_arguments, args, strict=False)), **kwargs}
         signals = store.signals
-        if store.image_tokens and (ids := _input_ids(args, kwargs)) is not None:
+        if store.image_tokens and (ids := inputs.get("input_ids")) is not None:
             signals = {"token_modality": token_modality(ids, store.image_tokens), **signals}
-        if task_ids is None and signals is store.signals:
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
         routing = store.routing
         if task_ids is not None:
             routing = route_ids(task_ids)
-            if torch.is_grad_enabled() and self.training and torch.compiler.is_compiling():
-                store.presence.note_ids(routing.ids.values())
-        with store.using(routing, store.enabled, signals):
+        media = None
+        if routing is not None:
+            owned = store.owners_rule is not None
+            check_batch(routing, inputs, owned=owned, repeats=store.generating)
+            media = _media(self, routing, inputs)
+        if task_ids is None and media is None and signals is store.signals:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        trains = torch.is_grad_enabled() and self.training and torch.compiler.is_compiling()
+        if task_ids is not None and routing is not None and trains:
+            store.presence.note_ids(routing.ids.values())
+        with store.using(routing, store.enabled, signals, media):
             return super().forward(*args, **kwargs)  # type: ignore[misc]
 
     @contextlib.contextmanager
@@ -103,7 +112,7 @@ class AdaptedModel(Picklable):
         *,
         tasks: TaskNames | Mapping[str, TaskNames] | None = None,
         task_ids: Tensor | Mapping[str, Tensor] | None = None,
-        lengths: Mapping[str, Sequence[int]] | None = None,
+        owners: Mapping[str, Sequence[int] | Tensor] | None = None,
     ) -> Iterator[None]:
         """Say which task the rows belong to; exactly one of the first three arguments.
 
@@ -111,8 +120,9 @@ class AdaptedModel(Picklable):
             task: One task for all rows.
             tasks: A task for each row (None: no unit acts on the row), or a mapping from modality to that.
             task_ids: The same as positions in `model.weft.tasks`, shape `(rows,)`, -1 for no unit.
-            lengths: With `tasks`, modality to the number of tokens of each row, for towers that lay the
-                tokens of all rows behind one another, such as the vision tower of Qwen-VL.
+            owners: Modality to the row of the batch that each row of its towers belongs to, int64: of each
+                picture, tile or packed token, in the order in which the tower sees them. Needed only where it does
+                not follow from the batch; see `weft.core.owners`.
 
         Raises:
             RoutingError: If not exactly one argument is given, or a task is unknown.
@@ -124,10 +134,10 @@ class AdaptedModel(Picklable):
                 "one name per row, or ids."
             )
         if task_ids is not None:
-            routing = route_ids(task_ids)
+            routing = route_ids(task_ids, owners)
         else:
             named = task if task is not None else tasks
-            routing = route_names(named or (), store.tasks, store.one_slot.device, lengths)
+            routing = route_names(named or (), store.tasks, store.one_slot.device, owners)
         try:
             with store.using(routing, store.enabled):
                 yield
@@ -202,8 +212,12 @@ class AdaptedModel(Picklable):
         route_checkpointing(self, self.weft)  # type: ignore[arg-type]
 
 
-def _input_ids(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    return args[0] if args and isinstance(args[0], Tensor) else kwargs.get("input_ids")
+def _media(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
+    """Pictures and videos of a batch, where the model has towers that need to know their owners."""
+    rule = model.weft.owners_rule if model.weft.needs_owners else None
+    if rule is None or all(ids.shape[0] == 1 for ids in routing.ids.values()):
+        return None
+    return rule(model, inputs) or None
 
 
 def root_methods(base: type) -> dict[str, Any]:
@@ -220,14 +234,18 @@ def root_methods(base: type) -> dict[str, Any]:
         return AdaptedModel.forward(self, *args, **kwargs)
 
     def generate(self: Any, *args: Any, task_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        if task_ids is None:
-            return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
-        with self.weft.using(route_ids(task_ids), self.weft.enabled):
+        store = self.weft
+        routing = store.routing if task_ids is None else route_ids(task_ids)
+        inputs = {"input_ids": args[0] if args else kwargs.get("inputs"), **kwargs}
+        # Newer releases encode the pictures before the first call of the model.
+        media = None if routing is None else _media(self, routing, inputs)
+        with store.using(routing, store.enabled, media=media), store.repeating():
             return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     forward.__signature__ = _with_task_ids(base.forward)  # type: ignore[attr-defined]
     forward.__doc__ = base.forward.__doc__  # type: ignore[attr-defined]
     methods: dict[str, Any] = {"forward": forward}
+    methods["_weft_arguments"] = tuple(inspect.signature(base.forward).parameters)[1:]  # type: ignore[attr-defined]
     if hasattr(base, "generate"):
         generate.__doc__ = base.generate.__doc__
         methods["generate"] = generate

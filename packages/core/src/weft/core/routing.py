@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from weft.core.errors import ConfigError, RoutingError, unknown
+from weft.core.owners import Media, media_of
 from weft.core.sites import Site
 
 TASK_NAME = re.compile(r"[a-z0-9_]+")
 IDENTITY = -1
+_ROWS = {"input_ids": "text", "inputs_embeds": "text", "decoder_input_ids": "text", "pixel_values": "vision"}
 
 TaskNames = Sequence[str | None]
 
@@ -54,26 +57,32 @@ class Routing:
         has_identity: Whether some rows may be of task -1, which passes through all units.
         present: The tasks that occur, if the host knows them.
         used: Whether rows were trained under it and that is not noted yet.
+        owners: Modality to the row of the batch that each row of its towers belongs to, int64.
     """
 
     ids: Mapping[str, Tensor]
     has_identity: bool = True
     present: frozenset[int] | None = None
     used: bool = False
+    owners: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def rows(self, site: Site, rows: int, device: torch.device) -> Tensor:
+    def rows(
+        self, site: Site, rows: int, device: torch.device, media: Sequence[Media] | None = None
+    ) -> Tensor:
         """Ids for the rows of a site.
 
         Args:
             site: The site.
             rows: Rows of its input.
             device: Device of its input.
+            media: Pictures and videos of the batch, where a family knows their owners.
 
         Returns:
             Shape `(rows,)`, int64.
 
         Raises:
-            RoutingError: If the rows are not a multiple of the ids, or the site's modality has none.
+            RoutingError: If the rows are not a multiple of the ids, the site's modality has none, or it does not
+                follow from the batch whose the rows are.
         """
         ids = self.ids.get(site.modality)
         if ids is None:
@@ -86,32 +95,91 @@ class Routing:
         if ids.device != device:
             ids = ids.to(device)
         given = ids.shape[0]
-        if given == rows:
-            return ids
         if given == 1:
             return ids.expand(rows)
-        if site.packed:
+        if site.modality in self.owners:
+            return self._of_owners(ids, site, rows)
+        if site.owned:
+            if site.modality in self.ids and given == rows:
+                return ids
+            media_here = media_of(media or (), rows, site.address)
+            if site.modality in self.ids:
+                return _of_media(ids, media_here, site, rows)
+            owner = media_here.owner(rows).to(device)
+            return _repeated(ids, media_here.counts.shape[0], site).index_select(0, owner)
+        return _repeated(ids, rows, site)
+
+    def _of_owners(self, ids: Tensor, site: Site, rows: int) -> Tensor:
+        owner = self.owners[site.modality].to(ids.device)
+        if owner.shape[0] != rows:
             raise RoutingError(
-                f"`lengths` must be given, because {site.address} holds the tokens of all rows behind one "
-                "another "
-                f"({rows} tokens), and {given} tasks do not say whose they are. Give the number of tokens of "
-                "each "
-                f"row, such as `lengths={{{site.modality!r}: [...]}}`."
+                f"`owners` must name the row of the batch for each of the {rows} rows of {site.address}, but "
+                f"has {owner.shape[0]}. Count pictures, tiles or packed tokens as the tower sees them."
             )
-        if rows % given:
-            raise RoutingError(
-                f"`tasks` must divide the rows of {site.address} ({rows}), but there are {given}. Give one "
-                "task per row of the batch; where texts and images differ in number, give a mapping from "
-                "modality to tasks."
-            )
-        return ids[:, None].expand(given, rows // given).reshape(rows)
+        return ids.index_select(0, owner)
+
+
+def check_batch(routing: Routing, inputs: Mapping[str, Any], *, owned: bool, repeats: bool) -> None:
+    """Check that a model reads as many rows as there are tasks.
+
+    Args:
+        routing: The routing.
+        inputs: What the model's `forward` got, by name.
+        owned: Whether pictures may differ in number from the rows, and their owners are known otherwise.
+        repeats: Whether rows may stand for several each, as beams do in generation.
+
+    Raises:
+        RoutingError: If the numbers differ.
+    """
+    for name, modality in _ROWS.items():
+        value = inputs.get(name)
+        ids = routing.ids.get(modality, routing.ids.get(""))
+        if (
+            not isinstance(value, Tensor)
+            or ids is None
+            or ids.shape[0] == 1
+            or (owned and modality == "vision")
+        ):
+            continue
+        rows, given = value.shape[0], ids.shape[0]
+        if rows == given or (repeats and rows % given == 0) or modality in routing.owners:
+            continue
+        raise RoutingError(
+            f"`tasks` must be one per row of `{name}` ({rows}), but there are {given}. Give one per row; where "
+            "texts and images differ in number, give a mapping from modality to tasks."
+        )
+
+
+def _repeated(ids: Tensor, rows: int, site: Site) -> Tensor:
+    """Ids for rows of which each of the batch has equally many, one after the other."""
+    given = ids.shape[0]
+    if given == rows:
+        return ids
+    if rows % given:
+        raise RoutingError(
+            f"`tasks` must divide the rows of {site.address} ({rows}), but there are {given}. Give one "
+            "task per row of the batch; where texts and images differ in number, give a mapping from "
+            "modality to tasks."
+        )
+    return ids[:, None].expand(given, rows // given).reshape(rows)
+
+
+def _of_media(ids: Tensor, media: Media, site: Site, rows: int) -> Tensor:
+    """Ids for the rows of a tower from ids for its media."""
+    known = media.placeholders(rows).shape[0]
+    if ids.shape[0] != known:
+        raise RoutingError(
+            f"`tasks` must give a task for each of the {known} pictures of {site.address}, but gives "
+            f"{ids.shape[0]} for {site.modality!r}. Leave {site.modality!r} out: pictures follow their rows."
+        )
+    return ids.index_select(0, media.medium(rows).to(ids.device))
 
 
 def route_names(
     tasks: str | TaskNames | Mapping[str, TaskNames],
     known: Sequence[str],
     device: torch.device,
-    lengths: Mapping[str, Sequence[int]] | None = None,
+    owners: Mapping[str, Sequence[int] | Tensor] | None = None,
 ) -> Routing:
     """Routing from names.
 
@@ -120,10 +188,10 @@ def route_names(
             identity.
         known: The tasks of the model, in order.
         device: Where the ids shall live.
-        lengths: Modality to the number of tokens of each row, where they lie behind one another.
+        owners: Modality to the row of the batch that each row of its towers belongs to.
 
     Raises:
-        RoutingError: If a name is not a task of the model.
+        RoutingError: If a name is not a task of the model, or an owner no row.
     """
     if isinstance(tasks, str):
         tasks = [tasks]
@@ -142,23 +210,58 @@ def route_names(
                 "`tasks` must name a task per row, but is empty. Give one name per row of the batch."
             )
         present.update(numbers)
-        if lengths is not None and modality in lengths:
-            counts = list(lengths[modality])
-            if len(counts) != len(numbers):
-                raise RoutingError(
-                    f"`lengths` must have one length per row of {modality!r} ({len(numbers)}), but has "
-                    f"{len(counts)}. Give the number of tokens of each row."
-                )
-            numbers = [number for number, count in zip(numbers, counts, strict=True) for _ in range(count)]
         ids[modality] = torch.tensor(numbers, dtype=torch.int64).to(device)
-    return Routing(ids, has_identity=IDENTITY in present, present=frozenset(present - {IDENTITY}))
+    return Routing(
+        ids,
+        has_identity=IDENTITY in present,
+        present=frozenset(present - {IDENTITY}),
+        owners=check_owners(owners, ids, device),
+    )
 
 
-def route_ids(task_ids: Tensor | Mapping[str, Tensor]) -> Routing:
+def check_owners(
+    owners: Mapping[str, Sequence[int] | Tensor] | None, ids: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Owners as tensors.
+
+    Args:
+        owners: Modality to the row of the batch that each row of its towers belongs to.
+        ids: Task ids by modality.
+        device: Where the owners shall live.
+
+    Raises:
+        RoutingError: If an owner is no row of the batch.
+    """
+    found: dict[str, Tensor] = {}
+    for modality, rows in (owners or {}).items():
+        value = torch.as_tensor(rows).to(device)
+        batch = next((ids[key].shape[0] for key in (modality, "") if key in ids), None)
+        fault = None
+        if value.dim() != 1 or value.dtype not in (torch.int64, torch.int32):
+            fault = f"is {value.dtype} of shape {tuple(value.shape)}"
+        elif batch is None:
+            fault = f"has {modality!r}, for which no tasks are routed"
+        elif (
+            value.device.type == "cpu" and value.numel() and not (value >= 0).logical_and(value < batch).all()
+        ):
+            fault = f"names rows from {int(value.min())} to {int(value.max())} of a batch of {batch}"
+        if fault:
+            raise RoutingError(
+                f"`owners` must give, for each modality, the row of the batch of every picture, tile or packed "
+                f"token, but {fault}. Give integers from 0."
+            )
+        found[modality] = value.to(torch.int64)
+    return found
+
+
+def route_ids(
+    task_ids: Tensor | Mapping[str, Tensor], owners: Mapping[str, Sequence[int] | Tensor] | None = None
+) -> Routing:
     """Routing from ids.
 
     Args:
         task_ids: Shape `(rows,)`, integers from -1, or a mapping from modality to such.
+        owners: Modality to the row of the batch that each row of its towers belongs to.
 
     Raises:
         RoutingError: If a tensor is not one-dimensional or not of integers.
@@ -171,4 +274,5 @@ def route_ids(task_ids: Tensor | Mapping[str, Tensor]) -> Routing:
                 f"`task_ids` must be a one-dimensional tensor of integers, but is {shown}. Take the position "
                 "of each row's task in `model.weft.tasks`."
             )
-    return Routing({modality: ids.to(torch.int64) for modality, ids in named.items()})
+    found = {modality: ids.to(torch.int64) for modality, ids in named.items()}
+    return Routing(found, owners=check_owners(owners, found, next(iter(found.values())).device))

@@ -7,9 +7,9 @@ means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from weft.core.errors import AddressError, unknown
 
@@ -41,6 +41,8 @@ class Site:
         rows: Range of output features that belong to the role, where several roles are fused; or None.
         modality: What the rows of this site are, for routing and for sharing.
         packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
+        owned: Whether its rows are media of the batch's rows, whose owners must be known; see
+            `weft.core.owners`.
         closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
         closing_norm: Whether that module is a norm that reads it.
         whole: What `path` reads if it is a whole stack, in front of whose input a prompt goes: `tokens` with a
@@ -65,6 +67,7 @@ class Site:
     rows: tuple[int, int] | None = None
     modality: Modality = "text"
     packed: bool = False
+    owned: bool = False
     closing: str | None = None
     closing_norm: bool = False
     whole: Reads | None = None
@@ -94,6 +97,7 @@ class SiteMap:
         components: Word to the module or parameter paths it stands for, such as `lm_head`.
         layers: Module path of a layer to the front of its addresses, such as `text.encoder.3`.
         default_towers: Towers adapted if a configuration names none.
+        owners: The rule by which media belong to rows; see `weft.core.owners`. None where each row is one.
     """
 
     family: str
@@ -102,6 +106,7 @@ class SiteMap:
     components: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
     default_towers: tuple[str, ...] = ()
+    owners: Callable[..., Any] | None = None
 
     def __getitem__(self, address: str) -> Site:
         """The site of an address.

@@ -2,6 +2,7 @@
 
 from weft.core.families.blip import VISION_BLOCKS
 from weft.core.family import BlockSpec, Family, Stack, register_family
+from weft.core.owners import equal_media
 
 
 def _attention(name: str, *, optional: bool = False) -> BlockSpec:
@@ -49,5 +50,6 @@ FAMILY = register_family(
         },
         nested=("language_model",),
         default_towers=("text",),
+        owners=equal_media,
     )
 )

@@ -2,6 +2,7 @@
 
 from weft.core.families.clip import BLOCKS
 from weft.core.family import Family, Stack, register_family
+from weft.core.owners import equal_media
 
 FAMILY = register_family(
     Family(
@@ -23,5 +24,6 @@ FAMILY = register_family(
         },
         nested=("model.text_model", "text_model"),
         default_towers=("text",),
+        owners=equal_media,
     )
 )

@@ -1,6 +1,7 @@
 """LLaVA 1.5, NeXT and OneVision: a vision tower and a decoder of any family, joined by a projector."""
 
 from weft.core.family import Family, register_family
+from weft.core.owners import media_by_tiles
 
 FAMILY = register_family(
     Family(
@@ -22,5 +23,6 @@ FAMILY = register_family(
         },
         nested=("model.language_model", "language_model", "model.vision_tower", "vision_tower"),
         default_towers=("text",),
+        owners=media_by_tiles,
     )
 )

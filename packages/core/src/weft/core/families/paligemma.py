@@ -1,6 +1,7 @@
 """PaliGemma and Gemma 3: a SigLIP tower and a Gemma decoder, joined by a projector."""
 
 from weft.core.family import Family, register_family
+from weft.core.owners import equal_media
 
 FAMILY = register_family(
     Family(
@@ -13,5 +14,6 @@ FAMILY = register_family(
         },
         nested=("model.language_model", "language_model", "model.vision_tower", "vision_tower"),
         default_towers=("text",),
+        owners=equal_media,
     )
 )

@@ -1,10 +1,11 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT over packed patches and a Llama-like decoder, joined by a merger.
 
-The tokens of all images lie behind one another in the vision tower, so routing needs the number of each
-image's.
+The tokens of all images lie behind one another in the vision tower, and their
+grids say whose they are.
 """
 
 from weft.core.family import BlockSpec, Family, Fused, Stack, register_family
+from weft.core.owners import media_by_grid
 
 FAMILY = register_family(
     Family(
@@ -59,5 +60,6 @@ FAMILY = register_family(
         },
         nested=("model.language_model", "language_model"),
         default_towers=("text",),
+        owners=media_by_grid,
     )
 )
