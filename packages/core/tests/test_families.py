@@ -4,7 +4,8 @@ import pytest
 
 from weft.core import Family, register_family
 from weft.core.errors import AddressError, BackboneError
-from weft.core.family import BlockSpec, Stack, families, resolve
+from weft.core.family import BlockSpec, Stack, families
+from weft.core.resolving import resolve
 from weft.core.testing import BACKBONES, tiny_backbone
 
 ADDRESSES = [

@@ -10,7 +10,7 @@ from torch import nn
 
 from weft.core import attach, detach, load_adapter, plan
 from weft.core.errors import AddressError, AttachError, BackboneError
-from weft.core.family import resolve
+from weft.core.resolving import resolve
 
 WIDTH, ROWS = 16, 4
 

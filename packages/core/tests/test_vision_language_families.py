@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from weft.core import attach, detach, load_adapter, plan
-from weft.core.family import resolve
+from weft.core.resolving import resolve
 from weft.core.sites import SUBLAYERS
 from weft.core.testing.vision_language import CASES
 

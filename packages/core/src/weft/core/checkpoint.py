@@ -22,10 +22,10 @@ from weft.core.all_or_nothing import Kept, all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
-from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_structure, same_weights, weights_digest
 from weft.core.hub import like_named, local_folder
 from weft.core.plan import Plan, plan
+from weft.core.resolving import resolve
 from weft.core.stored_files import FLOATS, check_tensors, open_tensors, read_words
 from weft.core.tasks import add_task
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from weft.core.components import full_parameters
 from weft.core.errors import ConfigError
-from weft.core.family import resolve
 from weft.core.fingerprint import Backbone, describe_backbone
 from weft.core.method import parse_method
 from weft.core.owners import OwnersRule
+from weft.core.resolving import resolve
 from weft.core.routing import check_tasks
 from weft.core.sharing import Sharing
 from weft.core.sites import Site, SiteMap

@@ -17,7 +17,7 @@ from weft.core.all_or_nothing import all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
-from weft.core.family import resolve
+from weft.core.resolving import resolve
 from weft.core.sites import SUBLAYERS, Site, SiteMap
 from weft.core.stored_files import read_tensors, read_words
 from weft.core.units.bottleneck import BottleneckConfig

@@ -20,9 +20,9 @@ from weft.core.all_or_nothing import all_or_nothing
 from weft.core.attach import attach
 from weft.core.bank import Store
 from weft.core.errors import CheckpointError, unknown
-from weft.core.family import resolve
 from weft.core.interop.peft_full import fill, saved_in_full, trained_in_full, words_of
 from weft.core.plan import PlannedUnit
+from weft.core.resolving import resolve
 from weft.core.sites import Site
 from weft.core.stored_files import read_tensors, read_words
 from weft.core.units.ia3 import IA3Config
