@@ -1,0 +1,92 @@
+"""Dual encoders, and BLIP's three heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+from weft.core.testing.processed.stills import image_processor
+from weft.core.testing.processed.words import SIZES, VISION, tokenizer
+
+Pair = tuple[Any, Any]
+
+SQUARE = {"height": 32, "width": 32}
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def clip() -> Pair:
+    """CLIP: a text is pooled at its end token, and padding is masked."""
+    words = tokenizer(template="<s> $A </s>", padding_side="right", model_max_length=32)
+    text = {**SIZES, **ENDS, "vocab_size": len(words), "max_position_embeddings": 32}
+    config = transformers.CLIPConfig(
+        text_config={**text, "projection_dim": 8},
+        vision_config={**VISION, "projection_dim": 8},
+        projection_dim=8,
+    )
+    images = image_processor("CLIPImageProcessor", size={"shortest_edge": 32}, crop_size=SQUARE)
+    return transformers.CLIPModel(config), transformers.CLIPProcessor(images, words)
+
+
+def _sigmoid_text() -> tuple[Any, dict[str, Any]]:
+    """Texts without a mask, pooled at their last place: all are padded to one length."""
+    words = tokenizer(
+        template="$A </s>", padding_side="right", model_max_length=16, model_input_names=["input_ids"]
+    )
+    text = {**SIZES, **ENDS, "vocab_size": len(words), "max_position_embeddings": 16}
+    return words, {**text, "projection_size": 16}
+
+
+def siglip() -> Pair:
+    """SigLIP, and SigLIP 2 of one resolution."""
+    words, text = _sigmoid_text()
+    config = transformers.SiglipConfig(text_config=text, vision_config=VISION)
+    images = image_processor("SiglipImageProcessor", size=SQUARE)
+    return transformers.SiglipModel(config), transformers.SiglipProcessor(images, words)
+
+
+def siglip2() -> Pair:
+    """SigLIP 2 of any resolution (NaFlex): patches of an image, padded, with their shape."""
+    words, text = _sigmoid_text()
+    config = transformers.Siglip2Config(
+        text_config=text, vision_config={**SIZES, "patch_size": 8, "num_patches": 16}
+    )
+    images = image_processor("Siglip2ImageProcessor", patch_size=8, max_num_patches=16)
+    return transformers.Siglip2Model(config), transformers.Siglip2Processor(images, words)
+
+
+def _blip(kind: str) -> Pair:
+    words = tokenizer(
+        ["[ENC]"], template="<s> $A </s>", padding_side="right", cls_token="<s>", sep_token="</s>"
+    )
+    text = {
+        **SIZES,
+        **ENDS,
+        "vocab_size": len(words),
+        "encoder_hidden_size": 16,
+        "max_position_embeddings": 64,
+        "sep_token_id": 2,
+    }
+    config = transformers.BlipConfig(
+        projection_dim=8, image_text_hidden_size=8, text_config=text, vision_config=VISION
+    )
+    images = image_processor("BlipImageProcessor", size=SQUARE)
+    return getattr(transformers, f"BlipFor{kind}")(config), transformers.BlipProcessor(images, words)
+
+
+def blip_itr() -> Pair:
+    """BLIP that compares and matches."""
+    return _blip("ImageTextRetrieval")
+
+
+def blip_vqa() -> Pair:
+    """BLIP that answers."""
+    return _blip("QuestionAnswering")
+
+
+def blip_caption() -> Pair:
+    """BLIP that describes."""
+    return _blip("ConditionalGeneration")
+
+
+BUILDERS = (clip, siglip, siglip2, blip_itr, blip_vqa, blip_caption)

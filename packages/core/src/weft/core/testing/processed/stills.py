@@ -1,0 +1,83 @@
+"""Processors of still images where torchvision is absent.
+
+Some processors hold one for videos, which transformers writes with torchvision. Where that is not installed, a class
+that knows its settings and reads no video takes the place: images, texts and tokens go through transformers' own code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import transformers
+from transformers import processing_utils
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.utils import is_torchvision_available
+
+
+class StillsOnly(transformers.BaseImageProcessor):
+    """Stands where a processor of videos belongs, and refuses videos.
+
+    Args:
+        **settings: What the processor of videos would keep.
+    """
+
+    video_processor_type = "StillsOnly"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def __call__(self, *videos: Any, **options: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            "`videos` need torchvision, which is not installed. Run `pip install torchvision`."
+        )
+
+
+class _Found:
+    """Stands where transformers looks for the processor of videos of a folder."""
+
+    @staticmethod
+    def from_pretrained(*names: Any, **options: Any) -> StillsOnly:
+        return StillsOnly(merge_size=2, temporal_patch_size=2, num_frames=4, fps=1)
+
+
+@functools.cache
+def without_torchvision() -> None:
+    """Let processors be built and loaded without torchvision, in this process; nothing where it is installed."""
+    if not is_torchvision_available():
+        processing_utils.transformers_module.VideoProcessorMixin = StillsOnly
+        # By its name: without torchvision, its package has something else there.
+        auto: Any = importlib.import_module("transformers.models.auto.video_processing_auto")
+        auto.AutoVideoProcessor = _Found
+    if processing_smolvlm.num2words is None:  # it writes the number of frames of a video
+        processing_smolvlm.num2words = str
+
+
+def video_processor(name: str, **settings: Any) -> Any:
+    """A processor of videos.
+
+    Args:
+        name: Class of transformers.
+        **settings: Its settings.
+    """
+    if is_torchvision_available():
+        return getattr(transformers, name)(**settings)
+    return StillsOnly(**settings)
+
+
+def image_processor(name: str, **settings: Any) -> Any:
+    """A processor of images, of the kind that needs no torchvision.
+
+    Args:
+        name: Class of transformers.
+        **settings: Its settings.
+    """
+    return getattr(transformers, f"{name}Pil")(**settings)

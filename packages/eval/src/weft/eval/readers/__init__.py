@@ -1,0 +1,37 @@
+"""Readers: how one way of building a vision-and-language model reads rows and answers them.
+
+Everything that trains or asks a model speaks to a `Reader`. The model's own processor knows its tokens, its pictures
+and its template; a reader knows where the answer goes.
+"""
+
+from weft.eval.readers.auto import reader_for
+from weft.eval.readers.batch import Batch, Losses
+from weft.eval.readers.errors import MissingProcessorError, ReaderError
+from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.processor import load_processor
+from weft.eval.readers.reader import ABILITIES, Ability, Limits, Reader, Writing
+from weft.eval.readers.registry import reader, readers, register_reader
+from weft.eval.readers.rows import Row, Turn, ask
+from weft.eval.readers.wording import Wording
+
+__all__ = [
+    "ABILITIES",
+    "Ability",
+    "Batch",
+    "Limits",
+    "Losses",
+    "MissingProcessorError",
+    "PairedProcessor",
+    "Reader",
+    "ReaderError",
+    "Row",
+    "Turn",
+    "Wording",
+    "Writing",
+    "ask",
+    "load_processor",
+    "reader",
+    "reader_for",
+    "readers",
+    "register_reader",
+]

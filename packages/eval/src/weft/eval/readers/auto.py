@@ -1,0 +1,40 @@
+"""Which reader a model is read by: what its config and its processor say decides, not a list of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.reader import Limits, Reader
+from weft.eval.readers.registry import reader, readers
+
+
+def reader_for(config: Any, processor: Any, name: str = "auto", limits: Limits | None = None) -> Reader:
+    """The reader of a model.
+
+    Args:
+        config: The model's config.
+        processor: Its processor.
+        name: A name of `readers()`, or `auto` for the one that fits.
+        limits: How long a row may be.
+
+    Raises:
+        ReaderError: If none or several fit, or the named one does not.
+    """
+    if name != "auto":
+        return reader(name)(config, processor, limits)
+    faults = {name: kind.fault(config, processor) for name, kind in readers().items()}
+    fitting = [name for name, fault in faults.items() if fault is None]
+    title = f"a model of type {getattr(config, 'model_type', type(config).__name__)}"
+    if not fitting:
+        listed = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        raise ReaderError(
+            f"`reader` must fit the model, but none does for {title} ({listed}). Give the model a processor with a "
+            "chat template, or register a reader."
+        )
+    if len(fitting) > 1:
+        raise ReaderError(
+            f"`reader` must be named where several fit, but is 'auto', and {' and '.join(fitting)} fit {title}. Name "
+            "one of them."
+        )
+    return reader(fitting[0])(config, processor, limits)

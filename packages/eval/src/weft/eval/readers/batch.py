@@ -1,0 +1,116 @@
+"""What a reader hands to a model, and what comes back: tensors with the rows that they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        inputs: What the model reads, by the names of its `forward`.
+        names: What messages call each row.
+        tasks: Task of each row.
+        objective: What is trained: `generation` or `contrastive`.
+        labels: Tokens to learn, -100 elsewhere; None in a batch that is asked.
+        weights: Weight of each row's loss, shape `(rows,)`, or None.
+        positions: Places whose logits are needed, shape `(places,)`, or None where all are.
+        owners: Row that each picture belongs to (`images`), and each entry of the first dimension of a tensor of
+            pictures by the tensor's name. Shape `(entries,)`.
+        identities: For a comparison `text` and `image`, numbers from 0 that are equal where rows show the same, of any
+            batch. Shape `(rows,)`.
+        left_out: Names of rows that were too long and dropped by rule.
+    """
+
+    inputs: dict[str, Tensor]
+    names: list[str]
+    tasks: list[str]
+    objective: str = "generation"
+    labels: Tensor | None = None
+    weights: Tensor | None = None
+    positions: Tensor | None = None
+    owners: dict[str, Tensor] = field(default_factory=dict)
+    identities: dict[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def without(self, names: tuple[str, ...]) -> Batch:
+        """The batch, saying which rows were left out of it."""
+        return replace(self, left_out=(*names, *self.left_out))
+
+    def to(self, device: Any, *, dtype: torch.dtype | None = None, non_blocking: bool = False) -> Batch:
+        """The batch with its tensors on a device; owners stay where they are.
+
+        Args:
+            device: The device.
+            dtype: What pictures are cast to, or None to leave them.
+            non_blocking: Whether the copies may go on in the background.
+        """
+
+        def moved(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=non_blocking)
+
+        def cast(value: Tensor) -> Tensor:
+            wanted = dtype if value.is_floating_point() else None
+            return value.to(device, dtype=wanted, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            inputs={name: cast(value) for name, value in self.inputs.items()},
+            labels=moved(self.labels),
+            weights=moved(self.weights),
+            positions=moved(self.positions),
+            identities={name: value.to(device) for name, value in self.identities.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """How unlikely the answers of a batch are.
+
+    Attributes:
+        sums: Minus the log-likelihood of each row's answer, its end included, shape `(rows,)`.
+        counts: Number of tokens of each answer, shape `(rows,)`.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """Mean over the tokens of each row, shape `(rows,)`."""
+        return self.sums / self.counts.clamp(min=1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over all tokens of the batch, a scalar."""
+        return self.sums.sum() / self.counts.sum()
+
+
+def token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Losses:
+    """Cross-entropy of each row.
+
+    Args:
+        logits: Shape `(rows, places, vocabulary)`; each predicts the label at its place.
+        labels: Shape `(rows, places)`, -100 where nothing is scored.
+        smoothing: Share of the target that is spread over the vocabulary.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    each = torch.nn.functional.cross_entropy(
+        wide.flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED,
+        reduction="none",
+        label_smoothing=smoothing,
+    ).view(labels.shape)
+    return Losses(each.sum(1), (labels != IGNORED).sum(1))

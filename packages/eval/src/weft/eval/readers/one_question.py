@@ -1,0 +1,70 @@
+"""Rows as models without a template read them: pictures, then one question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.rows import Row, decoded
+
+
+def check_answers(rows: Sequence[Row]) -> None:
+    """Refuse rows that have nothing to learn.
+
+    Raises:
+        ReaderError: Naming the first such row.
+    """
+    if not rows:
+        raise ReaderError("`rows` must hold at least one row, but is empty. Draw a batch of records.")
+    bare = [row.name for row in rows if not row.answer or not row.answer.strip()]
+    if bare:
+        raise ReaderError(
+            f"`answer` must hold a word to learn in every row, but {len(bare)} of {len(rows)} are empty, such as that "
+            f"of {bare[0]}. Leave records without an answer out of training."
+        )
+
+
+def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None = None) -> None:
+    """Refuse what models of one question cannot read.
+
+    Args:
+        rows: The rows.
+        least: Fewest pictures of a row.
+        most: Most pictures of a row, or None.
+
+    Raises:
+        ReaderError: If a row has earlier answers, a text before a picture, or too few or too many pictures.
+    """
+    for row in rows:
+        if row.learn == "all" or any(turn.role == "assistant" for turn in row.turns):
+            raise ReaderError(
+                f"a row must be one question for a model without a chat template, but {row.name} has earlier answers. "
+                "Give a row for each answer."
+            )
+        count = len(row.pictures)
+        if count < least or (most is not None and count > most):
+            wanted = (
+                f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+            )
+            raise ReaderError(
+                f"the number of pictures of a row must be {wanted} for this model, but {row.name} has {count}. Leave "
+                "it out, or choose a model with a chat template."
+            )
+        parts = [part for turn in row.turns for part in turn.parts if not _is_blank(part)]
+        shown = [not isinstance(part, str) for part in parts]
+        if shown != sorted(shown, reverse=True):
+            raise ReaderError(
+                f"pictures must come before the text for a model without a chat template, but {row.name} has text "
+                "before one. Leave {image} out of `ask`."
+            )
+
+
+def pictures_of(rows: Sequence[Row]) -> list[list[Any]] | None:
+    """The decoded pictures of each row, or None where no row has any."""
+    found = [decoded(row) for row in rows]
+    return found if any(found) else None
+
+
+def _is_blank(part: Any) -> bool:
+    return isinstance(part, str) and not part.strip()

@@ -1,0 +1,235 @@
+"""Prompt and answer in one sequence: what readers of decoders have in common."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForImageTextToText,
+)
+
+from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
+from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
+from weft.eval.readers.one_question import check_answers
+from weft.eval.readers.owners import owners
+from weft.eval.readers.processor import blank, processed
+from weft.eval.readers.reader import Ability, Limits, Reader, Writing
+from weft.eval.readers.rows import Row, ask
+
+Side = Literal["left", "right"]
+IDS, MASK = "input_ids", "attention_mask"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts as the processor makes them.
+
+    Attributes:
+        sequences: For each row, its tensors along the sequence, without padding.
+        media: Everything else, for the whole batch.
+    """
+
+    sequences: list[dict[str, Tensor]]
+    media: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of tokens.
+
+    Attributes:
+        ids: The tokens.
+        learned: Whether they are an answer.
+    """
+
+    ids: list[int]
+    learned: bool
+
+
+class OneSequence(Reader):
+    """Reads prompts by the model's processor and appends the tokens of answers.
+
+    `padding` is the side that training rows are filled up at. On the left, answers end together, and the fewest places
+    need logits.
+    """
+
+    padding: Side = "left"
+
+    def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
+        super().__init__(config, processor, limits)
+        tokenizer = processor.tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._tokens = AnswerTokens(tokenizer)
+        self._stops = stop_tokens(tokenizer, config)
+        self._keeps_logits = _keeps_logits(config)
+
+    @cached_property
+    def _by_row(self) -> frozenset[str]:
+        """Tensors that have one entry for each row: those that keep one where a row shows two pictures."""
+        if not self.reads_several:
+            return frozenset()
+        shown = self._prompts([ask("a", [blank(), blank()])], taught=False).media
+        return frozenset(name for name, value in shown.items() if len(value) == 1)
+
+    @property
+    @abstractmethod
+    def reads_several(self) -> bool:
+        """Whether a row may show several pictures."""
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """`AutoModelForImageTextToText`."""
+        return AutoModelForImageTextToText
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """It writes, and scores given answers."""
+        return frozenset({"write", "score"})
+
+    @property
+    def objective(self) -> str:
+        """Generation of the answer."""
+        return "generation"
+
+    @abstractmethod
+    def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
+        """What stands before the first answer of each row that is taught, else before the last."""
+
+    @abstractmethod
+    def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
+        """What follows the prompt of a row that is taught."""
+
+    @abstractmethod
+    def _filling(self, name: str) -> int:
+        """What a tensor that runs along the sequence holds at the tokens of an answer."""
+
+    def training(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.training`."""
+        check_answers(rows)
+        encoded = self._prompts(rows, taught=True)
+        pieces = [self._behind(row, prompt) for row, prompt in zip(rows, encoded.sequences, strict=True)]
+        grown = [self._grown(prompt, own) for prompt, own in zip(encoded.sequences, pieces, strict=True)]
+        answers = [max(len(piece.ids) for piece in own if piece.learned) for own in pieces]
+        fitting = self.limits.fitting(rows, [len(row[IDS]) for row in grown], answers)
+        if len(fitting) < len(rows):
+            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
+            return self.training([rows[place] for place in fitting]).without(left_out)
+        inputs = self._padded(grown, self.padding)
+        targets = inputs.pop("labels")
+        places = (targets[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
+        return Batch(
+            inputs={**inputs, **encoded.media},
+            names=[row.name for row in rows],
+            tasks=[row.task for row in rows],
+            labels=targets,
+            weights=torch.tensor([row.weight for row in rows]),
+            positions=places,
+            owners=owners([len(row.pictures) for row in rows], encoded.media, self._by_row),
+        )
+
+    def asking(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.asking`."""
+        encoded = self._prompts(rows, taught=False)
+        return Batch(
+            inputs={**self._padded(encoded.sequences, "left"), **encoded.media},
+            names=[row.name for row in rows],
+            tasks=[row.task for row in rows],
+            owners=owners([len(row.pictures) for row in rows], encoded.media, self._by_row),
+        )
+
+    def losses(self, model: Any, batch: Batch) -> Losses:
+        """See `Reader.losses`; the head is computed where answers are, as far as the model can be told."""
+        assert batch.labels is not None, "made by `training`"
+        assert batch.positions is not None, "made by `training`"
+        kept = {"logits_to_keep": batch.positions} if self._keeps_logits else {}
+        logits = model(**batch.inputs, **kept).logits
+        if not kept:
+            logits = logits[:, batch.positions]
+        return token_losses(logits, batch.labels[:, batch.positions + 1])
+
+    def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
+        """See `Reader.generate`."""
+        prompts = batch.inputs[IDS]
+        tokens: Tensor = model.generate(
+            **batch.inputs,
+            **writing.options,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=self.processor.tokenizer.convert_tokens_to_ids(self._stops),
+        )
+        length = prompts.shape[1]
+        # Models that embed the prompt themselves return what follows it alone.
+        echoed = tokens.shape[1] >= length and torch.equal(tokens[:, :length], prompts)
+        return tokens[:, length:] if echoed else tokens
+
+    def _encoded(self, texts: Sequence[str], pictures: Sequence[Any] | None, **options: Any) -> Encoded:
+        """Call the processor, and take the padding off again."""
+        made = processed(self.processor, pictures, texts, **options)
+        made.pop("labels", None)
+        ids, mask = made[IDS], made[MASK].bool()
+        # A processor with a second tokenizer names what comes of it by a first word: `qformer_input_ids`.
+        others = tuple(name.removesuffix(IDS) for name in made if name.endswith(f"_{IDS}"))
+        along = [
+            name
+            for name, value in made.items()
+            if torch.is_tensor(value)
+            and value.shape == ids.shape
+            and not (others and name.startswith(others))
+        ]
+        sequences = [{name: made[name][row][mask[row]] for name in along} for row in range(len(ids))]
+        return Encoded(sequences, {name: value for name, value in made.items() if name not in along})
+
+    def _grown(self, prompt: dict[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
+        """The tensors of a row with what follows its prompt, and its labels."""
+        ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long)
+        whole = {}
+        for name, value in prompt.items():
+            tail = ids if name == IDS else torch.full_like(ids, 1 if name == MASK else self._filling(name))
+            whole[name] = torch.cat([value, tail.to(value.dtype)])
+        learned = [token if piece.learned else IGNORED for piece in pieces for token in piece.ids]
+        whole["labels"] = torch.tensor([IGNORED] * len(prompt[IDS]) + learned, dtype=torch.long)
+        return whole
+
+    def _padded(self, rows: Sequence[dict[str, Tensor]], side: Side) -> dict[str, Tensor]:
+        longest = max(len(row[IDS]) for row in rows)
+        fill = {IDS: self.processor.tokenizer.pad_token_id, "labels": IGNORED}
+        padded = {}
+        for name in rows[0]:
+            made = torch.full((len(rows), longest), fill.get(name, 0), dtype=rows[0][name].dtype)
+            for place, row in enumerate(rows):
+                length = len(row[name])
+                if side == "left":
+                    made[place, longest - length :] = row[name]
+                else:
+                    made[place, :length] = row[name]
+            padded[name] = made
+        return padded
+
+    def _ended(self, text: str) -> str:
+        """A text with its end, where it has none."""
+        stopped = any(text.endswith(stop) for stop in self._stops)
+        return text if stopped else text + str(self.processor.tokenizer.eos_token)
+
+
+def _keeps_logits(config: Any) -> bool:
+    """Whether a model can be told which places need logits; some hand it on to their language model."""
+    own = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    text = config.get_text_config(decoder=True)
+    if _takes(own):
+        return True
+    language = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
+    hands_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(own.forward).parameters.values())
+    return language is not None and hands_on and _takes(language)
+
+
+def _takes(kind: Any) -> bool:
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters

@@ -1,0 +1,83 @@
+"""Processors: loading one from a model's folder, and calling it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from weft.eval.readers.errors import MissingProcessorError
+
+
+def load_processor(path: str, *, revision: str | None = None, **options: Any) -> Any:
+    """The processor of a model.
+
+    Args:
+        path: Folder or hub id.
+        revision: Branch, tag or commit on the hub.
+        **options: Settings that are handed to it, such as `min_pixels`.
+
+    Raises:
+        MissingProcessorError: If there is none, or it needs a library that is absent.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(path, revision=revision, **options)
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        # Libraries that are missing are told of by errors of several classes, and by their names alone.
+        package = next(
+            (name for name in _LIBRARIES if name in str(error).lower()), getattr(error, "name", None)
+        )
+        if package is not None:
+            raise MissingProcessorError(
+                f"the processor of {path!r} needs {package}, which is not installed. Run `pip install {package}`"
+                f"{_BUILD if package == 'torchvision' else ''}."
+            ) from None
+        raise MissingProcessorError(
+            f"`backbone.name` must have a processor beside the model, but that of {path!r} cannot be loaded: {error} "
+            "Save it into the folder with `processor.save_pretrained`."
+        ) from None
+
+
+def _missing(error: Exception) -> str | None:
+    """The library that an error tells is missing, or None."""
+    asked = "|".join(_LIBRARIES)
+    told = re.search(rf"(?:requires?|needs?|install)\b[^.]*?\b({asked})\b", str(error), re.IGNORECASE)
+    return told[1].lower() if told else getattr(error, "name", None)
+
+
+_LIBRARIES = ("torchvision", "num2words", "sentencepiece", "tiktoken", "protobuf", "pillow")
+_BUILD = " in the build of your torch (a CPU torch needs a CPU torchvision)"
+
+
+def processed(
+    processor: Any, pictures: Sequence[Any] | None, texts: Sequence[str], **options: Any
+) -> dict[str, Any]:
+    """Call a processor on pictures and texts.
+
+    Texts are padded on the right, whatever the tokenizer's own side: a processor hands the side of one tokenizer to
+    the others, and an encoder counts positions from the left.
+
+    Args:
+        processor: The processor.
+        pictures: A list for each text, or None for texts alone.
+        texts: The texts.
+        **options: Further arguments.
+
+    Returns:
+        Its tensors.
+    """
+    settings = {"padding": True, "padding_side": "right", "return_tensors": "pt", **options}
+    with warnings.catch_warnings():
+        # One processor makes an array of a tensor, which torch and numpy 2 comment on.
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        return dict(processor(images=pictures, text=list(texts), **settings))
+
+
+def blank() -> Any:
+    """A small black picture, to ask a processor what it does."""
+    from PIL import Image
+
+    return Image.new("RGB", (32, 32))

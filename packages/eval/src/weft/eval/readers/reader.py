@@ -1,0 +1,278 @@
+"""A reader: how one way of building a model reads rows and answers them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from weft.eval.readers.batch import Batch, Losses
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.rows import Row
+
+Ability = Literal["write", "score", "embed", "match", "features"]
+ABILITIES: dict[Ability, str] = {
+    "write": "write answers",
+    "score": "tell the log-likelihood of given answers",
+    "embed": "give features of texts and of pictures in one space",
+    "match": "tell whether a text belongs to a picture",
+    "features": "read features of its vision tower that were extracted once",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a row may be. Rows are never cut.
+
+    Args:
+        tokens: Longest row, prompt and answer together, in tokens; None has no limit.
+        answer_tokens: Longest answer, its end included, in tokens; None has no limit.
+        too_long: `refuse` stops at a longer row, `drop` leaves it out of the batch and names it there. `cut` is for
+            texts that are compared with pictures: they end at the model's last place.
+    """
+
+    tokens: int | None = None
+    answer_tokens: int | None = None
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"
+
+    def fitting(self, rows: Sequence[Row], lengths: Sequence[int], answers: Sequence[int]) -> list[int]:
+        """Places of the rows that are short enough.
+
+        Args:
+            rows: Rows of a batch.
+            lengths: Tokens of each.
+            answers: Tokens of the longest answer of each.
+
+        Raises:
+            ReaderError: If one is too long and none may be dropped, or none is left.
+        """
+        kept, fault = [], ""
+        for place, (row, *found) in enumerate(zip(rows, lengths, answers, strict=True)):
+            limits = (("tokens", self.tokens), ("answer_tokens", self.answer_tokens))
+            over = [
+                f"`{name}` must be at least the length of every row, but is {limit}, and {row.name} has {length}"
+                for (name, limit), length in zip(limits, found, strict=True)
+                if limit is not None and length > limit
+            ]
+            if not over:
+                kept.append(place)
+            elif self.too_long != "drop":
+                raise ReaderError(
+                    f"{over[0]}. Raise it, show smaller pictures, or drop such rows: too_long: drop."
+                )
+            else:
+                fault = over[0]
+        if not kept:
+            raise ReaderError(
+                f"a batch must hold an answer to learn, but all of its rows are too long: {fault}."
+            )
+        return kept
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How answers are written.
+
+    Args:
+        max_new_tokens: Longest answer, in tokens.
+        num_beams: Beams of the search; 1 takes the likeliest token each time.
+        no_repeat_ngram_size: Forbids repeated n-grams; 0 allows them.
+        early_stopping: End a search with beams once it has as many answers as beams.
+    """
+
+    max_new_tokens: int = 20
+    num_beams: int = 1
+    no_repeat_ngram_size: int = 0
+    early_stopping: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of `generate`."""
+        options: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "num_beams": self.num_beams,
+            "do_sample": False,
+        }
+        if self.no_repeat_ngram_size:
+            options["no_repeat_ngram_size"] = self.no_repeat_ngram_size
+        if self.num_beams > 1:
+            options["early_stopping"] = self.early_stopping
+        return options
+
+
+class Reader(ABC):
+    """One way of building a model.
+
+    It holds the model's config and processor, not the model: batches are made where no model is.
+
+    Args:
+        config: The model's config.
+        processor: What turns texts and pictures into tensors.
+        limits: How long a row may be.
+
+    Raises:
+        ReaderError: If the model or its processor cannot be read this way.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
+        fault = self.fault(config, processor)
+        if fault is not None:
+            raise ReaderError(
+                f"`reader` must fit the model, but {self.name!r} does not fit {_title(config)}: {fault}. Set reader: "
+                "auto, or name another."
+            )
+        self.config, self.processor, self.limits = config, processor, limits or Limits()
+
+    @classmethod
+    @abstractmethod
+    def fault(cls, config: Any, processor: Any) -> str | None:
+        """Why a model is not read this way, or None if it is.
+
+        Args:
+            config: The model's config.
+            processor: Its processor.
+        """
+
+    @classmethod
+    @abstractmethod
+    def model_class(cls, config: Any) -> Any:
+        """The class that has `from_pretrained` and `from_config` or `_from_config` for a model of this config."""
+
+    @property
+    @abstractmethod
+    def abilities(self) -> frozenset[Ability]:
+        """What this model can do; anything else is refused."""
+
+    @property
+    @abstractmethod
+    def objective(self) -> str:
+        """What is trained: `generation` of the answer, or a `contrastive` comparison of text and picture."""
+
+    @abstractmethod
+    def training(self, rows: Sequence[Row]) -> Batch:
+        """A batch to learn from.
+
+        Args:
+            rows: Rows of any mixture of tasks.
+
+        Raises:
+            ReaderError: If nothing in it is learned, or a row breaks a rule; the row is named.
+        """
+
+    @abstractmethod
+    def asking(self, rows: Sequence[Row]) -> Batch:
+        """A batch to be asked; answers of the rows are not looked at.
+
+        Args:
+            rows: Rows of any mixture of tasks.
+        """
+
+    def losses(self, model: Any, batch: Batch) -> Losses:
+        """How unlikely the answers of a training batch are.
+
+        Args:
+            model: The model, on the batch's device; a wrapper such as data parallelism may hold it.
+            batch: From `training`.
+        """
+        raise self._refusal("score")
+
+    def likelihoods(self, model: Any, batch: Batch) -> Tensor:
+        """Log-likelihood of the answers of a training batch, shape `(rows,)`; arguments as in `losses`."""
+        return -self.losses(model, batch).sums
+
+    def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
+        """Tokens of written answers without their prompts, shape `(rows, length)`.
+
+        Args:
+            model: The model, on the batch's device.
+            batch: From `asking`.
+            writing: How they are written.
+        """
+        raise self._refusal("write")
+
+    @final
+    def write(self, model: Any, batch: Batch, writing: Writing | None = None) -> list[str]:
+        """Written answers, one a row.
+
+        Args:
+            model: The model, on the batch's device.
+            batch: From `asking`.
+            writing: How they are written.
+        """
+        tokens = self.generate(model, batch, writing or Writing())
+        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @final
+    def score(
+        self, model: Any, rows: Sequence[Row], candidates: Sequence[Sequence[str]], *, batch_size: int = 32
+    ) -> list[list[float]]:
+        """Log-likelihood of given answers: minus the loss of each, summed over its tokens.
+
+        Args:
+            model: The model.
+            rows: Rows to be asked.
+            candidates: The answers of each row.
+            batch_size: Answers of one pass.
+
+        Returns:
+            One number for each candidate of each row.
+
+        Raises:
+            ReaderError: If a row has no candidate.
+        """
+        if "score" not in self.abilities:
+            raise self._refusal("score")
+        bare = [row.name for row, own in zip(rows, candidates, strict=True) if not own]
+        if bare:
+            raise ReaderError(
+                f"`candidates` must give every row at least one answer, but {bare[0]} has none. Give it some, or leave "
+                "it out."
+            )
+        pairs = [
+            replace(row, answer=answer, learn="last")
+            for row, own in zip(rows, candidates, strict=True)
+            for answer in own
+        ]
+        device = next(model.parameters()).device
+        found: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(pairs), batch_size):
+                batch = self.training(pairs[start : start + batch_size]).to(device)
+                found += self.likelihoods(model, batch).tolist()
+        each = iter(found)
+        return [[next(each) for _ in own] for own in candidates]
+
+    def embed_texts(self, model: Any, batch: Batch) -> Tensor:
+        """Features of texts, of length one, shape `(rows, size)`.
+
+        Args:
+            model: The model, on the batch's device.
+            batch: From `asking`.
+        """
+        raise self._refusal("embed")
+
+    def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
+        """Features of pictures, of length one, shape `(rows, size)`; arguments as in `embed_texts`."""
+        raise self._refusal("embed")
+
+    def match(self, model: Any, batch: Batch) -> Tensor:
+        """How much each text belongs to the picture beside it, shape `(rows,)`; arguments as in `embed_texts`."""
+        raise self._refusal("match")
+
+    def _refusal(self, ability: Ability) -> ReaderError:
+        able = ", ".join(sorted(self.abilities))
+        return ReaderError(
+            f"`{ability}` must be among what the reader {self.name!r} can do with {_title(self.config)} ({able}), but "
+            f"is not: the model cannot {ABILITIES[ability]}. Choose a model that can."
+        )
+
+
+def _title(config: Any) -> str:
+    return f"a model of type {getattr(config, 'model_type', type(config).__name__)}"

@@ -1,0 +1,113 @@
+"""What a chat template does, found by asking it: how an answer begins and ends, and how a picture is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from weft.eval.readers.answer_tokens import stop_tokens
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.rows import Row, Turn
+
+_SAID, _ANSWERED = "weftsaid", "weftanswered"
+
+
+def chat_template(processor: Any) -> Any:
+    """The template of a processor or of its tokenizer, or None."""
+    own = getattr(processor, "chat_template", None)
+    return own or getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+
+
+class Template:
+    """The chat template of a processor.
+
+    Args:
+        processor: The processor.
+        config: The model's config.
+
+    Raises:
+        ReaderError: If the template does not write what is said, or no pictures.
+
+    Attributes:
+        lead: What stands between the end of a prompt and an answer.
+        end: What ends an answer: what the template writes behind it, with a token that stops generation.
+        picture: A piece of text that is written once for each picture.
+        begins: Whether the template writes the token that begins a sequence.
+    """
+
+    def __init__(self, processor: Any, config: Any) -> None:
+        self._processor, self._template = processor, chat_template(processor)
+        tokenizer = processor.tokenizer
+        asked = [_message("user", [_SAID])]
+        prompt = self._rendered(asked, True)
+        whole = self._rendered([*asked, _message("assistant", [_ANSWERED])], False)
+        if _SAID not in prompt or whole.count(_ANSWERED) != 1:
+            raise ReaderError(
+                "`chat_template` must write what user and assistant say when it is given as typed parts, but this one "
+                f"writes {whole!r}. Give the processor a template that does."
+            )
+        before, behind = whole.split(_ANSWERED)
+        self.lead = before[len(prompt) :] if before.startswith(prompt) else ""
+        stops = stop_tokens(tokenizer, config)
+        self.end = behind if any(stop in behind for stop in stops) else behind.rstrip() + tokenizer.eos_token
+        self.picture = self._picture_mark(tokenizer)
+        self.begins = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+
+    def prompt(self, turns: Sequence[Turn]) -> str:
+        """What is read before an answer.
+
+        Args:
+            turns: What was said.
+        """
+        return self._rendered([_message(turn.role, turn.parts) for turn in turns], True)
+
+    def said(self, turns: Sequence[Turn]) -> str:
+        """What turns are written as, an answer being the last of them.
+
+        Args:
+            turns: What was said.
+        """
+        return self._rendered([_message(turn.role, turn.parts) for turn in turns], False)
+
+    def check_pictures(self, prompt: str, row: Row) -> None:
+        """Refuse a prompt that shows more or fewer pictures than its row has.
+
+        Raises:
+            ReaderError: Naming the row.
+        """
+        if (written := prompt.count(self.picture)) != (own := len(row.pictures)):
+            raise ReaderError(
+                f"the pictures of a row must agree with its prompt, but {row.name} has {own} for {written} "
+                f"{self.picture!r} in the text. Take {self.picture!r} out of the text; the template writes it."
+            )
+
+    def _picture_mark(self, tokenizer: Any) -> str:
+        one, two = (
+            self._rendered([{"role": "user", "content": [{"type": "image"}] * count}], True)
+            for count in (1, 2)
+        )
+        length = len(two) - len(one)
+        place = next((k for k in range(len(two)) if two[:k] + two[k + length :] == one), None)
+        if length <= 0 or place is None:
+            raise ReaderError(
+                "`chat_template` must write something for every picture, but this one writes "
+                f"{two!r} for two. Give the processor a template for pictures."
+            )
+        # Cut out of the middle, the piece may begin in the middle of a mark: the token in it is whole.
+        written = two[place : place + length] * 2
+        special = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        whole = [token for token in special if token in written]
+        return max(whole, key=len) if whole else two[place : place + length].strip()
+
+    def _rendered(self, messages: Sequence[dict[str, Any]], asks: bool) -> str:
+        text: str = self._processor.apply_chat_template(
+            messages, chat_template=self._template, add_generation_prompt=asks, tokenize=False
+        )
+        return text
+
+
+def _message(role: str, parts: Sequence[Any]) -> dict[str, Any]:
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in parts
+    ]
+    return {"role": role, "content": content}

@@ -1,0 +1,292 @@
+"""BLIP's three heads, of transformers and as it was trained (weft's own): comparing and matching, answers, captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn import functional
+from transformers import BlipConfig
+
+from weft.core.composites import BlipAnsweringConfig, BlipCaptioningConfig, BlipRetrievalConfig
+from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
+from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
+from weft.eval.readers.owners import owners
+from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.reader import Ability, Limits, Reader, Writing
+from weft.eval.readers.rows import Row
+from weft.eval.readers.ways.dual_encoder import identities
+
+Head = Literal["compare", "answer", "describe"]
+OWN: dict[type, Head] = {
+    BlipRetrievalConfig: "compare",
+    BlipAnsweringConfig: "answer",
+    BlipCaptioningConfig: "describe",
+}
+HEADS: dict[str, Head] = {
+    "BlipForImageTextRetrieval": "compare",
+    "BlipForQuestionAnswering": "answer",
+    "BlipForConditionalGeneration": "describe",
+}
+ABLE: dict[Head, frozenset[Ability]] = {
+    "compare": frozenset({"embed", "match"}),
+    "answer": frozenset({"write", "score"}),
+    "describe": frozenset({"write", "score"}),
+}
+IDS, MASK, PIXELS = "input_ids", "attention_mask", "pixel_values"
+
+
+class BlipReader(Reader):
+    """Reads one text beside its picture, by the head that the model was saved with.
+
+    An answer begins behind the token that generation begins behind, also where the processor's own tensors begin with
+    another. The decoder looks at texts of one length at a time, without their padding.
+    """
+
+    name: ClassVar[str] = "blip"
+
+    def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
+        super().__init__(config, processor, limits)
+        self._own = type(config) in OWN
+        self.head = head_of(config)
+        text = config.text_config
+        self._start, self._end, self._pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
+
+    @classmethod
+    def fault(cls, config: Any, processor: Any) -> str | None:
+        """See `Reader.fault`."""
+        if not isinstance(config, BlipConfig):
+            return "it is no BLIP"
+        if type(config) not in OWN and not set(config.architectures or ()) & set(HEADS):
+            named = ", ".join(config.architectures or ()) or "no architecture"
+            return f"its config names {named}, and none of {', '.join(HEADS)}"
+        if not isinstance(processor, PairedProcessor) and not hasattr(processor, "image_processor"):
+            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
+        return None
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """`AutoModel` for weft's own, else the class that the config names."""
+        if type(config) in OWN:
+            return transformers.AutoModel
+        return getattr(transformers, next(name for name in config.architectures if name in HEADS))
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What the head can do."""
+        return ABLE[self.head]
+
+    @property
+    def objective(self) -> str:
+        """A comparison, or generation of the answer."""
+        return "contrastive" if self.head == "compare" else "generation"
+
+    def training(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.training`."""
+        if self.head == "compare":
+            check_one_question(rows, least=1, most=None if self._own else 1)
+            return self._batch(rows, self._inputs(rows), None)
+        check_answers(rows)
+        return self._taught(rows)
+
+    def asking(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.asking`."""
+        return self._batch(rows, self._inputs(rows), None)
+
+    def losses(self, model: Any, batch: Batch) -> Losses:
+        """See `Reader.losses`; smoothed as the config says. A comparison has none of a row alone."""
+        return self._scored(model, batch, self.config.text_config.label_smoothing)
+
+    def likelihoods(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.likelihoods`; never smoothed."""
+        return -self._scored(model, batch, 0.0).sums
+
+    def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
+        """See `Reader.generate`; the token that answers begin behind stands first where a question was asked."""
+        if self.head == "compare":
+            raise self._refusal("write")
+        ids, mask = batch.inputs[IDS], batch.inputs[MASK]
+        states = self._states(model, batch)
+        found: dict[int, Tensor] = {}
+        for length, places in _by_length(mask):
+            start = ids.new_full((len(ids), 1), self._start)
+            seen = states[:, :length]
+            if self.head == "describe":
+                start, seen = torch.cat([start, ids[:, 1 : length - 1]], 1), states
+            tokens = model.text_decoder.generate(
+                input_ids=start,
+                eos_token_id=self._end,
+                pad_token_id=self._pad,
+                encoder_hidden_states=seen,
+                encoder_attention_mask=torch.ones_like(seen[..., 0], dtype=torch.long),
+                **writing.options,
+            )
+            kept = tokens[places, start.shape[1] :] if self.head == "describe" else tokens[places]
+            found |= dict(zip(places.tolist(), kept, strict=True))
+        rows = [found[place] for place in range(len(batch))]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
+
+    def embed_texts(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.embed_texts`."""
+        self._check_compares()
+        text = {name: batch.inputs[name] for name in (IDS, MASK)}
+        if self._own:
+            return model.encode_text(**text)
+        return functional.normalize(
+            model.text_proj(model.text_encoder(**text).last_hidden_state[:, 0]), dim=-1
+        )
+
+    def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.embed_pictures`."""
+        self._check_compares()
+        if self._own:
+            return model.encode_image(batch.inputs[PIXELS])
+        return functional.normalize(model.vision_proj(_seen(model, batch)[:, 0]), dim=-1)
+
+    def match(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.match`: the logit of "yes"."""
+        self._check_compares()
+        output = model(**batch.inputs)
+        logits: Tensor = output if self._own else output.itm_score
+        return logits[:, 1]
+
+    def _check_compares(self) -> None:
+        if self.head != "compare":
+            raise self._refusal("embed")
+
+    def _taught(self, rows: Sequence[Row]) -> Batch:
+        inputs = self._inputs(rows)
+        prompts = [
+            ids[: int(kept)].tolist() for ids, kept in zip(inputs[IDS], inputs[MASK].sum(1), strict=True)
+        ]
+        answers = [self._answer(row.answer or "") for row in rows]
+        fitting = self.limits.fitting(
+            rows,
+            [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)],
+            [len(answer) for answer in answers],
+        )
+        if len(fitting) < len(rows):
+            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
+            return self.training([rows[place] for place in fitting]).without(left_out)
+        if self.head == "answer":
+            starts = [[self._start]] * len(rows)
+        else:
+            # A caption goes on where its prompt ends: in the place of the prompt's last special token.
+            starts = [[self._start, *prompt[1:-1]] for prompt in prompts]
+        read = [[*start, *answer] for start, answer in zip(starts, answers, strict=True)]
+        learned = [[*[IGNORED] * len(start), *answer] for start, answer in zip(starts, answers, strict=True)]
+        names = ("decoder_input_ids", "decoder_attention_mask") if self.head == "answer" else (IDS, MASK)
+        made = (_filled(read, self._pad), _filled([[1] * len(own) for own in read], 0))
+        labels = _filled(learned, IGNORED)
+        return self._batch(rows, inputs | dict(zip(names, made, strict=True)), labels)
+
+    def _scored(self, model: Any, batch: Batch, smoothing: float) -> Losses:
+        if batch.labels is None:
+            raise self._refusal("score")
+
+        def compute(inner: Any) -> Tensor:
+            return self._logits(inner, batch)
+
+        logits = model(compute=compute) if self._own else compute(model)
+        return token_losses(logits[:, :-1], batch.labels[:, 1:], smoothing)
+
+    def _logits(self, model: Any, batch: Batch) -> Tensor:
+        inputs, states = batch.inputs, self._states(model, batch)
+        if self.head == "describe":
+            return _decoded(model, inputs[IDS], inputs[MASK], states)
+        read = inputs["decoder_input_ids"], inputs["decoder_attention_mask"]
+        # Releases of transformers forget the mask of what a decoder looks at: no question may have padding there. All
+        # rows stay in every pass, for they are routed to their tasks by their places.
+        groups = _by_length(inputs[MASK])
+        parts = [_decoded(model, *read, states[:, :length])[places] for length, places in groups]
+        order = torch.cat([places for _, places in groups])
+        return torch.cat(parts)[order.argsort()]
+
+    def _states(self, model: Any, batch: Batch) -> Tensor:
+        """What the decoder looks at: the picture, or the question that has looked at it."""
+        ids, mask = batch.inputs[IDS], batch.inputs[MASK]
+        if self._own and self.head == "answer":
+            return model.encode_question(ids, mask, batch.inputs[PIXELS])
+        seen = _seen(model, batch)
+        if self.head == "describe":
+            return seen
+        return model.text_encoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones_like(seen[..., 0], dtype=torch.long),
+        ).last_hidden_state
+
+    def _answer(self, text: str) -> list[int]:
+        ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self._end]
+
+    def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        texts = [row.text for row in rows]
+        if isinstance(self.processor, PairedProcessor):
+            check_one_question(rows, least=1)
+            return self.processor(texts, [row.pictures for row in rows])
+        check_one_question(rows, least=1, most=1)
+        tokens = self.processor.tokenizer(
+            texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
+        )
+        pictures = [picture for own in pictures_of(rows) or [] for picture in own]
+        return {**tokens, **self.processor.image_processor(images=pictures, return_tensors="pt")}
+
+    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
+        media = {PIXELS: inputs[PIXELS]}
+        return Batch(
+            inputs=inputs,
+            names=[row.name for row in rows],
+            tasks=[row.task for row in rows],
+            objective=self.objective,
+            labels=labels,
+            weights=torch.tensor([row.weight for row in rows]),
+            owners=owners([len(row.pictures) for row in rows], media),
+            identities=identities(rows) if self.head == "compare" else {},
+        )
+
+
+def head_of(config: Any) -> Head:
+    """What a BLIP was built for."""
+    if type(config) in OWN:
+        return OWN[type(config)]
+    return next(HEADS[name] for name in config.architectures if name in HEADS)
+
+
+def _seen(model: Any, batch: Batch) -> Tensor:
+    """States of the vision tower, the frames of a row one after another, shape `(rows, tokens, width)`."""
+    pixels = batch.inputs[PIXELS]
+    frames = pixels[:, None] if pixels.dim() == 4 else pixels
+    states = model.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
+    return states.unflatten(0, frames.shape[:2]).flatten(1, 2)
+
+
+def _decoded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
+    logits: Tensor = model.text_decoder(
+        input_ids=ids,
+        attention_mask=mask,
+        encoder_hidden_states=states,
+        encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
+        is_decoder=True,
+    ).logits
+    return logits
+
+
+def _by_length(mask: Tensor) -> list[tuple[int, Tensor]]:
+    """Each length of a text with the places of the rows that have it."""
+    lengths = mask.sum(1)
+    return [(length, (lengths == length).nonzero().squeeze(1)) for length in lengths.unique().tolist()]
+
+
+def _filled(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    made = torch.full((len(rows), max(map(len, rows))), fill)
+    for place, row in enumerate(rows):
+        made[place, : len(row)] = torch.tensor(row)
+    return made
+
+
+READER = BlipReader

@@ -1,0 +1,253 @@
+"""Two encoders and one space: CLIP, SigLIP and SigLIP 2 of transformers, open_clip's models, weft's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
+    AutoModel,
+)
+
+from weft.core.composites import DualEncoderConfig
+from weft.eval.readers.batch import Batch, Losses
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.one_question import check_one_question
+from weft.eval.readers.owners import owners
+from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.reader import Ability, Limits, Reader
+from weft.eval.readers.rows import Row, decoded
+
+TEXT = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class OpenClipConfig:
+    """Stands for a model of open_clip, which has no config of transformers.
+
+    Args:
+        context_length: Tokens of every text.
+    """
+
+    context_length: int = 77
+    model_type: str = "open_clip"
+
+
+class DualEncoderReader(Reader):
+    """Compares texts with pictures; a row's text is what it reads, and its picture is what the text belongs to.
+
+    A model that adds a bias to its similarities is trained by sigmoids, as SigLIP; one that does not, by softmax, as
+    CLIP. Rows that show the same text or picture are no negatives of one another.
+    """
+
+    name: ClassVar[str] = "dual_encoder"
+
+    def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
+        super().__init__(config, processor, limits)
+        self._own = isinstance(config, DualEncoderConfig)
+        self._open = isinstance(config, OpenClipConfig)
+
+    @classmethod
+    def fault(cls, config: Any, processor: Any) -> str | None:
+        """See `Reader.fault`."""
+        if isinstance(config, DualEncoderConfig | OpenClipConfig):
+            paired = isinstance(processor, PairedProcessor)
+            return None if paired else "a tokenizer and pictures of its own are needed (a PairedProcessor)"
+        kind = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING.get(type(config), None)
+        if kind is None:
+            return "it is not known to compare texts with pictures"
+        named = config.architectures or []
+        # A config that names no class may be that of a model that writes.
+        if kind.__name__ not in named and (named or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+            return f"its config names {', '.join(named) or 'no architecture'}, not {kind.__name__}"
+        if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
+            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
+        return None
+
+    @classmethod
+    def model_class(cls, config: Any) -> Any:
+        """`AutoModel`."""
+        return AutoModel
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """It embeds both sides; weft's own reads stored features as well."""
+        return frozenset({"embed", "features"} if self._own else {"embed"})
+
+    @property
+    def objective(self) -> str:
+        """Comparison of text and picture."""
+        return "contrastive"
+
+    def training(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.training`."""
+        check_one_question(rows, least=1, most=None if self._own else 1)
+        if len(rows) < 2:
+            raise ReaderError(
+                f"`rows` must hold at least two rows to compare, but holds {len(rows)}. Raise the batch size."
+            )
+        fitting = self._fitting(rows)
+        if len(fitting) < len(rows):
+            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
+            return self.training([rows[place] for place in fitting]).without(left_out)
+        return self._batch(rows, self._texts(rows) | self._pictures(rows))
+
+    def asking(self, rows: Sequence[Row]) -> Batch:
+        """See `Reader.asking`; either side may be absent, in all rows alike."""
+        inputs: dict[str, Tensor] = {}
+        for there, made in (
+            ([bool(row.text) for row in rows], self._texts),
+            ([bool(row.pictures) for row in rows], self._pictures),
+        ):
+            if any(there) and not all(there):
+                odd = rows[there.index(False)].name
+                raise ReaderError(
+                    f"either side of a comparison must be in all rows or in none, but {odd} lacks one that others "
+                    "have. Ask texts and pictures apart."
+                )
+            if any(there):
+                inputs |= made(rows)
+        if TEXT[0] in inputs and len(self._fitting(rows)) < len(rows):
+            raise ReaderError(
+                f"`too_long` must be 'refuse' or 'cut' where rows are asked, but is {self.limits.too_long!r}. Each of "
+                "them has to be answered."
+            )
+        return self._batch(rows, inputs)
+
+    def losses(self, model: Any, batch: Batch) -> Losses:
+        """See `Reader.losses`; each row counts one.
+
+        Source: CLIP (Radford et al. 2021), figure 3; SigLIP (Zhai et al. 2023), algorithm 1. The rule about equal rows
+            is ours.
+        """
+        texts, images, scale, bias = self._compared(model, batch)
+        similarity = scale * (texts @ images.T) + (0.0 if bias is None else bias)
+        same = [batch.identities[side] for side in ("text", "image")]
+        alike = (same[0][:, None] == same[0]) | (same[1][:, None] == same[1])
+        alike.fill_diagonal_(False)
+        if bias is not None:
+            sign = 2 * torch.eye(len(texts), device=texts.device, dtype=texts.dtype) - 1
+            each = -functional.logsigmoid(sign * similarity).masked_fill(alike, 0.0)
+            return Losses(each.sum(1), torch.ones(len(texts), device=texts.device))
+        similarity = similarity.masked_fill(alike, float("-inf"))
+        own = torch.arange(len(texts), device=texts.device)
+        to_image, to_text = (
+            functional.cross_entropy(side, own, reduction="none") for side in (similarity, similarity.T)
+        )
+        return Losses((to_image + to_text) / 2, torch.ones(len(texts), device=texts.device))
+
+    def embed_texts(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.embed_texts`."""
+        inputs = {name: value for name, value in batch.inputs.items() if name in TEXT}
+        if self._own:
+            return model.encode_text(**inputs)
+        if self._open:
+            return functional.normalize(model.encode_text(inputs["input_ids"]), dim=-1)
+        return _unit(model.get_text_features(**inputs))
+
+    def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
+        """See `Reader.embed_pictures`."""
+        inputs = {name: value for name, value in batch.inputs.items() if name not in TEXT}
+        if self._own:
+            return model.encode_image(**inputs)
+        if self._open:
+            return functional.normalize(model.encode_image(inputs["pixel_values"]), dim=-1)
+        return _unit(model.get_image_features(**inputs))
+
+    def _compared(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Both features, the scale and the bias, in one call of the model."""
+        if self._open:
+            made = model(batch.inputs["pixel_values"], batch.inputs["input_ids"])
+            return made[1], made[0], made[2], made[3] if len(made) > 3 else None
+        output = model(**batch.inputs)
+        if self._own:
+            return output.text_embeds, output.image_embeds, output.logit_scale, None
+        inner = getattr(model, "module", model)
+        return (
+            output.text_embeds,
+            output.image_embeds,
+            inner.logit_scale.exp(),
+            getattr(inner, "logit_bias", None),
+        )
+
+    @property
+    def _places(self) -> int:
+        return min(self.config.text_config.max_position_embeddings, self.processor.tokenizer.model_max_length)
+
+    def _fitting(self, rows: Sequence[Row]) -> list[int]:
+        """Places of the rows whose text the model has room for."""
+        if isinstance(self.processor, PairedProcessor) or self.limits.too_long == "cut":
+            return list(range(len(rows)))
+        lengths = [len(ids) for ids in self.processor.tokenizer([row.text for row in rows])["input_ids"]]
+        longest = min(self._places, self.limits.tokens or self._places)
+        limits = Limits(tokens=longest, too_long=self.limits.too_long)
+        return limits.fitting(rows, lengths, [0] * len(rows))
+
+    def _texts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        texts = [row.text for row in rows]
+        if isinstance(self.processor, PairedProcessor):
+            return self.processor.texts(texts)
+        tokenizer = self.processor.tokenizer
+        # A text without a mask is pooled where the longest would end: all have its length.
+        masked = "attention_mask" in tokenizer.model_input_names
+        made = tokenizer(
+            texts,
+            padding=True if masked else "max_length",
+            truncation=True,
+            max_length=self._places,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        return dict(made)
+
+    def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        if isinstance(self.processor, PairedProcessor):
+            return self.processor.pictures([row.pictures for row in rows])
+        check_one_question(rows, least=1, most=1)
+        # The picture's own processor: what the whole would set anew, such as the size of a patch, is as it was saved.
+        pictures = [picture for row in rows for picture in decoded(row)]
+        return dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
+
+    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor]) -> Batch:
+        media = {name: value for name, value in inputs.items() if name not in TEXT}
+        return Batch(
+            inputs=inputs,
+            names=[row.name for row in rows],
+            tasks=[row.task for row in rows],
+            objective="contrastive",
+            weights=torch.tensor([row.weight for row in rows]),
+            owners=owners([len(row.pictures) for row in rows], media),
+            identities=identities(rows),
+        )
+
+
+def identities(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Numbers of the text and of the pictures of rows, equal where rows show the same; see `Batch`."""
+    shown = [tuple(_address(picture) for picture in row.pictures) for row in rows]
+    return {"text": _numbered(row.text for row in rows), "image": _numbered(shown)}
+
+
+def _address(picture: Any) -> Hashable:
+    uri = getattr(picture, "uri", None)
+    if uri is not None:
+        return (uri, picture.start, picture.end)
+    return hashlib.sha256(picture.tobytes()).hexdigest(), picture.size
+
+
+def _numbered(values: Iterable[Hashable]) -> Tensor:
+    digests = [hashlib.sha256(repr(value).encode()).digest()[:8] for value in values]
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])
+
+
+def _unit(output: Any) -> Tensor:
+    return functional.normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+READER = DualEncoderReader

@@ -1,0 +1,141 @@
+"""How a task words its records: `ask` and `system` are data, filled with few fields of a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weft.core.errors import unknown
+from weft.data.records import Record, media_of
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.rows import Learn, Row, Turn
+
+PICTURE = "image"
+TEXT = "text"
+# What a record is asked for; none of it may be told.
+_HIDDEN = {"answers", "answer", "captions", "label", "class_name", "soft_targets"}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the records of one task are put to a model.
+
+    Args:
+        ask: What is said, such as `"{question} Answer with one word."`. `{text}` is what the record's kind reads,
+            other words in braces are its fields; `{image}` places a picture, in the order of the record. Without it
+            the pictures come first.
+        system: What is said before, or "" for nothing.
+        learn: See `Row`.
+
+    Raises:
+        ReaderError: If braces do not match.
+    """
+
+    ask: str = "{text}"
+    system: str = ""
+    learn: Learn = "last"
+
+    def __post_init__(self) -> None:
+        list(_pieces("ask", self.ask))
+        list(_pieces("system", self.system))
+
+    def check(self, kind: type[Record], fields: Iterable[str] = ()) -> None:
+        """Refuse words that a type of record has no field for.
+
+        Args:
+            kind: The type.
+            fields: Further words, such as the keys of `extra` that every record has.
+
+        Raises:
+            ReaderError: With near matches.
+        """
+        known = {TEXT, PICTURE, *word_fields(kind), *fields}
+        for name, wording in (("ask", self.ask), ("system", self.system)):
+            for _, word in _pieces(name, wording):
+                if word in _HIDDEN:
+                    raise ReaderError(
+                        f"`{name}` must not tell what is asked for, but says {{{word}}}. Choose one of "
+                        f"{', '.join(sorted(known))}."
+                    )
+                if word is not None and word not in known:
+                    raise ReaderError(unknown(f"a word of `{name}`", word, known))
+
+    def row(
+        self, record: Record, task: str, text: str, answer: str | None = None, weight: float = 1.0
+    ) -> Row:
+        """Word a record.
+
+        Args:
+            record: The record.
+            task: Name of its task.
+            text: What its kind reads; `{text}` stands for it.
+            answer: What shall be written, or None.
+            weight: Weight of its loss.
+
+        Raises:
+            ReaderError: If a word is not known, or `{image}` and the pictures differ in number.
+        """
+        fields = {name: getattr(record, name) for name in word_fields(type(record))}
+        extra = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
+        self.check(type(record), extra)
+        name, pictures = f"{task}/{record.id}", list(media_of(record))
+        words = {**extra, **fields, TEXT: text}
+        parts = _filled(self.ask, words, pictures, name)
+        before = (Turn("system", _filled(self.system, words, [], name)),) if self.system else ()
+        return Row(name, task, (*before, Turn("user", parts)), answer, weight, self.learn)
+
+
+def word_fields(kind: type[Record]) -> tuple[str, ...]:
+    """The fields of a type of record that `ask` may name: those of text and numbers, and lists of texts."""
+    return tuple(
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in _HIDDEN
+        and str(field.type).replace("builtins.", "") in _WORDS | {f"<class '{word}'>" for word in _WORDS}
+    )
+
+
+_WORDS = {"str", "int", "float", "tuple[str, ...]"}
+
+
+def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: str) -> tuple[Any, ...]:
+    """Texts and pictures of a wording, neighbouring texts joined."""
+    pieces = list(_pieces("ask", wording))
+    places = sum(word == PICTURE for _, word in pieces)
+    if places and places != len(pictures):
+        raise ReaderError(
+            f"`ask` must have one {{image}} for each picture, but {name} has {len(pictures)} for {places}. Leave "
+            "{image} out, so that the pictures come first, or write it as often as there are pictures."
+        )
+    left = list(pictures)
+    parts: list[Any] = [] if places else [*left]
+    text = ""
+    for literal, word in pieces:
+        text += literal
+        if word == PICTURE:
+            parts += [*([text] if text else []), left.pop(0)]
+            text = ""
+        elif word is not None:
+            text += _written(words[word])
+    return (*parts, text) if text else tuple(parts)
+
+
+def _written(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _pieces(name: str, wording: str) -> Iterable[tuple[str, str | None]]:
+    """Each literal text with the word behind it, None behind the last."""
+    try:
+        for literal, word, form, conversion in string.Formatter().parse(wording):
+            if form or conversion:
+                raise ValueError(f"{{{word}}} has a format")
+            yield literal, word
+    except ValueError as error:
+        raise ReaderError(
+            f"`{name}` must hold words in braces, such as {{question}}, but is {wording!r} ({error}). Write {{{{ and "
+            "}}}} for braces."
+        ) from None

@@ -1,0 +1,233 @@
+"""What every reader holds, each as a function of a subject; `ReaderContract` makes tests of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.core import attach
+from weft.eval.readers import Ability, Batch, Reader, ReaderError, Row, Writing
+from weft.eval.readers.one_sequence import OneSequence
+from weft.eval.testing.subject import Subject
+
+OWN_LOSS, OTHER_ROWS, MIXED = 2e-6, 5e-7, 1e-6
+IGNORED = -100
+WRITINGS = (Writing(max_new_tokens=5), Writing(max_new_tokens=5, num_beams=3))
+_TEXT = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def check_own_loss(subject: Subject) -> None:
+    """The mean loss is the model's own on the processor's own tensors."""
+    if subject.own_loss is None:
+        return
+    reader = subject.reader
+    with torch.no_grad():
+        found = reader.losses(subject.model, reader.training(subject.rows)).mean
+        expected = subject.own_loss(subject.rows)
+    torch.testing.assert_close(found, expected, rtol=0, atol=OWN_LOSS)
+
+
+def check_learned(subject: Subject) -> None:
+    """What is learned is the answer and its end, nothing else."""
+    batch = subject.reader.training(subject.rows)
+    if batch.labels is None:
+        return
+    tokenizer = subject.processor.tokenizer
+    for row, labels in zip(subject.rows, batch.labels, strict=True):
+        learned = labels[labels != IGNORED]
+        said = tokenizer.decode(learned, skip_special_tokens=True).strip()
+        assert said == row.answer, f"{row.name} learns {said!r}"
+        special = [token for token in learned.tolist() if token in tokenizer.all_special_ids]
+        assert tokenizer.eos_token_id in special or tokenizer.sep_token_id in special, (
+            f"{row.name} does not end"
+        )
+
+
+def check_alone(subject: Subject) -> None:
+    """A row's loss does not depend on the rows beside it."""
+    reader, model = subject.reader, subject.wide()
+    together = _rows(reader, model, subject.rows)
+    alone = torch.cat([_rows(reader, model, [row]) for row in subject.rows])
+    torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+
+
+def check_padding(subject: Subject) -> None:
+    """A row's loss depends neither on the side of padding, nor on the side that the tokenizer is set to."""
+    reader, model, tokenizer = subject.reader, subject.wide(), subject.processor.tokenizer
+    kept, found = tokenizer.padding_side, []
+    try:
+        for side in ("left", "right"):
+            tokenizer.padding_side = side
+            if isinstance(reader, OneSequence):
+                reader.padding = side
+            found.append(_rows(reader, model, subject.rows))
+    finally:
+        tokenizer.padding_side = kept
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=OTHER_ROWS)
+
+
+def check_pictures(subject: Subject) -> None:
+    """The tensors of pictures are the processor's, bit for bit."""
+    made, own = subject.reader.training(subject.rows).inputs, subject.own_inputs(subject.rows)
+    names = [name for name in own if name.startswith(("pixel", "image", "spatial"))]
+    assert names
+    for name in names:
+        assert torch.equal(made[name], own[name]), f"{name} differs"
+
+
+def check_owners(subject: Subject) -> None:
+    """Every picture belongs to the row that shows it."""
+    batch = subject.reader.training(subject.rows)
+    rows = [place for place, row in enumerate(subject.rows) for _ in row.pictures]
+    assert batch.owners["images"].tolist() == rows
+    assert batch.tasks == [row.task for row in subject.rows]
+
+
+def check_mixed(subject: Subject) -> None:
+    """A batch of two tasks is the batches of each: losses and gradients."""
+    if subject.method is None:
+        return
+    tasks = sorted({row.task for row in subject.rows})
+    reader, model = subject.reader, subject.wide()
+    attach(model, dict(subject.method), tasks)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for _, _, slot in model.weft.slots():
+            slot.data.add_(0.3 * torch.randn_like(slot))
+    together, gradients = _adapted(reader, model, subject.rows)
+    parts = [_adapted(reader, model, [row for row in subject.rows if row.task == task]) for task in tasks]
+    order = [row.name for task in tasks for row in subject.rows if row.task == task]
+    apart = dict(zip(order, torch.cat([losses for losses, _ in parts]), strict=True))
+    expected = torch.stack([apart[row.name] for row in subject.rows])
+    torch.testing.assert_close(together, expected, rtol=0, atol=MIXED)
+    for name, gradient in gradients.items():
+        summed = sum((own[name] for _, own in parts if name in own), torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, summed, rtol=0, atol=MIXED, msg=name)
+
+
+def check_write(subject: Subject) -> None:
+    """Answers of a batch are those of each row alone, and the model's own, token for token; greedily and by beams."""
+    reader, model = subject.reader, subject.model
+    for writing in WRITINGS:
+        together = reader.generate(model, reader.asking(subject.rows), writing)
+        for row, tokens in zip(subject.rows, together, strict=True):
+            alone = reader.generate(model, reader.asking([row]), writing)[0]
+            own = subject.own_inputs([row])
+            expected = model.generate(**own, **writing.options)[0]
+            cut = expected[-len(alone) :]
+            assert torch.equal(alone, cut), f"{row.name}: {alone.tolist()} is not {cut.tolist()}"
+            ended = [subject.processor.tokenizer.pad_token_id]
+            assert torch.equal(tokens[: len(alone)], alone), f"{row.name} differs beside others"
+            assert all(token in ended for token in tokens[len(alone) :].tolist())
+    texts = reader.write(model, reader.asking(subject.rows), WRITINGS[0])
+    assert len(texts) == len(subject.rows)
+
+
+def check_score(subject: Subject) -> None:
+    """The log-likelihood of a candidate is minus the loss of a row with that answer, whatever stands beside it."""
+    reader, model = subject.reader, subject.wide()
+    candidates = [["red", "a large purple hexagon", str(row.answer)] for row in subject.rows]
+    rows = [replace(row, answer=None) for row in subject.rows]
+    with torch.no_grad():
+        found = _scored(reader, model, rows, candidates)
+        for row, own, scores in zip(rows, candidates, found, strict=True):
+            for answer, score in zip(own, scores, strict=True):
+                loss = _sums(reader, model, [replace(row, answer=answer)])
+                assert abs(score + float(loss[0])) <= OTHER_ROWS * max(1.0, abs(score)), (
+                    f"{row.name}: {answer}"
+                )
+
+
+def check_embed(subject: Subject) -> None:
+    """Features of both sides have length one, and do not depend on what stands beside them."""
+    reader, model = subject.reader, subject.wide()
+    batch = _wide(reader.asking(subject.rows))
+    with torch.no_grad():
+        for embed in (reader.embed_texts, reader.embed_pictures):
+            together = embed(model, batch)
+            alone = torch.cat([embed(model, _wide(reader.asking([row]))) for row in subject.rows])
+            torch.testing.assert_close(together.norm(dim=1), torch.ones(len(alone)).to(together))
+            torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+
+
+def check_match(subject: Subject) -> None:
+    """Whether a text belongs to its picture does not depend on the pairs beside it."""
+    reader, model = subject.reader, subject.wide()
+    with torch.no_grad():
+        together = reader.match(model, _wide(reader.asking(subject.rows)))
+        alone = torch.cat([reader.match(model, _wide(reader.asking([row]))) for row in subject.rows])
+    torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+
+
+def check_features(subject: Subject) -> None:
+    """Stored features take the place of pictures: the model reads no pixels then."""
+    assert "visual_features" in subject.reader.asking(subject.rows).inputs
+
+
+def check_refusals(subject: Subject) -> None:
+    """What the reader does not declare, it refuses; and what it declares is among the known words."""
+    reader = subject.reader
+    attempts: dict[Ability, Callable[[Batch], Any]] = {
+        "write": lambda batch: reader.generate(subject.model, batch, WRITINGS[0]),
+        "score": lambda batch: reader.score(subject.model, subject.rows[:1], [["red"]]),
+        "embed": lambda batch: reader.embed_texts(subject.model, batch),
+        "match": lambda batch: reader.match(subject.model, batch),
+    }
+    assert reader.abilities <= {*attempts, "features"}
+    batch = reader.asking(subject.rows)
+    for ability, attempt in attempts.items():
+        if ability not in reader.abilities:
+            try:
+                attempt(batch)
+            except ReaderError as error:
+                assert "can do with" in str(error), error  # noqa: PT017
+            else:
+                raise AssertionError(f"{ability} is not declared, but not refused either")
+
+
+ABILITY_CHECKS: dict[Ability, Callable[[Subject], None]] = {
+    "write": check_write,
+    "score": check_score,
+    "embed": check_embed,
+    "match": check_match,
+    "features": check_features,
+}
+"""What proves that a model can do what its reader declares."""
+
+
+def _wide(batch: Batch) -> Batch:
+    return batch.to("cpu", dtype=torch.float64)
+
+
+def _sums(reader: Reader, model: Any, rows: Sequence[Row]) -> Tensor:
+    return reader.losses(model, _wide(reader.training(rows))).sums
+
+
+def _rows(reader: Reader, model: Any, rows: Sequence[Row]) -> Tensor:
+    with torch.no_grad():
+        return reader.losses(model, _wide(reader.training(rows))).rows
+
+
+def _scored(
+    reader: Reader, model: Any, rows: Sequence[Row], candidates: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    return reader.score(model, rows, candidates, batch_size=3)
+
+
+def _adapted(reader: Reader, model: Any, rows: Sequence[Row]) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    batch = _wide(reader.training(rows))
+    with model.route(tasks=batch.tasks):
+        losses = reader.losses(model, batch).rows
+        losses.sum().backward()
+    gradients = {
+        name: copy.deepcopy(value.grad)
+        for name, value in model.named_parameters()
+        if value.requires_grad and value.grad is not None
+    }
+    return losses.detach(), gradients

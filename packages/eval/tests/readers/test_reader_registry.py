@@ -1,0 +1,133 @@
+"""Finding readers: by name, by what a model says of itself, and from outside."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+from weft.core.testing.processed import tiny
+from weft.eval.readers import (
+    MissingProcessorError,
+    Reader,
+    ReaderError,
+    load_processor,
+    reader,
+    reader_for,
+    readers,
+    register_reader,
+    registry,
+)
+from weft.eval.readers.ways.chat import ChatReader
+
+
+def test_readers_are_listed_by_name_without_loading_them() -> None:
+    program = (
+        "import sys\nfrom weft.eval.readers import readers\nassert list(readers())[:2] == ['blip', 'chat']\n"
+        "assert len(readers()) >= 5\nassert not [name for name in sys.modules if '.ways.' in name]"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+def test_a_misspelt_reader_is_refused_with_near_matches() -> None:
+    with pytest.raises(ReaderError, match=r"`reader` must be .* 'chatt'. Did you mean 'chat'"):
+        reader("chatt")
+
+
+class Outside(ChatReader):
+    name = "outside"
+
+
+def test_a_reader_from_outside_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint("outside", f"{__name__}:Outside", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: Outside)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    assert reader("outside") is Outside
+    made = tiny("llava")
+    assert type(reader_for(made.model.config, made.processor, "outside")) is Outside
+    with pytest.raises(ReaderError, match=r"must be named where several fit, .* chat and outside"):
+        reader_for(made.model.config, made.processor)
+
+
+def test_a_name_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+    assert register_reader(Outside) is register_reader(Outside)
+
+    class Again(ChatReader):
+        name = "outside"
+
+    with pytest.raises(ReaderError, match="must be unique, but 'outside' is taken"):
+        register_reader(Again)
+    assert readers()["outside"] is Outside
+    register_reader(Again, replace=True)
+    assert readers()["outside"] is Again
+
+
+def test_the_reader_follows_from_config_and_processor() -> None:
+    expected = {
+        "llava": "chat",
+        "paligemma": "prefix",
+        "florence2": "seq2seq",
+        "siglip2": "dual_encoder",
+        "blip_itr": "blip",
+    }
+    found = {name: reader_for(tiny(name).model.config, tiny(name).processor).name for name in expected}
+    assert found == expected
+
+
+def test_a_model_that_no_reader_fits_is_refused_with_the_fault_of_each() -> None:
+    with pytest.raises(
+        ReaderError, match=r"none does for a model of type bert .*chat: AutoModelForImage.*; dual_enc"
+    ):
+        reader_for(transformers.BertConfig(), tiny("clip").processor)
+    with pytest.raises(ReaderError, match="'blip' does not fit a model of type clip: it is no BLIP"):
+        reader_for(tiny("clip").model.config, tiny("clip").processor, "blip")
+
+
+def test_a_chat_model_without_a_template_is_not_asked_as_one() -> None:
+    made = tiny("llava")
+    with pytest.raises(ReaderError, match="its processor has no chat template"):
+        reader_for(made.model.config, tiny("clip").processor, "chat")
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm", "paligemma", "instructblip", "siglip2"])
+def test_a_saved_model_is_read_as_it_was(name: str, tmp_path: Path) -> None:
+    made = tiny(name)
+    folder = made.save(tmp_path / name)
+    processor = load_processor(str(folder))
+    config = transformers.AutoConfig.from_pretrained(folder)
+    read, before = reader_for(config, processor), reader_for(made.model.config, made.processor)
+    assert isinstance(read, Reader)
+    assert read.name == before.name
+    model = read.model_class(config).from_pretrained(folder)
+    assert type(model) is type(made.model)
+
+
+def test_a_folder_without_a_processor_is_refused(tmp_path: Path) -> None:
+    tiny("llava").model.save_pretrained(tmp_path)
+    with pytest.raises(MissingProcessorError, match="must have a processor beside the model"):
+        load_processor(str(tmp_path))
+
+
+def test_a_library_that_a_processor_needs_is_named_with_the_command(tmp_path: Path) -> None:
+    folder = tiny("qwen2_5_vl").save(tmp_path / "qwen")
+    program = f"""
+import sys
+sys.modules["torchvision"] = None  # as if it were not installed
+from weft.eval.readers import MissingProcessorError, load_processor
+try:
+    load_processor({str(folder)!r})
+except MissingProcessorError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert (
+        "needs torchvision, which is not installed. Run `pip install torchvision` in the build" in done.stdout
+    )
+    assert len(done.stdout.splitlines()) == 1
