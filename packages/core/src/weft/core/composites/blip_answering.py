@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
+from transformers.models.blip.modeling_blip_text import BlipTextAttention
 
 from weft.core.composites.blip_retrieval import check_encode_token, frame_signal, frame_tokens
 
@@ -24,6 +25,30 @@ class BlipAnsweringConfig(BlipConfig):
     encode_token_id: int = 30523
 
 
+class MaskedCrossAttention(BlipTextAttention):
+    """Cross-attention that heeds its mask.
+
+    The parent receives the mask of what it attends to and hands on none, so that padding is read like words.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """As the parent's, with `attention_mask` that of `encoder_hidden_states`."""
+        context, weights = self.self(
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+        )
+        return self.output(context, hidden_states), weights
+
+
 class BlipAnswering(BlipForQuestionAnswering):
     """`BlipForQuestionAnswering` with the passes of BLIP's own fine-tuning and inference.
 
@@ -35,10 +60,14 @@ class BlipAnswering(BlipForQuestionAnswering):
 
     config_class = BlipAnsweringConfig
     objectives: Mapping[str, str] = {"generation": "answers"}
+    # What evaluation may ask of it: words of `weft.eval.evaluate.abilities`.
+    abilities: frozenset[str] = frozenset({"write", "score", "weigh"})
 
     def __init__(self, config: BlipAnsweringConfig) -> None:
         super().__init__(config)
         check_encode_token(config)
+        for layer in self.text_decoder.bert.encoder.layer:
+            layer.crossattention.__class__ = MaskedCrossAttention
 
     @property
     def vision_tower(self) -> torch.nn.Module:
@@ -125,15 +154,18 @@ class BlipAnswering(BlipForQuestionAnswering):
         pixel_values: Tensor,
         attention_mask: Tensor | None = None,
         frame_weights: Tensor | None = None,
+        reads_padding: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Write answers; the decoder sees every place of the question, padding included, as in BLIP's own code.
+        """Write answers.
 
         Args:
             input_ids: See `encode_question`.
             pixel_values: See `encode_question`.
             attention_mask: Ones by default.
             frame_weights: See `encode_question`.
+            reads_padding: Let the decoder see the padding of a question too, as BLIP's code for generation does. An
+                answer then depends on the longest question of its batch.
             **kwargs: Options of generation.
 
         Returns:
@@ -148,7 +180,7 @@ class BlipAnswering(BlipForQuestionAnswering):
             eos_token_id=text.sep_token_id,
             pad_token_id=text.pad_token_id,
             encoder_hidden_states=states,
-            encoder_attention_mask=torch.ones_like(input_ids),
+            encoder_attention_mask=torch.ones_like(mask) if reads_padding else mask,
             **kwargs,
         )
         return tokens
