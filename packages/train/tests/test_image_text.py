@@ -131,6 +131,23 @@ def test_contrast_is_the_soft_cross_entropy_of_both_sides():
         assert found[row].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_columns_that_were_never_written_are_negatives_as_in_the_original_code():
+    torch.manual_seed(0)
+    image, text, slow_image, slow_text = (functional.normalize(torch.randn(2, 4), dim=1) for _ in range(4))
+    queue, ids = FeatureQueue(4, 4, rows=2), torch.tensor([3, 8])
+    torch.testing.assert_close(queue.texts.norm(dim=1), torch.ones(4))
+
+    def losses():
+        return itc_losses(image, text, slow_image, slow_text, ids, queue, temperature=0.2, alpha=0.0)
+
+    to_texts = (image @ torch.cat([slow_text, queue.texts]).T / 0.2).log_softmax(1).diagonal()
+    to_images = (text @ torch.cat([slow_image, queue.images]).T / 0.2).log_softmax(1).diagonal()
+    torch.testing.assert_close(losses(), -(to_texts + to_images) / 2)
+    before = losses()
+    queue.texts.copy_(-queue.texts)
+    assert not torch.allclose(losses(), before)
+
+
 def test_hard_negatives_are_likely_ones_and_never_of_the_same_image():
     similarity = torch.tensor([[9.0, 3.0, 9.0, 0.0]]).expand(2000, 4)
     torch.manual_seed(0)

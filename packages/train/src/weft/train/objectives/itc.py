@@ -15,6 +15,9 @@ UNUSED = -100
 class FeatureQueue(nn.Module):
     """The newest features of the slow model, of both sides, with the ids of their images.
 
+    Columns that were never written hold random features of length one. They are negatives like the others, and nobody's
+    match, until the queue has gone round once.
+
     Args:
         size: Columns of the queue; a multiple of the rows that all processes add in a step.
         features: Width of a feature.
@@ -22,6 +25,8 @@ class FeatureQueue(nn.Module):
 
     Raises:
         RunError: If the queue cannot be filled evenly.
+
+    Source: the code of BLIP and of UniAdapter, which masks no column either.
     """
 
     images: Tensor
@@ -38,7 +43,7 @@ class FeatureQueue(nn.Module):
                 f"`queue_size` must be a multiple of the rows of a step over all processes ({step}), but is {size}. "
                 f"Take {near}, or another batch size."
             )
-        # Columns that were never written have an id that no image has, and are no negatives either.
+        # Columns that were never written have an id that no image has.
         self.register_buffer("images", functional.normalize(torch.randn(size, features), dim=1))
         self.register_buffer("texts", functional.normalize(torch.randn(size, features), dim=1))
         self.register_buffer("ids", torch.full((size,), UNUSED, dtype=torch.int64))
