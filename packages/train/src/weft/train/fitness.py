@@ -8,6 +8,7 @@ from types import MappingProxyType
 from weft.core import plan
 from weft.data.records import Record
 from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.metric_fit import check_metric
 from weft.eval.evaluate.predict import unfit
@@ -44,7 +45,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         if recipe.tasks[name].choose_from is not None:
             _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
         answers = recipe.tasks[name].answers
-        if answers == "all" and not hasattr(model, "answer_losses"):
+        if answers == "all" and lacking(model, "weigh") is not None:
             raise RunError(
                 f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
                 f"'all' and the backbone is a {type(model).__name__}. Leave it out, or take a BLIP that answers."
@@ -64,10 +65,11 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
                 f"{near(word, known)}"
             )
-    if recipe.evaluation.rerank and not hasattr(model, "match"):
+    unmatched = lacking(model, "match") if recipe.evaluation.rerank else None
+    if unmatched is not None:
         raise RunError(
             f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "
-            f"and {type(model).__name__} has no `match`. Leave it out, or take a BLIP."
+            f"and {unmatched}. Leave it out, or take a BLIP."
         )
     if recipe.save_model:
         units = plan(model, recipe.method, list(recipe.tasks)).units

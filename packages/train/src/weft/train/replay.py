@@ -68,7 +68,7 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, folder=folder)
     attach(backbone.model, recipe.method, list(recipe.tasks))
-    batches = make_batches(recipe, backbone.tokenizer, make_visual(recipe, backbone, tasks, Progress()))
+    batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, Progress()))
     known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
     gone = [row["record"] for row in noted["rows"] if row["record"] not in known[row["task"]]]
     if gone:

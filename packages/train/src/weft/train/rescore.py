@@ -46,7 +46,7 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
         backbone = load_backbone(recipe.backbone, folder=folder)
         model = load_adapter(backbone.model, folder / "adapter").to(processes.device)
         visual = make_visual(recipe, backbone, tasks, progress)
-    batches = make_batches(recipe, backbone.tokenizer, visual)
+    batches = make_batches(recipe, backbone, visual)
     reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress, processes)
     plan = model.weft.plan
     return Result(

@@ -104,7 +104,7 @@ def _run(
         )
         model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
         visual = make_visual(recipe, backbone, tasks, progress)
-    batches = make_batches(recipe, backbone.tokenizer, visual)
+    batches = make_batches(recipe, backbone, visual)
     plan = model.weft.plan
     own = tracked(recipe, plan, checkpoint, tasks) if processes.first else nullcontext()
     if processes.first:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from weft.core.text_length import fixed_text_length
 from weft.data.media.shift import RandomShift
 from weft.data.records import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
@@ -60,20 +61,21 @@ def text_rules(task: TaskSection) -> TextRules:
     )
 
 
-def make_batches(recipe: Recipe, tokenizer: Any, visual: Visual) -> Batches:
+def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual) -> Batches:
     """What makes the inputs of a run.
 
     Args:
         recipe: The recipe.
-        tokenizer: The backbone's.
+        backbone: Its backbone: the tokenizer, and the length that its texts are padded to.
         visual: How the run sees images.
     """
     return Batches(
-        tokenizer,
+        backbone.tokenizer,
         visual,
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
         shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
+        text_length=fixed_text_length(backbone.model),
     )
 
 

@@ -101,7 +101,7 @@ def load_predictor(folder: Path | str, types: Mapping[str, str]) -> Predictor:
     model = load_adapter(backbone.model, folder / "adapter")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    batches = make_batches(recipe, backbone.tokenizer, Pixels(backbone.transform))
+    batches = make_batches(recipe, backbone, Pixels(backbone.transform))
 
     def answer(task: str, questions: Sequence[str], images: Sequence[Sequence[bytes]]) -> list[str]:
         make = _RECORDS[types[task]]

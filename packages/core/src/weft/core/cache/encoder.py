@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.errors import BackboneError, FewShotError
+from weft.core.text_length import fixed_text_length, tokenised
 
 
 class ImageTextEncoder:
@@ -84,18 +85,11 @@ class ImageTextEncoder:
         return unit(getattr(self.model, self._names[1])(**tokens))
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What the model's text side reads, by argument."""
+        """What the model's text side reads, by argument; padded as the model was trained to read."""
         if hasattr(self.tokenizer, "pad_token_id"):
-            batch = self.tokenizer(
-                list(texts),
-                padding=True,
-                truncation=True,
-                max_length=self.max_text_tokens,
-                return_tensors="pt",
-            )
-            return {
-                name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch
-            }
+            batch = tokenised(self.tokenizer, texts, self.max_text_tokens, fixed_text_length(self.model))
+            names = [name for name in ("input_ids", "attention_mask") if name in batch]
+            return {name: torch.tensor(batch[name], device=self.device) for name in names}
         return {"text": self.tokenizer(list(texts)).to(self.device)}
 
     def class_weights(

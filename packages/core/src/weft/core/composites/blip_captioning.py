@@ -31,6 +31,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
 
     config_class = BlipCaptioningConfig
     objectives: Mapping[str, str] = {"generation": "captions"}
+    abilities: frozenset[str] = frozenset({"write"})
 
     @property
     def vision_tower(self) -> torch.nn.Module:

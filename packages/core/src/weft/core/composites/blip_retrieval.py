@@ -59,6 +59,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
     config_class = BlipRetrievalConfig
     # What the engine trains instead of its general objectives.
     objectives: Mapping[str, str] = {"contrastive": "image_text"}
+    abilities: frozenset[str] = frozenset({"embed", "match"})
 
     def __init__(self, config: BlipRetrievalConfig) -> None:
         super().__init__(config)

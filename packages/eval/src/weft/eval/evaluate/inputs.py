@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weft.core.text_length import tokenised
 from weft.data.media.shift import RandomShift
 from weft.data.records import Record, media_of
 from weft.eval.errors import ScoreInputError
@@ -96,6 +97,8 @@ class Batches:
         rules: Task to its rules.
         seed: Seed of drawn targets and of shifts.
         shift: Moves the pixels of training rows, or None.
+        text_length: Length that every text is padded to: what `weft.core.text_length.fixed_text_length` says of the
+            model. By default the longest text of a batch decides.
     """
 
     tokenizer: Any
@@ -103,6 +106,7 @@ class Batches:
     rules: Mapping[str, TextRules]
     seed: int = 0
     shift: RandomShift | None = None
+    text_length: int | None = None
 
     def inputs(self, task: str, records: Sequence[Record]) -> dict[str, Tensor]:
         """What a model reads to answer records of one task.
@@ -120,17 +124,43 @@ class Batches:
         """Tokens of each task's texts, prompts included."""
         input_ids, mask = self._encoded(
             [self.rules[task].written(text) for task, text in texts],
-            max(self.rules[task].max_text_tokens for task, _ in texts),
+            [self.rules[task].max_text_tokens for task, _ in texts],
+            self.text_length,
         )
         return {"input_ids": input_ids, "attention_mask": mask}
 
-    def _encoded(self, texts: Sequence[str | None], limit: int) -> tuple[Tensor, Tensor]:
-        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=limit)
-        # The tokenizer's own tensors take longer to build than the tokens to find: it walks the lists in Python.
-        input_ids, mask = (
-            torch.tensor(encoded[name], dtype=torch.long) for name in ("input_ids", "attention_mask")
-        )
+    def _encoded(
+        self, texts: Sequence[str | None], limits: Sequence[int], length: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and mask of texts, each cut at its own limit."""
+        groups = {
+            limit: [k for k, own in enumerate(limits) if own == limit] for limit in dict.fromkeys(limits)
+        }
+        parts = [
+            self._tensors(tokenised(self.tokenizer, [texts[k] for k in places], limit, length))
+            for limit, places in groups.items()
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(ids.shape[1] for ids, _ in parts)
+        at_left = self.tokenizer.padding_side == "left"
+        padded = [
+            [
+                _padded(part, longest, fill, at_left)
+                for part, fill in zip(both, (self.tokenizer.pad_token_id, 0), strict=True)
+            ]
+            for both in parts
+        ]
+        order = torch.tensor([place for places in groups.values() for place in places]).argsort()
+        input_ids, mask = (torch.cat(own)[order] for own in zip(*padded, strict=True))
         return input_ids, mask
+
+    def _tensors(self, encoded: Any) -> tuple[Tensor, Tensor]:
+        # The tokenizer's own tensors take longer to build than the tokens to find: it walks the lists in Python.
+        input_ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
+        # Tokenizers of models that read padding like words return no mask.
+        mask = encoded.get("attention_mask")
+        return input_ids, torch.ones_like(input_ids) if mask is None else torch.tensor(mask, dtype=torch.long)
 
     def images(self, records: Sequence[Record]) -> dict[str, Tensor]:
         """The visual inputs of records alone; see `weft.eval.evaluate.visual`."""
@@ -177,7 +207,11 @@ class Batches:
         ]
         tokens, mask = self._encoded(
             [text for own in targets for text, _ in own],
-            max(self.rules[task].max_target_tokens for task, _ in rows),
+            [
+                self.rules[task].max_target_tokens
+                for (task, _), own in zip(rows, targets, strict=True)
+                for _ in own
+            ],
         )
         made = {
             "labels": tokens.masked_fill(mask == 0, IGNORED),
@@ -208,6 +242,11 @@ class Batches:
 
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
         return {**self.texts(rows), **self.images([record for _, record in rows])}
+
+
+def _padded(values: Tensor, length: int, fill: int, at_left: bool) -> Tensor:
+    missing = length - values.shape[1]
+    return torch.nn.functional.pad(values, (missing, 0) if at_left else (0, missing), value=fill)
 
 
 def _all_answers(record: Any) -> list[tuple[str, float]]:

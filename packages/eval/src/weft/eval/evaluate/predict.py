@@ -10,14 +10,16 @@ from typing import Any
 import torch
 
 from weft.data.records import Record
+from weft.eval.evaluate.abilities import ABILITIES, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
-from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.kinds import Mode, kind_of
 from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import Matches, retrieve
 
 Route = Callable[..., AbstractContextManager[Any]]
 Predictions = dict[str, str] | Matches
+_NEEDED: Mapping[Mode, Ability] = {"generate": "write", "true_false": "score", "retrieve": "embed"}
 
 
 def predict(
@@ -74,11 +76,8 @@ def unfit(model: Any, records: Sequence[Record]) -> str | None:
         records: The records.
     """
     kind = kind_of(records)
-    needed = ("encode_text", "encode_image") if kind.mode == "retrieve" else ("generate",)
-    missing = [name for name in needed if not hasattr(model, name)]
-    if not missing:
+    needed = _NEEDED[kind.mode]
+    reason = lacking(model, needed)
+    if reason is None:
         return None
-    return (
-        f"records of type {kind.task!r} need a model with `{'` and `'.join(needed)}`, but "
-        f"{type(model).__name__} has no `{'` and no `'.join(missing)}`"
-    )
+    return f"records of type {kind.task!r} need a model that can {ABILITIES[needed]}, but {reason}"

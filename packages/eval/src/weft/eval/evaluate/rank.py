@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from weft.data.records import Record
 from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.abilities import continues_prompt, lacking
 from weft.eval.evaluate.generate import start_token
 from weft.eval.evaluate.inputs import IGNORED, Batches
 from weft.eval.evaluate.predict import asked
@@ -57,7 +58,8 @@ def rank_answers(
         Record id to its answer.
 
     Raises:
-        ScoreInputError: A record has no candidate, `keep` is below 1, or a BLIP is asked for what it cannot do.
+        ScoreInputError: A record has no candidate, `keep` is below 1, the model continues its prompt, or a BLIP is
+            asked for what it cannot do.
 
     Source: the rank mode of BLIP's question answering, which UniAdapter uses (128 kept, sums, no length norm).
     """
@@ -71,7 +73,13 @@ def rank_answers(
             f"{bare[0]!r}. Pass a list for all, or one per record id."
         )
 
-    blip = hasattr(model, "answer_losses")
+    blip = lacking(model, "weigh") is None
+    if continues_prompt(model):
+        raise ScoreInputError(
+            "`model` must read the question apart from the answer to choose from given answers, but "
+            f"{type(model).__name__} continues its prompt. Take a sequence-to-sequence model or a BLIP that answers, "
+            "or let it write."
+        )
     if blip and (per_token or isinstance(candidates, Mapping)):
         raise ScoreInputError(
             "`candidates` must be one list for all records, and `per_token` false, for a BLIP that answers: it reads "
