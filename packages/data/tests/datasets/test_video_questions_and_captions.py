@@ -6,6 +6,7 @@ import pytest
 
 from weft.data import MalformedRecordError, load_dataset
 from weft.data.datasets._video import Subtitles, span_of
+from weft.data.errors import InvalidArgumentError
 from weft.data.files import open_store
 from weft.data.rows import Row
 from weft.data.source import Source
@@ -57,6 +58,15 @@ class TestTVQA(DatasetContract):
         assert (records[0].subtitles, records[0].answer) == ("A : hi", 2)
         assert (records[1].video.start, records[1].subtitles, records[1].answer) == (None, "A : hi bye", None)
         assert self.load(tmp_path / "root", subtitles=False)[0].subtitles == ""
+
+    def test_the_speech_of_the_whole_clip_and_the_time_as_written_can_be_had(self, records, tmp_path):
+        whole = self.load(tmp_path / "root", subtitles="clip")
+        assert [record.subtitles for record in whole] == ["A : hi bye"] * 2
+        assert [record.extra["ts"] for record in records] == ["10.2-14.1", "NaN-NaN"]
+        with pytest.raises(
+            InvalidArgumentError, match="`subtitles` must be 'span', 'clip' or False, but is 'clips'"
+        ):
+            self.load(tmp_path / "root", subtitles="clips")
 
 
 class TestHow2QA(DatasetContract):

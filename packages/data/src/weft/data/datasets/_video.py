@@ -1,10 +1,15 @@
 """What video data sets share: where videos lie, spans in seconds, subtitles."""
 
 from collections.abc import Sequence
+from typing import Literal
 
+from weft.data.errors import InvalidArgumentError
 from weft.data.records import MediaRef
 from weft.data.rows import Row
 from weft.data.source import MediaFolder, Source
+
+Speech = Literal["span", "clip"] | bool
+"""Which spoken text a record holds: that of its span (also `True`), that of the whole clip, or none."""
 
 ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".3gp")
 
@@ -65,11 +70,21 @@ class Subtitles:
     Args:
         source: Root of the data set.
         paths: Candidates for the file; without one, every text is empty.
+        scope: Which lines are wanted.
+
+    Raises:
+        InvalidArgumentError: If `scope` is something else.
     """
 
-    def __init__(self, source: Source, *paths: str) -> None:
+    def __init__(self, source: Source, *paths: str, scope: Speech = "span") -> None:
         self._lines: dict[str, list[tuple[float, float, str]]] = {}
-        file = source.find_optional(*paths)
+        if scope not in ("span", "clip", True, False):
+            raise InvalidArgumentError(
+                f"`subtitles` must be 'span', 'clip' or False, but is {scope!r}. Take 'clip' for what "
+                "is said in the whole clip."
+            )
+        self._whole = scope == "clip"
+        file = source.find_optional(*paths) if scope else None
         for row in source.json_lines(file) if file else ():
             lines = [row.sub(value) for value in row.items("sub")]
             self._lines[row.text("vid_name")] = [
@@ -77,10 +92,10 @@ class Subtitles:
             ]
 
     def between(self, video: str, start: float | None, end: float | None) -> str:
-        """Return the lines that touch the span, joined by spaces."""
+        """Return the lines that touch the span, or all of the video's, joined by spaces."""
         lines = self._lines.get(video, ())
         return " ".join(
             text
             for first, last, text in lines
-            if (end is None or first <= end) and (start is None or last >= start)
+            if self._whole or ((end is None or first <= end) and (start is None or last >= start))
         )

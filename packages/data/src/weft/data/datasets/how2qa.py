@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import Subtitles, VideoFiles, span_of
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records import Record, VideoMC
 from weft.data.rows import Row
 from weft.data.source import Source
@@ -13,7 +13,7 @@ NUM_OPTIONS = 4
 _CSV = {"train": "train_release", "val": "val_release", "test_public": "test_public_release"}
 
 
-def read(source: Source, split: str, *, option_seed: int = 0, subtitles: bool = True) -> Iterator[Record]:
+def read(source: Source, split: str, *, option_seed: int = 0, subtitles: Speech = "span") -> Iterator[Record]:
     """Yield one `VideoMC` per question.
 
     The official CSV has no header and holds the right option last in every row, so options are shuffled by a
@@ -23,7 +23,8 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: bool = 
         source: Where the files lie.
         split: Split name.
         option_seed: Seed of the order of options, CSV only.
-        subtitles: Whether to join the spoken text of the span, where the subtitle file is there.
+        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
+            False for none.
     """
     file = source.find(
         f"how2QA_{_CSV[split]}.csv",
@@ -31,7 +32,7 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: bool = 
         f"how2qa_{_CSV[split]}.jsonl",
         f"how2qa/how2qa_{_CSV[split]}.jsonl",
     )
-    speech = Subtitles(source, *(["how2_subtitles.jsonl"] if subtitles else []))
+    speech = Subtitles(source, "how2_subtitles.jsonl", scope=subtitles)
     videos = VideoFiles(source, ["videos", "how2_videos"])
 
     def make_csv(row: Row) -> VideoMC:
@@ -64,6 +65,7 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: bool = 
             options=tuple(row.text(f"a{k}") for k in range(NUM_OPTIONS)),
             answer=row.integer("answer_idx") if row.has("answer_idx") else None,
             subtitles=speech.between(name, start, end),
+            extra={"ts": row.field("ts")},
         )
 
     if ".csv" in file.path:

@@ -3,24 +3,27 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import Subtitles, VideoFiles, span_of
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records import Caption, Record
 from weft.data.rows import Row
 from weft.data.source import Source
 
 
-def read(source: Source, split: str, *, subtitles: bool = True, file: str | None = None) -> Iterator[Record]:
+def read(
+    source: Source, split: str, *, subtitles: Speech = "span", file: str | None = None
+) -> Iterator[Record]:
     """Yield one `Caption` per clip with all its descriptions (none where they are hidden).
 
     Args:
         source: Where the files lie.
         split: Split name.
-        subtitles: Whether to join the spoken text of the span, where the subtitle file is there.
+        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
+            False for none.
         file: Path of the annotation file below the root, where it has no official name; files of predictions
             have the same form.
     """
     stored = source.find(file or f"tvc_{split}_release.jsonl", f"tvc/tvc_{split}_release.jsonl")
-    speech = Subtitles(source, *(["tv_subtitles.jsonl", "tvqa_subtitles.jsonl"] if subtitles else []))
+    speech = Subtitles(source, "tv_subtitles.jsonl", "tvqa_subtitles.jsonl", scope=subtitles)
     videos = VideoFiles(source, ["videos", "tv_videos", "frames"])
 
     def make(row: Row) -> Caption:

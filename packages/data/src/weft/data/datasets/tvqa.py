@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import Subtitles, VideoFiles, span_of
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records import Record, VideoMC
 from weft.data.rows import Row
 from weft.data.source import Source
@@ -11,18 +11,19 @@ from weft.data.source import Source
 NUM_OPTIONS = 5
 
 
-def read(source: Source, split: str, *, subtitles: bool = True) -> Iterator[Record]:
+def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Record]:
     """Yield one `VideoMC` per question.
 
     Args:
         source: Where the files lie.
         split: Split name.
-        subtitles: Whether to join the spoken text of the span, where the subtitle file is there.
+        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
+            False for none.
     """
     file = source.find(
         f"tvqa_{split}.jsonl", f"tvqa/tvqa_{split}.jsonl", f"tvqa_qa_release/tvqa_{split}.jsonl"
     )
-    speech = Subtitles(source, *(["tv_subtitles.jsonl", "tvqa_subtitles.jsonl"] if subtitles else []))
+    speech = Subtitles(source, "tv_subtitles.jsonl", "tvqa_subtitles.jsonl", scope=subtitles)
     videos = VideoFiles(source, ["videos", "tv_videos", "frames"])
 
     def make(row: Row) -> VideoMC:
@@ -36,7 +37,7 @@ def read(source: Source, split: str, *, subtitles: bool = True) -> Iterator[Reco
             options=tuple(row.text(f"a{k}") for k in range(NUM_OPTIONS)),
             answer=row.integer("answer_idx") if row.has("answer_idx") else None,
             subtitles=speech.between(name, start, end),
-            extra={"show_name": row.text("show_name", "")},
+            extra={"show_name": row.text("show_name", ""), "ts": row.field("ts")},
         )
 
     yield from source.build(source.json_lines(file), make)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.datasets._video import Subtitles, VideoFiles, span_of
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records import Caption, Record
 from weft.data.rows import Row
 from weft.data.source import Source
@@ -11,13 +11,14 @@ from weft.data.source import Source
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
 
-def read(source: Source, split: str, *, subtitles: bool = True) -> Iterator[Record]:
+def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Record]:
     """Yield one `Caption` per step.
 
     Args:
         source: Where the files lie.
         split: Split name.
-        subtitles: Whether to join the spoken text of the step, where the subtitle file is there.
+        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
+            False for none.
     """
     file = source.find(
         f"yc2c_{split}_release.jsonl",
@@ -25,7 +26,7 @@ def read(source: Source, split: str, *, subtitles: bool = True) -> Iterator[Reco
         "youcookii_annotations_trainval.json",
         "annotations/youcookii_annotations_trainval.json",
     )
-    speech = Subtitles(source, *(["yc2_subtitles.jsonl"] if subtitles else []))
+    speech = Subtitles(source, "yc2_subtitles.jsonl", scope=subtitles)
     videos = VideoFiles(source, ["videos", "yc2_videos", f"raw_videos/{_SUBSETS[split]}"])
 
     def make_value(row: Row) -> Caption:

@@ -74,17 +74,24 @@ def _moment(record: Caption) -> str:
     """What is said in a video, and when; nothing for an image."""
     if record.media.kind == "image":
         return ""
-    return " ".join(filter(None, [f"[Subs] {record.subtitles}".strip(), _span(record.media)]))
+    return " ".join(filter(None, [f"[Subs] {record.subtitles}".strip(), _span(record, record.media)]))
 
 
 def _choices(record: VideoMC) -> str:
     """Speech, question, time and options, in the order that VL-Adapter writes them."""
     options = " ".join(f"a{k}: {text.strip('. ')}." for k, text in enumerate(record.options))
-    parts = [f"[Subs] {record.subtitles}".strip(), f"[Q] {record.question}", _span(record.video)]
+    parts = [
+        f"[Subs] {record.subtitles}".strip(),
+        f"[Q] {record.question.strip()}",
+        _span(record, record.video),
+    ]
     return " ".join([*filter(None, parts), f"[Choices] {options}"])
 
 
-def _span(video: MediaRef) -> str:
+def _span(record: Record, video: MediaRef) -> str:
+    """The time as it stands in the annotations, or else the span of the video."""
+    if "ts" in record.extra:
+        return f"[TS] ({record.extra['ts']})"
     return "" if video.start is None else f"[TS] ({video.start}-{video.end})"
 
 
