@@ -326,46 +326,6 @@ def test_answers_are_written_from_the_decode_token_on():
     assert (tokens[:, 0] == 97).all()
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("pads", [2, 6, 12])
-def test_the_padding_of_a_question_is_read_by_no_answer(pads):
-    model = answering(initializer_range=0.5).double()
-    ids, pixels = torch.randint(5, 90, (1, 7)), torch.randn(1, 3, 16, 16).double()
-    answers = torch.tensor([[7, 30, 31, 98]])
-    shown = torch.ones_like(answers)
-
-    def asked(ids, mask):
-        states = model.encode_question(ids, mask, pixels)
-        logits = model.answer_logits(answers, shown, states, mask)
-        return logits, model.answer_losses(answers, shown, states, mask)
-
-    padded = functional.pad(ids, (0, pads))
-    mask = (padded != 0).long()
-    for found, expected in zip(asked(padded, mask), asked(ids, torch.ones_like(ids)), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
-    for beams in (1, 3):
-        options = {"max_new_tokens": 4, "do_sample": False, "num_beams": beams}
-        alone = model.generate(ids, pixels, **options)
-        assert torch.equal(model.generate(padded, pixels, mask, **options), alone)
-
-
-@torch.no_grad()
-def test_the_padding_of_a_question_can_be_read_in_writing_as_by_the_original_code():
-    model = answering(initializer_range=0.5)
-    ids, pixels = torch.randint(5, 90, (1, 7)), torch.randn(1, 3, 16, 16)
-    padded = functional.pad(ids, (0, 6))
-    mask = (padded != 0).long()
-    masks = []
-    hook = model.text_decoder.register_forward_pre_hook(
-        lambda _, args, kwargs: masks.append(kwargs["encoder_attention_mask"]), with_kwargs=True
-    )
-    model.generate(padded, pixels, mask, reads_padding=True, max_new_tokens=1, do_sample=False)
-    model.generate(padded, pixels, mask, max_new_tokens=1, do_sample=False)
-    hook.remove()
-    assert torch.equal(masks[0], torch.ones_like(mask))
-    assert torch.equal(masks[1], mask)
-
-
 def captioning(**text):
     torch.manual_seed(0)
     values = config(BlipRetrievalConfig, **text).to_dict()
