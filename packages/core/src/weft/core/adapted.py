@@ -104,7 +104,9 @@ class SiteWeights:
         store: Store,
         module: nn.Module,
         taps: dict[str, Tensor],
+        device: torch.device,
     ) -> None:
+        self._device = device
         self._banks = banks
         self.module = module
         self._taps = taps
@@ -128,7 +130,7 @@ class SiteWeights:
         """Slot of every task."""
         if self.task_ids is None or len(self._banks[name]._parameters) > 1:
             return None
-        return self._one_slot
+        return self._one_slot.to(self.task_ids.device)
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
@@ -142,8 +144,9 @@ class SiteWeights:
         return self._taps.get(name)
 
     def signal(self, name: str) -> Tensor | None:
-        """A tensor of the batch."""
-        return self._signals.get(name)
+        """A tensor of the batch, on the device of the rows."""
+        value = self._signals.get(name)
+        return value if value is None else value.to(self._device)
 
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`plain` on rows of task -1."""
@@ -219,7 +222,7 @@ class SiteUnit:
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
                 "model.route(task=...)`."
             )
-        return SiteWeights(self.banks, ids, self.store, self.module, taps or {})
+        return SiteWeights(self.banks, ids, self.store, self.module, taps or {}, rows.device)
 
 
 class SiteUnits:
@@ -230,6 +233,11 @@ class SiteUnits:
         self.taps: list[tuple[SiteUnit, str]] = []
         self.wrapped: list[tuple[SiteUnit, str]] = []
         self.names: tuple[str, ...] = ()
+
+    def add(self, unit: SiteUnit) -> None:
+        """Let a unit act here, behind those that are there, but before those that come last."""
+        self.units.append(unit)
+        self.units.sort(key=lambda each: each.unit.last)
 
     def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:
         """Let a unit call the module itself; by the names of its arguments, which no compiler looks up.

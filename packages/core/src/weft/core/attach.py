@@ -102,7 +102,7 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         site_unit.start()
         if unit.changes_attention:
             reach_attention(module, each.site.path)
-        units_at(module).units.append(site_unit)
+        units_at(module).add(site_unit)
         if unit.reads_source and each.site.source not in (None, each.site.path):
             units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
         for name in unit.wraps:

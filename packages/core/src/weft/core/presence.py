@@ -104,7 +104,15 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     stores = [store for store in _STORES if len(store.tasks) > 1]
     if not stores:
         return
-    held = {id(value) for group in optimizer.param_groups for value in group["params"]}
+    place = {
+        id(value): index
+        for index, value in enumerate(value for group in optimizer.param_groups for value in group["params"])
+    }
+    held = []
     for store in stores:
-        if any(id(value) in held for _, _, value in store.slots()):
-            store.clear_absent()
+        first = min((place[id(value)] for _, _, value in store.slots() if id(value) in place), default=None)
+        if first is not None:
+            held.append((first, store))
+    # Every process reduces store after store, so all must take them in one order: that of the optimiser's parameters.
+    for _, store in sorted(held, key=lambda one: one[0]):
+        store.clear_absent()

@@ -16,6 +16,7 @@ from weft.core.bank import Store
 from weft.core.errors import RoutingError
 from weft.core.owners import Media
 from weft.core.routing import Routing, TaskNames, check_batch, route_ids, route_names
+from weft.core.save_options import check_save_options
 from weft.core.tasks import add_task, check_wrapped, remove_task
 from weft.core.token_modality import token_modality
 
@@ -125,7 +126,7 @@ class AdaptedModel(Picklable):
                 not follow from the batch; see `weft.core.owners`.
 
         Raises:
-            RoutingError: If not exactly one argument is given, or a task is unknown.
+            RoutingError: If not exactly one argument is given, or a task or modality is unknown.
         """
         store = self.weft
         if sum(argument is not None for argument in (task, tasks, task_ids)) != 1:
@@ -189,16 +190,30 @@ class AdaptedModel(Picklable):
             f"trainable%: {plan.percent:.4f}"
         )
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        is_main_process: bool = True,
+        **kwargs: Any,
+    ) -> None:
         """Save the adapter alone: `adapter_model.safetensors` and `weft_config.json`. No network is used.
 
         Args:
             save_directory: Folder, made if it is missing.
-            **kwargs: `state_dict` is used if given; what else `transformers.Trainer` passes is not needed.
+            state_dict: Gathered state of a model whose parameters are sharded.
+            is_main_process: Whether this process writes; the others do nothing.
+            **kwargs: What `transformers` passes and an adapter has no use for, such as `max_shard_size`.
+
+        Raises:
+            ConfigError: If another argument is given, or one that asks for something else than is written.
         """
         from weft.core.checkpoint import save_adapter
 
-        save_adapter(self, save_directory, state_dict=kwargs.get("state_dict"))  # type: ignore[arg-type]
+        check_save_options(kwargs)
+        if is_main_process:
+            save_adapter(self, save_directory, state_dict=state_dict)  # type: ignore[arg-type]
 
     def _set_gradient_checkpointing(
         self,

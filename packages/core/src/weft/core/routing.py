@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from weft.core.errors import ConfigError, RoutingError, unknown
 from weft.core.owners import Media, media_of
-from weft.core.sites import Site
+from weft.core.sites import Modality, Site
 
 TASK_NAME = re.compile(r"[a-z0-9_]+")
 IDENTITY = -1
@@ -191,15 +191,17 @@ def route_names(
         owners: Modality to the row of the batch that each row of its towers belongs to.
 
     Raises:
-        RoutingError: If a name is not a task of the model, or an owner no row.
+        RoutingError: If a name is not a task of the model, a key no modality, or an owner no row.
     """
     if isinstance(tasks, str):
         tasks = [tasks]
     named = tasks if isinstance(tasks, Mapping) else {"": tasks}
+    _check_modalities(tasks, "tasks")
     position = {name: index for index, name in enumerate(known)}
     ids: dict[str, Tensor] = {}
     present: set[int] = set()
-    for modality, names in named.items():
+    for modality, given in named.items():
+        names = [given] if isinstance(given, str) else given
         numbers = []
         for name in names:
             if name is not None and name not in position:
@@ -230,8 +232,9 @@ def check_owners(
         device: Where the owners shall live.
 
     Raises:
-        RoutingError: If an owner is no row of the batch.
+        RoutingError: If an owner is no row of the batch, or a key no modality.
     """
+    _check_modalities(owners, "owners")
     found: dict[str, Tensor] = {}
     for modality, rows in (owners or {}).items():
         value = torch.as_tensor(rows).to(device)
@@ -264,8 +267,9 @@ def route_ids(
         owners: Modality to the row of the batch that each row of its towers belongs to.
 
     Raises:
-        RoutingError: If a tensor is not one-dimensional or not of integers.
+        RoutingError: If a tensor is not one-dimensional or not of integers, or a key no modality.
     """
+    _check_modalities(task_ids, "task_ids")
     named = task_ids if isinstance(task_ids, Mapping) else {"": task_ids}
     for ids in named.values():
         if not isinstance(ids, Tensor) or ids.dim() != 1 or ids.dtype not in (torch.int64, torch.int32):
@@ -276,3 +280,11 @@ def route_ids(
             )
     found = {modality: ids.to(torch.int64) for modality, ids in named.items()}
     return Routing(found, owners=check_owners(owners, found, next(iter(found.values())).device))
+
+
+def _check_modalities(given: object, argument: str) -> None:
+    if not isinstance(given, Mapping):
+        return
+    for name in given:
+        if name not in get_args(Modality):
+            raise RoutingError(unknown(f"a key of `{argument}`", name, get_args(Modality)))

@@ -108,6 +108,7 @@ class Unit(ABC):
         changes_attention: Whether `attend` does anything.
         wraps: Fields of a site that name modules which the unit calls itself, such as `path`; a unit that
             wraps any acts through `call` alone.
+        last: Whether `after` comes behind that of all other units at the module, wherever it stands in the list.
     """
 
     reads_source: ClassVar[bool] = False
@@ -115,6 +116,7 @@ class Unit(ABC):
     taps: ClassVar[tuple[str, ...]] = ()
     changes_attention: ClassVar[bool] = False
     wraps: ClassVar[tuple[str, ...]] = ()
+    last: ClassVar[bool] = False
 
     def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:  # noqa: B027  (a choice)
         """Set starting values that depend on the site's module, in place; by default none do.

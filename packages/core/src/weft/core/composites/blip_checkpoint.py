@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.errors import CheckpointError
+from weft.core.stored_files import check_tensors
 
 _RENAMED = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -71,9 +72,11 @@ def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tu
         CheckpointError: If the file is none of BLIP, or lacks or mis-shapes a tensor of the model. Nothing is loaded
             then.
     """
-    converted = convert_blip(source if isinstance(source, Mapping) else _read(Path(source)))
+    state = source if isinstance(source, Mapping) else _read(Path(source))
+    _check_state(state, source)
+    converted = convert_blip(state)
     own = model.state_dict()
-    if _POSITIONS in converted and _POSITIONS in own:
+    if _POSITIONS in converted and _POSITIONS in own and _is_grid(converted[_POSITIONS]):
         converted[_POSITIONS] = resized_positions(converted[_POSITIONS], own[_POSITIONS].shape[1])
     unused = tuple(name for name in converted if name not in own)
     missing = [name for name in own if name not in converted and name not in ("temp",)]
@@ -90,6 +93,15 @@ def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tu
         )
     model.load_state_dict({name: converted[name] for name in own if name in converted}, strict=False)
     return unused
+
+
+def _is_grid(positions: Tensor) -> bool:
+    """Whether there is one class token and a square of patches; otherwise the shape is told as it is."""
+    return (
+        positions.dim() == 3
+        and positions.shape[1] > 1
+        and math.isqrt(positions.shape[1] - 1) ** 2 == positions.shape[1] - 1
+    )
 
 
 def resized_positions(positions: Tensor, tokens: int) -> Tensor:
@@ -113,10 +125,11 @@ def resized_positions(positions: Tensor, tokens: int) -> Tensor:
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         values: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a foreign or cut file can fail in any way; no code in it is run
         raise CheckpointError(
-            f"`source` must be a BLIP checkpoint of tensors alone, but {path} cannot be read: {error}"
-        ) from None
+            f"`source` must be a BLIP checkpoint of tensors alone, but {path} cannot be read: {error}. Download it "
+            "again, or take one of the files that BLIP's README lists."
+        ) from error
     state = values.get("model", values) if isinstance(values, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("visual_encoder.") for name in state):
         raise CheckpointError(
@@ -124,3 +137,15 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             "README lists."
         )
     return state
+
+
+def _check_state(state: Mapping[str, Tensor], source: object) -> None:
+    """Refuse names that are none, and tensors that no training leaves."""
+    shown = Path("the given state") if isinstance(source, Mapping) else Path(str(source))
+    if odd := [name for name in state if not isinstance(name, str)]:
+        raise CheckpointError(
+            f"`source` must hold tensors by their names, but {shown} has the name {odd[0]!r}. Take one of the "
+            "files that BLIP's README lists."
+        )
+    kept = ((name, value) for name, value in state.items() if not _DROPPED.search(name))
+    check_tensors(kept, {}, shown, argument="source")

@@ -78,7 +78,9 @@ class FrameAttentionConfig(UnitConfig):
 
 
 class FrameAttention(Unit):
-    """Scales the output of one key map."""
+    """Scales the output of one key map, with what other units add to it, as the keys of a frame are scaled there."""
+
+    last = True
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """Keys of every frame's patches times the frame's weight.
