@@ -12,7 +12,7 @@ from weft.core.testing.processed import tiny
 from weft.eval.readers import Limits, ReaderError, Row, Turn, Writing, ask, reader_for
 from weft.eval.testing import picture
 
-CHAT = ("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm")
+CHAT = ("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "internvl")
 A, B, C, D = picture(60, 40, 1), picture(64, 64, 2), picture(40, 60, 3), picture(96, 48, 4)
 SEVERAL = Row("several", "a", (Turn("user", (A, B, "what differs?")),), "red")
 NONE = Row("none", "b", (Turn("user", ("how many?",)),), "three")
@@ -68,7 +68,7 @@ def test_pictures_between_words_are_read_where_they_stand(made: Any, read: Any) 
     turned = replace(BETWEEN, turns=(Turn("user", (*parts[:1], D, parts[2], C, parts[4])),))
     found = [sums(read, made, [replace(BETWEEN, turns=BETWEEN.turns[1:])])[0]]
     found += [sums(read, made, [row])[0] for row in (moved, turned)]
-    # LLaVA's template writes pictures first, wherever they stand.
+    # The first template here writes pictures first, wherever they stand.
     assert len({round(float(value), 4) for value in found}) == (2 if made.name == "llava" else 3)
 
 
@@ -100,6 +100,10 @@ def test_every_picture_belongs_to_the_row_that_shows_it_however_many_there_are(m
     inputs = read.training([SEVERAL, NONE, ROW]).inputs
     if made.name == "smolvlm":
         assert owners["pixel_values"].tolist() == [0, 1, 2]
+    elif made.name == "internvl":
+        # Tiles of all pictures follow one another, and nothing beside them says whose they are.
+        assert len(inputs["pixel_values"]) > 3
+        assert "pixel_values" not in owners
     elif "image_grid_thw" in inputs:
         patches = inputs["image_grid_thw"].prod(1).tolist()
         assert owners["pixel_values"].tolist() == [0] * sum(patches[:2]) + [2] * patches[2]
@@ -122,7 +126,8 @@ def test_the_head_is_computed_where_answers_are_and_nowhere_else(made: Any, read
 
 
 def test_a_text_with_the_mark_of_a_picture_is_refused_with_its_row(made: Any, read: Any) -> None:
-    mark = {"qwen2_5_vl": "<|vision_start|>", "qwen3_vl": "<|vision_start|>"}.get(made.name, "<image>")
+    marks = {"gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>"}
+    mark = marks.get(made.name, "<|vision_start|>" if made.name.startswith("qwen") else "<image>")
     with pytest.raises(ReaderError, match="vqa/9 has 1 for 2"):
         read.training([ROW, ask(f"what is {mark}?", [A], name="vqa/9", answer="red")])
 

@@ -10,6 +10,7 @@ from weft.core import plan
 from weft.core.errors import BackboneError
 from weft.core.testing.processed import TINY, tiny
 from weft.eval.testing import ReaderContract, Subject
+from weft.eval.testing.own_subjects import OWN, own_subject
 from weft.eval.testing.tiny_subjects import WITHOUT_FAMILY, tiny_subject
 
 
@@ -17,6 +18,12 @@ class TestReaders(ReaderContract):
     @pytest.fixture(params=TINY)
     def subject(self, request: Any) -> Subject:
         return tiny_subject(request.param)
+
+
+class TestOwnReaders(ReaderContract):
+    @pytest.fixture(params=OWN)
+    def subject(self, request: Any) -> Subject:
+        return own_subject(request.param)
 
 
 @pytest.mark.parametrize("name", WITHOUT_FAMILY)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from weft.eval.readers.batch import Batch
 
 Show = Callable[[Sequence[Sequence[Any]]], dict[str, Tensor]]
 
@@ -40,3 +42,14 @@ class PairedProcessor:
     def pictures(self, pictures: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
         """The inputs that pictures become; none where no row has any."""
         return self.show(pictures) if any(pictures) else {}
+
+
+def stored(batch: Batch, features: Tensor) -> Batch:
+    """A batch that reads features instead of pixels.
+
+    Args:
+        batch: A batch with `pixel_values`.
+        features: What the vision tower makes of them, shape `(rows, pictures, tokens, width)`.
+    """
+    inputs = {name: value for name, value in batch.inputs.items() if name != "pixel_values"}
+    return replace(batch, inputs={**inputs, "visual_features": features})

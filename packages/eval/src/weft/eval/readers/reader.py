@@ -266,6 +266,15 @@ class Reader(ABC):
         """How much each text belongs to the picture beside it, shape `(rows,)`; arguments as in `embed_texts`."""
         raise self._refusal("match")
 
+    def with_features(self, model: Any, batch: Batch) -> Batch:
+        """The batch with what the vision tower makes of its pictures in their place, to be stored and read instead.
+
+        Args:
+            model: The model, on the batch's device.
+            batch: From `training` or `asking`.
+        """
+        raise self._refusal("features")
+
     def _refusal(self, ability: Ability) -> ReaderError:
         able = ", ".join(sorted(self.abilities))
         return ReaderError(

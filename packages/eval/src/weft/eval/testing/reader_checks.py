@@ -165,8 +165,19 @@ def check_match(subject: Subject) -> None:
 
 
 def check_features(subject: Subject) -> None:
-    """Stored features take the place of pictures: the model reads no pixels then."""
-    assert "visual_features" in subject.reader.asking(subject.rows).inputs
+    """Stored features take the place of pictures: the losses are those of the pictures, and no tower is run."""
+    reader, model = subject.reader, subject.wide()
+    batch = _wide(reader.training(subject.rows))
+    with torch.no_grad():
+        read = reader.with_features(model, batch)
+        assert not [name for name in read.inputs if name.startswith("pixel")]
+        expected = reader.losses(model, batch).rows
+        model.vision_tower.register_forward_pre_hook(lambda *given: _fail("the vision tower ran"))
+        torch.testing.assert_close(reader.losses(model, read).rows, expected, rtol=0, atol=OTHER_ROWS)
+
+
+def _fail(what: str) -> None:
+    raise AssertionError(what)
 
 
 def check_refusals(subject: Subject) -> None:
@@ -177,8 +188,9 @@ def check_refusals(subject: Subject) -> None:
         "score": lambda batch: reader.score(subject.model, subject.rows[:1], [["red"]]),
         "embed": lambda batch: reader.embed_texts(subject.model, batch),
         "match": lambda batch: reader.match(subject.model, batch),
+        "features": lambda batch: reader.with_features(subject.model, batch),
     }
-    assert reader.abilities <= {*attempts, "features"}
+    assert reader.abilities <= set(attempts)
     batch = reader.asking(subject.rows)
     for ability, attempt in attempts.items():
         if ability not in reader.abilities:

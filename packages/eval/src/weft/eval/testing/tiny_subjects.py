@@ -15,7 +15,7 @@ from weft.eval.readers import Row
 from weft.eval.testing.subject import LORA, Subject
 
 IGNORED = -100
-WITHOUT_FAMILY = ("florence2", "siglip2")
+WITHOUT_FAMILY = ("florence2", "internvl", "siglip2")
 """Models that cannot be adapted, because no family knows their layers."""
 
 Inputs = dict[str, Any]

@@ -34,6 +34,15 @@ SPOKEN_TURNS = (
     "{% for part in message.content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+# Begins by itself; the assistant is called a model, and a system text stands in the first turn of the user.
+MODEL_TURNS = (
+    "{{ bos_token }}{% for message in messages if message.role != 'system' %}"
+    "<start_of_turn>{{ 'model' if message.role == 'assistant' else message.role }}\n"
+    "{% if loop.first and messages[0].role == 'system' %}{{ messages[0].content[0].text }}\n\n{% endif %}"
+    "{% for part in message.content %}"
+    "{{ '<start_of_image>' if part.type == 'image' else part.text | trim }}{% endfor %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 MARKS = ["<|im_start|>", "<|im_end|>"]
 SEEN = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 
@@ -162,4 +171,69 @@ def smolvlm() -> Pair:
     return transformers.SmolVLMForConditionalGeneration(config), processor
 
 
-BUILDERS = (llava, llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm)
+def gemma3() -> Pair:
+    """Gemma 3: SigLIP and Gemma 3; a picture's tokens attend to one another; the template writes the beginning."""
+    marks = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    words = tokenizer(
+        [*marks.values(), "<start_of_turn>", "<end_of_turn>"],
+        template="<s> $A",
+        padding_side="left",
+        eos_token="<end_of_turn>",
+        extra_special_tokens=marks,
+    )
+    number = words.convert_tokens_to_ids
+    text = decoder_sizes(words, head_dim=8, query_pre_attn_scalar=8, sliding_window=64)
+    config = transformers.Gemma3Config(
+        image_token_index=number("<image_soft_token>"),
+        boi_token_index=number("<start_of_image>"),
+        eoi_token_index=number("<end_of_image>"),
+        mm_tokens_per_image=4,
+        text_config={**text, "model_type": "gemma3_text"},
+        vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+    )
+    processor = transformers.Gemma3Processor(
+        image_processor("Gemma3ImageProcessor", size={"height": 32, "width": 32}),
+        words,
+        image_seq_length=4,
+        chat_template=MODEL_TURNS,
+    )
+    return transformers.Gemma3ForConditionalGeneration(config), processor
+
+
+def internvl() -> Pair:
+    """InternVL: an image in tiles that follow one another, however many images there are."""
+    seen = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    words = tokenizer(
+        [*MARKS, *seen.values()], eos_token="<|im_end|>", padding_side="left", extra_special_tokens=seen
+    )
+    config = transformers.InternVLConfig(
+        image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        downsample_ratio=0.5,
+        text_config={**decoder_sizes(words), "model_type": "qwen2"},
+        vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
+    )
+    size = {"height": 32, "width": 32}
+    images = image_processor(
+        "GotOcr2ImageProcessor", size=size, crop_to_patches=True, min_patches=1, max_patches=3
+    )
+    processor = transformers.InternVLProcessor(
+        images,
+        words,
+        video_processor("InternVLVideoProcessor", size=size),
+        image_seq_length=4,
+        chat_template=_marked("<IMG_CONTEXT>\n", "<video>\n"),
+    )
+    return transformers.InternVLForConditionalGeneration(config), processor
+
+
+BUILDERS = (gemma3, internvl, llava, llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm)

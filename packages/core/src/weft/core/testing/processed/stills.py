@@ -15,6 +15,8 @@ from transformers import processing_utils
 from transformers.models.smolvlm import processing_smolvlm
 from transformers.utils import is_torchvision_available
 
+_AUTO = "transformers.models.auto.video_processing_auto"
+
 
 class StillsOnly(transformers.BaseImageProcessor):
     """Stands where a processor of videos belongs, and refuses videos.
@@ -50,12 +52,19 @@ class _Found:
 
 
 @functools.cache
+def real_videos() -> Any:
+    """What transformers itself loads processors of videos with; it needs torchvision."""
+    # By its name: without torchvision, its package has something else there.
+    return importlib.import_module(_AUTO).AutoVideoProcessor
+
+
+@functools.cache
 def without_torchvision() -> None:
     """Let processors be built and loaded without torchvision, in this process; nothing where it is installed."""
+    real_videos()
     if not is_torchvision_available():
         processing_utils.transformers_module.VideoProcessorMixin = StillsOnly
-        # By its name: without torchvision, its package has something else there.
-        auto: Any = importlib.import_module("transformers.models.auto.video_processing_auto")
+        auto: Any = importlib.import_module(_AUTO)
         auto.AutoVideoProcessor = _Found
     if processing_smolvlm.num2words is None:  # it writes the number of frames of a video
         processing_smolvlm.num2words = str

@@ -21,7 +21,7 @@ from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.one_question import check_one_question
 from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.paired import PairedProcessor, stored
 from weft.eval.readers.reader import Ability, Limits, Reader
 from weft.eval.readers.rows import Row, decoded
 
@@ -160,6 +160,12 @@ class DualEncoderReader(Reader):
         if self._open:
             return functional.normalize(model.encode_image(inputs["pixel_values"]), dim=-1)
         return _unit(model.get_image_features(**inputs))
+
+    def with_features(self, model: Any, batch: Batch) -> Batch:
+        """See `Reader.with_features`."""
+        if not self._own:
+            raise self._refusal("features")
+        return stored(batch, model.encode_images(batch.inputs["pixel_values"]))
 
     def _compared(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Both features, the scale and the bias, in one call of the model."""

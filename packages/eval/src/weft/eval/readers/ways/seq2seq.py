@@ -15,7 +15,7 @@ from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
 from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.paired import PairedProcessor, stored
 from weft.eval.readers.processor import processed
 from weft.eval.readers.reader import Ability, Limits, Reader, Writing
 from weft.eval.readers.rows import Row
@@ -91,6 +91,12 @@ class Seq2SeqReader(Reader):
         """See `Reader.generate`; the token that starts every answer stands first."""
         tokens: Tensor = model.generate(**batch.inputs, **writing.options)
         return tokens
+
+    def with_features(self, model: Any, batch: Batch) -> Batch:
+        """See `Reader.with_features`."""
+        if not self._own:
+            raise self._refusal("features")
+        return stored(batch, model.encode_images(batch.inputs["pixel_values"]))
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         texts = [row.text for row in rows]
