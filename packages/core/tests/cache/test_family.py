@@ -109,7 +109,7 @@ def test_the_count_of_a_configuration_is_what_training_changes(make_task, method
     expected = counted if seen or method != "lp_plus_plus" else 0
     assert (seen[0] if seen else 0) == expected
     if method == "lp_plus_plus":
-        assert counted == head.weight.numel() + head.blend.numel()
+        assert counted == head.weight.numel() + head.blend.numel() + head.bias.numel()
 
 
 @pytest.mark.parametrize("method", sorted(set(FAMILY) - {"linear_probe", "lp_plus_plus"}))
@@ -252,12 +252,17 @@ def test_the_order_of_channels_is_that_of_the_loop_over_pairs(make_task) -> None
 
 def test_ape_t_starts_as_ape_and_loses_classes_with_their_residuals(make_task) -> None:
     weights, features, labels, queries, _ = make_task()
-    start = APET(weights, APETConfig(epochs=0)).fit(features, labels)
+    start = APET(weights, APETConfig(epochs=0, keys="pruned", similarity_weight=0.7)).fit(features, labels)
     plain = APE(weights).fit(features, labels)
     torch.testing.assert_close(start.logits(queries), plain.logits(queries), rtol=1e-5, atol=1e-4)
-    head = APET(weights, APETConfig(epochs=3, learning_rate=0.01, gamma=0.0)).fit(features, labels)
-    before = head.logits(queries)
-    head.remove_classes([2])
-    torch.testing.assert_close(head.logits(queries), before[:, [0, 1, 3, 4, 5]], rtol=1e-5, atol=1e-4)
+    for keys in ("pruned", "whole"):
+        head = APET(weights, APETConfig(epochs=3, learning_rate=0.01, gamma=0.0, keys=keys)).fit(
+            features, labels
+        )
+        before = head.logits(queries)
+        head.remove_classes([2])
+        torch.testing.assert_close(head.logits(queries), before[:, [0, 1, 3, 4, 5]], rtol=1e-5, atol=1e-4)
+    with pytest.raises(FewShotError, match="APET must be fitted first"):
+        APET(weights).remove_classes([2])
     with pytest.raises(FewShotError, match="`add_classes` must be called on a head that keeps all channels"):
         plain.add_classes(weights, features, labels)

@@ -61,6 +61,7 @@ def search_grid(
     alphas: Sequence[float],
     *,
     ties: Ties = "loss",
+    loops: Sequence[str] = (),
 ) -> Search:
     """Choose the candidate and the alpha of the most accurate `init + alpha · sums`.
 
@@ -72,6 +73,8 @@ def search_grid(
         alphas: Values of alpha.
         ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
             that is first in the order of candidates and then alphas, as the papers' code does.
+        loops: Names of the hyper-parameters from the outermost to the innermost loop of that code, where the order is
+            another one; their values ascend.
 
     Returns:
         The choice; `selected` also holds `alpha`.
@@ -82,6 +85,10 @@ def search_grid(
     best = int(right.max())
     tied = (right == best).nonzero().tolist()
     place, column = tied[0]
+    if loops:
+        place, column = min(
+            tied, key=lambda pair: [{**candidates[pair[0]], "alpha": alphas[pair[1]]}[name] for name in loops]
+        )
     if ties == "loss" and len(tied) > 1:
         losses = _losses(init, target, sums_of, alphas, tied, blocks)
         place, column = tied[int(losses.argmin())]

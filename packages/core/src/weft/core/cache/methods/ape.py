@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.cache.explain import Votes
-from weft.core.cache.grid import Search, Ties, search_grid, steps
+from weft.core.cache.grid import Search, Ties, search_grid
 from weft.core.cache.keys import KeyCache
 from weft.core.cache.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.cache.model import HeadConfig, register_head
@@ -28,7 +28,7 @@ class PrunedCacheConfig(CacheHeadConfig):
         similarity_weight: Weight of the similarity between classes in the choice of channels; the rest goes to
             the variance of the class weights.
         gamma: Exponent of the weight of a vote, before a search.
-        gamma_scale: End of the searched grid of gamma.
+        gamma_scale: End of the searched grid of gamma, which begins at 0.
         gamma_steps: Number of values in it.
     """
 
@@ -39,8 +39,10 @@ class PrunedCacheConfig(CacheHeadConfig):
     gamma_steps: int = Field(default=5, ge=1)
 
     def gammas(self) -> list[float]:
-        """Searched values of gamma."""
-        return [self.gamma] if self.gamma_steps == 1 else steps(self.gamma_scale, self.gamma_steps)
+        """Searched values of gamma, `i · scale / steps` for i from 0, as the code of APE spaces them."""
+        if self.gamma_steps == 1:
+            return [self.gamma]
+        return [index * self.gamma_scale / self.gamma_steps for index in range(self.gamma_steps)]
 
     def num_channels(self, width: int) -> int:
         """Number of channels that are kept."""
@@ -60,8 +62,11 @@ class APE(TipAdapter):
     A prime means: the kept channels alone, again of unit length. `KL_j` is the divergence (in bits) of the key's
     label from the softmax of its cosines with the class weights.
 
-    Source: Zhu et al. 2023 (Not all features matter), sections 3.2 and 3.3. Difference: the similarity between
-    classes is computed in closed form, from means of classes of any size, where the code loops over pairs.
+    Source: Zhu et al. 2023 (Not all features matter), sections 3.2 and 3.3, and its code. Differences: the similarity
+    between classes is computed in closed form, from means of classes of any size, where the code loops over pairs; keys
+    average the views' unit features, where it averages raw ones; channels are a share of the width, where its
+    configurations name a number for each data set. Of equally accurate choices the least cross-entropy wins; the code
+    takes the first, as `selected_on="paper"` does here.
     """
 
     config_class: ClassVar[type[HeadConfig]] = APEConfig
@@ -84,6 +89,13 @@ class APE(TipAdapter):
     def _pruned(self, features: Tensor) -> Tensor:
         return functional.normalize(features[:, self.channels], dim=-1)
 
+    def _queries(self, features: Tensor) -> Tensor:
+        """What is compared with the keys."""
+        return self._pruned(features)
+
+    def _gammas(self) -> list[float]:
+        return self.config.gammas()
+
     def _class_channels(self) -> Tensor:
         return self._pruned(self.class_weights)
 
@@ -96,38 +108,46 @@ class APE(TipAdapter):
         return weights * self.cache.balance() if self.config.balance_classes else weights
 
     def _logits(self, features: Tensor) -> Tensor:
-        sums = self._class_sums(self._pruned(features), self.selected["beta"])
+        sums = self._class_sums(self._queries(features), self.selected["beta"])
         return sums * self.selected["alpha"] + self.zero_shot(features)
 
     def _used_keys(self) -> Tensor:
         """Keys in the order of the cache's labels, shape (keys, channels)."""
         return self.cache.keys
 
-    def _class_sums(self, pruned: Tensor, beta: float | Tensor) -> Tensor:
-        return self.cache.class_sums(pruned, beta, keys=self._used_keys(), key_weights=self._key_weights())
+    def _class_sums(self, queries: Tensor, beta: float | Tensor) -> Tensor:
+        return self.cache.class_sums(queries, beta, keys=self._used_keys(), key_weights=self._key_weights())
 
     def _search(self, samples: Samples, ties: Ties) -> Search:
         features = samples.mean().to(self.class_weights)
-        pruned, betas = self._pruned(features), self.config.betas()
+        queries, betas = self._queries(features), self.config.betas()
         grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
 
         def sums_of(rows: slice) -> Tensor:
             parts = []
             for gamma in gammas:
                 self.selected["gamma"] = gamma
-                parts.append(self._class_sums(pruned[rows], grid))
+                parts.append(self._class_sums(queries[rows], grid))
             return torch.cat(parts)
 
-        gammas = self.config.gammas()
+        gammas = self._gammas()
         candidates = [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas]
         with torch.no_grad():
             zero = self.zero_shot(features)
-            found = search_grid(zero, samples.labels, candidates, sums_of, self.config.alphas(), ties=ties)
+            found = search_grid(
+                zero,
+                samples.labels,
+                candidates,
+                sums_of,
+                self.config.alphas(),
+                ties=ties,
+                loops=("beta", "alpha", "gamma"),
+            )
         self.selected = {**self.selected, **found.selected}
         return found
 
     def _votes(self, features: Tensor) -> Votes:
-        affinity = (self.selected["beta"] * (self._pruned(features) @ self._used_keys().T - 1)).exp()
+        affinity = (self.selected["beta"] * (self._queries(features) @ self._used_keys().T - 1)).exp()
         votes = self.selected["alpha"] * affinity * self._key_weights()
         return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
 
