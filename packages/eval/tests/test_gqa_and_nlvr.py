@@ -25,6 +25,16 @@ def test_plain_answers_leave_what_they_cannot_tell_unavailable() -> None:
     }  # fmt: skip
 
 
+def test_what_is_unavailable_has_a_reason() -> None:
+    report = gqa_accuracy({"1": "yes"}, {"1": "yes"})
+    assert set(report.reasons) == {name for name, value in report.scores.items() if value is None}
+    assert "consistency: not available: switched off; `consistency` 'known' or 'all'" in str(report)
+    assert report.to_dict()["reasons"]["validity"] == "it needs `choices`, the official choices file"
+    known = gqa_accuracy({"1": "yes"}, {"1": question("yes")}, consistency="known")
+    assert known.reasons["consistency"].startswith("no question with a right answer has `entailed` questions")
+    assert known.reasons["open"] == "no question is open"
+
+
 def test_unbalanced_questions_count_for_consistency_only() -> None:
     references = {
         "1": question("yes", entailed=["2", "3", "1"]),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError
-from weft.eval.metrics import vqa_accuracy
+from weft.eval.metrics import vl_adapter_vqa_accuracy, vqa_accuracy
 from weft.eval.metrics.vqa_normalise import normalise
 
 TEN_YES = ["yes"] * 10
@@ -106,3 +106,25 @@ def test_a_reference_that_is_one_string_is_refused() -> None:
 def test_a_prediction_that_is_no_text_is_refused() -> None:
     with pytest.raises(ScoreTypeError, match=r"must be a string, but 1 are not: 1 \(the first is a int: "):
         vqa_accuracy({1: 2}, {1: TEN_YES})  # type: ignore[dict-item]
+
+
+# Scores of `VQAEvaluator.evaluate_raw` in VL-T5/src/vqa_data.py of ylsung/VL_adapter at 545fcbb, run on each case.
+@pytest.mark.parametrize(
+    ("prediction", "answers", "expected"),
+    [
+        ("Yes.", TEN_YES, 100),
+        ("yes", ["Yes."] * 10, 0),
+        ("two", ["2"] * 4 + ["two"] * 6, 100),
+        ("The dogs", ["dogs"] * 2 + ["the dogs"] * 8, 60),
+        ("U.S.", ["us"] + ["U.S."] * 9, 30),
+        ("t-shirt", ["t-shirt"] * 5 + ["t shirt"] * 2 + ["tee"] * 3, 100),
+        ("blue", [" blue"] * 9 + ["blue"], 30),
+        ("No", ["No"] * 9 + ["no"], 30),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_evaluator_of_vl_adapter_scores_as_its_code_does(
+    prediction: str, answers: list[str], expected: float
+) -> None:
+    report = vl_adapter_vqa_accuracy({1: prediction}, {1: answers})
+    assert (report.value, report.metric) == (expected, "vl_adapter_vqa_accuracy")

@@ -95,6 +95,8 @@ def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
         if role in data:
             try:
                 check_metric(section.metric or kind_of(data[role]).metric, data[role], section.headline)
+                if section.published_metric is not None:
+                    check_metric(section.published_metric, data[role])
             except ScoreInputError as error:
                 raise RunError(f"Task {name!r} cannot be scored. {error}") from None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from weft.train.errors import RecipeError, near
 
@@ -57,6 +57,22 @@ def _with_scores(rows: Iterable[Row], tasks: Iterable[str]) -> list[Row]:
 def shown(rows: Sequence[Row]) -> list[str]:
     """One line for each row: its scores, its trained share, where it was printed."""
     return [_line(row) for row in rows]
+
+
+def scored_alike(recipe: Recipe, reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line for each task whose published rows come from another metric: the run's own score by that metric.
+
+    Args:
+        recipe: The recipe.
+        reports: Task to its report, as in `Result`.
+    """
+    return [
+        f"{name} by {task.published_metric}, which published rows come from: "
+        f"{reports[name]['scores'][task.published_metric]:.2f} (this run)"
+        for name, task in recipe.tasks.items()
+        if task.published_metric is not None
+        and task.published_metric in reports.get(name, {}).get("scores", {})
+    ]
 
 
 def _line(row: Row) -> str:

@@ -39,9 +39,10 @@ def recipe_schema() -> dict[str, Any]:
     recipe["method"] |= methods
     # What `paper: true` lays over a recipe is part of one.
     recipe["paper_settings"] |= {"anyOf": [{"$ref": "#/$defs/Recipe"}, {"type": "null"}]}
-    definitions["TaskSection"]["properties"]["metric"] |= {
-        "anyOf": [{"enum": sorted(METRICS)}, {"type": "null"}]
-    }
+    for key in ("metric", "published_metric"):
+        definitions["TaskSection"]["properties"][key] |= {
+            "anyOf": [{"enum": sorted(METRICS)}, {"type": "null"}]
+        }
     _describe_heads(definitions)
     for section in _sections(Section):
         described = definitions.get(section.__name__)

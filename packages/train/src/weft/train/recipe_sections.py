@@ -144,6 +144,8 @@ class TaskSection(Section):
         prompt_at: `end` puts it behind every text instead.
         metric: Official metric; by default that of the type of record.
         headline: Entry of the metric's scores that tables and averages show.
+        published_metric: Metric that the rows of `published` were scored by, where it is another one; it is computed
+            too, and shown beside them.
         batch_size: Rows of one of its batches; by default that of `training`.
         max_text_tokens: Texts are cut there.
         max_target_tokens: Targets are cut there.
@@ -163,6 +165,7 @@ class TaskSection(Section):
     prompt_at: Literal["start", "end"] = "start"
     metric: str | None = None
     headline: str | None = None
+    published_metric: str | None = None
     batch_size: int | None = Field(default=None, gt=0)
     max_text_tokens: int = Field(default=64, gt=0)
     max_target_tokens: int = Field(default=64, gt=0)

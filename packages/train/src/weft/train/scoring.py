@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ def _second_stage(recipe: Recipe) -> dict[str, Any] | None:
     }
 
 
+def _with_entry(report: ScoreReport, name: str, other: ScoreReport) -> ScoreReport:
+    """A report with the headline score of another metric beside its own scores."""
+    return replace(
+        report,
+        scores={**report.scores, name: other.value},
+        units={**report.units, name: other.units[other.headline]},
+    )
+
+
 def evaluate_tasks(
     recipe: Recipe,
     model: Any,
@@ -218,6 +228,10 @@ def evaluate_tasks(
             continue
         metric = section.metric or kind_of(records).metric
         reports[name] = score(metric, predictions, records, headline=section.headline)
+        if section.published_metric is not None:
+            reports[name] = _with_entry(
+                reports[name], section.published_metric, score(section.published_metric, predictions, records)
+            )
         if folder is not None and processes.first:
             record_table(name, predictions, records, reports[name], folder).save(folder)
     return reports

@@ -148,9 +148,10 @@ def check_recipe(recipe: Recipe) -> None:
         RecipeError: With every fault.
     """
     faults = [
-        f"tasks.{name}.metric: unknown metric {task.metric!r}. {near(task.metric, METRICS)}"
+        f"tasks.{name}.{key}: unknown metric {metric!r}. {near(metric, METRICS)}"
         for name, task in recipe.tasks.items()
-        if task.metric is not None and task.metric not in METRICS
+        for key, metric in (("metric", task.metric), ("published_metric", task.published_metric))
+        if metric is not None and metric not in METRICS
     ]
     name = recipe.backbone.name
     if name is not None and name != "miniature" and "/" not in name and not Path(name).expanduser().is_dir():

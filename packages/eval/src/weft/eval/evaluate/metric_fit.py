@@ -21,6 +21,7 @@ SCORED_TYPES: Mapping[str, str] = MappingProxyType(
         "open_ended": "video_qa",
         "retrieval": "retrieval",
         "vqa": "image_qa",
+        "vqa_vl_adapter": "image_qa",
     }
 )
 """Name of a metric to the type of records it scores, a key of `weft.data.records.RECORD_TYPES`."""

@@ -17,6 +17,7 @@ from weft.eval.metrics import (
     nlvr2_accuracy,
     nlvr_accuracy,
     open_ended_accuracy,
+    vl_adapter_vqa_accuracy,
     vqa_accuracy,
 )
 from weft.eval.metrics.report import FRACTION, group_means
@@ -30,6 +31,10 @@ Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]
 
 def _vqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
     return vqa_accuracy(predictions, {r.id: list(r.answers) for r in records}, groups=groups)
+
+
+def _vqa_vl_adapter(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
+    return vl_adapter_vqa_accuracy(predictions, {r.id: list(r.answers) for r in records}, groups=groups)
 
 
 def _gqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
@@ -102,6 +107,7 @@ METRICS: Mapping[str, Scorer] = {
     "open_ended": _open_ended,
     "retrieval": _retrieval,
     "vqa": _vqa,
+    "vqa_vl_adapter": _vqa_vl_adapter,
 }
 """Metric names that a task may take."""
 

@@ -106,7 +106,24 @@ def gqa_accuracy(
         missing=paired.missing,
         extra=paired.extra,
         notes=tuple(notes),
+        reasons={
+            name: _reason(name, consistency, choices) for name, value in scores.items() if value is None
+        },
     )
+
+
+def _reason(score: str, consistency: Consistency, choices: Any) -> str:
+    """Why a score could not be computed, and what would give it."""
+    if score in ("validity", "plausibility"):
+        assert choices is None, "with choices they are always there"
+        return "it needs `choices`, the official choices file"
+    if score == "consistency":
+        if consistency == "off":
+            return "switched off; `consistency` 'known' or 'all' computes it from entailed questions"
+        return "no question with a right answer has `entailed` questions among the references"
+    if score == "distribution":
+        return "no question has `groups`"
+    return f"no question is {score}"
 
 
 def _question(reference: str | Question) -> Question:

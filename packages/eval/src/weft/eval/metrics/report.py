@@ -44,6 +44,7 @@ class ScoreReport:
         missing: How many references had no prediction (only with `subset=True`).
         extra: How many predictions had no reference and were left out (only with `subset=True`).
         notes: Remarks a reader of the scores must see.
+        reasons: Entry of `scores` that is `None` to why, and what would give it.
     """
 
     metric: str
@@ -57,6 +58,7 @@ class ScoreReport:
     missing: int = 0
     extra: int = 0
     notes: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -101,6 +103,7 @@ class ScoreReport:
             "missing": self.missing,
             "extra": self.extra,
             "notes": list(self.notes),
+            "reasons": dict(self.reasons),
         }
         if per_sample:
             data["per_sample"] = {str(key): value for key, value in self.per_sample.items()}
@@ -111,7 +114,8 @@ class ScoreReport:
         if self.is_subset:
             lines[0] += f", SUBSET: {self.missing} references have no prediction"
         for name, value in self.scores.items():
-            shown = "not available" if value is None else f"{value:.4f} {self.units[name]}"
+            absent = f"not available: {self.reasons[name]}" if name in self.reasons else "not available"
+            shown = absent if value is None else f"{value:.4f} {self.units[name]}"
             lines.append(f"  {name}: {shown}")
         lines.extend(f"  note: {note}" for note in self.notes)
         return "\n".join(lines)

@@ -63,6 +63,32 @@ def vqa_accuracy(
         raise ScoreInputError(
             f"`variant` must be one of {', '.join(sorted(_VARIANTS))}, but is {variant!r}. Use {OFFICIAL!r}."
         )
+    return agreement_report(
+        "vqa_accuracy", variant, score_one, predictions, references, subset=subset, groups=groups
+    )
+
+
+def agreement_report(
+    metric: str,
+    variant: str,
+    score_one: Callable[[str, Sequence[str]], float],
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, Sequence[str] | Mapping[str, Any]],
+    *,
+    subset: bool,
+    groups: Mapping[str, Mapping[Any, str]] | None,
+) -> ScoreReport:
+    """Score every prediction against its human answers by one rule; arguments as of `vqa_accuracy`.
+
+    Args:
+        metric: Name of the metric.
+        variant: Name of the rule.
+        score_one: A prediction and its human answers to a number from 0 to 1.
+        predictions: Question id to answer.
+        references: Question id to human answers or annotation.
+        subset: Score only the ids that both sides hold.
+        groups: Further axes to average over.
+    """
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     agreement: dict[Hashable, float] = {}
@@ -70,7 +96,7 @@ def vqa_accuracy(
         agreement[key] = score_one(predictions[key], _human_answers(key, references[key]))
     axes = {**_annotated_groups(paired.ids, references), **(groups or {})}
     return ScoreReport(
-        metric="vqa_accuracy",
+        metric=metric,
         variant=variant,
         headline="accuracy",
         scores={"accuracy": mean_of(agreement.values(), 100, _OFFICIAL_DIGITS)},

@@ -89,7 +89,7 @@ def train(
     check_recipe(loaded)
     tasks = load_tasks(loaded)
     from weft.train.cli.console import progress, show_result
-    from weft.train.published import published_of, shown
+    from weft.train.published import published_of, scored_alike, shown
     from weft.train.run import execute
 
     published = shown(published_of(loaded))
@@ -101,7 +101,7 @@ def train(
         auto_resume=auto_resume,
         progress=progress(),
     )
-    show_result(result, published)
+    show_result(result, [*published, *scored_alike(loaded, result.reports)] if published else [])
 
 
 def evaluate(
@@ -116,6 +116,16 @@ def evaluate(
     subset: Annotated[
         bool, typer.Option("--subset", help="Score what was predicted, and say how much is missing.")
     ] = False,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            help="With --task gqa: 'all' scores every entailed question, 'known' those that the gold file holds."
+        ),
+    ] = None,
+    choices: Annotated[
+        Path | None,
+        typer.Option(help="With --task gqa: the official choices file, for validity and plausibility."),
+    ] = None,
 ) -> None:
     """Score a run again, or anybody's predictions against official annotations."""
     from weft.train.errors import RunError
@@ -139,5 +149,7 @@ def evaluate(
             "`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`."
         )
     from weft.eval.submissions import score_predictions
+    from weft.train.metric_options import metric_options
 
-    sys.stdout.write(f"{score_predictions(task, predictions, gold, subset=subset)}\n")
+    options = metric_options(task, consistency=consistency, choices=choices)
+    sys.stdout.write(f"{score_predictions(task, predictions, gold, subset=subset, **options)}\n")
