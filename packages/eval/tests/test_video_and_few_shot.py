@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from weft.core.cache import FewShotHead, TipAdapter
-from weft.core.cache.model import TestSelectionWarning
+from weft.core.cache.selection import TestSelectionWarning
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     calibration,

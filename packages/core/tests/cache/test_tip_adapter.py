@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from weft.core.cache import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig, ZeroShotHead
 from weft.core.cache.grid import steps
-from weft.core.cache.model import TestSelectionWarning
+from weft.core.cache.selection import TestSelectionWarning
 from weft.core.errors import FewShotError
 
 RAGGED = Path(__file__).parents[1] / "data" / "tip_ragged.safetensors"
@@ -97,7 +97,7 @@ def test_the_search_finds_what_evaluating_every_pair_finds(make_task) -> None:
             logits = logits + alpha * torch.exp(-beta * (1 - queries @ features.T)) @ one_hot
             right[beta, alpha] = int((logits.argmax(1) == truth).sum())
     first = max(right, key=lambda pair: right[pair])
-    found = head._search(head._validation(queries, truth), "first")
+    found = head._search(head._samples(queries, truth, "features"), "first")
     assert (found.selected["beta"], found.selected["alpha"]) == first
     assert found.accuracy == pytest.approx(100 * right[first] / len(truth))
     assert found.evaluated == 175

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from weft.core.cache.model import FewShotHead, make_head
 from weft.core.cache.samples import listed
+from weft.core.cache.selection import Selection
 from weft.core.errors import CheckpointError, FewShotError
+from weft.core.stored_files import open_tensors
 
 WEIGHTS = "head.safetensors"
 CONFIG = "head.json"
 FORMAT = 1
+TEMPERATURE = "temperature"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def save_head(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().contiguous().cpu() for name, value in head.state_dict().items()}
+    tensors[TEMPERATURE] = torch.tensor(head.temperature, dtype=torch.float64)
     weights = folder / f".{WEIGHTS}.part"
     save_file(tensors, str(weights))
     values = {
@@ -117,18 +120,19 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
         raise CheckpointError(
             f"{weights} must be the file that {CONFIG} was written with, but its hash differs. Save the head again."
         )
-    with safe_open(str(weights), framework="pt") as file:
+    with open_tensors(weights, argument="folder") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     if "class_weights" not in tensors:
         raise CheckpointError(f"{weights} must hold `class_weights`, but does not. Save the head again.")
     head = make_head(tensors["class_weights"], values["config"])
     head.num_samples = int(values["num_samples"])
-    head.build(head.num_samples)
+    with torch.random.fork_rng(devices=[]):  # what is drawn is written over
+        head.build(head.num_samples)
     head.to(tensors["class_weights"].dtype)
-    _check_tensors(folder, head.state_dict(), tensors)
+    _check_tensors(folder, {**head.state_dict(), TEMPERATURE: torch.ones(())}, tensors)
+    temperature = float(tensors.pop(TEMPERATURE))
     head.load_state_dict(tensors)
-    head.selected = dict(values["selected"])
-    head.selected_on = values["selected_on"]
+    head.selection = Selection(dict(values["selected"]), values["selected_on"], temperature)
     return head.requires_grad_(False).eval()
 
 

@@ -10,61 +10,32 @@ To add a head from outside: subclass `HeadConfig` and `FewShotHead`, and decorat
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.core.all_or_nothing import all_or_nothing
 from weft.core.cache.grid import Search
+from weft.core.cache.registry import HeadConfig as HeadConfig
+from weft.core.cache.registry import heads as heads
+from weft.core.cache.registry import method_of
+from weft.core.cache.registry import parse_head as parse_head
+from weft.core.cache.registry import register_head as register_head
 from weft.core.cache.samples import Samples, as_samples, check_every_class, checked_features
-from weft.core.errors import ConfigError, FewShotError, unknown
-from weft.core.method import faults_of
+from weft.core.cache.selection import SelectedOn, Selection, warn_of_the_test_set
+from weft.core.errors import ConfigError, FewShotError
 
 if TYPE_CHECKING:
     from weft.core.cache.explain import Explanation, Votes
     from weft.core.cache.files import Provenance
 
-Selection = Literal["validation", "paper"]
 Labelled = tuple[Tensor, Tensor]
-
-
-class TestSelectionWarning(UserWarning):
-    """Hyper-parameters or epochs were chosen on the test set."""
-
-    __test__ = False  # no test class, whatever its name begins with
-
-
-class HeadConfig(BaseModel):
-    """What every head's configuration has.
-
-    Args:
-        method: Name of the head.
-        logit_scale: Factor of the cosine between image and class, `exp` of CLIP's learned scale.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    head: ClassVar[type[FewShotHead]]
-
-    method: str
-    logit_scale: float = Field(default=100.0, gt=0)
-
-    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
-        """Number of trained parameters, before anything is built.
-
-        Args:
-            num_classes: Number of classes.
-            num_samples: Training samples of all classes together.
-            width: Width of the features.
-        """
-        return 0
 
 
 class FewShotHead(nn.Module, ABC):
@@ -75,21 +46,22 @@ class FewShotHead(nn.Module, ABC):
         config: Its configuration; by default that of the method's own defaults.
 
     Attributes:
-        selected: Hyper-parameters in use; `search` replaces them.
-        selected_on: `validation`, `paper` (the test set), or None where nothing was selected.
-        temperature: What logits are divided by for probabilities; `calibrate` fits it.
+        selection: What was chosen, on what, and the temperature; every `fit` begins it anew.
+        num_samples: Training samples; 0 before `fit`.
 
     Raises:
         FewShotError: The class weights are no unit vectors.
     """
 
     class_weights: Tensor
-    temperature: Tensor
     config_class: ClassVar[type[HeadConfig]]
+    needs_fit: ClassVar[bool] = True
 
     def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
         super().__init__()
-        self.config: Any = self.config_class(method=_method(self.config_class)) if config is None else config
+        self.config: Any = (
+            self.config_class(method=method_of(self.config_class)) if config is None else config
+        )
         if type(self.config) is not self.config_class:
             raise ConfigError(
                 f"`config` of {type(self).__name__} must be a {self.config_class.__name__}, but is a "
@@ -98,10 +70,27 @@ class FewShotHead(nn.Module, ABC):
         width = class_weights.shape[-1] if isinstance(class_weights, Tensor) and class_weights.dim() else 0
         weights = checked_features(class_weights, width=width, name="class_weights")
         self.register_buffer("class_weights", weights.detach().clone())
-        self.register_buffer("temperature", torch.ones((), dtype=torch.float32))
-        self.selected: dict[str, float] = {}
-        self.selected_on: Selection | None = None
+        self.selection = Selection()
         self.num_samples = 0
+
+    @property
+    def selected(self) -> dict[str, float]:
+        """Hyper-parameters in use; `search` replaces them."""
+        return self.selection.parameters
+
+    @selected.setter
+    def selected(self, parameters: Mapping[str, float]) -> None:
+        self.selection = replace(self.selection, parameters=dict(parameters))
+
+    @property
+    def selected_on(self) -> SelectedOn | None:
+        """`validation`, `paper` (the test set), or None where nothing was selected."""
+        return self.selection.chosen_on
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by for probabilities; `calibrate` fits it."""
+        return self.selection.temperature
 
     @property
     def num_classes(self) -> int:
@@ -122,7 +111,7 @@ class FewShotHead(nn.Module, ABC):
         labels: Tensor,
         validation: Labelled | None = None,
         *,
-        selected_on: Selection = "validation",
+        selected_on: SelectedOn = "validation",
         seed: int = 0,
         allow_missing: bool = False,
     ) -> Self:
@@ -144,26 +133,21 @@ class FewShotHead(nn.Module, ABC):
         Raises:
             FewShotError: Features or labels break a rule; see `weft.core.cache.samples`.
         """
-        samples = as_samples(features, labels, width=self.width, num_classes=self.num_classes)
+        samples = self._samples(features, labels, "features")
         if not allow_missing:
             check_every_class(samples.labels, self.num_classes)
-        chosen_by = None if validation is None else self._validation(*validation)
-        if selected_on == "paper":
-            warnings.warn(
-                f"`selected_on` is 'paper': {self.config.method} chooses epochs and hyper-parameters on the test "
-                "set, as the papers' code does. Its score there is no estimate for new images.",
-                TestSelectionWarning,
-                stacklevel=2,
-            )
-        self.num_samples = len(samples)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        chosen_by = None if validation is None else self._samples(*validation, "validation features")
+        warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
+        # The seed is for the generator of the CPU alone; those of accelerators are not forked and stay as they are.
+        with all_or_nothing(self), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.selection = Selection()
+            self.num_samples = len(samples)
             self.build(len(samples))
             self.to(self.class_weights.device, self.class_weights.dtype)
             self._fit(samples, chosen_by, seed)
-        if chosen_by is not None:
-            self.selected_on = selected_on
-            self._search(chosen_by, "first" if selected_on == "paper" else "loss")
+            if chosen_by is not None:
+                self._choose(chosen_by, selected_on)
         return self.eval()
 
     def logits(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
@@ -177,8 +161,9 @@ class FewShotHead(nn.Module, ABC):
             Shape (rows, classes).
 
         Raises:
-            FewShotError: The features break a rule, or a class does not exist.
+            FewShotError: The head is not fitted, the features break a rule, or a class does not exist.
         """
+        self._require_fitted()
         checked = checked_features(features, width=self.width).to(self.class_weights)
         scores = self._logits(checked)
         return scores if classes is None else scores[:, self._checked_classes(classes)]
@@ -197,8 +182,9 @@ class FewShotHead(nn.Module, ABC):
             Shape (rows, new classes).
 
         Raises:
-            FewShotError: An argument breaks a rule.
+            FewShotError: The head is not fitted, or an argument breaks a rule.
         """
+        self._require_fitted()
         checked = checked_features(features, width=self.width).to(self.class_weights)
         weights = checked_features(class_weights, width=self.width, name="class_weights").to(
             self.class_weights
@@ -217,25 +203,34 @@ class FewShotHead(nn.Module, ABC):
         """Softmax of the logits at the fitted temperature, shape (rows, classes)."""
         return (self.logits(features) / self.temperature).softmax(-1)
 
-    def search(self, features: Tensor, labels: Tensor) -> Search:
-        """Choose the hyper-parameters anew and use them from now on.
+    def search(self, features: Tensor, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
+        """Choose the hyper-parameters anew and use them from now on, at the temperature one.
 
         Args:
             features: Unit image features, shape (samples, width).
             labels: Classes, shape (samples,).
+            selected_on: What these samples are; see `fit`.
 
         Returns:
             What was chosen, and how accurate it is on these samples.
+
+        Raises:
+            FewShotError: The head is not fitted, or an argument breaks a rule.
         """
-        return self._search(self._validation(features, labels), "loss")
+        self._require_fitted()
+        samples = self._samples(features, labels, "validation features")
+        warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
+        with all_or_nothing(self):
+            self.selected = self.selected  # a copy, which may be changed on the way
+            return self._choose(samples, selected_on)
 
     def calibrate(self, features: Tensor, labels: Tensor) -> float:
         """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
         from weft.core.cache.calibration import fit_temperature
 
-        samples = self._validation(features, labels)
+        samples = self._samples(features, labels, "validation features")
         value = fit_temperature(self.logits(samples.mean()), samples.labels)
-        self.temperature.fill_(value)
+        self.selection = replace(self.selection, temperature=value)
         return value
 
     def explain(self, features: Tensor, top: int = 5) -> list[Explanation]:
@@ -247,6 +242,7 @@ class FewShotHead(nn.Module, ABC):
         """
         from weft.core.cache.explain import explain
 
+        self._require_fitted()
         return explain(self, checked_features(features, width=self.width).to(self.class_weights), top)
 
     def save(
@@ -259,6 +255,7 @@ class FewShotHead(nn.Module, ABC):
         """Write the head as safetensors and JSON; see `weft.core.cache.files.save_head`."""
         from weft.core.cache.files import save_head
 
+        self._require_fitted()
         return save_head(self, folder, provenance=provenance, class_names=class_names)
 
     @classmethod
@@ -300,10 +297,24 @@ class FewShotHead(nn.Module, ABC):
         """What each cached sample adds to the logit of its class; None for heads without a cache."""
         return None
 
-    def _validation(self, features: Tensor, labels: Tensor) -> Samples:
-        return as_samples(
-            features, labels, width=self.width, num_classes=self.num_classes, name="validation features"
-        )
+    def _choose(self, samples: Samples, chosen_on: SelectedOn) -> Search:
+        found = self._search(samples, "first" if chosen_on == "paper" else "loss")
+        self.selection = Selection(self.selected, chosen_on)
+        return found
+
+    def _samples(
+        self, features: Tensor, labels: Tensor, name: str, num_classes: int | None = None
+    ) -> Samples:
+        """Checked samples, on the device of the head."""
+        count = self.num_classes if num_classes is None else num_classes
+        samples = as_samples(features, labels, width=self.width, num_classes=count, name=name)
+        return samples.to(self.class_weights.device)
+
+    def _require_fitted(self) -> None:
+        if self.needs_fit and not self.num_samples:
+            raise FewShotError(
+                f"{type(self).__name__} must be fitted first, but is not. Call `fit(features, labels)`."
+            )
 
     def _checked_classes(self, classes: Sequence[int]) -> list[int]:
         for number in classes:
@@ -315,61 +326,6 @@ class FewShotHead(nn.Module, ABC):
         return list(classes)
 
 
-_REGISTRY: dict[str, type[HeadConfig]] = {}
-_LOADED: set[str] = set()
-C = TypeVar("C", bound=type[HeadConfig])
-
-
-def register_head(config: C) -> C:
-    """Make a head known under the default of its `method`; a class decorator.
-
-    Raises:
-        ConfigError: If the name belongs to another head.
-    """
-    other = _REGISTRY.setdefault(_method(config), config)
-    if (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
-        raise ConfigError(
-            f"`method` must be new, but {_method(config)!r} is taken by {other.__module__}."
-            f"{other.__qualname__}. Choose another name for {config.__qualname__}."
-        )
-    _REGISTRY[_method(config)] = config
-    return config
-
-
-def heads() -> dict[str, type[HeadConfig]]:
-    """Configurations of all registered heads by `method`, alphabetically."""
-    package = importlib.import_module("weft.core.cache.methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _LOADED:
-            importlib.import_module(f"weft.core.cache.methods.{module.name}")
-            _LOADED.add(module.name)
-    return dict(sorted(_REGISTRY.items()))
-
-
-def parse_head(value: HeadConfig | Mapping[str, Any]) -> HeadConfig:
-    """Validate a head's configuration.
-
-    Args:
-        value: A configuration, or a dictionary with `method`.
-
-    Raises:
-        ConfigError: With every fault, and near matches of an unknown name.
-
-    >>> parse_head({"method": "tip_adapter", "alpha": 2.0}).alpha
-    2.0
-    """
-    if isinstance(value, HeadConfig):
-        return value
-    known = heads()
-    method = value.get("method")
-    if method not in known:
-        raise ConfigError(unknown("`method`", method, known))
-    try:
-        return known[str(method)].model_validate(dict(value))
-    except ValidationError as error:
-        raise ConfigError("\n".join([f"the head {method!r} is wrong:", *faults_of(error)])) from None
-
-
 def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
     """The head that a configuration describes.
 
@@ -378,7 +334,8 @@ def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> 
         config: A configuration, or a dictionary with `method`.
     """
     parsed = parse_head(config)
-    return parsed.head(class_weights, parsed)
+    head: FewShotHead = parsed.head(class_weights, parsed)
+    return head
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -386,7 +343,3 @@ def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     target = labels.to(torch.int64)
     right = (logits.argmax(1) == target).double().mean()
     return 100 * float(right), -float(functional.cross_entropy(logits.float(), target))
-
-
-def _method(config: type[HeadConfig]) -> str:
-    return str(config.model_fields["method"].default)

@@ -30,6 +30,10 @@ class Samples:
     def __len__(self) -> int:
         return self.labels.numel()
 
+    def to(self, device: torch.device) -> Samples:
+        """The same samples on a device."""
+        return Samples(self.views.to(device), self.labels.to(device))
+
     def mean(self) -> Tensor:
         """Mean of the views of each sample, of unit length, shape (samples, width)."""
         if self.views.shape[0] == 1:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from weft.core.cache import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
-from weft.core.cache.model import Selection, TestSelectionWarning
+from weft.core.cache.selection import SelectedOn, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
 from weft.train.errors import RunError
 from weft.train.few_shot.comparison import Cell
@@ -195,7 +195,7 @@ class Bench:
         with warnings.catch_warnings():
             # Said once, under the table and in the tracked run, instead of once for every head.
             warnings.simplefilter("ignore", TestSelectionWarning)
-            selected_on: Selection = "paper" if self.recipe.selection == "paper" else "validation"
+            selected_on: SelectedOn = "paper" if self.recipe.selection == "paper" else "validation"
             head.fit(drawn.views, drawn.labels, drawn.chooser, selected_on=selected_on, seed=seed)
         return time.perf_counter() - started
 

@@ -109,6 +109,7 @@ class CoOp(FewShotHead):
         with torch.random.fork_rng(devices=[]):
             other = type(self)(class_weights, self.config)
             other.build(self.num_samples)
+        other.num_samples, other.selection = self.num_samples, self.selection
         other.to(self.class_weights)
         own = {"class_weights": other.class_weights, "prompted": other.prompted}
         other.load_state_dict({**self.state_dict(), **own})

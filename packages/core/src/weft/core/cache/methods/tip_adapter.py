@@ -14,7 +14,7 @@ from weft.core.cache.grid import Search, Ties, search_grid, steps
 from weft.core.cache.keys import KeyCache
 from weft.core.cache.model import FewShotHead, HeadConfig, register_head
 from weft.core.cache.retrieval import IndexKind, NearestKeys
-from weft.core.cache.samples import Samples, as_samples, checked_features
+from weft.core.cache.samples import Samples, checked_features
 from weft.core.errors import FewShotError
 
 
@@ -155,7 +155,7 @@ class TipAdapter(FewShotHead):
         self._require_cache()
         new = checked_features(class_weights, width=self.width, name="class_weights").to(self.class_weights)
         total = self.num_classes + len(new)
-        samples = as_samples(features, labels, width=self.width, num_classes=total)
+        samples = self._samples(features, labels, "features", total)
         self.cache = self.cache.with_added(samples.mean(), samples.labels, total)
         self.class_weights = torch.cat([self.class_weights, new])
         self.num_samples = len(self.cache.labels)

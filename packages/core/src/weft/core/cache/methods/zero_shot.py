@@ -24,6 +24,7 @@ class ZeroShotHead(FewShotHead):
     """
 
     config_class = ZeroShotConfig
+    needs_fit = False
 
     def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Nothing: the samples are not used."""

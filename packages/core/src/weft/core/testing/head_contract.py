@@ -1,0 +1,175 @@
+# ruff: noqa: D102  (the names of tests are sentences)
+"""What every few-shot head must keep, as tests that run over any registered head.
+
+A third party inherits `HeadContract` in a test file of its own and sets `configs`; pytest collects the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.cache.files import load_head
+from weft.core.cache.methods.coop import CoOp
+from weft.core.cache.model import make_head
+from weft.core.cache.selection import Selection
+from weft.core.errors import FewShotError
+
+CLASSES, SHOTS, WIDTH = 5, 3, 24
+_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
+
+
+class FixedPrompts:
+    """A text encoder for prompts without any text: a fixed map from the mean context to class features.
+
+    Args:
+        width: Width of a token.
+    """
+
+    def __init__(self, width: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.width = width
+        self.names = torch.randn(CLASSES, WIDTH, generator=generator)
+        self.map = torch.randn(width, WIDTH, generator=generator)
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """Unit features, shape (..., classes, width of the features)."""
+        moved = context.mean(-2, keepdim=True) @ self.map.to(context)
+        return functional.normalize(self.names.to(context) + moved, dim=-1)
+
+    def embed(self, text: str) -> Tensor:
+        """One token per word."""
+        return torch.ones(len(text.split()), self.width)
+
+
+def samples(seed: int, *, shots: int = SHOTS) -> tuple[Tensor, Tensor]:
+    """Unit features around class means, and their classes."""
+    means = torch.randn(CLASSES, WIDTH, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(CLASSES).repeat_interleave(shots)
+    noise = torch.randn(len(labels), WIDTH, generator=torch.Generator().manual_seed(seed))
+    return functional.normalize(means[labels] + noise, dim=-1), labels
+
+
+class HeadContract:
+    """The contract. Set `configs` in a subclass.
+
+    Class attributes:
+        configs: Configurations tested, as dictionaries with `method`; short trainings and coarse grids are enough.
+    """
+
+    configs: ClassVar[list[dict[str, Any]]] = []
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Every configuration."""
+        if "config" in metafunc.fixturenames:
+            metafunc.parametrize("config", self.configs, ids=[one["method"] for one in self.configs])
+
+    def _head(self, config: dict[str, Any], device: str = "cpu") -> Any:
+        weights = functional.normalize(samples(1, shots=1)[0], dim=-1)
+        head: Any = make_head(weights, config).to(device)
+        if isinstance(head, CoOp):
+            head.use_prompts(FixedPrompts(head.config.context_width))
+        return head
+
+    def test_every_fit_begins_the_selection_anew(self, config: dict[str, Any]) -> None:
+        head = self._head(config).fit(*samples(2), samples(3))
+        assert head.selected_on == "validation"
+        head.calibrate(*samples(4))
+        assert head.temperature != 1
+        fresh = self._head(config).fit(*samples(5))
+        head.fit(*samples(5))
+        assert head.selection == fresh.selection
+        assert (head.selected_on, head.temperature) == (None, 1)
+        assert torch.equal(head.probabilities(samples(6)[0]), fresh.probabilities(samples(6)[0]))
+
+    def test_a_search_says_what_it_chose_on_and_files_keep_it(
+        self, config: dict[str, Any], tmp_path: Path
+    ) -> None:
+        head = self._head(config).fit(*samples(2))
+        head.calibrate(*samples(4))
+        found = head.search(*samples(3))
+        assert head.selection == Selection({**head.selected, **found.selected}, "validation", 1.0)
+        head.calibrate(*samples(4))
+        loaded = load_head(head.save(tmp_path))
+        if isinstance(loaded, CoOp):
+            loaded.use_prompts(FixedPrompts(loaded.config.context_width))
+        assert loaded.selection == head.selection
+        assert torch.equal(loaded.probabilities(samples(6)[0]), head.probabilities(samples(6)[0]))
+
+    def test_an_unfitted_head_says_so(self, config: dict[str, Any], tmp_path: Path) -> None:
+        head = self._head(config)
+        if not head.needs_fit:
+            assert head.logits(samples(6)[0]).shape == (CLASSES * SHOTS, CLASSES)
+            return
+        features, labels = samples(6)
+        calls: list[Any] = [
+            lambda: head.logits(features),
+            lambda: head.probabilities(features),
+            lambda: head.transfer_logits(features, features),
+            lambda: head.search(features, labels),
+            lambda: head.calibrate(features, labels),
+            lambda: head.explain(features),
+            lambda: head.save(tmp_path / "head"),
+        ]
+        if hasattr(head, "remove_classes"):
+            calls.append(lambda: head.remove_classes([0]))
+        for call in calls:
+            with pytest.raises(FewShotError, match="must be fitted first"):
+                call()
+        assert not (tmp_path / "head").exists()
+
+    def test_a_failed_fit_leaves_the_head_as_it_was(
+        self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        head = self._head(config).fit(*samples(2), samples(3))
+        head.calibrate(*samples(4))
+        before, selection = head.logits(samples(6)[0]), head.selection
+
+        def fail(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(head.config_class.head, "_search", fail)
+        with pytest.raises(KeyboardInterrupt):
+            head.fit(*samples(5), samples(3))
+        with pytest.raises(KeyboardInterrupt):
+            head.search(*samples(3))
+        assert torch.equal(head.logits(samples(6)[0]), before)
+        assert head.selection == selection
+
+    def test_fitting_and_loading_leave_the_random_numbers_of_the_user(
+        self, config: dict[str, Any], tmp_path: Path
+    ) -> None:
+        torch.manual_seed(3)
+        state = torch.get_rng_state()
+        seeds: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+            head = self._head(config).fit(*samples(2), samples(3))
+            load_head(head.save(tmp_path))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert not seeds
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_inputs_of_any_device_are_taken(self, config: dict[str, Any], device: str) -> None:
+        head = self._head(config, device)
+        expected = self._head(config).fit(*samples(2), samples(3))
+        for place in dict.fromkeys(["cpu", device]):
+            features, labels = (value.to(place) for value in samples(2))
+            validation = tuple(value.to(place) for value in samples(3))
+            head.fit(features, labels, validation)
+            head.search(*validation)
+            head.calibrate(*validation)
+            logits = head.logits(samples(6)[0].to(place))
+            assert logits.device.type == torch.device(device).type
+            torch.testing.assert_close(logits.cpu(), expected.logits(samples(6)[0]), rtol=1e-2, atol=0.1)
+            head.explain(samples(6)[0].to(place))
+            if hasattr(head, "cache") and not config["method"].startswith("ape"):
+                new = functional.normalize(torch.ones(1, WIDTH, device=place), dim=-1)
+                head.add_classes(new, new, torch.tensor([CLASSES], device=place))
+                head.remove_classes([CLASSES])
