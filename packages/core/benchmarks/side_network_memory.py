@@ -82,7 +82,7 @@ def main() -> None:
     for method in METHODS:
         own = [sys.executable, __file__, "--rows", str(options.rows), "--method", method]
         output = subprocess.run(own, check=True, capture_output=True, text=True).stdout
-        values = json.loads(output.splitlines()[-1])
+        values = json.loads(output.strip().rpartition("\n")[2])
         sys.stdout.write(
             f"{method:12} trained {values['trained']:>11,}  kept {values['kept MiB']:8,.0f} MiB  "
             f"peak {values['peak MiB']:8,.0f} MiB\n"

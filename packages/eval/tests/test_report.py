@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from weft.data.errors import CorruptMediaError
 from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.metrics import caption_scores, top1_accuracy
 from weft.eval.report import PredictionTable, inspect_html, prediction_table, tables_in, tables_of_run
@@ -60,6 +62,39 @@ def test_a_saved_table_reads_back_whole(tmp_path: Path) -> None:
     assert len(worst) >= 2
     with Image.open(tmp_path / worst[0].pictures[1]) as picture:
         assert max(picture.size) == 224
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\x0c"], ids=ascii)
+def test_texts_of_a_table_may_hold_any_separator(separator: str, tmp_path: Path) -> None:
+    said = f"a{separator}cat"
+    report = top1_accuracy({"1": said}, {"1": said})
+    table = prediction_table(
+        "vqa", {"1": said}, {"1": [said]}, report, questions={"1": f"what{separator}is it?"}
+    )
+    (row,) = PredictionTable.load(table.save(tmp_path)).rows
+    assert (row.prediction, row.references, row.question) == (said, (said,), f"what{separator}is it?")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000], ids=["deep", "long number"])
+def test_a_table_that_does_not_read_is_refused(text: str, tmp_path: Path) -> None:
+    path = make(None).save(tmp_path)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(FormatError, match="must be a table of predictions, but does not read"):
+        PredictionTable.load(path)
+
+
+def test_pictures_of_a_table_are_upright_and_of_known_formats(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "JPEG", exif=exif)
+    report = top1_accuracy({"1": "a"}, {"1": "a"})
+    made = partial(prediction_table, "vqa", {"1": "a"}, {"1": ["a"]}, report, folder=tmp_path)
+    table = made(images={"1": [buffer.getvalue()]})
+    with Image.open(tmp_path / table.rows[0].pictures[0]) as picture:
+        assert picture.size == (10, 20)
+    with pytest.raises(CorruptMediaError, match="must be a whole image"):
+        made(images={"1": [b"%!PS-Adobe-3.0"]})
 
 
 def test_a_table_that_was_cut_short_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.submissions import get_submission, list_submissions, save_submission, score_predictions
 from weft.eval.submissions.clip_captions import clip_caption_scores
 from weft.eval.submissions.format import register_submission
+from weft.eval.submissions.reading import read_csv, read_json, read_json_lines
 
 TEN = [{"answer": "yes", "answer_id": i} for i in range(10)]
 GOLD: dict[str, Any] = {
@@ -191,3 +192,37 @@ def test_clip_captions_lose_what_is_not_ascii_before_they_are_scored(tmp_path: P
     path.write_text('{"clip_id": 1, "descs": []}\n', encoding="utf-8")
     with pytest.raises(FormatError, match=r"must have `clip_id` and `descs`.*but 1 do not: line 1"):
         score_predictions("clip_caption", path, path)
+
+
+def test_submissions_may_hold_any_separator_in_their_texts(tmp_path: Path) -> None:
+    said = "a\u2028cat\u0085sits"
+    text = json.dumps({"clip_id": 7, "descs": [{"desc": said}]}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_bytes(text.encode() + b"\r\n")
+    assert read_json_lines(tmp_path / "a.jsonl") == [json.loads(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 100_000, "nested too deeply"), ("9" * 5000, "more than 4,300 digits")],
+    ids=["deep", "long number"],
+)
+def test_json_that_does_not_read_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FormatError, match=rf"a\.json' must hold JSON, but .*{message}"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(FormatError, match=rf"line 1 does not parse: .*{message}"):
+        read_json_lines(tmp_path / "a.json")
+
+
+def test_a_packed_submission_opens_to_so_much_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b" " * 2_000_000))
+    monkeypatch.setenv("WEFT_MAX_UNPACKED_MIB", "1")
+    with pytest.raises(FormatError, match=r"a\.json\.gz must open to at most 1 MiB"):
+        read_json(tmp_path / "a.json.gz")
+
+
+def test_cells_of_a_submission_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"1,{'a' * 200_000}\n")
+    assert len(read_csv(tmp_path / "a.csv", 2)[0][1]) == 200_000

@@ -18,7 +18,7 @@ _MEASURED = (
 
 def load(file: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Rows by everything that is not a measurement; the last of equal ones wins."""
-    rows = (json.loads(line) for line in pathlib.Path(file).read_text().splitlines() if line)
+    rows = (json.loads(line) for line in pathlib.Path(file).read_text().split("\n") if line)
     return {tuple(sorted((k, v) for k, v in r.items() if not k.startswith(_MEASURED))): r for r in rows}
 
 

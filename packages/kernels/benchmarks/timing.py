@@ -43,7 +43,7 @@ def gpu_regimes(run: Run) -> dict[str, float]:
         row["ms_graph"] = triton.testing.do_bench_cudagraph(run, rep=50, return_mode="median")
     except RuntimeError as error:
         # Baselines that read values on the host cannot be captured; say so instead of a number.
-        row["graph_error"] = str(error).splitlines()[0][:120]  # type: ignore[assignment]
+        row["graph_error"] = str(error).partition("\n")[0][:120]  # type: ignore[assignment]
         torch.cuda.synchronize()
     torch.cuda.synchronize()
     start = time.perf_counter()

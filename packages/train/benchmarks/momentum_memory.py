@@ -99,7 +99,7 @@ def main() -> None:
     found = {}
     for way in WAYS:
         output = subprocess.run([*own, "--way", way], check=True, capture_output=True, text=True).stdout
-        found[way] = json.loads(output.splitlines()[-1])
+        found[way] = json.loads(output.strip().rpartition("\n")[2])
         values = found[way]
         sys.stdout.write(
             f"{way:10} held twice {values['held twice']:>12,}  peak {values['peak MiB']:8,.0f} MiB\n"

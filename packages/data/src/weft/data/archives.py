@@ -1,9 +1,13 @@
 """A zip or tar archive as a store: members are read in place, nothing is unpacked."""
 
+import lzma
+import os
 import stat
+import struct
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -11,9 +15,24 @@ from typing import Any, BinaryIO
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError, redact
 from weft.data.folders import accessed, is_local, strip_scheme
 from weft.data.handles import cached
+from weft.data.limits import check_unpacked
 from weft.data.store import Store, is_below, safe_member
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_ENCRYPTED = 0x1
+# What the archive modules raise for files that are damaged, or made to be, and for packing that they do not know.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,8 @@ class ArchiveStore(Store):
 class _Zip:
     """Directory and handle of one zip file in this process."""
 
-    def __init__(self, stream: BinaryIO, label: str) -> None:
-        self._label = label
+    def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
+        self._label, self._packed = label, packed
         self._zip = zipfile.ZipFile(stream)
         self.members = {safe_member(i.filename): i for i in self._zip.infolist() if not i.is_dir()}
         self.folders = _folders(self.members)
@@ -63,11 +82,19 @@ class _Zip:
         info = _member(self.members, path, self._label)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise _refuse_link(path, self._label)
+        if info.flag_bits & _ENCRYPTED:
+            raise CorruptMediaError(
+                f"Members of an archive must be open to read, but {path!r} of {self._label} is encrypted. Unpack the "
+                "archive with its password and point `root` at the folder."
+            )
+        # What the directory says of the packed size cannot exceed the archive; zipfile stops at the size it states.
+        check_unpacked(info.file_size, min(info.compress_size, self._packed), f"{path} in {self._label}")
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except _DAMAGE as error:
             raise CorruptMediaError(
-                f"Member {path!r} of {self._label} is damaged: {error}. Get it again."
+                f"Member {path!r} of {self._label} is damaged, or packed in a way that Python does not know: {error}. "
+                "Get it again, or unpack it yourself."
             ) from error
 
     def size(self, path: str) -> int:
@@ -83,12 +110,13 @@ class _Zip:
 class _Tar:
     """Offsets and handle of one tar file in this process."""
 
-    def __init__(self, stream: BinaryIO, label: str) -> None:
+    def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
         self._label, self._stream, self._lock = label, stream, threading.Lock()
         self.members: dict[str, tuple[int, int]] = {}
         self._links: set[str] = set()
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
+                check_unpacked(member.offset_data + member.size, packed, label)
                 name = safe_member(member.name)
                 if member.isreg():
                     self.members[name] = (member.offset_data, member.size)
@@ -150,15 +178,20 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     kind: Any = _Zip if store.url.lower().endswith(".zip") else _Tar
     compression = "gzip" if store.url.lower().endswith("gz") else None
     with accessed(label):
+        if is_local(store.url):
+            packed = os.path.getsize(strip_scheme(store.url))
+        else:
+            filesystem, path = fsspec.core.url_to_fs(store.url, **store.options)
+            packed = filesystem.size(path) or 0
         if is_local(store.url) and compression is None:
             stream: BinaryIO = open(strip_scheme(store.url), "rb")  # noqa: SIM115 - the handle outlives the call
         else:
             stream = fsspec.open(store.url, "rb", compression=compression, **store.options).open()
     try:
-        return kind(stream, label)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        stream.close()
-        raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error
-    except UnsafePathError:
+        return kind(stream, label, packed)
+    except (CorruptMediaError, UnsafePathError):
         stream.close()
         raise
+    except _DAMAGE as error:
+        stream.close()
+        raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error

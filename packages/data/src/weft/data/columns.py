@@ -67,6 +67,10 @@ class ColumnMapping:
         present = row.value
         if not isinstance(present, Mapping):
             row.fail(f"must be an object with named columns, but is {type(present).__name__}")
+        if None in present:
+            row.fail(
+                f"must have as many cells as the header, but has {len(present[None])} more. Quote texts with commas"
+            )
         values: dict[str, Any] = {}
         for name, columns in self.columns.items():
             if name in _MEDIA:

@@ -1,10 +1,14 @@
 """One row of an annotation file, with its position, and checked access to its fields."""
 
-import json
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from weft.data.errors import MalformedRecordError
+from weft.data.texts import is_writable, parse_json
+
+_INTEGER = re.compile(r"\s*-?[0-9]+\s*")
+_LARGEST = 2**63 - 1
 
 
 class Row:
@@ -27,9 +31,9 @@ class Row:
         """The parsed value."""
         if self._encoded:
             try:
-                self._value, self._encoded = json.loads(self._value), False
-            except json.JSONDecodeError as error:
-                self.fail(f"must be a JSON object, but {error.msg} at column {error.colno}")
+                self._value, self._encoded = parse_json(self._value, one_line=True), False
+            except MalformedRecordError as error:
+                self.fail(f"must be a JSON object, but {error}")
         return self._value
 
     def fail(self, rule: str) -> NoReturn:
@@ -69,22 +73,24 @@ class Row:
         value = self.field(key)
         if not isinstance(value, str):
             self.fail(f"`{key}` must be text, but is {value!r}")
-        return value
+        return self._writable(key, value)
 
     def identity(self, key: str | int) -> str:
         """Return a field that is text or an integer, as text."""
         value = self.field(key)
         if isinstance(value, bool) or not isinstance(value, str | int):
             self.fail(f"`{key}` must be text or an integer, but is {value!r}")
-        return str(value)
+        return self._writable(key, str(value))
 
     def integer(self, key: str | int) -> int:
-        """Return an integer field; digits in text are accepted."""
+        """Return an integer field of at most 64 bits; digits in text are accepted."""
         value = self.field(key)
-        if isinstance(value, str) and value.strip().lstrip("-").isdigit():
-            return int(value)
+        if isinstance(value, str) and _INTEGER.fullmatch(value):
+            value = int(value) if len(value.strip()) <= len(str(_LARGEST)) + 1 else _LARGEST + 1
         if isinstance(value, bool) or not isinstance(value, int):
             self.fail(f"`{key}` must be an integer, but is {value!r}")
+        if not -_LARGEST <= value <= _LARGEST:
+            self.fail(f"`{key}` must be an integer of at most 64 bits, but has more")
         return value
 
     def number_of(self, key: str | int) -> float:
@@ -92,7 +98,7 @@ class Row:
         value = self.field(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.fail(f"`{key}` must be a number, but is {value!r}")
-        return float(value)
+        return self._float(key, value)
 
     def boolean(self, key: str | int) -> bool:
         """Return a truth value: true/false, 1/0, or these words in any case."""
@@ -116,7 +122,7 @@ class Row:
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
             self.fail(f"`{key}` must be a text or a list of texts, but is {value!r}")
-        return tuple(values)
+        return tuple(self._writable(key, text) for text in values)
 
     def mapping(self, key: str | int) -> dict[str, Any]:
         """Return an object field."""
@@ -130,8 +136,21 @@ class Row:
         value = self.items(key)
         if len(value) != 2 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
             self.fail(f"`{key}` must be two numbers in seconds, but is {value!r}")
-        return float(value[0]), float(value[1])
+        return self._float(key, value[0]), self._float(key, value[1])
 
     def sub(self, value: Any) -> "Row":
         """Return a row for a value inside this one, at the same position."""
         return Row(value, self.file, self.number)
+
+    def _float(self, key: str | int, value: int | float) -> float:
+        try:
+            return float(value)
+        except OverflowError:
+            self.fail(f"`{key}` must be a number of at most 64 bits, but has more")
+
+    def _writable(self, key: str | int, text: str) -> str:
+        if not is_writable(text):
+            self.fail(
+                f"`{key}` must be text that UTF-8 can write, but {text!r} holds half of a surrogate pair"
+            )
+        return text

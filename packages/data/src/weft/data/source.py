@@ -4,18 +4,15 @@ A loader never opens paths itself. It asks its `Source`, which remembers every p
 missing file is reported with all of them and with the way to get the data.
 """
 
-import csv
-import gzip
-import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from weft.data.errors import CorruptMediaError, MalformedRecordError, MissingFileError
+from weft.data.errors import MalformedRecordError, MissingFileError
 from weft.data.files import ArchiveStore, FolderStore, Store, safe_member
 from weft.data.records import MediaRef, Record
 from weft.data.rows import Row
+from weft.data.texts import gunzip, is_writable, lines_of, parse_csv, parse_json
 
 OnError = Literal["raise", "skip"]
 
@@ -35,14 +32,7 @@ class StoredFile:
     def read(self) -> bytes:
         """Return the content, unpacked if the name ends in `.gz`."""
         data = self.store.read(self.path)
-        if not self.path.endswith(".gz"):
-            return data
-        try:
-            return gzip.decompress(data)
-        except (EOFError, OSError) as error:
-            raise CorruptMediaError(
-                f"{self.name} is not a whole gzip file: {error}. Get it again."
-            ) from error
+        return gunzip(data, self.name) if self.path.endswith(".gz") else data
 
     def text(self) -> str:
         """Return the content as UTF-8 text, without a byte-order mark."""
@@ -53,14 +43,17 @@ class StoredFile:
                 f"{self.name} must be UTF-8 text, but {error}. Get the file again or re-encode it."
             ) from error
 
+    def lines(self) -> list[str]:
+        r"""Return the lines of the text; only `\n` ends one."""
+        return lines_of(self.text())
+
     def json(self) -> Any:
         """Return the parsed JSON content."""
         try:
-            return json.loads(self.text())
-        except json.JSONDecodeError as error:
+            return parse_json(self.text())
+        except MalformedRecordError as error:
             raise MalformedRecordError(
-                f"{self.name} must be JSON, but line {error.lineno} is not: {error.msg}. "
-                "The file may be cut short; get it again."
+                f"{self.name} must be JSON, but {error}. The file may be cut short; get it again."
             ) from error
 
 
@@ -183,19 +176,26 @@ class Source:
     def json_lines(self, file: StoredFile) -> Iterator[Row]:
         """Yield one row per non-empty line; a line that is no JSON object is a malformed row."""
         name = file.name
-        for number, line in enumerate(file.text().split("\n"), 1):
+        for number, line in enumerate(file.lines(), 1):
             if line.strip():
                 yield Row(line, name, number, encoded=True)
 
     def csv_rows(self, file: StoredFile, *, header: bool, delimiter: str = ",") -> Iterator[Row]:
-        """Yield one row per CSV line: a mapping if there is a header, else a list."""
-        name, stream = file.name, io.StringIO(file.text(), newline="")
-        reader: Any = (
-            csv.DictReader(stream, delimiter=delimiter) if header else csv.reader(stream, delimiter=delimiter)
-        )
-        for number, value in enumerate(reader, 2 if header else 1):
+        """Yield one row per line of CSV that is not empty: a mapping if there is a header, else a list.
+
+        Cells behind those of the header stand under the key None; absent ones are None.
+        """
+        name = file.name
+        try:
+            values = parse_csv(file.text(), delimiter)
+        except MalformedRecordError as error:
+            raise MalformedRecordError(
+                f"{name} must be CSV, but is not: {error}. Get the file again."
+            ) from error
+        head = values.pop(0) if header and values else None
+        for number, value in enumerate(values, 2 if header else 1):
             if value:
-                yield Row(value, name, number)
+                yield Row(value if head is None else _named(head, value), name, number)
 
     def build(
         self, rows: Iterable[Row], make: Callable[[Row], Record | Iterable[Record] | None]
@@ -214,6 +214,8 @@ class Source:
                 records = [made] if isinstance(made, Record) else list(made or ())
                 for record in records:
                     self._claim(record.id, row)
+                    if not is_writable(record.extra):
+                        row.fail("must hold text that UTF-8 can write, but holds half of a surrogate pair")
             except MalformedRecordError as error:
                 if self.on_error == "raise":
                     raise
@@ -261,6 +263,14 @@ class Source:
 
     def _candidates(self, paths: Sequence[str]) -> list[str]:
         return ["/".join(part for part in (base, path) if part) for path in paths for base in self.bases]
+
+
+def _named(head: Sequence[str], cells: Sequence[str]) -> dict[str | None, Any]:
+    found: dict[str | None, Any] = dict.fromkeys(head)
+    found.update(zip(head, cells, strict=False))
+    if len(cells) > len(head):
+        found[None] = list(cells[len(head) :])
+    return found
 
 
 def _tails(folders: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_BREAKS = re.compile(r"\r\n|\r|\n")
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>|~$]|&(?=#?\w+;)")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _LATEX = {
@@ -29,7 +30,7 @@ def markdown(text: str) -> str:
     >>> print(markdown("lora [rank|8] *"))
     lora \[rank\|8\] \*
     """
-    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.splitlines()))
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(_BREAKS.split(text)))
 
 
 def latex(text: str) -> str:

@@ -35,7 +35,7 @@ def others_may_die(processes: Processes, folder: Path) -> Iterator[None]:
         go_on = "start again with --overwrite" if whole is None else f"--resume goes on from {whole.name}"
         raise RunError(
             f"All {processes.size} processes of a run must live to its end, but process {processes.rank} has lost "
-            f"another one: {str(error).strip().splitlines()[0]} Look at what the other one said last; {go_on}."
+            f"another one: {str(error).strip().partition(chr(10))[0]} Look at what the other one said last; {go_on}."
         ) from error
 
 

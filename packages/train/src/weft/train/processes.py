@@ -104,7 +104,7 @@ def join_processes() -> Processes:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RunError(
             f"The processes must be able to meet at MASTER_ADDR:MASTER_PORT ({place}), but cannot: "
-            f"{str(error).splitlines()[0]} Name a free port that every machine reaches, or launch with "
+            f"{str(error).partition(chr(10))[0]} Name a free port that every machine reaches, or launch with "
             "torchrun --standalone."
         ) from None
     return Processes(state.process_index, state.num_processes, state.device)

@@ -186,7 +186,7 @@ def _method_faults(method: Any) -> list[str]:
     try:
         parse_method(method)
     except WeftError as error:
-        lines = [line.removeprefix("- ") for line in str(error).splitlines()]
+        lines = [line.removeprefix("- ") for line in str(error).split("\n")]
         return [
             f"method: {line}" if line.startswith("a method ") else f"method.{line}" for line in lines[1:]
         ] or lines

@@ -74,7 +74,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def remarks(path: Path) -> list[str]:
     """Whole lines of comment in a recipe file, behind those of the file that it extends."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     parent = next((line.partition(":")[2].strip() for line in lines if line.startswith("extends:")), None)
     above = [] if parent is None else remarks(path.parent / parent)
     return above + [line for line in lines if line.startswith("#")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,13 +163,18 @@ def _points(
     told = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
     own = [
         f"name={base.name}-trial-{number}",
-        f"label={yaml.safe_dump(f'{base.title}, {told}').splitlines()[0]}",
+        f"label={_as_yaml(f'{base.title}, {told}')}",
     ]
     return sweep_points(source, [*overrides, *_changes(values), *own], {"seed": list(seeds)})
 
 
 def _changes(values: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in values.items()]
+    return [f"{key}={_as_yaml(value)}" for key, value in values.items()]
+
+
+def _as_yaml(value: Any) -> str:
+    """A value on one line, whatever its length."""
+    return yaml.safe_dump(value, width=math.inf, default_flow_style=True).partition("\n")[0]
 
 
 def _ends(ranges: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

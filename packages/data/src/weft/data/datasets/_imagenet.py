@@ -14,7 +14,7 @@ def read_class_names(source: Source) -> dict[str, str]:
     """Return WordNet id to class name, in the order of `classnames.txt` (id, space, name on each line)."""
     file = source.find(*CLASS_NAMES)
     names: dict[str, str] = {}
-    for number, line in enumerate(file.text().splitlines(), 1):
+    for number, line in enumerate(file.lines(), 1):
         if line.strip():
             wnid, _, name = line.strip().partition(" ")
             if not name or wnid in names:

@@ -32,7 +32,7 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
         raise unknown_name("unit of didemo", unit, _UNITS)
     lists = ("", "didemo/", "misc/datasets/didemo/")
     ids = source.find_optional(*(f"{folder}{split}_list.txt" for folder in lists))
-    listed = {line.strip() for line in ids.text().splitlines() if line.strip()} if ids else None
+    listed = {line.strip() for line in ids.lines() if line.strip()} if ids else None
     lines = source.find_optional(f"didemo_{split}.jsonl", f"didemo_retrieval_{split}.jsonl")
     if lines is not None and unit == "paragraph":
         yield from source.build(source.json_lines(lines), _line_maker(source))

@@ -101,12 +101,11 @@ def _idx(file: StoredFile, magic: int, header: int) -> bytes:
 
 
 def _sprite(file: StoredFile) -> tuple[bytes, bytes, str]:
-    import io
-
     import numpy as np
-    from PIL import Image
 
-    with Image.open(io.BytesIO(file.read())) as image:
+    from weft.data.media.images import open_image
+
+    with open_image(file.read(), file.name) as image:
         grey = np.array(image.convert("L"))
     tiles = grey.reshape(GRID, SIDE, GRID, SIDE).transpose(0, 2, 1, 3)
     rows_per_class = GRID // len(CLASS_NAMES)

@@ -14,10 +14,10 @@ def read(source: Source, split: str) -> Iterator[Record]:
     A line is an image id, a space, and the class name, which may hold spaces.
     """
     variants = source.find("variants.txt")
-    names = [line.strip() for line in variants.text().splitlines() if line.strip()]
+    names = [line.strip() for line in variants.lines() if line.strip()]
     labels = {name: label for label, name in enumerate(names)}
     file = source.find(f"images_variant_{split}.txt")
-    lines = [line for line in file.text().splitlines() if line.strip()]
+    lines = [line for line in file.lines() if line.strip()]
     images: MediaFolder | None = None
 
     def make(row: Row) -> Classify:

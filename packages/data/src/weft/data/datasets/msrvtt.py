@@ -92,7 +92,7 @@ def read_id_list(source: Source, *names: str) -> list[str] | None:
     """Return the ids of the first list that exists, one per line, or None."""
     folders = ("", "msrvtt/", "misc/datasets/msrvtt/", "structured-symlinks/")
     file = source.find_optional(*(f"{folder}{name}" for folder in folders for name in names))
-    return None if file is None else [line.strip() for line in file.text().splitlines() if line.strip()]
+    return None if file is None else [line.strip() for line in file.lines() if line.strip()]
 
 
 def _wanted(source: Source, split: str, top: Row) -> set[str]:

@@ -5,13 +5,15 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.columns import ColumnMapping
-from weft.data.errors import InvalidArgumentError, MalformedRecordError
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, MalformedRecordError
 from weft.data.files import FolderStore, Store
+from weft.data.limits import check_unpacked
 from weft.data.records import Classify, Record
 from weft.data.rows import Row
 from weft.data.source import MediaFolder, Source, StoredFile
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+_CELL = 8
 
 
 def read(
@@ -75,9 +77,16 @@ def _parquet(stored: StoredFile) -> list[dict[str, Any]]:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
+    data = stored.read()
     try:
-        table: list[dict[str, Any]] = parquet.read_table(arrow.BufferReader(stored.read())).to_pylist()
-    except arrow.ArrowInvalid as error:
+        about = parquet.read_metadata(arrow.BufferReader(data))
+        packed = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        # Repeated values are written once, and take their place in memory all the same.
+        check_unpacked(max(packed, _CELL * about.num_rows * about.num_columns), len(data), stored.name)
+        table: list[dict[str, Any]] = parquet.read_table(arrow.BufferReader(data)).to_pylist()
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, CorruptMediaError):
+            raise
         raise MalformedRecordError(
             f"{stored.name} must be a Parquet file, but is not: {error}. Get it again."
         ) from error

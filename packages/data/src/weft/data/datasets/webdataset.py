@@ -1,16 +1,17 @@
 """WebDataset tars: files that share a stem are one sample, such as `000.jpg`, `000.txt` and `000.json`."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.columns import ColumnMapping
+from weft.data.errors import MalformedRecordError
 from weft.data.files import ArchiveStore, FolderStore, Store
 from weft.data.records import MediaRef, Record
 from weft.data.rows import Row
 from weft.data.source import Source
+from weft.data.texts import parse_json
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _VIDEOS = ("mp4", "avi", "webm", "mkv")
@@ -34,12 +35,12 @@ def read(
     mapping = ColumnMapping(record, columns or {})
     for store in _archives(source, split):
         address = store.describe()
-        rows = (Row(_columns(store, members), address, key) for key, members in _samples(store).items())
-        yield from source.build(rows, partial(_record, mapping, address.rsplit("/", 1)[-1]))
+        rows = (Row(members, address, key) for key, members in _samples(store).items())
+        yield from source.build(rows, partial(_record, mapping, store, address.rsplit("/", 1)[-1]))
 
 
-def _record(mapping: ColumnMapping, tar: str, row: Row) -> Record:
-    return mapping.record(row, f"{tar}:{row.number}")
+def _record(mapping: ColumnMapping, store: Store, tar: str, row: Row) -> Record:
+    return mapping.record(row.sub(_columns(store, row)), f"{tar}:{row.number}")
 
 
 def _archives(source: Source, split: str) -> list[Store]:
@@ -62,9 +63,9 @@ def _samples(store: Store) -> dict[str, dict[str, str]]:
     return samples
 
 
-def _columns(store: Store, members: Mapping[str, str]) -> dict[str, Any]:
+def _columns(store: Store, row: Row) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for ending, member in members.items():
+    for ending, member in row.value.items():
         if ending in _IMAGES:
             reference = MediaRef(member, store)
             values.update(image=reference, media=reference, images=[reference])
@@ -72,11 +73,28 @@ def _columns(store: Store, members: Mapping[str, str]) -> dict[str, Any]:
             reference = MediaRef(member, store, "video")
             values.update(video=reference, media=reference)
         elif ending in _TEXTS:
-            values[ending] = store.read(member).decode("utf-8").strip()
+            values[ending] = _text(store, member, row).strip()
         elif ending == "json":
-            content = json.loads(store.read(member))
+            content = _object(_text(store, member, row), member, row)
             values.update({name: value for name, value in content.items() if name not in values})
     return values
+
+
+def _text(store: Store, member: str, row: Row) -> str:
+    try:
+        return store.read(member).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row.fail(f"{member!r} must be UTF-8 text, but {error}")
+
+
+def _object(text: str, member: str, row: Row) -> dict[str, Any]:
+    try:
+        content = parse_json(text)
+    except MalformedRecordError as error:
+        row.fail(f"{member!r} must be JSON, but {error}")
+    if not isinstance(content, dict):
+        row.fail(f"{member!r} must be a JSON object, but is {type(content).__name__}")
+    return content
 
 
 SPEC = DatasetSpec(

@@ -16,6 +16,8 @@ from weft.data.records import MediaRef
 Backend = Literal["pyav", "torchcodec"]
 BACKENDS = ("pyav", "torchcodec")
 Policy = Literal["middle", "random", "segment_random", "head_tail"]
+_HEAD = 32
+_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r\xef\xbb\xbf"
 _POLICIES = ("middle", "random", "segment_random", "head_tail")
 
 
@@ -133,13 +135,15 @@ def decode_frames(
 
     Raises:
         MissingDependencyError: If what the backend needs is not installed.
-        CorruptMediaError: If the video cannot be decoded, or has no frame in the span.
+        CorruptMediaError: If the video cannot be decoded, has no frame in the span, or is a text: FFmpeg would follow a
+            playlist to files elsewhere.
         InvalidArgumentError: If there is no such stream, or the video is shorter and refused.
         UnknownNameError: For an unknown backend.
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
 
+    _refuse_scripts(video)
     available = 0
 
     def choose(times: Sequence[float]) -> list[int]:
@@ -163,3 +167,12 @@ def decode_frames(
         video, stream, choose
     )
     return Decoded(frames, available)
+
+
+def _refuse_scripts(video: MediaRef) -> None:
+    with video.open() as file:
+        head = file.read(_HEAD)
+    if head and not head.translate(None, _TEXT):
+        raise CorruptMediaError(
+            f"{video.uri} must be a whole video, but is a text, such as a list of other files. Get the video itself."
+        )

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
 from weft.data.records import MediaRef
 
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,dv,mxf,rm,nut,wtv,ivf,obu,"
+    "h263,h264,hevc,av1,mjpeg,gif,apng,avif,png_pipe,webp_pipe"
+)
+"""Containers of pictures. FFmpeg knows others, such as `concat` and `hls`, that open further files and addresses."""
+
 
 def read(
     video: MediaRef, stream: int | None, choose: Callable[[list[float]], list[int]]
@@ -22,7 +28,7 @@ def read(
     """
     av = _import_av()
     try:
-        with video.open() as file, av.open(file) as container:
+        with video.open() as file, _opened(av, file) as container:
             chosen = _stream(container, stream, video.uri)
             chosen.thread_type = "AUTO"
             wanted = choose([float(frame.time or 0.0) for frame in container.decode(chosen)])
@@ -37,13 +43,17 @@ def read(
 def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> NDArray[np.uint8]:
     """Decode once more and keep the frames that were chosen, so that memory holds those alone."""
     needed, found = set(wanted), {}
-    with video.open() as file, av.open(file) as container:
+    with video.open() as file, _opened(av, file) as container:
         for number, frame in enumerate(container.decode(_stream(container, stream, video.uri))):
             if number in needed:
                 found[number] = frame.to_ndarray(format="rgb24")
             if number >= wanted[-1]:
                 break
     return np.stack([found[number] for number in wanted])
+
+
+def _opened(av: Any, file: Any) -> Any:
+    return av.open(file, options={"format_whitelist": _FORMATS})
 
 
 def _stream(container: Any, index: int | None, name: str) -> Any:

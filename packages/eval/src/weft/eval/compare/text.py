@@ -40,7 +40,7 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
     console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(rendered)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
+    lines = [line.rstrip() for line in capture.get().removesuffix("\n").split("\n")]
     return "\n".join([*lines, comparison.note] if comparison.note else lines) + "\n"
 
 

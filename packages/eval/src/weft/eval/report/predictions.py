@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weft.data.media.images import decode_image, to_rgb
 from weft.data.records import MediaRef
+from weft.data.texts import lines_of, parse_json
 from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.metrics.report import PERCENT, ScoreReport
 
@@ -92,8 +93,8 @@ class PredictionTable:
         """
         source = Path(path)
         try:
-            head, *lines = source.read_text(encoding="utf-8").splitlines()
-            about, rows = json.loads(head), [json.loads(line) for line in lines]
+            head, *lines = lines_of(source.read_text(encoding="utf-8"))
+            about, rows = parse_json(head), [parse_json(line) for line in lines]
             count, task, metric, best = about["rows"], about["task"], about["metric"], about["best"]
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(
@@ -194,9 +195,9 @@ def _save_pictures(folder: Path, stem: str, images: Sequence[Any]) -> tuple[str,
         if isinstance(given, MediaRef) and not given.exists():
             # Runs on stored features need no images beside them.
             continue
-        image = Image.open(io.BytesIO(given)) if isinstance(given, bytes) else given
+        image = decode_image(given, name=f"picture {place} of {stem}") if isinstance(given, bytes) else given
         image = image if isinstance(image, Image.Image) else image.image()
-        image = image.convert("RGB")
+        image = to_rgb(image)
         image.thumbnail((_SIDE, _SIDE))
         name = f"{_PICTURES}/{stem}-{place}.png"
         image.save(folder / name, optimize=True)

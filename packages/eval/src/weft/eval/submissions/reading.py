@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from weft.data.errors import CorruptMediaError, MalformedRecordError
+from weft.data.texts import gunzip, lines_of, parse_csv, parse_json
 from weft.eval.errors import FormatError, shown
 
 
@@ -17,14 +15,16 @@ def read_text(path: Path) -> str:
     """Read a text file, unpacking `.gz`.
 
     Raises:
-        FormatError: There is no such file, or it is no UTF-8 text.
+        FormatError: There is no such file, it is no UTF-8 text, or opens to more than its limit (`weft.data.limits`).
     """
     if not path.is_file():
         raise FormatError(f"The file must exist, but {str(path)!r} does not. Check the path.")
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        return (gunzip(data, str(path)) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except CorruptMediaError as error:
+        raise FormatError(str(error)) from error
+    except UnicodeDecodeError as error:
         raise FormatError(
             f"{str(path)!r} must be UTF-8 text (or its .gz), but is not: {error}. Export it again."
         ) from error
@@ -37,11 +37,10 @@ def read_json(path: Path) -> Any:
         FormatError: The file is absent or holds no JSON.
     """
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        return parse_json(read_text(path))
+    except MalformedRecordError as error:
         raise FormatError(
-            f"{str(path)!r} must hold JSON, but line {error.lineno} does not parse: {error.msg}. "
-            "Check that it is the right file and complete."
+            f"{str(path)!r} must hold JSON, but {error}. Check that it is the right file and complete."
         ) from error
 
 
@@ -52,14 +51,14 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         FormatError: The file is absent or a line holds no JSON object.
     """
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line, one_line=True)
+        except MalformedRecordError as error:
             raise FormatError(
-                f"{str(path)!r} must hold one JSON object a line, but line {number} does not parse: {error.msg}. "
+                f"{str(path)!r} must hold one JSON object a line, but line {number} does not parse: {error}. "
                 "Check that it is the right file and complete."
             ) from error
         if not isinstance(row, dict):
@@ -75,10 +74,14 @@ def read_csv(path: Path, columns: int) -> list[list[str]]:
     """Read rows of at least so many cells.
 
     Raises:
-        FormatError: The file is absent or a row is too short.
+        FormatError: The file is absent, no CSV, or a row is too short.
     """
     rows = []
-    for number, row in enumerate(csv.reader(io.StringIO(read_text(path))), start=1):
+    try:
+        found = parse_csv(read_text(path))
+    except MalformedRecordError as error:
+        raise FormatError(f"{str(path)!r} must be CSV, but is not: {error}. Export it again.") from error
+    for number, row in enumerate(found, start=1):
         if not row:
             continue
         if len(row) < columns:

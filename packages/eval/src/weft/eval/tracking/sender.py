@@ -97,7 +97,7 @@ class Sender:
                         "The tracking store %s does not answer; trying again later.", shown_uri(self._uri)
                     )
                 _logger.debug("Sending failed.", exc_info=True)
-                self.problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self.problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 return False
             self.problem = None
             return True

@@ -120,7 +120,7 @@ def opened(uri: str) -> MlflowClient:
         ) from error
     except Exception as error:
         raise TrackingError(
-            f"The tracking store {shown_uri(uri)} must open, but does not: {str(error).strip().splitlines()[0]} "
+            f"The tracking store {shown_uri(uri)} must open, but does not: {str(error).strip().partition(chr(10))[0]} "
             "Name another store, or upgrade this one with `mlflow db upgrade`."
         ) from error
 

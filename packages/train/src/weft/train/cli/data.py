@@ -102,7 +102,7 @@ def check(
         looked = f", {one.media_checked:,} media looked at" if one.media_checked else ""
         sys.stdout.write(f"{one.split}: {count}{looked}\n")
         for problem in one.problems:
-            sys.stdout.write("".join(f"  {line}\n" for line in problem.splitlines()))
+            sys.stdout.write("".join(f"  {line}\n" for line in problem.split("\n")))
     if not found.ok:
         sys.exit(2)
 

@@ -148,7 +148,7 @@ def _run(
                 f"SPICE must finish within `timeout` ({timeout:g} seconds), but did not. Allow it more."
             ) from error
         if done.returncode != 0 or not answer.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            last = done.stderr.strip().rpartition("\n")[2] or "no message"
             raise MissingToolError(
                 f"SPICE must finish, but ended with status {done.returncode}: {last}. "
                 "It needs 8 GB of memory and a Java that its parser supports."
