@@ -148,3 +148,22 @@ def test_no_text_of_a_sheet_runs_into_the_next_cell_and_answers_stay():
 def test_impossible_sheets_are_refused(records, options, message):
     with pytest.raises(InvalidArgumentError, match=message):
         contact_sheet(records, **options)
+
+
+def test_classes_are_counted_by_label(tmp_path):
+    files = {f"train/{name}/{k}.png": image_bytes() for name in ("cat", "dog/small") for k in range(2)}
+    root = write_tree(tmp_path, {**files, "test/cat/0.png": image_bytes()})
+    train, test = check_dataset("image_folder", root, ["train", "test"]).splits
+    assert list(train.classes.items()) == [("cat", 2), ("dog", 2)]
+    assert list(test.classes.items()) == [("cat", 1), ("dog", 0)]
+    assert train.ok
+    assert "Pass classes=leaf" in train.notes[0]
+    assert test.notes == ()
+
+
+def test_names_of_records_with_a_gap_in_their_labels_are_not_guessed(tmp_path):
+    row = "image,label,class_name\na.png,{},{}\n"
+    root = write_tree(tmp_path, {"a.png": image_bytes(), "test.csv": row.format(1, "fox")})
+    records = load_dataset("table", root, "test", record="classify")
+    with pytest.raises(InvalidArgumentError, match="has no record with label 0"):
+        _ = records.class_names

@@ -49,6 +49,19 @@ def test_a_check_names_each_odd_file(folder, capsys):
     assert "must be one of none, sample, all" in capsys.readouterr().err
 
 
+def test_a_check_prints_classes_with_their_counts(folder, capsys):
+    write_tree(folder, {f"train/{k:02}/a/0.png": image_bytes() for k in range(20)})
+    assert run("check", "image_folder", str(folder), "--split", "train") == 0
+    printed = capsys.readouterr().out
+    assert "\n  22 classes: 00 1, 01 1, " in printed
+    assert ", 19 1, and 2 more\n" in printed
+    assert "\n  20 of 26 images lie below the folder of their class, such as those in '00/a'" in printed
+    assert (
+        run("check", "image_folder", str(folder), "--split", "train", "--option", "classes=[cat, dog]") == 2
+    )
+    assert run("check", "image_folder", str(folder / "train"), "--split", "all") == 0
+
+
 def test_a_split_becomes_shards_that_hold_the_same_records(folder, tmp_path, capsys):
     target = tmp_path / "shards"
     assert run("convert", "image_folder", str(folder), str(target), "--rows-per-shard", "4") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,13 @@ def test_data_and_encoders_that_do_not_fit_are_refused(values: dict[str, Any], t
         execute_few_shot(recipe(values, data={**data, "num_classes": 5}))
     with pytest.raises(RunError, match=r"`data.class_names` must rename classes .* 'pink' is none"):
         execute_few_shot(recipe(values, data={**data, "class_names": {"pink": "rose"}}))
+    more = tmp_path / "more"
+    shutil.copytree(data["root"], more)
+    shutil.copytree(more / "test" / "teal", more / "test" / "pink")
+    with pytest.raises(
+        RunError, match=r"The split 'train' .* every class, but has none of 'pink' \(label 3\)"
+    ):
+        execute_few_shot(recipe(values, data={**data, "root": str(more)}))
     with pytest.raises(RunError, match=r"`encoder.name` must be a folder or a hub id"):
         execute_few_shot(recipe(values, encoder={"name": str(tmp_path / "none")}))
     with pytest.raises(RunError, match=r"`encoder.width` must be that of .* \(16\), but is 512"):

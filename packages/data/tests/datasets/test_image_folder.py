@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from weft.data import InvalidArgumentError, MissingFileError, UnknownNameError, load_dataset
@@ -43,6 +45,72 @@ def test_classes_may_be_given_in_order(tmp_path):
 def test_no_image_at_all_is_reported(tmp_path):
     with pytest.raises(MissingFileError, match="How to get them"):
         load_dataset("image_folder", tmp_path, "all")
+
+
+def folders(tmp_path, *paths):
+    return write_tree(
+        tmp_path / "root", {f"{path}/{k}.png": image_bytes() for path in paths for k in range(2)}
+    )
+
+
+def test_deeper_trees_are_told_and_may_give_their_innermost_folders(tmp_path, caplog):
+    root = folders(tmp_path, "train/fruit/apple/fuji", "train/fruit/pear", "train/nut", "test/fruit/pear")
+    records = load_dataset("image_folder", root, "train")
+    assert {record.class_name for record in records} == {"fruit", "nut"}
+    (note,) = records.notes
+    assert note == (
+        "4 of 6 images lie below the folder of their class, such as those in 'fruit/apple/fuji', whose class is "
+        "'fruit'. Pass classes=leaf to take the innermost folder."
+    )
+    assert note in caplog.text
+    leaves = load_dataset("image_folder", root, "train", classes="leaf")
+    assert leaves.class_names == ["fuji", "nut", "pear"]
+    assert {record.class_name: record.label for record in leaves} == {"fuji": 0, "nut": 1, "pear": 2}
+    assert leaves.notes == ()
+    assert {r.label for r in load_dataset("image_folder", root, "test", classes="leaf")} == {2}
+
+
+def test_innermost_folders_of_one_name_are_refused(tmp_path):
+    root = folders(tmp_path, "apple/small", "pear/small")
+    with pytest.raises(
+        InvalidArgumentError, match=r"but 'apple/small' and 'pear/small' have one\. Rename them"
+    ):
+        load_dataset("image_folder", root, "all", classes="leaf")
+    with pytest.raises(
+        InvalidArgumentError, match="must be a list of class folders, or 'leaf', but is 'leaves'"
+    ):
+        load_dataset("image_folder", root, "all", classes="leaves")
+
+
+@pytest.mark.parametrize(
+    "foreign", [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".git/x", "cat/@eaDir", "cat/.ipynb_checkpoints"]
+)
+def test_folders_of_other_programs_are_no_classes(foreign, tmp_path):
+    root = folders(tmp_path, "train/cat", "train/dog", f"train/{foreign}", f"{foreign}/cat")
+    records = load_dataset("image_folder", root, "train")
+    assert records.class_names == ["cat", "dog"]
+    assert len(records) == 4
+
+
+def test_names_that_differ_in_composed_accents_are_one_class(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != apart
+    files = {f"train/{apart}/a.png": image_bytes(), f"train/{composed}/b.png": image_bytes()}
+    root = write_tree(tmp_path, {**files, f"test/{apart}/a.png": image_bytes()})
+    records = load_dataset("image_folder", root, "train")
+    assert records.class_names == [composed]
+    assert [record.image.image().size for record in records] == [(12, 8)] * 2
+    assert [record.label for record in load_dataset("image_folder", root, "test", classes=["x", apart])] == [
+        1
+    ]
+
+
+def test_labels_and_names_are_those_of_all_splits(tmp_path):
+    root = folders(tmp_path, "train/cat", "train/dog", "train/fox", "test/cat", "test/fox", "test/wolf")
+    test = load_dataset("image_folder", root, "test")
+    assert {record.class_name: record.label for record in test} == {"cat": 0, "fox": 2, "wolf": 3}
+    assert test.class_names == ["cat", "dog", "fox", "wolf"]
+    assert test.notes == ("no image of the split 'train' is of class wolf.",)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 3_068), ("validation", 341), ("test", 372)])

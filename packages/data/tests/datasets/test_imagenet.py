@@ -98,3 +98,14 @@ def test_an_empty_folder_of_images_is_reported(tmp_path):
     (root / "images" / "val").mkdir(parents=True)
     with pytest.raises(MissingFileError, match="must hold the images"):
         load_dataset("imagenet", root, "val")
+
+
+def test_a_set_of_fewer_classes_says_which_are_not_there(tmp_path):
+    root = write_tree(tmp_path, TestImageNetA().files())
+    (note,) = load_dataset("imagenet_a", root, "test").notes
+    assert note.startswith("labels count the 2 class folders that are there, but the set has 200.")
+
+
+def test_names_are_those_of_the_data_set_where_a_split_lacks_a_class(tmp_path):
+    root = write_tree(tmp_path, TestImageNet().files())
+    assert load_dataset("imagenet", root, "val").class_names[0] == "tench"

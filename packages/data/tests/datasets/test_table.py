@@ -1,5 +1,6 @@
 import io
 import json
+import unicodedata
 from typing import ClassVar
 
 import pyarrow
@@ -133,3 +134,78 @@ def test_a_row_that_is_no_object_is_named(tmp_path):
 def test_a_broken_parquet_file_is_named(tmp_path):
     with pytest.raises(MalformedRecordError, match=r"train\.parquet must be a Parquet file"):
         load(tmp_path, "train.parquet", b"PAR0")
+
+
+def animals(*names, start="image,class_name\n"):
+    return start + "".join(f"img/0.png,{name}\n" for name in names)
+
+
+@pytest.fixture
+def two_splits(tmp_path):
+    return write_tree(
+        tmp_path, {"train.csv": animals("dog", "cat", "fox"), "test.csv": animals("fox", "cat"), **IMAGES}
+    )
+
+
+def classified(root, split, **options):
+    return load_dataset("table", root, split, record="classify", **options)
+
+
+def test_classes_are_numbered_by_the_training_split(two_splits):
+    test = classified(two_splits, "test")
+    assert {record.class_name: record.label for record in test} == {"cat": 0, "fox": 2}
+    assert test.class_names == classified(two_splits, "train").class_names == ["cat", "dog", "fox"]
+    assert [r.label for r in classified(two_splits / "test.csv", "anything")] == [2, 0]
+    assert [r.label for r in classified(two_splits, "test", file="test.csv")] == [2, 0]
+
+
+def test_training_labels_number_the_names_of_other_splits(two_splits):
+    labelled = "image,class_name,label\nimg/0.png,fox,7\nimg/0.png,cat,3\n"
+    (two_splits / "train.csv").write_text(labelled)
+    assert [r.label for r in classified(two_splits, "test")] == [7, 3]
+
+
+def test_a_class_that_only_the_test_split_has_is_refused_by_name(two_splits):
+    (two_splits / "test.csv").write_text(animals("fox", "wolf"))
+    with pytest.raises(
+        MalformedRecordError, match=r"row 3: `class_name` must be one of cat, dog, fox, but is 'wolf'"
+    ):
+        classified(two_splits, "test")
+    assert len(classified(two_splits, "test", on_error="skip")) == 1
+
+
+def test_classes_may_stand_in_another_table(two_splits):
+    write_tree(
+        two_splits,
+        {"all.csv": animals("ant", "cat", "dog", "fox"), "lists/classes.tsv": "class_name\nfox\ncat\n"},
+    )
+    assert [r.label for r in classified(two_splits, "test", classes="all.csv")] == [3, 1]
+    assert [r.label for r in classified(two_splits, "test", classes="lists/classes.tsv")] == [1, 0]
+    with pytest.raises(MissingFileError, match=r"none\.csv"):
+        classified(two_splits, "test", classes="none.csv")
+
+
+def test_classes_that_nothing_tells_are_asked_for(two_splits):
+    (two_splits / "train.csv").rename(two_splits / "learn.csv")
+    with pytest.raises(
+        InvalidArgumentError, match=r"`classes` must be given for split 'test', because .*test\.csv names"
+    ):
+        classified(two_splits, "test")
+    assert [r.label for r in classified(two_splits, "train", file="learn.csv")] == [1, 0, 2]
+    assert [r.label for r in classified(two_splits, "test", classes="learn.csv")] == [2, 0]
+    with pytest.raises(InvalidArgumentError, match="`classes` must not repeat a class"):
+        classified(two_splits, "test", classes=["cat", "cat"])
+
+
+def test_a_row_without_class_is_no_class(two_splits):
+    (two_splits / "train.csv").write_text(animals("dog", "", "cat"))
+    with pytest.raises(MalformedRecordError, match=r"row 3: `class_name` must be one of cat, dog, but is ''"):
+        classified(two_splits, "train")
+
+
+def test_names_that_differ_in_composed_accents_are_one_class(two_splits):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (two_splits / "train.csv").write_text(animals(composed, "zebra"), encoding="utf-8")
+    (two_splits / "test.csv").write_text(animals(apart), encoding="utf-8")
+    (record,) = classified(two_splits, "test")
+    assert (record.label, record.class_name) == (0, composed)

@@ -1,11 +1,12 @@
 import io
 import json
 import tarfile
+from functools import partial
 from typing import ClassVar
 
 import pytest
 
-from weft.data import MissingFileError, UnknownNameError, load_dataset
+from weft.data import MalformedRecordError, MissingFileError, UnknownNameError, load_dataset
 from weft.data.records import Classify, PairBool
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
@@ -68,3 +69,14 @@ def test_other_records_come_from_json(tmp_path):
     assert records[0].label is True
     with pytest.raises(UnknownNameError, match="record type: 'pairbool'"):
         load_dataset("webdataset", root, "test", record="pairbool")
+
+
+def test_classes_are_named_in_the_order_given(tmp_path):
+    root = write_tree(tmp_path, {"test/0.tar": tar({"a.png": image_bytes(), "a.cls": "fox"})})
+    load = partial(load_dataset, "webdataset", root, "test", record="classify", columns={"class_name": "cls"})
+    records = load(classes=["cat", "fox"])
+    assert (records[0].label, records.class_names) == (1, ["cat", "fox"])
+    with pytest.raises(
+        MalformedRecordError, match="must have the column `label`, where `classes` does not number"
+    ):
+        load()

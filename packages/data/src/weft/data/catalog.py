@@ -6,6 +6,7 @@ A data set is one module of `weft.data.datasets` with a `SPEC`, or the object be
 
 import importlib
 import inspect
+import logging
 import os
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
@@ -76,6 +77,7 @@ class DatasetSpec:
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+_log = logging.getLogger(__name__)
 _registered: dict[str, DatasetSpec] = {}
 _discovered = False
 
@@ -172,7 +174,11 @@ def load_dataset(
     source = Source(name, store, spec.bases, spec.how_to_get, on_error, require_media)
     records = list(_checked(name, spec.read(source, split, **options)))
     task = records[0].task if records else spec.task
-    return RecordSet(name, split, task, records, tuple(source.skipped))
+    for note in source.notes:
+        _log.warning("%s, split %s: %s", name, split, note)
+    return RecordSet(
+        name, split, task, records, tuple(source.skipped), tuple(source.classes), tuple(source.notes)
+    )
 
 
 def _checked(name: str, records: Iterable[Record]) -> Iterable[Record]:

@@ -39,6 +39,8 @@ class SplitCheck:
         expected: Records officially stated, or None if not known.
         problems: One line per fault: missing files, malformed rows, absent or damaged media, odd counts.
         media_checked: Media whose presence was looked at.
+        classes: Class name to its number of records, by label; empty but for classification.
+        notes: What may not be meant, such as classes taken from the first of several folders.
     """
 
     split: str
@@ -46,6 +48,8 @@ class SplitCheck:
     expected: int | None
     problems: tuple[str, ...] = ()
     media_checked: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -144,8 +148,27 @@ def check_dataset(
         if expected is not None and len(records) != expected:
             problems.append(f"{split} must hold {expected} records, but holds {len(records)}.")
         checked, media_problems = _check_media(records, media, sample)
-        found.append(SplitCheck(split, len(records), expected, (*problems, *media_problems), checked))
+        found.append(
+            SplitCheck(
+                split,
+                len(records),
+                expected,
+                (*problems, *media_problems),
+                checked,
+                _class_counts(records),
+                records.notes,
+            )
+        )
     return DatasetCheck(name, os.fspath(root), tuple(found))
+
+
+def _class_counts(records: RecordSet[Any]) -> dict[str, int]:
+    """Records of each class, by label; classes of the data set that the split lacks have none."""
+    counts = dict.fromkeys(records.classes, 0)
+    if records.task == "classify":
+        for record in sorted(records, key=lambda record: record.label):
+            counts[record.class_name] = counts.get(record.class_name, 0) + 1
+    return counts
 
 
 def _check_media(records: RecordSet[Any], mode: str, sample: int) -> tuple[int, list[str]]:

@@ -1,5 +1,6 @@
 """Turn rows with named columns into records: one mapping for tables, tars and the hub."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
@@ -50,9 +51,17 @@ class ColumnMapping:
         self._labels = labels or {}
 
     def class_name(self, row: Row) -> str:
-        """Return the class name of a row, or ""."""
+        """Return the class name of a row, accents composed (Unicode NFC), or ""."""
         column = self.columns.get("class_name", [""])[0]
-        return row.text(column) if row.has(column) else ""
+        return unicodedata.normalize("NFC", row.text(column)) if row.has(column) else ""
+
+    def has_label(self, row: Row) -> bool:
+        """Tell whether a row has a label of its own."""
+        return row.has(self.columns["label"][0])
+
+    def label(self, row: Row) -> int:
+        """Return the label of a row that has one."""
+        return row.integer(self.columns["label"][0])
 
     def record(self, row: Row, fallback_id: str) -> Record:
         """Return the record of a row; columns that no field takes go to `extra`.
@@ -95,13 +104,17 @@ class ColumnMapping:
         return self.kind(**values)
 
     def _complete_class(self, row: Row, values: dict[str, Any]) -> None:
-        name = values.get("class_name", "")
+        name = values["class_name"] = unicodedata.normalize("NFC", values.get("class_name", ""))
         if "label" not in values:
+            if not self._labels:
+                row.fail(
+                    f"must have the column `{self.columns['label'][0]}`, where `classes` does not number the names"
+                )
             if name not in self._labels:
                 column = self.columns["class_name"][0]
                 row.fail(f"`{column}` must be one of {', '.join(self._labels)}, but is {name!r}")
             values["label"] = self._labels[name]
-        values.setdefault("class_name", str(values["label"]))
+        values["class_name"] = name or str(values["label"])
 
     def _media_of(self, row: Row, name: str, columns: Sequence[str]) -> Any:
         kind = "video" if name == "video" else "image"

@@ -162,7 +162,7 @@ def restrict_classes(records: RecordSet[Classify], labels: Sequence[int]) -> Rec
         if label not in present:
             raise unknown_name(f"label of {records.name}", str(label), map(str, present))
     kept = [replace(record, label=position[record.label]) for record in records if record.label in position]
-    return records.with_records(kept)
+    return replace(records.with_records(kept), classes=())
 
 
 def _draw(records: RecordSet[Classify], shots: int, generator: random.Random) -> tuple[int, ...]:

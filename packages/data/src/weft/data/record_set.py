@@ -21,6 +21,8 @@ class RecordSet(Sequence[R], Generic[R]):
         task: Task of the records, a key of `RECORD_TYPES`.
         records: The records; a list, or any sequence that makes them on demand.
         skipped: One message per malformed row that was left out.
+        classes: Class names in the order of their labels, also of those that no record has; empty where not known.
+        notes: What the loader found that may not be meant, one sentence each.
     """
 
     name: str
@@ -28,6 +30,8 @@ class RecordSet(Sequence[R], Generic[R]):
     task: str
     records: Sequence[R] = field(repr=False)
     skipped: tuple[str, ...] = field(default=(), repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -68,12 +72,12 @@ class RecordSet(Sequence[R], Generic[R]):
 
     @property
     def class_names(self) -> list[str]:
-        """Class names in the order of their labels (classification only).
+        """Class names by label (classification only): those of the data set, or else of its records.
 
         Raises:
-            InvalidArgumentError: If the records have no classes, or a label has two names.
+            InvalidArgumentError: If the records have no classes, a label has two names, or one that is not known.
         """
-        names: dict[int, str] = {}
+        names: dict[int, str] = dict(enumerate(self.classes))
         for record in self.records:
             if not isinstance(record, Classify):
                 raise InvalidArgumentError(
@@ -85,7 +89,13 @@ class RecordSet(Sequence[R], Generic[R]):
                     f"Label {record.label} of {self.name!r} must have one name, but has "
                     f"{names[record.label]!r} and {record.class_name!r}. Repair the split file."
                 )
-        return [names[label] for label in sorted(names)]
+        absent = next((label for label in range(len(names)) if label not in names), None)
+        if absent is not None:
+            raise InvalidArgumentError(
+                f"`class_names` needs labels that count from 0 without gaps, but {self.name!r} ({self.split}) has no "
+                f"record with label {absent}. Take the names of the training split."
+            )
+        return [names[label] for label in range(len(names))]
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over ids and media paths: equal exactly for the same records in the same order."""

@@ -86,6 +86,10 @@ class Source:
         how_to_get: Sentence for the error about missing files.
         on_error: "raise" stops at the first malformed row, "skip" counts it in `skipped`.
         require_media: Whether absent images or videos stop the loading.
+        skipped: One message per malformed row that was left out.
+        classes: Class names in the order of their labels, of the data set and not of one split; loaders that number
+            classes fill it.
+        notes: What a loader found that may not be meant, one sentence each.
     """
 
     dataset: str
@@ -95,6 +99,8 @@ class Source:
     on_error: OnError = "raise"
     require_media: bool = True
     skipped: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _first: dict[str, tuple[str, int | str]] = field(default_factory=dict, repr=False)
 
     def find(self, *paths: str) -> StoredFile:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from weft.data.datasets.image_folder import IMAGE_ENDINGS
+from weft.data.datasets.image_folder import is_own_image
 from weft.data.errors import MalformedRecordError
 from weft.data.records import Classify, Record
 from weft.data.source import MediaFolder, Source
 
+FEWER_CLASSES = 200
 CLASS_NAMES = ("classnames.txt", "imagenet/classnames.txt")
 
 
@@ -51,8 +52,8 @@ def read_folders(
     media = _folder(source, folders)
     by_class: dict[str, list[str]] = {}
     for path in media.names():
-        folder, _, file_name = path.rpartition("/")
-        if folder and "/" not in folder and file_name.lower().endswith(IMAGE_ENDINGS):
+        folder = path.rpartition("/")[0]
+        if folder and "/" not in folder and is_own_image(path):
             wnid = class_of(folder, names) if class_of else folder
             if wnid not in order:
                 raise MalformedRecordError(
@@ -61,6 +62,12 @@ def read_folders(
                     "is not. Remove the folder or get the right classnames.txt."
                 )
             by_class.setdefault(wnid, []).append(path)
+    source.classes = [names[wnid] for wnid in sorted(names if every_class else by_class)]
+    if not every_class and len(by_class) != FEWER_CLASSES:
+        source.notes.append(
+            f"labels count the {len(by_class)} class folders that are there, but the set has {FEWER_CLASSES}. Get the "
+            "others for its official labels."
+        )
     for position, wnid in enumerate(sorted(by_class)):
         for path in sorted(by_class[wnid]):
             yield Classify(

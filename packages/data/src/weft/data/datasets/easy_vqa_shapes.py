@@ -24,6 +24,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
         source: Where the files lie.
         split: "train" or "test".
     """
+    source.classes = list(NAMES)
     images: dict[str, MediaRef] = {}
     words: dict[str, set[str]] = {}
     for record in easy_vqa.read(source, split):

@@ -84,6 +84,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
                 f"{images.name} must hold one picture per label of {truth.name}. Get both again."
             )
     store = _Tiles(pixels, name)
+    source.classes = list(CLASS_NAMES)
     for k, label in enumerate(labels):
         yield Classify(
             id=f"{split}-{k}", image=MediaRef(f"{k}.png", store), label=label, class_name=CLASS_NAMES[label]

@@ -16,6 +16,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
     variants = source.find("variants.txt")
     names = [line.strip() for line in variants.lines() if line.strip()]
     labels = {name: label for label, name in enumerate(names)}
+    source.classes = names
     file = source.find(f"images_variant_{split}.txt")
     lines = [line for line in file.lines() if line.strip()]
     images: MediaFolder | None = None

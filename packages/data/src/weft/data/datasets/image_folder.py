@@ -1,6 +1,7 @@
 """Any folder (or archive) of images by class: `SPLIT/CLASS/any.jpg`, or `CLASS/any.jpg` for split "all"."""
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
@@ -8,47 +9,117 @@ from weft.data.records import Classify, Record
 from weft.data.source import MediaFolder, Source
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+LEAF = "leaf"
+_TRAIN = "train"
+# What notebooks, network drives and archivers put beside people's files; names with a dot in front are theirs too.
+_FOREIGN = frozenset(
+    {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"}
+)
+
+Parts = tuple[str, ...]
 
 
-def read(source: Source, split: str, *, classes: Sequence[str] | None = None) -> Iterator[Record]:
+def read(source: Source, split: str, *, classes: Sequence[str] | str | None = None) -> Iterator[Record]:
     """Yield one `Classify` per image, sorted by path.
+
+    Hidden folders and those of other programs (`.ipynb_checkpoints`, `@eaDir`, `__MACOSX`) are no classes. Names that
+    differ only in how accents are composed (Unicode NFC and NFD) are one class.
 
     Args:
         source: Where the images lie.
         split: Name of the folder of the split, or "all" where there are no splits.
         classes: Class folders in label order. By default all class folders of every split, sorted, so that
-            labels agree between splits even where one lacks a class.
+            labels agree between splits even where one lacks a class. "leaf" does the same with the innermost
+            folder of each image, instead of the first one below the split.
     """
-    names = [
-        name
-        for name in source.store.names()
-        if name.lower().endswith(IMAGE_ENDINGS) and not name.rsplit("/", 1)[-1].startswith(".")
-    ]
-    paths = [name.split("/") for name in names]
     depth = 1 if split == "all" else 2
-    own = [parts for parts in paths if len(parts) > depth and (split == "all" or parts[0] == split)]
+    paths = [tuple(name.split("/")) for name in source.store.names() if is_own_image(name)]
+    paths = [parts for parts in paths if len(parts) > depth]
+    own = [parts for parts in paths if split in ("all", parts[0])]
     if not own:
-        splits = sorted({parts[0] for parts in paths if len(parts) > 2})
+        splits = sorted({parts[0] for parts in paths if depth == 2})
         if splits:
             raise unknown_name(f"split of the image folder {source.store.describe()}", split, splits)
         raise source.missing([f"{split}/CLASS/*.jpg" if depth == 2 else "CLASS/*.jpg"], "images")
-    found = sorted({parts[depth - 1] for parts in paths if len(parts) > depth})
-    ordered = list(classes) if classes is not None else found
+    leaf = classes == LEAF
+    if isinstance(classes, str) and not leaf:
+        raise InvalidArgumentError(
+            f"`classes` must be a list of class folders, or {LEAF!r}, but is {classes!r}."
+        )
+    folders = {parts: _class_folder(parts, depth, leaf) for parts in paths}
+    if leaf:
+        _refuse_namesakes({parts[depth - 1 : -1] for parts in paths})
+    else:
+        _say_depth(source, own, depth)
+    if classes is None or leaf:
+        ordered = sorted(set(folders.values()))
+        _say_untrained(source, folders, split)
+    else:
+        ordered = [unicodedata.normalize("NFC", name) for name in classes]
     if len(set(ordered)) != len(ordered):
         raise InvalidArgumentError(f"`classes` must not repeat a class, but is {ordered}.")
     labels = {name: label for label, name in enumerate(ordered)}
+    source.classes = [_in_words(name) for name in ordered]
     media = MediaFolder(source.store)
     for parts in own:
-        name = parts[depth - 1]
-        if name not in labels:
-            raise unknown_name("class folder", name, ordered, "Add it to `classes`.")
+        folder = folders[parts]
+        if folder not in labels:
+            raise unknown_name("class folder", folder, ordered, "Add it to `classes`.")
         path = "/".join(parts)
         yield Classify(
             id=path,
             image=media.ref(path),
-            label=labels[name],
-            class_name=name.replace("_", " "),
-            extra={"folder": name},
+            label=labels[folder],
+            class_name=_in_words(folder),
+            extra={"folder": folder},
+        )
+
+
+def is_own_image(name: str) -> bool:
+    """Tell whether a path is that of an image, and neither hidden nor put there by another program."""
+    parts = name.split("/")
+    return name.lower().endswith(IMAGE_ENDINGS) and not any(
+        part.startswith(".") or part in _FOREIGN for part in parts
+    )
+
+
+def _class_folder(parts: Parts, depth: int, leaf: bool) -> str:
+    return unicodedata.normalize("NFC", parts[-2] if leaf else parts[depth - 1])
+
+
+def _in_words(folder: str) -> str:
+    return folder.replace("_", " ")
+
+
+def _refuse_namesakes(folders: set[Parts]) -> None:
+    """Refuse two places below the splits whose innermost folders have one name."""
+    first: dict[str, str] = {}
+    for parts in sorted(tuple(unicodedata.normalize("NFC", part) for part in folder) for folder in folders):
+        path = "/".join(parts)
+        other = first.setdefault(parts[-1], path)
+        if other != path:
+            raise InvalidArgumentError(
+                f"`classes` can be {LEAF!r} where every innermost folder has a name of its own, but {other!r} and "
+                f"{path!r} have one. Rename them, or leave `classes` out for the first folder below the split."
+            )
+
+
+def _say_depth(source: Source, own: Sequence[Parts], depth: int) -> None:
+    deeper = [parts for parts in own if len(parts) > depth + 1]
+    if deeper:
+        example = "/".join(deeper[0][depth - 1 : -1])
+        source.notes.append(
+            f"{len(deeper):,} of {len(own):,} images lie below the folder of their class, such as those in "
+            f"{example!r}, whose class is {deeper[0][depth - 1]!r}. Pass classes={LEAF} to take the innermost folder."
+        )
+
+
+def _say_untrained(source: Source, folders: Mapping[Parts, str], split: str) -> None:
+    trained = {folder for parts, folder in folders.items() if parts[0] == _TRAIN}
+    own = {folder for parts, folder in folders.items() if parts[0] == split}
+    if trained and own - trained:
+        source.notes.append(
+            f"no image of the split {_TRAIN!r} is of class {', '.join(sorted(own - trained))}."
         )
 
 

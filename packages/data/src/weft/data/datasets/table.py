@@ -1,5 +1,6 @@
 """Any CSV, TSV, JSONL or Parquet table with image and text columns, as any record type."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from weft.data.rows import Row
 from weft.data.source import MediaFolder, Source, StoredFile
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+TRAIN = "train"
 _CELL = 8
 
 
@@ -24,7 +26,7 @@ def read(
     columns: Mapping[str, str | Sequence[str]] | None = None,
     file: str | None = None,
     media_root: str = "",
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | str | None = None,
 ) -> Iterator[Record]:
     """Yield one record per row; columns that no field takes go to `extra`.
 
@@ -36,18 +38,74 @@ def read(
             the column of their own name; `id` falls back to the row number.
         file: Path of the table below the root.
         media_root: Folder below the root that image paths start from.
-        classes: Class names in label order, for classification tables without a label column. By default
-            the names in the table, sorted.
+        classes: Class names in label order, for classification tables without a label column, or the path of a
+            table below the root that has them all. By default the names, sorted, in the table of the split `train`
+            (`train.csv` or another ending); the splits "train" and "all" have their own where there is none. A row
+            whose class is none of them is malformed.
+
+    Raises:
+        InvalidArgumentError: If nothing tells the classes of the data set.
     """
     mapping = ColumnMapping(record, columns or {})
     stored, base = _locate(source, split, file)
     rows = list(_rows(source, stored))
-    names = list(classes or ())
-    if mapping.kind is Classify and classes is None:
-        names = sorted({mapping.class_name(row) for row in rows})
-    labels = {name: label for label, name in enumerate(names)}
+    labels: dict[str, int] = {}
+    if mapping.kind is Classify and not all(map(mapping.has_label, rows)):
+        labels = _labels(source, mapping, base, stored, rows, split, classes)
+        source.classes = sorted(labels, key=lambda name: labels[name])
     mapping = ColumnMapping(record, columns or {}, MediaFolder(base, media_root.strip("/")), labels)
     yield from source.build(rows, lambda row: mapping.record(row, f"{split}-{row.number}"))
+
+
+def _labels(
+    source: Source,
+    mapping: ColumnMapping,
+    base: Store,
+    stored: StoredFile,
+    rows: Sequence[Row],
+    split: str,
+    classes: Sequence[str] | str | None,
+) -> dict[str, int]:
+    """Class name to label for the whole data set, whatever the split."""
+    if classes is not None and not isinstance(classes, str):
+        names = [unicodedata.normalize("NFC", name) for name in classes]
+        if len(set(names)) != len(names):
+            raise InvalidArgumentError(f"`classes` must not repeat a class, but is {list(classes)}.")
+        return {name: label for label, name in enumerate(names)}
+    if classes is not None:
+        told = StoredFile(base, classes)
+        if not base.exists(classes):
+            raise source.missing([classes], "table of classes")
+    else:
+        told = next(
+            (
+                StoredFile(base, path)
+                for path in _tables(f"{stored.path.rpartition('/')[0]}/{TRAIN}".lstrip("/"))
+                if base.exists(path)
+            ),
+            stored,
+        )
+        if split in (TRAIN, "all"):
+            told = stored
+        elif told is stored and not _is_table_of(stored.path, TRAIN):
+            raise InvalidArgumentError(
+                f"`classes` must be given for split {split!r}, because {stored.name} names its classes and lies beside "
+                f"no table of the split {TRAIN!r}, by which they are numbered. List them, or give the path of a table "
+                "that has them all."
+            )
+    everyone = rows if told is stored else list(_rows(source, told))
+    numbered = {mapping.class_name(row): row for row in everyone if mapping.class_name(row)}
+    if all(mapping.has_label(row) for row in numbered.values()):
+        return {name: mapping.label(row) for name, row in numbered.items()}
+    return {name: label for label, name in enumerate(sorted(numbered))}
+
+
+def _tables(stem: str) -> list[str]:
+    return [f"{stem}{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
+
+
+def _is_table_of(path: str, split: str) -> bool:
+    return path.rpartition("/")[2] in _tables(split)
 
 
 def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, Store]:

@@ -1,6 +1,7 @@
 """WebDataset tars: files that share a stem are one sample, such as `000.jpg`, `000.txt` and `000.json`."""
 
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,12 @@ _TEXTS = ("txt", "cls", "text")
 
 
 def read(
-    source: Source, split: str, *, record: str = "caption", columns: Mapping[str, str] | None = None
+    source: Source,
+    split: str,
+    *,
+    record: str = "caption",
+    columns: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Iterator[Record]:
     """Yield one record per sample of the tars `SPLIT-*.tar` or `SPLIT/*.tar`, sorted by tar and position.
 
@@ -31,8 +37,11 @@ def read(
         split: Split name.
         record: Task of the records, a key of `RECORD_TYPES`.
         columns: Record field to column, such as `{"captions": "txt"}`.
+        classes: Class names in label order, for classification by names instead of numbers.
     """
-    mapping = ColumnMapping(record, columns or {})
+    source.classes = [unicodedata.normalize("NFC", name) for name in classes or ()]
+    labels = {name: label for label, name in enumerate(source.classes)}
+    mapping = ColumnMapping(record, columns or {}, labels=labels)
     for store in _archives(source, split):
         address = store.describe()
         rows = (Row(members, address, key) for key, members in _samples(store).items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from weft.train.errors import RunError, near
 
 app = typer.Typer(help="List, describe, check and convert data sets.", no_args_is_help=True)
+_CLASSES = 20
 MEDIA = ("none", "sample", "all")
 ROOT_HELP = "Folder, archive or URL of the official files."
 Options = Annotated[
@@ -100,7 +102,8 @@ def check(
         stated = "no number stated" if one.expected is None else f"{one.expected:,} stated"
         count = "cannot be read" if one.found is None else f"{one.found:,} records, {stated}"
         looked = f", {one.media_checked:,} media looked at" if one.media_checked else ""
-        sys.stdout.write(f"{one.split}: {count}{looked}\n")
+        sys.stdout.write(f"{one.split}: {count}{looked}\n{_classes(one.classes)}")
+        sys.stdout.write("".join(f"  {note}\n" for note in one.notes))
         for problem in one.problems:
             sys.stdout.write("".join(f"  {line}\n" for line in problem.split("\n")))
     if not found.ok:
@@ -135,6 +138,15 @@ def convert(
         workers=workers,
     )
     sys.stdout.write(f"{len(made):,} records in {len(list(target.glob('*.parquet')))} shards\n{target}\n")
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """A line with classes and their records, the first ones by name."""
+    if not counts:
+        return ""
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_CLASSES]]
+    more = [f"and {len(counts) - len(shown):,} more"] if len(counts) > len(shown) else []
+    return f"  {len(counts):,} classes: {', '.join([*shown, *more])}\n"
 
 
 def _parsed(options: list[str] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,11 @@ def load_records(recipe: FewShotRecipe) -> Records:
         test = _load(section, section.test)
     names = _names(train, section)
     for split in (test, *([] if validation is None else [validation])):
-        unknown = sorted({record.label for record in split} - set(range(len(names))))
+        unknown = {record.label: record.class_name for record in split if record.label >= len(names)}
         if unknown:
             raise RunError(
                 f"The split {split.split!r} of {section.name!r} must hold classes of the training split alone, but "
-                f"also holds labels {unknown[:5]}. Check the split files."
+                f"also holds {_named(unknown)}. Check the split files."
             )
     tests = {"test": test}
     num_base = len(names)
@@ -121,6 +121,12 @@ def class_names_of(records: Any, section: FewShotDataSection | TransferSection) 
         RunError: Labels have gaps, or a replaced name does not exist.
     """
     labels = sorted({record.label for record in records})
+    absent = {label: name for label, name in enumerate(records.classes) if label not in set(labels)}
+    if absent:
+        raise RunError(
+            f"The split {records.split!r} of {section.name!r} must hold records of every class, but has none of "
+            f"{_named(absent)}. Take these classes out of the other splits, or give `options.classes`."
+        )
     if labels != list(range(len(labels))):
         raise RunError(
             f"Labels of {section.name!r} must count from 0 without gaps, but the split {records.split!r} holds "
@@ -134,6 +140,12 @@ def class_names_of(records: Any, section: FewShotDataSection | TransferSection) 
             f"ones are {', '.join(names[:5])}."
         )
     return [section.class_names.get(name, name) for name in names]
+
+
+def _named(classes: Mapping[int, str]) -> str:
+    """The first of some classes, by label."""
+    shown = [f"{name!r} (label {label})" for label, name in sorted(classes.items())[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else "")
 
 
 def _load(section: SourceSection, split: str) -> Any:
