@@ -83,4 +83,6 @@ def test_the_page_on_recipes_names_every_group_of_them() -> None:
 
 def test_lines_end_at_newlines_alone() -> None:
     """`str.splitlines` also splits at U+2028 and U+0085, which stand within questions and answers."""
-    assert [str(path.relative_to(ROOT)) for path in SOURCES if ".splitlines(" in path.read_text("utf-8")] == []
+    assert [
+        str(path.relative_to(ROOT)) for path in SOURCES if ".splitlines(" in path.read_text("utf-8")
+    ] == []
