@@ -52,6 +52,7 @@ INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kerne
 COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
 SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
 OPEN_CLIP_TOOLS = ("open_clip_torch", "torchvision")
+PROCESSOR_TOOLS = ("torchvision", "num2words")  # what transformers' processors of pictures and videos load
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -174,14 +175,19 @@ def transformers_both(session: nox.Session) -> None:
 @nox.session
 def open_clip(session: nox.Session) -> None:
     """Core's tests of open_clip's models on open_clip itself, whose torchvision must be built like torch."""
-    wheels = torch_wheels(session)
-    # With no place for CPU builds, PyPI's torchvision wants PyPI's torch, and not a CPU build that pip finds nearer.
-    build = (pin_of("torch").replace("==", "==="),)
-    if wheels:
-        build = ("--find-links", TORCHVISION_CPU_WHEELS) if TORCH_CPU_WHEELS in wheels else ()
-    install(session, *build, *editable(("kernels",)), *editable(("core",), "test"), *OPEN_CLIP_TOOLS)
+    packages = (*editable(("kernels",)), *editable(("core",), "test"))
+    install(session, *torchvision_wheels(session), *packages, *OPEN_CLIP_TOOLS)
     session.run("python", "-c", "import open_clip")  # the tests would skip without it
     session.run("pytest", *(session.posargs or ("packages/core/tests/test_open_clip.py",)))
+
+
+@nox.session
+def torchvision(session: nox.Session) -> None:
+    """The readers of eval on torchvision's processors of pictures and videos, which the other sessions do without."""
+    packages = (*editable(("kernels", "core", "data")), *editable(("eval",), "test"))
+    install(session, *torchvision_wheels(session), *packages, *PROCESSOR_TOOLS)
+    session.run("python", "-c", "import torchvision, num2words")  # the tests would do without
+    session.run("pytest", *(session.posargs or ("packages/eval/tests/readers",)))
 
 
 @nox.session
@@ -274,6 +280,15 @@ def torch_wheels(session: nox.Session) -> tuple[str, ...]:
         session.log(f"{TORCH_CPU_WHEELS} cannot be reached ({fault}): pip chooses the build of torch.")
         return ()
     return ("--find-links", TORCH_CPU_WHEELS)
+
+
+def torchvision_wheels(session: nox.Session) -> tuple[str, ...]:
+    """Return pip's arguments that lead to a torchvision that is built like torch."""
+    wheels = torch_wheels(session)
+    if not wheels:
+        # Without a place for CPU builds, PyPI's torchvision wants PyPI's torch, not a CPU build that pip finds nearer.
+        return (pin_of("torch").replace("==", "==="),)
+    return ("--find-links", TORCHVISION_CPU_WHEELS) if TORCH_CPU_WHEELS in wheels else ()
 
 
 @functools.cache

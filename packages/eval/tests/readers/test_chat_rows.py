@@ -95,20 +95,45 @@ def test_learning_all_answers_is_learning_each_of_them(name: str) -> None:
 
 def test_every_picture_belongs_to_the_row_that_shows_it_however_many_there_are(made: Any, read: Any) -> None:
     # As many pictures as rows: whether a tensor counts rows or pictures must not be guessed.
-    owners = read.training([SEVERAL, NONE, ROW]).owners
+    batch = read.training([SEVERAL, NONE, ROW])
+    owners, pixels = batch.owners, batch.inputs["pixel_values"]
     assert owners["images"].tolist() == [0, 0, 2]
-    inputs = read.training([SEVERAL, NONE, ROW]).inputs
-    if made.name == "smolvlm":
-        assert owners["pixel_values"].tolist() == [0, 1, 2]
-    elif made.name == "internvl":
-        # Tiles of all pictures follow one another, and nothing beside them says whose they are.
-        assert len(inputs["pixel_values"]) > 3
-        assert "pixel_values" not in owners
-    elif "image_grid_thw" in inputs:
-        patches = inputs["image_grid_thw"].prod(1).tolist()
+    if "image_grid_thw" in batch.inputs:
+        patches = batch.inputs["image_grid_thw"].prod(1).tolist()
         assert owners["pixel_values"].tolist() == [0] * sum(patches[:2]) + [2] * patches[2]
+    elif made.name in ("smolvlm", "internvl"):
+        assert len(owners["pixel_values"]) == len(pixels)
     else:
         assert owners["pixel_values"].tolist() == [0, 0, 2]
+    if made.name == "smolvlm":
+        assert owners["pixel_values"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_onevision", "smolvlm", "gemma3", "internvl"])
+def test_every_tile_that_the_tower_sees_belongs_to_the_row_that_shows_it(name: str) -> None:
+    made, rows = tiny(name), [SEVERAL, NONE, ROW]
+    read = reader_for(made.model.config, made.processor)
+    batch, seen = read.training(rows), []
+    inner = made.model.model
+    tower = inner.vision_model if name == "smolvlm" else inner.vision_tower
+
+    def note(module: Any, given: Any, named: Any) -> None:
+        seen.append(named["pixel_values"] if "pixel_values" in named else given[0])
+
+    hook = tower.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            read.losses(made.model, batch)
+            for row in (SEVERAL, ROW):
+                read.losses(made.model, read.training([row]))
+    finally:
+        hook.remove()
+    whole, first, last = seen
+    owners = batch.owners["tiles"]
+    assert len(owners) == len(whole)
+    assert torch.equal(whole[owners == 0], first)
+    assert torch.equal(whole[owners == 2], last)
+    assert not (owners == 1).any()
 
 
 def test_the_head_is_computed_where_answers_are_and_nowhere_else(made: Any, read: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
+from transformers.utils import is_torchvision_available
 
 from weft.core.testing.processed import tiny
 from weft.core.testing.processed.stills import real_videos
@@ -113,15 +115,43 @@ def test_a_folder_without_a_processor_is_refused(tmp_path: Path) -> None:
         load_processor(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("error", "library"),
+    [
+        (
+            ValueError("x requires `torchvision` to be installed. Please install `torchvision`."),
+            "torchvision",
+        ),
+        (
+            ImportError("\nAutoVideoProcessor requires the Torchvision library but it was not found"),
+            "torchvision",
+        ),
+        (
+            ImportError("Package `num2words` is required. Install it with `pip install num2words`."),
+            "num2words",
+        ),
+        (ModuleNotFoundError("No module named 'rjieba'", name="rjieba"), "rjieba"),
+    ],
+)
 def test_a_library_that_a_processor_needs_is_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, library: str
+) -> None:
+    def absent(*names: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", absent)
+    message = rf"'folder' needs {library}, which is not installed. Run `pip install {library}`"
+    with pytest.raises(MissingProcessorError, match=message) as caught:
+        load_processor("folder")
+    assert ("build of your torch" in str(caught.value)) == (library == "torchvision")
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="what happens without torchvision, which is installed")
+def test_a_processor_of_videos_is_refused_by_name_where_torchvision_is_absent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tiny("qwen2_5_vl").save(tmp_path / "qwen")
     auto = importlib.import_module("transformers.models.auto.video_processing_auto")
     monkeypatch.setattr(auto, "AutoVideoProcessor", real_videos())
-    monkeypatch.setattr(auto, "is_torchvision_available", lambda: False)
-    message = (
-        r"needs torchvision, which is not installed. Run `pip install torchvision` in the build of your torch"
-    )
-    with pytest.raises(MissingProcessorError, match=message):
+    with pytest.raises(MissingProcessorError, match=r"needs torchvision, which is not installed"):
         load_processor(str(folder))

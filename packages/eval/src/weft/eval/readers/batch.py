@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,8 +24,9 @@ class Batch:
         labels: Tokens to learn, -100 elsewhere; None in a batch that is asked.
         weights: Weight of each row's loss, shape `(rows,)`, or None.
         positions: Places whose logits are needed, shape `(places,)`, or None where all are.
-        owners: Row that each picture belongs to (`images`), and each entry of the first dimension of a tensor of
-            pictures by the tensor's name. Shape `(entries,)`.
+        owners: Row that each picture belongs to (`images`), each tile that the vision tower sees (`tiles`), and each
+            entry of the first dimension of a tensor of pictures, by the tensor's name, as far as it follows. Shape
+            `(entries,)`.
         identities: For a comparison `text` and `image`, numbers from 0 that are equal where rows show the same, of any
             batch. Shape `(rows,)`.
         left_out: Names of rows that were too long and dropped by rule.
@@ -48,6 +50,10 @@ class Batch:
         """The batch, saying which rows were left out of it."""
         return replace(self, left_out=(*names, *self.left_out))
 
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, for loaders that copy it to a device."""
+        return self._changed(lambda value: value.pin_memory())
+
     def to(self, device: Any, *, dtype: torch.dtype | None = None, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on a device; owners stay where they are.
 
@@ -57,20 +63,25 @@ class Batch:
             non_blocking: Whether the copies may go on in the background.
         """
 
-        def moved(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=non_blocking)
-
-        def cast(value: Tensor) -> Tensor:
+        def moved(value: Tensor) -> Tensor:
             wanted = dtype if value.is_floating_point() else None
             return value.to(device, dtype=wanted, non_blocking=non_blocking)
 
+        made = self._changed(moved)
+        kept = None if self.weights is None else self.weights.to(device, non_blocking=non_blocking)
+        return replace(made, weights=kept)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def maybe(value: Tensor | None) -> Tensor | None:
+            return None if value is None else change(value)
+
         return replace(
             self,
-            inputs={name: cast(value) for name, value in self.inputs.items()},
-            labels=moved(self.labels),
-            weights=moved(self.weights),
-            positions=moved(self.positions),
-            identities={name: value.to(device) for name, value in self.identities.items()},
+            inputs={name: change(value) for name, value in self.inputs.items()},
+            labels=maybe(self.labels),
+            weights=maybe(self.weights),
+            positions=maybe(self.positions),
+            identities={name: change(value) for name, value in self.identities.items()},
         )
 
 

@@ -73,6 +73,14 @@ class OneSequence(Reader):
         self._stops = stop_tokens(tokenizer, config)
         self._keeps_logits = _keeps_logits(config)
 
+    def _owners(self, rows: Sequence[Row], encoded: Encoded) -> dict[str, Tensor]:
+        number = image_token(self.config)
+        counts = [len(row.pictures) for row in rows]
+        tokens = None
+        if number is not None:
+            tokens = torch.tensor([int(row[IDS].eq(number).sum()) for row in encoded.sequences])
+        return owners(counts, encoded.media, self._by_row, tokens)
+
     @cached_property
     def _by_row(self) -> frozenset[str]:
         """Tensors that have one entry for each row: those that keep one where a row shows two pictures."""
@@ -134,7 +142,7 @@ class OneSequence(Reader):
             labels=targets,
             weights=torch.tensor([row.weight for row in rows]),
             positions=places,
-            owners=owners([len(row.pictures) for row in rows], encoded.media, self._by_row),
+            owners=self._owners(rows, encoded),
         )
 
     def asking(self, rows: Sequence[Row]) -> Batch:
@@ -144,7 +152,7 @@ class OneSequence(Reader):
             inputs={**self._padded(encoded.sequences, "left"), **encoded.media},
             names=[row.name for row in rows],
             tasks=[row.task for row in rows],
-            owners=owners([len(row.pictures) for row in rows], encoded.media, self._by_row),
+            owners=self._owners(rows, encoded),
         )
 
     def losses(self, model: Any, batch: Batch) -> Losses:
@@ -218,6 +226,15 @@ class OneSequence(Reader):
         """A text with its end, where it has none."""
         stopped = any(text.endswith(stop) for stop in self._stops)
         return text if stopped else text + str(self.processor.tokenizer.eos_token)
+
+
+def image_token(config: Any) -> int | None:
+    """The token that stands for a piece of a picture, by the names that configs have for it, or None."""
+    for name in ("image_token_id", "image_token_index"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    return None
 
 
 def _keeps_logits(config: Any) -> bool:

@@ -36,7 +36,8 @@ class Template:
     """
 
     def __init__(self, processor: Any, config: Any) -> None:
-        self._processor, self._template = processor, chat_template(processor)
+        self._processor = processor
+        self._template = None if getattr(processor, "chat_template", None) else chat_template(processor)
         tokenizer = processor.tokenizer
         asked = [_message("user", [_SAID])]
         prompt = self._rendered(asked, True)

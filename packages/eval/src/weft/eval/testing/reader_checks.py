@@ -17,7 +17,7 @@ from weft.eval.testing.subject import Subject
 
 OWN_LOSS, OTHER_ROWS, MIXED = 2e-6, 5e-7, 1e-6
 IGNORED = -100
-WRITINGS = (Writing(max_new_tokens=5), Writing(max_new_tokens=5, num_beams=3))
+WRITINGS = (Writing(max_new_tokens=4), Writing(max_new_tokens=4, num_beams=3))
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -89,25 +89,46 @@ def check_owners(subject: Subject) -> None:
 
 
 def check_mixed(subject: Subject) -> None:
-    """A batch of two tasks is the batches of each: losses and gradients."""
+    """A batch of two tasks is the batches of each: losses, gradients, and answers where it writes."""
     if subject.method is None:
         return
-    tasks = sorted({row.task for row in subject.rows})
-    reader, model = subject.reader, subject.wide()
-    attach(model, dict(subject.method), tasks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        for _, _, slot in model.weft.slots():
-            slot.data.add_(0.3 * torch.randn_like(slot))
-    together, gradients = _adapted(reader, model, subject.rows)
-    parts = [_adapted(reader, model, [row for row in subject.rows if row.task == task]) for task in tasks]
-    order = [row.name for task in tasks for row in subject.rows if row.task == task]
+    reader, model = subject.reader, _adapted(subject)
+    together, gradients = _learned(reader, model, subject.rows)
+    parts = [_learned(reader, model, rows) for rows in _by_task(subject.rows)]
+    order = [row.name for rows in _by_task(subject.rows) for row in rows]
     apart = dict(zip(order, torch.cat([losses for losses, _ in parts]), strict=True))
     expected = torch.stack([apart[row.name] for row in subject.rows])
     torch.testing.assert_close(together, expected, rtol=0, atol=MIXED)
     for name, gradient in gradients.items():
         summed = sum((own[name] for _, own in parts if name in own), torch.zeros_like(gradient))
         torch.testing.assert_close(gradient, summed, rtol=0, atol=MIXED, msg=name)
+    if "write" in reader.abilities:
+        written = [_said(reader, model, rows) for rows in _by_task(subject.rows)]
+        assert _said(reader, model, subject.rows) == {
+            name: text for own in written for name, text in own.items()
+        }
+
+
+def _adapted(subject: Subject) -> Any:
+    """A copy of the model whose tasks differ."""
+    model = subject.wide()
+    attach(model, dict(subject.method or {}), sorted({row.task for row in subject.rows}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for _, _, slot in model.weft.slots():
+            slot.data.add_(0.3 * torch.randn_like(slot))
+    return model
+
+
+def _by_task(rows: Sequence[Row]) -> list[list[Row]]:
+    return [[row for row in rows if row.task == task] for task in sorted({row.task for row in rows})]
+
+
+def _said(reader: Reader, model: Any, rows: Sequence[Row]) -> dict[str, str]:
+    batch = _wide(reader.asking(rows))
+    with model.route(tasks=batch.tasks):
+        texts = reader.write(model, batch, Writing(max_new_tokens=3, num_beams=2))
+    return dict(zip(batch.names, texts, strict=True))
 
 
 def check_write(subject: Subject) -> None:
@@ -231,7 +252,7 @@ def _scored(
     return reader.score(model, rows, candidates, batch_size=3)
 
 
-def _adapted(reader: Reader, model: Any, rows: Sequence[Row]) -> tuple[Tensor, dict[str, Tensor]]:
+def _learned(reader: Reader, model: Any, rows: Sequence[Row]) -> tuple[Tensor, dict[str, Tensor]]:
     model.zero_grad()
     batch = _wide(reader.training(rows))
     with model.route(tasks=batch.tasks):

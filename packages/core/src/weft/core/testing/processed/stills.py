@@ -83,10 +83,10 @@ def video_processor(name: str, **settings: Any) -> Any:
 
 
 def image_processor(name: str, **settings: Any) -> Any:
-    """A processor of images, of the kind that needs no torchvision.
+    """A processor of images: on torchvision where it is installed, as transformers chooses, else on Pillow.
 
     Args:
         name: Class of transformers.
         **settings: Its settings.
     """
-    return getattr(transformers, f"{name}Pil")(**settings)
+    return getattr(transformers, name if is_torchvision_available() else f"{name}Pil")(**settings)

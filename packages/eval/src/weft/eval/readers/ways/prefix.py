@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from weft.eval.readers.one_question import check_one_question, pictures_of
-from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece
+from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
 from weft.eval.readers.processor import blank, processed
 from weft.eval.readers.reader import Limits
 from weft.eval.readers.rows import Row
@@ -61,15 +61,6 @@ class PrefixReader(OneSequence):
 
     def _filling(self, name: str) -> int:
         return self._kind if name == KINDS else 0
-
-
-def image_token(config: Any) -> int | None:
-    """The token that stands for a piece of a picture, by the names that configs have for it, or None."""
-    for name in ("image_token_id", "image_token_index"):
-        value = getattr(config, name, None)
-        if value is not None:
-            return int(value)
-    return None
 
 
 def _picture_mark(config: Any, processor: Any) -> str:
