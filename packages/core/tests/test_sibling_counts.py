@@ -33,6 +33,7 @@ def blip(kind):
     [
         (blip(transformers.BlipForImageTextRetrieval), {"method": "lora", "rank": 16}, 1_769_472),
         (blip(transformers.BlipForQuestionAnswering), {"method": "bitfit"}, 431_420),
+        (blip(transformers.BlipForImageTextRetrieval), {"method": "bitfit"}, 251_650),
         (
             on_meta(transformers.CLIPModel, transformers.CLIPConfig(vision_config={"patch_size": 16})),
             {"method": "bitfit"},
@@ -51,10 +52,30 @@ def blip(kind):
             395_266,
         ),
     ],
-    ids=["LoRA", "BitFit on VQA", "BitFit on CLIP", "VPT", "AdaptFormer", "ST-Adapter", "heads alone"],
+    ids=[
+        "LoRA",
+        "BitFit on VQA",
+        "BitFit on retrieval",
+        "BitFit on CLIP",
+        "VPT",
+        "AdaptFormer",
+        "ST-Adapter",
+        "heads alone",
+    ],
 )
 def test_counts(model, method, expected):
     assert plan(model, method).trainable_parameters == expected
+
+
+def test_bitfit_stays_out_of_towers_that_were_not_chosen_and_misses_no_bias():
+    model = blip(transformers.BlipForImageTextRetrieval)
+    trained = {full.path for full in plan(model, {"method": "bitfit", "towers": ["text"]}).full}
+    assert {"text_proj.bias", "vision_proj.bias", "itm_head.bias"} < trained
+    assert not any(path.startswith("vision_model.") for path in trained)
+    siglip = on_meta(transformers.SiglipModel, transformers.SiglipConfig())
+    trained = {full.path for full in plan(siglip, {"method": "bitfit"}).full}
+    assert "vision_model.head.attention.in_proj_bias" in trained
+    assert "logit_bias" not in trained
 
 
 def unequal(kind, config, text):

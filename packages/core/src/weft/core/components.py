@@ -21,8 +21,8 @@ def full_parameters(
     Args:
         model: The backbone.
         sites: Its sites.
-        word: `norms` and `biases` (of the towers), `everything` (the towers and what belongs to none), or a
-            component of the family.
+        word: `norms` (of the towers), `biases` and `everything` (of the towers and of what belongs to none, such as
+            projections), or a component of the family.
         towers: The towers that `norms`, `biases` and `everything` stay within; None stands for the default.
 
     Yields:
@@ -61,11 +61,15 @@ def _norms(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
     ]
 
 
+# PyTorch's own attention keeps those of query, key and value in one parameter beside its layers.
+_BIASES = ("bias", "in_proj_bias")
+
+
 def _biases(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
     return [
         name
         for name, _ in model.named_parameters()
-        if _under(name, inside) and name.rpartition(".")[2] == "bias"
+        if name.rpartition(".")[2] in _BIASES and (_under(name, inside) or not _under(name, others))
     ]
 
 

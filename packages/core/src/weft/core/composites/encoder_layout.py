@@ -27,8 +27,10 @@ class EncoderLayout:
     def __init__(self, language_model: PreTrainedModel) -> None:
         self.prompt = 0
         self.text: int | None = None
+        self._rows = 0
         encoder = language_model.get_encoder()
         if isinstance(language_model, BartForConditionalGeneration):
+            encoder.embed_positions.register_forward_pre_hook(self._ask_for_text)
             encoder.embed_positions.register_forward_hook(self._position)
             encoder.layernorm_embedding.register_forward_hook(self._norm)
         elif isinstance(language_model, T5ForConditionalGeneration):
@@ -44,13 +46,18 @@ class EncoderLayout:
         """State the layout of the coming pass, in rows; everything after the text is visual."""
         self.prompt, self.text = prompt, text
 
+    def _ask_for_text(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Look the positions of text up alone: the table need not be as long as text and visual tokens together."""
+        if self.text is None:
+            return args
+        self._rows = args[0].shape[1]
+        return (args[0][:, : self.text], *args[1:])
+
     def _position(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         if self.text is None:
             return output
-        rows = output.shape[-2]
-        zeros = output.new_zeros(*output.shape[:-2], rows, output.shape[-1])
-        start, end = self.prompt, self.prompt + self.text
-        return torch.cat([zeros[..., :start, :], output[..., : self.text, :], zeros[..., end:, :]], dim=-2)
+        behind = self._rows - self.prompt - self.text
+        return nn.functional.pad(output, (0, 0, self.prompt, behind))
 
     def _norm(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if self.text is None:

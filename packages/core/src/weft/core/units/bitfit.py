@@ -13,7 +13,10 @@ from weft.core.unit import UnitConfig, register_unit
 
 @register_unit
 class BitFitConfig(UnitConfig):
-    """Trains every bias of the chosen towers, those of norms included. T5 has none."""
+    """Trains every bias of the chosen towers and of what belongs to none, such as projections and heads.
+
+    Those of norms are among them. T5 has none.
+    """
 
     method: Literal["bitfit"] = "bitfit"
 
