@@ -220,3 +220,12 @@ def test_a_damaged_stream_is_named(name, tmp_path):
     store = open_store(tmp_path / "a.zip") if name == "a.zip" else FolderStore(str(tmp_path))
     with pytest.raises(CorruptMediaError, match=re.escape(name)):
         Path(StoredFile(store, "a.json" if name == "a.zip" else name).read().decode())
+
+
+def test_a_zip_with_a_member_without_a_name_is_named(tmp_path):
+    data = bytearray(zip_bytes({"a": "{}"}))
+    place = data.index(b"PK\x01\x02")
+    data[place + 28 : place + 30] = b"\0\0"
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(CorruptMediaError, match=r"a\.zip is damaged"):
+        list(open_store(tmp_path / "a.zip").names())

@@ -50,6 +50,15 @@ def test_scores_are_asked_for_in_order_and_gathered(tmp_path: Path, jar: Path) -
     assert report.value == pytest.approx(0.3)
 
 
+def test_captions_of_several_lines_are_one_request(tmp_path: Path, jar: Path) -> None:
+    predictions = {1: "a cat\nsits", 2: "a\r\ndog", 3: "one\u2028two"}
+    report = meteor(
+        predictions, dict.fromkeys(predictions, "a\nb"), jar=jar, java=fake_java(tmp_path), tokenized=True
+    )
+    assert report.per_sample[1] == pytest.approx(0.3)
+    assert report.per_sample[2] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("mood", "message"),
     [("silent", "gave no answer within 0.2 seconds"), ("short", "ended before it had answered everything")],

@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from weft.eval.errors import ImageProcessorError
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.readers.processor import processed
+from weft.eval.readers.rows import ask, decoded
 
 SHAPES = [(64, 32), (33, 57), (300, 200), (224, 224)]
 WHOLE = {
@@ -215,6 +218,17 @@ def test_a_narrow_picture_does_not_grow_without_bound(tmp_path, monkeypatch):
     monkeypatch.setenv("WEFT_MAX_RESIZED_PIXELS", "100")
     with pytest.raises(CorruptMediaError, match="at most 100 pixels"):
         transform(Image.new("RGB", (50, 40)))
+
+
+def test_readers_refuse_what_their_processor_would_make_huge(tmp_path):
+    image_processor = loaded(tmp_path, image_processor_type="CLIPImageProcessor").processor
+    with pytest.raises(CorruptMediaError, match="WEFT_MAX_RESIZED_PIXELS"):
+        processed(SimpleNamespace(image_processor=image_processor), [[Image.new("RGB", (10_000, 1))]], ["a"])
+
+
+def test_readers_scale_deep_pictures():
+    row = ask("what?", [Image.fromarray(np.full((2, 2), 200 * 257, np.uint16))])
+    assert decoded(row)[0].getpixel((0, 0)) == (200, 200, 200)
 
 
 @pytest.mark.parametrize(

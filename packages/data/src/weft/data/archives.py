@@ -28,6 +28,7 @@ _DAMAGE = (
     OSError,
     RuntimeError,
     ValueError,
+    LookupError,
     OverflowError,
     struct.error,
     zlib.error,

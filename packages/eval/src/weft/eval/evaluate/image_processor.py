@@ -139,9 +139,7 @@ class ProcessorTransform:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _prepared(self, image: Image.Image) -> Image.Image:
-        size = _sides(self.processor, "do_resize", "size")
-        if size.get("shortest_edge") and not size.get("longest_edge"):
-            check_resize(*image.size, size["shortest_edge"])
+        check_growth(self.processor, image)
         return image.convert("RGB")
 
     def _refused(self, images: Sequence[Image.Image], error: Exception) -> ImageProcessorError:
@@ -226,6 +224,21 @@ def square_transform(
             image_std=list(std),
         )
     )
+
+
+def check_growth(processor: Any, image: Image.Image) -> None:
+    """Refuse a picture so long and narrow that an image processor would make it huge.
+
+    Args:
+        processor: An image processor of `transformers`; only one that resizes the short side alone can.
+        image: The picture.
+
+    Raises:
+        CorruptMediaError: If it would have more pixels than `WEFT_MAX_RESIZED_PIXELS` says.
+    """
+    size = _sides(processor, "do_resize", "size")
+    if size.get("shortest_edge") and not size.get("longest_edge"):
+        check_resize(*image.size, size["shortest_edge"])
 
 
 def stacked(pictures: Sequence[NDArray[np.float32]]) -> Tensor:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from weft.eval.evaluate.image_processor import check_growth
 from weft.eval.readers.errors import MissingProcessorError
 
 
@@ -68,7 +69,14 @@ def processed(
 
     Returns:
         Its tensors.
+
+    Raises:
+        CorruptMediaError: If a picture is so long and narrow that the resize of its short side passes
+            `WEFT_MAX_RESIZED_PIXELS`.
     """
+    for given in pictures or ():
+        for picture in given if isinstance(given, list | tuple) else [given]:
+            check_growth(getattr(processor, "image_processor", None), picture)
     settings = {"padding": True, "padding_side": "right", "return_tensors": "pt", **options}
     with warnings.catch_warnings():
         # One processor makes an array of a tensor, which torch and numpy 2 comment on.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from weft.data.media.depth import to_eight_bits
 from weft.data.records import MediaRef
 from weft.eval.readers.errors import ReaderError
 
@@ -90,7 +91,7 @@ def _decoded(row: Row) -> Iterator[Any]:
 
     for part in row.pictures:
         if isinstance(part, Image.Image):
-            yield part if part.mode == "RGB" else part.convert("RGB")
+            yield part if part.mode == "RGB" else to_eight_bits(part, row.name).convert("RGB")
         elif isinstance(part, MediaRef) and part.kind == "image":
             yield part.image()
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
+import re
 import shutil
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 JAR_VARIABLE = "WEFT_METEOR_JAR"
 _JAR = "meteor-1.5.jar"
 _SEPARATOR = " ||| "
+_BREAKS = re.compile(r"[\r\n]+")
 # Few enough lines that neither side of the pipe fills up while the other still writes.
 _LINES_AT_ONCE = 32
 
@@ -94,8 +96,9 @@ def meteor(
             f"METEOR needs Java, but the command {java!r} is not on the path. Install a Java runtime, 17 for instance."
         )
     candidates, groups_of_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
+    # The program reads a request up to the end of its line.
     requests = [
-        _SEPARATOR.join(["SCORE", *texts, candidate.replace("|||", "").replace("  ", " ")])
+        _BREAKS.sub(" ", _SEPARATOR.join(["SCORE", *texts, candidate.replace("|||", "").replace("  ", " ")]))
         for candidate, texts in zip(candidates, groups_of_texts, strict=True)
     ]
     with _process(command, program, timeout) as process:
