@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -93,3 +95,12 @@ def test_one_blank_stands_before_an_answer_whether_the_tokenizer_writes_it_or_no
 def test_an_answer_behind_no_blank_gets_none(scheme: str) -> None:
     tokenizer = spaced(scheme)
     assert "".join(tokenizer.convert_ids_to_tokens(AnswerTokens(tokenizer)("red"))) == "red"
+
+
+def test_a_reader_travels_to_the_workers_that_make_batches() -> None:
+    made, row = tiny("qwen2_5_vl"), ask("what?", [picture(40, 60, 0)], answer="red")
+    read = reader_for(made.model.config, made.processor)
+    batch, again = read.training([row]), pickle.loads(pickle.dumps(read)).training([row])
+    assert batch.inputs.keys() == again.inputs.keys()
+    assert all(torch.equal(value, again.inputs[name]) for name, value in batch.inputs.items())
+    assert torch.equal(batch.labels, again.labels)

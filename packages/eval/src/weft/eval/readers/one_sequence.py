@@ -189,9 +189,7 @@ class OneSequence(Reader):
         along = [
             name
             for name, value in made.items()
-            if torch.is_tensor(value)
-            and value.shape == ids.shape
-            and not (others and name.startswith(others))
+            if torch.is_tensor(value) and value.shape[:2] == ids.shape and not name.startswith(others)
         ]
         sequences = [{name: made[name][row][mask[row]] for name in along} for row in range(len(ids))]
         return Encoded(sequences, {name: value for name, value in made.items() if name not in along})
@@ -201,7 +199,13 @@ class OneSequence(Reader):
         ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long)
         whole = {}
         for name, value in prompt.items():
-            tail = ids if name == IDS else torch.full_like(ids, 1 if name == MASK else self._filling(name))
+            if value.dim() > 1:
+                # What each token looks at: an answer looks at what the end of its prompt does.
+                tail = value[-1:].expand(len(ids), *value.shape[1:])
+            else:
+                tail = (
+                    ids if name == IDS else torch.full_like(ids, 1 if name == MASK else self._filling(name))
+                )
             whole[name] = torch.cat([value, tail.to(value.dtype)])
         learned = [token if piece.learned else IGNORED for piece in pieces for token in piece.ids]
         whole["labels"] = torch.tensor([IGNORED] * len(prompt[IDS]) + learned, dtype=torch.long)
@@ -212,7 +216,8 @@ class OneSequence(Reader):
         fill = {IDS: self.processor.tokenizer.pad_token_id, "labels": IGNORED}
         padded = {}
         for name in rows[0]:
-            made = torch.full((len(rows), longest), fill.get(name, 0), dtype=rows[0][name].dtype)
+            first = rows[0][name]
+            made = torch.full((len(rows), longest, *first.shape[1:]), fill.get(name, 0), dtype=first.dtype)
             for place, row in enumerate(rows):
                 length = len(row[name])
                 if side == "left":

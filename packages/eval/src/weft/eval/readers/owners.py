@@ -63,7 +63,7 @@ def _tiles(count: int, tokens: Tensor | None) -> Tensor | None:
 def _seen(found: Mapping[str, Tensor], media: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Owners of tiles: what is no padding of a tensor of tiles, else what stands first in a tensor of pixels."""
     pixels = media.get(PIXELS)
-    if pixels is None or PIXELS not in found or pixels.dim() < 4:
+    if pixels is None or PIXELS not in found or pixels.dim() not in (4, 5):
         return {}
     if pixels.dim() == 4:
         return {"tiles": found[PIXELS]}

@@ -15,7 +15,7 @@ from weft.eval.readers import Row
 from weft.eval.testing.subject import LORA, Subject
 
 IGNORED = -100
-WITHOUT_FAMILY = ("florence2", "internvl", "siglip2")
+WITHOUT_FAMILY = ("florence2", "internvl", "mllama", "siglip2")
 """Models that cannot be adapted, because no family knows their layers."""
 
 Inputs = dict[str, Any]
@@ -114,6 +114,11 @@ def _followed(made: Tiny, inputs: Inputs, text: str) -> Inputs:
         for name, value in inputs.items()
         if name.endswith("token_type_ids")
     }
+    looked = inputs.get("cross_attention_mask")
+    if looked is not None:
+        grown["cross_attention_mask"] = torch.cat(
+            [looked, looked[:, -1:].repeat(1, answer.shape[1], 1, 1)], 1
+        )
     return inputs | {
         **grown,
         "input_ids": torch.cat([ids, answer], 1),

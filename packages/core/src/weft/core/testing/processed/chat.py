@@ -236,4 +236,37 @@ def internvl() -> Pair:
     return transformers.InternVLForConditionalGeneration(config), processor
 
 
-BUILDERS = (gemma3, internvl, llava, llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm)
+def mllama() -> Pair:
+    """Llama 3.2 Vision: layers of the text look at an image in tiles; which, is said for every token."""
+    words = tokenizer(
+        ["<|image|>", "<|python_tag|>", "<start_of_turn>", "<end_of_turn>"],
+        template="<s> $A",
+        padding_side="left",
+        eos_token="<end_of_turn>",
+    )
+    config = transformers.MllamaConfig(
+        image_token_index=words.convert_tokens_to_ids("<|image|>"),
+        text_config=decoder_sizes(
+            words, cross_attention_layers=[1], rope_parameters={"rope_type": "default", "rope_theta": 1e4}
+        ),
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 2,
+            "vision_output_dim": 32,
+            "image_size": 32,
+            "patch_size": 8,
+            "max_num_tiles": 2,
+            "intermediate_layers_indices": [0],
+            "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+        },
+    )
+    images = image_processor("MllamaImageProcessor", size={"height": 32, "width": 32}, max_image_tiles=2)
+    template = MODEL_TURNS.replace("<start_of_image>", "<|image|>")
+    processor = transformers.MllamaProcessor(images, words, chat_template=template)
+    return transformers.MllamaForConditionalGeneration(config), processor
+
+
+BUILDERS = (mllama, gemma3, internvl, llava, llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm)
