@@ -1,5 +1,7 @@
 import importlib
+import io
 import random
+import struct
 import sys
 
 import numpy as np
@@ -135,3 +137,40 @@ def test_both_backends_take_the_same_frames_of_the_real_clip(realdata):
     assert apart.argmin(axis=1).tolist() == list(range(8))
     # Equal to the last bit with the FFmpeg of PyAV 18.1 and of Debian 12; other builds may round colours otherwise.
     assert apart.diagonal().max() < 0.5
+
+
+def turned_video(matrix):
+    """Frames of four colours in an MP4 file whose header says how to turn them."""
+    av = pytest.importorskip("av")
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
+        for _ in range(3):
+            for packet in video.encode(av.VideoFrame.from_ndarray(FOUR, format="rgb24")):
+                container.mux(packet)
+        for packet in video.encode():
+            container.mux(packet)
+    data = bytearray(stream.getvalue())
+    place = data.index(b"tkhd") + 44
+    data[place : place + 36] = struct.pack(">9i", *(int(value) for value in matrix))
+    return MediaRef.from_bytes(bytes(data), "v.mp4", "video")
+
+
+FOUR = np.full((32, 64, 3), 250, np.uint8)
+FOUR[:16, :32], FOUR[:16, 32:], FOUR[16:, :32] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+ONE, END = 2**16, 2**30
+TURNS = {
+    "as it is": ((ONE, 0, 0, 0, ONE, 0, 0, 0, END), 0),
+    "right": ((0, ONE, 0, -ONE, 0, 0, 32 * ONE, 0, END), -1),
+    "upside down": ((-ONE, 0, 0, 0, -ONE, 0, 64 * ONE, 32 * ONE, END), 2),
+    "left": ((0, -ONE, 0, ONE, 0, 0, 0, 64 * ONE, END), 1),
+}
+
+
+@pytest.mark.parametrize(("matrix", "quarters"), TURNS.values(), ids=TURNS)
+def test_a_video_stands_as_its_header_says(matrix, quarters, backend):
+    frames = read_frames(turned_video(matrix), 2, backend=backend)
+    expected = np.rot90(FOUR, quarters)
+    assert frames.shape == (2, *expected.shape)
+    assert np.median(np.abs(frames[0].astype(int) - expected)) <= 8

@@ -62,8 +62,10 @@ def decode_image(
         with open_image(data, name) as image:
             quick = None if draft is not None else _decode_jpeg(data)
             if quick is not None:
-                quick.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-                ImageOps.exif_transpose(quick, in_place=True)
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                if orientation != 1:
+                    quick.getexif()[ExifTags.Base.Orientation] = orientation
+                    ImageOps.exif_transpose(quick, in_place=True)
                 return quick
             if draft is not None and image.format == "JPEG":
                 scale = draft / min(image.size)

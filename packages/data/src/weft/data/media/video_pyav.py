@@ -46,10 +46,16 @@ def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> 
     with video.open() as file, _opened(av, file) as container:
         for number, frame in enumerate(container.decode(_stream(container, stream, video.uri))):
             if number in needed:
-                found[number] = frame.to_ndarray(format="rgb24")
+                found[number] = _upright(frame)
             if number >= wanted[-1]:
                 break
     return np.stack([found[number] for number in wanted])
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    """The pixels, turned as the file says: telephones store what they film upright as if it lay on its side."""
+    turned: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    return turned
 
 
 def _opened(av: Any, file: Any) -> Any:
