@@ -1,5 +1,6 @@
 """Pixels are those of the model's own image processor, bit for bit, whatever its settings and the picture's shape."""
 
+import io
 import json
 import pickle
 import random
@@ -69,6 +70,7 @@ OTHER = {
     "idefics3": {"image_processor_type": "Idefics3ImageProcessor", "size": {"longest_edge": 728}},
     "smolvlm": {"image_processor_type": "SmolVLMImageProcessor", "size": {"longest_edge": 512}},
     "gemma 3": {"image_processor_type": "Gemma3ImageProcessor"},
+    "internvl": {"image_processor_type": "GotOcr2ImageProcessor"},
     "llava-onevision": {"image_processor_type": "LlavaOnevisionImageProcessor"},
 }
 
@@ -224,6 +226,18 @@ def test_readers_refuse_what_their_processor_would_make_huge(tmp_path):
     image_processor = loaded(tmp_path, image_processor_type="CLIPImageProcessor").processor
     with pytest.raises(CorruptMediaError, match="WEFT_MAX_RESIZED_PIXELS"):
         processed(SimpleNamespace(image_processor=image_processor), [[Image.new("RGB", (10_000, 1))]], ["a"])
+
+
+def test_features_are_those_of_upright_pictures(tmp_path):
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    picture(64, 32).save(stream, "PNG", exif=exif)
+    pixels = Pixels(
+        loaded(tmp_path, image_processor_type="BlipImageProcessor", size={"height": 64, "width": 32})
+    )
+    read = pixels.pixels([MediaRef.from_bytes(stream.getvalue(), "held.png")])
+    expected = pixels.transform(picture(64, 32).transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(read[0].numpy(), expected)
 
 
 def test_readers_scale_deep_pictures():
