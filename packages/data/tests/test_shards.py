@@ -202,3 +202,14 @@ def test_an_index_of_ten_million_rows_opens_in_a_second(tmp_path):
     records = open_shards(tmp_path)
     assert len(records) == 10_000_000
     assert time.process_time() - start < 1.0
+
+
+def test_a_shard_opens_to_so_much_and_no_more(tmp_path, monkeypatch):
+    empty = MediaRef.from_bytes(bytes(3 * 2**20), "0.png")
+    records = RecordSet("toy", "train", "classify", [Classify(id="0", image=empty, label=0, class_name="c")])
+    convert(records, tmp_path / "shards")
+    assert len(ShardedRecords(tmp_path / "shards")[0].image.read()) == 3 * 2**20
+    convert(records, tmp_path / "again")
+    monkeypatch.setenv("WEFT_MAX_UNPACKED_MIB", "1")
+    with pytest.raises(CorruptMediaError, match=r"shard-00000\.parquet must open to at most 1 MiB"):
+        ShardedRecords(tmp_path / "again")[0]

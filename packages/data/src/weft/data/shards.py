@@ -15,6 +15,7 @@ from typing import Any, overload
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
 from weft.data.files import Store, open_store
 from weft.data.handles import cached
+from weft.data.limits import check_unpacked
 from weft.data.record_set import RecordSet
 from weft.data.records import RECORD_TYPES, MediaRef, Record, media_of
 
@@ -192,6 +193,8 @@ class ShardedRecords(Sequence[Record]):
         name = self.shards[shard].file
         try:
             table = self._file(name).read_row_group(group, columns=["record", "media"])
+        except CorruptMediaError:
+            raise
         except (arrow.ArrowException, OSError) as error:
             raise CorruptMediaError(
                 f"{self.store.describe(name)} must be a whole Parquet file, but {error}. Get it again."
@@ -211,7 +214,11 @@ class _OpenShard:
 
         self._stream = store.open(name)
         try:
+            packed = self._stream.seek(0, os.SEEK_END)
             self.file = parquet.ParquetFile(self._stream)
+            about = self.file.metadata
+            for group in range(about.num_row_groups):
+                check_unpacked(about.row_group(group).total_byte_size, packed, store.describe(name))
         except BaseException:
             self._stream.close()
             raise
