@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from weft.eval.readers.rows import Row
 
 IGNORED = -100
 
@@ -20,9 +22,9 @@ class Batch:
         inputs: What the model reads, by the names of its `forward`.
         names: What messages call each row.
         tasks: Task of each row.
+        weights: Weight of each row's loss, shape `(rows,)`.
         objective: What is trained: `generation` or `contrastive`.
         labels: Tokens to learn, -100 elsewhere; None in a batch that is asked.
-        weights: Weight of each row's loss, shape `(rows,)`, or None.
         positions: Places whose logits are needed, shape `(places,)`, or None where all are.
         owners: Row that each picture belongs to (`images`), each tile that the vision tower sees (`tiles`), and each
             entry of the first dimension of a tensor of pictures, by the tensor's name, as far as it follows. Shape
@@ -35,9 +37,9 @@ class Batch:
     inputs: dict[str, Tensor]
     names: list[str]
     tasks: list[str]
+    weights: Tensor
     objective: str = "generation"
     labels: Tensor | None = None
-    weights: Tensor | None = None
     positions: Tensor | None = None
     owners: dict[str, Tensor] = field(default_factory=dict)
     identities: dict[str, Tensor] = field(default_factory=dict)
@@ -67,9 +69,8 @@ class Batch:
             wanted = dtype if value.is_floating_point() else None
             return value.to(device, dtype=wanted, non_blocking=non_blocking)
 
-        made = self._changed(moved)
-        kept = None if self.weights is None else self.weights.to(device, non_blocking=non_blocking)
-        return replace(made, weights=kept)
+        weights = self.weights.to(device, non_blocking=non_blocking)
+        return replace(self._changed(moved), weights=weights)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def maybe(value: Tensor | None) -> Tensor | None:
@@ -79,10 +80,27 @@ class Batch:
             self,
             inputs={name: change(value) for name, value in self.inputs.items()},
             labels=maybe(self.labels),
-            weights=maybe(self.weights),
+            weights=change(self.weights),
             positions=maybe(self.positions),
             identities={name: change(value) for name, value in self.identities.items()},
         )
+
+
+def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> Batch:
+    """A batch with the names, tasks and weights of its rows.
+
+    Args:
+        rows: The rows.
+        inputs: What the model reads.
+        **fields: Other fields of `Batch`.
+    """
+    return Batch(
+        inputs=inputs,
+        names=[row.name for row in rows],
+        tasks=[row.task for row in rows],
+        weights=torch.tensor([row.weight for row in rows]),
+        **fields,
+    )
 
 
 @dataclass(frozen=True)

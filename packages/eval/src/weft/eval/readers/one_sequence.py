@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
-from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
 from weft.eval.readers.processor import blank, processed
@@ -135,25 +135,14 @@ class OneSequence(Reader):
         inputs = self._padded(grown, self.padding)
         targets = inputs.pop("labels")
         places = (targets[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
-        return Batch(
-            inputs={**inputs, **encoded.media},
-            names=[row.name for row in rows],
-            tasks=[row.task for row in rows],
-            labels=targets,
-            weights=torch.tensor([row.weight for row in rows]),
-            positions=places,
-            owners=self._owners(rows, encoded),
-        )
+        made = {**inputs, **encoded.media}
+        return batch_of(rows, made, labels=targets, positions=places, owners=self._owners(rows, encoded))
 
     def asking(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.asking`."""
         encoded = self._prompts(rows, taught=False)
-        return Batch(
-            inputs={**self._padded(encoded.sequences, "left"), **encoded.media},
-            names=[row.name for row in rows],
-            tasks=[row.task for row in rows],
-            owners=self._owners(rows, encoded),
-        )
+        made = {**self._padded(encoded.sequences, "left"), **encoded.media}
+        return batch_of(rows, made, owners=self._owners(rows, encoded))
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """See `Reader.losses`; the head is computed where answers are, as far as the model can be told."""

@@ -54,7 +54,7 @@ _BUILD = " in the build of your torch (a CPU torch needs a CPU torchvision)"
 
 
 def processed(
-    processor: Any, pictures: Sequence[Any] | None, texts: Sequence[str], **options: Any
+    processor: Any, pictures: Sequence[Sequence[Any]] | None, texts: Sequence[str], **options: Any
 ) -> dict[str, Any]:
     """Call a processor on pictures and texts.
 
@@ -74,14 +74,29 @@ def processed(
         CorruptMediaError: If a picture is so long and narrow that the resize of its short side passes
             `WEFT_MAX_RESIZED_PIXELS`.
     """
-    for given in pictures or ():
-        for picture in given if isinstance(given, list | tuple) else [given]:
-            check_growth(getattr(processor, "image_processor", None), picture)
+    for own in pictures or ():
+        for picture in own:
+            check_growth(processor.image_processor, picture)
     settings = {"padding": True, "padding_side": "right", "return_tensors": "pt", **options}
     with warnings.catch_warnings():
         # One processor makes an array of a tensor, which torch and numpy 2 comment on.
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
         return dict(processor(images=pictures, text=list(texts), **settings))
+
+
+def pictured(processor: Any, pictures: Sequence[Any]) -> dict[str, Any]:
+    """What a processor's own image processor makes of pictures, by the settings that it was saved with.
+
+    Args:
+        processor: The processor.
+        pictures: PIL images.
+
+    Raises:
+        CorruptMediaError: See `processed`.
+    """
+    for picture in pictures:
+        check_growth(processor.image_processor, picture)
+    return dict(processor.image_processor(images=pictures, return_tensors="pt"))
 
 
 def blank() -> Any:

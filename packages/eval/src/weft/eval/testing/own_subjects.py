@@ -23,6 +23,7 @@ from weft.core.composites import (
     VisualSeq2Seq,
     VisualSeq2SeqConfig,
 )
+from weft.core.testing.backbones import T5_FIELDS, bart_config
 from weft.core.testing.processed.stills import image_processor
 from weft.core.testing.processed.words import SIZES, VISION, tokenizer
 from weft.eval.readers import PairedProcessor, Row
@@ -30,39 +31,12 @@ from weft.eval.testing.subject import Subject
 
 Made = tuple[Any, PairedProcessor]
 SIDE = {"height": 32, "width": 32}
-_BART = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-    "forced_eos_token_id": None,
-}
-_T5 = {
-    "d_model": 16,
-    "d_kv": 8,
-    "d_ff": 32,
-    "num_layers": 2,
-    "num_heads": 2,
-    "decoder_start_token_id": 0,
-    "pad_token_id": 0,
-    "eos_token_id": 2,
-    "dropout_rate": 0.0,
-}
+_ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _MED = {
     **SIZES,
     "encoder_hidden_size": 16,
     "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **_ENDS,
     "sep_token_id": 2,
 }
 
@@ -82,24 +56,18 @@ def _tower() -> Any:
 def vl_bart() -> Made:
     """BART that reads visual tokens."""
     words = tokenizer(template="<s> $A </s>", padding_side="right")
-    config = VisualSeq2SeqConfig(
-        transformers.BartConfig(vocab_size=len(words), **_BART),
-        _tower(),
-        feature_size=16,
-        num_visual_tokens=4,
-    )
-    return VisualSeq2Seq(config), PairedProcessor(words, shown)
+    own = {"vocab_size": len(words), "decoder_start_token_id": 2, "forced_eos_token_id": None}
+    return _visual(words, bart_config(**own, **_ENDS))
 
 
 def vl_t5() -> Made:
     """T5 that reads visual tokens."""
     words = tokenizer(template="$A </s>", padding_side="right")
-    config = VisualSeq2SeqConfig(
-        transformers.T5Config(vocab_size=len(words), **_T5),
-        _tower(),
-        feature_size=16,
-        num_visual_tokens=4,
-    )
+    return _visual(words, transformers.T5Config(**{**T5_FIELDS, "vocab_size": len(words), "eos_token_id": 2}))
+
+
+def _visual(words: Any, language: Any) -> Made:
+    config = VisualSeq2SeqConfig(language, _tower(), feature_size=16, num_visual_tokens=4)
     return VisualSeq2Seq(config), PairedProcessor(words, shown)
 
 

@@ -12,10 +12,11 @@ from torch.nn import functional
 from transformers import BlipConfig
 
 from weft.core.composites import BlipAnsweringConfig, BlipCaptioningConfig, BlipRetrievalConfig
-from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
 from weft.eval.readers.owners import owners
 from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.processor import pictured
 from weft.eval.readers.reader import Ability, Limits, Reader, Writing
 from weft.eval.readers.rows import Row
 from weft.eval.readers.ways.dual_encoder import identities
@@ -234,20 +235,12 @@ class BlipReader(Reader):
             texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
         )
         pictures = [picture for own in pictures_of(rows) or [] for picture in own]
-        return {**tokens, **self.processor.image_processor(images=pictures, return_tensors="pt")}
+        return {**tokens, **pictured(self.processor, pictures)}
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
-        media = {PIXELS: inputs[PIXELS]}
-        return Batch(
-            inputs=inputs,
-            names=[row.name for row in rows],
-            tasks=[row.task for row in rows],
-            objective=self.objective,
-            labels=labels,
-            weights=torch.tensor([row.weight for row in rows]),
-            owners=owners([len(row.pictures) for row in rows], media),
-            identities=identities(rows) if self.head == "compare" else {},
-        )
+        owned = owners([len(row.pictures) for row in rows], {PIXELS: inputs[PIXELS]})
+        same = identities(rows) if self.head == "compare" else {}
+        return batch_of(rows, inputs, objective=self.objective, labels=labels, owners=owned, identities=same)
 
 
 def head_of(config: Any) -> Head:

@@ -17,11 +17,12 @@ from transformers import (
 )
 
 from weft.core.composites import DualEncoderConfig
-from weft.eval.readers.batch import Batch, Losses
+from weft.eval.readers.batch import Batch, Losses, batch_of
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.one_question import check_one_question
 from weft.eval.readers.owners import owners
 from weft.eval.readers.paired import PairedProcessor, stored
+from weft.eval.readers.processor import pictured
 from weft.eval.readers.reader import Ability, Limits, Reader
 from weft.eval.readers.rows import Row, decoded
 
@@ -218,20 +219,13 @@ class DualEncoderReader(Reader):
             return self.processor.pictures([row.pictures for row in rows])
         check_one_question(rows, least=1, most=1)
         # The picture's own processor: what the whole would set anew, such as the size of a patch, is as it was saved.
-        pictures = [picture for row in rows for picture in decoded(row)]
-        return dict(self.processor.image_processor(images=pictures, return_tensors="pt"))
+        return pictured(self.processor, [picture for row in rows for picture in decoded(row)])
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor]) -> Batch:
         media = {name: value for name, value in inputs.items() if name not in TEXT}
-        return Batch(
-            inputs=inputs,
-            names=[row.name for row in rows],
-            tasks=[row.task for row in rows],
-            objective="contrastive",
-            weights=torch.tensor([row.weight for row in rows]),
-            owners=owners([len(row.pictures) for row in rows], media),
-            identities=identities(rows),
-        )
+        owned = owners([len(row.pictures) for row in rows], media)
+        same = identities(rows)
+        return batch_of(rows, inputs, objective="contrastive", owners=owned, identities=same)
 
 
 def identities(rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModel, AutoMo
 
 from weft.core.composites import VisualSeq2SeqConfig
 from weft.eval.readers.answer_tokens import stop_tokens
-from weft.eval.readers.batch import IGNORED, Batch, Losses, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
 from weft.eval.readers.owners import owners
@@ -129,14 +129,8 @@ class Seq2SeqReader(Reader):
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
         media = {name: value for name, value in inputs.items() if name.startswith(("pixel", "visual"))}
-        return Batch(
-            inputs=inputs,
-            names=[row.name for row in rows],
-            tasks=[row.task for row in rows],
-            labels=labels,
-            weights=None if labels is None else torch.tensor([row.weight for row in rows]),
-            owners=owners([len(row.pictures) for row in rows], media),
-        )
+        owned = owners([len(row.pictures) for row in rows], media)
+        return batch_of(rows, inputs, labels=labels, owners=owned)
 
 
 def language_config(config: Any) -> Any:
