@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,7 @@ def read(name: str, **limits: Any) -> Reader:
     return reader_for(made.model.config, made.processor, limits=Limits(**limits))
 
 
+PAIRS = [ask(text, [image], name=f"r/{k}") for k, (text, image) in enumerate((("a", A), ("b", B), ("c", C)))]
 QUESTIONS = ("paligemma", "blip2", "instructblip", "florence2", "blip_vqa", "blip_caption")
 
 
@@ -95,15 +97,26 @@ def test_what_a_blip_decoder_looks_at_has_no_padding() -> None:
     assert together == [reader.write(made.model, reader.asking([row]), writing)[0] for row in rows]
 
 
+@pytest.mark.parametrize("name", ["llava", "paligemma", "florence2", "blip_vqa", "clip"])
+def test_a_model_in_half_precision_is_read_in_its_own_precision(name: str) -> None:
+    made, reader = tiny(name), read(name)
+    model, rows = copy.deepcopy(made.model).to(torch.bfloat16), PAIRS if name == "clip" else [ROW, ROW]
+    batch = reader.training(rows).to("cpu", dtype=torch.bfloat16)
+    assert batch.inputs["pixel_values"].dtype == torch.bfloat16
+    with torch.no_grad():
+        half, full = reader.losses(model, batch).mean, reader.losses(made.model, reader.training(rows)).mean
+    torch.testing.assert_close(half.float(), full, rtol=2e-2, atol=2e-2)
+    if "score" in reader.abilities:
+        (wide,), (narrow,) = (reader.score(own, rows[:1], [["red"]]) for own in (made.model, model))
+        assert narrow == pytest.approx(wide, rel=2e-2)
+
+
 def test_a_decoder_needs_the_token_that_answers_begin_behind() -> None:
     made = tiny("florence2")
     config = type(made.model.config)(**made.model.config.to_dict())
     config.text_config.decoder_start_token_id = None
     with pytest.raises(ReaderError, match="`decoder_start_token_id` must be in the config"):
         reader_for(config, made.processor).training([ROW])
-
-
-PAIRS = [ask(text, [image], name=f"r/{k}") for k, (text, image) in enumerate((("a", A), ("b", B), ("c", C)))]
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2"])

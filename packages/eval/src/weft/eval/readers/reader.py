@@ -240,11 +240,11 @@ class Reader(ABC):
             for row, own in zip(rows, candidates, strict=True)
             for answer in own
         ]
-        device = next(model.parameters()).device
+        own = next(value for value in model.parameters() if value.is_floating_point())
         found: list[float] = []
         with torch.inference_mode():
             for start in range(0, len(pairs), batch_size):
-                batch = self.training(pairs[start : start + batch_size]).to(device)
+                batch = self.training(pairs[start : start + batch_size]).to(own.device, dtype=own.dtype)
                 found += self.likelihoods(model, batch).tolist()
         each = iter(found)
         return [[next(each) for _ in own] for own in candidates]

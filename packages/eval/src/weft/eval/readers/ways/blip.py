@@ -116,7 +116,9 @@ class BlipReader(Reader):
             start = ids.new_full((len(ids), 1), self._start)
             seen = states[:, :length]
             if self.head == "describe":
-                start, seen = torch.cat([start, ids[:, 1 : length - 1]], 1), states
+                # Shorter prompts are written to in a pass of their own; here nothing may look like padding.
+                prompts = ids[:, 1 : length - 1].masked_fill(mask[:, 1 : length - 1] == 0, self._start)
+                start, seen = torch.cat([start, prompts], 1), states
             tokens = model.text_decoder.generate(
                 input_ids=start,
                 eos_token_id=self._end,
