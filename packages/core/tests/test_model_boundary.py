@@ -99,16 +99,14 @@ def test_pictures_given_by_position_are_no_token_ids():
     assert seen[0]["token_modality"].shape == batch["input_ids"].shape
 
 
-def test_tables_of_slots_lie_where_the_rows_do():
+def test_signals_lie_where_the_rows_do():
     model, _ = adapted({**BOTTLENECK, "sharing": "half"}, "bart", TASKS)
     store = model.weft
     shared = {key: bank for key, bank in store.banks_by_key.items() if len(bank.slots) == 1}
     key, bank = next(iter(shared.items()))
     elsewhere = torch.device("meta")
-    ids = torch.zeros(4, dtype=torch.int64, device=elsewhere)
     with store.using(None, True, {"frame_weights": torch.ones(4, 2)}):
-        weights = SiteWeights({key: bank}, ids, store, model, {}, elsewhere)
-    assert weights.slots(key).device == elsewhere
+        weights = SiteWeights({key: bank}, None, store, model, {}, elsewhere)
     assert weights.signal("frame_weights").device == elsewhere
     assert weights.signal("nothing") is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import baselines
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from weft.kernels import (
+    BottleneckWeights,
     LowRankKronecker,
     adapter_bottleneck,
     cache_logits,
     kronecker_bottleneck,
     kronecker_linear,
+    route_rows,
 )
 
 
@@ -73,13 +75,13 @@ def _bottleneck_cases(
     gamma, beta = new(d), new(d)
     inputs = [x, down, up, down_bias, up_bias]
     gradient = torch.randn(rows, length, d, device=device).to(dtype)
+    weights = BottleneckWeights(down, up, down_bias, up_bias)
     ids = torch.randint(0, tasks, (rows,), device=device) if tasks > 1 else None
+    routing = None if ids is None else route_rows(ids, tasks)
 
     def ours(norm: bool = False) -> Tensor:
-        extra = {"norm_weight": gamma, "norm_bias": beta, "dropout": 0.1} if norm else {}
-        return adapter_bottleneck(
-            x, down, up, down_bias=down_bias, up_bias=up_bias, task_ids=ids, residual=x, **extra
-        )
+        own = replace(weights, norm_weight=gamma, norm_bias=beta) if norm else weights
+        return adapter_bottleneck(x, own, routing, residual=x, dropout=0.1 if norm else 0.0)
 
     def check() -> float:
         wide = [t.detach().double() for t in inputs]
@@ -105,9 +107,7 @@ def _bottleneck_cases(
     if ids is not None:
         single = [t.detach()[:1].clone().requires_grad_() for t in inputs[1:]]
         both["one-task"] = _forward_backward(
-            lambda: adapter_bottleneck(
-                x, single[0], single[1], down_bias=single[2], up_bias=single[3], residual=x
-            ),
+            lambda: adapter_bottleneck(x, BottleneckWeights(*single), residual=x),
             [x, *single],
             gradient,
         )

@@ -1,20 +1,24 @@
 import pytest
 import torch
 
-from weft.kernels import adapter_bottleneck
 from weft.kernels.bottleneck import op, reference
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.bottleneck.tiles import tile_rows
-from weft.kernels.testing import TOLERANCE, assert_all_close, naive_bottleneck, relative_error
+from weft.kernels.testing import (
+    TOLERANCE,
+    assert_all_close,
+    call_bottleneck,
+    naive_bottleneck,
+    relative_error,
+)
 
 IDS = [3, 0, -1, 1, 0, 2, 3]
 DOWN_SLOTS, UP_SLOTS = [0, 1, 1, 0], [2, 1, 0, 0]
 
 
-def tiled(x, down, up, task_ids, offsets, down_slots, up_slots, tasks):
-    return tile_rows(
-        x.shape[0], x.shape[1], tasks, (down.shape[0], up.shape[0]), task_ids, down_slots, up_slots
-    )
+def tiled(x, weights, routing, down_slots, up_slots):
+    slots = (weights.down.shape[0], weights.up.shape[0])
+    return tile_rows(x.shape[0], x.shape[1], slots, routing, down_slots, up_slots)
 
 
 @pytest.fixture(params=["segments", "tiles"])
@@ -48,7 +52,7 @@ def both(inputs, ids=IDS, residual="x", act="gelu_tanh", **options):
     x = inputs["x"]
     res = {"x": x, "none": None}.get(residual, residual)
     others = {k: v for k, v in inputs.items() if k not in ("x", "down", "up")}
-    got = adapter_bottleneck(
+    got = call_bottleneck(
         x, inputs["down"], inputs["up"], task_ids=torch.tensor(ids), residual=res, activation=act,
         down_slots=torch.tensor(DOWN_SLOTS), up_slots=torch.tensor(UP_SLOTS), **others, **options,
     )  # fmt: skip
@@ -118,7 +122,7 @@ def test_gradcheck_covers_every_input():
     residual = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
 
     def call(x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias, residual):
-        return adapter_bottleneck(
+        return call_bottleneck(
             x, down, up, down_bias=down_bias, up_bias=up_bias, scale=scale, norm_weight=norm_weight,
             norm_bias=norm_bias, residual=residual, task_ids=torch.tensor([2, -1, 3]), dropout=0.3, seed=7,
             down_slots=torch.tensor(DOWN_SLOTS), up_slots=torch.tensor(UP_SLOTS),
@@ -132,28 +136,28 @@ def test_offsets_mean_the_same_as_sorted_ids():
     ids, offsets = torch.tensor([0, 0, 0, 2, 2, 2, 2]), torch.tensor([3, 3, 7])
     up = i["up"]
     down = torch.randn(3, 12, 4, dtype=torch.float64)
-    by_id = adapter_bottleneck(i["x"], down, up, task_ids=ids)
-    assert torch.equal(by_id, adapter_bottleneck(i["x"], down, up, offsets=offsets))
+    by_id = call_bottleneck(i["x"], down, up, task_ids=ids)
+    assert torch.equal(by_id, call_bottleneck(i["x"], down, up, offsets=offsets))
 
 
 def test_without_routing_every_row_is_task_zero():
     i = tensors()
-    alone = adapter_bottleneck(i["x"], i["down"], i["up"])
+    alone = call_bottleneck(i["x"], i["down"], i["up"])
     zeros = torch.zeros(7, dtype=torch.int64)
-    routed = adapter_bottleneck(
+    routed = call_bottleneck(
         i["x"], i["down"], i["up"], task_ids=zeros, down_slots=torch.tensor([0]), up_slots=torch.tensor([0])
     )
     torch.testing.assert_close(alone, routed)
-    moved = adapter_bottleneck(
+    moved = call_bottleneck(
         i["x"], i["down"], i["up"], down_slots=torch.tensor([1]), up_slots=torch.tensor([2])
     )
-    torch.testing.assert_close(moved, adapter_bottleneck(i["x"], i["down"][1:], i["up"][2:]))
+    torch.testing.assert_close(moved, call_bottleneck(i["x"], i["down"][1:], i["up"][2:]))
 
 
 @pytest.mark.usefixtures("rows")
 def test_unused_slots_get_exactly_zero_gradients():
     i = tensors()
-    y = adapter_bottleneck(
+    y = call_bottleneck(
         i["x"], i["down"], i["up"], down_bias=i["down_bias"], up_bias=i["up_bias"],
         task_ids=torch.tensor([0, 0, 3, 3, 0, -1, 0]), down_slots=torch.tensor([0, 1, 1, 0]),
         up_slots=torch.tensor([2, 1, 0, 2]),
@@ -171,7 +175,7 @@ def test_identity_rows_ignore_nan_inputs():
     x[1] = float("nan")
     x.requires_grad_()
     down, up = torch.randn(2, 8, 4, requires_grad=True), torch.randn(2, 4, 8, requires_grad=True)
-    y = adapter_bottleneck(x, down, up, task_ids=torch.tensor([0, -1, 1]))
+    y = call_bottleneck(x, down, up, task_ids=torch.tensor([0, -1, 1]))
     assert not y[1].any()
     y.sum().backward()
     assert down.grad.isfinite().all()
@@ -182,7 +186,7 @@ def test_zero_and_one_row_work(rows_count):
     x = torch.randn(rows_count, 3, 8, requires_grad=True)
     down, up = torch.randn(2, 8, 4, requires_grad=True), torch.randn(2, 4, 8, requires_grad=True)
     ids = torch.zeros(rows_count, dtype=torch.int32)
-    y = adapter_bottleneck(x, down, up, task_ids=ids, residual=x)
+    y = call_bottleneck(x, down, up, task_ids=ids, residual=x)
     assert y.shape == x.shape
     y.sum().backward()
     assert down.grad.shape == down.shape
@@ -190,7 +194,7 @@ def test_zero_and_one_row_work(rows_count):
 
 def test_rows_without_routing_may_be_empty():
     x = torch.randn(0, 8, requires_grad=True)
-    y = adapter_bottleneck(x, torch.randn(1, 8, 4), torch.randn(1, 4, 6))
+    y = call_bottleneck(x, torch.randn(1, 8, 4), torch.randn(1, 4, 6))
     y.sum().backward()
     assert y.shape == (0, 6)
     assert x.grad.shape == (0, 8)
@@ -200,15 +204,15 @@ def test_layouts_do_not_matter():
     base = torch.randn(12, 4, 7)
     x = base.permute(1, 2, 0)
     down, up = torch.randn(12, 5, 1).permute(2, 0, 1), torch.randn(1, 12, 5).transpose(1, 2)
-    got = adapter_bottleneck(x, down, up, residual=x)
+    got = call_bottleneck(x, down, up, residual=x)
     torch.testing.assert_close(
-        got, adapter_bottleneck(x.contiguous(), down.contiguous(), up.contiguous(), residual=x)
+        got, call_bottleneck(x.contiguous(), down.contiguous(), up.contiguous(), residual=x)
     )
 
 
 def test_an_expanded_gradient_equals_a_dense_one():
     i = tensors(torch.float32)
-    y = adapter_bottleneck(i["x"], i["down"], i["up"], residual=i["x"])
+    y = call_bottleneck(i["x"], i["down"], i["up"], residual=i["x"])
     expanded = torch.autograd.grad(y.sum(), i["x"], retain_graph=True)[0]
     torch.testing.assert_close(expanded, torch.autograd.grad(y, i["x"], torch.ones_like(y))[0])
 
@@ -223,7 +227,7 @@ def test_identity_activation_is_lora_for_many_tasks():
     x, w = torch.randn(4, 8, dtype=torch.float64), torch.randn(8, 6, dtype=torch.float64)
     a, b = torch.randn(2, 8, 3, dtype=torch.float64), torch.randn(2, 3, 6, dtype=torch.float64)
     ids = torch.tensor([1, 0, 1, 1])
-    y = adapter_bottleneck(x, a, b, task_ids=ids, residual=x @ w, scale=0.5, activation="identity")
+    y = call_bottleneck(x, a, b, task_ids=ids, residual=x @ w, scale=0.5, activation="identity")
     want = torch.stack([x[i] @ (w + 0.5 * a[t] @ b[t]) for i, t in enumerate(ids.tolist())])
     torch.testing.assert_close(y, want)
 
@@ -231,7 +235,7 @@ def test_identity_activation_is_lora_for_many_tasks():
 def test_weights_are_used_in_the_dtype_of_the_input_and_keep_their_gradients_dtype():
     x = torch.randn(2, 3, 8, dtype=torch.bfloat16)
     down, up = torch.randn(1, 8, 4, requires_grad=True), torch.randn(1, 4, 8, requires_grad=True)
-    y = adapter_bottleneck(x, down, up)
+    y = call_bottleneck(x, down, up)
     assert y.dtype == torch.bfloat16
     y.sum().backward()
     assert down.grad.dtype == torch.float32
@@ -239,7 +243,7 @@ def test_weights_are_used_in_the_dtype_of_the_input_and_keep_their_gradients_dty
 
 def test_a_wider_residual_keeps_its_dtype():
     x, residual = torch.randn(2, 8, dtype=torch.bfloat16), torch.randn(2, 8, requires_grad=True)
-    y = adapter_bottleneck(x, torch.randn(1, 8, 4), torch.zeros(1, 4, 8), residual=residual)
+    y = call_bottleneck(x, torch.randn(1, 8, 4), torch.zeros(1, 4, 8), residual=residual)
     assert torch.equal(y, residual)
     y.sum().backward()
     assert residual.grad.dtype == torch.float32
@@ -250,10 +254,10 @@ def test_a_half_shared_part_needs_no_copies_and_sums_its_gradient_over_tasks():
     down = torch.randn(1, 8, 4, dtype=torch.float64, requires_grad=True)
     up = torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
     ids = torch.tensor([0, 1, 2, 0, 1, 2])
-    adapter_bottleneck(x, down, up, task_ids=ids).sum().backward()
+    call_bottleneck(x, down, up, task_ids=ids).sum().backward()
     total = torch.zeros_like(down)
     for task in range(3):
         rows = x[ids == task]
-        alone = adapter_bottleneck(rows, down, up[task : task + 1])
+        alone = call_bottleneck(rows, down, up[task : task + 1])
         total += torch.autograd.grad(alone.sum(), down)[0]
     torch.testing.assert_close(down.grad, total)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from weft.kernels import adapter_bottleneck
+from weft.kernels import BottleneckWeights, adapter_bottleneck
 from weft.kernels.errors import (
     KernelBackendError,
     KernelDeviceError,
@@ -10,6 +10,7 @@ from weft.kernels.errors import (
     KernelTypeError,
     KernelValueError,
 )
+from weft.kernels.testing import call_bottleneck
 
 X, DOWN, UP = torch.zeros(4, 3, 8), torch.zeros(2, 8, 4), torch.zeros(2, 4, 8)
 
@@ -20,7 +21,19 @@ def ids(*values):
 
 CASES = {
     "x-list": ({"x": [1.0]}, KernelTypeError, "`x` must be a tensor"),
-    "down-list": ({"down": [1.0]}, KernelTypeError, "`down` must be a tensor"),
+    "down-list": (
+        {"weights": BottleneckWeights([1.0], UP)},
+        KernelTypeError,
+        "`down` must be a tensor",
+    ),
+    "weights-tuple": ({"weights": (DOWN, UP)}, KernelTypeError, "`weights` must be a BottleneckWeights"),
+    "routing-ids": ({"routing": ids(0, 1, 0, 1)}, KernelTypeError, "`routing` must be a RoutedRows"),
+    "ids-list": ({"task_ids": [0, 1, 0, 1]}, KernelTypeError, "`task_ids` must be a tensor"),
+    "slots-tasks": (
+        {"task_ids": ids(0, 1, 1, 0), "tasks": 2, "down_slots": ids(0, 1, 0)},
+        KernelShapeError,
+        "`down_slots` must have size 2",
+    ),
     "x-rank": ({"x": torch.zeros(8)}, KernelShapeError, r"`x` must have shape \(rows, \.\.\., d_in\)"),
     "x-dtype": ({"x": torch.zeros(4, 8, dtype=torch.int64)}, KernelTypeError, "`x` must be float16"),
     "down-rank": ({"down": torch.zeros(8, 4)}, KernelShapeError, r"`down` must have shape \(down slots"),
@@ -41,17 +54,12 @@ CASES = {
         "`residual` must have the shape of the output",
     ),
     "device": ({"up": torch.zeros(2, 4, 8, device="meta")}, KernelDeviceError, "`up` must be on the device"),
-    "both": (
-        {"task_ids": ids(0, 0, 0, 0), "offsets": ids(4)},
-        KernelValueError,
-        "`offsets` must not be given",
-    ),
     "ids-rank": (
         {"task_ids": torch.zeros(4, 1, dtype=torch.int64)},
         KernelShapeError,
         "`task_ids` must have shape",
     ),
-    "ids-rows": ({"task_ids": ids(0, 1)}, KernelShapeError, "`task_ids` must have size 4"),
+    "ids-rows": ({"task_ids": ids(0, 1)}, KernelShapeError, "`routing.ids` must have size 4"),
     "ids-dtype": ({"task_ids": torch.zeros(4)}, KernelTypeError, "`task_ids` must be int32 or int64"),
     "ids-high": (
         {"task_ids": ids(0, 1, 2, 0)},
@@ -72,7 +80,7 @@ CASES = {
     "slots-count": (
         {"task_ids": ids(0, 1, 1, 0), "down_slots": ids(0, 1, 0)},
         KernelShapeError,
-        "must agree on the number of tasks",
+        "`up` must have one slot, or one for each of the 3 tasks",
     ),
     "offsets-end": (
         {"offsets": ids(2, 3)},
@@ -94,15 +102,17 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_named(name):
     change, error, message = CASES[name]
-    arguments = {"x": X, "down": DOWN, "up": UP} | change
+    call, arguments = call_bottleneck, {"x": X, "down": DOWN, "up": UP, **change}
+    if "weights" in change or "routing" in change:
+        call, arguments = adapter_bottleneck, {"x": X, "weights": BottleneckWeights(DOWN, UP), **change}
     with pytest.raises(error, match=message) as caught:
-        adapter_bottleneck(**arguments)
+        call(**arguments)
     assert isinstance(caught.value, KernelError)
 
 
 def test_empty_offsets_are_refused():
     with pytest.raises(KernelValueError, match="last entry is missing"):
-        adapter_bottleneck(X, DOWN[:1], UP[:1], offsets=torch.zeros(0, dtype=torch.int64))
+        call_bottleneck(X, DOWN[:1], UP[:1], offsets=torch.zeros(0, dtype=torch.int64))
 
 
 def test_triton_is_refused_where_it_cannot_run(monkeypatch):
@@ -110,10 +120,10 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch):
 
     monkeypatch.setattr(backends, "triton_installed", lambda: False)
     with pytest.raises(KernelBackendError, match="must be 'auto' or 'torch' where Triton is not installed"):
-        adapter_bottleneck(X, DOWN, UP, backend="triton")
+        call_bottleneck(X, DOWN, UP, backend="triton")
     monkeypatch.setattr(backends, "triton_installed", lambda: True)
     monkeypatch.setattr(backends, "interpreting", lambda: False)
     with pytest.raises(KernelBackendError, match="must get CUDA tensors"):
-        adapter_bottleneck(X, DOWN, UP, backend="triton")
+        call_bottleneck(X, DOWN, UP, backend="triton")
     with pytest.raises(KernelBackendError, match="must get float16, bfloat16 or float32"):
-        adapter_bottleneck(X.double(), DOWN, UP, backend="triton")
+        call_bottleneck(X.double(), DOWN, UP, backend="triton")

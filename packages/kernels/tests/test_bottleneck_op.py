@@ -3,8 +3,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from weft.kernels import adapter_bottleneck
+from weft.kernels import route_rows
 from weft.kernels.errors import DoubleBackwardError
+from weft.kernels.testing import call_bottleneck
 
 
 def parts(tasks=3, d=8, r=4):
@@ -20,16 +21,16 @@ def parts(tasks=3, d=8, r=4):
 @pytest.mark.parametrize("full", [True, False])
 def test_opcheck_accepts_the_registration(full, add_input):
     x, down, up = parts()
-    extras = [None] * 11
+    extras = [None] * 12
     if full:
         residual = None if add_input else torch.randn(4, 3, 8, requires_grad=True)
         extras = [
             torch.randn(3, 4, requires_grad=True), torch.randn(3, 8, requires_grad=True), residual,
             torch.randn(3, 8, requires_grad=True), torch.randn(8, requires_grad=True),
-            torch.randn(8, requires_grad=True), torch.tensor([0, 2, -1, 1]), None, torch.tensor([0, 1, 2]),
-            torch.tensor([2, 1, 0]), torch.tensor([5]),
+            torch.randn(8, requires_grad=True), *route_rows(torch.tensor([0, 2, -1, 1]), 3),
+            torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0]), torch.tensor([5]),
         ]  # fmt: skip
-    arguments = (x, down, up, *extras, 0.7, 1e-5, 0.1 if full else 0.0, "gelu", add_input, 3, True, "auto")
+    arguments = (x, down, up, *extras, 0.7, 1e-5, 0.1 if full else 0.0, "gelu", add_input, True, "auto")
     torch.library.opcheck(torch.ops.weft.adapter_bottleneck.default, arguments)
 
 
@@ -37,7 +38,7 @@ def test_one_compiled_graph_serves_every_assignment():
     x, down, up = parts()
 
     def step(x, down, up, ids):
-        return adapter_bottleneck(x, down, up, task_ids=ids, residual=x, dropout=0.1, seed=3).square().sum()
+        return call_bottleneck(x, down, up, task_ids=ids, residual=x, dropout=0.1, seed=3).square().sum()
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -52,15 +53,15 @@ def test_one_compiled_graph_serves_every_assignment():
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, on first use
 def test_inductor_compiles_the_call_whole():
     x, down, up = parts()
-    compiled = torch.compile(lambda x: adapter_bottleneck(x, down, up, residual=x), fullgraph=True)
-    torch.testing.assert_close(compiled(x), adapter_bottleneck(x, down, up, residual=x))
+    compiled = torch.compile(lambda x: call_bottleneck(x, down, up, residual=x), fullgraph=True)
+    torch.testing.assert_close(compiled(x), call_bottleneck(x, down, up, residual=x))
 
 
 def test_autocast_computes_in_its_dtype_and_keeps_the_residual_stream():
     x, down, up = parts()
     with torch.autocast("cpu", torch.bfloat16):
-        delta = adapter_bottleneck(x, down, up)
-        y = adapter_bottleneck(x, down, up, residual=x)
+        delta = call_bottleneck(x, down, up)
+        y = call_bottleneck(x, down, up, residual=x)
     assert delta.dtype == torch.bfloat16
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, x + delta)
@@ -71,7 +72,7 @@ def test_autocast_computes_in_its_dtype_and_keeps_the_residual_stream():
 def test_autocast_leaves_double_precision_alone():
     x, down, up = (t.double() for t in parts())
     with torch.autocast("cpu", torch.bfloat16):
-        assert adapter_bottleneck(x, down, up).dtype == torch.float64
+        assert call_bottleneck(x, down, up).dtype == torch.float64
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -79,7 +80,7 @@ def test_checkpointing_draws_the_same_dropout_again(reentrant):
     x, down, up = parts()
 
     def call(x):
-        return adapter_bottleneck(x, down, up, residual=x, dropout=0.5)
+        return call_bottleneck(x, down, up, residual=x, dropout=0.5)
 
     torch.manual_seed(1)
     want = torch.autograd.grad(call(x).square().sum(), (x, down))
@@ -95,7 +96,7 @@ def test_checkpointing_draws_the_same_dropout_again(reentrant):
 
 def test_double_backward_raises():
     x, down, up = parts()
-    (gradient,) = torch.autograd.grad(adapter_bottleneck(x, down, up).square().sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(call_bottleneck(x, down, up).square().sum(), x, create_graph=True)
     with pytest.raises(DoubleBackwardError, match="must not be differentiated"):
         gradient.sum().backward()
 
@@ -103,7 +104,7 @@ def test_double_backward_raises():
 def test_flops_are_counted():
     x, down, up = parts(tasks=1)
     with FlopCounterMode(display=False) as counter:
-        adapter_bottleneck(x, down, up).sum().backward()
+        call_bottleneck(x, down, up).sum().backward()
     forward = 2 * 12 * 2 * 8 * 4
     assert counter.get_total_flops() == 3 * forward
 
@@ -112,18 +113,18 @@ def test_inference_keeps_nothing_for_a_backward():
     x, down, up = parts()
     with torch.no_grad():
         _, z, statistics = torch.ops.weft.adapter_bottleneck(
-            x, down, up, *([None] * 11), 1.0, 1e-5, 0.0, "relu", True, 3, torch.is_grad_enabled(), "auto"
+            x, down, up, *([None] * 12), 1.0, 1e-5, 0.0, "relu", True, torch.is_grad_enabled(), "auto"
         )
     assert z.numel() == statistics.numel() == 0
 
 
 def test_frozen_weights_get_no_gradient():
     x, down, up = parts()
-    y = adapter_bottleneck(x, down.detach(), up.detach(), residual=x)
+    y = call_bottleneck(x, down.detach(), up.detach(), residual=x)
     assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
 
 
 def test_meta_tensors_flow_through():
     x, down, up = (t.detach().to("meta") for t in parts())
     ids = torch.zeros(4, dtype=torch.int64, device="meta")
-    assert adapter_bottleneck(x, down, up, task_ids=ids).shape == x.shape
+    assert call_bottleneck(x, down, up, task_ids=ids).shape == x.shape

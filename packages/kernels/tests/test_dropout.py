@@ -1,7 +1,7 @@
 import torch
 
-from weft.kernels import adapter_bottleneck
 from weft.kernels.dropout import keep_mask
+from weft.kernels.testing import call_bottleneck
 
 
 def test_the_kept_share_is_right_and_rows_and_columns_are_unrelated():
@@ -32,8 +32,8 @@ def test_dropped_entries_equal_the_residual_and_kept_ones_are_rescaled():
     x = torch.randn(5, 3, 16)
     down, up = torch.randn(2, 16, 4), torch.randn(2, 4, 16)
     ids = torch.tensor([1, 0, -1, 1, 0])
-    full = adapter_bottleneck(x, down, up, task_ids=ids)
-    dropped = adapter_bottleneck(x, down, up, task_ids=ids, dropout=0.25, seed=9)
+    full = call_bottleneck(x, down, up, task_ids=ids)
+    dropped = call_bottleneck(x, down, up, task_ids=ids, dropout=0.25, seed=9)
     keep = keep_mask(torch.tensor([9]), torch.arange(15), 16, 0.25).view(5, 3, 16)
     torch.testing.assert_close(dropped, torch.where(keep, full / 0.75, 0.0))
 
@@ -43,12 +43,12 @@ def test_without_a_seed_the_mask_follows_torchs_generator():
     draws = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        draws.append(adapter_bottleneck(x, down, up, dropout=0.5))
+        draws.append(call_bottleneck(x, down, up, dropout=0.5))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
 
 def test_a_tensor_seed_equals_the_number():
     x, down, up = torch.randn(4, 16), torch.randn(1, 16, 4), torch.randn(1, 4, 16)
-    one = adapter_bottleneck(x, down, up, dropout=0.5, seed=12)
-    assert torch.equal(one, adapter_bottleneck(x, down, up, dropout=0.5, seed=torch.tensor([12])))
+    one = call_bottleneck(x, down, up, dropout=0.5, seed=12)
+    assert torch.equal(one, call_bottleneck(x, down, up, dropout=0.5, seed=torch.tensor([12])))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from weft.kernels import LowRankKronecker, adapter_bottleneck, cache_class_sums, kronecker_linear
+from weft.kernels import LowRankKronecker, cache_class_sums, kronecker_linear
+from weft.kernels.testing import call_bottleneck
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +26,8 @@ def test_the_last_rows_of_a_bottleneck_are_right():
     ids = torch.full((len(x),), -1)
     ids[-FAR:] = torch.arange(FAR) % 2
     with torch.no_grad():
-        whole = adapter_bottleneck(x.unsqueeze(1), down, up, task_ids=ids)
-        alone = adapter_bottleneck(x[-FAR:].unsqueeze(1), down, up, task_ids=ids[-FAR:])
+        whole = call_bottleneck(x.unsqueeze(1), down, up, task_ids=ids)
+        alone = call_bottleneck(x[-FAR:].unsqueeze(1), down, up, task_ids=ids[-FAR:])
     assert alone.any()
     assert torch.equal(whole[-FAR:], alone)
     assert not whole[: -FAR : len(x) // 7].any()

@@ -11,13 +11,13 @@ import torch
 
 from weft.kernels import (
     LowRankKronecker,
-    adapter_bottleneck,
     backends,
     cache_class_sums,
     kronecker_bottleneck,
     kronecker_linear,
     phm_weight,
 )
+from weft.kernels.testing import call_bottleneck
 
 KERNELS = {
     "bottleneck.kernels": ("bottleneck_forward", "bottleneck_backward_input", "outer_partials"),
@@ -73,7 +73,7 @@ def adapter(rank, **options):
     up = torch.randn(3, rank, 40, requires_grad=True)
     ids = torch.tensor([0, 1, -1, 3, 3, 2])
     slots = {"down_slots": torch.tensor([0, 1, 1, 0]), "up_slots": torch.tensor([2, 1, 0, 0])}
-    y = adapter_bottleneck(x, down, up, task_ids=ids, residual=x, backend="triton", **slots, **options)
+    y = call_bottleneck(x, down, up, task_ids=ids, residual=x, backend="triton", **slots, **options)
     y.sum().backward()
     assert y.shape == x.shape
     return down.grad.shape, up.grad.shape
@@ -127,13 +127,11 @@ def test_a_wide_bottleneck_takes_two_launches_each_way(launched):
 
 def test_nothing_is_launched_for_no_rows_and_nothing_kept_for_no_gradient(launched):
     x = torch.randn(0, 8, requires_grad=True)
-    adapter_bottleneck(x, torch.randn(1, 8, 4), torch.randn(1, 4, 8), backend="triton")
+    call_bottleneck(x, torch.randn(1, 8, 4), torch.randn(1, 4, 8), backend="triton")
     assert launched == []
     with torch.no_grad():
-        adapter_bottleneck(torch.randn(3, 8), torch.randn(1, 8, 4), torch.randn(1, 4, 8), backend="triton")
-        adapter_bottleneck(
-            torch.randn(3, 8), torch.randn(1, 8, 200), torch.randn(1, 200, 8), backend="triton"
-        )
+        call_bottleneck(torch.randn(3, 8), torch.randn(1, 8, 4), torch.randn(1, 4, 8), backend="triton")
+        call_bottleneck(torch.randn(3, 8), torch.randn(1, 8, 200), torch.randn(1, 200, 8), backend="triton")
     assert not launched[0][2]["SAVE"]
     assert not launched[0][2]["ROUTED"]
 

@@ -97,15 +97,15 @@ def launches(architecture: int) -> Iterator[tuple[str, str, int, Any, tuple[Any,
             inner = min(entry.get("max_inner", 128), 1024)
             tile = choose_tile(name, architecture, inner, 2, TOKENS)
             meta = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "PRECISION": "ieee"}
+            dropout = {"KEPT_SCALE": 1.25, "THRESHOLD": 7}
             block = {"BT": tile.block_tokens, "BD": tile.block_width, "BR": inner}
             if name == "bottleneck_forward":
                 for full_set in (False, True):
                     yield (name, "norm+dropout" if full_set else "plain", inner,
                     bottleneck.bottleneck_forward, (
-                        half, half, half, full, half, half, half, full, wide, index, index, index,
-                        index, index,
-                        wide, half, half, full, TOKENS, 64, 0.5, 1e-5, 1.25, 7,
-                    ), meta | block | {
+                        half, half, half, full, half, half, half, wide, index, wide, half, half, full, TOKENS, 64, 0.5,
+                    ), meta | block | dropout | {
+                        "NORM_EPS": 1e-5,
                         "D_IN": WIDTH, "D_OUT": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True,
                         "DOWN_BIAS": True, "UP_BIAS": True, "RESIDUAL": True,
                         "SCALE": "channel" if full_set else "none", "NORM": full_set, "DROPOUT": full_set,
@@ -115,29 +115,26 @@ def launches(architecture: int) -> Iterator[tuple[str, str, int, Any, tuple[Any,
                 for full_set in (False, True):
                     yield (name, "norm+dropout" if full_set else "plain", inner,
                            bottleneck.bottleneck_backward_input, (
-                        half, half, full, half, half, full, half, full, wide, index, index, index,
-                        index, index,
-                        wide, half, half, TOKENS, 64, 0.5, 1.25, 7,
-                    ), meta | block | {
+                        half, half, half, full, half, half, full, half, wide, index, wide, half, half, TOKENS, 64, 0.5,
+                    ), meta | block | dropout | {
                         "D_IN": WIDTH, "D_OUT": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True,
                         "DOWN_BIAS": True, "SCALE": "channel" if full_set else "none", "NORM": full_set,
-                        "DROPOUT": full_set, "ADD_INPUT": True, "NEED_X": True, "x": half,
+                        "DROPOUT": full_set, "ADD_INPUT": True, "NEED_X": True,
                     })  # fmt: skip
             elif name == "outer_partials":
                 for full_set in (False, True):
                     yield (name, "norm+dropout" if full_set else "plain", inner, bottleneck.outer_partials, (
-                        half, half, full, wide, index, index, wide, full, full, full, TOKENS, 64, 8, 4,
-                        1.25, 7,
-                    ), meta | block | {
+                        half, half, full, wide, index, wide, full, full, full, TOKENS, 64, 8, 4,
+                    ), meta | block | dropout | {
                         "D": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True, "NORM": full_set,
                         "DROPOUT": full_set, "WIDE_SUM": True, "NARROW_SUM": True,
                     })  # fmt: skip
             elif name == "grouped_product":
                 for up in (False, True):
                     yield (name, "up" if up else "down", inner, wide_bottleneck.grouped_product, (
-                        half, half, half, half, half, half, wide, index, index, index, index, wide, half, TOKENS, 64,
-                        0.5, 1.25, 7,
-                    ), meta | {
+                        half, half, half, half, half, half, wide, index, wide, half, TOKENS, 64, 0.5,
+                    ), meta | dropout | {
+                        "UP": up,
                         "K": 512 if up else WIDTH, "N": WIDTH if up else 512, "TRANSPOSED": False,
                         "ACT": "gelu_tanh" if up else "identity", "BACK_ACT": "identity", "BIAS": True,
                         "IN_SCALE": "none", "SCALE": "task" if up else "none", "RESIDUAL": up, "IN_DROPOUT": False,

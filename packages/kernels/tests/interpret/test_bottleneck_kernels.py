@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from weft.kernels import adapter_bottleneck
+from weft.kernels import route_rows
 from weft.kernels.bottleneck.activations import ACTIVATIONS
-from weft.kernels.testing import TOLERANCE, relative_error
+from weft.kernels.testing import TOLERANCE, call_bottleneck, relative_error
 
 DOWN_SLOTS, UP_SLOTS = [0, 1, 1, 0], [2, 1, 0, 0]
 pytestmark = [
@@ -49,7 +49,7 @@ def call(
     if ids is not None or offsets is not None:
         options["down_slots"] = torch.tensor(DOWN_SLOTS, device=device)
         options["up_slots"] = torch.tensor(UP_SLOTS, device=device)
-    y = adapter_bottleneck(x, down, up, activation=act, dropout=dropout, seed=3, backend=backend, **options)
+    y = call_bottleneck(x, down, up, activation=act, dropout=dropout, seed=3, backend=backend, **options)
     gradient = torch.randn(y.shape, generator=generator).to(device, y.dtype)
     return [y, *torch.autograd.grad(y, inputs, gradient, materialize_grads=True)]
 
@@ -119,7 +119,7 @@ def test_neighbouring_memory_stays_untouched(device):
     x = store[3:9]
     before = store.clone()
     down, up = torch.randn(1, 64, 16, device=device), torch.randn(1, 16, 64, device=device)
-    adapter_bottleneck(x, down, up, residual=x, backend="triton")
+    call_bottleneck(x, down, up, residual=x, backend="triton")
     assert torch.equal(store, before)
 
 
@@ -147,14 +147,29 @@ def test_the_registered_op_passes_opcheck_with_kernels(device):
     down = torch.randn(2, 8, 4, device=device, requires_grad=True)
     up = torch.randn(2, 4, 8, device=device, requires_grad=True)
     ids = torch.tensor([0, 1, -1, 1], device=device)
-    arguments = (x, down, up, *[None] * 6, ids, *[None] * 4, 0.7, 1e-5, 0.0, "gelu", True, 2, True, "triton")
+    routing = route_rows(ids, 2)
+    arguments = (
+        x,
+        down,
+        up,
+        *[None] * 6,
+        *routing,
+        *[None] * 3,
+        0.7,
+        1e-5,
+        0.0,
+        "gelu",
+        True,
+        True,
+        "triton",
+    )
     torch.library.opcheck(torch.ops.weft.adapter_bottleneck.default, arguments)
 
 
 def test_an_expanded_gradient_is_read_correctly(device):
     x = torch.randn(4, 3, 16, device=device, requires_grad=True)
     down, up = torch.randn(1, 16, 4, device=device), torch.randn(1, 4, 16, device=device)
-    y = adapter_bottleneck(x, down, up, backend="triton")
+    y = call_bottleneck(x, down, up, backend="triton")
     expanded = torch.autograd.grad(y.sum(), x, retain_graph=True)[0]
     assert torch.equal(expanded, torch.autograd.grad(y, x, torch.ones_like(y))[0])
 
@@ -162,7 +177,7 @@ def test_an_expanded_gradient_is_read_correctly(device):
 def test_zero_rows_launch_nothing(device):
     x = torch.zeros(0, 3, 16, device=device, requires_grad=True)
     down, up = torch.randn(1, 16, 4, device=device), torch.randn(1, 4, 16, device=device)
-    adapter_bottleneck(x, down, up, residual=x, backend="triton").sum().backward()
+    call_bottleneck(x, down, up, residual=x, backend="triton").sum().backward()
     assert x.grad.shape == x.shape
 
 

@@ -10,8 +10,7 @@ import dataclasses
 import pytest
 import torch
 
-from weft.kernels import adapter_bottleneck
-from weft.kernels.testing import TOLERANCE, relative_error
+from weft.kernels.testing import TOLERANCE, call_bottleneck, relative_error
 
 WIDTH = 4096
 FAR = 24  # routed rows at the end
@@ -29,9 +28,9 @@ def only_routed_tiles(monkeypatch, device):
 
     def routed(*arguments):
         tiles = every(*arguments)
-        chosen = ((tiles.task >= 0) & (tiles.start < tiles.end)).nonzero().flatten()
-        kept = {n: getattr(tiles, n)[chosen] for n in ("task", "start", "end", "down", "up")}
-        return dataclasses.replace(tiles, count=chosen.numel(), **kept)
+        task, start, end, _, _ = tiles.table
+        chosen = ((task >= 0) & (start < end)).nonzero().flatten()
+        return dataclasses.replace(tiles, count=chosen.numel(), table=tiles.table[:, chosen].contiguous())
 
     monkeypatch.setattr(launch, "tiles_of", routed)
     monkeypatch.setattr(wide_launch, "tiles_of", routed)
@@ -58,9 +57,7 @@ def test_rows_beyond_two_billion_elements_match_the_same_rows_alone(
     ids[-FAR:] = torch.arange(FAR, device=device) % 2
 
     def call(x, chosen):
-        return adapter_bottleneck(
-            x, down, up, task_ids=chosen, residual=x, activation="relu", backend="triton"
-        )
+        return call_bottleneck(x, down, up, task_ids=chosen, residual=x, activation="relu", backend="triton")
 
     x = torch.zeros(ROWS, 1, WIDTH, dtype=torch.bfloat16, device=device)
     x[-FAR:] = last.detach()

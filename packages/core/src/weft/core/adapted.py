@@ -21,6 +21,7 @@ from weft.core.presence import Presence
 from weft.core.routing import Routing
 from weft.core.sites import Site
 from weft.core.unit import Unit
+from weft.kernels import RoutedRows
 
 _SITE = "_weft_site"
 _CLASSES: dict[tuple[type, type], type] = {}
@@ -100,7 +101,7 @@ class SiteWeights:
     def __init__(
         self,
         banks: dict[str, Bank],
-        task_ids: Tensor | None,
+        routed: RoutedRows | None,
         store: Store,
         module: nn.Module,
         taps: dict[str, Tensor],
@@ -111,11 +112,12 @@ class SiteWeights:
         self.module = module
         self._taps = taps
         self._signals = store.signals
-        self._one_slot = store.one_slot
         self._presence = store.presence
         self._routing = store.routing
-        self.task_ids = task_ids
-        self.has_identity = task_ids is not None and store.routing is not None and store.routing.has_identity
+        self.routed = routed
+        self.task_ids = None if routed is None else routed.ids
+        self.tasks = len(store.tasks)
+        self.has_identity = routed is not None and store.routing is not None and store.routing.has_identity
         self.training = store.training
 
     def __getitem__(self, name: str) -> Tensor:
@@ -125,12 +127,6 @@ class SiteWeights:
             # A gradient that arrives here is that of the rows routed now, whatever is routed then.
             stacked.register_hook(partial(_note, self._presence, self._routing))
         return stacked
-
-    def slots(self, name: str) -> Tensor | None:
-        """Slot of every task."""
-        if self.task_ids is None or len(self._banks[name]._parameters) > 1:
-            return None
-        return self._one_slot.to(self.task_ids.device)
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
@@ -210,10 +206,10 @@ class SiteUnit:
     def weights(self, rows: Tensor, taps: dict[str, Tensor] | None = None) -> SiteWeights:
         """The tensors for the rows of an input, and what was tapped for it."""
         routing = self.store.routing
-        ids = None
+        routed = None
         needs_routing = self.needs_routing
         if routing is not None and (needs_routing or routing.has_identity):
-            ids = routing.rows(self.site, rows.shape[0], rows.device, self.store.media)
+            routed = self.store.routed(routing, self.site, rows.shape[0], rows.device)
             if torch.is_grad_enabled() and self.store.training and torch.compiler.is_compiling():
                 routing.used = True
         elif routing is None and needs_routing:
@@ -222,7 +218,7 @@ class SiteUnit:
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
                 "model.route(task=...)`."
             )
-        return SiteWeights(self.banks, ids, self.store, self.module, taps or {}, rows.device)
+        return SiteWeights(self.banks, routed, self.store, self.module, taps or {}, rows.device)
 
 
 class SiteUnits:

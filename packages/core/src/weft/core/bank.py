@@ -17,10 +17,17 @@ from weft.core.owners import Media, OwnersRule
 from weft.core.plan import SHARED, PlannedBank
 from weft.core.presence import Presence, watch
 from weft.core.routing import Routing
+from weft.core.sites import Site
+from weft.kernels import RoutedRows, route_rows
+
+Prepared = dict[tuple[str, bool, int, torch.device], RoutedRows]
 
 
 class Bank(nn.Module):
-    """The slots of one tensor.
+    """The slots of one tensor: parameters of their own, next to each other in one buffer.
+
+    Optimisers, gradients and checkpoints see a parameter per slot; kernels read the buffer without a copy. Where
+    something replaces the memory of a slot (FSDP2, `functional_call`), the slots are stacked instead.
 
     Args:
         slots: Names of the slots in order: the tasks, or `shared` alone.
@@ -39,10 +46,10 @@ class Bank(nn.Module):
         trainable: bool,
     ) -> None:
         super().__init__()
+        self._buffer = torch.empty((len(slots), *shape), dtype=dtype, device=device)
         # Written past `register_parameter`, which refuses names such as `train` that a task may well have.
-        for slot in slots:
-            value = torch.empty(shape, dtype=dtype, device=device)
-            self._parameters[slot] = nn.Parameter(value, requires_grad=trainable)
+        for slot, row in zip(slots, self._buffer, strict=True):
+            self._parameters[slot] = nn.Parameter(row, requires_grad=trainable)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -56,9 +63,71 @@ class Bank(nn.Module):
         return value
 
     def stacked(self) -> Tensor:
-        """All slots, shape `(slots, *shape)`; a view if there is only one."""
+        """All slots, shape `(slots, *shape)`: the buffer they lie in, if they still do."""
         values: list[Tensor] = [value for value in self._parameters.values() if value is not None]
-        return values[0][None] if len(values) == 1 else torch.stack(values)
+        if len(values) == 1:
+            return values[0][None]
+        if torch.compiler.is_compiling() or not self._in_buffer(values):
+            return torch.stack(values)
+        together: Tensor = Together.apply(self._buffer, *values)
+        return together
+
+    def _in_buffer(self, values: Sequence[Tensor]) -> bool:
+        buffer = self._buffer
+        if buffer.shape[0] != len(values) or buffer.is_meta:
+            return False
+        first, step = buffer.data_ptr(), buffer.stride(0) * buffer.element_size()
+        return all(
+            type(value) is nn.Parameter
+            and value.dtype == buffer.dtype
+            and value.is_contiguous()
+            and value.data_ptr() == first + place * step
+            for place, value in enumerate(values)
+        )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move or convert the slots, and lay them together again."""
+        result = super()._apply(fn, recurse)
+        self.lay_together()
+        return result
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.lay_together()
+
+    def lay_together(self) -> None:
+        """Put all slots next to each other, as after one was added or all were moved."""
+        values = [value for value in self._parameters.values() if value is not None]
+        if any(type(value) is not nn.Parameter for value in values):
+            return
+        with torch.no_grad():
+            self._buffer = torch.stack([value.detach() for value in values])
+            for value, row in zip(values, self._buffer, strict=True):
+                value.data = row
+
+
+class Together(torch.autograd.Function):
+    """A buffer as the sum of its slots: forward copies nothing, backward cuts the gradient into rows."""
+
+    @staticmethod
+    def forward(ctx: Any, buffer: Tensor, *slots: Tensor) -> Tensor:
+        """The buffer, shape `(slots, *shape)`."""
+        ctx.slots, ctx.versions = slots, [slot._version for slot in slots]
+        return buffer.view_as(buffer)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of every slot.
+
+        Raises:
+            RuntimeError: If a slot was changed since; what the graph kept of the buffer is then another value.
+        """
+        if [slot._version for slot in ctx.slots] != ctx.versions:
+            raise RuntimeError(
+                "the slots of an adapter must not be changed in place between forward and backward, but were. "
+                "Take the optimiser's step after the backward pass."
+            )
+        return None, *gradients[0].unbind()
 
 
 def filled_bank(planned: PlannedBank, dtype: torch.dtype, device: torch.device) -> Bank:
@@ -97,8 +166,6 @@ class Store(Folder):
         plan: The plan it was made from.
     """
 
-    one_slot: Tensor
-
     def __init__(self, tasks: Sequence[str], plan: Any) -> None:
         super().__init__()
         self.plan = plan
@@ -111,7 +178,8 @@ class Store(Folder):
         self.generating = False
         self.image_tokens: tuple[int, ...] = ()
         self.banks_by_key: dict[str, Bank] = {}
-        self.register_buffer("one_slot", None, persistent=False)
+        self.prepared: Prepared = {}
+        self.prepared_for: Routing | None = None
         self.set_tasks(tasks, torch.device("cpu"))
         self.trained_before: dict[str, bool] = {}
         self.wrapped_parameters: int | None = None
@@ -124,7 +192,7 @@ class Store(Folder):
     def set_tasks(self, tasks: Sequence[str], device: torch.device) -> None:
         """Set the tasks, and put what belongs to their number onto a device."""
         self.tasks = tuple(tasks)
-        self.one_slot = torch.zeros(len(self.tasks), dtype=torch.int64, device=device)
+        self.prepared, self.prepared_for = {}, None
         self.presence = Presence(len(self.tasks)).to(device)
 
     def add(self, planned: PlannedBank, bank: Bank) -> None:
@@ -146,6 +214,7 @@ class Store(Folder):
         enabled: bool,
         signals: Mapping[str, Tensor] | None = None,
         media: Sequence[Media] | None = None,
+        prepared: Prepared | None = None,
     ) -> Iterator[None]:
         """Set the routing, whether units act at all, signals and media, and put all back afterwards.
 
@@ -154,15 +223,37 @@ class Store(Folder):
             enabled: Whether units act.
             signals: The signals; None leaves them as they are.
             media: Pictures and videos of the batch at hand; None leaves them as they are.
+            prepared: What `routed` found for the same batch before, if anything.
         """
-        before = self.routing, self.enabled, self.signals, self.media
+        before = self.routing, self.enabled, self.signals, self.media, self.prepared, self.prepared_for
         self.routing, self.enabled = routing, enabled
+        self.prepared, self.prepared_for = {} if prepared is None else prepared, routing
         self.signals = self.signals if signals is None else signals
         self.media = self.media if media is None else media
         try:
             yield
         finally:
-            self.routing, self.enabled, self.signals, self.media = before
+            self.routing, self.enabled, self.signals, self.media, self.prepared, self.prepared_for = before
+
+    def routed(self, routing: Routing, site: Site, rows: int, device: torch.device) -> RoutedRows:
+        """The rows of a site sorted by task, once for all sites of a batch that see the same rows.
+
+        Args:
+            routing: The routing at hand.
+            site: The site.
+            rows: Rows of its input.
+            device: Device of its input.
+
+        Raises:
+            RoutingError: As `Routing.rows` does.
+        """
+        if self.prepared_for is not routing:
+            self.prepared, self.prepared_for = {}, routing
+        key = site.modality, site.owned, rows, device
+        if key not in self.prepared:
+            ids = routing.rows(site, rows, device, self.media)
+            self.prepared[key] = route_rows(ids, len(self.tasks))
+        return self.prepared[key]
 
     @contextlib.contextmanager
     def repeating(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ from weft.core.unit import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from weft.kernels import RoutedRows
+
 
 class BranchTensors:
     """The tensors of one branch, by their names within it.
@@ -25,17 +27,17 @@ class BranchTensors:
         self.up = up
 
     @property
-    def task_ids(self) -> Tensor | None:
-        """Task of every row."""
-        return self.weights.task_ids
+    def routed(self) -> RoutedRows | None:
+        """The rows sorted by task."""
+        return self.weights.routed
 
     def __getitem__(self, name: str) -> Tensor:
         own = self.weights[f"{self.branch}.{name}"]
         return own + self.up[name] if self.up is not None and name.startswith("up.") else own
 
     def slots(self, name: str) -> Tensor | None:
-        """Slot of every task."""
-        return self.weights.slots(f"{self.branch}.{name}")
+        """Slot of every task; None if task `t` has slot `t`, or if there is one for all."""
+        return None
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
@@ -57,12 +59,15 @@ class TokenTensors(BranchTensors):
         ids = weights.task_ids
         tasks = modality.new_zeros(modality.shape[0]) if ids is None else ids
         routed = (2 * tasks[:, None] + modality).masked_fill(tasks[:, None] < 0, -1)
+        self.tasks = 1 if ids is None else weights.tasks
         self.ids = routed.flatten()
 
     @property
-    def task_ids(self) -> Tensor:
-        """Routed id of every token, shape `(rows * length,)`."""
-        return self.ids
+    def routed(self) -> RoutedRows:
+        """The tokens sorted by routed id."""
+        from weft.kernels import route_rows
+
+        return route_rows(self.ids, 2 * self.tasks)
 
     def __getitem__(self, name: str) -> Tensor:
         import torch
@@ -74,9 +79,10 @@ class TokenTensors(BranchTensors):
         """Slot of every routed id, shape `(2 tasks,)`."""
         import torch
 
-        own = self.weights.slots(f"text.{name}")
         count = self.weights[f"text.{name}"].shape[0]
-        table = torch.arange(count, device=self.ids.device) if own is None else own
+        table = (
+            torch.arange(self.tasks, device=self.ids.device) if count > 1 else self.ids.new_zeros(self.tasks)
+        )
         both = torch.stack([table, table if self._is_one(name) else table + count], dim=1)
         return both.flatten()
 

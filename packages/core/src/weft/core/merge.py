@@ -96,7 +96,7 @@ def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
         modules.setdefault(id(each.module), []).append(each)
         _check_map(each, names)
     errors = []
-    routing = route_names(task or store.tasks[0], store.tasks, store.one_slot.device)
+    routing = route_names(task or store.tasks[0], store.tasks, store.presence.seen.device)
     with torch.no_grad(), _without_dropout(store), store.using(routing, True):
         for group in modules.values():
             module = group[0].module

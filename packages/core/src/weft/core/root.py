@@ -37,9 +37,10 @@ class RoutedCheckpoint:
         """Call `self.function` on a `function` that carries the present routing with it."""
         store = self.store
         routing, enabled, signals, media = store.routing, store.enabled, store.signals, store.media
+        prepared = store.prepared
 
         def routed(*inputs: Any, **named: Any) -> Any:
-            with store.using(routing, enabled, signals, media):
+            with store.using(routing, enabled, signals, media, prepared):
                 return function(*inputs, **named)
 
         return self.function(routed, *args, **kwargs)
@@ -98,7 +99,7 @@ class AdaptedModel(Picklable):
             owned = store.owners_rule is not None
             check_batch(routing, inputs, owned=owned, repeats=store.generating)
             media = _media(self, routing, inputs)
-        if task_ids is None and media is None and signals is store.signals:
+        if routing is None and signals is store.signals:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         trains = torch.is_grad_enabled() and self.training and torch.compiler.is_compiling()
         if task_ids is not None and routing is not None and trains:
@@ -138,7 +139,7 @@ class AdaptedModel(Picklable):
             routing = route_ids(task_ids, owners)
         else:
             named = task if task is not None else tasks
-            routing = route_names(named or (), store.tasks, store.one_slot.device, owners)
+            routing = route_names(named or (), store.tasks, store.presence.seen.device, owners)
         try:
             with store.using(routing, store.enabled):
                 yield
@@ -162,7 +163,7 @@ class AdaptedModel(Picklable):
         store = self.weft
         if store.routing is not None:
             store.presence.note(store.routing)
-        store.routing = None if task is None else route_names(task, store.tasks, store.one_slot.device)
+        store.routing = None if task is None else route_names(task, store.tasks, store.presence.seen.device)
 
     @contextlib.contextmanager
     def signal(self, **signals: Tensor | None) -> Iterator[None]:

@@ -10,29 +10,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def routed_bottleneck(read: Tensor, weights: Weights, residual: Tensor, **options: Any) -> Tensor:
+def routed_bottleneck(
+    read: Tensor,
+    weights: Weights,
+    residual: Tensor,
+    *,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """`residual + s (act(read D + b) U + u)`, with the slots of each row's task.
 
     Args:
         read: Shape `(rows, ..., in)`.
         weights: Tensors of a site, with `down.weight`, `down.bias`, `up.weight` and `up.bias`.
         residual: What it is added to, shape `(rows, ..., out)`; also the result for rows without a task.
-        options: Scale, activation and norm, as `weft.kernels.adapter_bottleneck` takes them.
+        norm_weight: Weight of a LayerNorm of what is read, shape `(in,)`.
+        norm_bias: Its bias.
+        options: Scale and activation, as `weft.kernels.adapter_bottleneck` takes them.
 
     Returns:
         Shape `(rows, ..., out)`.
     """
-    from weft.kernels import adapter_bottleneck
+    from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-    return adapter_bottleneck(
-        read,
-        weights["down.weight"],
-        weights["up.weight"],
+    tensors = BottleneckWeights(
+        down=weights["down.weight"],
+        up=weights["up.weight"],
         down_bias=weights["down.bias"],
         up_bias=weights["up.bias"],
-        task_ids=weights.task_ids,
-        down_slots=weights.slots("down.weight"),
-        up_slots=weights.slots("up.weight"),
-        residual=residual,
-        **options,
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
     )
+    return adapter_bottleneck(read, tensors, weights.routed, residual=residual, **options)

@@ -129,4 +129,6 @@ def _set_tasks(store: Store, tasks: tuple[str, ...]) -> None:
     }
     store.plan = replace(store.plan, tasks=tasks, banks=banks)
     store.routing = None
-    store.set_tasks(tasks, store.one_slot.device)
+    store.set_tasks(tasks, store.presence.seen.device)
+    for bank in store.banks_by_key.values():
+        bank.lay_together()

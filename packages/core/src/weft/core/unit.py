@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from weft.core.attention import Attention
+    from weft.kernels import RoutedRows
 
 Init = Callable[["Tensor"], None]
 
@@ -68,6 +69,14 @@ class Weights(Protocol):
         """Task of every row, shape `(rows,)`, -1 for identity; None if the rows need not be told apart."""
 
     @property
+    def routed(self) -> RoutedRows | None:
+        """The rows sorted by task, as operations of `weft.kernels` take them; None like `task_ids`."""
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks of the model."""
+
+    @property
     def has_identity(self) -> bool:
         """Whether some rows may be of task -1."""
 
@@ -80,10 +89,7 @@ class Weights(Protocol):
         """The site's module, whose own weights are only read."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """The slots of a tensor, shape `(slots, *shape)`; one slot if its part is shared across `task`."""
-
-    def slots(self, name: str) -> Tensor | None:
-        """Slot of every task, shape `(tasks,)`; None if task `t` has slot `t`."""
+        """The slots of a tensor, shape `(slots, *shape)`: one for each task, or one if it is shared by all."""
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""

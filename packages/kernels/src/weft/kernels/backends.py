@@ -80,3 +80,8 @@ def architecture(device: torch.device) -> int:
         return 0
     major, minor = torch.cuda.get_device_capability(device)
     return major * 10 + minor
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a GPU, over which sums are spread; some for the interpreter, which then splits them too."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 16

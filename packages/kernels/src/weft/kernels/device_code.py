@@ -62,11 +62,16 @@ def keep_entries(seed, rows, columns, threshold):
 
 
 @triton.jit
-def tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED: tl.constexpr, BT: tl.constexpr):
-    """Token indices (int64) and validity of one tile; without routing tile i is tokens [i·BT, (i+1)·BT)."""
+def tile_tokens(order, tiles, tile, tokens, length, ROUTED: tl.constexpr, BT: tl.constexpr):
+    """Token indices (int64) and validity of one tile; without routing tile i is tokens [i·BT, (i+1)·BT).
+
+    `tiles` holds the first position of each tile in its second row, and the one after its last in its third; the
+    grid's first axis has a program per tile.
+    """
     if ROUTED:
-        position = tl.load(tile_start + tile) + tl.arange(0, BT)
-        valid = position < tl.load(tile_end + tile)
+        count = tl.num_programs(0)
+        position = tl.load(tiles + count + tile) + tl.arange(0, BT)
+        valid = position < tl.load(tiles + 2 * count + tile)
         row = tl.load(order + position // length, mask=valid, other=0).to(tl.int64)
         token = row * length + position % length
     else:

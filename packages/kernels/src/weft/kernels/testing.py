@@ -1,16 +1,19 @@
 """Helpers for tests of kernels: one tolerance table, relative errors, and naive double-precision oracles.
 
-The oracles share no code with the package: they loop over rows, materialise Kronecker products with
-`torch.kron` and build full affinity matrices.
+`call_bottleneck` spells a case out as keywords. The oracles share no code with the package: they loop over rows,
+materialise Kronecker products with `torch.kron` and build full affinity matrices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from weft.kernels import BottleneckWeights, adapter_bottleneck, route_offsets, route_rows
 
 # Largest accepted ‖got - want‖ / ‖want‖ against float64, by the dtype of the inputs.
 TOLERANCE = {
@@ -49,6 +52,62 @@ def activation(name: str, z: Tensor) -> Tensor:
         "identity": lambda v: v,
     }
     return functions[name](z)
+
+
+def call_bottleneck(
+    x: Tensor,
+    down: Tensor,
+    up: Tensor,
+    *,
+    task_ids: Tensor | None = None,
+    offsets: Tensor | None = None,
+    tasks: int | None = None,
+    residual: Tensor | None = None,
+    scale: Tensor | float = 1.0,
+    activation: str = "gelu_tanh",
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    backend: str = "auto",
+    **weights: Any,
+) -> Tensor:
+    """`adapter_bottleneck` with all that a case varies as keywords.
+
+    Args:
+        x: inputs.
+        down: as in `BottleneckWeights`, like what `weights` holds.
+        up: the same.
+        task_ids: sorted by `route_rows`.
+        offsets: taken by `route_offsets` instead.
+        tasks: number of tasks; by default what the weights tell.
+        residual: as in `adapter_bottleneck`, like all below.
+        scale: the same.
+        activation: the same.
+        dropout: the same.
+        seed: the same.
+        backend: the same.
+        weights: further fields of `BottleneckWeights`.
+    """
+    counted = [weights.get("down_slots"), weights.get("up_slots"), down, up]
+    if tasks is None:
+        tasks = next((value.shape[0] for value in counted[:2] if value is not None), None)
+    if tasks is None:
+        tasks = max(value.shape[0] for value in counted[2:] if value is not None)
+    routing = None
+    if task_ids is not None:
+        routing = route_rows(task_ids, tasks)
+    elif offsets is not None:
+        routing = route_offsets(offsets, x.shape[0])
+    return adapter_bottleneck(
+        x,
+        BottleneckWeights(down, up, **weights),
+        routing,
+        residual=residual,
+        scale=scale,
+        activation=activation,
+        dropout=dropout,
+        seed=seed,
+        backend=backend,
+    )
 
 
 def naive_bottleneck(

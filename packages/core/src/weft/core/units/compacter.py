@@ -127,21 +127,21 @@ class Compacter(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
-        from weft.kernels import adapter_bottleneck
+        from weft.kernels import BottleneckWeights, adapter_bottleneck
 
         if not self.full and self._alone(weights):
             return self._factors(output, weights)
-        down, down_slots = self.matrix("down", weights)
-        up, up_slots = self.matrix("up", weights)
-        return adapter_bottleneck(
-            output,
-            down,
-            up,
+        down, up = self.matrix("down", weights), self.matrix("up", weights)
+        tensors = BottleneckWeights(
+            down=down,
+            up=up,
             down_bias=_per_slot(weights["down.bias"], down),
             up_bias=_per_slot(weights["up.bias"], up),
-            task_ids=weights.task_ids,
-            down_slots=down_slots,
-            up_slots=up_slots,
+        )
+        return adapter_bottleneck(
+            output,
+            tensors,
+            weights.routed,
             residual=output,
             scale=self.scale,
             activation=self.activation,
@@ -172,23 +172,20 @@ class Compacter(Unit):
         )
         return weights.keep_identity(adapted, output)
 
-    def matrix(self, half: str, weights: Weights) -> tuple[Tensor, Tensor | None]:
-        """The matrix of a half, shape `(slots, in, out)`, and the slot of each task.
+    def matrix(self, half: str, weights: Weights) -> Tensor:
+        """The matrix of a half, shape `(slots, in, out)`.
 
         There are as many slots as the part with the most has: a rule shared across tasks serves all of them.
         """
         from weft.kernels import phm_weight
 
-        names = [f"{half}.weight"] if self.full else [f"{half}.left", f"{half}.right"]
-        names += ["rule" if self.tied_rule else f"rule.{half}", f"{half}.bias"]
-        rule = weights[names[-2]]
+        rule = weights["rule" if self.tied_rule else f"rule.{half}"]
         if self.full:
-            matrix = phm_weight(rule, weights[names[0]])
+            matrix = phm_weight(rule, weights[f"{half}.weight"])
         else:
-            matrix = phm_weight(rule, left=weights[names[0]], right=weights[names[1]])
-        slots = [weights.slots(name) for name in names]
-        shared = slots[0] if all(each is not None for each in slots) else None
-        return matrix, shared
+            matrix = phm_weight(rule, left=weights[f"{half}.left"], right=weights[f"{half}.right"])
+        slots = weights[f"{half}.bias"].shape[0]
+        return matrix if matrix.shape[0] >= slots else matrix.expand(slots, -1, -1)
 
 
 def _per_slot(bias: Tensor, matrix: Tensor) -> Tensor:

@@ -140,21 +140,17 @@ class Hyperformer(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the generated adapter of `output`; shape `(rows, ..., width)`."""
-        from weft.kernels import adapter_bottleneck
+        from weft.kernels import BottleneckWeights, adapter_bottleneck
 
         generated = self.generate(weights)
-        slots = None if generated["up.bias"].shape[0] > 1 else weights.slots("projection.inner.bias")
-        return adapter_bottleneck(
-            output,
-            generated["down.weight"],
-            generated["up.weight"],
+        tensors = BottleneckWeights(
+            down=generated["down.weight"],
+            up=generated["up.weight"],
             down_bias=generated["down.bias"],
             up_bias=generated["up.bias"],
-            task_ids=weights.task_ids,
-            down_slots=slots,
-            up_slots=slots,
-            residual=output,
-            activation=self.activation,
+        )
+        return adapter_bottleneck(
+            output, tensors, weights.routed, residual=output, activation=self.activation
         )
 
     def generate(self, weights: Weights) -> dict[str, Tensor]:

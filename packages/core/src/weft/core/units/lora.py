@@ -117,18 +117,15 @@ class LoRA(Unit):
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
         from torch.nn import functional
 
-        from weft.kernels import adapter_bottleneck
+        from weft.kernels import BottleneckWeights, adapter_bottleneck
 
         if self.dropout:
             inputs = functional.dropout(inputs, self.dropout, training=weights.training)
         whole = self.rows is None
         update = adapter_bottleneck(
             inputs.to(output.dtype),
-            weights["down.weight"],
-            weights["up.weight"],
-            task_ids=weights.task_ids,
-            down_slots=weights.slots("down.weight"),
-            up_slots=weights.slots("up.weight"),
+            BottleneckWeights(weights["down.weight"], weights["up.weight"]),
+            weights.routed,
             residual=output if whole else None,
             scale=self.scale,
             activation="identity",

@@ -84,17 +84,14 @@ class LowRank(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
-        from weft.kernels import adapter_bottleneck
+        from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        return adapter_bottleneck(
-            output,
-            weights["down.left"] @ weights["down.right"],
-            weights["up.left"] @ weights["up.right"],
+        tensors = BottleneckWeights(
+            down=weights["down.left"] @ weights["down.right"],
+            up=weights["up.left"] @ weights["up.right"],
             down_bias=weights["down.bias"],
             up_bias=weights["up.bias"],
-            task_ids=weights.task_ids,
-            down_slots=weights.slots("down.left"),
-            up_slots=weights.slots("up.left"),
-            residual=output,
-            activation=self.activation,
+        )
+        return adapter_bottleneck(
+            output, tensors, weights.routed, residual=output, activation=self.activation
         )

@@ -315,46 +315,39 @@ class UniAdapter(Unit):
     ) -> Tensor:
         import torch
 
-        from weft.kernels import adapter_bottleneck
+        from weft.kernels import BottleneckWeights, adapter_bottleneck
 
         factor = self.scale if scale is None else scale
-        norm_weight: Tensor | None = None
-        norm_bias: Tensor | None = None
+        norm: tuple[Tensor | None, Tensor | None] = None, None
         if self.norm and tensors["norm.weight"].shape[0] == 1:
-            norm_weight, norm_bias = tensors["norm.weight"][0], tensors["norm.bias"][0]
+            norm = tensors["norm.weight"][0], tensors["norm.bias"][0]
         elif self.norm:
             read = layer_normed(read, tensors, "norm").to(read.dtype)
         down = tensors["down.weight"]
         down_bias: Tensor | None = tensors["down.bias"]
         down_slots = tensors.slots("down.weight")
         if self.core:
-            read = adapter_bottleneck(
-                read,
+            through_core = BottleneckWeights(
                 down,
                 tensors["core.weight"],
-                down_bias=down_bias,
-                up_bias=tensors["core.bias"],
-                task_ids=tensors.task_ids,
-                down_slots=down_slots,
-                up_slots=tensors.slots("core.weight"),
-                activation=self.activation,
-                norm_weight=norm_weight,
-                norm_bias=norm_bias,
+                down_bias,
+                tensors["core.bias"],
+                down_slots,
+                tensors.slots("core.weight"),
+                *norm,
             )
+            read = adapter_bottleneck(read, through_core, tensors.routed, activation=self.activation)
             down = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)[None]
-            norm_weight = norm_bias = down_bias = down_slots = None
-        return adapter_bottleneck(
-            read,
+            norm, down_bias, down_slots = (None, None), None, None
+        back = BottleneckWeights(
             down,
             tensors["up.weight"],
-            down_bias=down_bias,
-            up_bias=tensors["up.bias"],
-            task_ids=tensors.task_ids,
-            down_slots=down_slots,
-            up_slots=tensors.slots("up.weight"),
-            residual=output,
-            scale=factor,
-            activation=self.activation,
-            norm_weight=norm_weight,
-            norm_bias=norm_bias,
+            down_bias,
+            tensors["up.bias"],
+            down_slots,
+            tensors.slots("up.weight"),
+            *norm,
+        )
+        return adapter_bottleneck(
+            read, back, tensors.routed, residual=output, scale=factor, activation=self.activation
         )

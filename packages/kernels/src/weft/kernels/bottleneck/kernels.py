@@ -1,8 +1,8 @@
 """Triton kernels of the adapter bottleneck. Only device code; launches are in `launch`.
 
 Shapes and names: T tokens, tiles of BT tokens of one task, d in blocks of BD, r padded to BR (masked). All
-tensors are contiguous. Every accumulator is float32. `tile_down` and `tile_up` hold the slot of each tile,
-`tile_task` its task or -1 for identity.
+tensors are contiguous. Every accumulator is float32. `tiles` (5, tiles) holds the task of each tile or -1 for
+identity, its first position and the one after its last, its down slot and its up slot.
 """
 
 # Device pointers and blocks have no Python types.
@@ -31,31 +31,33 @@ def tile_scale(scale, task, columns, mask, factor, SCALE: tl.constexpr, D: tl.co
 
 @triton.jit
 def bottleneck_forward(
-    x, down, up, down_bias, up_bias, residual, scale, column_sum, order, tile_task, tile_start, tile_end,
-    tile_down, tile_up, seed, y, z, statistics, tokens, length, factor, norm_eps, kept_scale, threshold,
+    x, down, up, down_bias, up_bias, residual, scale, order, tiles, seed, y, z, statistics, tokens, length, factor,
     D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
     DOWN_BIAS: tl.constexpr, UP_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALE: tl.constexpr,
-    NORM: tl.constexpr, DROPOUT: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
+    NORM: tl.constexpr, NORM_EPS: tl.constexpr, DROPOUT: tl.constexpr, KEPT_SCALE: tl.constexpr,
+    THRESHOLD: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
     """One program per tile: z = n·down + b, y = residual + M·s·(act(z)·up + b).
 
     Grid (tiles,). x (T, D_IN), y and residual (T, D_OUT), z (T, R), statistics (2, T) float32 mean and 1/std.
-    With NORM, `down` is γ∘W_down, `down_bias` includes β·W_down and `column_sum` (slots, R) is the column sum
-    of `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column_sum) + bias needs no second pass over
+    With NORM, `down` is γ∘W_down and `down_bias` (slots, 2, R) holds the bias with β·W_down and the column sum of
+    `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column sum) + bias needs no second pass over
     x. Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R. Accumulators: z, y, Σx, Σx².
     """
     tile = tl.program_id(0)
-    token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
+    token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
     task = tl.zeros((), tl.int32)
     down_slot = tl.zeros((), tl.int64)
     up_slot = tl.zeros((), tl.int64)
     if ROUTED:
-        if tl.load(tile_start + tile) >= tl.load(tile_end + tile):
+        count = tl.num_programs(0)
+        if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
             return
-        task = tl.load(tile_task + tile)
-        down_slot = tl.load(tile_down + tile).to(tl.int64)
-        up_slot = tl.load(tile_up + tile).to(tl.int64)
+        task = tl.load(tiles + tile)
+        down_slot = tl.load(tiles + 3 * count + tile).to(tl.int64)
+        up_slot = tl.load(tiles + 4 * count + tile).to(tl.int64)
+    bias_place = down_slot * (2 * R if NORM else R)
     rank = tl.arange(0, BR)
     in_rank = rank < R
     dtype = x.dtype.element_ty
@@ -80,14 +82,14 @@ def bottleneck_forward(
                 squares += tl.sum(wide * wide, 1)
         if NORM:
             mean = total / D_IN
-            rstd = 1.0 / tl.sqrt(tl.maximum(squares / D_IN - mean * mean, 0.0) + norm_eps)
-            sums = tl.load(column_sum + down_slot * R + rank, mask=in_rank, other=0.0)
+            rstd = 1.0 / tl.sqrt(tl.maximum(squares / D_IN - mean * mean, 0.0) + NORM_EPS)
+            sums = tl.load(down_bias + bias_place + R + rank, mask=in_rank, other=0.0)
             acc = rstd[:, None] * (acc - mean[:, None] * sums[None, :])
             if SAVE:
                 tl.store(statistics + token, mean, mask=valid)
                 tl.store(statistics + tokens + token, rstd, mask=valid)
         if DOWN_BIAS:
-            acc += tl.load(down_bias + down_slot * R + rank, mask=in_rank, other=0.0).to(tl.float32)[None, :]
+            acc += tl.load(down_bias + bias_place + rank, mask=in_rank, other=0.0).to(tl.float32)[None, :]
         z_block = acc.to(dtype)
         if SAVE:
             tl.store(z + token[:, None] * R + rank[None, :], z_block, mask=valid[:, None] & in_rank[None, :])
@@ -107,8 +109,8 @@ def bottleneck_forward(
                 ]
             out *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             if DROPOUT:
-                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
-                out = tl.where(keep, out * kept_scale, 0.0)
+                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
+                out = tl.where(keep, out * KEPT_SCALE, 0.0)
             place = token[:, None] * D_OUT + column[None, :]
             if RESIDUAL:
                 out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
@@ -134,30 +136,31 @@ def bottleneck_forward(
 
 @triton.jit
 def bottleneck_backward_input(
-    dy, z, statistics, down, up, down_bias, scale, column_sum, order, tile_task, tile_start, tile_end,
-    tile_down, tile_up, seed, dz, dx, tokens, length, factor, kept_scale, threshold,
+    dy, x, z, statistics, down, up, down_bias, scale, order, tiles, seed, dz, dx, tokens, length, factor,
     D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
     DOWN_BIAS: tl.constexpr, SCALE: tl.constexpr, NORM: tl.constexpr, DROPOUT: tl.constexpr,
-    ADD_INPUT: tl.constexpr, NEED_X: tl.constexpr, PRECISION: tl.constexpr,
-    BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, x,
+    KEPT_SCALE: tl.constexpr, THRESHOLD: tl.constexpr, ADD_INPUT: tl.constexpr, NEED_X: tl.constexpr,
+    PRECISION: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
     """One program per tile: dz = (s·M·dy·upᵀ)∘act'(z) and dx = LN'(dz·downᵀ) (+ dy).
 
     Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row
-    means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column_sum / D and mean(du∘x̂)
+    means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column sum / D and mean(du∘x̂)
     = dz·(z - bias) / D, since x̂·down = z - bias. Accumulators: dh, dx.
     """
     tile = tl.program_id(0)
-    token, valid = tile_tokens(order, tile_start, tile_end, tile, tokens, length, ROUTED, BT)
+    token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
     task = tl.zeros((), tl.int32)
     down_slot = tl.zeros((), tl.int64)
     up_slot = tl.zeros((), tl.int64)
     if ROUTED:
-        if tl.load(tile_start + tile) >= tl.load(tile_end + tile):
+        count = tl.num_programs(0)
+        if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
             return
-        task = tl.load(tile_task + tile)
-        down_slot = tl.load(tile_down + tile).to(tl.int64)
-        up_slot = tl.load(tile_up + tile).to(tl.int64)
+        task = tl.load(tiles + tile)
+        down_slot = tl.load(tiles + 3 * count + tile).to(tl.int64)
+        up_slot = tl.load(tiles + 4 * count + tile).to(tl.int64)
+    bias_place = down_slot * (2 * R if NORM else R)
     rank = tl.arange(0, BR)
     in_rank = rank < R
     narrow = token[:, None] * R + rank[None, :]
@@ -174,8 +177,8 @@ def bottleneck_backward_input(
                 other=0.0,
             ).to(tl.float32)
             if DROPOUT:
-                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
-                g = tl.where(keep, g * kept_scale, 0.0)
+                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
+                g = tl.where(keep, g * KEPT_SCALE, 0.0)
             if SCALE == "channel":
                 g *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             u_block = tl.load(
@@ -193,9 +196,9 @@ def bottleneck_backward_input(
             if NORM:
                 mean = tl.load(statistics + token, mask=valid, other=0.0)
                 rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
-                sums = tl.load(column_sum + down_slot * R + rank, mask=in_rank, other=0.0)
+                sums = tl.load(down_bias + bias_place + R + rank, mask=in_rank, other=0.0)
                 first = tl.sum(dz_wide * sums[None, :], 1) / D_IN
-                bias = tl.load(down_bias + down_slot * R + rank, mask=in_rank, other=0.0).to(tl.float32)
+                bias = tl.load(down_bias + bias_place + rank, mask=in_rank, other=0.0).to(tl.float32)
                 second = tl.sum(dz_wide * (z_block - bias[None, :]), 1) / D_IN
             for start in range(0, D_IN, BD):
                 column = start + tl.arange(0, BD)
@@ -229,16 +232,16 @@ def bottleneck_backward_input(
 
 @triton.jit
 def outer_partials(
-    wide, narrow, statistics, order, first, last, seed, partial, wide_sum, narrow_sum, tokens, length, tasks,
-    splits, kept_scale, threshold,
+    wide, narrow, statistics, order, bounds, seed, partial, wide_sum, narrow_sum, tokens, length, tasks, splits,
     D: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr, NORM: tl.constexpr,
-    DROPOUT: tl.constexpr, WIDE_SUM: tl.constexpr, NARROW_SUM: tl.constexpr, PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, KEPT_SCALE: tl.constexpr, THRESHOLD: tl.constexpr, WIDE_SUM: tl.constexpr,
+    NARROW_SUM: tl.constexpr, PRECISION: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
     """Partial sums of wide[t]ᵀ·act(narrow[t]) over one share of one task's tokens, for a slice of D columns.
 
     Grid (ceil(D / BD) · ceil(R / BR), tasks, splits). wide (T, D), narrow (T, R); task a owns positions
-    first[a] to last[a]. partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over
+    bounds[a] to bounds[a + 1]. partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over
     splits is the gradient in a fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked.
     WIDE_SUM also writes Σ wide (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of
     D, R and of the share.
@@ -250,8 +253,8 @@ def outer_partials(
     inside = column < D
     rank = rank_block * BR + tl.arange(0, BR)
     in_rank = rank < R
-    begin = tl.load(first + task)
-    end = tl.load(last + task)
+    begin = tl.load(bounds + task)
+    end = tl.load(bounds + task + 1)
     share = tl.cdiv(tl.cdiv(end - begin, splits), BT) * BT
     begin += split * share
     end = tl.minimum(end, begin + share)
@@ -278,8 +281,8 @@ def outer_partials(
             rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
             w_block = ((w_block.to(tl.float32) - mean[:, None]) * rstd[:, None]).to(dtype)
         if DROPOUT:
-            keep = keep_entries(tl.load(seed), token[:, None], column[None, :], threshold)
-            w_block = tl.where(keep, w_block.to(tl.float32) * kept_scale, 0.0).to(dtype)
+            keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
+            w_block = tl.where(keep, w_block.to(tl.float32) * KEPT_SCALE, 0.0).to(dtype)
         if ACT != "identity":
             n_block = activate(n_block.to(tl.float32), ACT).to(dtype)
         acc = tl.dot(tl.trans(w_block.to(dtype)), n_block, acc, input_precision=PRECISION)

@@ -8,29 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import architecture, dot_precision
+from weft.kernels.backends import architecture, dot_precision, multiprocessors
 from weft.kernels.bottleneck import kernels
 from weft.kernels.bottleneck.reference import Gradients, Settings, Weights
-from weft.kernels.bottleneck.tiles import checked_tasks, slots_of
+from weft.kernels.bottleneck.tiles import slots_of
 from weft.kernels.device import on_device
 from weft.kernels.dropout import keep_threshold
 from weft.kernels.plans import Tile, choose_tile, padded
+from weft.kernels.routed_rows import RoutedRows
 from weft.kernels.tile_table import tile_table
 
 # Widest bottleneck whose tile stays in registers; wider ones take the two-step plan.
 MAX_FUSED_RANK = 128
 _MAX_RANK_BLOCK = 128
-_MULTIPROCESSORS = 132
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where the rows of a call go; `ids` None means that every row is task 0."""
+    """Where the rows of a call go; without `routing` every row is task 0."""
 
     rows: int
     length: int
-    tasks: int
-    ids: Tensor | None
+    routing: RoutedRows | None
     down_slots: Tensor | None
     up_slots: Tensor | None
 
@@ -39,46 +38,64 @@ class Route:
         """Number of tokens, identity tokens included."""
         return self.rows * self.length
 
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return 1 if self.routing is None else self.routing.tasks
+
+    @property
+    def routed(self) -> bool:
+        """Whether rows are told apart."""
+        return self.routing is not None
+
+    def order(self) -> Tensor | None:
+        """Row at every place of the sorted rows, in memory of its own."""
+        if self.routing is None or self.routing.order is not None:
+            return None if self.routing is None else self.routing.order
+        return torch.arange(self.rows, device=self.routing.ids.device)
+
 
 @dataclass(frozen=True)
 class Tiles:
-    """Arguments every tiled kernel takes."""
+    """Arguments every tiled kernel takes: `table` holds task, start, end, down slot and up slot of each tile."""
 
     count: int
     order: Tensor | None
-    task: Tensor | None
-    start: Tensor | None
-    end: Tensor | None
-    down: Tensor | None
-    up: Tensor | None
+    table: Tensor | None
 
 
 def tiles_of(route: Route, weights: Weights, block: int) -> Tiles:
     """Tiles of `block` tokens with their slots; identity rows have tiles of task -1."""
-    if route.ids is None:
-        return Tiles(-(-route.tokens // block), None, None, None, None, None, None)
+    if route.routing is None:
+        return Tiles(-(-route.tokens // block), None, None)
     # Identity rows are a group of their own, so that their tiles copy and no second pass over the output is
     # needed.
-    table = tile_table(checked_tasks(route.ids, route.tasks) + 1, route.tasks + 1, block, route.length)
+    bounds = torch.cat((route.routing.bounds.new_zeros(1), route.routing.bounds))
+    table = tile_table(bounds, route.tokens, block, route.length)
     task = table.task - 1
-    index = task.clamp(min=0).to(torch.int64)
-    down = slots_of(index, weights.down.shape[0], route.down_slots).to(torch.int32)
-    up = slots_of(index, weights.up.shape[0], route.up_slots).to(torch.int32)
-    return Tiles(task.numel(), table.order, task, table.start, table.end, down, up)
+    index = task.clamp(min=0)
+    down = slots_of(index, weights.down.shape[0], route.down_slots)
+    up = slots_of(index, weights.up.shape[0], route.up_slots)
+    packed = torch.stack((task, table.start, table.end, down, up)).to(torch.int32)
+    return Tiles(task.numel(), route.order(), packed)
 
 
-def _folded(weights: Weights) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """γ∘W_down in the working dtype, its column sum as rounded, and the bias with β·W_down."""
+def _folded(weights: Weights) -> tuple[Tensor, Tensor | None]:
+    """The down-projection and its bias, with the norm's weight and bias multiplied into them.
+
+    With a norm they are γ∘W_down in the working dtype, and for each slot the bias with β·W_down and the column sum
+    of γ∘W_down as rounded, float32, shape (slots, 2, r).
+    """
     gamma, beta, down = weights.norm_weight, weights.norm_bias, weights.down
     if gamma is None:
-        return down, None, weights.down_bias
+        return down, weights.down_bias
     folded = (down * gamma.unsqueeze(-1)).contiguous()
     bias = torch.zeros(down.shape[0], down.shape[2], dtype=torch.float32, device=down.device)
     if weights.down_bias is not None:
         bias += weights.down_bias
     if beta is not None:
         bias += torch.einsum("d,sdr->sr", beta.float(), down.float())
-    return folded, folded.float().sum(1), bias
+    return folded, torch.stack((bias, folded.float().sum(1)), dim=1)
 
 
 def scale_kind(scale: Tensor | None) -> str:
@@ -113,14 +130,13 @@ def forward(
         return y, z, statistics
     tile = plan_tile("bottleneck_forward", x, rank, tokens)
     tiles = tiles_of(route, weights, tile.block_tokens)
-    folded, column_sum, bias = _folded(weights)
+    folded, bias = _folded(weights)
     with on_device(x):
         kernels.bottleneck_forward[(tiles.count,)](
             x, folded, weights.up, bias, weights.up_bias, residual, scale_table(weights.scale, route.tasks),
-            column_sum, tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed,
-            y, z, statistics, tokens, route.length, settings.scale, settings.norm_eps, kept_scale(settings),
-            keep_threshold(settings.dropout),
-            D_IN=d_in, D_OUT=d_out, R=rank, ACT=settings.activation, ROUTED=route.ids is not None,
+            tiles.order, tiles.table, settings.seed, y, z, statistics, tokens, route.length, settings.scale,
+            D_IN=d_in, D_OUT=d_out, R=rank, ACT=settings.activation, ROUTED=route.routed, NORM_EPS=settings.norm_eps,
+            KEPT_SCALE=kept_scale(settings), THRESHOLD=keep_threshold(settings.dropout),
             DOWN_BIAS=bias is not None, UP_BIAS=weights.up_bias is not None, RESIDUAL=residual is not None,
             SCALE=scale_kind(weights.scale), NORM=norm, DROPOUT=settings.dropout > 0, SAVE=save,
             PRECISION=dot_precision(x.dtype), BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
@@ -143,10 +159,7 @@ def backward(
     """All gradients asked for in `needs` (order of `Gradients`)."""
     need_x, need_down, need_up, need_down_bias, need_up_bias, need_scale, need_gamma, need_beta = needs
     dy = dy.contiguous()
-    folded, column_sum, bias = _folded(weights)
-    dz, dx = _backward_input(
-        dy, x, z, statistics, weights, settings, route, add_input, need_x, folded, column_sum, bias
-    )
+    dz, dx = _backward_input(dy, x, z, statistics, weights, settings, route, add_input, need_x)
     found: dict[str, Tensor] = {}
     if need_up or need_up_bias or need_scale:
         found |= up_gradients(dy, z, weights, settings, route)
@@ -157,7 +170,7 @@ def backward(
 
 def _backward_input(
     dy: Tensor, x: Tensor, z: Tensor, statistics: Tensor, weights: Weights, settings: Settings, route: Route,
-    add_input: bool, need_x: bool, folded: Tensor, column_sum: Tensor | None, bias: Tensor | None,
+    add_input: bool, need_x: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     rank = weights.down.shape[2]
     dz = torch.empty_like(z)
@@ -166,16 +179,16 @@ def _backward_input(
         return dz, dx
     tile = plan_tile("bottleneck_backward_input", x, rank, route.tokens)
     tiles = tiles_of(route, weights, tile.block_tokens)
+    folded, bias = _folded(weights)
     with on_device(x):
         kernels.bottleneck_backward_input[(tiles.count,)](
-            dy, z, statistics, folded, weights.up, bias, scale_table(weights.scale, route.tasks), column_sum,
-            tiles.order, tiles.task, tiles.start, tiles.end, tiles.down, tiles.up, settings.seed, dz, dx,
-            route.tokens, route.length, settings.scale, kept_scale(settings),
-            keep_threshold(settings.dropout), D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank,
-            ACT=settings.activation, ROUTED=route.ids is not None, DOWN_BIAS=bias is not None,
-            SCALE=scale_kind(weights.scale), NORM=weights.norm_weight is not None, DROPOUT=settings.dropout >
-            0, ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=tile.block_tokens,
-            BD=tile.block_width, BR=padded(rank), x=x, num_warps=tile.num_warps, num_stages=tile.num_stages,
+            dy, x, z, statistics, folded, weights.up, bias, scale_table(weights.scale, route.tasks), tiles.order,
+            tiles.table, settings.seed, dz, dx, route.tokens, route.length, settings.scale,
+            D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank, ACT=settings.activation, ROUTED=route.routed,
+            DOWN_BIAS=bias is not None, SCALE=scale_kind(weights.scale), NORM=weights.norm_weight is not None,
+            DROPOUT=settings.dropout > 0, KEPT_SCALE=kept_scale(settings), THRESHOLD=keep_threshold(settings.dropout),
+            ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=tile.block_tokens,
+            BD=tile.block_width, BR=padded(rank), num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
     return dz, dx
 
@@ -255,21 +268,21 @@ def outer_by_task(
     tile = plan_tile("outer_partials", wide, in_block, 1 << 20)
     slices = -(-width // tile.block_width)
     rank_blocks = -(-rank // in_block)
-    splits = max(1, -(-2 * _MULTIPROCESSORS // (tasks * slices * rank_blocks)))
+    splits = max(1, -(-2 * multiprocessors(wide.device) // (tasks * slices * rank_blocks)))
     splits = max(1, min(splits, -(-tokens // (4 * tile.block_tokens))))
     new: dict[str, Any] = {"dtype": torch.float32, "device": wide.device}
     partial = torch.empty((splits, tasks, width, rank), **new)
     wide_total = torch.empty((splits, tasks, width), **new) if wide_sum else None
     narrow_total = torch.empty((splits, tasks, rank), **new) if narrow_sum else None
-    order, first, last = _bounds(route, tokens, wide.device)
+    bounds = _bounds(route, wide.device)
     dropout = 0.0 if settings is None else settings.dropout
     with on_device(wide):
         kernels.outer_partials[(slices * rank_blocks, tasks, splits)](
-            wide, narrow, statistics, order, first, last, None if settings is None else settings.seed,
+            wide, narrow, statistics, route.order(), bounds, None if settings is None else settings.seed,
             partial, wide_total, narrow_total, tokens, route.length, tasks, splits,
-            1.0 if settings is None else kept_scale(settings), keep_threshold(dropout),
-            D=width, R=rank, ACT=act, ROUTED=order is not None, NORM=statistics is not None, DROPOUT=dropout >
-            0, WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum, PRECISION=dot_precision(wide.dtype),
+            D=width, R=rank, ACT=act, ROUTED=route.routed, NORM=statistics is not None, DROPOUT=dropout > 0,
+            KEPT_SCALE=1.0 if settings is None else kept_scale(settings), THRESHOLD=keep_threshold(dropout),
+            WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum, PRECISION=dot_precision(wide.dtype),
             BT=tile.block_tokens, BD=tile.block_width, BR=in_block,
             num_warps=tile.num_warps, num_stages=tile.num_stages,
         )  # fmt: skip
@@ -281,14 +294,11 @@ def outer_by_task(
     )
 
 
-def _bounds(route: Route, tokens: int, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
-    if route.ids is None:
-        ends = torch.full((1,), tokens, dtype=torch.int32, device=device)
-        return None, torch.zeros_like(ends), ends
-    ordered, order = torch.sort(checked_tasks(route.ids, route.tasks), stable=True)
-    steps = torch.arange(route.tasks + 1, device=device)
-    bounds = (torch.searchsorted(ordered, steps) * route.length).to(torch.int32)
-    return order, bounds[:-1].contiguous(), bounds[1:].contiguous()
+def _bounds(route: Route, device: torch.device) -> Tensor:
+    """First position of every task, and the end of the last one, int32."""
+    if route.routing is None:
+        return torch.arange(2, dtype=torch.int32, device=device) * route.tokens
+    return (route.routing.bounds * route.length).to(torch.int32)
 
 
 def slot_of_task(route: Route, slots: int, table: Tensor | None, device: torch.device) -> Tensor:

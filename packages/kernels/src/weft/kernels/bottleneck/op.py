@@ -13,15 +13,15 @@ from weft.kernels.bottleneck import reference
 from weft.kernels.bottleneck.reference import Settings, Weights
 from weft.kernels.bottleneck.segments import SegmentedRows, segment_rows
 from weft.kernels.bottleneck.tiles import TiledRows, tile_rows
+from weft.kernels.routed_rows import RoutedRows
 
 _TENSORS = (
     "Tensor x, Tensor down, Tensor up, Tensor? down_bias, Tensor? up_bias, Tensor? residual, Tensor? scale, "
-    "Tensor? norm_weight, Tensor? norm_bias, Tensor? task_ids, Tensor? offsets, Tensor? down_slots, "
+    "Tensor? norm_weight, Tensor? norm_bias, Tensor? ids, Tensor? order, Tensor? bounds, Tensor? down_slots, "
     "Tensor? up_slots, Tensor? seed"
 )
 _VALUES = (
-    "float factor, float norm_eps, float dropout, str activation, bool add_input, int tasks, bool save, "
-    "str backend"
+    "float factor, float norm_eps, float dropout, str activation, bool add_input, bool save, str backend"
 )
 _FORWARD = f"({_TENSORS}, {_VALUES}) -> (Tensor, Tensor, Tensor)"
 _BACKWARD = (
@@ -39,56 +39,42 @@ _GRADIENT_INPUTS = (
     8,
 )  # positions of x, down, up, biases, scale, norm weights in _TENSORS
 _RESIDUAL = 5
-_TENSOR_COUNT = 14
-_ADD_INPUT = 18
+_TENSOR_COUNT = 15
+_ADD_INPUT = 19
+
+
+def _routing(ids: Tensor | None, order: Tensor | None, bounds: Tensor | None) -> RoutedRows | None:
+    return None if ids is None or bounds is None else RoutedRows(ids, order, bounds)
 
 
 def _rows(
-    x: Tensor, down: Tensor, up: Tensor, task_ids: Tensor | None, offsets: Tensor | None,
-    down_slots: Tensor | None, up_slots: Tensor | None, tasks: int,
-) -> SegmentedRows | TiledRows:  # fmt: skip
+    x: Tensor,
+    weights: Weights,
+    routing: RoutedRows | None,
+    down_slots: Tensor | None,
+    up_slots: Tensor | None,
+) -> SegmentedRows | TiledRows:
     rows, length = x.shape[0], x.shape[1]
-    slots = (down.shape[0], up.shape[0])
-    ids = _ids(rows, task_ids, offsets) if x.device.type != "cpu" and rows * length else None
-    if ids is not None:
-        return tile_rows(rows, length, tasks, slots, ids, down_slots, up_slots)
-    return segment_rows(rows, length, slots, task_ids, offsets, down_slots, up_slots)
-
-
-def _ids(rows: int, task_ids: Tensor | None, offsets: Tensor | None) -> Tensor | None:
-    """Task of every row, without reading any value on the host."""
-    if offsets is None:
-        return task_ids
-    return torch.searchsorted(offsets.to(torch.int64), torch.arange(rows, device=offsets.device), right=True)
-
-
-def _check_values(
-    x: Tensor, down: Tensor, up: Tensor, task_ids: Tensor | None, offsets: Tensor | None,
-    down_slots: Tensor | None, up_slots: Tensor | None,
-) -> None:  # fmt: skip
-    """Range checks of ids and offsets where they cost no synchronisation."""
-    if x.device.type == "cpu":
-        slots = (down.shape[0], up.shape[0])
-        segment_rows(x.shape[0], x.shape[1], slots, task_ids, offsets, down_slots, up_slots)
+    slots = (weights.down.shape[0], weights.up.shape[0])
+    if routing is not None and x.device.type != "cpu" and rows * length:
+        return tile_rows(rows, length, slots, routing, down_slots, up_slots)
+    return segment_rows(rows, length, slots, routing, down_slots, up_slots)
 
 
 def _forward(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor |
-    None, scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
-    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor:
-    float, norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend:
-    str,
+    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None,
+    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None, order: Tensor |
+    None, bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor:
+    float, norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
+    routing = _routing(ids, order, bounds)
     residual = x if add_input else residual
     if use_triton(x, backend):
         from weft.kernels.bottleneck import launch
 
-        _check_values(x, down, up, task_ids, offsets, down_slots, up_slots)
-        route = launch.Route(
-            x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
-        )
+        route = launch.Route(x.shape[0], x.shape[1], routing, down_slots, up_slots)
         residual = None if residual is None else residual.contiguous()
         dense = weights.contiguous()
         if down.shape[2] <= launch.MAX_FUSED_RANK:
@@ -97,7 +83,7 @@ def _forward(
 
         y, z, statistics = wide_launch.forward(x.contiguous(), residual, dense, settings, route)
         return (y, z, statistics) if save else (y, z.new_empty(0), statistics.new_empty(0))
-    rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
+    rows = _rows(x, weights, routing, down_slots, up_slots)
     y, z, statistics = reference.forward(x, residual, weights, settings, rows)
     if not save:
         return y, z.new_empty(0), statistics.new_empty(0)
@@ -125,10 +111,10 @@ def _padded(values: Tensor, tokens: int, dim: int) -> Tensor:
 def _forward_fake(
     x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
     residual: Tensor | None,
-    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None,
-    offsets: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None,
-    factor: float,
-    norm_eps: float, dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
+    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None,
+    order: Tensor | None, bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None,
+    seed: Tensor | None, factor: float, norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dtype = x.dtype if residual is None else torch.promote_types(residual.dtype, x.dtype)
     y = x.new_empty((x.shape[0], x.shape[1], up.shape[2]), dtype=dtype)
@@ -142,19 +128,18 @@ def _forward_fake(
 def _backward(
     dy: Tensor, z: Tensor, statistics: Tensor, needs: list[bool], x: Tensor, down: Tensor, up: Tensor,
     down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None, scale: Tensor | None,
-    norm_weight: Tensor | None, norm_bias: Tensor | None, task_ids: Tensor | None, offsets: Tensor | None,
-    down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor: float, norm_eps: float,
-    dropout: float, activation: str, add_input: bool, tasks: int, save: bool, backend: str,
+    norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None, order: Tensor | None,
+    bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor: float,
+    norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool, backend: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     inputs = (x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
     settings = Settings(factor, norm_eps, dropout, activation, seed)
+    routing = _routing(ids, order, bounds)
     if use_triton(x, backend):
         from weft.kernels.bottleneck import launch
 
-        route = launch.Route(
-            x.shape[0], x.shape[1], tasks, _ids(x.shape[0], task_ids, offsets), down_slots, up_slots
-        )
+        route = launch.Route(x.shape[0], x.shape[1], routing, down_slots, up_slots)
         contiguous = weights.contiguous()
         if down.shape[2] <= launch.MAX_FUSED_RANK:
             g = launch.backward(
@@ -167,7 +152,7 @@ def _backward(
                 dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input
             )
     else:
-        rows = _rows(x, down, up, task_ids, offsets, down_slots, up_slots, tasks)
+        rows = _rows(x, weights, routing, down_slots, up_slots)
         visited = z[: rows.tokens], statistics[:, : rows.tokens]
         g = reference.backward(dy, x, *visited, weights, settings, rows, add_input, needs)
     found = (g.x, g.down, g.up, g.down_bias, g.up_bias, g.scale, g.norm_weight, g.norm_bias)

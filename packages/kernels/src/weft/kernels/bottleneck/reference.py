@@ -33,7 +33,7 @@ LARGE = 2**20  # elements; tensors of this size leave the caches of a CPU core
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of one call; see `weft.kernels.bottleneck.api.adapter_bottleneck` for shapes."""
+    """The tensors of one call; see `weft.kernels.bottleneck.weights` for shapes. The scale is a table by task."""
 
     down: Tensor
     up: Tensor

@@ -1,19 +1,20 @@
 """Rows grouped into runs that share a slot: how the reference multiplies by per-task weights on the CPU.
 
-Rows are ordered so that rows with the same (down slot, up slot) lie next to each other and identity rows are
-left out. Every product is then one library call per run on a contiguous slice, so the cost hardly depends on
-the number of tasks. The run boundaries are read on the host, which costs nothing for tensors that live there;
-other devices use `tiles.TiledRows`.
+Rows are visited by task, and identity rows are left out. Every product is then one library call per run of equal
+slots on a contiguous slice, so the cost hardly depends on the number of tasks. The run boundaries are read on the
+host, which costs nothing for tensors that live there; other devices use `tiles.TiledRows`.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from weft.kernels.errors import KernelValueError
+from weft.kernels.routed_rows import RoutedRows
 
 
 @dataclass
@@ -142,8 +143,7 @@ def segment_rows(
     rows: int,
     length: int,
     slots: tuple[int, int],
-    task_ids: Tensor | None,
-    offsets: Tensor | None,
+    routing: RoutedRows | None,
     down_slots: Tensor | None,
     up_slots: Tensor | None,
 ) -> SegmentedRows:
@@ -153,74 +153,58 @@ def segment_rows(
         rows: number of rows.
         length: tokens per row.
         slots: numbers of down and up slots.
-        task_ids: task of every row, -1 for identity, shape (rows,); exclusive with `offsets`.
-        offsets: end of every task's rows, sorted, shape (tasks,).
-        down_slots: down slot of every task, shape (tasks,), or None for task t = slot t.
+        routing: the rows by task; None if all are of slot 0.
+        down_slots: down slot of every task, shape (tasks,), or None for task t = slot t, or for one slot.
         up_slots: the same for the up part.
 
     Raises:
-        KernelValueError: an id or slot is out of range, or `offsets` is not sorted or does not end at `rows`.
+        KernelValueError: a table names a slot that is not there.
     """
-    if task_ids is None and offsets is None:
+    if routing is None:
         runs = Runs()
         runs.extend(rows * length, 0)
         return SegmentedRows(rows, length, None, None, runs, runs)
-    ids = _ids_from_offsets(offsets, rows) if task_ids is None else task_ids.to(torch.int64)
-    if rows == 0:
-        return SegmentedRows(0, length, None, ids, Runs(), Runs())
-    lowest, highest = (int(v) for v in torch.aminmax(ids))
-    down_ids = _slot_ids("down", ids, highest, slots[0], down_slots)
-    up_ids = _slot_ids("up", ids, highest, slots[1], up_slots)
-    if lowest < -1:
-        raise KernelValueError(
-            f"`task_ids` must be -1 (identity) or a task, but holds {lowest}. Use -1 for no adapter."
-        )
-    key = torch.where(ids < 0, -1, down_ids * slots[1] + up_ids)
-    order: Tensor | None = None
-    if lowest < 0 or bool((key[1:] < key[:-1]).any()):
-        order = torch.argsort(key, stable=True)
-        order = order[int((ids < 0).sum()) :]
-        ids, key = ids.index_select(0, order), key.index_select(0, order)
-    keys, counts = torch.unique_consecutive(key, return_counts=True)
-    down_runs, up_runs = Runs(), Runs()
-    for value, count in zip(keys.tolist(), counts.tolist(), strict=True):
-        down_runs.extend(count * length, value // slots[1])
-        up_runs.extend(count * length, value % slots[1])
-    return SegmentedRows(rows, length, order, ids, down_runs, up_runs)
+    starts = routing.bounds.tolist()
+    counts = [(last - first) * length for first, last in itertools.pairwise(starts)]
+    down, up = (
+        _runs(part, counts, number, table)
+        for part, number, table in zip(("down", "up"), slots, (down_slots, up_slots), strict=True)
+    )
+    order, identity = routing.order, starts[0]
+    if order is not None and not bool((order[1:] < order[:-1]).any()):
+        order = None  # sorted as they are: views serve
+    if len(down.slots) <= 1 and len(up.slots) <= 1:
+        # One run: the rows may stay where they are.
+        order = (routing.ids >= 0).nonzero().flatten() if identity else None
+    elif order is not None:
+        order = order[identity:]
+    elif identity:
+        order = torch.arange(identity, rows)
+    tasks = routing.ids if order is None else routing.ids.index_select(0, order)
+    return SegmentedRows(rows, length, order, tasks, down, up)
 
 
-def _slot_ids(part: str, ids: Tensor, highest: int, slots: int, table: Tensor | None) -> Tensor:
-    tasks = slots if table is None else table.numel()
-    if table is None and slots == 1:
-        return torch.zeros_like(ids)
-    if highest >= tasks:
-        raise KernelValueError(
-            f"`task_ids` must be below the number of tasks ({tasks} for `{part}`), but holds {highest}. "
-            f"Give `{part}` a slot per task, or map tasks to slots with `{part}_slots`."
-        )
+def _runs(part: str, counts: list[int], slots: int, table: Tensor | None) -> Runs:
+    chosen = slots_of_tasks(part, len(counts), slots, table)
+    runs = Runs()
+    for count, slot in zip(counts, chosen, strict=True):
+        runs.extend(count, slot)
+    return runs
+
+
+def slots_of_tasks(part: str, tasks: int, slots: int, table: Tensor | None) -> list[int]:
+    """Slot of every task, on the host.
+
+    Raises:
+        KernelValueError: the table names a slot that is not there.
+    """
     if table is None:
-        return ids
-    low, high = (int(v) for v in torch.aminmax(table))
-    if low < 0 or high >= slots:
+        return [0] * tasks if slots == 1 else list(range(tasks))
+    chosen: list[int] = table.tolist()
+    wrong = [slot for slot in chosen if not 0 <= slot < slots]
+    if wrong:
         raise KernelValueError(
-            f"`{part}_slots` must hold slots of `{part}` (0 to {slots - 1}), but holds "
-            f"{low if low < 0 else high}. "
-            "Check the sharing map."
+            f"`{part}_slots` must hold slots of `{part}` (0 to {slots - 1}), but holds {wrong[0]}. Check the "
+            "sharing map."
         )
-    return table.to(torch.int64).index_select(0, ids.clamp(min=0))
-
-
-def _ids_from_offsets(offsets: Tensor | None, rows: int) -> Tensor:
-    assert offsets is not None
-    ends = offsets.to(torch.int64)
-    if ends.numel() == 0 or int(ends[-1]) != rows:
-        last = int(ends[-1]) if ends.numel() else "missing"
-        raise KernelValueError(
-            f"`offsets` must end at the number of rows ({rows}), but its last entry is {last}. "
-            "Give the end of every task's rows, without a leading zero."
-        )
-    if int(ends[0]) < 0 or bool((ends[1:] < ends[:-1]).any()):
-        raise KernelValueError(
-            f"`offsets` must be sorted and not negative, but is {ends.tolist()}. Sort the rows by task first."
-        )
-    return torch.searchsorted(ends, torch.arange(rows, device=ends.device), right=True)
+    return chosen

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.kernels.routed_rows import RoutedRows
 from weft.kernels.tile_table import tile_table
 
 _BLOCK = 64
@@ -92,35 +93,25 @@ class TiledRows:
 def tile_rows(
     rows: int,
     length: int,
-    tasks: int,
     slots: tuple[int, int],
-    task_ids: Tensor,
+    routing: RoutedRows,
     down_slots: Tensor | None,
     up_slots: Tensor | None,
 ) -> TiledRows:
-    """Build the tiles; arguments as in `segments.segment_rows`, with `tasks` known from shapes."""
-    row_tasks = checked_tasks(task_ids, tasks)
-    token_tasks = row_tasks.repeat_interleave(length, output_size=rows * length)
-    table = tile_table(row_tasks, tasks, _BLOCK, length)
+    """Build the tiles; arguments as in `segments.segment_rows`."""
+    tokens = rows * length
+    token_tasks = routing.ids.repeat_interleave(length, output_size=tokens)
+    table = tile_table(routing.bounds, tokens, _BLOCK, length)
     position = table.start.unsqueeze(1) + torch.arange(_BLOCK, device=token_tasks.device)
     valid = position < table.end.unsqueeze(1)
-    position = position.clamp(max=rows * length - 1)
-    token_of = table.order[position // length] * length + position % length
-    task = table.task.to(torch.int64)
-    down = slots_of(task, slots[0], down_slots)
-    return TiledRows(rows, length, token_tasks, token_of, valid, down, slots_of(task, slots[1], up_slots))
-
-
-def checked_tasks(task_ids: Tensor, tasks: int) -> Tensor:
-    """Task ids as int64; with a single task every id from zero on means it, others must be in range.
-
-    The range is asserted on the device, without waiting for it.
-    """
-    ids = task_ids.to(torch.int64)
-    if tasks == 1:
-        return ids.clamp(max=0)
-    torch._assert_async(((ids >= -1) & (ids < tasks)).all(), "`task_ids` must lie in [-1, tasks)")
-    return ids
+    position = position.clamp(max=tokens - 1)
+    token_of = position
+    if routing.order is not None:
+        token_of = routing.order[position // length] * length + position % length
+    down = slots_of(table.task, slots[0], down_slots)
+    return TiledRows(
+        rows, length, token_tasks, token_of, valid, down, slots_of(table.task, slots[1], up_slots)
+    )
 
 
 def slots_of(task: Tensor, slots: int, table: Tensor | None) -> Tensor:

@@ -33,7 +33,7 @@ _COLUMNS = 128
 
 
 def _product(
-    a: Tensor, weight: Tensor, out: Tensor, route: Route, tiles: Tiles, slot: Tensor | None, settings: Settings,
+    a: Tensor, weight: Tensor, out: Tensor, route: Route, tiles: Tiles, up: bool, settings: Settings,
     block: tuple[int, int, int, int], **flags: Any,
 ) -> Tensor:  # fmt: skip
     """Launch `grouped_product` with the optional factors named in `flags`; returns `out`."""
@@ -44,14 +44,14 @@ def _product(
     kind = scale_kind(tensors["scale"])
     with on_device(a):
         wide_kernels.grouped_product[(tiles.count, -(-columns // _COLUMNS))](
-            a, weight, tensors["bias"], tensors["scale"], tensors["residual"], tensors["z"], tiles.order, tiles.task,
-            tiles.start, tiles.end, slot, settings.seed, out, route.tokens, route.length,
-            flags.get("factor", 1.0), kept_scale(settings), keep_threshold(settings.dropout),
-            K=inner, N=columns, TRANSPOSED=flags.get("transposed", False), ACT=flags.get("act", "identity"),
+            a, weight, tensors["bias"], tensors["scale"], tensors["residual"], tensors["z"], tiles.order, tiles.table,
+            settings.seed, out, route.tokens, route.length, flags.get("factor", 1.0), K=inner, N=columns, UP=up,
+            KEPT_SCALE=kept_scale(settings), THRESHOLD=keep_threshold(settings.dropout),
+            TRANSPOSED=flags.get("transposed", False), ACT=flags.get("act", "identity"),
             BACK_ACT=flags.get("back_act", "identity"), BIAS=tensors["bias"] is not None,
             IN_SCALE=kind if scaled_in else "none", SCALE="none" if scaled_in else kind,
             RESIDUAL=tensors["residual"] is not None, IN_DROPOUT=flags.get("in_dropout", False),
-            OUT_DROPOUT=flags.get("out_dropout", False), ROUTED=route.ids is not None,
+            OUT_DROPOUT=flags.get("out_dropout", False), ROUTED=route.routed,
             PRECISION=dot_precision(a.dtype), BT=block_tokens, BN=_COLUMNS, BK=width,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
@@ -75,9 +75,9 @@ def forward(
     if tokens:
         block = _block(x, tokens)
         tiles = tiles_of(route, weights, block[1])
-        _product(normed, weights.down, z, route, tiles, tiles.down, settings, block, bias=weights.down_bias)
+        _product(normed, weights.down, z, route, tiles, False, settings, block, bias=weights.down_bias)
         _product(
-            z, weights.up, y, route, tiles, tiles.up, settings, block, bias=weights.up_bias,
+            z, weights.up, y, route, tiles, True, settings, block, bias=weights.up_bias,
             scale=scale_table(weights.scale, route.tasks), factor=settings.scale, act=settings.activation,
             residual=None if residual is None else residual.view(tokens, d_out), out_dropout=settings.dropout > 0,
         )  # fmt: skip
@@ -103,13 +103,13 @@ def backward(
         block = _block(x, tokens)
         tiles = tiles_of(route, weights, block[1])
         _product(
-            incoming, weights.up, dz, route, tiles, tiles.up, settings, block, transposed=True, z=z,
+            incoming, weights.up, dz, route, tiles, True, settings, block, transposed=True, z=z,
             scale=scale_table(weights.scale, route.tasks), factor=settings.scale,
             in_scale=scale_kind(weights.scale) == "channel", back_act=settings.activation,
             in_dropout=settings.dropout > 0,
         )  # fmt: skip
         _product(
-            dz, weights.down, du, route, tiles, tiles.down, settings, block, transposed=True,
+            dz, weights.down, du, route, tiles, False, settings, block, transposed=True,
             residual=incoming if add_input and not norm else None,
         )  # fmt: skip
     found = up_gradients(incoming, z, weights, settings, route)

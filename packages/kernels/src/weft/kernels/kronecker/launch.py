@@ -86,7 +86,7 @@ def outer(wide: Tensor, narrow: Tensor) -> Tensor:
     """``wideᵀ · narrow`` for (rows, width) and (rows, thin), float32, in a fixed order."""
     if wide.shape[0] == 0:
         return wide.new_zeros(wide.shape[1], narrow.shape[1], dtype=torch.float32)
-    route = Route(wide.shape[0], 1, 1, None, None, None)
+    route = Route(wide.shape[0], 1, None, None, None)
     return outer_by_task(wide.contiguous(), narrow.contiguous(), route)[0][0]
 
 
