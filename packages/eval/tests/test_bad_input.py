@@ -24,6 +24,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "nlvr_accuracy": ("true", "true"),
     "open_ended_accuracy": ("yes", "yes"),
     "top1_accuracy": ("cat", "cat"),
+    "vl_adapter_vqa_accuracy": ("yes", ["yes"] * 10),
     "vqa_accuracy": ("yes", ["yes"] * 10),
 }
 IDS = [f"dev-{number}-0-{number}" for number in range(9)]

@@ -10,6 +10,7 @@ from torch.nn import functional
 from weft.core.cache import APET, APEConfig, APETConfig, LPPlusPlus, LPPlusPlusConfig, make_head
 from weft.core.cache.grid import search_grid
 from weft.core.cache.methods.ape import channel_order
+from weft.core.cache.samples import as_samples
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
 LABELS = torch.arange(CLASSES).repeat_interleave(SHOTS)
@@ -125,7 +126,7 @@ def test_the_first_of_equal_choices_is_that_of_the_loops_of_ape() -> None:
                 right = int((head.logits(queries).argmax(1) == LABELS[:9]).sum())
                 if right > best:
                     best, chosen = right, head.selected
-    again = head._search(head._validation(queries, LABELS[:9]), "first")
+    again = head._search(as_samples(queries, LABELS[:9], width=WIDTH, num_classes=CLASSES), "first")
     assert again.selected == chosen
     assert again.tied > 1
     sums = torch.eye(2).repeat(2, 1, 1)
