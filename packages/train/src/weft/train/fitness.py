@@ -9,6 +9,7 @@ from weft.core import plan
 from weft.data.records import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import lacking
+from weft.eval.evaluate.inputs import example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.metric_fit import check_metric
 from weft.eval.evaluate.predict import unfit
@@ -56,6 +57,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 "drawn at random anyway."
             )
         _check_scores(recipe, name, data)
+        _check_answers(recipe, name, data)
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
@@ -99,6 +101,26 @@ def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
                     check_metric(section.published_metric, data[role])
             except ScoreInputError as error:
                 raise RunError(f"Task {name!r} cannot be scored. {error}") from None
+
+
+def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:
+    """Refuse training records none of which has anything to learn: they would train at weight 0 without a word."""
+    if "train" not in data:
+        return
+    records = data["train"]
+    all_answers = recipe.tasks[name].answers == "all"
+
+    def weighs(record: Record) -> bool:
+        if all_answers:
+            return bool(getattr(record, "answers", ()))
+        return example(record, name, seed=recipe.seed, epoch=0).weight > 0
+
+    if not any(map(weighs, records)):
+        kept = ", or train on one answer of each (`answers: drawn`)" if all_answers else ""
+        raise RunError(
+            f"`tasks.{name}.data.train` must name records with answers, but none of its {len(records):,} has one: all "
+            f"would weigh nothing. Take a split whose answers are not hidden, and see `weft data check`{kept}."
+        )
 
 
 def check_device(recipe: Recipe, processes: Processes) -> None:

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from transformers import set_seed
 
 from weft.core import load_adapter
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record
+from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, media_of
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
@@ -71,19 +72,29 @@ def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) ->
             adapter=folder,
             loader="weft.train.served:load_predictor",
             tasks=list(asked),
-            options={"types": asked},
+            options={"types": asked, "images": {name: _shown(tasks[name]) for name in asked}},
         )
 
 
-def load_predictor(folder: Path | str, types: Mapping[str, str]) -> Predictor:
+def _shown(data: TaskData) -> int:
+    """How many images a record of a task shows."""
+    return len(media_of(next(iter(data.splits.values()))[0]))
+
+
+def load_predictor(
+    folder: Path | str, types: Mapping[str, str], images: Mapping[str, int] = MappingProxyType({})
+) -> Predictor:
     """Load what `log_served_model` kept.
 
     Args:
         folder: Folder with `recipe.yaml` and `adapter/`, such as that of a run.
         types: Task to the type of its records, a key of `weft.data.records.RECORD_TYPES`.
+        images: Task to the number of images that each of its records shows; by default one, and one or two for
+            statements.
 
     Returns:
-        A function of a task, the texts, and for each text its encoded images, to the answers.
+        A function of a task, the texts, and for each text its encoded images, to the answers. It raises a `RunError`
+        where a row has another number of images than the task.
 
     Raises:
         RunError: The backbone cannot be reached, or has no vision tower.
@@ -103,16 +114,32 @@ def load_predictor(folder: Path | str, types: Mapping[str, str]) -> Predictor:
     model.to(device)
     batches = make_batches(recipe, backbone, Pixels(backbone.transform))
 
-    def answer(task: str, questions: Sequence[str], images: Sequence[Sequence[bytes]]) -> list[str]:
+    counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.task}
+    counts |= {name: range(count, count + 1) for name, count in images.items()}
+
+    def answer(task: str, questions: Sequence[str], shown: Sequence[Sequence[bytes]]) -> list[str]:
         make = _RECORDS[types[task]]
-        records = [
-            make(
-                str(row), text, tuple(MediaRef.from_bytes(data, f"{row}-{k}") for k, data in enumerate(given))
-            )
-            for row, (text, given) in enumerate(zip(questions, images, strict=True))
-        ]
+        records = []
+        for row, (text, given) in enumerate(zip(questions, shown, strict=True)):
+            present = [data for data in given if isinstance(data, bytes | bytearray) and data]
+            _check_images(task, row, present, given, counts.get(task, range(1, 2)))
+            refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
+            records.append(make(str(row), text, tuple(refs)))
         said = predict(model, task, records, batches, batch_size=recipe.evaluation.batch_size, device=device)
         assert isinstance(said, dict), "tasks that are asked are answered in words"
         return [said[record.id] for record in records]
 
     return answer
+
+
+def _check_images(
+    task: str, row: int, present: Sequence[bytes], given: Sequence[object], wanted: range
+) -> None:
+    """Refuse a row whose images are not those of its task: none may be missing, empty, or left out of the answer."""
+    if len(present) in wanted and all(data in present for data in given[: len(present)]):
+        return
+    said = " or ".join(map(str, wanted))
+    raise RunError(
+        f"`images` of row {row} must be {said} encoded image{'' if said == '1' else 's'}, as task {task!r} was trained "
+        f"on, but are {len(present)}. Fill `image`{' and `second_image`' if 2 in wanted else ' alone'}."
+    )
