@@ -119,7 +119,7 @@ def test_features_of_another_split_are_refused():
 def test_a_model_that_cannot_do_the_task_is_told_beforehand():
     assert unfit(ByColor(), RECORDS) is None
     caption = Caption(id="1", media=RECORDS[0].media, media_id="red", captions=("red",))
-    assert "need a model that can write an answer, but ByColor has no `generate`" in str(
+    assert "need a model with `generate` to write an answer, but ByColor has no `generate`" in str(
         unfit(ByColor(), [caption])
     )
     assert "has no `encode_text` and no `encode_image`" in str(unfit(nn.Linear(1, 1), RECORDS))

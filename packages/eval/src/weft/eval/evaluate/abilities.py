@@ -19,8 +19,7 @@ ABILITIES: Mapping[Ability, str] = MappingProxyType(
 )
 """What a model may declare as `abilities`, in words."""
 
-# What stands for an ability in a class that declares none.
-_METHODS: Mapping[Ability, tuple[str, ...]] = MappingProxyType(
+METHODS: Mapping[Ability, tuple[str, ...]] = MappingProxyType(
     {
         "write": ("generate",),
         "score": ("generate", "forward"),
@@ -29,6 +28,8 @@ _METHODS: Mapping[Ability, tuple[str, ...]] = MappingProxyType(
         "match": ("match",),
     }
 )
+"""What stands for an ability in a class that declares none."""
+
 # Models of transformers whose decoder reads the answer alone, though their configs do not say so.
 _ANSWER_APART = frozenset({"blip"})
 
@@ -50,7 +51,7 @@ def lacking(model: Any, ability: Ability) -> str | None:
             return None
         can = " and ".join(text for word, text in ABILITIES.items() if word in declared) or "do none of these"
         return f"{name} cannot {ABILITIES[ability]}: it can {can}"
-    missing = [method for method in _METHODS[ability] if not hasattr(model, method)]
+    missing = [method for method in METHODS[ability] if not hasattr(model, method)]
     if missing:
         return f"{name} has no `{'` and no `'.join(missing)}`"
     if ability == "score" and getattr(getattr(model, "config", None), "model_type", None) in _ANSWER_APART:

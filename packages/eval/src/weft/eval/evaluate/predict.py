@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from weft.data.records import Record
-from weft.eval.evaluate.abilities import ABILITIES, Ability, lacking
+from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import Mode, kind_of
@@ -80,4 +80,5 @@ def unfit(model: Any, records: Sequence[Record]) -> str | None:
     reason = lacking(model, needed)
     if reason is None:
         return None
-    return f"records of type {kind.task!r} need a model that can {ABILITIES[needed]}, but {reason}"
+    methods = "` and `".join(METHODS[needed])
+    return f"records of type {kind.task!r} need a model with `{methods}` to {ABILITIES[needed]}, but {reason}"
