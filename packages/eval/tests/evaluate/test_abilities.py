@@ -147,8 +147,8 @@ def test_what_a_model_does_not_declare_it_is_not_asked():
     captioning = blip(BlipCaptioning, BlipCaptioningConfig)
     assert unfit(captioning, caption) is None
     assert unfit(captioning, STATEMENTS) == (
-        "records of type 'pair_bool' need a model with `generate` and `forward` to tell how likely given answers are, but "
-        "BlipCaptioning cannot tell how likely given answers are: it can write an answer"
+        "records of type 'pair_bool' need a model with `generate` and `forward` to tell how likely given "
+        "answers are, but BlipCaptioning cannot tell how likely given answers are: it can write an answer"
     )
     retrieval = blip(BlipRetrieval, BlipRetrievalConfig)
     assert unfit(retrieval, pair) is None
