@@ -1,14 +1,24 @@
+import hashlib
 import json
+import pickle
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from weft.train.recipe import Recipe
+from weft.train.result import Result
+from weft.train.run import execute
+
+Finished = Callable[[Recipe], Result]
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", ".", "crimson", "navy", "olive", "teal"]
 WORDS += ["dress", "hat", "long", "sleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t"]
 
@@ -52,6 +62,30 @@ def values(tmp_path: Path) -> dict[str, Any]:
         "tracking": {"enabled": False},
         "output": str(tmp_path / "runs"),
     }
+
+
+@pytest.fixture
+def finished(made_once: Callable[..., Path]) -> Finished:
+    """A finished run of a recipe, in its own folder: trained once in a session, whatever its name, and copied."""
+
+    def run(recipe: Recipe) -> Result:
+        assert not recipe.tracking.enabled, "a copy would be in no store"
+        values = recipe.model_dump(mode="json")
+        what = json.dumps({key: value for key, value in values.items() if key not in ("name", "output")})
+
+        def train(folder: Path) -> None:
+            result = execute(recipe.model_copy(update={"output": str(folder), "name": "run"}))
+            (folder / "result.pickle").write_bytes(pickle.dumps(result))
+
+        made = made_once(f"run-{hashlib.sha256(what.encode()).hexdigest()[:16]}", train)
+        shutil.copytree(made / "run", recipe.folder)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        (recipe.folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        told = json.loads((recipe.folder / "result.json").read_text())
+        (recipe.folder / "result.json").write_text(json.dumps(told | {"name": recipe.name}))
+        return replace(pickle.loads((made / "result.pickle").read_bytes()), folder=recipe.folder)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -171,9 +171,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_long_work(
     assert "must be a folder that can be written" in capsys.readouterr().err
 
 
-def test_resuming_without_the_runs_recipe_is_refused(values: dict[str, Any]) -> None:
+def test_resuming_without_the_runs_recipe_is_refused(values: dict[str, Any], finished: Any) -> None:
     recipe = load_recipe(values, ["training.save_every=2"])
-    folder = execute(recipe).folder
+    folder = finished(recipe).folder
     (folder / "recipe.yaml").unlink()
     with pytest.raises(RunError, match="`--resume` needs the recipe that"):
         execute(recipe, resume=True)
@@ -192,9 +192,14 @@ def test_resuming_without_the_runs_recipe_is_refused(values: dict[str, Any]) -> 
     ],
 )
 def test_a_half_written_run_is_not_evaluated(
-    values: dict[str, Any], name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+    values: dict[str, Any],
+    finished: Any,
+    name: str,
+    content: bytes,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = execute(load_recipe(values, ["training.steps=1"])).folder
+    folder = finished(load_recipe(values)).folder
     (folder / name).write_bytes(content)
     assert refused("evaluate", str(folder)) == 2
     assert re.search(message, capsys.readouterr().err)

@@ -38,8 +38,8 @@ def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
     assert not Path(values["output"]).exists()
 
 
-def test_train_evaluate_and_compare(values, tmp_path, capsys):
-    values["tracking"] = {"enabled": True, "experiment": "cli", "store": str(tmp_path / "store")}
+def test_train_evaluate_and_compare(values, store, tmp_path, capsys):
+    values["tracking"] = {"enabled": True, "experiment": "cli", "store": str(store)}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert run("train", str(path), "training.steps=2") == 0
@@ -50,16 +50,13 @@ def test_train_evaluate_and_compare(values, tmp_path, capsys):
     assert average in capsys.readouterr().out
     plot = tmp_path / "pareto.png"
     for form in ("terminal", "markdown", "csv", "latex", "html"):
-        assert (
-            run("compare", "cli", "--store", str(tmp_path / "store"), "--format", form, "--plot", str(plot))
-            == 0
-        )
+        assert run("compare", "cli", "--store", str(store), "--format", form, "--plot", str(plot)) == 0
         assert "tiny" in capsys.readouterr().out
     assert plot.exists()
 
 
-def test_runs_are_held_against_one_another_and_inspected(values, tmp_path, capsys):
-    store = str(tmp_path / "store")
+def test_runs_are_held_against_one_another_and_inspected(values, store, tmp_path, capsys):
+    store = str(store)
     values["tracking"] = {"enabled": True, "experiment": "cli", "store": store}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -243,12 +243,11 @@ def test_prompt_heads_and_a_prompt_stage_run_on_clip(values: dict[str, Any]) -> 
 
 
 def test_the_command_runs_plans_and_tracks(
-    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    values: dict[str, Any], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import yaml
     from mlflow.tracking import MlflowClient
 
-    store = tmp_path / "store"
     values |= {"shots": [1], "seeds": [1], "tracking": {"store": str(store)}, "heads": values["heads"][:2]}
     path = tmp_path / "colours.yaml"
     path.write_text(yaml.safe_dump(values))

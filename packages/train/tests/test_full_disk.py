@@ -98,6 +98,7 @@ LOGGED = ["training.steps=40", "training.save_every=20", "training.log_every=1",
 )
 def test_a_disk_that_fills_ends_the_run_which_goes_on_when_there_is_room(
     values: dict[str, Any],
+    finished: Any,
     disk: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +108,7 @@ def test_a_disk_that_fills_ends_the_run_which_goes_on_when_there_is_room(
     changes: list[str],
 ) -> None:
     values["training"] |= {"save_every": 2}
-    whole = execute(load_recipe(values, [*changes, "tracking.enabled=false"]))
+    whole = finished(load_recipe(values, [*changes, "tracking.enabled=false"]))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values | {"output": str(disk)}, sort_keys=False))
     monkeypatch.setattr("weft.train.cli.console.progress", lambda: Fills(disk, work, amount))

@@ -45,9 +45,9 @@ def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, workers):
+def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, finished, workers):
     values["training"] |= {"vision": "trained", "shift": 1, "save_every": 2}
-    whole = execute(load_recipe(values, ["name=whole"]))
+    whole = finished(load_recipe(values, ["name=whole"]))
     broken = load_recipe(values, ["name=broken", f"training.workers={workers}"])
     with pytest.raises(Killed):
         execute(broken, progress=DiesAt(3))
@@ -55,10 +55,10 @@ def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, 
     assert_equal(weights(whole.folder), weights(resumed.folder))
 
 
-def test_workers_that_inherit_nothing_change_nothing(values):
+def test_workers_that_inherit_nothing_change_nothing(values, finished):
     """As they are started on macOS and Windows, and wherever Python no longer forks."""
-    values["training"] |= {"vision": "trained", "shift": 1}
-    alone = execute(load_recipe(values, ["name=alone"]))
+    values["training"] |= {"vision": "trained", "shift": 1, "save_every": 2}
+    alone = finished(load_recipe(values, ["name=alone"]))
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method("spawn", force=True)
     try:
@@ -86,8 +86,8 @@ def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
     ]
 
 
-def test_a_second_run_is_the_same_to_the_last_bit(values):
-    first = execute(load_recipe(values))
+def test_a_second_run_is_the_same_to_the_last_bit(values, finished):
+    first = finished(load_recipe(values))
     second = execute(load_recipe(values, ["name=again"]))
     assert first.scores == second.scores
     assert_equal(weights(first.folder), weights(second.folder))
@@ -124,24 +124,24 @@ def test_a_run_killed_while_it_is_scored_takes_no_step_more(values, early):
     assert again.scores == whole.scores
 
 
-def test_resume_wants_the_same_recipe_and_a_checkpoint(values):
+def test_resume_wants_the_same_recipe_and_a_checkpoint(values, finished):
     recipe = load_recipe(values, ["training.save_every=2"])
     with pytest.raises(RunError, match="no checkpoint at all"):
         execute(recipe, resume=True)
-    execute(recipe)
+    finished(recipe)
     with pytest.raises(RunError, match="needs the recipe that"):
         execute(load_recipe(values, ["training.save_every=3"]), resume=True)
 
 
-def test_an_earlier_run_is_not_overwritten_unasked(values):
-    execute(load_recipe(values))
+def test_an_earlier_run_is_not_overwritten_unasked(values, finished):
+    finished(load_recipe(values))
     with pytest.raises(RunError, match="Use --resume"):
         execute(load_recipe(values))
     execute(load_recipe(values), overwrite=True)
 
 
-def test_rescoring_a_folder_gives_the_scores_of_the_run(values):
-    result = execute(load_recipe(values))
+def test_rescoring_a_folder_gives_the_scores_of_the_run(values, finished):
+    result = finished(load_recipe(values))
     again = rescore(result.folder)
     assert again.scores == result.scores
     assert (again.trainable, again.total) == (result.trainable, result.total)
@@ -176,11 +176,11 @@ def test_zeroed_images_make_every_image_look_alike(values):
     assert all(len(answers) == 1 for answers in by_question.values())
 
 
-def test_a_run_is_tracked_with_metrics_per_step_and_files(values, tmp_path):
+def test_a_run_is_tracked_with_metrics_per_step_and_files(values, store, tmp_path):
     mlflow = pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
-    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(tmp_path / "store")}
+    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(store)}
     result = execute(load_recipe(values))
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tests")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -193,14 +193,14 @@ def test_a_run_is_tracked_with_metrics_per_step_and_files(values, tmp_path):
     assert "data:image/png;base64," in page
 
 
-def test_the_tracked_model_answers_as_the_run_did(values, tmp_path):
+def test_the_tracked_model_answers_as_the_run_did(values, store):
     mlflow = pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
     import pandas
 
-    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(tmp_path / "store")}
+    values["tracking"] = {"enabled": True, "experiment": "tests", "store": str(store)}
     recipe = load_recipe(values)
     result = execute(recipe)
-    model = next((tmp_path / "store" / "artifacts").rglob("MLmodel")).parent
+    model = next((store / "artifacts").rglob("MLmodel")).parent
     served = mlflow.pyfunc.load_model(str(model))
     assert sum(path.stat().st_size for path in model.rglob("*")) < 2**20  # the backbone is not in it
     tasks = load_tasks(recipe, ("test",))
@@ -247,7 +247,7 @@ def test_a_backbone_that_is_nowhere_is_named(tmp_path):
         planned_model(section)
 
 
-def test_an_adapter_loads_into_a_fresh_backbone(values):
-    result = execute(load_recipe(values))
+def test_an_adapter_loads_into_a_fresh_backbone(values, finished):
+    result = finished(load_recipe(values))
     model = load_adapter(load_backbone(BackboneSection(name="miniature")).model, result.folder / "adapter")
     assert model.weft.tasks == ("vqa", "nlvr")

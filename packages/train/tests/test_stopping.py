@@ -49,9 +49,9 @@ def stop_during(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_a_stopped_run_resumes_to_the_weights_of_an_undisturbed_one(
-    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], finished: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = execute(load_recipe(values, ["name=whole"]))
+    whole = finished(load_recipe(values, ["name=whole"]))
     recipe = load_recipe(values, ["name=stopped"])
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:

@@ -93,11 +93,11 @@ def test_a_run_that_fails_does_not_stop_the_rest(path, in_process):
     assert (Path(load_recipe(str(path)).output) / "tiny-batch_size-8" / "result.json").is_file()
 
 
-def test_the_runs_of_a_sweep_are_children_of_one(path, values, in_process, tmp_path):
+def test_the_runs_of_a_sweep_are_children_of_one(path, values, in_process, store):
     mlflow = pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
-    tracking = ["tracking.enabled=true", "tracking.experiment=sweeps", f"tracking.store={tmp_path / 'store'}"]
+    tracking = ["tracking.enabled=true", "tracking.experiment=sweeps", f"tracking.store={store}"]
     run_sweep(str(path), tracking, {"seed": [0, 1]})
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     children = [run for run in runs if run is not parent]

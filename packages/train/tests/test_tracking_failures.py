@@ -59,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         yield waited
 
 
-def test_a_dead_server_costs_seconds_and_its_run_can_be_sent_later(values, tmp_path, monkeypatch):
+def test_a_dead_server_costs_seconds_and_its_run_can_be_sent_later(values, store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dead = f"http://127.0.0.1:{free_port()}"
     tracking = ["tracking.enabled=true", "tracking.experiment=late", f"tracking.store={dead}"]
@@ -70,16 +70,16 @@ def test_a_dead_server_costs_seconds_and_its_run_can_be_sent_later(values, tmp_p
     assert sum(waited) < 60
     (spool,) = (path.parent for path in tmp_path.rglob("events.jsonl"))
     events = spool / "events.jsonl"
-    store = f"sqlite:///{tmp_path / 'later.db'}"
-    events.write_text(events.read_text("utf-8").replace(dead, store), "utf-8")
+    later = f"sqlite:///{store / 'mlflow.db'}"
+    events.write_text(events.read_text("utf-8").replace(dead, later), "utf-8")
     twice = tmp_path / "twice"
     shutil.copytree(spool, twice)
     sync(spool)
-    assert logged_steps(store, "late") == [1, 2, 3, 4, 5, 6]
-    once = histories(store, "late")
+    assert logged_steps(later, "late") == [1, 2, 3, 4, 5, 6]
+    once = histories(later, "late")
     # An upload that breaks off after everything was taken is made again, and doubles nothing.
     sync(twice)
-    assert histories(store, "late") == once
+    assert histories(later, "late") == once
 
 
 def test_a_server_that_takes_calls_and_never_answers_costs_seconds(

@@ -44,14 +44,14 @@ def exact(values):
     return values
 
 
-def test_half_batches_accumulated_are_whole_batches(exact):
-    whole = execute(load_recipe(exact, ["name=whole", "training.batch_size=8"]))
+def test_half_batches_accumulated_are_whole_batches(exact, finished):
+    whole = finished(load_recipe(exact, ["name=whole", "training.batch_size=8"]))
     halves = execute(load_recipe(exact, ["name=halves", "training.batch_size=4", "training.accumulation=2"]))
     assert_close(weights(whole.folder), weights(halves.folder))
 
 
-def test_recomputed_activations_change_nothing(exact):
-    kept = execute(load_recipe(exact, ["name=kept"]))
+def test_recomputed_activations_change_nothing(exact, finished):
+    kept = finished(load_recipe(exact, ["name=kept"]))
     again = execute(load_recipe(exact, ["name=again", "training.checkpointing=true"]))
     assert_close(weights(kept.folder), weights(again.folder))
 
