@@ -239,7 +239,7 @@ def test_an_original_file_gives_a_recipe_its_weights(tmp_path, monkeypatch):
     loaded = load_backbone(BackboneSection(**values), texts=lambda: ["one two", "three"])
     assert seen == [(loaded.model, str(tmp_path / "model_base.pth"))]
     assert loaded.transform.resample == "bicubic"
-    assert loaded.transform.mean[0] == pytest.approx(0.4815, abs=1e-4)
+    assert loaded.transform.processor.image_mean[0] == pytest.approx(0.4815, abs=1e-4)
 
 
 def test_a_second_stage_needs_a_matching_head():
