@@ -149,3 +149,9 @@ def test_a_transform_gives_channels_first_and_a_fingerprint():
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(InvalidArgumentError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("shape", "first"), [((8, 6, 1), 1 * 6 + 0), ((6, 8, 1), 0 * 8 + 1)])
+def test_a_crop_that_cannot_be_centred_lies_nearer_to_the_start(shape: tuple[int, ...], first: int) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(shape)
+    assert center_crop(pixels, 5)[0, 0, 0] == first

@@ -135,3 +135,10 @@ def test_a_judgement_that_is_a_number_is_refused() -> None:
         match=r"must be 'true', 'false' or a boolean, but 1 are not: 'dev-1-0-0' \(the first is a float",
     ):
         nlvr2_accuracy({"dev-1-0-0": 0.7}, {"dev-1-0-0": "true"})  # type: ignore[dict-item]
+
+
+def test_a_right_pair_after_a_wrong_one_makes_no_sentence_consistent() -> None:
+    truth = {"dev-1-0-0": "True", "dev-1-1-0": "False"}
+    for wrong, right in (("dev-1-0-0", "dev-1-1-0"), ("dev-1-1-0", "dev-1-0-0")):
+        said = {key: truth[key] if key == right else str(truth[key] != "True") for key in (wrong, right)}
+        assert nlvr2_accuracy(said, truth).scores == {"accuracy": 50.0, "consistency": 0.0}
