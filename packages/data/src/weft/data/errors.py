@@ -56,6 +56,10 @@ class StateMismatchError(WeftDataError, ValueError):
     """Saved state (sampler, draw, store) that belongs to something else."""
 
 
+class InUseError(WeftDataError, RuntimeError):
+    """A folder or a store that another process is writing to; names it, its machine and since when."""
+
+
 class WorkerDiedError(WeftDataError, RuntimeError):
     """A worker process that was killed or ran out of memory; what was finished is kept."""
 
