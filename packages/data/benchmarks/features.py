@@ -11,7 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from weft.data.features import FeatureKey, FeatureStore, write_features
+from weft.data.features.index import FeatureKey
+from weft.data.features.store import FeatureStore
+from weft.data.features.write import write_features
 
 
 def rate(read: Callable[[int], np.ndarray], order: list[int]) -> float:
@@ -44,7 +46,7 @@ def main() -> None:
             with h5py.File(root / f"{number}.h5", "w") as file:
                 file[f"{number}/features"] = block[number % 16]
         items = ((str(number), block[number % 16]) for number in range(arguments.count))
-        store = write_features(root / "store", items, FeatureKey("e", "w", "t", "d"))
+        store = write_features(root / "store", items, FeatureKey("e", "w", "t"))
         store = FeatureStore(store.path)
 
         def read_hdf5(item: int) -> np.ndarray:

@@ -15,14 +15,14 @@ from weft.data.errors import (
     StateMismatchError,
     UnknownNameError,
 )
-from weft.data.extract import extract_features
-from weft.data.features import FeatureKey
+from weft.data.features.extract import extract_features
+from weft.data.features.index import FeatureKey
 from weft.data.media.tolerance import CorruptMediaCounter
 from weft.data.record_set import RecordSet
 from weft.data.records import Classify, MediaRef
 from weft.data.testing import image_bytes, mean_colors
 
-KEY = FeatureKey("toy", "w", "t", "d")
+KEY = FeatureKey("toy", "w", "t")
 
 
 def numbered(count):
@@ -61,10 +61,11 @@ def test_features_are_extracted_in_batches(tmp_path):
         sizes.append(len(records))
         return mean_colors(records)
 
-    store = extract_features(numbered(11), counting, tmp_path / "s", KEY, batch_size=2, shard_items=5)
+    records = numbered(11)
+    store = extract_features(records, counting, tmp_path / "s", KEY, batch_size=2, shard_items=5)
     assert sizes == [2, 2, 1, 2, 2, 1, 1]
-    assert store.ids == [str(k) for k in range(11)]
-    np.testing.assert_allclose(store.get("7"), [7, 0, 0], atol=0.01)
+    assert store.ids == [record.image.identity for record in records]
+    np.testing.assert_allclose(store[store.find(records[7].image)], [7, 0, 0], atol=0.01)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
@@ -80,9 +81,9 @@ def test_a_killed_extraction_goes_on_and_gives_the_same_bytes(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         extract_features(numbered(20), dying, tmp_path / "cut", KEY, shard_items=4)
-    assert not (tmp_path / "cut").exists()
-    with pytest.raises(StateMismatchError, match="must belong to this extraction"):
-        extract_features(numbered(19), mean_colors, tmp_path / "cut", KEY, shard_items=4)
+    (tmp_path / "cut" / ".features-00003-0.npy.x").write_bytes(b"half")
+    with pytest.raises(StateMismatchError, match="differs in weights"):
+        extract_features(numbered(20), mean_colors, tmp_path / "cut", FeatureKey("toy", "v", "t"))
     extract_features(numbered(20), dying, tmp_path / "cut", KEY, shard_items=4)
     assert calls == ["0", "4", "8", "12", "12", "16"]
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
@@ -102,10 +103,28 @@ def test_processes_write_the_same_bytes(tmp_path):
     assert store == other_store
 
 
+class Together:
+    """Threads that stand for processes; the first decides for all."""
+
+    def __init__(self, size):
+        self.barrier, self.found, self.met = threading.Barrier(size, timeout=60), None, 0
+
+    def decide(self, rank):
+        def call(function):
+            if rank == 0:
+                self.found, self.met = function(), self.met + 1
+            self.barrier.wait()
+            found = self.found
+            self.barrier.wait()
+            return found
+
+        return call
+
+
 @pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_share_the_parts_and_write_the_same_bytes(tmp_path, size):
+def test_several_processes_share_the_shards_and_write_the_same_bytes(tmp_path, size):
     extract_features(numbered(17), mean_colors, tmp_path / "alone", KEY, shard_items=4)
-    barrier, seen = threading.Barrier(size, timeout=60), []
+    together, seen = Together(size), []
 
     def work(rank):
         def encode(records):
@@ -117,26 +136,34 @@ def test_several_processes_share_the_parts_and_write_the_same_bytes(tmp_path, si
             encode,
             tmp_path / "shared",
             KEY,
+            batch_size=2,
             shard_items=4,
             place=(rank, size),
-            meet=barrier.wait,
+            decide=together.decide(rank),
         )
 
     with ThreadPoolExecutor(size) as pool:
         stores = list(pool.map(work, range(size)))
-    assert sorted(seen) == sorted((part % size, str(4 * part)) for part in range(5))
+    assert sorted(seen) == sorted((start // 4 % size, str(start)) for start in range(0, 17, 2))
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
     assert all(len(store) == 17 for store in stores)
-    assert not (tmp_path / "shared.parts").exists()
+    # They meet after every batch, so that none waits for the whole share of another.
+    assert together.met >= 2 * -(-5 // size)
 
 
 @pytest.mark.parametrize(
     ("records", "change", "error", "message"),
     [
-        (numbered(2), {"place": (0, 2)}, InvalidArgumentError, r"but is \(0, 2\) without `meet`"),
-        (numbered(2), {"place": (2, 2), "meet": list}, InvalidArgumentError, r"but is \(2, 2\) with"),
+        (numbered(2), {"place": (0, 2)}, InvalidArgumentError, r"but is \(0, 2\) without `decide`"),
+        (numbered(2), {"place": (2, 2), "decide": list}, InvalidArgumentError, r"but is \(2, 2\) with"),
+        (
+            numbered(2),
+            {"place": (0, 2), "decide": list, "engine": "processes"},
+            InvalidArgumentError,
+            "`engine` must be 'serial' where `place`",
+        ),
         (numbered(0), {}, InvalidArgumentError, "there are 0 records"),
-        (numbered(1), {"batch_size": 0}, InvalidArgumentError, "the numbers are 0, 4096 and 2"),
+        (numbered(1), {"batch_size": 0}, InvalidArgumentError, "the numbers are 0, 1024 and 2"),
         (numbered(2), {"encode": lambda records: []}, InvalidArgumentError, "one array per record"),
         (
             numbered(2),
@@ -144,13 +171,19 @@ def test_several_processes_share_the_parts_and_write_the_same_bytes(tmp_path, si
             MalformedRecordError,
             "must be finite",
         ),
+        (
+            numbered(2),
+            {"encode": lambda r: [np.ones(int(x.id) + 1) for x in r]},
+            MalformedRecordError,
+            "must have the shape",
+        ),
     ],
 )
 def test_impossible_extractions_are_refused(tmp_path, records, change, error, message):
     arguments = {"encode": mean_colors, **change}
     with pytest.raises(error, match=message):
         extract_features(records, path=tmp_path / "s", key=KEY, **arguments)
-    assert not (tmp_path / "s").exists()
+    assert not list((tmp_path / "s").glob("*"))
 
 
 def test_damaged_media_are_left_out_counted_and_named_up_to_the_limit(caplog):

@@ -7,13 +7,13 @@ import pytest
 
 from weft.data.convert import convert
 from weft.data.errors import WorkerDiedError
-from weft.data.extract import extract_features
-from weft.data.features import FeatureKey
+from weft.data.features.extract import extract_features
+from weft.data.features.index import FeatureKey
 from weft.data.record_set import RecordSet
 from weft.data.records import Classify, MediaRef
 from weft.data.testing import mean_colors
 
-KEY = FeatureKey("toy", "w", "t", "d")
+KEY = FeatureKey("toy", "w", "t")
 
 # Workers import it by name. The first process that reads image 9 dies at that moment, as if it ran out of memory.
 _DYING = """
@@ -45,6 +45,9 @@ class DyingStore(Store):
         return iter(())
 
     def describe(self, path=""):
+        return f"dying/{path}"
+
+    def place(self, path):
         return f"dying/{path}"
 """
 

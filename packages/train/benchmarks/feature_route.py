@@ -35,7 +35,7 @@ from transformers.utils import logging
 
 from weft.core import attach
 from weft.core.composites.visual_embedding import pool_grid
-from weft.data.features import FeatureStore
+from weft.data.features.store import FeatureStore
 from weft.data.records import ImageQA, MediaRef
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.stored import stored_features

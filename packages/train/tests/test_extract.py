@@ -8,7 +8,7 @@ import yaml
 
 from weft.core import attach
 from weft.data.errors import MissingFileError, StateMismatchError
-from weft.data.features import FeatureStore
+from weft.data.features.store import FeatureStore
 from weft.data.records import media_of
 from weft.train.backbones import load_backbone
 from weft.train.cli import main

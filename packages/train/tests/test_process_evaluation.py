@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from weft.data.features import FeatureStore
+from weft.data.features.store import FeatureStore
 from weft.train.cli import console
 from weft.train.errors import RunError
 from weft.train.extract import extract_stores

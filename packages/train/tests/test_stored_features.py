@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
 from weft.core.composites.visual_embedding import pool_grid
-from weft.data.features import FeatureKey, FeatureStore, write_features
+from weft.data.features.index import FeatureKey
+from weft.data.features.store import FeatureStore
+from weft.data.features.write import write_features
 from weft.data.records import media_of
 from weft.eval.errors import ScoreInputError
 from weft.train.backbones import MINIATURE
@@ -193,7 +195,7 @@ def test_training_on_features_pooled_once_changes_no_bit(tmp_path, pictures, cha
 
 
 def test_a_dual_encoder_reads_no_stored_features(values, tmp_path):
-    write_features(tmp_path / "store", [("a", np.zeros((4, 8), np.float16))], FeatureKey("e", "w", "t", "d"))
+    write_features(tmp_path / "store", [("a", np.zeros((4, 8), np.float16))], FeatureKey("e", "w", "t"))
     for task in values["tasks"].values():
         task["data"]["features"] = str(tmp_path / "store")
     with pytest.raises(RecipeError, match="must be 'frozen' where `features` are given"):

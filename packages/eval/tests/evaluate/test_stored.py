@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from weft.data.features import FeatureKey, FeatureStore, write_features
+from weft.data.features.index import FeatureKey
+from weft.data.features.store import FeatureStore
+from weft.data.features.write import write_features
 from weft.data.records import Caption, MediaRef, VideoMC
 from weft.data.store import BytesStore
 from weft.eval.errors import ScoreInputError
@@ -11,7 +13,7 @@ from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.stored import fit_length, stored_features
 
-KEY = FeatureKey("encoder", "weights", "transform", "data")
+KEY = FeatureKey("encoder", "weights", "transform")
 
 
 def ref(path: str, **span: float) -> MediaRef:

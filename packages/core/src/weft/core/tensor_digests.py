@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ Mark = tuple[int, int, tuple[int, ...], torch.dtype, torch.device, bytes]
 
 _CHUNK = 2**24
 _PROBES = 64
+_ABOUT_FILES = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 _WORTH_THREADS = 2**20
 _known: WeakKeyDictionary[nn.Module, dict[str, tuple[Mark, bytes]]] = WeakKeyDictionary()
 
@@ -44,6 +46,37 @@ def tensor_digests(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> li
         made = [_digest(value) for _, value, _ in stale]
     known.update({name: (mark, own) for (name, _, mark), own in zip(stale, made, strict=True)})
     return [known[name][1] for name, _, _ in pairs]
+
+
+def module_digest(module: nn.Module) -> str:
+    """A hash of all that a frozen module's outputs depend on, to the last bit: for what is kept of its outputs.
+
+    It covers its class, its configuration, and dtype, shape and every byte of its parameters and buffers. Each call
+    reads them all.
+
+    Args:
+        module: The module, plain; not on the meta device.
+    """
+    config = getattr(module, "config", None)
+    words = config.to_dict() if hasattr(config, "to_dict") else {}
+    settings = {name: value for name, value in words.items() if name not in _ABOUT_FILES}
+    digest = hashlib.sha256(
+        json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode()
+    )
+    values = [*module.named_parameters(), *module.named_buffers()]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for (name, value), own in zip(
+            values, pool.map(lambda pair: _bytes_digest(pair[1]), values), strict=True
+        ):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode() + own)
+    return digest.hexdigest()[:32]
+
+
+def _bytes_digest(value: Tensor) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in value.detach().reshape(-1).split(_CHUNK):
+        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.digest()
 
 
 def _mark(value: Tensor) -> Mark:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError, redact
-from weft.data.folders import accessed, is_local, strip_scheme
+from weft.data.folders import accessed, file_identity, is_local, remote_version, strip_scheme, whereabouts
 from weft.data.handles import cached
 from weft.data.limits import check_unpacked
-from weft.data.store import Store, is_below, safe_member
+from weft.data.store import Store, is_below, safe_member, stream_digest
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _ENCRYPTED = 0x1
@@ -65,6 +65,16 @@ class ArchiveStore(Store):
         """Return the length of one file in bytes."""
         return _archive(self).size(safe_member(path))
 
+    def place(self, path: str) -> str:
+        """Return where a member lies; nothing is opened."""
+        return f"{whereabouts(self.url, self.options)}!{safe_member(path)}"
+
+    def identity(self, path: str) -> str:
+        """Return where the archive lies, its size and its times, and the member's name; see `Store.identity`."""
+        archive, name = _archive(self), safe_member(path)
+        archive.size(name)
+        return f"{archive.identity}!{name}"
+
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
         return redact(f"{strip_scheme(self.url)}!{path}" if path else strip_scheme(self.url))
@@ -72,6 +82,8 @@ class ArchiveStore(Store):
 
 class _Zip:
     """Directory and handle of one zip file in this process."""
+
+    identity: str
 
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
         self._label, self._packed = label, packed
@@ -110,6 +122,8 @@ class _Zip:
 
 class _Tar:
     """Offsets and handle of one tar file in this process."""
+
+    identity: str
 
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
         self._label, self._stream, self._lock = label, stream, threading.Lock()
@@ -172,6 +186,20 @@ def _archive(store: ArchiveStore) -> Any:
     return cached(store.url, store.options, lambda: _open_archive(store))
 
 
+def _identity(store: ArchiveStore, label: str, stream: BinaryIO) -> str:
+    """What the archive was when it was opened."""
+    if is_local(store.url):
+        return file_identity(strip_scheme(store.url))
+    import fsspec
+
+    filesystem, place = fsspec.core.url_to_fs(store.url, **store.options)
+    with accessed(label):
+        version = remote_version(filesystem.info(place))
+    if not version:
+        version = stream_digest(stream)
+    return f"{label} {version}"
+
+
 def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     import fsspec
 
@@ -189,7 +217,7 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
         else:
             stream = fsspec.open(store.url, "rb", compression=compression, **store.options).open()
     try:
-        return kind(stream, label, packed)
+        archive: _Zip | _Tar = kind(stream, label, packed)
     except (CorruptMediaError, UnsafePathError):
         stream.close()
         raise

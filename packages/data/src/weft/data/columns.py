@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from weft.data.errors import unknown_name
+from weft.data.files import BytesStore
 from weft.data.records import RECORD_TYPES, Classify, MediaRef, PairBool, Record
 from weft.data.rows import Row
 from weft.data.source import MediaFolder
@@ -91,7 +92,7 @@ class ColumnMapping:
             self._complete_class(row, values)
         for name in _IDENTITIES:
             if name in self.columns and name not in values:
-                values[name] = _identity(values, name)
+                values[name] = self._identity(values, name)
         for field in fields(self.kind):
             if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
                 row.fail(f"must have the column `{self.columns[field.name][0]}` for the field `{field.name}`")
@@ -102,6 +103,19 @@ class ColumnMapping:
             if name not in used and not isinstance(value, MediaRef | bytes) and name not in _MEDIA
         }
         return self.kind(**values)
+
+    def _identity(self, values: Mapping[str, Any], name: str) -> str:
+        """What stands for an absent identity: for media that of the medium, for the others the record's id.
+
+        A path is one only within the folder that all paths start from: two archives may hold equal names.
+        """
+        found = [values[key] for key in ("image", "media", "video") if key in values]
+        if name not in ("image_id", "media_id") or not found:
+            return str(values["id"])
+        if isinstance(found[0].store, BytesStore):
+            return str(found[0].content)
+        own = self._media is not None and found[0].store is self._media.store
+        return str(found[0].path if own else values["id"])
 
     def _complete_class(self, row: Row, values: dict[str, Any]) -> None:
         name = values["class_name"] = unicodedata.normalize("NFC", values.get("class_name", ""))
@@ -122,15 +136,19 @@ class ColumnMapping:
             return self._reference(row, columns[0], row.field(columns[0]), kind)
         values = row.field(columns[0]) if len(columns) == 1 else [row.field(column) for column in columns]
         many = values if isinstance(values, list) else [values]
-        return tuple(self._reference(row, columns[0], value, kind) for value in many)
+        places = range(1, len(many) + 1)
+        return tuple(
+            self._reference(row, columns[0], value, kind, f", image {place}")
+            for place, value in zip(places, many, strict=True)
+        )
 
-    def _reference(self, row: Row, column: str, value: Any, kind: Any) -> MediaRef:
+    def _reference(self, row: Row, column: str, value: Any, kind: Any, which: str = "") -> MediaRef:
         if isinstance(value, MediaRef):
             return value
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
-            return MediaRef.from_bytes(value, f"row-{row.number}", kind)
+            return MediaRef.from_bytes(value, f"row-{row.number}{which}", kind, label=row.file)
         if not isinstance(value, str) or not value or self._media is None:
             row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
         return self._media.ref(value, kind)
@@ -144,11 +162,3 @@ class ColumnMapping:
         if name == "id" or name in _IDENTITIES:
             return row.identity(column)
         return readers.get(name, row.text)(column)
-
-
-def _identity(values: Mapping[str, Any], name: str) -> str:
-    """Fall back to the media path for identities of media, and to the record id for the others."""
-    for key in ("image", "media", "video"):
-        if name in ("image_id", "media_id") and key in values:
-            return str(values[key].path)
-    return str(values["id"])

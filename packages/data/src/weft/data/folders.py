@@ -1,5 +1,6 @@
 """A folder as a store: on disk, or under any URL that fsspec knows."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,11 @@ from weft.data.handles import cached
 from weft.data.store import Store, safe_member
 
 _NOT_FOUND = 404
+# Tags, digests and times of S3, GCS, Azure, HTTP, SSH, WebDAV, the hub and fsspec's memory, without - and _.
+_VERSIONS = (
+    *("etag", "contentmd5", "digest", "md5", "md5hash", "crc32c", "checksum", "ukey", "blobid", "versionid"),
+    *("generation", "lastmodified", "mtime", "modified", "updated", "created"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,21 @@ class FolderStore(Store):
         with accessed(self.describe(path)):
             filesystem, base = _filesystem(self)
             return int(filesystem.size(f"{base}/{path}"))
+
+    def place(self, path: str) -> str:
+        """Return where a file lies; nothing is opened."""
+        return f"{whereabouts(self.url, self.options)}/{safe_member(path)}"
+
+    def identity(self, path: str) -> str:
+        """Return where a file lies, its size and its times; of a remote file, what its server says instead."""
+        path = safe_member(path)
+        with accessed(self.describe(path)):
+            if is_local(self.url):
+                return file_identity(self._local(path))
+            filesystem, base = _filesystem(self)
+            info = filesystem.info(f"{base}/{path}" if path else base)
+        version = remote_version(info)
+        return f"{self.describe(path)} {version or self.content(path)}"
 
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
@@ -133,6 +154,39 @@ def _filesystem(store: FolderStore) -> tuple[Any, str]:
         f"fs:{store.url}", store.options, lambda: fsspec.core.url_to_fs(store.url, **store.options)
     )
     return pair[0], pair[1].rstrip("/")
+
+
+def whereabouts(url: str, options: Mapping[str, Any]) -> str:
+    """Where a store lies, for comparisons within a process alone: credentials may stand in it."""
+    if is_local(url):
+        return os.path.abspath(strip_scheme(url))
+    own = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:16] if options else ""
+    return f"{url} {own}"
+
+
+def file_identity(path: str) -> str:
+    """Where a local file lies in truth, its size and its times; the time of its last change of any kind among them.
+
+    Raises:
+        OSError: If it cannot be looked at.
+    """
+    seen = os.stat(path)
+    return f"{os.path.realpath(path)} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
+
+
+def remote_version(info: Mapping[str, Any]) -> str:
+    """What a server says of a file that it would say otherwise of another in its place; "" if that is nothing.
+
+    Args:
+        info: What fsspec knows of the file.
+    """
+    said = {name.lower().replace("-", "").replace("_", ""): value for name, value in info.items()}
+    known = {name: said[name] for name in _VERSIONS if said.get(name) is not None}
+    return (
+        ""
+        if not known
+        else " ".join(f"{name}={value}" for name, value in {"size": said.get("size"), **known}.items())
+    )
 
 
 def is_local(url: str) -> bool:

@@ -4,6 +4,7 @@ Ids are text everywhere; numbers of official files turn back into numbers when p
 `extra` keeps official fields that a metric or a breakdown needs.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -33,15 +34,55 @@ class MediaRef:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, path: str = "image", kind: Literal["image", "video"] = "image"
+        cls,
+        data: bytes,
+        path: str = "image",
+        kind: Literal["image", "video"] = "image",
+        *,
+        label: str = "memory",
     ) -> "MediaRef":
-        """Return a reference to bytes that are already in memory."""
-        return cls(path, BytesStore({path: data}), kind)
+        """Return a reference to bytes that are already in memory.
+
+        Args:
+            data: The encoded file.
+            path: What messages call it.
+            kind: "image" or "video".
+            label: What messages call the table or archive that it comes from.
+        """
+        return cls(path, BytesStore({path: data}, label), kind)
 
     @property
     def uri(self) -> str:
-        """Address for messages, without credentials."""
+        """Address for messages, without credentials; two media may have the same one."""
         return self.store.describe(self.path)
+
+    @property
+    def place(self) -> str:
+        """Digest of where the medium and its span lie, fit to tell the media of one process apart."""
+        return self._digest(self.store.place(self.path))
+
+    @property
+    def identity(self) -> str:
+        """Digest that changes with the place, the span and, as far as size and times tell, with the content.
+
+        Embedded media go by their content alone. What is kept for later processes goes by this.
+
+        Raises:
+            MissingFileError: If the file is not there.
+        """
+        return self._digest(self.store.identity(self.path))
+
+    @property
+    def content(self) -> str:
+        """Digest of the content and the span, wherever it lies; the whole file is read.
+
+        Raises:
+            MissingFileError: If the file is not there.
+        """
+        return self._digest(self.store.content(self.path))
+
+    def _digest(self, file: str) -> str:
+        return hashlib.sha256(repr((file, self.kind, self.start, self.end)).encode()).hexdigest()[:32]
 
     def exists(self) -> bool:
         """Tell whether the file is there, without reading it."""

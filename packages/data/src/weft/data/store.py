@@ -1,5 +1,6 @@
 """What every place of files can do, and the rule that paths from data stay inside it."""
 
+import hashlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from weft.data.errors import MissingFileError, UnsafePathError
+
+_PIECE = 2**20
 
 
 def safe_member(path: str) -> str:
@@ -29,6 +32,14 @@ def safe_member(path: str) -> str:
             "Repair the annotation file or the archive it comes from."
         )
     return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def stream_digest(stream: BinaryIO) -> str:
+    """Return the SHA-256 of a stream from where it stands; memory holds a piece of it."""
+    digest = hashlib.sha256()
+    while piece := stream.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 class Store(ABC):
@@ -56,6 +67,33 @@ class Store(ABC):
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
 
+    def place(self, path: str) -> str:
+        """Return what tells a file from every other one of this process, without opening it if that can be.
+
+        By default this is a digest of the content, which is always right; a store that can say where a file lies is
+        cheaper.
+        """
+        return self.content(path)
+
+    def identity(self, path: str) -> str:
+        """Return what caches that outlive the process go by: `place`, and what a replaced file has another of.
+
+        Where a file lies outside of the store's own control, that is its size and its times, or its digest.
+
+        Raises:
+            MissingFileError: If there is no such file.
+        """
+        return self.place(path)
+
+    def content(self, path: str) -> str:
+        """Return a digest of one file's content.
+
+        Raises:
+            MissingFileError: If there is no such file.
+        """
+        with self.open(path) as stream:
+            return f"sha256:{stream_digest(stream)}"
+
     def open(self, path: str) -> BinaryIO:
         """Return a seekable binary stream of one file; by default its bytes in memory."""
         return io.BytesIO(self.read(path))
@@ -70,17 +108,18 @@ class BytesStore(Store):
     """Files that are already in memory, such as images embedded in Parquet rows.
 
     Args:
-        content: Path to bytes.
+        files: Path to bytes.
         label: What messages call this store.
     """
 
-    content: Mapping[str, bytes] = field(repr=False)
+    files: Mapping[str, bytes] = field(repr=False)
     label: str = "memory"
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, path: str) -> bytes:
         """Return the content of one file; see `Store.read`."""
         try:
-            return self.content[path]
+            return self.files[path]
         except KeyError:
             raise MissingFileError(
                 f"`path` must name a file of {self.label}, but {path!r} is not there."
@@ -88,18 +127,24 @@ class BytesStore(Store):
 
     def exists(self, path: str) -> bool:
         """Tell whether the file exists."""
-        return path in self.content
+        return path in self.files
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below `prefix`, sorted."""
-        return iter(sorted(name for name in self.content if is_below(name, prefix)))
+        return iter(sorted(name for name in self.files if is_below(name, prefix)))
 
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
         return f"{self.label}:{path}"
 
+    def content(self, path: str) -> str:
+        """Return a digest of one file's content, computed once."""
+        if path not in self._digests:
+            self._digests[path] = super().content(path)
+        return self._digests[path]
+
     def __hash__(self) -> int:
-        return hash((self.label, tuple(self.content)))
+        return hash((self.label, tuple(self.files)))
 
 
 def is_below(name: str, prefix: str) -> bool:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from weft.core.composites.visual_embedding import pool_grid
 from weft.core.errors import ConfigError
 from weft.data.errors import MissingFileError
-from weft.data.feature_import import Item, read_feature_parquet, read_hdf5, read_npz
-from weft.data.features import FeatureKey, FeatureStore, write_features
+from weft.data.features.foreign import Item, read_feature_parquet, read_hdf5, read_npz
+from weft.data.features.index import FeatureKey
+from weft.data.features.store import FeatureStore
+from weft.data.features.write import write_features
 from weft.eval.evaluate.stored import fit_length
 from weft.train.errors import RunError
 
@@ -53,7 +55,7 @@ def import_features(
     return write_features(
         store,
         items if tokens is None else _reduced(items, tokens, videos),
-        FeatureKey(encoder or source.name, "imported", transform, source.name),
+        FeatureKey(encoder or source.name, "imported", transform),
         ragged=videos and tokens is None,
     )
 

@@ -45,7 +45,7 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
     with processes.first_alone():
         backbone = load_backbone(recipe.backbone, folder=folder)
         model = load_adapter(backbone.model, folder / "adapter").to(processes.device)
-        visual = make_visual(recipe, backbone, tasks, progress)
+    visual = make_visual(recipe, backbone, tasks, progress, processes)
     batches = make_batches(recipe, backbone, visual)
     reports = evaluate_tasks(recipe, model, tasks, batches, role, None, progress, processes)
     plan = model.weft.plan

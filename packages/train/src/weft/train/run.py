@@ -103,7 +103,7 @@ def _run(
             recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
         )
         model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
-        visual = make_visual(recipe, backbone, tasks, progress)
+    visual = make_visual(recipe, backbone, tasks, progress, processes)
     batches = make_batches(recipe, backbone, visual)
     plan = model.weft.plan
     own = tracked(recipe, plan, checkpoint, tasks) if processes.first else nullcontext()

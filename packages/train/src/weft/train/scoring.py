@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from weft.core.text_length import fixed_text_length
 from weft.data.media.shift import RandomShift
 from weft.data.records import MediaRef
@@ -24,20 +22,14 @@ from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
-from weft.eval.evaluate.visual import (
-    Pixels,
-    Visual,
-    blank_features,
-    cached_features,
-    extract_features,
-    features_key,
-)
+from weft.eval.evaluate.stored import stored_features
+from weft.eval.evaluate.visual import Blank, Pixels, Visual
 from weft.eval.metrics import ScoreReport
 from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
 from weft.train.answer_list import read_answers
 from weft.train.backbones import LoadedBackbone
-from weft.train.errors import RunError
+from weft.train.own_features import blank_shape, extract_own, tower_key, transform_of
 from weft.train.processes import ONE, Processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, TaskSection, TrainingSection
@@ -81,9 +73,20 @@ def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual) -> Ba
 
 
 def make_visual(
-    recipe: Recipe, backbone: LoadedBackbone, tasks: Mapping[str, TaskData], progress: Progress
+    recipe: Recipe,
+    backbone: LoadedBackbone,
+    tasks: Mapping[str, TaskData],
+    progress: Progress,
+    processes: Processes = ONE,
 ) -> Visual:
     """How this run sees images: stored features, or those of a frozen tower, or pixels in every batch.
+
+    Args:
+        recipe: The recipe.
+        backbone: Its backbone, with units.
+        tasks: The records.
+        progress: Where to show progress.
+        processes: The processes of the run, all of which call this: they share the images out.
 
     Raises:
         RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
@@ -92,15 +95,14 @@ def make_visual(
     stored = open_features(recipe, tasks, model.config)
     if stored is not None:
         return stored
-    if backbone.transform is None or model.vision_tower is None:
-        raise RunError(
-            f"`backbone` must hold a vision tower and its image processor to read images, but "
-            f"{backbone.name!r} does not. Take such a backbone, or give every task `data.features`."
-        )
     if recipe.training.vision == "trained":
-        return _decoded(recipe.training, backbone.transform, all_images(tasks))
-    _check_frozen(model)
-    return _extracted(recipe, backbone, all_images(tasks), progress)
+        return _decoded(recipe.training, transform_of(backbone), all_images(tasks))
+    key, images = tower_key(backbone), all_images(tasks)
+    if recipe.blank_images:
+        return Blank(blank_shape(backbone, images[0]))
+    folder = Path(recipe.output) / "features" / key.digest()
+    store = extract_own(backbone, images, folder, key, processes, progress)
+    return stored_features([([store], images)], tokens=0)
 
 
 def _decoded(section: TrainingSection, transform: Transform, images: Sequence[MediaRef]) -> Visual:
@@ -109,43 +111,6 @@ def _decoded(section: TrainingSection, transform: Transform, images: Sequence[Me
         return Frames(transform, section.frames, section.keep_images)
     plain = Pixels(transform, keep_mib=section.keep_images)
     return plain if section.augment is None else AugmentedPixels(plain, **section.augment.model_dump())
-
-
-def _check_frozen(model: Any) -> None:
-    trained = [name for name, p in model.vision_tower.named_parameters() if p.requires_grad]
-    trained += [site.address for site in model.weft.plan.sites if site.tower == "vision"]
-    if trained:
-        raise RunError(
-            f"`training.vision` must be 'trained' when the method trains the vision tower, but is 'frozen' and "
-            f"{len(trained)} of its parameters or sites are trained. Set it, or keep the tower out of the "
-            "method."
-        )
-
-
-def _extracted(
-    recipe: Recipe, backbone: LoadedBackbone, images: Sequence[MediaRef], progress: Progress
-) -> Visual:
-    """Features of a frozen tower, extracted once, or those of an earlier run."""
-    model: Any = backbone.model
-    assert backbone.transform is not None, "a model with a tower has its transform"
-    pixels = Pixels(backbone.transform)
-    device = next(model.parameters()).device
-
-    def encode(batch: torch.Tensor) -> torch.Tensor:
-        return model.encode_images(batch[:, None].to(device))[:, 0]
-
-    if recipe.blank_images:
-        model.eval()
-        return blank_features(encode, images, pixels)
-
-    def extract() -> Any:
-        model.eval()
-        with progress.bar("features", len(images)) as advance:
-            return extract_features(encode, images, pixels, progress=lambda done, _: advance(done))
-
-    encoder = model.weft.plan.backbone.to_dict()["weights"] or backbone.name
-    key = features_key(images, backbone.transform, str(encoder))
-    return cached_features(Path(recipe.output) / "features", key, images, extract)
 
 
 def _second_stage(recipe: Recipe) -> dict[str, Any] | None:

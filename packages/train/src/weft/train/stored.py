@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from weft.data.features import FeatureStore
+from weft.data.features.store import FeatureStore
 from weft.eval.evaluate.stored import StoredFeatures, stored_features
 from weft.train.errors import RunError
 from weft.train.recipe import Recipe

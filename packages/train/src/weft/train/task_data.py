@@ -122,7 +122,7 @@ def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
     found: dict[str, Any] = {}
     for data in tasks.values():
         for ref in images_of(data):
-            found.setdefault(ref.uri, ref)
+            found.setdefault(ref.place, ref)
     return list(found.values())
 
 

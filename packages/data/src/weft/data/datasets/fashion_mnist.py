@@ -1,5 +1,6 @@
 """Fashion-MNIST: 28-pixel grey pictures of clothes in ten classes; official idx files or the sprite."""
 
+import hashlib
 import struct
 from collections.abc import Iterator
 
@@ -39,12 +40,19 @@ class _Tiles(Store):
 
         from PIL import Image
 
+        stream = io.BytesIO()
+        Image.frombytes("L", (SIDE, SIDE), self._tile(path)).save(stream, "PNG")
+        return stream.getvalue()
+
+    def content(self, path: str) -> str:
+        """Return a digest of the tile's pixels."""
+        return f"tile {hashlib.sha256(self._tile(path)).hexdigest()}"
+
+    def _tile(self, path: str) -> bytes:
         if not self.exists(path):
             raise MissingFileError(f"File not found: {self.describe(path)}")
         start = int(path.removesuffix(".png")) * SIDE * SIDE
-        stream = io.BytesIO()
-        Image.frombytes("L", (SIDE, SIDE), self._pixels[start : start + SIDE * SIDE]).save(stream, "PNG")
-        return stream.getvalue()
+        return self._pixels[start : start + SIDE * SIDE]
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a tile k."""

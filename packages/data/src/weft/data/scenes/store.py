@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from typing import ClassVar
 
 from weft.data.errors import MissingFileError
@@ -63,6 +64,18 @@ class SceneStore(Store):
     def name(self, number: int) -> str:
         """Name of the file of a scene."""
         return f"{self.pool}-{number}{self.ending}"
+
+    def place(self, path: str) -> str:
+        """Return all that a scene is drawn from."""
+        return f"{self!r} {path}"
+
+    def identity(self, path: str) -> str:
+        """Return all that a scene is drawn from, the release that draws it included."""
+        return f"{self.place(path)} {version('weft-data')}"
+
+    def content(self, path: str) -> str:
+        """Return what stands for the content: what is drawn is a function of it."""
+        return self.identity(path)
 
     def describe(self, path: str = "") -> str:
         """Return the address of a scene for messages."""

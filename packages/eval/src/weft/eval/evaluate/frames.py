@@ -29,9 +29,7 @@ class Frames:
     transform: Transform
     count: int
     keep_mib: float = 0.0
-    _kept: dict[tuple[str, float | None, float | None], Tensor] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    _kept: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def one(self, video: MediaRef, generator: random.Random | None = None) -> Tensor:
         """Frames of one video, shape `(count, 3, height, width)`.
@@ -45,7 +43,7 @@ class Frames:
             InvalidArgumentError: If it is shorter than `count` frames.
         """
         policy: Policy = "middle" if generator is None else "segment_random"
-        key = video.uri, video.start, video.end
+        key = video.place
         if key in self._kept:
             return self._kept[key]
         found = decode_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")

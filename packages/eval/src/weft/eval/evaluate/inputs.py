@@ -257,7 +257,7 @@ def _all_answers(record: Any) -> list[tuple[str, float]]:
 
 def _identities(rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
     texts = [kind_of([record]).text(record) for _, record in rows]
-    images = [tuple((ref.uri, ref.start, ref.end) for ref in media_of(record)) for _, record in rows]
+    images = [tuple(ref.place for ref in media_of(record)) for _, record in rows]
     return {"same_text": _numbered(texts), "same_image": _numbered(images)}
 
 

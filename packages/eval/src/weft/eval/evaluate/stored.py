@@ -1,10 +1,11 @@
-"""Features that lie in stores: looked up by the name of the image or video, read without decoding anything."""
+"""Features that lie in stores: looked up by what they were made of, read without decoding anything."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from weft.data.features import FeatureStore
+from weft.data.errors import MissingFileError
+from weft.data.features.store import FeatureStore
 from weft.data.records import MediaRef
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.evaluate.visual import Images
@@ -24,7 +26,7 @@ class StoredFeatures:
 
     Args:
         stores: The stores.
-        places: Address of an image or video to the number of its store and its item there.
+        places: Place of an image or video to the number of its store and its item there.
         tokens: Items of stores whose items differ in length (frames of videos) are brought to this length.
         blank: Return zeros instead, to see what language alone can do.
     """
@@ -41,12 +43,12 @@ class StoredFeatures:
         features = flat.unflatten(0, (len(images), -1))
         return {"visual_features": features.zero_() if self.blank else features}
 
-    def _one(self, ref: MediaRef) -> NDArray[np.float16]:
-        number, item = self.places[ref.uri]
+    def _one(self, ref: MediaRef) -> NDArray[Any]:
+        number, item = self.places[ref.place]
         store = self.stores[number]
         if not store.ragged:
             return store[item]
-        fitted: NDArray[np.float16] = fit_length(torch.from_numpy(np.array(store[item])), self.tokens).numpy()
+        fitted: NDArray[Any] = fit_length(torch.from_numpy(np.array(store[item])), self.tokens).numpy()
         return fitted
 
 
@@ -77,8 +79,9 @@ def stored_features(
 ) -> StoredFeatures:
     """Find every image and video in the stores of its task.
 
-    An item belongs to a file if its id is the file's path in the data set, or the file's name without ending,
-    such as `COCO_val2014_000000000042`. Of several stores, the first that has it serves.
+    An item of a store that weft extracted belongs to one medium, wherever it lies now. An item of features that others
+    extracted belongs to a file if its id is the file's path in the data set, or the file's name without ending, such as
+    `COCO_val2014_000000000042`. Of several stores, the first that has it serves.
 
     Args:
         groups: Stores, and the images and videos whose features lie in one of them.
@@ -86,26 +89,30 @@ def stored_features(
         blank: See `StoredFeatures`.
 
     Raises:
-        ScoreInputError: If features are missing, naming how many and the stores.
+        ScoreInputError: If features are missing, naming how many and the stores, or two files go by one name.
     """
     stores: list[FeatureStore] = []
     places: dict[str, tuple[int, int]] = {}
     for own, images in groups:
         numbers = [_number(stores, store) for store in own]
         missing: dict[str, None] = {}
+        files: dict[tuple[int, int], MediaRef] = {}
         for ref in images:
-            uri = ref.uri
-            if uri not in places:
+            key = ref.place
+            if key not in places:
                 place = _place(ref, own, numbers)
                 if place is None:
                     missing[ref.path] = None
-                else:
-                    places[uri] = place
+                    continue
+                places[key] = place
+                if stores[place[0]].by_name:
+                    _require_one_file(ref, files.setdefault(place, ref), stores[place[0]])
         if missing:
             raise ScoreInputError(
                 f"`features` must hold every image or video of the data, but {len(missing)} have none in "
-                f"{' or '.join(str(store.path) for store in own)}: {shown(list(missing))}. Items are found by the "
-                "file's path or its name without ending. Extract or import the rest."
+                f"{' or '.join(str(store.path) for store in own)}: {shown(list(missing))}. What weft extracted "
+                "is found by the picture itself, what was imported by the file's path or its name without ending. "
+                "Extract or import the rest."
             )
     return StoredFeatures(stores, places, tokens, blank)
 
@@ -121,7 +128,23 @@ def _number(stores: list[FeatureStore], store: FeatureStore) -> int:
 def _place(ref: MediaRef, stores: Sequence[FeatureStore], numbers: Sequence[int]) -> tuple[int, int] | None:
     for name in (ref.path, PurePosixPath(ref.path).stem):
         for store, number in zip(stores, numbers, strict=True):
-            item = store.find(name)
+            item = store.named(name) if store.by_name else _extracted(ref, store)
             if item is not None:
                 return number, item
     return None
+
+
+def _extracted(ref: MediaRef, store: FeatureStore) -> int | None:
+    try:
+        return store.find(ref)
+    except MissingFileError:
+        return None
+
+
+def _require_one_file(ref: MediaRef, other: MediaRef, store: FeatureStore) -> None:
+    """Refuse two files under one name; spans of one video may share its features."""
+    if ref.store.place(ref.path) != other.store.place(other.path):
+        raise ScoreInputError(
+            f"`features` must tell the pictures of a task apart, but {store.path} goes by names, and {other.uri} and "
+            f"{ref.uri} have one. Give the files different names, or extract the features with `weft features`."
+        )

@@ -104,8 +104,8 @@ def check_images(records: Records, draws: Iterable[tuple[Any, Any]]) -> None:
     """
     read = [record for pair in draws for part in pair for record in part]
     read += [record for split in (*records.test.values(), *records.transfer.values()) for record in split]
-    images = {record.image.uri: record.image for record in read}
-    absent = [uri for uri, image in sorted(images.items()) if not image.exists()]
+    images = {record.image.place: record.image for record in read}
+    absent = sorted(image.uri for image in images.values() if not image.exists())
     if absent:
         raise RunError(
             f"Every image of the draws and of the test sets must be there, but {len(absent):,} of {len(images):,} are "

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import ImageOps
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from weft.core.cache import ImageTextEncoder
+from weft.core.tensor_digests import module_digest
+from weft.data.features.extract import extract_features
+from weft.data.features.index import FeatureKey
 from weft.data.media.augment import RandomResizedCrop
 from weft.eval.evaluate.image_processor import ProcessorTransform, Transform, load_transform, stacked
-from weft.eval.evaluate.visual import features_key
 from weft.train.errors import RunError
 from weft.train.few_shot.recipe import EncoderSection, ViewsSection
 from weft.train.progress import Progress
@@ -62,34 +65,45 @@ class Extractor:
                     image = ImageOps.mirror(image)
                 return self.transform(image)
 
-            tag = f"view {view}, crop {section.smallest_crop}"
-            found.append(self._kept(records, tag, f"{title}, view {view + 1} of {section.count}", one))
+            kind = f"view {view}, crop {section.smallest_crop}"
+            which = f"{title}, view {view + 1} of {section.count}"
+            # What is drawn hangs on the record's id, so the features do too.
+            found.append(self._kept(records, kind, which, one, lambda record: str(record.id)))
         return torch.stack(found)
 
-    def _kept(self, records: Sequence[Any], tag: str, title: str, pixels: Any) -> Tensor:
-        images = [record.image for record in records]
-        path = (
-            self.folder
-            / f"{features_key(images, self.transform, f'{self.encoder.fingerprint()} {tag}')}.safetensors"
+    def _kept(
+        self,
+        records: Sequence[Any],
+        kind: str,
+        title: str,
+        pixels: Callable[[Any], Any],
+        tag: Callable[[Any], str] = lambda record: "",
+    ) -> Tensor:
+        def encode(batch: Sequence[Any]) -> list[Any]:
+            return list(
+                self.encoder.encode_images(stacked([pixels(record) for record in batch])).cpu().numpy()
+            )
+
+        key = FeatureKey(
+            type(self.encoder.model).__name__, self._weights, f"{self.transform.fingerprint()}, {kind}"
         )
-        distinct = {image.uri: record for image, record in zip(images, records, strict=True)}
-        rows = {uri: row for row, uri in enumerate(sorted(distinct))}
-        order = torch.tensor([rows[image.uri] for image in images])
-        if path.is_file():
-            return load_file(str(path))["features"][order]
-        parts = []
-        refs = [distinct[uri] for uri in sorted(distinct)]
-        with self.progress.bar(f"features of {title}", len(refs)) as advance:
-            for start in range(0, len(refs), self.batch_size):
-                batch = stacked([pixels(record) for record in refs[start : start + self.batch_size]])
-                parts.append(self.encoder.encode_images(batch).cpu())
-                advance(min(start + self.batch_size, len(refs)))
-        table = torch.cat(parts)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        save_file({"features": table}, str(partial))
-        partial.replace(path)
-        return table[order]
+        with self.progress.bar(f"features of {title}", len(records)) as advance:
+            store = extract_features(
+                records,
+                encode,
+                self.folder / key.digest(),
+                key,
+                tag=tag,
+                batch_size=self.batch_size,
+                dtype="float32",
+                progress=lambda done, missing: advance(max(0, len(records) - missing) + done),
+            )
+        rows = [store.find(record, tag(record)) for record in records]
+        return torch.from_numpy(np.stack([store[row] for row in rows if row is not None]))
+
+    @cached_property
+    def _weights(self) -> str:
+        return module_digest(self.encoder.model)
 
 
 def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTransform]:

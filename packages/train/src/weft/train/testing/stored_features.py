@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weft.data.features import FeatureKey, write_features
+from weft.data.features.index import FeatureKey
+from weft.data.features.write import write_features
 
 Array = NDArray[np.float16]
 GRID, CELL = 7, 4
@@ -71,7 +72,7 @@ def write_image_tasks(
         write_features(
             root / "features" / name,
             ((stem, grid_features(picture, width)) for stem, picture in items.items()),
-            FeatureKey("grid", "none", "box", name),
+            FeatureKey("grid", "none", "box"),
         )
 
 
@@ -114,7 +115,7 @@ def write_video_tasks(
         write_features(
             root / "features" / f"{prefix}_clip_vit",
             zip(names, frames, strict=True),
-            FeatureKey("grid", "none", "box", prefix),
+            FeatureKey("grid", "none", "box"),
             ragged=True,
         )
 

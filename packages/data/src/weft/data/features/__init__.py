@@ -1,0 +1,1 @@
+"""The one store of features: what frozen encoders gave, by the identity of what they were given."""

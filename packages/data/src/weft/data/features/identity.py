@@ -1,0 +1,32 @@
+"""What features are kept under: identities of media, and of records with all of theirs."""
+
+import hashlib
+from collections.abc import Callable
+
+from weft.data.records import MediaRef, Record, media_of
+
+
+def identity_of(medium: MediaRef | Record, tag: str = "") -> str:
+    """Return the id of the features of a medium; see `MediaRef.identity`.
+
+    Args:
+        medium: An image or video, or a record for all of its media.
+        tag: What else the features depend on.
+
+    Raises:
+        MissingFileError: If a file is not there.
+    """
+    return _joined(medium, tag, lambda ref: ref.identity)
+
+
+def content_of(medium: MediaRef | Record, tag: str = "") -> str:
+    """Return a digest of what a medium holds, wherever it lies; it is read for that. Arguments as in `identity_of`."""
+    return _joined(medium, tag, lambda ref: ref.content)
+
+
+def _joined(medium: MediaRef | Record, tag: str, digest: Callable[[MediaRef], str]) -> str:
+    refs = (medium,) if isinstance(medium, MediaRef) else media_of(medium)
+    digests = [digest(ref) for ref in refs]
+    if len(digests) == 1 and not tag:
+        return digests[0]
+    return hashlib.sha256(repr((digests, tag)).encode()).hexdigest()[:32]
