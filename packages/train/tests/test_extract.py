@@ -50,13 +50,18 @@ def test_extracted_features_are_those_of_the_recipes_own_tower(values, tmp_path,
     assert set(execute(stored).scores) == {"vqa", "nlvr", "average"}
 
 
-def test_a_store_is_kept_where_it_fits_and_refused_where_it_does_not(values, tmp_path):
-    first = extract_stores(load_recipe(values), tmp_path / "stores")
-    before = (first["vqa"] / "index.json").stat().st_mtime_ns
-    again = extract_stores(load_recipe(values), tmp_path / "stores")
-    assert (again["vqa"] / "index.json").stat().st_mtime_ns == before
-    with pytest.raises(StateMismatchError, match="differs in data"):
-        extract_stores(load_recipe(values, ["tasks.vqa.data.sizes.train=10"]), tmp_path / "stores")
+def test_a_store_gains_what_it_lacks_and_is_refused_to_another_tower(values, tmp_path, monkeypatch):
+    few = load_recipe(values, ["tasks.vqa.data.sizes.train=8", "tasks.nlvr.data.sizes.train=8"])
+    first = extract_stores(few, tmp_path / "stores")
+    count, ids = len(FeatureStore(first["vqa"])), FeatureStore(first["vqa"]).ids
+    before = (first["nlvr"] / "index.json").stat().st_mtime_ns
+    again = extract_stores(load_recipe(values, ["tasks.nlvr.data.sizes.train=8"]), tmp_path / "stores")
+    assert FeatureStore(again["vqa"]).ids[:count] == ids
+    assert len(FeatureStore(again["vqa"])) > count
+    assert (again["nlvr"] / "index.json").stat().st_mtime_ns == before
+    monkeypatch.setattr("weft.train.own_features.module_digest", lambda tower: "another")
+    with pytest.raises(StateMismatchError, match="differs in weights"):
+        extract_stores(few, tmp_path / "stores")
 
 
 def test_a_backbone_without_a_tower_has_no_features(values, tmp_path, monkeypatch):

@@ -96,23 +96,22 @@ def test_features_that_are_killed_while_they_are_extracted_go_on(
     values: dict[str, Any], tmp_path: Path, processes: Any
 ) -> None:
     del values["tasks"]["nlvr"]
-    # More images than one part holds.
+    # More images than one shard holds.
     values["tasks"]["vqa"]["data"]["options"] |= {"size": 6000, "num_scenes": 20_000}
-    recipe, parts = tmp_path / "recipe.yaml", tmp_path / "killed" / "vqa.parts"
+    recipe, store = tmp_path / "recipe.yaml", tmp_path / "killed" / "vqa"
     recipe.write_text(yaml.safe_dump(values, sort_keys=False))
     seconds = finish(processes, recipe, "--store", str(tmp_path / "whole"), command="features")
     rng = random.Random(0)
     for waited in (rng.uniform(0.0, 0.7) * seconds, None, rng.uniform(0.0, 0.2) * seconds):
         process = start(processes, recipe, "--store", str(tmp_path / "killed"), command="features")
         process.join(timeout=waited if waited is not None else 0.0)
-        while waited is None and process.exitcode is None and not list(parts.glob("*.npz")):
+        while waited is None and process.exitcode is None and not list(store.glob("features-*.npy")):
             time.sleep(0.01)
         process.kill()
         process.join()
-    assert (parts / "00000.npz").is_file()
+    assert list(store.glob("features-00000-*.npy"))
     finish(processes, recipe, "--store", str(tmp_path / "killed"), command="features")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert not parts.exists()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -21,14 +21,7 @@ from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.scoring import blind_majority, majority, reference, score
-from weft.eval.evaluate.visual import (
-    Features,
-    Pixels,
-    blank_features,
-    cached_features,
-    extract_features,
-    features_key,
-)
+from weft.eval.evaluate.visual import Pixels
 
 WORDS = "vqa nlvr : true false yes no red green blue what is the color of star how many two one a and left right image"
 TRANSFORM = ImageTransform(
@@ -114,40 +107,6 @@ def test_predicting_leaves_the_model_in_the_mode_it_had(records):
     model = make_model().train()
     predict(model, "vqa", records["vqa"][:4], make_batches(Pixels(TRANSFORM)))
     assert model.training
-
-
-def test_features_from_a_file_equal_those_computed(records, tmp_path):
-    model, pixels = make_model(), Pixels(TRANSFORM)
-    images = [ref for r in records["nlvr"] for ref in r.images]
-
-    def encode(batch: torch.Tensor) -> torch.Tensor:
-        return model.encode_images(batch[:, None])[:, 0]
-
-    calls: list[int] = []
-
-    def extract() -> Features:
-        return extract_features(
-            encode, images, pixels, batch_size=7, progress=lambda done, _: calls.append(done)
-        )
-
-    key = features_key(images, TRANSFORM, "encoder")
-    first = cached_features(tmp_path, key, images, extract)
-    again = cached_features(tmp_path, key, images, extract)
-    assert calls[-1] == len({ref.uri for ref in images})
-    assert len(calls) == -(-calls[-1] // 7)
-    group = [r.images for r in records["nlvr"][:3]]
-    assert torch.equal(first(group)["visual_features"], again(group)["visual_features"])
-    with torch.no_grad():
-        direct = model.encode_images(pixels(group)["pixel_values"])
-    torch.testing.assert_close(again(group)["visual_features"].float(), direct, atol=2e-3, rtol=2e-3)
-    blank = blank_features(encode, images, pixels)(group)["visual_features"]
-    assert blank.shape == direct.shape
-    assert not blank.any()
-    assert direct.any()
-    assert key not in (
-        features_key(images[:-2], TRANSFORM, "encoder"),
-        features_key(images, TRANSFORM, "other"),
-    )
 
 
 def test_training_rows_of_several_tasks_share_a_batch(records):

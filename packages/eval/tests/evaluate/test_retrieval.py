@@ -151,7 +151,7 @@ def test_a_shift_changes_training_alone_and_is_a_function_of_row_and_epoch():
     noise = np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     pixels = Pixels(TRANSFORM)
     kept = TRANSFORM(RECORDS[0].media.image()) * 0 + noise.transpose(2, 0, 1) / np.float32(255)
-    pixels._kept[RECORDS[0].media.uri] = kept
+    pixels._kept[RECORDS[0].media.place] = kept
     made = Batches(Letters(), pixels, {"colors": TextRules()}, shift=RandomShift(2))
     row = [("colors", RECORDS[0])]
     epochs = [made.training(row, epoch)["pixel_values"] for epoch in range(4)]
@@ -176,7 +176,7 @@ def test_kept_pixels_are_decoded_once_and_within_the_limit():
     media = [each.media for each in RECORDS]
     first = pixels.pixels(media)
     assert torch.equal(first, pixels.pixels(media))
-    distinct = len({ref.uri for ref in media})
+    distinct = len({ref.place for ref in media})
     assert len(reads) == distinct + max(0, distinct - 2)
 
 

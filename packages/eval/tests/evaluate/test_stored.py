@@ -5,8 +5,8 @@ import torch
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
+from weft.data.files import FolderStore
 from weft.data.records import Caption, MediaRef, VideoMC
-from weft.data.store import BytesStore
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
@@ -17,7 +17,7 @@ KEY = FeatureKey("encoder", "weights", "transform")
 
 
 def ref(path: str, **span: float) -> MediaRef:
-    return MediaRef(path, BytesStore({}), "video" if span else "image", **span)
+    return MediaRef(path, FolderStore("nowhere"), "video" if span else "image", **span)
 
 
 def store(tmp_path, name: str, items: dict[str, list[list[float]]], *, ragged: bool = False) -> FeatureStore:
@@ -39,6 +39,29 @@ def test_each_task_is_looked_up_in_its_own_stores(tmp_path):
     found = stored_features([([one], [first]), ([two], [second])], tokens=1)
     assert found([[first, second]])["visual_features"].shape == (1, 2, 1, 1)
     assert found([[first], [second]])["visual_features"].flatten().tolist() == [1.0, 2.0]
+
+
+def test_a_name_that_two_files_have_is_refused_and_spans_of_one_are_not(tmp_path):
+    one = store(tmp_path, "one", {"0": [[1.0]], "v": [[2.0]]})
+    with pytest.raises(
+        ScoreInputError, match=r"goes by names, and nowhere/train/0.png and nowhere/test/0.png have"
+    ):
+        stored_features([([one], [ref("train/0.png"), ref("test/0.png")])], tokens=1)
+    spans = [ref("v.mp4", start=0.0), ref("v.mp4", start=1.0)]
+    assert (
+        stored_features([([one], spans)], tokens=1)([spans])["visual_features"].flatten().tolist()
+        == [2.0] * 2
+    )
+
+
+def test_extracted_features_are_found_by_the_picture_not_by_its_name(tmp_path):
+    red, blue = (MediaRef.from_bytes(content, "row-1") for content in (b"red", b"blue"))
+    items = [(red.identity, np.ones((1, 1))), (blue.identity, np.zeros((1, 1)))]
+    one = write_features(tmp_path / "one", items, KEY, by="identity")
+    found = stored_features([([one], [red, blue])], tokens=1)
+    assert found([[blue, red]])["visual_features"].flatten().tolist() == [0.0, 1.0]
+    with pytest.raises(ScoreInputError, match=r"but 2 have none in .*'gone.png', 'row-2'"):
+        stored_features([([one], [ref("gone.png"), MediaRef.from_bytes(b"green", "row-2")])], tokens=1)
 
 
 def test_missing_features_are_counted_once_each(tmp_path):

@@ -224,3 +224,5 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     except _DAMAGE as error:
         stream.close()
         raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error
+    archive.identity = _identity(store, label, stream)
+    return archive

@@ -264,5 +264,5 @@ def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
 def _reference(cell: Mapping[str, Any], store: Store) -> MediaRef:
     if cell["bytes"] is None:
         return MediaRef(cell["path"], store, cell["kind"], cell["start"], cell["end"])
-    embedded = MediaRef.from_bytes(cell["bytes"], cell["path"], cell["kind"], label=store.describe())
+    embedded = MediaRef.from_bytes(cell["bytes"], cell["path"], cell["kind"])
     return MediaRef(embedded.path, embedded.store, cell["kind"], cell["start"], cell["end"])
