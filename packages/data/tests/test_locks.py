@@ -34,21 +34,23 @@ def holder(path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def _race(path: str, ready, outcomes) -> None:
+def _race(path: str, ready, told, outcomes) -> None:
     ready.wait()
     try:
         with locks.held(path, "`name`"):
             outcomes.put("held")
-            time.sleep(0.2)
+            told.wait(60)
     except InUseError as error:
         outcomes.put(str(error))
+        told.set()
 
 
 def test_of_two_processes_one_holds_and_the_other_is_told_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for _ in range(REPEATS):
-        path, ready, outcomes = tmp_path / ".x.lock", context.Barrier(2), context.Queue()
-        both = [context.Process(target=_race, args=(str(path), ready, outcomes)) for _ in range(2)]
+        path, outcomes = tmp_path / ".x.lock", context.Queue()
+        shared = (context.Barrier(2), context.Event(), outcomes)
+        both = [context.Process(target=_race, args=(str(path), *shared)) for _ in range(2)]
         for process in both:
             process.start()
         told = sorted(outcomes.get(timeout=20) for _ in both)

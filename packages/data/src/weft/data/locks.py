@@ -28,6 +28,7 @@ HEARTBEAT = 20.0
 STALE = 120.0
 """Seconds without a touch after which the lock of another machine counts as left behind."""
 _POLL = 0.05
+_PATIENCE = 4
 _handles: set[int] = set()
 
 
@@ -103,9 +104,12 @@ def _attempt(place: Path) -> int | Holder:
         handle = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         taken = _lock(handle)
         found = _parsed(_content(handle))
+        for _ in range(_PATIENCE if taken is False and found is None else 0):
+            time.sleep(_POLL)  # it was taken a moment ago, and its holder has not written its name yet
+            found = found or _parsed(_content(handle))
         if taken is False or (found is not None and _lives(found, handle, sure=taken is True)):
             os.close(handle)
-            return found or Holder(me.host, 0, me.since)  # it has not written its name yet
+            return found or Holder(me.host, 0, me.since)
         if not _is_at(handle, place):
             os.close(handle)  # the holder before removed the file while it was opened here
             continue
