@@ -43,7 +43,7 @@ class Frames:
             InvalidArgumentError: If it is shorter than `count` frames.
         """
         policy: Policy = "middle" if generator is None else "segment_random"
-        key = video.place
+        key = video.place if self.keep_mib else ""
         if key in self._kept:
             return self._kept[key]
         found = decode_frames(video, self.count, policy=policy, generator=generator, shorter="refuse")

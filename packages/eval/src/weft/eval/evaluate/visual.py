@@ -51,7 +51,7 @@ class Pixels:
         return stacked([self._one(ref) for ref in images])
 
     def _one(self, ref: MediaRef) -> Any:
-        place = ref.place
+        place = ref.place if self.keep_mib or self._kept else ""
         if place in self._kept:
             return self._kept[place]
         pixels = self.transform(ref.image())
