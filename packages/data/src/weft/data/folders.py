@@ -86,7 +86,8 @@ class FolderStore(Store):
         path = safe_member(path)
         with accessed(self.describe(path)):
             if is_local(self.url):
-                return file_identity(self._local(path))
+                # Looked at, not read: what a link leads to is refused where it is.
+                return file_identity(os.path.join(strip_scheme(self.url), path))
             filesystem, base = _filesystem(self)
             info = filesystem.info(f"{base}/{path}" if path else base)
         version = remote_version(info)
@@ -165,13 +166,13 @@ def whereabouts(url: str, options: Mapping[str, Any]) -> str:
 
 
 def file_identity(path: str) -> str:
-    """Where a local file lies in truth, its size and its times; the time of its last change of any kind among them.
+    """Where a local file lies, its size and its times, that of its last change of any kind among them.
 
     Raises:
         OSError: If it cannot be looked at.
     """
     seen = os.stat(path)
-    return f"{os.path.realpath(path)} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
+    return f"{os.path.abspath(path)} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
 
 
 def remote_version(info: Mapping[str, Any]) -> str:
