@@ -1,7 +1,7 @@
 import json
 import pickle
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import fsspec
 import pytest
@@ -15,6 +15,7 @@ from weft.data.errors import (
     StateMismatchError,
     UnknownNameError,
 )
+from weft.data.files import BytesStore
 from weft.data.record_set import RecordSet
 from weft.data.records import (
     Caption,
@@ -35,9 +36,13 @@ def image(number):
     return MediaRef.from_bytes(image_bytes((number % 256, 0, 0)), f"{number}.png")
 
 
-def numbered(count, name="toy"):
+def numbered(count, name="toy", first=0):
+    """Records of pictures whose colours are their numbers from `first`, under names that count from 0."""
+    pictures = [
+        replace(image(k), store=BytesStore({f"{k}.png": image(k + first).read()})) for k in range(count)
+    ]
     records = [
-        Classify(id=str(k), image=image(k), label=k % 3, class_name=f"c{k % 3}", extra={"k": k})
+        Classify(id=str(k), image=pictures[k], label=k % 3, class_name=f"c{k % 3}", extra={"k": k})
         for k in range(count)
     ]
     return RecordSet(name, "train", "classify", records)
@@ -137,6 +142,8 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch):
         StateMismatchError, match=r"unfinished run of the same conversion, but .* holds another"
     ):
         convert(numbered(20, "other"), tmp_path / "cut", rows_per_shard=4)
+    with pytest.raises(StateMismatchError, match="holds another"):
+        convert(numbered(20, first=1), tmp_path / "cut", rows_per_shard=4)
     convert(numbered(20), tmp_path / "cut", rows_per_shard=4)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 

@@ -14,6 +14,7 @@ from weft.data.atomic import write_bytes, write_text
 from weft.data.engines import Engine, check_engine, run_jobs
 from weft.data.errors import InvalidArgumentError, StateMismatchError
 from weft.data.record_set import RecordSet
+from weft.data.records import media_of
 from weft.data.shards import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
 _PLAN = "plan.json"
@@ -65,6 +66,7 @@ def convert(
         "rows_per_shard": rows_per_shard,
         "embed_media": embed_media,
         "records": records.fingerprint(),
+        "media": _media_digest(records) if embed_media else "",
     }
     _claim(folder, plan)
     jobs = [
@@ -94,6 +96,14 @@ def write_shard(job: Job) -> ShardInfo:
         data = encode_shard(records, group_rows=group_rows, embed_media=embed_media)
         write_bytes(target, data)
     return ShardInfo(name, len(records), len(data), hashlib.sha256(data).hexdigest())
+
+
+def _media_digest(records: RecordSet[Any]) -> str:
+    """Digest of which pictures are written: shards of replaced ones are not gone on with."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update("".join(ref.identity for ref in media_of(record)).encode())
+    return digest.hexdigest()
 
 
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
