@@ -176,7 +176,7 @@ def test_the_saved_model_is_a_backbone_that_stays_frozen_under_adapters(own, roo
     result = execute(load_recipe(own))
     assert set(result.scores) == {"en", "de", "average"}
     assert {key.rpartition(".")[2] for key in weights(result.folder)} == {"en", "de"}
-    assert list((Path(own["output"]) / "features").glob("*.npy"))
+    assert list((Path(own["output"]) / "features").glob("*/index.json"))
     again = load_file(first.folder / "model" / "model.safetensors")
     assert all(torch.equal(saved[key], again[key]) for key in saved)
     assert rescore(result.folder).scores == result.scores

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,7 +59,7 @@ def module_digest(module: nn.Module) -> str:
         module: The module, plain; not on the meta device.
     """
     config = getattr(module, "config", None)
-    words = config.to_dict() if hasattr(config, "to_dict") else {}
+    words: dict[str, Any] = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
     settings = {name: value for name, value in words.items() if name not in _ABOUT_FILES}
     digest = hashlib.sha256(
         json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode()
