@@ -18,6 +18,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "calibration": (0.5, True),
     "caption_scores": ("a red cat sits here", ["a red cat sits here", "a cat"]),
     "didemo_localisation": ([(0, 0), (0, 1), (1, 1)], [(0, 0)] * 4),
+    "exact_accuracy": ("yes", "yes"),
     "gqa_accuracy": ("yes", "yes"),
     "multiple_choice_accuracy": (1, 1),
     "nlvr2_accuracy": ("true", "True"),

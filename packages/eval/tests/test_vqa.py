@@ -93,7 +93,7 @@ def test_an_unknown_variant_is_refused() -> None:
 
 def test_a_single_reference_is_refused_with_the_metric_to_use() -> None:
     with pytest.raises(
-        ScoreInputError, match=r"at least 2 human answers, but that of 1 holds 1.*top1_accuracy"
+        ScoreInputError, match=r"at least 2 human answers, but that of 1 holds 1.*`exact_accuracy`"
     ):
         score("yes", ["yes"])
 

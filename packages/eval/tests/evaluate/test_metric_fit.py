@@ -1,9 +1,9 @@
 import pytest
 
-from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval
+from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.metric_fit import SCORED_TYPES, check_metric
+from weft.eval.evaluate.kinds import kind_of, metric_of
+from weft.eval.evaluate.metric_fit import SCORED_TYPES, check_metric, check_targets
 from weft.eval.evaluate.scoring import METRICS
 
 IMAGE = MediaRef.from_bytes(b"", "image")
@@ -33,7 +33,7 @@ def test_a_metric_fits_its_records_and_has_its_headlines(records: list[Record], 
 
 
 def test_a_metric_of_other_records_is_refused() -> None:
-    with pytest.raises(ScoreInputError, match=r"'caption' scores 'caption'\. Take 'gqa' or 'vqa'"):
+    with pytest.raises(ScoreInputError, match=r"'caption' scores 'caption'\. Take 'exact' or 'gqa' or 'vqa'"):
         check_metric("caption", QUESTIONS)
 
 
@@ -45,6 +45,57 @@ def test_records_of_a_derived_type_are_scored_as_their_base_is() -> None:
     check_metric("gqa", records, "accuracy")
     with pytest.raises(ScoreInputError, match="records of type 'restored', but 'caption' scores"):
         check_metric("caption", records)
+
+
+def asked(*answers: str, id: str = "1") -> ImageQA:
+    return ImageQA(id=id, image=IMAGE, image_id="1", question="?", answers=answers)
+
+
+ONE, TEN = [asked("red", id=str(k)) for k in range(5)], [asked(*["red"] * 10, id=str(k)) for k in range(5)]
+
+
+def test_questions_with_one_answer_each_are_scored_by_exact() -> None:
+    assert metric_of(ONE) == "exact"
+    assert metric_of(TEN) == metric_of([*ONE, *TEN]) == "vqa"
+    check_metric("exact", ONE, "accuracy")
+    check_metric("exact", TEN)
+    films = [VideoQA(id="1", video=IMAGE, media_id="1", question="?", answers=("red",))]
+    check_metric("exact", films)
+    assert metric_of(films) == "open_ended"
+
+
+def test_one_record_that_a_metric_cannot_score_is_found_wherever_it_stands() -> None:
+    with pytest.raises(ScoreInputError, match=r"1 of 6 records do not fit 'vqa'.*holds 1: 'red'.*`exact`"):
+        check_metric("vqa", [*TEN, asked("red", id="odd")])
+    with pytest.raises(ScoreInputError, match=r"one answer for the metric 'exact', but 'odd' has 'a', 'b'"):
+        check_metric("exact", [*ONE, asked("a", "b", id="odd")])
+
+
+@pytest.mark.parametrize(
+    ("metric", "records"),
+    [
+        ("vqa", [*TEN, asked(id="odd")]),
+        ("exact", [*ONE, asked(" ", id="odd")]),
+        ("caption", [*CAPTIONS, Caption(id="odd", media=IMAGE, media_id="9", captions=("a hat", ""))]),
+        ("caption", [*CAPTIONS, Caption(id="odd", media=IMAGE, media_id="9")]),
+    ],
+    ids=["no answer", "an empty answer", "an empty caption", "no caption"],
+)
+def test_a_record_without_a_whole_answer_is_named(metric: str, records: list[Record]) -> None:
+    with pytest.raises(ScoreInputError, match=r"1 of \d have none or an empty one, such as 'odd'"):
+        check_metric(metric, records)
+
+
+def test_what_is_trained_on_says_what_is_right() -> None:
+    assert check_targets([*ONE, asked(id="odd")]) == 1
+    assert check_targets(PAIRS) == check_targets(CAPTIONS) == 0
+    with pytest.raises(ScoreInputError, match="none of 2 has an answer"):
+        check_targets([asked(id="1"), asked(id="2")])
+    with pytest.raises(ScoreInputError, match=r"1 of 6 records have an empty one, such as 'odd'"):
+        check_targets([*ONE, asked("red", "", id="odd")])
+    bare = Retrieval(id="odd", media=IMAGE, media_id="1", text=" ", text_id="1")
+    with pytest.raises(ScoreInputError, match=r"1 of 4 records have an empty one, such as 'odd'"):
+        check_targets([*PAIRS, bare])
 
 
 def test_hidden_answers_are_no_fault() -> None:

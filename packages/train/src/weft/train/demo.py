@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from weft.eval.compare import Comparison, pareto_plot, to_csv, to_terminal
-from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.scoring import blind_majority, majority, score
 from weft.eval.tracking import ui_command
 from weft.train.errors import RunError, near
@@ -105,7 +105,7 @@ def blind_rows(tasks: dict[str, TaskData], recipe: Recipe) -> list[dict[str, Any
         scores = {}
         for name, data in tasks.items():
             section = recipe.tasks[name]
-            metric = section.metric or kind_of(data["test"]).metric
+            metric = section.metric or metric_of(data["test"])
             report = score(
                 metric, answer(data["train"], data["test"]), data["test"], headline=section.headline
             )

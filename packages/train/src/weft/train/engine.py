@@ -31,6 +31,7 @@ from weft.data.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.averaging import AVERAGE, WeightAverage
 from weft.train.checkpoints import is_whole, rotate, seal
+from weft.train.clock import Clock
 from weft.train.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
@@ -57,6 +58,7 @@ class MultiTaskTrainer(Trainer):
         callbacks: Further callbacks.
         processes: The processes of the run.
         objectives: What stands in the place of general objectives, by their name; its state is part of checkpoints.
+        clock: Measures the run; what it shows is part of checkpoints.
     """
 
     optimizer: Any
@@ -75,8 +77,9 @@ class MultiTaskTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         processes: Processes = ONE,
         objectives: Mapping[str, Objective] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.section, self.processes = section, processes
+        self.section, self.processes, self.clock = section, processes, clock or Clock()
         self.objectives = dict(objectives or {})
         if section.checkpointing:
             # The older name, where there is only that one; the newer library warns of it.
@@ -246,6 +249,7 @@ class MultiTaskTrainer(Trainer):
             if average:
                 save_file(average, partial / name / AVERAGE)
             save_states(self.objectives, partial / name)
+            self.clock.save(partial / name)
             (partial / name / VALIDATED).write_text(json.dumps([self.best, self.stale]), encoding="utf-8")
             seal(partial / name, Path(self.args.output_dir) / name)
             partial.rmdir()
@@ -258,6 +262,7 @@ class MultiTaskTrainer(Trainer):
         if self.average:
             self.average.load(checkpoint)
         load_states(self.objectives, checkpoint)
+        self.clock.load(checkpoint)
         self.best, self.stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
         best, partial = (Path(self.args.output_dir) / name for name in ("best", ".saving-best"))
         if self.processes.first and not best.exists() and is_whole(partial):

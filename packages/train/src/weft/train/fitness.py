@@ -10,8 +10,8 @@ from weft.data.records import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.inputs import example
-from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.metric_fit import check_metric
+from weft.eval.evaluate.kinds import metric_of
+from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
 from weft.train.answer_list import read_answers
 from weft.train.backbones import planned_model
@@ -58,6 +58,11 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
             )
         _check_scores(recipe, name, data)
         _check_answers(recipe, name, data)
+        if "train" in data:
+            try:
+                check_targets(data["train"])
+            except ScoreInputError as error:
+                raise RunError(f"Task {name!r} cannot be trained. {error}") from None
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
@@ -96,11 +101,11 @@ def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
     for role in ("validation", "test"):
         if role in data:
             try:
-                check_metric(section.metric or kind_of(data[role]).metric, data[role], section.headline)
+                check_metric(section.metric or metric_of(data[role]), data[role], section.headline)
                 if section.published_metric is not None:
                     check_metric(section.published_metric, data[role])
             except ScoreInputError as error:
-                raise RunError(f"Task {name!r} cannot be scored. {error}") from None
+                raise RunError(f"Task {name!r} cannot be scored on its {role} split. {error}") from None
 
 
 def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:

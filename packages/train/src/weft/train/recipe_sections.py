@@ -142,7 +142,7 @@ class TaskSection(Section):
         data: Its records.
         prompt: Put before every text.
         prompt_at: `end` puts it behind every text instead.
-        metric: Official metric; by default that of the type of record.
+        metric: Official metric; by default that of the type of record, and `exact` for questions with one answer each.
         headline: Entry of the metric's scores that tables and averages show.
         published_metric: Metric that the rows of `published` were scored by, where it is another one; it is computed
             too, and shown beside them.

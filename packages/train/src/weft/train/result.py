@@ -13,6 +13,7 @@ from weft.train.errors import RunError
 from weft.train.recipe import Recipe
 
 RESULT = "result.json"
+ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Result:
         scores: Task to its headline score; `average` is their mean.
         trainable: Trained parameters.
         total: All parameters.
-        seconds: Wall time of training and evaluation.
+        seconds: Wall time of training and evaluation; of a run that was resumed, that of all its legs, each up to the
+            checkpoint that the next one began with.
         reports: Task to its whole report.
     """
 
@@ -69,6 +71,11 @@ def result_values(recipe: Recipe, result: Result) -> dict[str, Any]:
     }
 
 
+def is_unscored(folder: Path) -> bool:
+    """Whether a run is trained, and ended before it was scored."""
+    return (folder / ADAPTER).is_dir() and not (folder / RESULT).is_file()
+
+
 def check_finished(folder: Path, argument: str) -> None:
     """Refuse a folder that is not that of a finished run.
 
@@ -79,7 +86,7 @@ def check_finished(folder: Path, argument: str) -> None:
     Raises:
         RunError: If it lacks the recipe or the adapter.
     """
-    if not (folder / "recipe.yaml").is_file() or not (folder / "adapter").is_dir():
+    if not (folder / "recipe.yaml").is_file() or not (folder / ADAPTER).is_dir():
         raise RunError(
             f"`{argument}` must be the folder of a finished run, with recipe.yaml and adapter/, but {folder} is not. "
             "Give the folder that `weft train` named at its end."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +17,7 @@ from weft.eval.evaluate.inputs import Batches
 from weft.eval.tracking import Run
 from weft.train.backbones import load_backbone
 from weft.train.checkpoints import require_resumable, step_of
+from weft.train.clock import Clock
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
 from weft.train.fitness import check_device, check_fit
@@ -28,7 +29,7 @@ from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
-from weft.train.result import RESULT, Result, average, make_result, result_values, write_json
+from weft.train.result import ADAPTER, RESULT, Result, average, is_unscored, make_result, result_values, write_json
 from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.sharding import reshard, whole_adapter
@@ -53,7 +54,7 @@ def execute(
     Args:
         recipe: The recipe.
         tasks: Its records, if they are loaded already.
-        resume: Go on from the newest whole checkpoint.
+        resume: Go on from the newest whole checkpoint; a run that is trained and was not scored is scored.
         overwrite: Remove an earlier run of the same name first.
         auto_resume: Resume if there is a whole checkpoint; otherwise start, again if the run ended before the first.
         progress: Where to show progress; nowhere by default.
@@ -96,7 +97,7 @@ def _run(
 ) -> Result:
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
-    started = time.perf_counter()
+    clock = Clock()
     set_seed(recipe.seed)
     with processes.first_alone():
         backbone = load_backbone(
@@ -110,13 +111,19 @@ def _run(
     if processes.first:
         write_json(recipe.folder / "plan.json", plan.to_dict())
     with own as run:
-        _train(recipe, model, tasks, batches, checkpoint, run, progress, processes)
+        if checkpoint == recipe.folder / ADAPTER:
+            clock.load(recipe.folder)
+            load_adapter(model, checkpoint)
+        else:
+            _train(recipe, model, tasks, batches, checkpoint, run, progress, processes, clock)
+            # Before anything is scored: whatever happens then, what was trained is kept.
+            state = whole_adapter(model)
+            if processes.first:
+                _save_trained(recipe, model, state, clock)
         folder = recipe.folder / "predictions"
         reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
-        result = make_result(recipe, plan, reports, time.perf_counter() - started)
-        state = whole_adapter(model)
+        result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
-            model.save_pretrained(recipe.folder / "adapter", state_dict=state)
             write_json(recipe.folder / RESULT, result_values(recipe, result))
             track_result(run, recipe, result, tasks)
     if not processes.first:
@@ -124,6 +131,16 @@ def _run(
     if recipe.save_model:
         save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
     return result
+
+
+def _save_trained(recipe: Recipe, model: Any, state: Any, clock: Clock) -> None:
+    """Save the adapter whole or not at all, and beside it how long it took."""
+    partial = recipe.folder / f".{ADAPTER}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, state_dict=state)
+    clock.save(recipe.folder)
+    shutil.rmtree(recipe.folder / ADAPTER, ignore_errors=True)
+    partial.rename(recipe.folder / ADAPTER)
 
 
 def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
@@ -149,6 +166,7 @@ def _train(
     run: Run | None,
     progress: Progress,
     processes: Processes,
+    clock: Clock,
 ) -> None:
     section = recipe.training
     mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
@@ -173,6 +191,7 @@ def _train(
             callbacks=[Report(run, advance, progress.note, processes), stop],
             processes=processes,
             objectives=objectives_of(model, section, section.batch_size // processes.size),
+            clock=clock,
         )
         if processes.rank:
             # What is drawn at random within the model shall differ between processes.
@@ -200,7 +219,7 @@ def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | Non
         )
     values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     if resume:
-        checkpoint = require_resumable(folder / "checkpoints")
+        checkpoint = folder / ADAPTER if is_unscored(folder) else require_resumable(folder / "checkpoints")
         kept = folder / "recipe.yaml"
         if not kept.is_file() or kept.read_text(encoding="utf-8", errors="replace") != values:
             raise RunError(

@@ -16,7 +16,7 @@ from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.image_processor import Transform
 from weft.eval.evaluate.inputs import Batches, TextRules
-from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
@@ -191,7 +191,7 @@ def evaluate_tasks(
                 save_submission(folder, name, section.data.name, predictions)
         if not any(map(reference, records)):
             continue
-        metric = section.metric or kind_of(records).metric
+        metric = section.metric or metric_of(records)
         reports[name] = score(metric, predictions, records, headline=section.headline)
         if section.published_metric is not None:
             reports[name] = _with_entry(

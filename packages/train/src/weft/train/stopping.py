@@ -17,7 +17,7 @@ from weft.data.loader import one_thread_per_worker
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import StoppedError
 from weft.train.processes import Processes
-from weft.train.result import RESULT
+from weft.train.result import RESULT, is_unscored
 
 GRACE = 30
 """Seconds between SIGTERM and SIGKILL that torchrun and SLURM give unless told otherwise."""
@@ -102,9 +102,9 @@ def how_to_start(folder: Path) -> tuple[bool, bool]:
         folder: Folder of the run.
 
     Returns:
-        Whether to resume, which takes a whole checkpoint, and whether to start again, as after an end before
+        Whether to resume, which takes a whole checkpoint or a trained run without scores, and whether to start again, as after an end before
         the first checkpoint. Neither leaves a folder that is no interrupted run to the usual refusal.
     """
-    if newest_whole(folder / "checkpoints") is not None:
+    if is_unscored(folder) or newest_whole(folder / "checkpoints") is not None:
         return True, False
     return False, (folder / "recipe.yaml").is_file() and not (folder / RESULT).exists()

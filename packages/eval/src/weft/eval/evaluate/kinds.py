@@ -28,6 +28,7 @@ class Kind:
         target: One answer to train on, and its weight in 0..1. Drawn where a record has several. None where
             nothing is written, because text and image are each other's target.
         metric: The metric of this type if the recipe names none.
+        one_answer: The metric where every record has one answer, if it is another.
         draw: Text, target and weight of one training example, where the text is drawn too. By default the text
             is that of `text`.
     """
@@ -37,6 +38,7 @@ class Kind:
     text: Callable[[Any], str]
     target: Callable[[Any, random.Random], tuple[str, float]] | None
     metric: str
+    one_answer: str | None = None
     draw: Callable[[Any, random.Random], tuple[str, str, float]] | None = None
 
     @property
@@ -104,7 +106,7 @@ def register_kind(kind: Kind) -> Kind:
     return kind
 
 
-register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa"))
+register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa", "exact"))
 register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
 register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
 register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))
@@ -129,3 +131,18 @@ def kind_of(records: Sequence[Record]) -> Kind:
             f"{', '.join(sorted(_KINDS))}; register another with `register_kind`."
         )
     return _KINDS[task]
+
+
+def metric_of(records: Sequence[Record]) -> str:
+    """The metric of records if a recipe names none: that of their type, or of questions with one answer each.
+
+    Args:
+        records: At least one record.
+
+    Raises:
+        ScoreInputError: As `kind_of`.
+    """
+    kind = kind_of(records)
+    if kind.one_answer is not None and all(len(getattr(record, "answers", ())) == 1 for record in records):
+        return kind.one_answer
+    return kind.metric

@@ -3,57 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 from weft.data.records import RECORD_TYPES, Record, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.scoring import reference, score
+from weft.eval.evaluate.scoring import reference, references, score
 
-SCORED_TYPES: Mapping[str, str] = MappingProxyType(
+SCORED_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "caption": "caption",
-        "gqa": "image_qa",
-        "multiple_choice": "video_mc",
-        "nlvr": "pair_bool",
-        "nlvr2": "pair_bool",
-        "open_ended": "video_qa",
-        "retrieval": "retrieval",
-        "vqa": "image_qa",
-        "vqa_vl_adapter": "image_qa",
+        "caption": ("caption",),
+        "exact": ("image_qa", "video_qa"),
+        "gqa": ("image_qa",),
+        "multiple_choice": ("video_mc",),
+        "nlvr": ("pair_bool",),
+        "nlvr2": ("pair_bool",),
+        "open_ended": ("video_qa",),
+        "retrieval": ("retrieval",),
+        "vqa": ("image_qa",),
+        "vqa_vl_adapter": ("image_qa",),
     }
 )
-"""Name of a metric to the type of records it scores, a key of `weft.data.records.RECORD_TYPES`."""
+"""Name of a metric to the types of records it scores, keys of `weft.data.records.RECORD_TYPES`."""
+
+_TRIED = 2
 
 
 def check_metric(metric: str, records: Sequence[Record], headline: str | None = None) -> None:
-    """Refuse a metric for records of another type, and a headline that it does not have.
+    """Refuse a metric that cannot score some of the records, and a headline that it does not have.
 
-    A headline is looked up in the scores of two records' own answers, so that no list of names can be out of date.
+    The metric is tried on two records of every form (two with one answer, two with ten, ...), with their own answers
+    as predictions, so that no list of rules or names can be out of date.
 
     Args:
         metric: A key of `METRICS`.
-        records: The records that will be scored.
+        records: The records that will be scored. Where all answers are hidden, nothing is.
         headline: Entry of the scores that tables are to show, or None.
 
     Raises:
-        ScoreInputError: Naming the metrics, or the headlines, that would fit.
+        ScoreInputError: Naming the metrics, the records or the headlines that would fit.
     """
-    record = records[0]
-    if metric in SCORED_TYPES and not isinstance(record, RECORD_TYPES[SCORED_TYPES[metric]]):
-        fitting = sorted(
-            name for name, scored in SCORED_TYPES.items() if isinstance(record, RECORD_TYPES[scored])
-        )
+    if not _fits(metric, records[0]):
+        fitting = sorted(name for name in SCORED_TYPES if _fits(name, records[0]))
         raise ScoreInputError(
-            f"`metric` must score records of type {record.task!r}, but {metric!r} scores {SCORED_TYPES[metric]!r}. "
-            f"Take {' or '.join(map(repr, fitting)) or 'other records'}."
+            f"`metric` must score records of type {records[0].task!r}, but {metric!r} scores "
+            f"{' and '.join(map(repr, SCORED_TYPES[metric]))}. Take {' or '.join(map(repr, fitting)) or 'other records'}."
         )
-    if headline is None:
+    forms: dict[tuple[int, bool], list[Record]] = {}
+    for record in records:
+        given = references(record)
+        forms.setdefault((len(given), all(map(str.strip, given))), []).append(record)
+    lacking = [record for (count, whole), alike in forms.items() if not (count and whole) for record in alike]
+    if len(lacking) == len(records) and not any(map(reference, records)):
         return
-    few = list(islice(filter(reference, records), 2))
-    if few:
+    if lacking:
+        raise ScoreInputError(
+            f"`records` must all have answers, or all hide them, but {len(lacking)} of {len(records)} have none or an "
+            f"empty one, such as {lacking[0].id!r}. Mend these records or leave them out of the split."
+        )
+    for alike in forms.values():
+        try:
+            score(metric, _answers(alike[:_TRIED]), alike[:_TRIED])
+        except ScoreInputError as error:
+            raise ScoreInputError(f"{len(alike)} of {len(records)} records do not fit {metric!r}: {error}") from None
+    if headline is not None:
+        few = next(iter(forms.values()))[:_TRIED]
         score(metric, _answers(few), few, headline=headline)
+
+
+def _fits(metric: str, record: Record) -> bool:
+    return metric not in SCORED_TYPES or isinstance(
+        record, tuple(RECORD_TYPES[name] for name in SCORED_TYPES[metric])
+    )
+
+
+def check_targets(records: Sequence[Record]) -> int:
+    """Refuse records to train on of which none says what is right, or some say it with an empty text.
+
+    Args:
+        records: The records that will be trained on.
+
+    Returns:
+        How many have no answer; they count nothing in training.
+
+    Raises:
+        ScoreInputError: Naming the first of these records.
+    """
+    absent, empty = [], []
+    for record in records:
+        given = (record.text,) if isinstance(record, Retrieval) else references(record)
+        if not given:
+            absent.append(record.id)
+        elif not all(map(str.strip, given)):
+            empty.append(record.id)
+    if len(absent) == len(records):
+        raise ScoreInputError(
+            f"`records` to train on must say what is right, but none of {len(records)} has an answer. Train on a split "
+            "whose answers are not hidden, and check the columns."
+        )
+    if empty:
+        raise ScoreInputError(
+            f"An answer or caption to train on must hold a word, but {len(empty)} of {len(records)} records have an "
+            f"empty one, such as {empty[0]!r}. Mend these records or leave them out of the split."
+        )
+    return len(absent)
 
 
 def _answers(records: Sequence[Any]) -> Any:

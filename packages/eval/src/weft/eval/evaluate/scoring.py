@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC, VideoQA
-from weft.eval.errors import ScoreInputError, ScoreTypeError
+from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics import (
     ScoreReport,
     caption_scores,
+    exact_accuracy,
     gqa_accuracy,
     multiple_choice_accuracy,
     nlvr2_accuracy,
@@ -20,6 +21,7 @@ from weft.eval.metrics import (
     vl_adapter_vqa_accuracy,
     vqa_accuracy,
 )
+from weft.eval.metrics.exact import plain_answer
 from weft.eval.metrics.report import FRACTION, group_means
 
 if TYPE_CHECKING:
@@ -39,6 +41,18 @@ def _vqa_vl_adapter(predictions: dict[Any, str], records: Sequence[ImageQA], gro
 
 def _gqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
     return gqa_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
+
+
+def _exact(
+    predictions: dict[Any, str], records: Sequence[ImageQA | VideoQA], groups: Groups
+) -> ScoreReport:
+    several = [r for r in records if len(set(map(plain_answer, r.answers))) > 1]
+    if several:
+        raise ScoreInputError(
+            f"Each record must have one answer for the metric 'exact', but {several[0].id!r} has "
+            f"{shown(list(several[0].answers))}. Take 'vqa' where several people answered."
+        )
+    return exact_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
 
 
 def _nlvr(predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups) -> ScoreReport:
@@ -100,6 +114,7 @@ def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> Scor
 
 METRICS: Mapping[str, Scorer] = {
     "caption": _caption,
+    "exact": _exact,
     "gqa": _gqa,
     "multiple_choice": _multiple_choice,
     "nlvr": _nlvr,
@@ -164,6 +179,16 @@ def reference(record: Record) -> str:
     raise ScoreTypeError(
         f"`record` must be a question, a statement or a caption, but is {type(record).__name__}."
     )
+
+
+def references(record: Record) -> tuple[str, ...]:
+    """Every right answer of a record; none if it is hidden."""
+    if isinstance(record, ImageQA | VideoQA):
+        return record.answers
+    if isinstance(record, Caption):
+        return record.captions
+    first = reference(record)
+    return (first,) if first else ()
 
 
 def record_groups(records: Sequence[Record]) -> Groups:

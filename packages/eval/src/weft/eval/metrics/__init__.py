@@ -6,6 +6,7 @@ Importing this loads numpy and nothing heavier.
 from weft.eval.metrics.calibration import calibration
 from weft.eval.metrics.caption import caption_scores
 from weft.eval.metrics.classify import top1_accuracy
+from weft.eval.metrics.exact import exact_accuracy
 from weft.eval.metrics.few_shot import harmonic_mean, over_seeds
 from weft.eval.metrics.gqa import gqa_accuracy
 from weft.eval.metrics.localisation import didemo_localisation
@@ -26,6 +27,7 @@ __all__ = [
     "calibration",
     "caption_scores",
     "didemo_localisation",
+    "exact_accuracy",
     "gqa_accuracy",
     "harmonic_mean",
     "multiple_choice_accuracy",

@@ -104,19 +104,20 @@ def require_each(
         )
 
 
-def require_text(predictions: Mapping[Any, Any], ids: Iterable[Hashable]) -> None:
-    """Check that the predictions are text.
+def require_text(values: Mapping[Any, Any], ids: Iterable[Hashable], side: str = "predictions") -> None:
+    """Check that predictions, or what they are compared to, are text.
 
     Args:
-        predictions: Id to prediction.
+        values: Id to text.
         ids: The ids to look at.
+        side: Name of the argument.
 
     Raises:
-        ScoreTypeError: At least one prediction is not a string.
+        ScoreTypeError: At least one value is not a string.
     """
     require_each(
-        "predictions",
-        predictions,
+        side,
+        values,
         ids,
         lambda value: isinstance(value, str),
         "a string",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA, media_of
+from weft.data.records import MediaRef, Record, Retrieval, media_of
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.scoring import record_groups, reference
+from weft.eval.evaluate.scoring import record_groups, references
 from weft.eval.metrics.report import ScoreReport
 from weft.eval.report.predictions import PredictionTable, prediction_table
 
@@ -52,7 +52,7 @@ def record_table(
     return prediction_table(
         task,
         predictions,
-        {record.id: _references(record) for record in records},
+        {record.id: references(record) for record in records},
         report,
         questions={record.id: kind.text(record) for record in records},
         groups=groups,
@@ -89,14 +89,6 @@ def _retrieval_table(
         folder=folder,
         pictures=pictures,
     )
-
-
-def _references(record: Record) -> tuple[str, ...]:
-    if isinstance(record, ImageQA | VideoQA):
-        return record.answers
-    if isinstance(record, Caption):
-        return record.captions
-    return (reference(record),)
 
 
 def _images(record: Record) -> list[MediaRef]:

@@ -1,0 +1,30 @@
+"""How long a run took, over all its legs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+SECONDS = "seconds.json"
+
+
+class Clock:
+    """Runs from now on; a run that goes on from a checkpoint begins with what stands there."""
+
+    def __init__(self) -> None:
+        self._started, self._before = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, that of earlier legs included."""
+        return self._before + time.perf_counter() - self._started
+
+    def save(self, folder: Path) -> None:
+        """Write down the time so far."""
+        (folder / SECONDS).write_text(json.dumps(self.seconds), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Add what was written down; checkpoints of earlier versions say nothing."""
+        if (folder / SECONDS).is_file():
+            self._before = float(json.loads((folder / SECONDS).read_text(encoding="utf-8")))
