@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from weft.data import load_dataset
+from weft.data.catalog import splits_of
 from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
 from weft.data.errors import InvalidArgumentError, UnknownNameError
 from weft.data.files import BytesStore
@@ -167,3 +168,26 @@ def test_names_of_records_with_a_gap_in_their_labels_are_not_guessed(tmp_path):
     records = load_dataset("table", root, "test", record="classify")
     with pytest.raises(InvalidArgumentError, match="has no record with label 0"):
         _ = records.class_names
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "splits", "options"),
+    [
+        ("image_folder", ["test/cat/1.png", "val/cat/1.png"], ["test", "val"], {}),
+        ("image_folder", ["cat/1.png", "dog/1.png"], ["all"], {}),
+        ("table", ["dev.jsonl", "test.jsonl", "images/notes.csv"], ["dev", "test"], {"record": "caption"}),
+        ("webdataset", ["dev-0.tar", "test/0.tar"], ["dev", "test"], {}),
+    ],
+)
+def test_the_splits_that_users_name_are_those_that_are_there(tmp_path, name, files, splits, options):
+    root = write_tree(tmp_path, {file: image_bytes() for file in files})
+    assert list(splits_of(name, root, **options)) == splits
+    assert [split.split for split in check_dataset(name, root, **options).splits] == splits
+
+
+def test_a_root_without_splits_is_refused_and_no_split_is_guessed(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="`splits` must be named for data set 'table'"):
+        check_dataset("table", tmp_path)
+    (tmp_path / "one.csv").write_text("image,captions\n")
+    assert splits_of("table", tmp_path / "one.csv") == ("one",)
+    assert splits_of("table", tmp_path, file="one.csv") == ("one",)

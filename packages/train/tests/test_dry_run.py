@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from weft.data.testing import image_bytes, write_tree
 from weft.eval.errors import ScoreInputError
 from weft.train.cli import main
 from weft.train.dry_run import DryRun, dry_run
@@ -163,6 +164,24 @@ def test_a_few_shot_recipe_is_tried_out_without_its_encoder(tmp_path, monkeypatc
     assert "encoder openai/clip-vit-base-patch16, not opened here" in str(found)
     with pytest.raises(RunError, match=r"`data\.num_classes` must be that of 'eurosat' \(10\), but is 11"):
         check("tip_adapter/eurosat", tmp_path, ["data.num_classes=11"])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["encoder here", "encoder elsewhere"])
+def test_the_few_shot_recipe_of_the_documentation_is_tried_out(clip, tmp_path, monkeypatch, capsys, known):
+    page = (Path(__file__).parents[3] / "docs" / "few_shot.md").read_text(encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    images = {f"train/{name}/{k}.png": image_bytes() for name in ("cat", "dog", "fox") for k in range(50)}
+    monkeypatch.setenv("MY_IMAGES", str(write_tree(tmp_path / "images", images)))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(recipe), "--dry-run", *([f"encoder.name={clip}"] if known else [])])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert ("3 classes, features of width 16" in printed) == known
+    assert ("encoder.width is not stated" in printed) != known
+    assert "image_folder: train 75, test 75" in printed
 
 
 def test_a_dry_run_of_the_command_line_writes_a_picture_and_no_run(values, tmp_path, capsys):

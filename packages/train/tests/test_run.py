@@ -3,13 +3,17 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from weft.core import load_adapter
 from weft.train.backbones import load_backbone, planned_model
+from weft.train.dry_run import dry_run
 from weft.train.errors import RecipeError, RunError
 from weft.train.progress import Advance, Progress
 from weft.train.recipe import BackboneSection, load_recipe
@@ -251,3 +255,80 @@ def test_an_adapter_loads_into_a_fresh_backbone(values, finished):
     result = finished(load_recipe(values))
     model = load_adapter(load_backbone(BackboneSection(name="miniature")).model, result.folder / "adapter")
     assert model.weft.tasks == ("vqa", "nlvr")
+
+
+def test_what_was_trained_is_kept_when_scoring_fails_and_is_scored_later(values, monkeypatch):
+    whole = execute(load_recipe(values, ["name=whole"]))
+    broken = load_recipe(values, ["name=broken"])
+    with monkeypatch.context() as patch:
+        patch.setattr("weft.train.run.evaluate_tasks", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            execute(broken)
+    assert_equal(weights(broken.folder), weights(whole.folder))
+    assert not (broken.folder / "result.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("weft.train.run._train", lambda *args: pytest.fail("it is trained already"))
+        assert execute(broken, auto_resume=True).scores == whole.scores
+    assert (broken.folder / "result.json").is_file()
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_legs(values, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("weft.train.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(Progress):
+        def __init__(self, dies_at: int | None = None) -> None:
+            self.dies_at = dies_at
+
+        @contextmanager
+        def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
+            def advance(done: int) -> None:
+                now[0] += 100.0 if title.startswith("train") else 0.0
+                if title.startswith("train") and done == self.dies_at:
+                    raise Killed
+
+            yield advance
+
+    recipe = load_recipe(values, ["training.save_every=2"])
+    with pytest.raises(Killed):
+        execute(recipe, progress=Slow(dies_at=4))
+    now[0] += 5000.0
+    assert execute(recipe, resume=True, progress=Slow()).seconds == pytest.approx(600.0)
+
+
+def question_file(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A recipe's data: questions of one's own about one picture."""
+    Image.new("RGB", (16, 24), "red").save(folder / "a.png")
+    for split in ("train", "test"):
+        lines = [
+            {"id": str(k), "image": "a.png", "question": f"what {k}?", "answers": ["red"]} for k in range(8)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*lines, *rows]))
+    return {"name": "table", "root": str(folder), "options": {"record": "image_qa"}}
+
+
+def test_questions_of_ones_own_with_one_answer_train_and_are_scored_by_exact(values, tmp_path):
+    data = question_file(tmp_path, [])
+    values["tasks"] = {"own": {"max_new_tokens": 3, "data": data}}
+    result = execute(load_recipe(values))
+    assert result.reports["own"]["metric"] == "exact_accuracy"
+    values["tasks"]["own"]["metric"] = "vqa"
+    with pytest.raises(
+        RunError, match=r"'own' cannot be scored on its test split\. 8 of 8 records do not fit"
+    ):
+        execute(load_recipe(values, ["name=other"]))
+    assert not (result.folder.parent / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"), [([], "1 of 9 have none"), ([" "], "1 of 9 have none or an empty one")]
+)
+def test_one_record_that_cannot_be_scored_stops_a_run_before_it_trains(values, tmp_path, answers, message):
+    odd = {"id": "odd", "image": "a.png", "question": "?", "answers": answers}
+    values["tasks"] = {"own": {"data": question_file(tmp_path, [odd])}}
+    recipe = load_recipe(values)
+    with pytest.raises(RunError, match=rf"{message}.*'odd'"):
+        execute(recipe)
+    with pytest.raises(RunError, match=rf"{message}.*'odd'"):
+        dry_run(recipe)
+    assert not recipe.folder.exists()

@@ -47,11 +47,14 @@ def test_records_of_a_derived_type_are_scored_as_their_base_is() -> None:
         check_metric("caption", records)
 
 
-def asked(*answers: str, id: str = "1") -> ImageQA:
-    return ImageQA(id=id, image=IMAGE, image_id="1", question="?", answers=answers)
+def asked(*answers: str, name: str = "1") -> ImageQA:
+    return ImageQA(id=name, image=IMAGE, image_id="1", question="?", answers=answers)
 
 
-ONE, TEN = [asked("red", id=str(k)) for k in range(5)], [asked(*["red"] * 10, id=str(k)) for k in range(5)]
+ONE, TEN = (
+    [asked("red", name=str(k)) for k in range(5)],
+    [asked(*["red"] * 10, name=str(k)) for k in range(5)],
+)
 
 
 def test_questions_with_one_answer_each_are_scored_by_exact() -> None:
@@ -66,16 +69,16 @@ def test_questions_with_one_answer_each_are_scored_by_exact() -> None:
 
 def test_one_record_that_a_metric_cannot_score_is_found_wherever_it_stands() -> None:
     with pytest.raises(ScoreInputError, match=r"1 of 6 records do not fit 'vqa'.*holds 1: 'red'.*`exact`"):
-        check_metric("vqa", [*TEN, asked("red", id="odd")])
+        check_metric("vqa", [*TEN, asked("red", name="odd")])
     with pytest.raises(ScoreInputError, match=r"one answer for the metric 'exact', but 'odd' has 'a', 'b'"):
-        check_metric("exact", [*ONE, asked("a", "b", id="odd")])
+        check_metric("exact", [*ONE, asked("a", "b", name="odd")])
 
 
 @pytest.mark.parametrize(
     ("metric", "records"),
     [
-        ("vqa", [*TEN, asked(id="odd")]),
-        ("exact", [*ONE, asked(" ", id="odd")]),
+        ("vqa", [*TEN, asked(name="odd")]),
+        ("exact", [*ONE, asked(" ", name="odd")]),
         ("caption", [*CAPTIONS, Caption(id="odd", media=IMAGE, media_id="9", captions=("a hat", ""))]),
         ("caption", [*CAPTIONS, Caption(id="odd", media=IMAGE, media_id="9")]),
     ],
@@ -87,12 +90,12 @@ def test_a_record_without_a_whole_answer_is_named(metric: str, records: list[Rec
 
 
 def test_what_is_trained_on_says_what_is_right() -> None:
-    assert check_targets([*ONE, asked(id="odd")]) == 1
+    assert check_targets([*ONE, asked(name="odd")]) == 1
     assert check_targets(PAIRS) == check_targets(CAPTIONS) == 0
     with pytest.raises(ScoreInputError, match="none of 2 has an answer"):
-        check_targets([asked(id="1"), asked(id="2")])
+        check_targets([asked(name="1"), asked(name="2")])
     with pytest.raises(ScoreInputError, match=r"1 of 6 records have an empty one, such as 'odd'"):
-        check_targets([*ONE, asked("red", "", id="odd")])
+        check_targets([*ONE, asked("red", "", name="odd")])
     bare = Retrieval(id="odd", media=IMAGE, media_id="1", text=" ", text_id="1")
     with pytest.raises(ScoreInputError, match=r"1 of 4 records have an empty one, such as 'odd'"):
         check_targets([*PAIRS, bare])

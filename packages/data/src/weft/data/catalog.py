@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -55,6 +55,7 @@ class DatasetSpec:
         expected: Split to the number of records officially stated, where known.
         hub: Copies on the hub.
         needs_root: False for data sets that are generated.
+        find_splits: `find_splits(source, **options)` names the splits that a root has, where the user names them.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DatasetSpec:
     expected: Mapping[str, int] = field(default_factory=dict)
     hub: tuple[HubSource, ...] = ()
     needs_root: bool = True
+    find_splits: Callable[..., Sequence[str]] | None = field(default=None, repr=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -179,6 +181,41 @@ def load_dataset(
     return RecordSet(
         name, split, task, records, tuple(source.skipped), tuple(source.classes), tuple(source.notes)
     )
+
+
+def splits_of(
+    name: str,
+    root: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    follow_links: bool = False,
+    **options: Any,
+) -> tuple[str, ...]:
+    """The splits of a data set: the official ones, or those that a root has where the user names them.
+
+    Args:
+        name: A name of `list_datasets()`.
+        root: Where the files lie.
+        storage_options: What the fsspec filesystem needs; never printed.
+        follow_links: Allow links that lead out of a local `root`.
+        **options: Options of the data set.
+
+    Raises:
+        UnknownNameError: Unknown data set.
+        InvalidArgumentError: There is none under the root.
+    """
+    spec = dataset_spec(name)
+    if spec.splits:
+        return spec.splits
+    store = open_store(root, storage_options, follow_links=follow_links)
+    source = Source(name, store, spec.bases, spec.how_to_get)
+    found = tuple(spec.find_splits(source, **options)) if spec.find_splits is not None else ()
+    if not found:
+        raise InvalidArgumentError(
+            f"`splits` must be named for data set {name!r}, because its users name them and none is found in "
+            f"{store.describe()}. How to get the files: {spec.how_to_get}"
+        )
+    return found
 
 
 def _checked(name: str, records: Iterable[Record]) -> Iterable[Record]:

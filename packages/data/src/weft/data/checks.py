@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from weft.data.catalog import dataset_spec, list_datasets, load_dataset
+from weft.data.catalog import dataset_spec, list_datasets, load_dataset, splits_of
 from weft.data.errors import CorruptMediaError, WeftDataError
 from weft.data.record_set import RecordSet
 from weft.data.records import media_of
@@ -113,7 +113,7 @@ def check_dataset(
     Args:
         name: A name of `list_datasets()`.
         root: Where the files should lie.
-        splits: Splits to look at; by default all that are known.
+        splits: Splits to look at; by default all that are known, or that the root has where the user names them.
         media: "sample" decodes some images spread over the split, "all" looks for every file and decodes
             the sample, "none" looks at annotations only.
         sample: Images to decode per split.
@@ -123,19 +123,20 @@ def check_dataset(
 
     Raises:
         UnknownNameError: Unknown data set, split or option.
+        InvalidArgumentError: No split is given, and the root has none.
     """
     spec = dataset_spec(name)
     found = []
-    for split in splits or spec.splits or ("train",):
+    places: dict[str, Any] = {"storage_options": storage_options, "follow_links": follow_links}
+    for split in splits or splits_of(name, root, **places, **options):
         try:
             records: RecordSet[Any] = load_dataset(
                 name,
                 root,
                 split,
-                storage_options=storage_options,
                 on_error="skip",
                 require_media=media != "none",
-                follow_links=follow_links,
+                **places,
                 **options,
             )
         except LookupError:

@@ -29,7 +29,16 @@ from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
-from weft.train.result import ADAPTER, RESULT, Result, average, is_unscored, make_result, result_values, write_json
+from weft.train.result import (
+    ADAPTER,
+    RESULT,
+    Result,
+    average,
+    is_unscored,
+    make_result,
+    result_values,
+    write_json,
+)
 from weft.train.schedule import make_mixture, total_steps
 from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.sharding import reshard, whole_adapter

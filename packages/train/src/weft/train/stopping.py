@@ -102,8 +102,9 @@ def how_to_start(folder: Path) -> tuple[bool, bool]:
         folder: Folder of the run.
 
     Returns:
-        Whether to resume, which takes a whole checkpoint or a trained run without scores, and whether to start again, as after an end before
-        the first checkpoint. Neither leaves a folder that is no interrupted run to the usual refusal.
+        Whether to resume, which takes a whole checkpoint or a trained run without scores, and whether to start
+        again, as after an end before the first checkpoint. Neither leaves a folder that is no interrupted run to the
+        usual refusal.
     """
     if is_unscored(folder) or newest_whole(folder / "checkpoints") is not None:
         return True, False

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
@@ -123,11 +124,19 @@ def _say_untrained(source: Source, folders: Mapping[Parts, str], split: str) -> 
         )
 
 
+def find_splits(source: Source, **options: Any) -> list[str]:
+    """Folders that hold folders with images, or "all" where the folders of the root hold the images."""
+    parts = [name.split("/") for name in source.store.names() if name.lower().endswith(IMAGE_ENDINGS)]
+    splits = sorted({folders[0] for folders in parts if len(folders) > 2})
+    return splits or (["all"] if any(len(folders) > 1 for folders in parts) else [])
+
+
 SPEC = DatasetSpec(
     name="image_folder",
     task="classify",
     splits=(),
     read=read,
+    find_splits=find_splits,
     summary="Your own images, one folder per class; any split names.",
     licence="yours",
     how_to_get="Put images under ROOT/SPLIT/CLASS/, or under ROOT/CLASS/ and use split='all'. "

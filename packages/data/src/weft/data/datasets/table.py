@@ -120,6 +120,21 @@ def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, S
     return source.find(*candidates), store
 
 
+def find_splits(source: Source, *, file: str | None = None, **options: Any) -> list[str]:
+    """Names of the tables that lie at the root, without their endings; that of a table which is the root, or is named.
+
+    Args:
+        source: The folder of the tables, or the table itself.
+        file: Path of the one table, as for `read`.
+        **options: Not needed.
+    """
+    store = source.store
+    if file is not None or (isinstance(store, FolderStore) and store.url.lower().endswith(ENDINGS)):
+        return [(file or store.describe()).rpartition("/")[2].partition(".")[0]]
+    plain = [name.removesuffix(".gz") for name in store.names() if "/" not in name]
+    return sorted({name.rpartition(".")[0] for name in plain if name.lower().endswith(ENDINGS)})
+
+
 def _rows(source: Source, stored: StoredFile) -> Iterator[Row]:
     plain = stored.path.removesuffix(".gz").lower()
     if plain.endswith((".csv", ".tsv")):
@@ -156,6 +171,7 @@ SPEC = DatasetSpec(
     task="image_qa",
     splits=(),
     read=read,
+    find_splits=find_splits,
     summary="Your own CSV, TSV, JSONL or Parquet with image and text columns, as any record type.",
     licence="yours",
     how_to_get="Put SPLIT.csv, SPLIT.tsv, SPLIT.jsonl or SPLIT.parquet into ROOT, or name it with file=.",

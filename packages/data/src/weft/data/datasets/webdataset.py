@@ -1,5 +1,6 @@
 """WebDataset tars: files that share a stem are one sample, such as `000.jpg`, `000.txt` and `000.json`."""
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from weft.data.texts import parse_json
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _VIDEOS = ("mp4", "avi", "webm", "mkv")
+_TARS = (".tar", ".tar.gz", ".tgz")
 _TEXTS = ("txt", "cls", "text")
 
 
@@ -52,10 +54,19 @@ def _record(mapping: ColumnMapping, store: Store, tar: str, row: Row) -> Record:
     return mapping.record(row.sub(_columns(store, row)), f"{tar}:{row.number}")
 
 
+def find_splits(source: Source, **options: Any) -> list[str]:
+    """What stands before the first `-`, `/` or `.` of the tars of a folder, or of the tar that is the root."""
+    if isinstance(source.store, FolderStore):
+        names = [name for name in source.store.names() if name.endswith(_TARS)]
+    else:
+        names = [source.store.describe().rpartition("/")[2]]
+    return sorted({re.split(r"[-/.]", name, maxsplit=1)[0] for name in names})
+
+
 def _archives(source: Source, split: str) -> list[Store]:
     if not isinstance(source.store, FolderStore):
         return [source.store]
-    names = [name for name in source.store.names() if name.endswith((".tar", ".tar.gz", ".tgz"))]
+    names = [name for name in source.store.names() if name.endswith(_TARS)]
     wanted = [name for name in names if name.startswith((f"{split}-", f"{split}/", f"{split}."))]
     if not wanted:
         raise source.missing([f"{split}-00000.tar", f"{split}/00000.tar"], "tars")
@@ -111,6 +122,7 @@ SPEC = DatasetSpec(
     task="caption",
     splits=(),
     read=read,
+    find_splits=find_splits,
     summary="Your own or published WebDataset tars, as any record type.",
     licence="yours",
     how_to_get="Put tars named SPLIT-*.tar, or into a folder SPLIT/, under ROOT, or give one tar as ROOT.",

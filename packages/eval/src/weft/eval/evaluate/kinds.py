@@ -28,9 +28,9 @@ class Kind:
         target: One answer to train on, and its weight in 0..1. Drawn where a record has several. None where
             nothing is written, because text and image are each other's target.
         metric: The metric of this type if the recipe names none.
-        one_answer: The metric where every record has one answer, if it is another.
         draw: Text, target and weight of one training example, where the text is drawn too. By default the text
             is that of `text`.
+        one_answer: The metric where every record has one answer, if it is another.
     """
 
     task: str
@@ -38,8 +38,8 @@ class Kind:
     text: Callable[[Any], str]
     target: Callable[[Any, random.Random], tuple[str, float]] | None
     metric: str
-    one_answer: str | None = None
     draw: Callable[[Any, random.Random], tuple[str, str, float]] | None = None
+    one_answer: str | None = None
 
     @property
     def objective(self) -> str:
@@ -106,7 +106,7 @@ def register_kind(kind: Kind) -> Kind:
     return kind
 
 
-register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa", "exact"))
+register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa", one_answer="exact"))
 register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
 register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
 register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))

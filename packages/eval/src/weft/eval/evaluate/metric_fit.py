@@ -44,10 +44,10 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
         ScoreInputError: Naming the metrics, the records or the headlines that would fit.
     """
     if not _fits(metric, records[0]):
-        fitting = sorted(name for name in SCORED_TYPES if _fits(name, records[0]))
+        fitting = sorted(repr(name) for name in SCORED_TYPES if _fits(name, records[0]))
         raise ScoreInputError(
             f"`metric` must score records of type {records[0].task!r}, but {metric!r} scores "
-            f"{' and '.join(map(repr, SCORED_TYPES[metric]))}. Take {' or '.join(map(repr, fitting)) or 'other records'}."
+            f"{' and '.join(map(repr, SCORED_TYPES[metric]))}. Take {' or '.join(fitting) or 'other records'}."
         )
     forms: dict[tuple[int, bool], list[Record]] = {}
     for record in records:
@@ -65,7 +65,9 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
         try:
             score(metric, _answers(alike[:_TRIED]), alike[:_TRIED])
         except ScoreInputError as error:
-            raise ScoreInputError(f"{len(alike)} of {len(records)} records do not fit {metric!r}: {error}") from None
+            raise ScoreInputError(
+                f"{len(alike)} of {len(records)} records do not fit {metric!r}: {error}"
+            ) from None
     if headline is not None:
         few = next(iter(forms.values()))[:_TRIED]
         score(metric, _answers(few), few, headline=headline)

@@ -43,9 +43,7 @@ def _gqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups
     return gqa_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
 
 
-def _exact(
-    predictions: dict[Any, str], records: Sequence[ImageQA | VideoQA], groups: Groups
-) -> ScoreReport:
+def _exact(predictions: dict[Any, str], records: Sequence[ImageQA | VideoQA], groups: Groups) -> ScoreReport:
     several = [r for r in records if len(set(map(plain_answer, r.answers))) > 1]
     if several:
         raise ScoreInputError(

@@ -153,7 +153,8 @@ def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) 
     if len(answers) < 2:
         raise ScoreInputError(
             f"Each value of `references` must hold at least 2 human answers, but that of {key!r} holds "
-            f"{len(answers)}: {shown(list(answers))}. With one true answer use `exact_accuracy`: the metric `exact` in a recipe."
+            f"{len(answers)}: {shown(list(answers))}. With one true answer use `exact_accuracy`, the metric `exact` of "
+            "recipes."
         )
     return answers
 

@@ -10,8 +10,9 @@ from typing import Any
 from weft.data import dataset_spec
 from weft.data.media.contact_sheet import contact_sheet
 from weft.train.dry_run import SHOWN, counted, picture_path, save_picture
-from weft.train.few_shot.draws import check_images, draw, load_records
-from weft.train.few_shot.plan import FewShotPlan, plan_few_shot
+from weft.train.few_shot.draws import Records, check_images, draw, load_records
+from weft.train.few_shot.features import width_of
+from weft.train.few_shot.plan import FewShotPlan, plan_parts
 from weft.train.few_shot.recipe import FewShotRecipe
 from weft.train.published import published_of, shown
 
@@ -27,7 +28,8 @@ class Trial:
         records: Split or test set to number of records.
         official: The same where the data set states its size officially.
         largest: Training images of the largest draw.
-        features: Bytes of the features of the largest draw and of all test sets, in 32 bits.
+        features: Bytes of the features of the largest draw and of all test sets, in 32 bits; None where their width is
+            not known.
         shown: Records of the first draw, and the prompt of each.
     """
 
@@ -35,7 +37,7 @@ class Trial:
     records: Mapping[str, int]
     official: Mapping[str, int]
     largest: int
-    features: int
+    features: int | None
     shown: tuple[tuple[Any, str], ...]
 
     def __str__(self) -> str:
@@ -48,7 +50,7 @@ class FewShotDryRun:
     """What a few-shot run would do.
 
     Attributes:
-        plan: Trained parameters of every head.
+        plan: Trained parameters of every head; None where the width of the encoder is not known here.
         encoder: The encoder, which is not opened.
         trials: Its data sets.
         draws: Number of draws of each.
@@ -58,7 +60,7 @@ class FewShotDryRun:
         published: What others printed for these heads, one line each.
     """
 
-    plan: FewShotPlan
+    plan: FewShotPlan | None
     encoder: str
     trials: tuple[Trial, ...]
     draws: int
@@ -68,12 +70,15 @@ class FewShotDryRun:
     published: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        features = sum(trial.features for trial in self.trials) / 2**20
+        known = [trial.features for trial in self.trials if trial.features is not None]
+        size = f"{sum(known) / 2**20:.1f} MiB of features" if known else "features of unknown width"
         lines = [
-            str(self.plan),
+            "trained parameters are not counted: encoder.width is not stated"
+            if self.plan is None
+            else str(self.plan),
             "",
             f"fits       {self.fits:,} heads, on {self.draws} draws of each data set",
-            f"memory     {features:.1f} MiB of features; encoder {self.encoder}, not opened here",
+            f"memory     {size}; encoder {self.encoder}, not opened here",
             "data",
             *(f"  {trial}" for trial in self.trials),
             *(["published", *(f"  {line}" for line in self.published)] if self.published else []),
@@ -86,18 +91,27 @@ class FewShotDryRun:
 def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewShotDryRun:
     """Check what a few-shot run needs except its encoder, make every draw, and say what the run would do.
 
+    Classes are counted in the data, and the width of the features is read from the encoder's configuration, where the
+    recipe does not state them.
+
     Args:
-        recipe: A recipe that states `data.num_classes` and `encoder.width`.
+        recipe: The recipe.
         picture: Where the first draw is drawn; by default `NAME-first-batch.png` in the recipe's `output`.
 
     Raises:
-        RunError: It does not state them, or the data do not fit.
+        RunError: The data do not fit.
         WeftDataError: Files are missing or malformed.
     """
-    planned = plan_few_shot(recipe)
     published = published_of(recipe)
-    parts = recipe.parts()
-    trials = tuple(_try(name or part.data.name, part, SHOWN // len(parts)) for name, part in parts.items())
+    width = width_of(recipe.encoder)
+    encoder = recipe.encoder.model_copy(update={"width": width})
+    parts = {name: part.model_copy(update={"encoder": encoder}) for name, part in recipe.parts().items()}
+    records = {name: load_records(part) for name, part in parts.items()}
+    parts = {name: _counted(part, len(records[name].class_names)) for name, part in parts.items()}
+    planned = None if width is None else plan_parts(parts)
+    trials = tuple(
+        _try(name or part.data.name, part, records[name], SHOWN // len(parts)) for name, part in parts.items()
+    )
     pairs = [pair for trial in trials for pair in trial.shown]
     path = picture or picture_path(recipe)
     texts = tuple(text for _, text in pairs)
@@ -115,9 +129,11 @@ def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewS
     )
 
 
-def _try(name: str, recipe: FewShotRecipe, shown: int) -> Trial:
-    assert recipe.encoder.width is not None, "the plan was made"
-    records = load_records(recipe)
+def _counted(recipe: FewShotRecipe, classes: int) -> FewShotRecipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"num_classes": classes})})
+
+
+def _try(name: str, recipe: FewShotRecipe, records: Records, shown: int) -> Trial:
     drawn = [draw(records, shots, seed) for shots in recipe.shots for seed in recipe.seeds]
     check_images(records, drawn)
     largest = max(len(train) for train, _ in drawn)
@@ -131,7 +147,7 @@ def _try(name: str, recipe: FewShotRecipe, shown: int) -> Trial:
         records={part: len(found) for part, found in parts.items() if found is not None},
         official=_official(recipe),
         largest=largest,
-        features=_BYTES * recipe.encoder.width * held,
+        features=None if recipe.encoder.width is None else _BYTES * recipe.encoder.width * held,
         shown=tuple((record, template.format(records.class_names[record.label])) for record in first),
     )
 

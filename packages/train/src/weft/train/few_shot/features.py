@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import ImageOps
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from weft.core.cache import ImageTextEncoder
 from weft.core.tensor_digests import module_digest
@@ -130,3 +130,21 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return ImageTextEncoder(model.to(device), tokenizer), transform
+
+
+def width_of(section: EncoderSection) -> int | None:
+    """Width of an encoder's features: what the recipe says, or its configuration where that lies on this machine."""
+    if section.width is not None:
+        return section.width
+    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
+    try:
+        config = AutoConfig.from_pretrained(path, revision=section.revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
+    towers = (
+        (config, "projection_dim"),
+        (config, "projection_size"),
+        (getattr(config, "vision_config", None), "hidden_size"),
+    )
+    return next((width for owner, name in towers if (width := getattr(owner, name, None)) is not None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -46,7 +47,12 @@ def plan_few_shot(recipe: FewShotRecipe) -> FewShotPlan:
     Raises:
         RunError: It does not state them.
     """
-    first, *others = recipe.parts().items()
+    return plan_parts(recipe.parts())
+
+
+def plan_parts(parts: Mapping[str, FewShotRecipe]) -> FewShotPlan:
+    """As `plan_few_shot`, for the data sets of a recipe one by one; see `FewShotRecipe.parts`."""
+    first, *others = parts.items()
     plan = _plan(first[1])
     return replace(plan, also={name: _plan(part) for name, part in others})
 
