@@ -50,7 +50,7 @@ FAULTS = {
     ),
     "task without head": (
         ["backbone={dual}"],
-        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model with `generate`|Take "
+        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model that can write|Take "
         "another backbone, or another type of record",
     ),
     "file in the place of the output folder": (
@@ -85,11 +85,11 @@ FAULTS = {
     "method that is none": (["method=5"], "- method: a method must be a mapping"),
     "headline that the metric lacks": (
         ["tasks.vqa.headline=accuarcy"],
-        "Task 'vqa' cannot be scored. `headline` must be one of accuracy, but is 'accuarcy'.",
+        "Task 'vqa' cannot be scored on its test split. `headline` must be one of accuracy, but is 'accuarcy'.",
     ),
     "metric of another type of record": (
         ["tasks.nlvr.metric=vqa"],
-        "Task 'nlvr' cannot be scored. `metric` must score records of type 'pair_bool', but 'vqa' scores 'image_qa'.|"
+        "Task 'nlvr' cannot be scored on its test split. `metric` must score records of type 'pair_bool', but 'vqa' scores 'image_qa'.|"
         "Take 'nlvr' or 'nlvr2'.",
     ),
     "store that nobody may write": (
