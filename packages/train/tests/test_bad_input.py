@@ -50,7 +50,7 @@ FAULTS = {
     ),
     "task without head": (
         ["backbone={dual}"],
-        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model that can write|Take "
+        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model with `generate`|Take "
         "another backbone, or another type of record",
     ),
     "file in the place of the output folder": (
@@ -89,8 +89,8 @@ FAULTS = {
     ),
     "metric of another type of record": (
         ["tasks.nlvr.metric=vqa"],
-        "Task 'nlvr' cannot be scored on its test split. `metric` must score records of type 'pair_bool', but 'vqa' scores 'image_qa'.|"
-        "Take 'nlvr' or 'nlvr2'.",
+        "Task 'nlvr' cannot be scored on its test split. `metric` must score records of type 'pair_bool', but 'vqa' "
+        "scores 'image_qa'.|Take 'nlvr' or 'nlvr2'.",
     ),
     "store that nobody may write": (
         ["tracking.enabled=true", "tracking.store=/sys/weft"],

@@ -10,7 +10,7 @@ from weft.data.records import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.inputs import example
-from weft.eval.evaluate.kinds import metric_of
+from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
 from weft.train.answer_list import read_answers
