@@ -150,7 +150,7 @@ def test_a_file_in_the_place_of_the_run_is_no_earlier_run(
     run.parent.mkdir()
     run.write_text("mine")
     assert refused("train", str(path), "--overwrite") == 2
-    assert f"{run} cannot be made" in capsys.readouterr().err
+    assert f"{run} is no folder" in capsys.readouterr().err
     assert run.read_text() == "mine"
 
 

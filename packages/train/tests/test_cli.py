@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from weft.train.cli import main
-from weft.train.cli.app import is_mistake
+from weft.train.cli.endings import is_mistake
 from weft.train.errors import RunError
 
 

@@ -172,7 +172,7 @@ def test_the_few_shot_recipe_of_the_documentation_is_tried_out(clip, tmp_path, m
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(page.partition("```yaml\n")[2].partition("```")[0])
     images = {f"train/{name}/{k}.png": image_bytes() for name in ("cat", "dog", "fox") for k in range(50)}
-    monkeypatch.setenv("MY_IMAGES", str(write_tree(tmp_path / "images", images)))
+    monkeypatch.setenv("WEFT_IMAGES", str(write_tree(tmp_path / "images", images)))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

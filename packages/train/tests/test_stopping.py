@@ -90,7 +90,7 @@ def test_auto_resume_starts_resumes_and_leaves_what_is_finished(
     assert how_to_start(folder) == (False, False)
     folder.mkdir(parents=True)
     assert how_to_start(folder) == (False, False), "a folder that no run made is not to be removed"
-    (folder / "recipe.yaml").touch()
+    (folder / ".weft-run").touch()
     assert how_to_start(folder) == (False, True)
     execute(recipe, auto_resume=True)
     with pytest.raises(RunError, match=r"`name` must be new"):

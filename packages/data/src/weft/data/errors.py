@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/@\s]+@")
+_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/\s]+@")
 _SECRET_PAIR = re.compile(
     r"(?i)(?P<name>[\w-]*(?:token|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key|\bsig|\bkey)"
     r"[\w-]*)(?P<sep>['\"]?\s*[=:]\s*['\"]?)(?P<value>[^\s&'\",;}]+)"

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 
 class EvalError(Exception):
-    """Base of every error that weft.eval raises on purpose."""
+    """Base of every error that weft.eval raises on purpose; its text holds no credentials of addresses."""
+
+    def __str__(self) -> str:
+        from weft.data.credentials import (
+            without_secrets,  # not at the top: errors are imported by quick commands
+        )
+
+        return without_secrets(super().__str__())
 
 
 class ScoreInputError(EvalError, ValueError):

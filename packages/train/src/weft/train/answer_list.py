@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from weft.train.errors import RunError
-from weft.train.task_data import expanded
+from weft.train.variables import expanded
 
 
 def read_answers(task: str, path: str) -> list[str]:
@@ -19,7 +19,7 @@ def read_answers(task: str, path: str) -> list[str]:
     Raises:
         RunError: If it is not there, or holds something else.
     """
-    file = Path(expanded(path))
+    file = Path(expanded(path, f"tasks.{task}.choose_from"))
     try:
         answers = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

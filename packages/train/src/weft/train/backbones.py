@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,11 @@ from weft.core.composites import (
     VisualSeq2SeqConfig,
     load_blip,
 )
+from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
+from weft.eval.errors import EvalError
 from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
-from weft.train.errors import RunError
+from weft.train.errors import RecipeError, RunError
 from weft.train.from_scratch import (
     check_vocabulary,
     config_from,
@@ -38,8 +39,9 @@ from weft.train.from_scratch import (
     train_tokenizer,
 )
 from weft.train.recipe import BackboneSection, TokenizerSection
+from weft.train.saved_models import fault_of_loading, load_saved, saved_path
+from weft.train.variables import expanded
 
-MINIATURE = Path(__file__).parent / "miniature"
 SAVED = (
     DualEncoderConfig,
     VisualSeq2SeqConfig,
@@ -67,17 +69,6 @@ class LoadedBackbone:
     name: str
 
 
-def saved_path(name: str) -> str:
-    """Folder or hub id of a saved model; `miniature` is the one shipped with weft."""
-    return (
-        str(MINIATURE)
-        if name == "miniature"
-        else str(Path(name).expanduser())
-        if Path(name).exists()
-        else name
-    )
-
-
 def load_backbone(
     section: BackboneSection, *, folder: Path | None = None, texts: Callable[[], Iterable[str]] | None = None
 ) -> LoadedBackbone:
@@ -103,20 +94,23 @@ def load_backbone(
             trained = isinstance(section.tokenizer, TokenizerSection)
             check_vocabulary(model, len(tokenizer), own_tokens=not trained)
             if section.weights is not None:
-                load_blip(model, os.path.expandvars(os.path.expanduser(section.weights)))
+                load_blip(model, expanded(section.weights, "backbone.weights"))
             transform = _new_transform(section)
             return LoadedBackbone(model, tokenizer, transform, name)
-        path = saved_path(section.name or section.language or "")
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
+        key = "backbone.name" if section.name else "backbone.language"
+        path = saved_path(section.name or section.language or "", key)
+        tokenizer = load_saved(AutoTokenizer, path, section.revision)
         if section.name is not None:
             _saved_config(section)
-            model = AutoModel.from_pretrained(path, revision=section.revision)
+            model = load_saved(AutoModel, path, section.revision)
             return LoadedBackbone(model, tokenizer, load_transform(path, section.revision), name)
         model = _with_visual_tokens(section, path, tokenizer)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeftError | EvalError | RecipeError):
+            raise
         raise RunError(
             f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {name!r} cannot be "
-            f"loaded: {error}"
+            f"loaded: {fault_of_loading(error)}"
         ) from None
     return LoadedBackbone(model, tokenizer, None, name)
 
@@ -133,11 +127,12 @@ def _new_tokenizer(
     section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
 ) -> Any:
     if isinstance(section.tokenizer, str):
-        return AutoTokenizer.from_pretrained(saved_path(section.tokenizer), revision=section.revision)
+        path = saved_path(section.tokenizer, "backbone.tokenizer")
+        return load_saved(AutoTokenizer, path, section.revision)
     assert section.tokenizer is not None, "recipes give a tokenizer with every new architecture"
     kept = None if folder is None else folder / "tokenizer"
     if kept is not None and kept.is_dir():
-        return AutoTokenizer.from_pretrained(kept)
+        return load_saved(AutoTokenizer, str(kept))
     if texts is None:
         raise RunError(
             "`backbone.tokenizer` must be one that exists where there is no training data, but is to be trained."
@@ -152,11 +147,11 @@ def _new_tokenizer(
 
 
 def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> VisualSeq2Seq:
-    config = AutoConfig.from_pretrained(path, revision=section.revision)
+    config = load_saved(AutoConfig, path, section.revision)
     model = VisualSeq2Seq(_composite(section, config))
     from transformers import AutoModelForSeq2SeqLM
 
-    pretrained = AutoModelForSeq2SeqLM.from_pretrained(path, revision=section.revision)
+    pretrained = load_saved(AutoModelForSeq2SeqLM, path, section.revision)
     model.language_model.load_state_dict(pretrained.state_dict())
     count = section.num_sentinels
     names = [f"<{kind}_{k}>" for kind in ("extra_id", "vis_extra_id") for k in reversed(range(count))]
@@ -190,11 +185,12 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
 
 def _saved_config(section: BackboneSection) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(saved_path(section.name or ""), revision=section.revision)
+        path = saved_path(section.name or "", "backbone.name")
+        config = load_saved(AutoConfig, path, section.revision)
     except (OSError, ValueError) as error:
         raise RunError(
             f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
-            f"{section.name!r} cannot be read: {error}"
+            f"{section.name!r} cannot be read: {fault_of_loading(error)}"
         ) from None
     if not isinstance(config, SAVED):
         known = ", ".join(kind.model_type for kind in SAVED)
@@ -216,14 +212,14 @@ def _architecture(section: BackboneSection) -> PreTrainedConfig:
         config.vocab_size = values["tokens"] + 2 * section.num_sentinels - values["sentinels"]
         return config
     try:
-        config = AutoConfig.from_pretrained(name, revision=section.revision)
+        config = load_saved(AutoConfig, saved_path(name, "backbone.language"), section.revision)
         config.vocab_size += 2 * section.num_sentinels
         return config
     except (OSError, ValueError) as error:
         known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
         raise RunError(
             f"`backbone.language` must be a model that weft knows ({known}), a folder or a hub id that can be "
-            f"reached, but {name!r} cannot be read: {error}"
+            f"reached, but {name!r} cannot be read: {fault_of_loading(error)}"
         ) from None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -18,7 +17,7 @@ from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.scoring import blind_majority, majority, score
 from weft.eval.tracking import ui_command
 from weft.train.errors import RunError, near
-from weft.train.folders import check_writable
+from weft.train.folders import DEMO_MARKER, check_writable, claimed, make_anew
 from weft.train.recipe import Recipe, load_recipe
 from weft.train.recipe_files import built_in_recipes
 from weft.train.task_data import TaskData, load_tasks
@@ -65,9 +64,14 @@ def run_demo(
     """
     started = time.perf_counter()
     recipes = [_recipe(name, output, seed, steps, changes or []) for name in _chosen(only)]
+    with claimed(output, "--output", otherwise="name another folder"):
+        return _demo(recipes, output, jobs or min(os.cpu_count() or 1, 4), started)
+
+
+def _demo(recipes: list[Recipe], output: Path, jobs: int, started: float) -> Comparison:
+    """Run the recipes, and print and draw what came out."""
     _clear(output)
     say(f"{len(recipes)} methods on 4 tasks; features first, then the runs.")
-    jobs = jobs or min(os.cpu_count() or 1, 4)
     # One thread a run: results do not depend on the number of cores, and small matrices gain nothing from more.
     os.environ["OMP_NUM_THREADS"] = "1"
     rows: dict[str, dict[str, Any]] = {}
@@ -139,15 +143,15 @@ def _recipe(name: str, output: Path, seed: int, steps: int | None, changes: list
 
 
 def _clear(output: Path) -> None:
-    marker = output / ".weft-demo"
     check_writable(output, "--output")
-    if output.exists() and any(output.iterdir()) and not marker.exists():
+    if output.is_dir() and not any(output.iterdir()):
+        (output / DEMO_MARKER).touch()
+        return
+    if output.exists() and not (output / DEMO_MARKER).exists():
         raise RunError(
             f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files."
         )
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    marker.touch()
+    make_anew(output, DEMO_MARKER, "--output")
 
 
 def _tasks(recipe: Recipe) -> dict[str, TaskData]:
@@ -160,11 +164,9 @@ def _tasks(recipe: Recipe) -> dict[str, TaskData]:
 
 def _make_store(recipe: Recipe) -> None:
     """Make the store before runs beside one another would."""
-    from weft.eval.tracking.store import client, experiment_id, store_uri
+    from weft.train.tracked import check_tracking
 
-    if recipe.tracking.enabled:
-        uri = store_uri(recipe.tracking.store)
-        experiment_id(client(uri), uri, recipe.tracking.experiment)
+    check_tracking(recipe)
 
 
 def _prepare(recipe: Recipe) -> None:

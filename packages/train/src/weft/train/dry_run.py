@@ -15,6 +15,7 @@ from weft.eval.evaluate.inputs import example
 from weft.train.backbones import planned_model
 from weft.train.fitness import check_fit
 from weft.train.memory import Memory, estimate_memory
+from weft.train.outputs import written
 from weft.train.published import published_of, shown
 from weft.train.recipe import Recipe
 from weft.train.schedule import make_mixture, total_steps
@@ -105,10 +106,8 @@ def picture_path(recipe: Any) -> Path:
 
 def save_picture(picture: Any, path: Path) -> None:
     """Write a picture as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    picture.save(partial, "PNG")
-    partial.replace(path)
+    with written(path, "--picture") as partial:
+        picture.save(partial, "PNG")
 
 
 def counted(found: int, stated: int | None) -> str:

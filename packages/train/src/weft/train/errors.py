@@ -7,11 +7,20 @@ import signal
 from collections.abc import Iterable
 
 
-class RecipeError(ValueError):
+class _DiscreetError(Exception):
+    """Says what it was raised with, without the credentials of the addresses in it."""
+
+    def __str__(self) -> str:
+        from weft.data.credentials import without_secrets  # not at the top: `weft --help` is quick without it
+
+        return without_secrets(super().__str__())
+
+
+class RecipeError(_DiscreetError, ValueError):
     """A recipe, or an override of it, breaks a rule. The message lists every fault."""
 
 
-class RunError(RuntimeError):
+class RunError(_DiscreetError, RuntimeError):
     """A run cannot start, go on or be read, for a reason that its user can mend."""
 
     exit_code = 2

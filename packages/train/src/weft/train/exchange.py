@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from weft.core import load_adapter
 from weft.core.checkpoint import CONFIG as WEFT_CONFIG
 from weft.core.interop.adapterhub import import_adapterhub
 from weft.core.interop.peft import CONFIG as ADAPTER_CONFIG
 from weft.core.interop.peft import export_peft, import_peft
-from weft.train.backbones import load_backbone, saved_path
+from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
+from weft.train.folders import check_writable
 from weft.train.recipe import load_recipe
+from weft.train.saved_models import fault_of_loading, load_saved, saved_path
 
 
 def export_adapter(
@@ -34,6 +36,7 @@ def export_adapter(
         RunError: If the folder is neither, or the backbone cannot be loaded.
         CheckpointError: If PEFT's format cannot hold the adapter.
     """
+    check_writable(output, "OUTPUT")
     is_run = (adapter / "recipe.yaml").is_file() and (adapter / "adapter").is_dir()
     if not is_run and not (adapter / WEFT_CONFIG).is_file():
         raise RunError(
@@ -71,6 +74,7 @@ def import_adapter(source: Path, output: Path, *, backbone: str, task: str = "de
         RunError: If the folder holds no adapter, or the backbone cannot be loaded.
         CheckpointError: If the adapter computes what no unit of weft does.
     """
+    check_writable(output, "OUTPUT")
     settings = source / ADAPTER_CONFIG
     if not settings.is_file():
         raise RunError(
@@ -94,12 +98,14 @@ def plain_model(name: str) -> Any:
     Raises:
         RunError: If it cannot be loaded.
     """
-    path = saved_path(name)
+    path = saved_path(name, "--backbone")
     try:
-        config = AutoConfig.from_pretrained(path)
-        named = next(iter(config.architectures or ()), "")
-        return getattr(transformers, named, AutoModel).from_pretrained(path)
+        config = load_saved(AutoConfig, path)
+        named = getattr(transformers, str(next(iter(config.architectures or ()), "")), AutoModel)
+        known = isinstance(named, type) and issubclass(named, PreTrainedModel)
+        return load_saved(named if known else AutoModel, path)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"`--backbone` must be a folder or a hub id that can be reached, but {name!r} cannot be loaded: {error}"
+            f"`--backbone` must be a folder or a hub id that can be reached, but {name!r} cannot be loaded: "
+            f"{fault_of_loading(error)}"
         ) from None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import set_seed
 
 from weft.core import attach, detach, load_adapter
@@ -21,14 +20,24 @@ from weft.train.clock import Clock
 from weft.train.engine import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
 from weft.train.fitness import check_device, check_fit
-from weft.train.folders import check_writable, make_run_folder, require_new
+from weft.train.folders import (
+    RUN_MARKER,
+    check_writable,
+    claimed,
+    make_run_folder,
+    require_made,
+    require_new,
+    require_outside,
+)
 from weft.train.from_scratch import save_backbone
 from weft.train.full_disk import disk_may_fill
+from weft.train.interrupted import may_be_interrupted
 from weft.train.lost_process import others_may_die
 from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe
+from weft.train.recipe_kept import kept_text
 from weft.train.result import (
     ADAPTER,
     RESULT,
@@ -44,7 +53,7 @@ from weft.train.scoring import evaluate_tasks, make_batches, make_visual
 from weft.train.sharding import reshard, whole_adapter
 from weft.train.stopping import Stop, how_to_start
 from weft.train.task_data import TaskData, check_recipe, load_tasks, sizes_of, training_texts
-from weft.train.tracked import Report, check_tracking, track_result, tracked
+from weft.train.tracked import Report, check_tracking, track_result, tracked, tracking_folder
 
 
 def execute(
@@ -73,6 +82,7 @@ def execute(
         `result.json` and, with `save_model`, `model/`.
 
     Raises:
+        InUseError: If another process writes this run.
         RunError: If the run cannot start, its disk has become full, or another of its processes is gone.
         StoppedError: If SIGTERM ended the training; there is a checkpoint of the step it fell into.
     """
@@ -89,11 +99,13 @@ def execute(
     check_fit(recipe, tasks, processes)
     # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
-    if auto_resume and processes.first:
-        resume, overwrite = how_to_start(recipe.folder)
-    with others_may_die(processes, recipe.folder):
-        checkpoint = processes.decided_by_first(lambda: _prepare_folder(recipe, resume, overwrite))
-        with disk_may_fill(recipe.folder):
+    with others_may_die(processes, recipe.folder), ExitStack() as claims:
+        checkpoint = processes.decided_by_first(
+            lambda: prepare_folder(
+                recipe, claims, resume=resume, overwrite=overwrite, auto_resume=auto_resume
+            )
+        )
+        with may_be_interrupted(recipe.folder), disk_may_fill(recipe.folder):
             return _run(recipe, tasks, checkpoint, progress, processes)
 
 
@@ -219,14 +231,40 @@ def _train(
         trainer.average.apply()
 
 
-def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | None:
+def prepare_folder(
+    recipe: Recipe,
+    claims: ExitStack,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    auto_resume: bool = False,
+) -> Path | None:
+    """Claim the folder of a run, and make it or find what to go on with there.
+
+    Args:
+        recipe: The recipe.
+        claims: Keeps the folder from other processes until it is closed.
+        resume: As for `execute`.
+        overwrite: As for `execute`.
+        auto_resume: As for `execute`.
+
+    Returns:
+        The checkpoint to go on from, or None.
+
+    Raises:
+        InUseError: If another process writes this run.
+        RunError: If the run cannot start.
+    """
     folder = recipe.folder
+    claims.enter_context(claimed(folder, "name", otherwise="take name=... for another run"))
+    if auto_resume:
+        resume, overwrite = how_to_start(folder)
     if resume and overwrite:
         raise RunError(
             "`--resume` must be left out with `--overwrite`, but both are given: one goes on with what the other "
             "removes. Take one of them."
         )
-    values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = kept_text(recipe)
     if resume:
         checkpoint = folder / ADAPTER if is_unscored(folder) else require_resumable(folder / "checkpoints")
         kept = folder / "recipe.yaml"
@@ -241,7 +279,10 @@ def _prepare_folder(recipe: Recipe, resume: bool, overwrite: bool) -> Path | Non
         require_new(
             folder, otherwise="--resume to go on, --overwrite to start again, or name=... for another run"
         )
+    else:
+        require_made(folder, RUN_MARKER, "name")
     check_writable(folder.parent, "output")
+    require_outside(folder, tracking_folder(recipe), "tracking.store")
     check_tracking(recipe)
     make_run_folder(folder, values)
     return None

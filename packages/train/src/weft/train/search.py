@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from weft.train.errors import RecipeError, RunError
-from weft.train.folders import check_writable
+from weft.train.folders import check_writable, claimed
 from weft.train.plain_yaml import read_plain_yaml
 from weft.train.progress import Progress
 from weft.train.recipe import load_recipe
@@ -123,6 +123,7 @@ def run_search(
     axes = {key: [str(spread)] for key, spread in ranges.items()}
     failed: list[str] = []
     with (
+        claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"),
         sweep_parent(base, axes) as parent,
         (progress or Progress()).bar(f"search {base.name}", trials) as advance,
     ):

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from weft.data.loader import one_thread_per_worker
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import StoppedError
+from weft.train.folders import RUN_MARKER
 from weft.train.processes import Processes
 from weft.train.result import RESULT, is_unscored
 
@@ -108,4 +109,4 @@ def how_to_start(folder: Path) -> tuple[bool, bool]:
     """
     if is_unscored(folder) or newest_whole(folder / "checkpoints") is not None:
         return True, False
-    return False, (folder / "recipe.yaml").is_file() and not (folder / RESULT).exists()
+    return False, (folder / RUN_MARKER).is_file() and not (folder / RESULT).exists()

@@ -8,8 +8,9 @@ from typing import Any
 from weft.data.features.store import FeatureStore
 from weft.eval.evaluate.stored import StoredFeatures, stored_features
 from weft.train.errors import RunError
-from weft.train.recipe import Recipe
-from weft.train.task_data import TaskData, expanded, images_of
+from weft.train.recipe import DataSection, Recipe
+from weft.train.task_data import TaskData, images_of
+from weft.train.variables import expanded
 
 
 def open_features(recipe: Recipe, tasks: Mapping[str, TaskData], config: Any) -> StoredFeatures | None:
@@ -30,7 +31,7 @@ def open_features(recipe: Recipe, tasks: Mapping[str, TaskData], config: Any) ->
     """
     opened: dict[str, FeatureStore] = {}
     for section in recipe.tasks.values():
-        for path in map(expanded, section.data.stores):
+        for path in _paths(section.data):
             if path not in opened:
                 opened[path] = FeatureStore(path)
                 _check_width(path, opened[path], config)
@@ -38,10 +39,14 @@ def open_features(recipe: Recipe, tasks: Mapping[str, TaskData], config: Any) ->
         return None
     _check_tokens(opened, config.num_visual_tokens)
     groups = [
-        ([opened[expanded(path)] for path in recipe.tasks[name].data.stores], images_of(data))
+        ([opened[path] for path in _paths(recipe.tasks[name].data)], images_of(data))
         for name, data in tasks.items()
     ]
     return stored_features(groups, tokens=config.num_visual_tokens, blank=recipe.blank_images)
+
+
+def _paths(section: DataSection) -> list[str]:
+    return [expanded(path, "data.features") for path in section.stores]
 
 
 def _check_width(path: str, store: FeatureStore, config: Any) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
-from weft.train.folders import check_writable
+from weft.train.folders import check_writable, claimed
 from weft.train.plain_yaml import read_plain_yaml
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, load_recipe
@@ -124,9 +124,9 @@ def run_sweep(
     points = sweep_points(source, overrides, axes)
     base = load_recipe(source, list(overrides))
     check_writable(Path(base.output), "output")
-    Path(base.output).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with (
+        claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"),
         sweep_parent(base, axes) as parent,
         (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
     ):
@@ -171,7 +171,7 @@ def run_point(source: str, point: Point, parent: str | None) -> bool:
         parent = saved["tracking"]["parent"]
     changes = [*point.overrides, *([f"tracking.parent={parent}"] if parent else [])]
     with log_of(point.recipe).open("a", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "weft.train", source, *changes, *words]
+        command = [sys.executable, "-m", "weft.train", source, *changes, "--traceback", *words]
         return subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from weft.data.records import Caption, MediaRef, Record, media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe import DataSection, Recipe
+from weft.train.variables import expanded, expanded_options
 
 Role = Literal["train", "validation", "test"]
 
@@ -67,8 +67,11 @@ def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[st
 
 
 def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> Any:
-    root = None if data.root is None else expanded(data.root)
-    options = data.options if role == "train" else {**data.options, **data.test_options}
+    place = f"tasks.{task}.data"
+    root = None if data.root is None else expanded(data.root, f"{place}.root")
+    options = expanded_options(data.options, f"{place}.options")
+    if role != "train":
+        options |= expanded_options(data.test_options, f"{place}.test_options")
     names = [split] if isinstance(split, str) else split
     parts = [
         load_dataset(data.name, root=root, split=name, require_media=data.features is None, **options)
@@ -95,11 +98,6 @@ def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> A
 def sizes_of(tasks: Mapping[str, TaskData]) -> dict[str, int]:
     """Task to its number of training records."""
     return {name: len(data["train"]) for name, data in tasks.items()}
-
-
-def expanded(path: str) -> str:
-    """A path with `~` and environment variables replaced."""
-    return os.path.expandvars(os.path.expanduser(path))
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weft.eval.report import inspect_html, tables_in
 from weft.eval.tracking import Run, check_store, open_run
+from weft.eval.tracking.store import store_folder
 from weft.train.processes import ONE, Processes
 from weft.train.progress import Advance
 from weft.train.provenance import data_params, source_tags, system_metrics
@@ -21,6 +22,7 @@ from weft.train.recipe import Recipe
 from weft.train.result import RESULT, Result
 from weft.train.served import log_served_model
 from weft.train.task_data import TaskData
+from weft.train.variables import expanded
 
 
 @contextmanager
@@ -64,7 +66,14 @@ def tracking_store(recipe: Recipe) -> str | None:
     """Where a run is tracked: the recipe's store, else `MLFLOW_TRACKING_URI`, else a folder beside the runs."""
     if recipe.tracking.store is None and os.environ.get("MLFLOW_TRACKING_URI"):
         return None
-    return recipe.tracking.store or str(Path(recipe.output) / "mlflow")
+    if recipe.tracking.store is None:
+        return str(Path(recipe.output) / "mlflow")
+    return expanded(recipe.tracking.store, "tracking.store")
+
+
+def tracking_folder(recipe: Any) -> Path | None:
+    """The folder of an embedded tracking store of a recipe of any kind; None where there is none."""
+    return store_folder(tracking_store(recipe)) if recipe.tracking.enabled else None
 
 
 def check_tracking(recipe: Any) -> None:

@@ -89,14 +89,17 @@ class PredictionTable:
             The table.
 
         Raises:
-            FormatError: The file is no table, or was cut short.
+            FormatError: The file is no table, was cut short, or names pictures outside of its folder.
         """
         source = Path(path)
         try:
             head, *lines = lines_of(source.read_text(encoding="utf-8"))
             about, rows = parse_json(head), [parse_json(line) for line in lines]
-            count, task, metric, best = about["rows"], about["task"], about["metric"], about["best"]
-        except (ValueError, KeyError, TypeError) as error:
+            count, task, metric, best = about["rows"], about["task"], about["metric"], float(about["best"])
+            made = tuple(_row(row) for row in rows)
+            if not isinstance(task, str) or not isinstance(metric, str):
+                raise TypeError("task and metric must be texts")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(
                 f"{str(source)!r} must be a table of predictions, but does not read: {error}. Evaluate again."
             ) from error
@@ -104,13 +107,39 @@ class PredictionTable:
             raise FormatError(
                 f"{str(source)!r} must hold {count} predictions, but holds {len(rows)}. Evaluate again."
             )
-        made = tuple(
-            PredictionRow(
-                **{**row, "references": tuple(row["references"]), "pictures": tuple(row["pictures"])}
-            )
-            for row in rows
-        )
+        for name in dict.fromkeys(name for row in made for name in row.pictures):
+            require_inside(source.parent / name, source.parent, f"A picture of {source}")
         return cls(task, metric, best, made, source.parent)
+
+
+def require_inside(path: Path, folder: Path, what: str) -> None:
+    """Refuse a path of a run's folder that leads out of it; what lies elsewhere would be shown, or sent on.
+
+    Args:
+        path: The path; links are followed.
+        folder: The folder.
+        what: The path's name in the message.
+
+    Raises:
+        FormatError: If it leads out.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FormatError(
+            f"{what} must lie in {folder}, but leads to {path.resolve()}. The folder was not written by weft alone: do "
+            "not trust it."
+        )
+
+
+def _row(values: Any) -> PredictionRow:
+    """One line of a table."""
+    references, pictures = tuple(values["references"]), tuple(values["pictures"])
+    row = PredictionRow(**{**values, "references": references, "pictures": pictures})
+    texts = (row.id, row.prediction, row.question, *references, *pictures, *row.groups, *row.groups.values())
+    if not references or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a row must hold texts, and a reference")
+    if not isinstance(row.score, int | float):
+        raise TypeError("a score must be a number")
+    return row
 
 
 def prediction_table(

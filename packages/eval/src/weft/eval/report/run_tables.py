@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from weft.eval.errors import FormatError
-from weft.eval.report.predictions import SUFFIX, PredictionTable
-from weft.eval.tracking.store import client, store_uri
+from weft.eval.report.predictions import SUFFIX, PredictionTable, require_inside
+from weft.eval.tracking.store import client, shown_uri, store_uri
 
 _PREDICTIONS = "predictions"
 
@@ -31,6 +31,8 @@ def tables_in(folder: Path | str) -> dict[str, PredictionTable]:
         raise FormatError(
             f"{str(folder)!r} must hold prediction tables (*{SUFFIX}), but holds none. Evaluate the run first."
         )
+    for path in paths:
+        require_inside(path, Path(folder), "A prediction table")
     tables = [PredictionTable.load(path) for path in paths]
     return {table.task: table for table in tables}
 
@@ -62,8 +64,8 @@ def tables_of_run(
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise FormatError(
-            f"`run_id` must be a run of the store {uri}, but {run_id!r} is none. Give the folder of a run, or an id "
-            "that the MLflow UI shows."
+            f"`run_id` must be a run of the store {shown_uri(uri)}, but {run_id!r} is none. Give the folder of a run, "
+            "or an id that the MLflow UI shows."
         ) from error
     for artifact in artifacts:
         if artifact.path == _PREDICTIONS:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.errors import TrackingError, shown
-from weft.eval.tracking.sender import SPOOL_TAG, Background, Sender
-from weft.eval.tracking.spool import Spool
+from weft.eval.tracking.sender import Background, Sender
+from weft.eval.tracking.spool import SPOOL_TAG, Spool
 from weft.eval.tracking.store import opened, shown_uri, spool_folder, store_uri
 
 _logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def open_run(
         all_tags["mlflow.parentRunId"] = parent_id
     spool.append(
         "start",
-        uri=uri,
+        uri=shown_uri(uri),
         experiment=experiment,
         name=name,
         run_id=run_id,
@@ -158,7 +158,7 @@ def open_run(
         tags=all_tags,
         parent_spool=parent.spool.name if isinstance(parent, Run) else None,
     )
-    sender = Sender(spool)
+    sender = Sender(spool, uri)
     try:
         opened(uri)
     except TrackingError:
@@ -167,6 +167,13 @@ def open_run(
     # One attempt before the work begins: the run's id is then known, and a dead server is reported at once.
     sender.drain()
     run = Run(name, uri, spool, sender)
+    with spool.alone():
+        yield from _open(run, spool, sender, interval)
+
+
+def _open(run: Run, spool: Spool, sender: Sender, interval: float) -> Iterator[Run]:
+    """Yield an open run, and close it."""
+    name, uri = run.name, run.uri
     background = Background(sender, interval)
     status = "FAILED"
     try:

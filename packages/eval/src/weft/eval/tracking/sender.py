@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weft.data.credentials import CUT
 from weft.eval.errors import TrackingError
-from weft.eval.tracking.spool import Event, Spool
-from weft.eval.tracking.store import client, experiment_id, shown_uri
+from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool
+from weft.eval.tracking.store import (
+    check_credentials,
+    client,
+    database_of,
+    experiment_id,
+    said,
+    shown_uri,
+    store_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +31,6 @@ _BATCH = 1000
 _FIRST_PAUSE_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 600.0
 _PARAMETER_LENGTH = 6000
-SPOOL_TAG = "weft.spool"
 _PARENT_TAG = "mlflow.parentRunId"
 # Answers that will be the same however often the request is repeated.
 _FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
@@ -29,35 +38,67 @@ _FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "
 _logger = logging.getLogger(__name__)
 
 
-def sync(spool: Path | str) -> str:
+def sync(spool: Path | str, store: Path | str | None = None) -> str:
     """Send what a run could not send while it ran.
 
-    Repeating it is harmless: metrics keep their first time stamp, by which the store knows them again.
+    Repeating it is harmless: metrics keep their first time stamp, by which the store knows them again. Only files
+    inside the spool are sent, and only one process at a time may send them.
 
     Args:
         spool: The spool folder that the run named when its upload failed.
+        store: Where to send it, as for `store_uri`; by default the server that the spool names, or the folder that the
+            spool lies in. Needed where that address held a password, which a spool does not keep.
 
     Returns:
         The id of the run in the store.
 
     Raises:
-        TrackingError: The folder is no spool, or the store still cannot be reached.
+        TrackingError: The folder is no spool, names files or a store outside of its own folder, or the store still
+            cannot be reached.
+        InUseError: The run itself, or another process, is sending it.
     """
     opened = Spool(Path(spool))
     if next(opened.events(), None) is None:
         raise TrackingError(
             f"`spool` must hold a started run, but {str(spool)!r} is empty. Delete it; nothing was logged."
         )
-    sender = Sender(opened)
-    if not sender.drain():
-        raise TrackingError(
-            f"The store must answer, but does not: {sender.problem}. Start it and sync again."
-        )
-    _, run_id = opened.sent()
-    assert run_id is not None, "a drained spool has a run"
-    if sender.finished and not sender.rejected:
-        opened.remove()
+    with opened.alone():
+        opened.check()
+        sender = Sender(opened, _destination(opened, store))
+        if not sender.drain():
+            raise TrackingError(
+                f"The store must answer, but does not: {sender.problem}. Start it and sync again."
+            )
+        _, run_id = opened.sent()
+        assert run_id is not None, "a drained spool has a run"
+        if sender.finished and not sender.rejected:
+            opened.remove()
     return run_id
+
+
+def _destination(spool: Spool, store: Path | str | None) -> str:
+    """The tracking URI that a spool is sent to: as given, else as the spool says, if that is safe to follow."""
+    if store is not None:
+        return store_uri(store)
+    named, own = str(next(spool.events())["uri"]), os.environ.get("MLFLOW_TRACKING_URI", "")
+    if own and shown_uri(own) == named:
+        return own
+    if CUT in named:
+        raise TrackingError(
+            f"The store of the spool, {named}, needs its credentials, which are kept nowhere. Give the whole address "
+            "as `store` (--store), or in MLFLOW_TRACKING_URI."
+        )
+    if not named.startswith(("http://", "https://")):
+        beside = store_uri(spool.folder.resolve().parent.parent)
+        if database_of(named) is None or Path(named.removeprefix("sqlite:///")).resolve() != database_of(
+            beside
+        ):
+            raise TrackingError(
+                f"A spool must lie in the folder of its store, but {spool.folder} does not lie in that of {named}. "
+                "Name the store as `store` (--store) if it is right."
+            )
+    check_credentials(named)
+    return named
 
 
 class Sender:
@@ -65,16 +106,17 @@ class Sender:
 
     Args:
         spool: The spool.
+        uri: Tracking URI of the store, with its credentials; by default the one that the spool keeps, without.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, uri: str | None = None) -> None:
         self.spool = spool
         self.problem: str | None = None
         self.rejected: list[str] = []
         self.finished = False
         self._lock = threading.Lock()
         self._client: MlflowClient | None = None
-        self._uri = ""
+        self._uri = uri or ""
 
     def drain(self) -> bool:
         """Send everything the spool holds now.
@@ -92,12 +134,13 @@ class Sender:
             except Exception as error:
                 # Whatever goes wrong on the way to the store must not end a training run: it is reported,
                 # kept in `problem`, and tried again.
+                text = said(error, self._uri)
                 if self.problem is None:
                     _logger.warning(
                         "The tracking store %s does not answer; trying again later.", shown_uri(self._uri)
                     )
-                _logger.debug("Sending failed.", exc_info=True)
-                self.problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                _logger.debug("Sending failed: %s", text)
+                self.problem = f"{type(error).__name__}: {text}"
                 return False
             self.problem = None
             return True
@@ -127,7 +170,7 @@ class Sender:
             The client.
         """
         if self._client is None:
-            self._uri = next(self.spool.events())["uri"]
+            self._uri = self._uri or next(self.spool.events())["uri"]
             self._client = client(self._uri)
         return self._client
 
@@ -193,10 +236,11 @@ class Sender:
         except MlflowException as error:
             if error.error_code not in _FINAL:
                 raise
-            self.rejected.append(str(error))
+            text = said(error, self._uri)
+            self.rejected.append(text)
             with (self.spool.folder / "rejected.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(str(error)) + "\n")
-            _logger.error("The tracking store refused a part of this run: %s", error)
+                file.write(json.dumps(text) + "\n")
+            _logger.error("The tracking store refused a part of this run: %s", text)
 
 
 class Background:

@@ -9,15 +9,18 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from weft.data.locks import held
 from weft.eval.errors import TrackingError
 
 _EVENTS = "events.jsonl"
 _SENT = "sent.json"
 _FILES = "files"
+SPOOL_TAG = "weft.spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,49 @@ class Spool:
         (folder / _FILES).mkdir(parents=True)
         (folder / _EVENTS).touch()
         return cls(folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process send this spool inside the `with` block.
+
+        Raises:
+            InUseError: Another process is sending it, such as the run itself.
+        """
+        lock = self.folder.with_name(f".{self.folder.name}.lock")
+        with held(lock, f"The spool {self.folder}"):
+            yield
+
+    def check(self) -> None:
+        """Refuse a spool with events that no run writes, or with files that lie elsewhere.
+
+        Raises:
+            TrackingError: An event is malformed, or a path or a link in the spool leads out of it.
+        """
+        for number, event in enumerate(self.events()):
+            fault = _fault(event.content, first=number == 0)
+            if fault is not None:
+                raise TrackingError(
+                    f"Event {number} of the spool {self.folder} must be one that a run writes, but {fault}. Do not "
+                    "send it."
+                )
+            if event.kind == "artifact":
+                self._check_files(event)
+
+    def _check_files(self, event: Event) -> None:
+        name, destination = str(event["files"]), event["destination"] or "."
+        path = PurePosixPath(destination)
+        if Path(name).name != name or name == ".." or path.is_absolute() or ".." in path.parts:
+            raise TrackingError(
+                f"Files of a spool must lie in it, but {self.folder} names {name!r} for {destination!r}. Do not "
+                "send it."
+            )
+        top = self.files(event)
+        inside = (self.folder / _FILES).resolve()
+        for place in (top, *top.rglob("*")):
+            if not place.resolve().is_relative_to(inside):
+                raise TrackingError(
+                    f"Files of a spool must lie in it, but {place} leads to {place.resolve()}. Do not send it."
+                )
 
     def append(self, kind: str, **content: Any) -> None:
         """Write one event.
@@ -133,7 +179,19 @@ class Spool:
             for line in file:
                 if line.endswith(b"\n"):
                     offset += len(line)
-                    yield Event(json.loads(line), offset)
+                    yield Event(self._content(line), offset)
+
+    def _content(self, line: bytes) -> dict[str, Any]:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            content = error  # told below
+        if not isinstance(content, dict) or not {"kind", "time"} <= content.keys():
+            raise TrackingError(
+                f"{self.folder / _EVENTS} must hold one JSON object a line, with kind and time, but holds "
+                f"{line[:60]!r}. It was not written by a run, or is damaged."
+            )
+        return content
 
     def files(self, event: Event) -> Path:
         """The folder with the files of an artifact event."""
@@ -144,8 +202,14 @@ class Spool:
         path = self.folder / _SENT
         if not path.is_file():
             return 0, None
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return data["offset"], data["run_id"]
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return int(data["offset"]), str(data["run_id"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise TrackingError(
+                f"{path} must say what the store has, as a run writes it, but does not read: {error}. Remove it to "
+                "send everything again."
+            ) from None
 
     def acknowledge(self, offset: int, run_id: str) -> None:
         """Note that the store holds everything before the given place in the file."""
@@ -161,3 +225,38 @@ class Spool:
     def remove(self) -> None:
         """Delete the spool after everything in it has been sent."""
         shutil.rmtree(self.folder)
+
+
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "start": {
+        "uri": str,
+        "experiment": str,
+        "name": str,
+        "run_id": (str, type(None)),
+        "params": dict,
+        "tags": dict,
+        "parent_spool": (str, type(None)),
+    },
+    "metrics": {"step": int, "values": dict},
+    "tags": {"tags": dict},
+    "artifact": {"files": str, "destination": (str, type(None))},
+    "end": {"status": str},
+}
+
+
+def _fault(content: dict[str, Any], *, first: bool) -> str | None:
+    """What is wrong with an event, or None."""
+    kind = content["kind"]
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        return f"its kind is {kind!r}"
+    if first != (kind == "start"):
+        return f"an event of kind {kind!r} stands there"
+    fields = {**_FIELDS[kind], "time": int}
+    wrong = [name for name, types in fields.items() if not isinstance(content.get(name), types)]
+    if wrong:
+        return f"{wrong[0]!r} is {content.get(wrong[0])!r}"
+    if kind == "metrics" and not all(isinstance(value, int | float) for value in content["values"].values()):
+        return "a metric is no number"
+    if kind == "start" and SPOOL_TAG not in content["tags"]:
+        return f"it has no tag {SPOOL_TAG!r}"
+    return None

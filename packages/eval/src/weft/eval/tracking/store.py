@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from weft.data.credentials import CUT, password_of, without_secrets
+from weft.data.locks import held
 from weft.eval.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = "weft-runs"
 _DATABASE = "mlflow.db"
 _ARTIFACTS = "artifacts"
+_CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+_CREDENTIALS_FILE = Path("~/.mlflow/credentials")
+_LONGEST_FIRST_USE = 300.0
 # MLflow's own defaults retry for minutes; a training run must know within seconds that nobody answers.
 _IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
@@ -63,12 +69,24 @@ def spool_folder(store: Path | str | None = None) -> Path:
 
 
 def shown_uri(uri: str) -> str:
-    """A tracking URI for messages: without the password, if it holds one.
+    """A tracking URI as it is written and printed: without credentials.
 
     >>> shown_uri("postgresql://weft:secret@host/runs")
     'postgresql://weft:***@host/runs'
     """
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+    return without_secrets(uri)
+
+
+def said(error: BaseException, uri: str) -> str:
+    """The first line of what an error says, without the credentials of a tracking URI.
+
+    Args:
+        error: What was raised on the way to the store.
+        uri: Its tracking URI.
+    """
+    line = next(iter(str(error).strip().split("\n")), "")
+    password = password_of(uri)
+    return without_secrets(line.replace(password, CUT) if password else line)
 
 
 def check_store(store: Path | str | None, experiment: str) -> None:
@@ -87,8 +105,10 @@ def check_store(store: Path | str | None, experiment: str) -> None:
     served = uri.startswith(("http://", "https://"))
     if served and not urlsplit(uri).hostname:
         raise TrackingError(
-            f"The tracking store must be a folder or a URI such as http://host:5000, but is {uri!r}."
+            f"The tracking store must be a folder or a URI such as http://host:5000, but is "
+            f"{shown_uri(uri)!r}."
         )
+    check_credentials(uri)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -115,14 +135,80 @@ def opened(uri: str) -> MlflowClient:
         return client(uri)
     except ImportError as error:
         raise TrackingError(
-            f"The tracking store {shown_uri(uri)} must open, but its driver is not installed: {error}. Install it, for "
-            "PostgreSQL with: pip install psycopg2-binary."
+            f"The tracking store {shown_uri(uri)} must open, but its driver is not installed: {error}. Install it "
+            f"with: pip install {_driver(error.name)}"
         ) from error
     except Exception as error:
+        # What was raised may hold the password, so that it is not kept as the cause.
         raise TrackingError(
-            f"The tracking store {shown_uri(uri)} must open, but does not: {str(error).strip().partition(chr(10))[0]} "
-            "Name another store, or upgrade this one with `mlflow db upgrade`."
-        ) from error
+            f"The tracking store {shown_uri(uri)} must open, but does not: {said(error, uri)} "
+            "Start its server, name another store, or upgrade this one with `mlflow db upgrade`."
+        ) from None
+
+
+def check_credentials(uri: str) -> None:
+    """Refuse to hand the credentials of one MLflow server to another.
+
+    MLflow sends what its environment variables hold to whatever server a recipe or a spool names.
+
+    Args:
+        uri: What `store_uri` returned.
+
+    Raises:
+        TrackingError: There are credentials, and they do not belong to this server.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    given = [name for name in _CREDENTIALS if os.environ.get(name)]
+    if _CREDENTIALS_FILE.expanduser().is_file():
+        given.append(str(_CREDENTIALS_FILE))
+    own = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if given and _server(uri) != _server(own):
+        raise TrackingError(
+            f"The credentials in {given[0]} must go to their own server alone, but the store is {shown_uri(uri)} and "
+            f"MLFLOW_TRACKING_URI is {shown_uri(own) or 'not set'}. Set MLFLOW_TRACKING_URI to the server that they "
+            "belong to, or unset them."
+        )
+
+
+def _server(uri: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        return uri, None, None
+
+
+def _driver(module: str | None) -> str:
+    """What pip calls the driver whose module is absent."""
+    return {
+        "psycopg": "'psycopg[binary]'",
+        "psycopg2": "psycopg2-binary",
+        "MySQLdb": "mysqlclient",
+        "pymysql": "PyMySQL",
+    }.get(module or "", module or "the driver that the message names")
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of an embedded store, or None where the store is reached otherwise."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Let one process at a time make an embedded database, or what it lacks: MLflow's migrations do not bear two."""
+    database = database_of(uri)
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.is_file() and not os.access(database.parent, os.W_OK):
+        yield  # it can only be read
+        return
+    lock = database.with_name(f".{database.name}.lock")
+    with held(lock, f"The tracking store {database}", wait=_LONGEST_FIRST_USE):
+        yield
 
 
 def ui_command(store: Path | str | None = None) -> str:
@@ -136,8 +222,8 @@ def ui_command(store: Path | str | None = None) -> str:
     """
     uri = store_uri(store)
     if uri.startswith(("http://", "https://")):
-        return f"open {uri}"
-    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri])
+        return f"open {shown_uri(uri)}"
+    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", shown_uri(uri)])
 
 
 def client(uri: str) -> MlflowClient:
@@ -148,12 +234,14 @@ def client(uri: str) -> MlflowClient:
 
     Returns:
         The client.
+
+    Raises:
+        TrackingError: The environment holds credentials of another server.
     """
+    check_credentials(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name, value in _IMPATIENCE.items():
         os.environ.setdefault(name, value)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act
         # on it.
@@ -163,7 +251,8 @@ def client(uri: str) -> MlflowClient:
         # A new database announces each of its migrations.
         for name in ("mlflow.store.db.utils", "mlflow.tracking.fluent", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with _one_at_a_time(uri):
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
@@ -184,11 +273,11 @@ def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
 
     found = mlflow_client.get_experiment_by_name(name)
     if found is None:
-        location = None
-        if uri.startswith("sqlite:///"):
-            location = (Path(uri.removeprefix("sqlite:///")).parent / _ARTIFACTS).as_uri()
+        database = database_of(uri)
+        location = None if database is None else (database.parent / _ARTIFACTS).as_uri()
         try:
-            return str(mlflow_client.create_experiment(name, artifact_location=location))
+            with _one_at_a_time(uri):
+                return str(mlflow_client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             # Another process may have created it in between.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

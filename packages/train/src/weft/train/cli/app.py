@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from weft.train.cli import data, demo, exchange, features, inspection, recipes, report, runs, sweep
+from weft.train.cli.endings import (
+    interrupt_of,
+    is_mistake,
+    of_every_command,
+    printable,
+    say_defect,
+    say_interrupted,
+)
 
 app = typer.Typer(
     name="weft",
@@ -34,11 +43,24 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 
 
+@app.callback()
+def everywhere(
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let recipes read this environment variable (may be repeated)."),
+    ] = None,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the whole trace of an error that weft does not know.")
+    ] = False,
+) -> None:
+    """Options that every command takes, before or behind its name; `main` reads them, and here they are described."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    A mistake of the user ends with one message and exit code 2, a run that SIGTERM stopped with one and 143;
-    anything else is a defect and shows its trace.
+    A mistake of the user ends with one message and exit code 2, a run that SIGTERM stopped with one and 143, Ctrl-C
+    with one and 130. Anything else is a defect: it ends with one message and exit code 1; a file keeps its trace.
 
     Args:
         arguments: Words after `weft`; by default those of the process.
@@ -48,18 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    words, trace = list(sys.argv[1:] if arguments is None else arguments), False
     try:
-        app(args=None if arguments is None else list(arguments))
+        words, variables, trace = of_every_command(words)
+        if variables:
+            from weft.train.variables import allow
+
+            allow(variables)
+        app(args=words)
+    except SystemExit as ended:
+        stop = interrupt_of(ended)
+        if stop is not None:
+            say_interrupted(stop)
+        raise
+    except KeyboardInterrupt as stop:
+        say_interrupted(stop)
+        sys.exit(130)
     except Exception as error:
-        if not is_mistake(error):
-            raise
-        sys.stderr.write(f"weft: {error}\n")
-        sys.exit(getattr(error, "exit_code", 2))
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether an error is one of weft's own, which name what to mend."""
-    return any(
-        kind.__module__.startswith("weft.") and kind.__module__.endswith(".errors")
-        for kind in type(error).__mro__
-    )
+        if is_mistake(error):
+            sys.stderr.write(f"weft: {printable(str(error))}\n")
+            sys.exit(getattr(error, "exit_code", 2))
+        say_defect(error, whole=trace)
+        sys.exit(1)

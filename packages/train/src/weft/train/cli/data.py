@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from weft.train.errors import RunError, near
+from weft.train.outputs import written
 
 app = typer.Typer(help="List, describe, check and convert data sets.", no_args_is_help=True)
 _CLASSES = 20
@@ -75,10 +76,8 @@ def _draw(name: str, root: str | None, split: str, output: Path, count: int, opt
     records: Any = load_dataset(name, root, split, **options)
     chosen = [records[k] for k in range(0, len(records), max(1, len(records) // count))][:count]
     sheet = contact_sheet(chosen)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.part")
-    sheet.save(partial, "PNG")
-    partial.replace(output)
+    with written(output, "--output") as partial:
+        sheet.save(partial, "PNG")
     return output
 
 

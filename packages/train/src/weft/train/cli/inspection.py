@@ -10,6 +10,7 @@ import typer
 
 from weft.train.cli.stores import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
+from weft.train.outputs import written
 
 if TYPE_CHECKING:
     from weft.eval.report import PredictionTable
@@ -35,10 +36,8 @@ def inspect(
     tables = _chosen(_tables(run, store), task)
     other = None if against is None else _tables(against, store)
     page = inspect_html(tables, title=run, other=other, other_title=against or "")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.part")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(output)
+    with written(output, "--output") as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     for name, table in tables.items():
         mean = sum(row.score for row in table.rows) / len(table.rows)
         sys.stdout.write(f"{name}: {len(table.rows)} samples, mean {mean:.2f} of {table.best:g}\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from weft.train.outputs import written
 
 app = typer.Typer(help="List, show and copy the recipes that are part of weft.", no_args_is_help=True)
 
@@ -34,9 +35,8 @@ def copy(name: str, target: Annotated[Path, typer.Argument(help="A new file.")])
     if target.exists():
         raise RecipeError(f"`TARGET` must be a new file, but {target} exists. Choose another name.")
     text = _whole(name)
-    partial = target.with_name(f".{target.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    shutil.move(partial, target)
+    with written(target, "TARGET") as partial:
+        partial.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{target}\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial as with_first
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 
 from weft.train.cli.stores import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
+from weft.train.outputs import check_picture, written
 
 if TYPE_CHECKING:
     from weft.eval.compare import Comparison
@@ -52,6 +53,9 @@ def compare(
 
         sys.stdout.write("\n".join(published_tables()) + "\n")
         return
+    for option, picture in (("--plot", plot), ("--bars", bars), ("--curves", curves)):
+        if picture is not None:
+            check_picture(picture, option)
     store = existing_store(store)
     from weft.eval.compare import Comparison as Compared
     from weft.eval.compare import (
@@ -71,15 +75,18 @@ def compare(
     if against is not None:
         found = _marked(found, store, against)
     found = with_published(found, published or [])
-    writers = (to_terminal, to_markdown, to_csv, to_latex, partial(page_from_runs, store))
+    writers = (to_terminal, to_markdown, to_csv, to_latex, with_first(page_from_runs, store))
     write: dict[str, Callable[[Comparison], str]] = dict(zip(FORMATS, writers, strict=True))
     sys.stdout.write(write[form](found).rstrip() + "\n")
     if plot is not None:
-        pareto_plot(found, plot)
+        with written(plot, "--plot") as partial:
+            pareto_plot(found, partial)
     if bars is not None:
-        task_bars(found, bars)
+        with written(bars, "--bars") as partial:
+            task_bars(found, partial)
     if curves is not None:
-        learning_curves(read_curves(store, found), curves)
+        with written(curves, "--curves") as partial:
+            learning_curves(read_curves(store, found), partial)
 
 
 def _marked(comparison: Comparison, store: str | None, against: str) -> Comparison:
@@ -90,8 +97,13 @@ def _marked(comparison: Comparison, store: str | None, against: str) -> Comparis
     return comparison.with_marks(significance(comparison, against, tables), against)
 
 
-def sync(spool: Annotated[Path, typer.Argument(help="The folder that an interrupted upload named.")]) -> None:
+def sync(
+    spool: Annotated[Path, typer.Argument(help="The folder that an interrupted upload named.")],
+    store: Annotated[
+        str | None, typer.Option(help="Folder or URI to send it to; by default where the spool says.")
+    ] = None,
+) -> None:
     """Send to the tracking store what a run could not send while it ran."""
     from weft.eval.tracking import sync as send
 
-    sys.stdout.write(f"run {send(spool)} is complete\n")
+    sys.stdout.write(f"run {send(spool, store)} is complete\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from weft.data import base_to_new, draw_few_shot, load_dataset
 from weft.data.few_shot import VALIDATION_SHOTS
 from weft.train.errors import RunError
 from weft.train.few_shot.recipe import FewShotDataSection, FewShotRecipe, SourceSection, TransferSection
+from weft.train.variables import expanded, expanded_options
 
 _NAMED = 5
 
@@ -149,8 +149,9 @@ def _named(classes: Mapping[int, str]) -> str:
 
 
 def _load(section: SourceSection, split: str) -> Any:
-    root = None if section.root is None else os.path.expandvars(os.path.expanduser(section.root))
-    records = load_dataset(section.name, root=root, split=split, **section.options)
+    root = None if section.root is None else expanded(section.root, "data.root")
+    options = expanded_options(section.options, "data.options")
+    records = load_dataset(section.name, root=root, split=split, **options)
     if len(records) == 0 or records.task != "classify":
         raise RunError(
             f"The split {split!r} of data set {section.name!r} must hold labelled images, but holds {len(records)} "

@@ -24,6 +24,7 @@ from weft.eval.evaluate.image_processor import ProcessorTransform, Transform, lo
 from weft.train.errors import RunError
 from weft.train.few_shot.recipe import EncoderSection, ViewsSection
 from weft.train.progress import Progress
+from weft.train.saved_models import fault_of_loading, load_saved, saved_path
 
 
 @dataclass
@@ -113,14 +114,14 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
         RunError: The model, its tokenizer or its image processor cannot be had.
         ImageProcessorError: The image processor cannot be loaded or used.
     """
-    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
+    path = saved_path(section.name, "encoder.name")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision)
-        model = AutoModel.from_pretrained(path, revision=section.revision)
+        tokenizer = load_saved(AutoTokenizer, path, section.revision)
+        model = load_saved(AutoModel, path, section.revision)
     except (OSError, ValueError) as error:
         raise RunError(
             f"`encoder.name` must be a folder or a hub id that can be reached, but {section.name!r} cannot be loaded: "
-            f"{error}"
+            f"{fault_of_loading(error)}"
         ) from None
     transform = load_transform(path, section.revision)
     if transform is None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from weft.eval.tracking import open_run
 from weft.train.errors import RunError
@@ -19,10 +18,22 @@ from weft.train.few_shot.draws import check_images, draw, load_records
 from weft.train.few_shot.features import Extractor, load_encoder
 from weft.train.few_shot.recipe import FewShotRecipe, label_of
 from weft.train.few_shot.votes import write_votes
-from weft.train.folders import check_writable, make_run_folder, require_new
+from weft.train.folders import (
+    RUN_MARKER,
+    check_writable,
+    claimed,
+    make_run_folder,
+    require_made,
+    require_new,
+    require_outside,
+)
 from weft.train.progress import Progress
+from weft.train.recipe_kept import kept_text
 from weft.train.result import RESULT, write_json
-from weft.train.tracked import check_tracking, tracking_store
+from weft.train.tracked import check_tracking, tracking_folder, tracking_store
+
+FEATURES = "features"
+"""Folder in a recipe's `output` that keeps the features of images for all of its runs."""
 
 _PAPER = (
     "Epochs and hyper-parameters were chosen on the test set (selection: paper), as in the papers' code: these "
@@ -45,6 +56,7 @@ def execute_few_shot(
         `cells.csv` and `accuracy.png`.
 
     Raises:
+        InUseError: Another process writes this run.
         RunError: The run cannot start.
         WeftError: Data, encoder or features break a rule.
     """
@@ -62,11 +74,19 @@ def execute_few_shot(
     draws = {name: {place: draw(records[name], *place) for place in grid} for name in parts}
     for name in parts:
         check_images(records[name], draws[name].values())
-    _check_folder(recipe, overwrite)
+    with claimed(recipe.folder, "name", otherwise="take name=... for another run"):
+        _check_folder(recipe, overwrite)
+        return _run(recipe, records, draws, progress)
+
+
+def _run(
+    recipe: FewShotRecipe, records: dict[str, Any], draws: dict[str, dict[Any, Any]], progress: Progress
+) -> FewShotComparison:
+    parts = recipe.parts()
+    grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
     encoder, transform = load_encoder(recipe.encoder)
-    values = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    make_run_folder(recipe.folder, values)
-    extractor = Extractor(encoder, transform, Path(recipe.output) / "features", recipe.batch_size, progress)
+    make_run_folder(recipe.folder, kept_text(recipe))
+    extractor = Extractor(encoder, transform, Path(recipe.output) / FEATURES, recipe.batch_size, progress)
     benches = {
         name: Bench(part, records[name], extractor, recipe.folder / "heads" / name)
         for name, part in parts.items()
@@ -96,7 +116,11 @@ def execute_few_shot(
 def _check_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
     if not overwrite:
         require_new(recipe.folder, otherwise="--overwrite to start again, or name=... for another run")
+    else:
+        require_made(recipe.folder, RUN_MARKER, "name")
     check_writable(recipe.folder.parent, "output")
+    require_outside(recipe.folder, tracking_folder(recipe), "tracking.store")
+    require_outside(recipe.folder, Path(recipe.output) / FEATURES, "output/features")
     check_tracking(recipe)
 
 

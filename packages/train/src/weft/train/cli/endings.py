@@ -1,0 +1,123 @@
+"""How a command ends that does not end well: with one message, whatever was raised."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from weft.train.cli.console import is_first
+
+_VARIABLE, _TRACE = "--variable", "--traceback"
+
+
+def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """Take the options out that every command has, wherever they stand; torchrun gives `weft train` its own words.
+
+    Args:
+        words: Words after `weft`.
+
+    Returns:
+        The other words, the variables that recipes may read, and whether a whole trace is wanted.
+    """
+    rest: list[str] = []
+    variables: list[str] = []
+    trace = False
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            rest += [word, *left]
+        elif word == _TRACE:
+            trace = True
+        elif word == _VARIABLE:
+            variables.append(next(left, ""))
+        elif word.startswith(f"{_VARIABLE}="):
+            variables.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return rest, variables, trace
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is one of weft's own, which name what to mend."""
+    return any(
+        kind.__module__.startswith("weft.") and kind.__module__.endswith(".errors")
+        for kind in type(error).__mro__
+    )
+
+
+def printable(text: str) -> str:
+    """A message without credentials, and without what a terminal cannot show or would obey.
+
+    Args:
+        text: What an error says; it may quote data of others.
+    """
+    from weft.data.credentials import without_secrets
+
+    shown = without_secrets(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def interrupt_of(ended: SystemExit) -> KeyboardInterrupt | None:
+    """The Ctrl-C that ended a command; typer turns it into an exit without a word."""
+    found: BaseException | None = ended
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt):
+            return found
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def say_interrupted(stop: KeyboardInterrupt) -> None:
+    """Say on the first process that Ctrl-C ended the command, and how it goes on."""
+    if is_first():
+        notes = " ".join(getattr(stop, "__notes__", ()))
+        sys.stderr.write(f"\nweft: interrupted by Ctrl-C. {notes}".rstrip() + "\n")
+
+
+def say_defect(error: Exception, *, whole: bool) -> None:
+    """Say what an error was that no part of weft expected.
+
+    Args:
+        error: The error.
+        whole: Print its trace; otherwise it goes to a file.
+    """
+    trace = printable("".join(traceback.format_exception(error)))
+    if whole:
+        sys.stderr.write(trace)
+        return
+    line = next(iter(str(error).strip().split("\n")), "")
+    told = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    kept = _kept(trace)
+    where = (
+        f"The whole trace is in {kept}; {_TRACE} prints it." if kept else f"{_TRACE} prints the whole trace."
+    )
+    sys.stderr.write(
+        f"weft: {printable(told)}{_place(error)}. This is a defect of weft or of a library beneath it. {where}\n"
+    )
+
+
+def _place(error: Exception) -> str:
+    """Where in weft it was raised, or what weft called last."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}weft{os.sep}" in frame.filename
+    ]
+    if not frames:
+        return ""
+    name = Path(frames[-1].filename).as_posix().rpartition("/weft/")[2]
+    return f" (in weft/{name}, line {frames[-1].lineno})"
+
+
+def _kept(trace: str) -> Path | None:
+    try:
+        handle, name = tempfile.mkstemp(prefix="weft-trace-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(trace)
+    except OSError:
+        return None
+    return Path(name)

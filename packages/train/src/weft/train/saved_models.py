@@ -1,0 +1,77 @@
+"""Saved models that recipes and commands name: a folder stays a folder, and code of others is never run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from weft.train.errors import RunError
+
+MINIATURE = Path(__file__).parent / "miniature"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def saved_path(name: str, argument: str = "backbone") -> str:
+    """Folder or hub id of a saved model; `miniature` is the one shipped with weft.
+
+    A name that looks like a path is one: it is never sought on the hub, where anybody may have taken it.
+
+    Args:
+        name: What the user calls it.
+        argument: The key or option, for the message.
+
+    Raises:
+        RunError: If it looks like a path, and there is no such folder.
+    """
+    if name == "miniature":
+        return str(MINIATURE)
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path)
+    if looks_like_path(name):
+        raise RunError(
+            f"`{argument}` must be a folder or a hub id such as 'organisation/model', but "
+            f"{name!r} is a path, and there is nothing at {path.absolute()}. Correct the path, or "
+            "start weft in the folder that it counts from."
+        )
+    return name
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name is that of a place on this machine rather than one on the hub.
+
+    >>> [looks_like_path(name) for name in ("./model", "runs/tiny/model", "~/x", "facebook/bart-base", "t5-base")]
+    [True, True, True, False, False]
+    """
+    begins_here = "/" in name and Path(name).parts[:1] != () and Path(Path(name).parts[0]).is_dir()
+    return not _HUB_ID.fullmatch(name) or begins_here
+
+
+def load_saved(kind: Any, path: str, revision: str | None = None) -> Any:
+    """Load a config, tokenizer or model with a class of `transformers`; code that comes with it is never run.
+
+    Args:
+        kind: A class with `from_pretrained`, such as `AutoModel`.
+        path: What `saved_path` returned.
+        revision: Commit or tag on the hub.
+
+    Raises:
+        OSError, ValueError: As `transformers` does; see `fault_of_loading`.
+    """
+    return kind.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+def fault_of_loading(error: BaseException) -> str:
+    """What `transformers` says of a model that does not load; an advice to run its code is left out.
+
+    Args:
+        error: What was raised.
+    """
+    text = str(error)
+    if "trust_remote_code" in text or "custom code" in text:
+        return (
+            "it needs code of its own, which weft never runs. Take a model of a type that transformers knows, or "
+            "convert it to one"
+        )
+    return text
