@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from weft.eval.compare import Comparison
+from weft.eval.compare import Comparison, Row
+from weft.eval.compare.from_mlflow import told_apart
 from weft.eval.errors import ComparisonError
 from weft.eval.tracking import open_run
 
@@ -25,7 +26,6 @@ def fail(store: Path) -> None:
 
 
 def test_runs_of_an_experiment_become_a_table(store: Path) -> None:
-    log(store, "single_adapter", 0, 10.0)
     log(store, "single_adapter", 0, 70.0)
     log(store, "single_adapter", 1, 72.0)
     log(store, "zeroed", 0, 40.0, **{"weft.control": "true", "weft.label": "images zeroed"})
@@ -58,3 +58,34 @@ def test_a_folder_without_runs_is_refused_and_stays_empty(tmp_path: Path) -> Non
     with pytest.raises(ComparisonError, match="`store` must hold tracked runs, but there is no database at"):
         Comparison.from_mlflow(tmp_path / "nothing", "demo")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_seeds_are_runs_that_differ_in_the_seed_alone() -> None:
+    def run(score: float, seed: int, **params: str) -> tuple[Row, dict[str, str]]:
+        given = {"method": "lora", "seed": str(seed), **params}
+        return Row("lora", {"vqa": score}, label="LoRA", seed=seed), given
+
+    runs = [
+        run(50.0, 0, **{"training.steps": "60", "data.vqa.train": "9 records, sha256 aa"}),
+        run(52.0, 1, **{"training.steps": "60", "data.vqa.train": "9 records, sha256 bb"}),
+        run(10.0, 0, **{"training.steps": "1", "data.vqa.train": "9 records, sha256 aa"}),
+        run(51.0, 0, **{"training.steps": "60", "data.vqa.train": "9 records, sha256 aa"}),
+    ]
+    rows = told_apart([row for row, _ in runs], [params for _, params in runs])
+    entries = {entry.label: (entry.scores["vqa"].mean, entry.seeds) for entry in Comparison(rows).entries}
+    assert entries == {
+        "LoRA (training.steps 60)": (51.5, (0, 1)),
+        "LoRA (training.steps 60, 1 before the last)": (50.0, (0,)),
+        "LoRA (training.steps 1)": (10.0, (0,)),
+    }
+
+
+def test_runs_on_other_data_are_entries_of_their_own() -> None:
+    rows = [Row("lora", {"vqa": score}, seed=0) for score in (1.0, 2.0)]
+    params = [{"data.vqa.train": f"9 records, sha256 {digest}"} for digest in ("aa", "bb")]
+    assert len(Comparison(told_apart(rows, params)).entries) == 2
+
+
+def test_runs_that_differ_in_nothing_else_keep_their_name() -> None:
+    rows = [Row("lora", {"vqa": 1.0}, seed=seed) for seed in (0, 1)]
+    assert [row.method for row in told_apart(rows, [{"seed": "0"}, {"seed": "1"}])] == ["lora", "lora"]

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from weft.data.errors import CorruptMediaError
-from weft.eval.errors import FormatError, ScoreInputError
+from weft.eval.compare import Comparison, Row, significance
+from weft.eval.errors import ComparisonError, FormatError, ScoreInputError
 from weft.eval.metrics import caption_scores, top1_accuracy
 from weft.eval.report import PredictionTable, inspect_html, prediction_table, tables_in, tables_of_run
+from weft.eval.report.pairing import paired_rows
+from weft.eval.report.predictions import PredictionRow
 from weft.eval.tracking import open_run
 
 COLOURS = ["red", "green", "blue"]
@@ -172,3 +175,38 @@ def test_tables_travel_with_the_run(store: Path, tmp_path: Path) -> None:
 def test_a_run_that_the_store_does_not_hold_is_named(store: Path) -> None:
     with pytest.raises(FormatError, match=r"`run_id` must be a run of the store .*, but 'nowhere' is none"):
         tables_of_run(store, "nowhere")
+
+
+def rows_of(texts: dict[str, tuple[str, str, str]]) -> tuple[PredictionRow, ...]:
+    return tuple(
+        PredictionRow(key, "yes", (right,), 100.0, question=asked, media=media)
+        for key, (asked, right, media) in texts.items()
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("How many?", "yes", "a"), ("Is it red?", "no", "a"), ("Is it red?", "yes", "b")],
+    ids=["another question", "another answer", "another picture"],
+)
+def test_runs_are_paired_by_record_and_not_by_id(other: tuple[str, str, str]) -> None:
+    asked = dict.fromkeys("123", ("Is it red?", "yes", "a"))
+    first = PredictionTable("vqa", "vqa", 100.0, rows_of(asked))
+    assert len(paired_rows(first, PredictionTable("vqa", "vqa", 100.0, rows_of(asked)))) == 3
+    second = PredictionTable("vqa", "vqa", 100.0, rows_of({**asked, "2": other}))
+    message = (
+        r"of the 3 ids that both have for task 'vqa' only 2 \(66\.7 %\) have the same .* '2', for instance"
+    )
+    with pytest.raises(FormatError, match=message):
+        paired_rows(first, second)
+    with pytest.raises(FormatError, match=message):
+        inspect_html({"vqa": first}, title="one", other={"vqa": second}, other_title="two")
+    comparison = Comparison([Row("a", {"vqa": 100.0}, run_id="1"), Row("b", {"vqa": 100.0}, run_id="2")])
+    with pytest.raises(ComparisonError, match="'b' cannot be held against 'a'"):
+        significance(comparison, "a", {"1": {"vqa": first}, "2": {"vqa": second}})
+
+
+def test_tables_that_do_not_tell_their_pictures_are_paired_by_what_they_tell() -> None:
+    old = PredictionTable("vqa", "vqa", 100.0, rows_of({"1": ("Is it red?", "yes", "")}))
+    new = PredictionTable("vqa", "vqa", 100.0, rows_of({"1": ("Is it red?", "yes", "a")}))
+    assert len(paired_rows(old, new)) == 1

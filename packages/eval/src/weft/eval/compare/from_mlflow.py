@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +21,21 @@ _PAGE = 1000
 
 
 def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
-    """Read the runs of an experiment that carry test scores, newest seed of a method winning.
+    """Read the runs of an experiment that carry test scores.
 
     Expected of a run: parameters `method` and `seed`; metrics `test/<task>` (0..100), `parameters/trainable`,
     `parameters/total`, `time/seconds`, `memory/peak_mb`; tag `weft.control` = "true" for baselines and
-    `weft.label` for a name in print. When method and seed ran twice, the later run counts.
+    `weft.label` for a name in print.
+
+    Seeds of one entry are runs whose parameters differ in `seed` alone. Runs of one method that differ in more are
+    entries of their own, named with what differs; a run that was made again with the same seed is one, too.
 
     Args:
         store: A folder, a tracking URI, or `None`.
         experiment: Name of the experiment.
 
     Returns:
-        One row per method and seed, in order of the first run of each.
+        One row per run, in order of time.
 
     Raises:
         ComparisonError: The store has no such experiment, it has no run with test scores, or a seed is no
@@ -49,17 +54,65 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
         raise ComparisonError(
             f"`experiment` must be one of the store's ({shown(names, 20)}), but is {experiment!r}. Choose one of these."
         )
-    rows: dict[tuple[str, int], Row] = {}
-    for run in _runs(mlflow_client, str(found.experiment_id)):
-        row = _row(run)
-        if row is not None:
-            rows[row.method, row.seed] = row
+    runs = _runs(mlflow_client, str(found.experiment_id))
+    scored = [(row, run.data.params) for run in runs if (row := _row(run)) is not None]
+    rows = told_apart([row for row, _ in scored], [params for _, params in scored])
     if not rows:
         raise ComparisonError(
             f"`experiment` must hold finished runs with metrics named {_TEST}<task>, but {experiment!r} has none. "
             "Evaluate a run first."
         )
-    return list(rows.values())
+    return rows
+
+
+def told_apart(rows: Sequence[Row], params: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Rows whose `method` is the same only where their runs differ in the seed alone.
+
+    Records that a seed draws may differ with it: the fingerprint of data is left out where each seed has one of its
+    own and the numbers of records are the same.
+
+    Args:
+        rows: The runs, oldest first.
+        params: Parameters of each run.
+
+    Returns:
+        The rows; names and labels say what differs between runs of one method, and which are earlier runs of a seed.
+    """
+    by_method: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        by_method.setdefault(row.method, []).append(place)
+    found = list(rows)
+    for places in by_method.values():
+        keys = sorted({key for place in places for key in params[place]} - {"seed"})
+        apart = [
+            key
+            for key in keys
+            if _differs(key, [(rows[place].seed, params[place].get(key)) for place in places])
+        ]
+        later: dict[tuple[str, int], int] = {}
+        for place in reversed(places):
+            row = rows[place]
+            words = [f"{key} {_without_digest(params[place].get(key)) or 'not stated'}" for key in apart]
+            own = ", ".join(words), row.seed
+            words += [f"{later[own]} before the last"] if own in later else []
+            later[own] = later.get(own, 0) + 1
+            if words:
+                mark = f" ({', '.join(words)})"
+                found[place] = replace(row, method=row.method + mark, label=row.label + mark)
+    return found
+
+
+def _differs(key: str, values: Sequence[tuple[int, str | None]]) -> bool:
+    told = {value for _, value in values}
+    if len(told) == 1:
+        return False
+    by_seed = {seed: {value for other, value in values if other == seed} for seed, _ in values}
+    drawn = key.startswith("data.") and all(len(own) == 1 for own in by_seed.values())
+    return not drawn or len({_without_digest(value) for value in told}) > 1
+
+
+def _without_digest(value: str | None) -> str | None:
+    return value if value is None else value.partition(", sha256 ")[0]
 
 
 def _runs(mlflow_client: MlflowClient, experiment: str) -> list[Any]:

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Mapping
 
 from weft.eval.compare.comparison import Comparison
-from weft.eval.errors import ComparisonError
+from weft.eval.errors import ComparisonError, FormatError
 from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.metrics.significance import PairedResult, paired_test
+from weft.eval.report.pairing import paired_rows
 from weft.eval.report.predictions import PredictionTable
 
 Tables = Mapping[str, PredictionTable]
@@ -38,7 +39,7 @@ def significance(
         `(method, task)` to the result; `Comparison.with_marks` takes its marks.
 
     Raises:
-        ComparisonError: `against` has no tables.
+        ComparisonError: `against` has no tables, or a method was scored on other records under the same ids.
     """
     comparison.entry(against)
     scores = {entry.method: _mean_scores(comparison, entry.method, tables) for entry in comparison.entries}
@@ -50,7 +51,7 @@ def significance(
     results = {}
     for method, tasks in scores.items():
         for task in tasks.keys() & scores[against].keys():
-            if method != against and tasks[task].keys() == scores[against][task].keys():
+            if method != against and _same_records(method, against, task, comparison, tables):
                 results[method, task] = paired_test(
                     _report(tasks[task]), _report(scores[against][task]), resamples=resamples, seed=seed
                 )
@@ -70,6 +71,34 @@ def _mean_scores(
         task: {key: statistics.fmean(values) for key, values in samples.items()}
         for task, samples in gathered.items()
     }
+
+
+def _same_records(
+    method: str, against: str, task: str, comparison: Comparison, tables: Mapping[str, Tables]
+) -> bool:
+    """Whether two methods were scored on the same samples; ids alone do not tell.
+
+    Raises:
+        ComparisonError: Ids are the same and records are not.
+    """
+    first, *others = (
+        tables[row.run_id][task]
+        for name in (method, against)
+        for row in comparison.rows
+        if row.method == name
+        and row.run_id is not None
+        and row.run_id in tables
+        and task in tables[row.run_id]
+    )
+    ids = {row.id for row in first.rows}
+    if any({row.id for row in other.rows} != ids for other in others):
+        return False
+    try:
+        for other in others:
+            paired_rows(first, other)
+    except FormatError as error:
+        raise ComparisonError(f"{method!r} cannot be held against {against!r}. {error}") from None
+    return True
 
 
 def _report(scores: Mapping[str, float]) -> ScoreReport:

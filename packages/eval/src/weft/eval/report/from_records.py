@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.data.records import MediaRef, Record, Retrieval, media_of
+from weft.data.store import BytesStore
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import record_groups, references
 from weft.eval.metrics.report import ScoreReport
@@ -57,6 +59,7 @@ def record_table(
         questions={record.id: kind.text(record) for record in records},
         groups=groups,
         images={record.id: _images(record) for record in records},
+        media={record.id: _shown(record) for record in records},
         folder=folder,
         pictures=pictures,
     )
@@ -86,9 +89,24 @@ def _retrieval_table(
             axis: {pair.media_id: members[pair.id] for pair in pairs} for axis, members in groups.items()
         },
         images={pair.media_id: _images(pair) for pair in pairs},
+        media={pair.media_id: _shown(pair) for pair in pairs},
         folder=folder,
         pictures=pictures,
     )
+
+
+def _shown(record: Record) -> str:
+    """Digest of which media a record shows: by content where they lie in a table, else by name and span.
+
+    Names are those within the data set, so that a copy of it elsewhere has the same ones.
+    """
+    names = [
+        media.identity
+        if isinstance(media.store, BytesStore)
+        else (media.path, media.kind, media.start, media.end)
+        for media in media_of(record)
+    ]
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else ""
 
 
 def _images(record: Record) -> list[MediaRef]:

@@ -11,6 +11,7 @@ from weft.eval.compare.html import page, picture
 from weft.eval.errors import FormatError
 from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.metrics.significance import paired_test
+from weft.eval.report.pairing import paired_rows
 from weft.eval.report.predictions import PredictionRow, PredictionTable
 
 _SHOWN_ANSWERS = 15
@@ -178,11 +179,11 @@ def _card(row: PredictionRow, table: PredictionTable, said: str, also: str = "")
 
 
 def _disagreement(table: PredictionTable, other: PredictionTable, title: str, other_title: str) -> str:
-    second = {row.id: row for row in other.rows}
-    common = [row for row in table.rows if row.id in second]
-    if not common:
+    pairs = paired_rows(table, other)
+    if not pairs:
         return '<p class="note">The two runs share no sample of this task.</p>'
-    result = paired_test(_report(table, common), _report(other, [second[row.id] for row in common]))
+    common, second = [row for row, _ in pairs], {mate.id: mate for _, mate in pairs}
+    result = paired_test(_report(table, common), _report(other, [mate for _, mate in pairs]))
     apart = [row for row in common if row.score != second[row.id].score]
     apart.sort(key=lambda row: (-abs(row.score - second[row.id].score), not row.pictures))
     cards = [

@@ -31,6 +31,7 @@ class PredictionRow:
         question: What was asked, empty for captions.
         groups: Axis to the group this sample belongs to.
         pictures: Files with small pictures, relative to the folder of the table; empty where none was kept.
+        media: Digest of which pictures or videos were shown; empty where it is not known.
     """
 
     id: str
@@ -40,6 +41,7 @@ class PredictionRow:
     question: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
+    media: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,16 @@ def _row(values: Any) -> PredictionRow:
     """One line of a table."""
     references, pictures = tuple(values["references"]), tuple(values["pictures"])
     row = PredictionRow(**{**values, "references": references, "pictures": pictures})
-    texts = (row.id, row.prediction, row.question, *references, *pictures, *row.groups, *row.groups.values())
+    texts = (
+        row.id,
+        row.prediction,
+        row.question,
+        row.media,
+        *references,
+        *pictures,
+        *row.groups,
+        *row.groups.values(),
+    )
     if not references or not all(isinstance(text, str) for text in texts):
         raise TypeError("a row must hold texts, and a reference")
     if not isinstance(row.score, int | float):
@@ -151,6 +162,7 @@ def prediction_table(
     questions: Mapping[Any, str] | None = None,
     groups: Mapping[str, Mapping[Any, str]] | None = None,
     images: Mapping[Any, Sequence[Any]] | None = None,
+    media: Mapping[Any, str] | None = None,
     folder: Path | str | None = None,
     pictures: int = 60,
 ) -> PredictionTable:
@@ -165,6 +177,7 @@ def prediction_table(
         groups: Axis to sample id to group.
         images: Sample id to its images: encoded bytes, `PIL.Image.Image`s, or anything with a method
             `image()` that returns one. A `MediaRef` of weft.data whose file is absent is left out.
+        media: Sample id to a digest of which pictures or videos were shown.
         folder: Where pictures are written; without it none is.
         pictures: For how many samples pictures are kept: half of them the worst, half spread over the rest.
 
@@ -195,6 +208,7 @@ def prediction_table(
                 question=(questions or {}).get(key, ""),
                 groups={axis: members[key] for axis, members in (groups or {}).items() if key in members},
                 pictures=files,
+                media=(media or {}).get(key, ""),
             )
         )
     # Samples of captions are scored by CIDEr-D whatever the report shows first; its best is 10.
