@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, through `datasets`, with the records of `weft.data`."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from weft.data.columns import ColumnMapping
@@ -51,7 +52,8 @@ def load_hub_dataset(
         split: Split name there.
         record: Task of the records, a key of `RECORD_TYPES`.
         columns: Record field to column name.
-        revision: Commit or tag. Data sets of the hub move, so it must be given for a repository.
+        revision: Commit or tag. Data sets of the hub move, so it must be given for a repository; a local folder has
+            none.
         name: Configuration of the repository.
         classes: Class names in label order, for classification; by default those of the label column.
         **options: Further arguments of `datasets.load_dataset`, such as `data_files` or `storage_options`.
@@ -60,7 +62,8 @@ def load_hub_dataset(
         InvalidArgumentError: If a repository has no revision.
         UnknownNameError: For an unknown record type or field.
     """
-    if "/" in repo and revision is None:
+    local = Path(repo).is_dir()
+    if "/" in repo and revision is None and not local:
         raise InvalidArgumentError(
             f"`revision` must be given for {repo!r}, but is None. Pin the commit shown on its page, so "
             "that the data "
@@ -69,7 +72,7 @@ def load_hub_dataset(
     ColumnMapping(record, columns)
     import datasets
 
-    rows = datasets.load_dataset(repo, name, split=split, revision=revision, **options)
+    rows = datasets.load_dataset(repo, name, split=split, revision=None if local else revision, **options)
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))

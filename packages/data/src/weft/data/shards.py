@@ -76,16 +76,15 @@ def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: boo
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_record(task: str, text: str, media: Sequence[Mapping[str, Any]], store: Store) -> Record:
+def decode_record(task: str, text: str, media: Sequence[MediaRef]) -> Record:
     """Rebuild a record from a row of a shard.
 
     Args:
         task: Task of the record.
         text: Column `record`.
-        media: Column `media`.
-        store: Where media lie that are not in the row.
+        media: References made of column `media`.
     """
-    references = tuple(_reference(cell, store) for cell in media)
+    references = tuple(media)
     kind = RECORD_TYPES[task]
     values: dict[str, Any] = json.loads(text)
     for name in _MEDIA_FIELDS:
@@ -103,6 +102,7 @@ class ShardedRecords(Sequence[Record]):
     Args:
         root: Folder or URL of the shards.
         storage_options: What the fsspec filesystem needs; never printed.
+        folder: Where in the root they lie.
 
     Raises:
         MissingFileError: If there is no index.
@@ -110,14 +110,18 @@ class ShardedRecords(Sequence[Record]):
     """
 
     def __init__(
-        self, root: str | os.PathLike[str] | Store, storage_options: Mapping[str, Any] | None = None
+        self,
+        root: str | os.PathLike[str] | Store,
+        storage_options: Mapping[str, Any] | None = None,
+        folder: str = "",
     ) -> None:
         self.store = root if isinstance(root, Store) else open_store(root, storage_options)
+        self.folder = folder
         try:
-            index = json.loads(self.store.read(INDEX))
+            index = json.loads(self.store.read(self.at(INDEX)))
         except MissingFileError:
             raise MissingFileError(
-                f"`root` must be a sharded data set, but {self.store.describe(INDEX)} does not exist. "
+                f"`root` must be a sharded data set, but {self.store.describe(self.at(INDEX))} does not exist. "
                 "Convert the "
                 "data set first."
             ) from None
@@ -126,7 +130,9 @@ class ShardedRecords(Sequence[Record]):
                 f"`root` must be a sharded data set of version {VERSION}, but {self.store.describe()} has "
                 f"{index.get('version')}. Convert it again."
             )
-        self._token = f"{self.store.describe()}#{hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]}"
+        self._token = (
+            f"{self.store.describe(folder)}#{hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]}"
+        )
         self.name: str = index["name"]
         self.split: str = index["split"]
         self.task: str = index["task"]
@@ -135,6 +141,10 @@ class ShardedRecords(Sequence[Record]):
         self._starts = [0]
         for shard in self.shards:
             self._starts.append(self._starts[-1] + shard.rows)
+
+    def at(self, name: str) -> str:
+        """Path in the store of a file of the data set."""
+        return f"{self.folder}/{name}" if self.folder else name
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -182,25 +192,47 @@ class ShardedRecords(Sequence[Record]):
             CorruptMediaError: Naming the first shard that differs.
         """
         for shard in self.shards:
-            if hashlib.sha256(self.store.read(shard.file)).hexdigest() != shard.sha256:
+            if hashlib.sha256(self.store.read(self.at(shard.file))).hexdigest() != shard.sha256:
                 raise CorruptMediaError(
-                    f"{self.store.describe(shard.file)} must match its checksum, but does not. Get it again."
+                    f"{self.store.describe(self.at(shard.file))} must match its checksum, but does not. Get it again."
                 )
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the media lie in the shards; all rows of a conversion are alike in this."""
+        first = next((cell for _, cells in self._read(0, 0, True) for cell in cells), None)
+        return first is not None and first["bytes"] is not None
+
+    def rows(self, shard: int, group: int) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Return the text of every record of a row group, and what it says of its media, without their bytes."""
+        return self._read(shard, group, False)
+
+    def media(self, shard: int, group: int) -> list[list[MediaRef]]:
+        """Return the media of every record of a row group; the last few groups stay in each process."""
+        return [list(media_of(record)) for record in self.read_group(shard, group)]
+
     def _decode(self, shard: int, group: int) -> list[Record]:
+        return [
+            decode_record(self.task, text, [_reference(cell, self.store) for cell in cells])
+            for text, cells in self._read(shard, group, True)
+        ]
+
+    def _read(self, shard: int, group: int, with_bytes: bool) -> list[tuple[str, list[dict[str, Any]]]]:
         import pyarrow as arrow
 
-        name = self.shards[shard].file
+        name = self.at(self.shards[shard].file)
         try:
-            table = self._file(name).read_row_group(group, columns=["record", "media"])
+            file = self._file(name)
+            leaves = [file.schema.column(place).path for place in range(len(file.schema))]
+            wanted = [leaf for leaf in leaves if leaf != "id" and (with_bytes or not leaf.endswith(".bytes"))]
+            table = file.read_row_group(group, columns=wanted)
         except CorruptMediaError:
             raise
         except (arrow.ArrowException, OSError) as error:
             raise CorruptMediaError(
                 f"{self.store.describe(name)} must be a whole Parquet file, but {error}. Get it again."
             ) from error
-        rows = zip(table.column("record").to_pylist(), table.column("media").to_pylist(), strict=True)
-        return [decode_record(self.task, text, media, self.store) for text, media in rows]
+        return list(zip(table.column("record").to_pylist(), table.column("media").to_pylist(), strict=True))
 
     def _file(self, name: str) -> Any:
         return cached(f"parquet:{self._token}/{name}", {}, lambda: _OpenShard(self.store, name)).file

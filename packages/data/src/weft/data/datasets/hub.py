@@ -1,0 +1,70 @@
+"""A data set of the Hugging Face hub, or a folder or files in its formats, by repository, revision and columns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from weft.data.catalog import DatasetSpec
+from weft.data.errors import InvalidArgumentError
+from weft.data.files import FolderStore
+from weft.data.hub import load_hub_dataset
+from weft.data.records import Record
+from weft.data.source import Source
+
+
+def read(
+    source: Source,
+    split: str,
+    *,
+    record: str = "image_qa",
+    columns: Mapping[str, str | Sequence[str]],
+    repo: str | None = None,
+    revision: str | None = None,
+    config: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Iterator[Record]:
+    """Yield the rows of a split as records; images stay encoded until they are asked for.
+
+    Args:
+        source: A folder in the hub's format, where `repo` names none.
+        split: Split name there.
+        record: Task of the records, a key of `RECORD_TYPES`.
+        columns: Record field to column name.
+        repo: Repository id on the hub.
+        revision: Commit or tag of the repository, which must be given: data sets of the hub move.
+        config: Configuration of the repository.
+        classes: Class names in label order; by default those of the label column.
+
+    Raises:
+        InvalidArgumentError: There is neither a repository nor a local folder, or a repository has no revision.
+    """
+    folder = source.store
+    if repo is None and not (isinstance(folder, FolderStore) and Path(folder.url).is_dir()):
+        raise InvalidArgumentError(
+            f"`root` must be a local folder in the hub's format where `repo` is not given, but is "
+            f"{folder.describe()!r}. Name the repository in `options: {{repo: org/name, revision: COMMIT}}`."
+        )
+    if repo is None and not any(folder.names()):
+        source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
+    where = repo if repo is not None else str(folder.url)  # type: ignore[attr-defined]
+    records = load_hub_dataset(
+        where,
+        split,
+        record=record,
+        columns=dict(columns),
+        revision=revision,
+        name=config,
+        classes=classes,
+    )
+    yield from records
+
+
+SPEC = DatasetSpec(
+    name="hub",
+    task="image_qa",
+    splits=(),
+    read=read,
+    summary="A data set of the Hugging Face hub, or a local folder in its format, by columns.",
+    licence="that of the data",
+    how_to_get="Name the repository with options repo=org/name revision=COMMIT, or give a folder in the hub's format.",
+    needs_root=False,
+)

@@ -1,0 +1,53 @@
+"""Shards that `weft data convert` wrote: `SPLIT/index.json`, or one conversion as the root."""
+
+from collections.abc import Iterator
+
+from weft.data.catalog import DatasetSpec
+from weft.data.errors import InvalidArgumentError
+from weft.data.records import Record
+from weft.data.shard_media import listed
+from weft.data.shards import INDEX, ShardedRecords
+from weft.data.source import Source
+
+
+def read(source: Source, split: str) -> Iterator[Record]:
+    """Yield the records of a conversion, in its order; media stay in the shards until they are asked for.
+
+    Args:
+        source: A folder with a conversion for each split, or one conversion.
+        split: Split name: that of the folder, or what the conversion was made of.
+
+    Raises:
+        MissingFileError: There is no index.
+        InvalidArgumentError: The one conversion is of another split.
+    """
+    found = source.find(f"{split}/{INDEX}", INDEX)
+    folder = found.path.rpartition("/")[0]
+    records = ShardedRecords(found.store, folder=folder)
+    if folder.rpartition("/")[2] != split and records.split != split:
+        raise InvalidArgumentError(
+            f"`split` must be that of the conversion in {found.name} ({records.split!r}), but is {split!r}. "
+            "Name that one, or put a conversion of each split into a folder of its name."
+        )
+    yield from listed(records)
+
+
+def find_splits(source: Source) -> list[str]:
+    """The folders that hold an index, or the split of the one conversion."""
+    if source.store.exists(INDEX):
+        return [ShardedRecords(source.store).split]
+    return sorted(
+        name.removesuffix(f"/{INDEX}") for name in source.store.names() if name.endswith(f"/{INDEX}")
+    )
+
+
+SPEC = DatasetSpec(
+    name="shards",
+    task="image_qa",
+    splits=(),
+    read=read,
+    find_splits=find_splits,
+    summary="Parquet shards with an index, of any type of record.",
+    licence="that of the data",
+    how_to_get="Write them with `weft data convert`, one folder per split.",
+)
