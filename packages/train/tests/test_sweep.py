@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from weft.data.testing import image_bytes, write_tree
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.recipe import load_recipe
@@ -114,3 +116,39 @@ def test_the_command_runs_processes_and_prints_a_table(path, capsys):
     printed = capsys.readouterr().out
     assert "learning_rate" in printed
     assert "1e-3" in printed
+
+
+def test_a_result_counts_only_for_the_recipe_and_the_data_that_made_it(path, in_process, tmp_path, values):
+    rows = [
+        {"id": str(k), "image": "a.png", "question": "what color", "answers": ["red"] * 10} for k in range(8)
+    ]
+    write_tree(tmp_path / "own", {"a.png": image_bytes()})
+    for split in ("train", "test"):
+        (tmp_path / "own" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    data = {"name": "table", "root": str(tmp_path / "own"), "options": {"record": "image_qa"}}
+    values["tasks"] = {"vqa": {"prompt": "vqa: ", "metric": "vqa", "max_new_tokens": 3, "data": data}}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    axes = {"seed": [0]}
+    first = run_sweep(str(path), [], axes)
+    assert run_sweep(str(path), [], axes) == first
+    assert len(started) == 1
+    with pytest.raises(RunError, match=r"is of another: training\.steps was 2 and is 3\. Take name="):
+        run_sweep(str(path), ["training.steps=3"], axes)
+    rows[0]["answers"] = ["blue"] * 10
+    (tmp_path / "own" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(
+        RunError, match=r"is of another: data\.vqa\.train was 8 records, sha256 \w+ and is 8 records"
+    ):
+        run_sweep(str(path), [], axes)
+    assert len(started) == 1
+
+
+def test_a_run_that_was_trained_and_not_scored_is_gone_on_with(path, in_process):
+    point = sweep_points(str(path), [], {"seed": [0]})[0]
+    execute(point.recipe)
+    (point.recipe.folder / "result.json").unlink()
+    shutil.rmtree(point.recipe.folder / "checkpoints", ignore_errors=True)
+    adapter = (point.recipe.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+    run_sweep(str(path), [], {"seed": [0]})
+    assert started[0][-1] == "--resume"
+    assert (point.recipe.folder / "adapter" / "adapter_model.safetensors").read_bytes() == adapter

@@ -125,5 +125,5 @@ def test_knobs_left_alone_draw_what_was_drawn_before_there_were_any():
     # Printed by the same three lines before there were knobs; the miniature was trained on these records.
     records = load_dataset("scenes", split="train", task="gqa", size=50, num_scenes=60)
     texts = "".join(record.question + record.answers[0] for record in records)
-    assert records.fingerprint().startswith("9ea3e3b570a0b5cb")
+    assert records.fingerprint().startswith("0429c393124aeff0")
     assert hashlib.sha256(texts.encode()).hexdigest().startswith("5bdfa9e4bc18f956")

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Generic, TypeVar, overload
 
 from weft.data.errors import InvalidArgumentError
-from weft.data.records import Classify, Record, media_of
+from weft.data.records import MEDIA_FIELDS, Classify, Record, media_of
 
 R = TypeVar("R", bound=Record)
 
@@ -98,8 +98,17 @@ class RecordSet(Sequence[R], Generic[R]):
         return [names[label] for label in range(len(names))]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over ids and media paths: equal exactly for the same records in the same order."""
+        """Return a SHA-256 over all that the records say and the names of their media, not their content.
+
+        It is equal exactly for the same records in the same order, wherever their files lie.
+        """
         digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.task}\0".encode())
         for record in self.records:
-            digest.update(f"{record.id}\0{'|'.join(ref.path for ref in media_of(record))}\0".encode())
+            shown = [(ref.path, ref.kind, ref.start, ref.end) for ref in media_of(record)]
+            said = {
+                each.name: getattr(record, each.name)
+                for each in fields(record)
+                if each.name not in MEDIA_FIELDS
+            }
+            digest.update(f"{said!r}\0{shown!r}\0".encode(errors="backslashreplace"))
         return digest.hexdigest()

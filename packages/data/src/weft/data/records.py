@@ -276,10 +276,13 @@ RECORD_TYPES: dict[str, type[Record]] = {
 """Task name to record type."""
 
 
+MEDIA_FIELDS = ("image", "images", "media", "video")
+
+
 def media_of(record: Record) -> tuple[MediaRef, ...]:
     """Return the media references of a record, in the order of its fields."""
     found: list[MediaRef] = []
-    for name in ("image", "images", "media", "video"):
+    for name in MEDIA_FIELDS:
         value = getattr(record, name, None)
         if isinstance(value, MediaRef):
             found.append(value)

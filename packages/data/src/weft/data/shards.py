@@ -17,11 +17,10 @@ from weft.data.files import Store, open_store
 from weft.data.handles import cached
 from weft.data.limits import check_unpacked
 from weft.data.record_set import RecordSet
-from weft.data.records import RECORD_TYPES, MediaRef, Record, media_of
+from weft.data.records import MEDIA_FIELDS, RECORD_TYPES, MediaRef, Record, media_of
 
 VERSION = 1
 INDEX = "index.json"
-_MEDIA_FIELDS = ("image", "images", "media", "video")
 _CACHED_GROUPS = 4
 
 
@@ -87,7 +86,7 @@ def decode_record(task: str, text: str, media: Sequence[MediaRef]) -> Record:
     references = tuple(media)
     kind = RECORD_TYPES[task]
     values: dict[str, Any] = json.loads(text)
-    for name in _MEDIA_FIELDS:
+    for name in MEDIA_FIELDS:
         if name in kind.__dataclass_fields__:
             values[name] = references if name == "images" else references[0]
     for name in ("answers", "captions", "options"):
@@ -275,7 +274,7 @@ def open_shards(
 
 def _to_json(record: Record) -> str:
     values = {
-        field.name: getattr(record, field.name) for field in fields(record) if field.name not in _MEDIA_FIELDS
+        field.name: getattr(record, field.name) for field in fields(record) if field.name not in MEDIA_FIELDS
     }
     return json.dumps(values, ensure_ascii=False, sort_keys=True)
 

@@ -56,8 +56,14 @@ def make_result(recipe: Recipe, plan: Any, reports: Mapping[str, ScoreReport], s
     )
 
 
-def result_values(recipe: Recipe, result: Result) -> dict[str, Any]:
-    """A result as plain data, as `result.json` holds it."""
+def result_values(recipe: Recipe, result: Result, data: Mapping[str, str]) -> dict[str, Any]:
+    """A result as plain data, as `result.json` holds it.
+
+    Args:
+        recipe: The recipe of the run.
+        result: What it gave.
+        data: Numbers and fingerprints of the records that it was made of.
+    """
     return {
         "name": recipe.name,
         "method": recipe.title,
@@ -67,6 +73,7 @@ def result_values(recipe: Recipe, result: Result) -> dict[str, Any]:
         "trainable": result.trainable,
         "total": result.total,
         "seconds": result.seconds,
+        "data": dict(data),
         "reports": dict(result.reports),
     }
 

@@ -36,6 +36,7 @@ from weft.train.lost_process import others_may_die
 from weft.train.objectives import objectives_of
 from weft.train.processes import Processes, join_processes
 from weft.train.progress import Progress
+from weft.train.provenance import data_params
 from weft.train.recipe import Recipe
 from weft.train.recipe_kept import kept_text
 from weft.train.result import (
@@ -145,7 +146,7 @@ def _run(
         reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
         result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
-            write_json(recipe.folder / RESULT, result_values(recipe, result))
+            write_json(recipe.folder / RESULT, result_values(recipe, result, data_params(tasks)))
             track_result(run, recipe, result, tasks)
     if not processes.first:
         return result

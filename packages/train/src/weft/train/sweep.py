@@ -19,10 +19,11 @@ import yaml
 from weft.train.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
 from weft.train.folders import check_writable, claimed
+from weft.train.origin import check_origin
 from weft.train.plain_yaml import read_plain_yaml
 from weft.train.progress import Progress
 from weft.train.recipe import Recipe, load_recipe
-from weft.train.result import RESULT
+from weft.train.result import RESULT, is_unscored
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,13 @@ def run_sweep(
 
     Raises:
         RecipeError: As `sweep_points`.
-        RunError: If runs failed, after all others are done, naming their logs.
+        RunError: If a folder of a run holds the result of another recipe or other data; if runs failed, after all
+            others are done, naming their logs.
     """
     points = sweep_points(source, overrides, axes)
     base = load_recipe(source, list(overrides))
+    for point in points:
+        check_origin(point.recipe)
     check_writable(Path(base.output), "output")
     failed: list[str] = []
     with (
@@ -165,7 +169,8 @@ def run_point(source: str, point: Point, parent: str | None) -> bool:
         return True
     words: list[str] = []
     if folder.exists():
-        words = ["--resume"] if newest_whole(folder / "checkpoints") else ["--overwrite"]
+        goes_on = newest_whole(folder / "checkpoints") or is_unscored(folder)
+        words = ["--resume"] if goes_on else ["--overwrite"]
     if "--resume" in words:
         saved = read_plain_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         parent = saved["tracking"]["parent"]
