@@ -12,7 +12,7 @@ from weft.eval.readers.errors import MissingProcessorError
 
 
 def load_processor(path: str, *, revision: str | None = None, **options: Any) -> Any:
-    """The processor of a model.
+    """The processor of a model; code that comes with it is never run.
 
     Args:
         path: Folder or hub id.
@@ -20,13 +20,20 @@ def load_processor(path: str, *, revision: str | None = None, **options: Any) ->
         **options: Settings that are handed to it, such as `min_pixels`.
 
     Raises:
-        MissingProcessorError: If there is none, or it needs a library that is absent.
+        MissingProcessorError: If there is none, or it needs a library that is absent or code of its own.
     """
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(path, revision=revision, **options)
+        return AutoProcessor.from_pretrained(
+            path, revision=revision, **{**options, "trust_remote_code": False}
+        )
     except (ImportError, OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise MissingProcessorError(
+                f"`backbone.name` must have a processor that transformers knows, but that of {path!r} needs code of "
+                "its own, which weft never runs. Take a model of a type that transformers knows."
+            ) from None
         # Libraries that are missing are told of by errors of several classes, and by their names alone.
         package = next(
             (name for name in _LIBRARIES if name in str(error).lower()), getattr(error, "name", None)

@@ -139,7 +139,9 @@ def width_of(section: EncoderSection) -> int | None:
         return section.width
     path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
     try:
-        config = AutoConfig.from_pretrained(path, revision=section.revision, local_files_only=True)
+        config = AutoConfig.from_pretrained(
+            path, revision=section.revision, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError):
         return None
     # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
