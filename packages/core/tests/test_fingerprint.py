@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig
+from transformers import CLIPVisionConfig, ResNetConfig
 
 from weft.core import attach, detach, load_adapter, plan
 from weft.core import tensor_digests as digests
@@ -63,6 +63,23 @@ def change(model: nn.Module, place: str) -> None:
     with torch.no_grad():
         for value in found.parameters() if isinstance(found, nn.Module) else [found]:
             value.copy_(torch.zeros_like(value) if value.any() else torch.ones_like(value))
+
+
+@pytest.mark.parametrize("attached", [False, True], ids=["plain", "adapted"])
+def test_a_tower_without_linear_maps_counts_with_its_statistics(tmp_path, attached):
+    def made() -> Any:
+        torch.manual_seed(0)
+        vision = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1])
+        return VisualSeq2Seq(VisualSeq2SeqConfig(bart_config(), vision, feature_size=12, num_visual_tokens=4))
+
+    attach(made(), METHOD, ["vqa"]).save_pretrained(tmp_path)
+    for values in ("parameters", "buffers"):
+        model = attach(made(), METHOD, ["vqa"]) if attached else made()
+        with torch.no_grad():
+            for value in getattr(model.vision_tower, values)():
+                value.zero_()
+        with pytest.raises(CheckpointError, match="its weights differ"):
+            load_adapter(model, tmp_path)
 
 
 def test_a_single_value_in_the_middle_counts(saved):
