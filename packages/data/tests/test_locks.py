@@ -162,10 +162,13 @@ def test_children_of_a_killed_holder_hold_nothing(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"host": 1}', "[" * 4000])
-def test_a_lock_that_says_nothing_is_nobodys(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{", b'{"host": 1}', b"[" * 4000, b"\xff", b'{"pid": ' + b"9" * 5000 + b"}"]
+)
+def test_a_lock_that_says_nothing_is_nobodys(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / ".x.lock"
-    path.write_text(text)
+    path.write_bytes(text)
+    assert locks.holder_of(path) is None
     with locks.held(path, "`name`"):
         pass
 

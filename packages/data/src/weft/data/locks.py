@@ -92,7 +92,7 @@ def holder_of(path: str | os.PathLike[str]) -> Holder | None:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     return _parsed(text)
 
