@@ -18,8 +18,8 @@ import time
 import torch
 from torch.nn import functional
 
-from weft.core.cache import TipAdapter, TipAdapterConfig
-from weft.core.cache.grid import count_right
+from weft.core.few_shot import TipAdapter, TipAdapterConfig
+from weft.core.few_shot.grid import count_right
 
 
 def main() -> None:

@@ -205,7 +205,7 @@ def test_detaching_a_plain_model_is_refused():
 
 
 def test_a_module_that_is_never_called_is_refused():
-    from weft.core.attach import _check_called
+    from weft.core.adapted.attaching import _check_called
 
     with pytest.raises(AttachError, match="MultiheadAttention reads its weights without"):
         _check_called(nn.Sequential(nn.MultiheadAttention(8, 2)), "0.out_proj")

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from weft.core import attach, load_adapter
-from weft.core.checkpoint import CONFIG, WEIGHTS, adapter_state
 from weft.core.errors import CheckpointError
+from weft.core.files.checkpoint import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 
@@ -176,7 +176,7 @@ def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("weft.core.checkpoint.save_file", fail)
+    monkeypatch.setattr("weft.core.files.checkpoint.save_file", fail)
     with pytest.raises(OSError, match=r"disk full"):
         model.save_pretrained(saved)
     assert (saved / WEIGHTS).read_bytes() == before

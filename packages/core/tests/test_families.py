@@ -3,9 +3,9 @@
 import pytest
 
 from weft.core import Family, register_family
+from weft.core.backbone.family import BlockSpec, Stack, families
+from weft.core.backbone.resolving import resolve
 from weft.core.errors import AddressError, BackboneError
-from weft.core.family import BlockSpec, Stack, families
-from weft.core.resolving import resolve
 from weft.core.testing import BACKBONES, tiny_backbone
 
 ADDRESSES = [
@@ -75,7 +75,7 @@ def test_a_width_must_be_readable():
     )
     from torch import nn
 
-    from weft.core import family as registry
+    from weft.core.backbone import family as registry
 
     model = nn.Module()
     model.config = type("Config", (), {"model_type": "odd"})()

@@ -9,11 +9,11 @@ from torch import nn
 from transformers import CLIPVisionConfig, ResNetConfig
 
 from weft.core import attach, detach, load_adapter, plan
-from weft.core import tensor_digests as digests
-from weft.core.checkpoint import CONFIG
+from weft.core.backbone import tensor_digests as digests
+from weft.core.backbone.fingerprint import weights_digest
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.errors import CheckpointError
-from weft.core.fingerprint import weights_digest
+from weft.core.files.checkpoint import CONFIG
 from weft.core.testing import tiny_backbone
 from weft.core.testing.backbones import bart_config
 

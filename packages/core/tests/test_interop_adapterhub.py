@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from weft.core import attach
 from weft.core.errors import CheckpointError, ConfigError
-from weft.core.interop.adapterhub import CONFIG, import_adapterhub
+from weft.core.files.interop.adapterhub import CONFIG, import_adapterhub
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import outputs
 from weft.core.testing.vision_language import CASES

@@ -7,7 +7,7 @@ import torch
 
 from weft.core import attach
 from weft.core.errors import CheckpointError
-from weft.core.interop.peft import CONFIG, export_peft, import_peft
+from weft.core.files.interop.peft import CONFIG, export_peft, import_peft
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 from weft.core.testing.vision_language import CASES

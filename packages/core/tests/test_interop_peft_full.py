@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from weft.core import attach
 from weft.core.errors import CheckpointError
-from weft.core.interop.peft import CONFIG, WEIGHTS, export_peft, import_peft
+from weft.core.files.interop.peft import CONFIG, WEIGHTS, export_peft, import_peft
 from weft.core.testing import BACKBONES
 from weft.core.testing.unit_contract import outputs
 from weft.core.testing.vision_language import CASES

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from weft.core import BottleneckConfig, LoRAConfig, MethodConfig, parse_method, register_unit
 from weft.core.errors import ConfigError
-from weft.core.unit import UnitConfig, units
+from weft.core.unit.protocol import UnitConfig, units
 
 
 class Recipe(BaseModel):
@@ -101,7 +101,7 @@ def test_the_json_schema_has_every_unit():
 def test_a_unit_from_outside_joins_in():
     from typing import Literal
 
-    from weft.core import unit as registry
+    from weft.core.unit import protocol as registry
 
     class Mine(UnitConfig):
         method: Literal["mine"] = "mine"

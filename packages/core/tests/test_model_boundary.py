@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from weft.core import attach
-from weft.core.adapted import SiteWeights
+from weft.core.adapted.absent_tasks import Presence
+from weft.core.adapted.module import SiteWeights
 from weft.core.errors import ConfigError, RoutingError
-from weft.core.presence import Presence
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 from weft.core.testing.vision_language import CASES

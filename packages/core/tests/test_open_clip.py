@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from weft.core import attach, detach, load_adapter, plan
+from weft.core.backbone.resolving import resolve
 from weft.core.errors import AddressError, AttachError, BackboneError
-from weft.core.resolving import resolve
 
 WIDTH, ROWS = 16, 4
 

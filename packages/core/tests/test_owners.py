@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from weft.core import attach
+from weft.core.backbone.owners import EqualMedia, SizedMedia, media_of
 from weft.core.errors import RoutingError
-from weft.core.owners import EqualMedia, SizedMedia, media_of
 from weft.core.testing.sibling_types import SIBLINGS
 from weft.core.testing.unit_contract import checkpoint_activations, gradients
 from weft.core.testing.vision_language import CASES, IMAGE, VIDEO

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from weft.core.adapted.routing import check_tasks, route_ids, route_names
+from weft.core.backbone.sites import Site
 from weft.core.errors import ConfigError, RoutingError
-from weft.core.routing import check_tasks, route_ids, route_names
-from weft.core.sites import Site
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import (
     ROWS,

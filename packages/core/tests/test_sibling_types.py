@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from weft.core import attach, detach, load_adapter
-from weft.core.family import families
-from weft.core.resolving import resolve
+from weft.core.backbone.family import families
+from weft.core.backbone.resolving import resolve
 from weft.core.testing import BACKBONES
 from weft.core.testing.sibling_types import SIBLINGS
 from weft.core.testing.vision_language import CASES

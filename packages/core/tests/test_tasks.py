@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from weft.core import attach, load_adapter
+from weft.core.adapted.tasks import add_task, remove_task
 from weft.core.errors import AttachError, ConfigError
-from weft.core.tasks import add_task, remove_task
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 

@@ -19,9 +19,9 @@ from transformers import (
     SiglipModel,
 )
 
-from weft.core.cache import ContextPrompts, ImageTextEncoder
+from weft.core.backbone.text_length import fixed_text_length, register_fixed_length
 from weft.core.composites import DualEncoder, DualEncoderConfig
-from weft.core.text_length import fixed_text_length, register_fixed_length
+from weft.core.few_shot import ContextPrompts, ImageTextEncoder
 
 LENGTH = 16
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", "red", "fox", "sea", "lion", "owl", "."]

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from weft.core import attach, load_adapter, plan
-from weft.core.adapted import SiteUnit
-from weft.core.bank import Bank, Store
+from weft.core.adapted.bank import Bank, Store
+from weft.core.adapted.module import SiteUnit
+from weft.core.backbone.sites import Site
 from weft.core.errors import ConfigError
-from weft.core.plan import SHARED
-from weft.core.sites import Site
+from weft.core.planning import SHARED
 from weft.core.testing.backbones import tiny_backbone
 from weft.core.testing.unit_contract import checkpoint_activations
 from weft.core.testing.vision_language import CASES

@@ -7,11 +7,11 @@ import torch
 
 from weft.core import attach
 from weft.core.errors import AttachError, CheckpointError, ConfigError
-from weft.core.interop.peft import export_peft
-from weft.core.method import parse_method
+from weft.core.files.interop.peft import export_peft
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import UnitContract, adapted, outputs
 from weft.core.testing.vision_language import CASES
+from weft.core.unit.method import parse_method
 
 DORA = {"method": "lora", "rank": 2, "alpha": 6, "magnitude": True, "linears": ["query", "down"]}
 

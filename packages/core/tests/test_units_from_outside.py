@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 import pytest
 
 from weft.core import plan, register_unit
-from weft.core import unit as registry
-from weft.core.initialisers import zeros
 from weft.core.testing import UnitContract, tiny_backbone
 from weft.core.testing.unit_contract import registered
-from weft.core.unit import TensorSpec, Unit, UnitConfig
+from weft.core.unit import protocol as registry
+from weft.core.unit.initialisers import zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig
 
 
 class Gain(Unit):

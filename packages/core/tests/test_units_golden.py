@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from weft.core.adapted import SiteUnit
-from weft.core.bank import Bank, Store
-from weft.core.plan import SHARED, slot_address
-from weft.core.routing import route_names
-from weft.core.sites import Site
+from weft.core.adapted.bank import Bank, Store
+from weft.core.adapted.module import SiteUnit
+from weft.core.adapted.routing import route_names
+from weft.core.backbone.sites import Site
+from weft.core.planning import SHARED, slot_address
 from weft.core.units.bottleneck import BottleneckConfig
 from weft.core.units.compacter import CompacterConfig
 from weft.core.units.hyperformer import HyperformerConfig

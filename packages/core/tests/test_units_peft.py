@@ -8,10 +8,10 @@ import torch
 
 from weft.core import attach, load_adapter, plan
 from weft.core.errors import ConfigError
-from weft.core.method import parse_method
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 from weft.core.testing.vision_language import CASES
+from weft.core.unit.method import parse_method
 
 peft = pytest.importorskip("peft")
 

@@ -8,10 +8,10 @@ import torch
 
 from weft.core import attach, detach
 from weft.core.errors import AttachError, ConfigError
-from weft.core.method import parse_method
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import UnitContract, adapted, outputs, rows_of
 from weft.core.testing.vision_language import CASES
+from weft.core.unit.method import parse_method
 
 PREFIX = {"method": "prefix", "length": 3}
 TASKS = ["vqa", "gqa"]

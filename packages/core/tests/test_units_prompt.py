@@ -7,10 +7,10 @@ import torch
 
 from weft.core import attach, detach, plan
 from weft.core.errors import AddressError, ConfigError, RoutingError
-from weft.core.method import parse_method
 from weft.core.testing import BACKBONES, tiny_backbone
 from weft.core.testing.unit_contract import UnitContract, adapted, checkpoint_activations, outputs, rows_of
 from weft.core.testing.vision_language import CASES
+from weft.core.unit.method import parse_method
 
 DECODER = {"method": "prompt", "length": 3, "stacks": ["decoder"]}
 BOTH = {**DECODER, "stacks": ["encoder", "decoder"], "hidden_size": 5}

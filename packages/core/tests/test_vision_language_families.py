@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from weft.core import attach, detach, load_adapter, plan
-from weft.core.resolving import resolve
-from weft.core.sites import SUBLAYERS
+from weft.core.backbone.resolving import resolve
+from weft.core.backbone.sites import SUBLAYERS
 from weft.core.testing.vision_language import CASES
 
 METHODS = [

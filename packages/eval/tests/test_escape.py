@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from weft.core.cache.explain import Explanation, Vote
+from weft.core.few_shot.explain import Explanation, Vote
 from weft.eval.compare import (
     Comparison,
     learning_curves,

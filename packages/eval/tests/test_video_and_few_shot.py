@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from weft.core.cache import FewShotHead, TipAdapter
-from weft.core.cache.selection import TestSelectionWarning
+from weft.core.few_shot import FewShotHead, TipAdapter
+from weft.core.few_shot.selection import TestSelectionWarning
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.metrics import (
     calibration,

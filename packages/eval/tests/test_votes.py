@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from weft.core.cache import TipAdapter, XMAdapter, XMAdapterConfig, ZeroShotHead
+from weft.core.few_shot import TipAdapter, XMAdapter, XMAdapterConfig, ZeroShotHead
 from weft.eval.errors import ScoreInputError
 from weft.eval.report.votes import votes_picture
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from weft.core.cache import ContextPrompts, CoOp, Provenance, load_head
-from weft.core.cache.files import class_names_of
 from weft.core.errors import CheckpointError, FewShotError
+from weft.core.few_shot import ContextPrompts, CoOp, Provenance, load_head
+from weft.core.few_shot.files import class_names_of
 from weft.data import draw_few_shot, load_dataset
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.core.cache import load_head
+from weft.core.few_shot import load_head
 from weft.data import draw_few_shot
 from weft.data.testing import image_bytes, write_tree
 from weft.train.errors import RunError

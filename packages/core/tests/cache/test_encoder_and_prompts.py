@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from weft.core.cache import (
+from weft.core.composites import DualEncoder, DualEncoderConfig
+from weft.core.errors import BackboneError, FewShotError
+from weft.core.few_shot import (
     CoCoOp,
     CoCoOpConfig,
     ContextPrompts,
@@ -23,9 +25,7 @@ from weft.core.cache import (
     XMAdapterConfig,
     load_head,
 )
-from weft.core.cache.encoder import unit
-from weft.core.composites import DualEncoder, DualEncoderConfig
-from weft.core.errors import BackboneError, FewShotError
+from weft.core.few_shot.encoder import unit
 
 NAMES = ["red fox", "sea_lion", "owl"]
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", "red", "fox", "sea", "lion", "owl", "."]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from weft.core.cache import (
+from weft.core.errors import FewShotError
+from weft.core.few_shot import (
     APE,
     APET,
     GDA,
@@ -34,8 +35,7 @@ from weft.core.cache import (
     make_head,
     parse_head,
 )
-from weft.core.cache.methods.ape import channel_order, label_divergence
-from weft.core.errors import FewShotError
+from weft.core.few_shot.methods.ape import channel_order, label_divergence
 
 # Short trainings and coarse grids: the contract is about behaviour, not about scores.
 QUICK: dict[str, dict[str, Any]] = {

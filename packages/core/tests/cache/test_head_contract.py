@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from weft.core.cache import heads
+from weft.core.few_shot import heads
 from weft.core.testing import HeadContract
 
 # Short trainings and coarse grids: the contract is about behaviour, not about scores.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weft.core.cache import (
+from weft.core.errors import ConfigError, FewShotError
+from weft.core.few_shot import (
     FewShotHead,
     TipAdapter,
     TipAdapterConfig,
@@ -14,8 +15,7 @@ from weft.core.cache import (
     make_head,
     parse_head,
 )
-from weft.core.cache.model import HeadConfig, register_head
-from weft.core.errors import ConfigError, FewShotError
+from weft.core.few_shot.model import HeadConfig, register_head
 
 
 @pytest.mark.parametrize(

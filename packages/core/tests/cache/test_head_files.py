@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from weft.core.cache import Provenance, TipAdapter, TipAdapterF, ZeroShotHead, load_head
-from weft.core.cache.files import class_names_of
 from weft.core.errors import CheckpointError, FewShotError
+from weft.core.few_shot import Provenance, TipAdapter, TipAdapterF, ZeroShotHead, load_head
+from weft.core.few_shot.files import class_names_of
 
 MADE = Provenance(encoder="clip-a", preprocessing="p224", split="s1")
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from weft.core.cache import APET, APEConfig, APETConfig, LPPlusPlus, LPPlusPlusConfig, make_head
-from weft.core.cache.grid import search_grid
-from weft.core.cache.methods.ape import channel_order
-from weft.core.cache.samples import as_samples
+from weft.core.few_shot import APET, APEConfig, APETConfig, LPPlusPlus, LPPlusPlusConfig, make_head
+from weft.core.few_shot.grid import search_grid
+from weft.core.few_shot.methods.ape import channel_order
+from weft.core.few_shot.samples import as_samples
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
 LABELS = torch.arange(CLASSES).repeat_interleave(SHOTS)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from weft.core.cache import TipAdapter, TipAdapterConfig
-from weft.core.cache.keys import KeyCache
-from weft.core.cache.retrieval import NearestKeys, certain
 from weft.core.errors import FewShotError
+from weft.core.few_shot import TipAdapter, TipAdapterConfig
+from weft.core.few_shot.keys import KeyCache
+from weft.core.few_shot.retrieval import NearestKeys, certain
 
 
 def many(classes: int, shots: int, width: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from weft.core.cache import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig, ZeroShotHead
-from weft.core.cache.grid import steps
-from weft.core.cache.selection import TestSelectionWarning
 from weft.core.errors import FewShotError
+from weft.core.few_shot import TipAdapter, TipAdapterConfig, TipAdapterF, TipAdapterFConfig, ZeroShotHead
+from weft.core.few_shot.grid import steps
+from weft.core.few_shot.selection import TestSelectionWarning
 
 RAGGED = Path(__file__).parents[1] / "data" / "tip_ragged.safetensors"
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from weft.core.cache import (
+from weft.core.errors import FewShotError
+from weft.core.few_shot import (
     TipAdapter,
     TipAdapterConfig,
     TipAdapterF,
@@ -18,7 +19,6 @@ from weft.core.cache import (
     ZeroShotHead,
     load_head,
 )
-from weft.core.errors import FewShotError
 from weft.kernels import affinity_difference, cache_logits
 
 KINDS = ["class", "residual", "mixed"]

@@ -12,16 +12,16 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from weft.core.arithmetic import combine_tasks
-    from weft.core.attach import attach, detach
-    from weft.core.checkpoint import load_adapter
+    from weft.core.adapted.arithmetic import combine_tasks
+    from weft.core.adapted.attaching import attach, detach
+    from weft.core.adapted.merging import merge, merged
+    from weft.core.backbone.family import Family, register_family
     from weft.core.errors import WeftError
-    from weft.core.family import Family, register_family
-    from weft.core.merge import merge, merged
-    from weft.core.method import MethodConfig, parse_method
-    from weft.core.plan import Plan, plan
+    from weft.core.files.checkpoint import load_adapter
+    from weft.core.planning import Plan, plan
     from weft.core.sharing import Sharing
-    from weft.core.unit import UnitConfig, register_unit
+    from weft.core.unit.method import MethodConfig, parse_method
+    from weft.core.unit.protocol import UnitConfig, register_unit
     from weft.core.units.adaptformer import AdaptFormerConfig
     from weft.core.units.aim import AIMConfig
     from weft.core.units.bitfit import BitFitConfig
@@ -49,41 +49,41 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaptFormerConfig": "weft.core.units.adaptformer",
     "AIMConfig": "weft.core.units.aim",
-    "attach": "weft.core.attach",
+    "attach": "weft.core.adapted.attaching",
     "BitFitConfig": "weft.core.units.bitfit",
     "BottleneckConfig": "weft.core.units.bottleneck",
-    "combine_tasks": "weft.core.arithmetic",
+    "combine_tasks": "weft.core.adapted.arithmetic",
     "CompacterConfig": "weft.core.units.compacter",
     "ConvpassConfig": "weft.core.units.convpass",
-    "detach": "weft.core.attach",
-    "Family": "weft.core.family",
+    "detach": "weft.core.adapted.attaching",
+    "Family": "weft.core.backbone.family",
     "FrameAttentionConfig": "weft.core.units.frame_attention",
     "FrozenConfig": "weft.core.units.frozen",
     "FullConfig": "weft.core.units.full",
     "HyperformerConfig": "weft.core.units.hyperformer",
     "IA3Config": "weft.core.units.ia3",
     "KeyValueBranchConfig": "weft.core.units.key_value_branch",
-    "load_adapter": "weft.core.checkpoint",
+    "load_adapter": "weft.core.files.checkpoint",
     "LoRAConfig": "weft.core.units.lora",
     "LowRankConfig": "weft.core.units.low_rank",
     "LSTConfig": "weft.core.units.lst",
-    "merge": "weft.core.merge",
-    "merged": "weft.core.merge",
-    "MethodConfig": "weft.core.method",
+    "merge": "weft.core.adapted.merging",
+    "merged": "weft.core.adapted.merging",
+    "MethodConfig": "weft.core.unit.method",
     "MMAConfig": "weft.core.units.mma",
     "NormsConfig": "weft.core.units.norms",
-    "parse_method": "weft.core.method",
+    "parse_method": "weft.core.unit.method",
     "PEFTConfig": "weft.core.units.peft",
-    "Plan": "weft.core.plan",
-    "plan": "weft.core.plan",
+    "Plan": "weft.core.planning",
+    "plan": "weft.core.planning",
     "PrefixConfig": "weft.core.units.prefix",
     "PromptConfig": "weft.core.units.prompt",
-    "register_family": "weft.core.family",
-    "register_unit": "weft.core.unit",
+    "register_family": "weft.core.backbone.family",
+    "register_unit": "weft.core.unit.protocol",
     "Sharing": "weft.core.sharing",
     "STAdapterConfig": "weft.core.units.st_adapter",
     "UniAdapterConfig": "weft.core.units.uniadapter",
-    "UnitConfig": "weft.core.unit",
+    "UnitConfig": "weft.core.unit.protocol",
     "VPTConfig": "weft.core.units.vpt",
     "WeftError": "weft.core.errors",
 }

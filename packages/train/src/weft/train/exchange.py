@@ -10,10 +10,10 @@ import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from weft.core import load_adapter
-from weft.core.checkpoint import CONFIG as WEFT_CONFIG
-from weft.core.interop.adapterhub import import_adapterhub
-from weft.core.interop.peft import CONFIG as ADAPTER_CONFIG
-from weft.core.interop.peft import export_peft, import_peft
+from weft.core.files.checkpoint import CONFIG as WEFT_CONFIG
+from weft.core.files.interop.adapterhub import import_adapterhub
+from weft.core.files.interop.peft import CONFIG as ADAPTER_CONFIG
+from weft.core.files.interop.peft import export_peft, import_peft
 from weft.train.backbones import load_backbone
 from weft.train.errors import RunError
 from weft.train.folders import check_writable

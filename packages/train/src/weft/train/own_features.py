@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from weft.core.tensor_digests import module_digest
+from weft.core.backbone.tensor_digests import module_digest
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore

@@ -181,7 +181,7 @@ def _with_paper(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def _method_faults(method: Any) -> list[str]:
     """Faults of the method, found by the registered units themselves."""
     from weft.core.errors import WeftError
-    from weft.core.method import parse_method
+    from weft.core.unit.method import parse_method
 
     try:
         parse_method(method)

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from weft.core.cache import heads
-from weft.core.method import MethodConfig
+from weft.core.few_shot import heads
+from weft.core.unit.method import MethodConfig
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.few_shot.recipe import FewShotRecipe
 from weft.train.recipe import Recipe

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from weft.core.text_length import fixed_text_length
+from weft.core.backbone.text_length import fixed_text_length
 from weft.data.media.shift import RandomShift
 from weft.data.records import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.errors import CheckpointError
-from weft.core.stored_files import check_tensors
+from weft.core.files.stored_files import check_tensors
 
 _RENAMED = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),

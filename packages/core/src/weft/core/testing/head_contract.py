@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from weft.core.cache.files import load_head
-from weft.core.cache.methods.coop import CoOp
-from weft.core.cache.model import make_head
 from weft.core.errors import FewShotError
+from weft.core.few_shot.files import load_head
+from weft.core.few_shot.methods.coop import CoOp
+from weft.core.few_shot.model import make_head
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
 _GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from weft.core import attach, detach, load_adapter, plan
-from weft.core.method import parse_method
 from weft.core.testing.backbones import BATCH, tiny_backbone
-from weft.core.unit import UnitConfig, units
+from weft.core.unit.method import parse_method
+from weft.core.unit.protocol import UnitConfig, units
 
 TASKS = ("vqa", "gqa", "nlvr", "caption")
 ROWS = ("caption", "vqa", "nlvr", "gqa")
@@ -104,7 +104,7 @@ def registered(*, with_slots: bool = True) -> list[UnitConfig]:
 
 
 def _t5_looks_up_attention() -> bool:
-    from weft.core.attention import looks_up_attention
+    from weft.core.unit.attention import looks_up_attention
 
     model, _ = tiny_backbone("t5")
     return looks_up_attention(model.encoder.block[0].layer[0].SelfAttention)

@@ -1,1 +1,1 @@
-"""One file per unit: its configuration, its computation, its registration. `weft.core.unit` finds them."""
+"""One file per unit: its configuration, its computation, its registration. `weft.core.unit.protocol` finds them."""

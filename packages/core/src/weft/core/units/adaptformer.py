@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import fan_in, ones, zeros
-from weft.core.layer_sites import on_stream
-from weft.core.routed_bottleneck import routed_bottleneck
-from weft.core.routed_linear import routed_linear
-from weft.core.routed_norm import routed_norm
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.backbone.layer_sites import on_stream
+from weft.core.backbone.sites import Site, SiteMap
+from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_bottleneck import routed_bottleneck
+from weft.core.unit.routed_linear import routed_linear
+from weft.core.unit.routed_norm import routed_norm
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import fan_in, zeros
-from weft.core.layer_sites import around_layer, by_video, relative
-from weft.core.routed_bottleneck import routed_bottleneck
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.backbone.layer_sites import around_layer, by_video, relative
+from weft.core.backbone.sites import Site, SiteMap
+from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -161,7 +161,7 @@ class AIMTemporal(Unit):
         return weights.keep_identity(_bottleneck(mixed, weights, changed, 1.0), inputs)
 
     def _attend(self, layer: nn.Module, stream: Tensor) -> Tensor:
-        from weft.core.adapted import plain_forward
+        from weft.core.adapted.module import plain_forward
 
         normed = plain_forward(layer.get_submodule(self.norm), stream)
         found = plain_forward(layer.get_submodule(self.attention), normed)

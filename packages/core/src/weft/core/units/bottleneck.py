@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import constant, fan_in, normal, ones, zeros
-from weft.core.routed_bottleneck import routed_bottleneck
 from weft.core.sharing import TASK
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import constant, fan_in, normal, ones, zeros
+from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,7 +191,7 @@ class NormedBottleneck(Bottleneck):
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """`inputs` plus the adapter of their norm; shape `(rows, ..., width)`."""
-        from weft.core.adapted import plain_forward
+        from weft.core.adapted.module import plain_forward
 
         return self.add(inputs, plain_forward(weights.module, inputs), weights)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import xavier, zeros
-from weft.core.routed_linear import routed_linear
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import xavier, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from weft.core.unit import Weights
+    from weft.core.unit.protocol import Weights
 
 
 class DoRA(LoRA):

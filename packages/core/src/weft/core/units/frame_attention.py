@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError, RoutingError
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor

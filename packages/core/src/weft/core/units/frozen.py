@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.core.unit import UnitConfig, register_unit
+from weft.core.unit.protocol import UnitConfig, register_unit
 
 
 @register_unit

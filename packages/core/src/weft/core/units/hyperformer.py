@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import normal, ones, zeros
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.sharing import Axes
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import normal, ones, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation, bottleneck_width
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import constant, fan_in, normal, zeros
-from weft.core.routed_bottleneck import routed_bottleneck
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import constant, fan_in, normal, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor

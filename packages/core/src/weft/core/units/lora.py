@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import fan_in, ones, zeros
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
+from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

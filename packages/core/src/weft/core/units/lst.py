@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import fan_in, ones, zeros
-from weft.core.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
-from weft.core.routed_linear import routed_linear
-from weft.core.routed_norm import routed_norm
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_linear import routed_linear
+from weft.core.unit.routed_norm import routed_norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.initialisers import normal, zeros
-from weft.core.layer_sites import around_layer
-from weft.core.routed_linear import routed_linear
+from weft.core.backbone.layer_sites import around_layer
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from torch import Tensor

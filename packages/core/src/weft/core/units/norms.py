@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.core.sites import SiteMap
-from weft.core.unit import UnitConfig, register_unit
+from weft.core.backbone.sites import SiteMap
+from weft.core.unit.protocol import UnitConfig, register_unit
 
 
 @register_unit

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError, unknown
-from weft.core.initialisers import zeros
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -163,7 +163,7 @@ class PEFTLayer(Unit):
     def _run(
         self, output: Tensor, inputs: Tensor, weights: Weights, slots: Mapping[str, Tensor], task: int
     ) -> Tensor:
-        from weft.core.peft_call import call_layer
+        from weft.core.unit.peft_call import call_layer
 
         tensors = {
             self.names[name]: value[task if value.shape[0] > 1 else 0] for name, value in slots.items()

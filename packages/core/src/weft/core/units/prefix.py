@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import normal, zeros
-from weft.core.sites import Block, Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from weft.core.attention import Attention
+    from weft.core.unit.attention import Attention
 
 
 @register_unit

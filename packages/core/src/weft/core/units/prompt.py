@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import AddressError
-from weft.core.initialisers import normal, zeros
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor

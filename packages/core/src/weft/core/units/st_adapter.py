@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.layer_sites import around_layer, by_video, on_stream
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import fan_in, zeros
-from weft.core.layer_sites import around_layer, by_video, on_stream
-from weft.core.routed_linear import routed_linear
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weft.core.backbone.sites import Site
 from weft.core.errors import RoutingError
-from weft.core.sites import Site
 from weft.core.units.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from weft.core.unit import Weights
+    from weft.core.unit.protocol import Weights
 
 Call = dict[str, Any]
 

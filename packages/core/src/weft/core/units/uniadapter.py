@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from weft.core.branch_tensors import BranchTensors, TokenTensors, layer_normed
+from weft.core.backbone.layer_sites import on_stream
+from weft.core.backbone.sites import Modality, Site, SiteMap
 from weft.core.errors import ConfigError, RoutingError
-from weft.core.initialisers import fan_in, normal, ones, zeros
-from weft.core.layer_sites import on_stream
 from weft.core.sharing import Axes
-from weft.core.sites import Modality, Site, SiteMap
-from weft.core.unit import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.branch_tensors import BranchTensors, TokenTensors, layer_normed
+from weft.core.unit.initialisers import fan_in, normal, ones, zeros
+from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation
 
 if TYPE_CHECKING:

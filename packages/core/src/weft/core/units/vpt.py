@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from weft.core.backbone.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.initialisers import uniform
-from weft.core.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
-from weft.core.sites import Site, SiteMap
-from weft.core.unit import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.initialisers import uniform
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

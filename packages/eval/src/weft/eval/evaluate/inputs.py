@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.core.text_length import tokenised
+from weft.core.backbone.text_length import tokenised
 from weft.data.media.shift import RandomShift
 from weft.data.records import Record, media_of
 from weft.eval.errors import ScoreInputError
@@ -97,7 +97,7 @@ class Batches:
         rules: Task to its rules.
         seed: Seed of drawn targets and of shifts.
         shift: Moves the pixels of training rows, or None.
-        text_length: Length that every text is padded to: what `weft.core.text_length.fixed_text_length` says of the
+        text_length: Length that every text is padded to: what `weft.core.backbone.text_length.fixed_text_length` says of the
             model. By default the longest text of a batch decides.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weft.core.cache.explain import Explanation
+from weft.core.few_shot.explain import Explanation
 from weft.eval.errors import ScoreInputError
 from weft.eval.escape import plot_text
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.core.cache import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
-from weft.core.cache.selection import SelectedOn, TestSelectionWarning
+from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
+from weft.core.few_shot.selection import SelectedOn, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
 from weft.train.errors import RunError
 from weft.train.few_shot.comparison import Cell

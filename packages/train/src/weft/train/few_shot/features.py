@@ -15,8 +15,8 @@ from PIL import ImageOps
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from weft.core.cache import ImageTextEncoder
-from weft.core.tensor_digests import module_digest
+from weft.core.backbone.tensor_digests import module_digest
+from weft.core.few_shot import ImageTextEncoder
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.media.augment import RandomResizedCrop

@@ -132,7 +132,7 @@ class FewShotRecipe(Section):
         encoder: The frozen encoder.
         data: The data set.
         templates: Texts around class names.
-        heads: Heads of `weft.core.cache`, each with its `method`; two of one method need a `label`.
+        heads: Heads of `weft.core.few_shot`, each with its `method`; two of one method need a `label`.
         prompt_stage: A `coop` head that is fitted first for the text caches of XMAdapter; None takes the templates.
         shots: Images per class (K).
         seeds: Seeds of draws and heads.
@@ -241,7 +241,7 @@ def label_of(head: Mapping[str, Any]) -> str:
 
 def config_of(head: Mapping[str, Any]) -> Any:
     """The configuration of a head of a recipe."""
-    from weft.core.cache import parse_head
+    from weft.core.few_shot import parse_head
 
     return parse_head({key: value for key, value in head.items() if key != "label"})
 

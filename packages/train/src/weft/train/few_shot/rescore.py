@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from weft.core.cache import load_head
+from weft.core.few_shot import load_head
 from weft.train.errors import RunError
 from weft.train.few_shot.bench import Bench
 from weft.train.few_shot.comparison import Cell, FewShotComparison, together

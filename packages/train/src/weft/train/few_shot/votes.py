@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weft.core.cache import load_head
+from weft.core.few_shot import load_head
 from weft.eval.report.votes import votes_picture
 from weft.train.few_shot.draws import Records
 from weft.train.few_shot.features import Extractor

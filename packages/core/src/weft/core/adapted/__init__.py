@@ -1,0 +1,1 @@
+"""Adapted models: units at their sites, the banks that own the weights, tasks and their routing."""

@@ -1,0 +1,118 @@
+"""Presence: which tasks had rows since the last optimiser step.
+
+Autograd gives the slots of an absent task a gradient of zeros, because one graph serves all routings. The
+papers' code leaves such weights alone, so their gradients are set to None before an optimiser sees them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from weft.core.adapted.routing import Routing
+
+if TYPE_CHECKING:
+    from weft.core.adapted.bank import Store
+
+
+class Presence(nn.Module):
+    """The tasks seen since the last step.
+
+    A task is present once a gradient came back to its slots, in training mode or not; a forward pass alone
+    brings none in. Only in a compiled model it is the forward pass in training mode that counts. Names are
+    known on the host and cost nothing. Ids given as a tensor are noted on the device, without waiting for it;
+    the only wait is one read per optimiser step.
+
+    Args:
+        tasks: Number of tasks.
+    """
+
+    seen: Tensor
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.named: set[int] = set()
+        self.noted = False
+        self.last: Routing | None = None
+        self.across_processes = True
+        self.register_buffer("seen", torch.zeros(tasks + 1, dtype=torch.uint8), persistent=False)
+
+    def note(self, routing: Routing) -> None:
+        """Note the tasks of a routing if it was used to train."""
+        if routing.used and routing is not self.last:
+            if routing.present is None:
+                self.note_ids(routing.ids.values())
+            else:
+                self.named |= routing.present
+            self.last = routing
+        routing.used = False
+
+    def note_ids(self, ids: Iterable[Tensor]) -> None:
+        """Note tasks known on the device, -1 being none."""
+        for each in ids:
+            self.seen.index_fill_(0, each.to(self.seen.device, torch.int64) + 1, 1)
+        self.noted = True
+
+    def collect(self) -> set[int] | None:
+        """The tasks seen by any process, or None if none noted anything; then forget them.
+
+        Every process of a distributed training takes part; set `across_processes` to False for models that
+        are trained in one process alone although torch.distributed is in use.
+        """
+        seen = self.seen.clone()
+        for index in self.named:
+            seen[index + 1] = 1
+        seen[0] = bool(self.named) or self.noted
+        reads = self.noted or bool(self.named)
+        if self.across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(seen, op=torch.distributed.ReduceOp.MAX)
+            reads = True
+        self.named = set()
+        self.noted = False
+        self.last = None
+        self.seen.zero_()
+        if not reads:
+            return None
+        noted, *present = seen.tolist()
+        return {index for index, value in enumerate(present) if value} if noted else None
+
+
+_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+_HOOKED = False
+
+
+def watch(store: Store) -> None:
+    """Clear absent slots of this store before any optimiser that holds one of them takes a step.
+
+    Args:
+        store: The store; it is forgotten when it is gone.
+    """
+    global _HOOKED
+    _STORES.add(store)
+    if not _HOOKED:
+        register_optimizer_step_pre_hook(_before_step)
+        _HOOKED = True
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    stores = [store for store in _STORES if len(store.tasks) > 1]
+    if not stores:
+        return
+    place = {
+        id(value): index
+        for index, value in enumerate(value for group in optimizer.param_groups for value in group["params"])
+    }
+    held = []
+    for store in stores:
+        first = min((place[id(value)] for _, _, value in store.slots() if id(value) in place), default=None)
+        if first is not None:
+            held.append((first, store))
+    # Every process reduces store after store, so all must take them in one order: that of the optimiser's parameters.
+    for _, store in sorted(held, key=lambda one: one[0]):
+        store.clear_absent()

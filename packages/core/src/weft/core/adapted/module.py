@@ -1,0 +1,331 @@
+"""In-place subclassing: how a unit gets into a backbone without touching its modules' names.
+
+The class of a module is replaced by a generated subclass of the same name. Parameter names and `isinstance`
+stay true, nothing is copied, any module works (quantised ones too), and it takes effect even after
+`torch.compile`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from weft.core.adapted.absent_tasks import Presence
+from weft.core.adapted.bank import Bank, Store
+from weft.core.adapted.routing import Routing
+from weft.core.backbone.sites import Site
+from weft.core.errors import AttachError, RoutingError
+from weft.core.unit.protocol import Unit
+from weft.kernels import RoutedRows
+
+_SITE = "_weft_site"
+_CLASSES: dict[tuple[type, type], type] = {}
+
+
+def adapted_class(mixin: type, base: type) -> type:
+    """The generated subclass of `base`; always the same object for the same arguments.
+
+    Args:
+        mixin: Class whose methods come first.
+        base: Class of the module.
+    """
+    key = (mixin, base)
+    if key not in _CLASSES:
+        body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "_weft_base": base}
+        body |= {"__doc__": base.__doc__, "_weft_mixin": mixin}
+        body |= mixin._weft_methods(base)  # type: ignore[attr-defined]
+        _CLASSES[key] = type(base.__name__, (mixin, base), body)
+    return _CLASSES[key]
+
+
+def swap_class(module: nn.Module, mixin: type) -> None:
+    """Give a module the generated subclass.
+
+    Raises:
+        AttachError: If the module's `forward` was replaced on the instance, which would hide ours.
+    """
+    module.__class__ = adapted_class(mixin, type(module))
+    instance_forward = module.__dict__.get("forward")
+    if instance_forward is None:
+        return
+    # Accelerate keeps the original in `_old_forward` and calls that one.
+    if "_old_forward" not in module.__dict__:
+        restore_class(module)
+        raise AttachError(
+            f"`model` must not have `forward` replaced on a module, but {type(module).__name__} has. Undo "
+            "that replacement, attach, then replace again."
+        )
+    module.__dict__["_old_forward"] = type(module).forward.__get__(module)
+
+
+def restore_class(module: nn.Module) -> None:
+    """Give a module back the class it had."""
+    module.__class__ = type(module)._weft_base  # type: ignore[attr-defined]
+    if "_old_forward" in module.__dict__:
+        module.__dict__["_old_forward"] = type(module).forward.__get__(module)
+
+
+class Picklable:
+    """Lets instances of generated classes be pickled and deep-copied.
+
+    A pickle names the class that the generated one was made from, and the mixin.
+    """
+
+    _weft_mixin: ClassVar[type]
+    _weft_base: ClassVar[type]
+
+    @staticmethod
+    def _weft_methods(base: type) -> dict[str, Any]:
+        """Methods of the generated class that depend on the class it is made from."""
+        return {}
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Rebuild the class first, then set the state."""
+        cls = type(self)
+        return _rebuild, (cls._weft_mixin, cls._weft_base), self.__getstate__()
+
+
+def _rebuild(mixin: type, base: type) -> Any:
+    cls: Any = adapted_class(mixin, base)
+    return cls.__new__(cls)
+
+
+class SiteWeights:
+    """The tensors of a unit at one site, for one batch. See `weft.core.unit.protocol.Weights`."""
+
+    def __init__(
+        self,
+        banks: dict[str, Bank],
+        routed: RoutedRows | None,
+        store: Store,
+        module: nn.Module,
+        taps: dict[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        self._device = device
+        self._banks = banks
+        self.module = module
+        self._taps = taps
+        self._signals = store.signals
+        self._presence = store.presence
+        self._routing = store.routing
+        self.routed = routed
+        self.task_ids = None if routed is None else routed.ids
+        self.tasks = len(store.tasks)
+        self.has_identity = routed is not None and store.routing is not None and store.routing.has_identity
+        self.training = store.training
+
+    def __getitem__(self, name: str) -> Tensor:
+        stacked = self._banks[name].stacked()
+        traced = torch.compiler.is_compiling()
+        if stacked.shape[0] > 1 and self._routing is not None and stacked.requires_grad and not traced:
+            # A gradient that arrives here is that of the rows routed now, whatever is routed then.
+            stacked.register_hook(partial(_note, self._presence, self._routing))
+        return stacked
+
+    def rows(self, name: str) -> Tensor:
+        """The tensor of every row."""
+        stacked = self[name]
+        if stacked.shape[0] == 1 or self.task_ids is None:
+            return stacked[:1]
+        return stacked.index_select(0, self.task_ids.clamp_min(0))
+
+    def tapped(self, name: str) -> Tensor | None:
+        """What a tapped module read in this pass."""
+        return self._taps.get(name)
+
+    def signal(self, name: str) -> Tensor | None:
+        """A tensor of the batch, on the device of the rows."""
+        value = self._signals.get(name)
+        return value if value is None else value.to(self._device)
+
+    def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
+        """`plain` on rows of task -1."""
+        if self.task_ids is None:
+            return adapted
+        is_task = (self.task_ids >= 0).view(-1, *[1] * (plain.dim() - 1))
+        return adapted.where(is_task, plain)
+
+
+class SiteUnit:
+    """One unit at one site: the site, the computation and references to its banks.
+
+    Args:
+        store: The store of the model.
+        site: The site.
+        unit: The computation.
+        banks: Name of each tensor to its bank.
+        module: The site's module.
+    """
+
+    def __init__(
+        self, store: Store, site: Site, unit: Unit, banks: dict[str, Bank], module: nn.Module
+    ) -> None:
+        self.store = store
+        self.module = module
+        self.site = site
+        self.unit = unit
+        self.banks = banks
+        self.tapped: dict[str, Tensor] = {}
+
+    def start(self, task: str | None = None) -> None:
+        """Let the unit set starting values that depend on the module.
+
+        Args:
+            task: Only the slots of this task; None stands for every slot.
+        """
+        if type(self.unit).start is Unit.start:
+            return
+        banks = {name: bank for name, bank in self.banks.items() if task is None or len(bank.slots) > 1}
+        with torch.no_grad():
+            for each in self.store.tasks if task is None else (task,):
+                slots = {name: bank.slot_of(each) for name, bank in banks.items()}
+                if not any(value.is_meta for value in slots.values()):
+                    self.unit.start(self.module, slots)
+
+    def call(self, name: str, forward: Callable[..., Any], **arguments: Any) -> Any:
+        """Let the unit call a module that it wraps.
+
+        Args:
+            name: Field of the site that names the module.
+            forward: The module's own forward.
+            **arguments: Its arguments.
+        """
+        return self.unit.call(name, forward, arguments, self.weights)
+
+    @property
+    def needs_routing(self) -> bool:
+        """Whether tasks have weights of their own here."""
+        return any(len(bank._parameters) > 1 for bank in self.banks.values())
+
+    def weights(self, rows: Tensor, taps: dict[str, Tensor] | None = None) -> SiteWeights:
+        """The tensors for the rows of an input, and what was tapped for it."""
+        routing = self.store.routing
+        routed = None
+        needs_routing = self.needs_routing
+        if routing is not None and (needs_routing or routing.has_identity):
+            routed = self.store.routed(routing, self.site, rows.shape[0], rows.device)
+            if torch.is_grad_enabled() and self.store.training and torch.compiler.is_compiling():
+                routing.used = True
+        elif routing is None and needs_routing:
+            raise RoutingError(
+                f"`tasks` must be routed before the model is called, because {self.site.address} has weights "
+                f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
+                "model.route(task=...)`."
+            )
+        return SiteWeights(self.banks, routed, self.store, self.module, taps or {}, rows.device)
+
+
+class SiteUnits:
+    """The units at one module: those that change its output, only read its input, or call it themselves."""
+
+    def __init__(self) -> None:
+        self.units: list[SiteUnit] = []
+        self.taps: list[tuple[SiteUnit, str]] = []
+        self.wrapped: list[tuple[SiteUnit, str]] = []
+        self.names: tuple[str, ...] = ()
+
+    def add(self, unit: SiteUnit) -> None:
+        """Let a unit act here, behind those that are there, but before those that come last."""
+        self.units.append(unit)
+        self.units.sort(key=lambda each: each.unit.last)
+
+    def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:
+        """Let a unit call the module itself; by the names of its arguments, which no compiler looks up.
+
+        Args:
+            unit: The unit.
+            name: Field of its site that names the module.
+            module: The module, which is a site.
+        """
+        base = type(module)._weft_base  # type: ignore[attr-defined]
+        self.names = tuple(inspect.signature(base.forward).parameters)[1:]
+        self.wrapped.append((unit, name))
+
+    def forward(self, module_forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the module's own forward, and the units around it."""
+        for each, name in self.taps:
+            if each.store.enabled:
+                each.tapped[name] = _first_input(args, kwargs)
+        wrapped = [(each, name) for each, name in self.wrapped if each.store.enabled]
+        if wrapped and args:
+            args, kwargs = (), {**dict(zip(self.names, args, strict=False)), **kwargs}
+        for each, name in wrapped:
+            module_forward = partial(each.call, name, module_forward)
+        enabled = [each for each in self.units if each.store.enabled and not each.unit.wraps]
+        if not enabled:
+            return module_forward(*args, **kwargs)
+        inputs = _first_input(args, kwargs)
+        for each in enabled:
+            if each.unit.changes_input:
+                inputs = each.unit.before(inputs, each.weights(inputs))
+                args, kwargs = _with_first_input(inputs, args, kwargs)
+        output = module_forward(*args, **kwargs)
+        first = output[0] if isinstance(output, tuple) else output
+        for each in enabled:
+            taps, each.tapped = each.tapped, {}
+            first = each.unit.after(first, taps.get("source", inputs), each.weights(first, taps))
+        return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
+def _note(presence: Presence, routing: Routing, gradient: Tensor) -> None:
+    routing.used = True
+    presence.note(routing)
+
+
+def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if args:
+        return args[0]
+    return kwargs["hidden_states"] if "hidden_states" in kwargs else next(iter(kwargs.values()))
+
+
+def _with_first_input(
+    inputs: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (inputs, *args[1:]), kwargs
+    name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+    return args, {**kwargs, name: inputs}
+
+
+class AdaptedSite(Picklable):
+    """Mixin of a module that units act at."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, with the units around it."""
+        return self.__dict__[_SITE].forward(super().forward, args, kwargs)  # type: ignore[misc]
+
+
+def units_at(module: nn.Module) -> SiteUnits:
+    """The units at a module, which becomes a site if it was none."""
+    if _SITE not in module.__dict__:
+        swap_class(module, AdaptedSite)
+        module.__dict__[_SITE] = SiteUnits()
+    units: SiteUnits = module.__dict__[_SITE]
+    return units
+
+
+def plain_forward(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What a site's module returns without its units."""
+    made_from = [vars(cls)["_weft_base"] for cls in type(module).__mro__ if "_weft_base" in vars(cls)]
+    base = made_from[0] if made_from else type(module)
+    result: Tensor = base.forward(module, inputs)
+    return result
+
+
+def site_units(model: nn.Module) -> Iterator[SiteUnit]:
+    """Every unit at every site of a model."""
+    for module in model.modules():
+        if _SITE in module.__dict__:
+            yield from module.__dict__[_SITE].units
+
+
+def unlink(module: nn.Module) -> None:
+    """Make a site an ordinary module again."""
+    if module.__dict__.pop(_SITE, None) is not None:
+        restore_class(module)

@@ -1,0 +1,134 @@
+"""Tasks that come and go: slots are added to and removed from a model that is adapted already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from weft.core.adapted.bank import Bank, Store
+from weft.core.adapted.module import site_units
+from weft.core.adapted.routing import check_tasks
+from weft.core.all_or_nothing import all_or_nothing
+from weft.core.errors import AttachError, ConfigError, unknown
+from weft.core.planning import SHARED
+from weft.core.unit.protocol import TensorSpec
+
+
+def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
+    """Give a new task slots of its own wherever the tasks have any; its id is the next one.
+
+    Make the optimiser afterwards: one that exists does not know the new slots.
+
+    Args:
+        model: An adapted model.
+        task: Name of the new task.
+        like: Task whose slots are copied; by default they are drawn anew.
+
+    Raises:
+        ConfigError: If the name is not allowed or taken, or `like` is no task.
+        AttachError: If the model is wrapped for data-parallel training.
+    """
+    store = _free_store(model)
+    check_tasks((*store.tasks, task))
+    if like is not None and like not in store.tasks:
+        raise ConfigError(unknown("`like`", like, store.tasks))
+    with all_or_nothing(model):
+        for key, bank in store.banks_by_key.items():
+            if bank.slots != (SHARED,):
+                _add_slot(bank, store.plan.banks[key].spec, task, like)
+        if like is None:
+            for unit in site_units(model):
+                unit.start(task)
+        _set_tasks(store, (*store.tasks, task))
+
+
+def remove_task(model: nn.Module, task: str) -> None:
+    """Remove a task and its slots; the ids of later tasks move down by one.
+
+    Args:
+        model: An adapted model.
+        task: Name of the task.
+
+    Raises:
+        ConfigError: If there is no such task, or no other.
+        AttachError: If the model is wrapped for data-parallel training.
+    """
+    store = _free_store(model)
+    if task not in store.tasks:
+        raise ConfigError(unknown("`task`", task, store.tasks))
+    left = tuple(name for name in store.tasks if name != task)
+    if not left:
+        raise ConfigError(
+            f"`task` must leave another task, but {task!r} is the only one. Call `detach(model)`."
+        )
+    with all_or_nothing(model):
+        for bank in store.banks_by_key.values():
+            bank._parameters.pop(task, None)
+        _set_tasks(store, left)
+
+
+def check_wrapped(model: nn.Module, store: Store) -> None:
+    """Refuse a forward pass in which DistributedDataParallel would not reduce all that is trained.
+
+    It fixes the trained parameters when it wraps a model; what is unfrozen later would silently differ
+    between processes.
+
+    Args:
+        model: The model, within its forward pass.
+        store: Its store.
+
+    Raises:
+        AttachError: If the trained parameters are not those of the first pass in the wrapper.
+    """
+    if DistributedDataParallel._get_active_ddp_module() is None:
+        return
+    trained = sum(1 for value in model.parameters() if value.requires_grad)
+    if store.wrapped_parameters is None:
+        store.wrapped_parameters = trained
+    elif store.wrapped_parameters != trained:
+        raise AttachError(
+            f"`requires_grad` must stay as it was when the model was wrapped for data-parallel training "
+            f"({store.wrapped_parameters} trained parameters), but there are {trained} now. Change it on the "
+            "plain "
+            "model, then wrap again."
+        )
+
+
+def _free_store(model: nn.Module) -> Store:
+    store = getattr(model, "weft", None)
+    if not isinstance(store, Store):
+        raise AttachError("`model` must have units, but it has none. Call `attach` first.")
+    if store.wrapped_parameters is not None:
+        raise AttachError(
+            "`model` must not be wrapped for data-parallel training when its tasks change, but it was called "
+            "in "
+            "DistributedDataParallel, which would not reduce the new slots. Change the tasks first, then "
+            "wrap."
+        )
+    return store
+
+
+def _add_slot(bank: Bank, spec: TensorSpec, task: str, like: str | None) -> None:
+    first = next(iter(bank.parameters()))
+    value = torch.empty_like(first)
+    with torch.no_grad():
+        if like is not None:
+            value.copy_(bank.slot_of(like))
+        elif not value.is_meta:
+            spec.init(value)
+    bank._parameters[task] = nn.Parameter(value, requires_grad=first.requires_grad)
+
+
+def _set_tasks(store: Store, tasks: tuple[str, ...]) -> None:
+    banks = {
+        key: bank if bank.slots == (SHARED,) else replace(bank, slots=tasks)
+        for key, bank in store.plan.banks.items()
+    }
+    store.plan = replace(store.plan, tasks=tasks, banks=banks)
+    store.routing = None
+    store.set_tasks(tasks, store.presence.seen.device)
+    for bank in store.banks_by_key.values():
+        bank.lay_together()

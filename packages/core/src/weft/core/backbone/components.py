@@ -1,0 +1,110 @@
+"""Components: the parameters of a backbone that a word such as `norms` or `lm_head` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import nn
+
+from weft.core.backbone.sites import SiteMap
+from weft.core.errors import AddressError, unknown
+
+
+def full_parameters(
+    model: nn.Module, sites: SiteMap, word: str, towers: Iterable[str] | None
+) -> Iterator[tuple[str, str, int]]:
+    """The parameters that a word stands for.
+
+    Parameters that several modules share belong to the first that registers them, as `named_parameters` has
+    it.
+
+    Args:
+        model: The backbone.
+        sites: Its sites.
+        word: `norms` (of the towers), `biases` and `everything` (of the towers and of what belongs to none, such as
+            projections), or a component of the family.
+        towers: The towers that `norms`, `biases` and `everything` stay within; None stands for the default.
+
+    Yields:
+        Name in the backbone, key in a checkpoint, number of elements.
+
+    Raises:
+        AddressError: If the backbone has no such component, or all of it is tied to another.
+    """
+    if word in _RULES:
+        chosen = sites.check_towers(towers)
+        inside = [path for tower in chosen for path in sites.towers[tower]]
+        others = [path for tower, paths in sites.towers.items() if tower not in chosen for path in paths]
+        names = _RULES[word](model, inside, others)
+    elif word in sites.components:
+        paths = sites.components[word]
+        names = [name for name, _ in model.named_parameters() if _under(name, paths)]
+        if not names:
+            raise AddressError(_tied(model, word, paths))
+    else:
+        raise AddressError(unknown("`train_full`", word, [*_RULES, *sites.components]))
+    parameters = dict(model.named_parameters())
+    for name in names:
+        yield name, f"full.{_address(name, sites)}", parameters[name].numel()
+
+
+def _norms(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
+    norms = [
+        path
+        for path, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and not isinstance(module, nn.modules.batchnorm._NormBase)
+    ]
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if _under(name, inside) and name.rpartition(".")[0] in norms
+    ]
+
+
+# PyTorch's own attention keeps those of query, key and value in one parameter beside its layers.
+_BIASES = ("bias", "in_proj_bias")
+
+
+def _biases(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if name.rpartition(".")[2] in _BIASES and (_under(name, inside) or not _under(name, others))
+    ]
+
+
+def _everything(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
+    return [name for name, _ in model.named_parameters() if _under(name, inside) or not _under(name, others)]
+
+
+_RULES: dict[str, Callable[[nn.Module, list[str], list[str]], list[str]]] = {
+    "norms": _norms,
+    "biases": _biases,
+    "everything": _everything,
+}
+
+
+def _under(name: str, paths: Iterable[str]) -> bool:
+    return any(path == "" or name == path or name.startswith(f"{path}.") for path in paths)
+
+
+def _address(name: str, sites: SiteMap) -> str:
+    for path, front in sites.layers.items():
+        if name.startswith(f"{path}."):
+            return front + name[len(path) :]
+    return name
+
+
+def _tied(model: nn.Module, word: str, paths: Iterable[str]) -> str:
+    by_identity = {id(value): name for name, value in model.named_parameters()}
+    aliases = [
+        by_identity[id(value)]
+        for name, value in model.named_parameters(remove_duplicate=False)
+        if _under(name, paths) and id(value) in by_identity
+    ]
+    if not aliases:
+        return f"`train_full` names {word!r}, but this backbone has no parameters there. Leave it out."
+    return (
+        f"`train_full` must name parameters of their own, but {word!r} is tied to {', '.join(aliases)} in "
+        "this backbone. Name the component that owns them, such as `embeddings`."
+    )

@@ -1,0 +1,1 @@
+"""One small declarative file per model family; `weft.core.backbone.family` finds them by themselves."""

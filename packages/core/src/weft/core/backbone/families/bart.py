@@ -1,0 +1,82 @@
+"""BART: an encoder-decoder with the norm after each residual; the feed-forward block is inline."""
+
+from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+
+_ATTENTION = BlockSpec(
+    output="self_attn.out_proj",
+    source="self_attn",
+    linears={
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "output": "self_attn.out_proj",
+    },
+    closing_norm="self_attn_layer_norm",
+)
+_CROSS = BlockSpec(
+    output="encoder_attn.out_proj",
+    source="encoder_attn",
+    linears={
+        "query": "encoder_attn.q_proj",
+        "key": "encoder_attn.k_proj",
+        "value": "encoder_attn.v_proj",
+        "output": "encoder_attn.out_proj",
+    },
+    closing_norm="encoder_attn_layer_norm",
+)
+_FFN = BlockSpec(
+    output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"}, closing_norm="final_layer_norm"
+)
+
+FAMILY = register_family(
+    Family(
+        name="bart",
+        model_types={"bart": ("text",), "mbart": ("text",)},
+        stacks=(
+            Stack(
+                tower="text",
+                name="encoder",
+                layers=("model.encoder.layers", "encoder.layers"),
+                blocks={"attention": _ATTENTION, "ffn": _FFN},
+            ),
+            Stack(
+                tower="text",
+                name="decoder",
+                layers=("model.decoder.layers", "decoder.layers"),
+                blocks={"attention": _ATTENTION, "cross_attention": _CROSS, "ffn": _FFN},
+            ),
+        ),
+        towers={"text": ""},
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model.encoder", "encoder"),
+                name="encoder",
+                whole="tokens",
+                width="embed_tokens",
+                positions="embed_positions",
+                reader=("model.decoder", "decoder"),
+            ),
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model.decoder", "decoder"),
+                name="decoder",
+                whole="tokens",
+                width="embed_tokens",
+                positions="embed_positions",
+            ),
+        ),
+        components={
+            "embeddings": ("model.shared", "shared"),
+            "positions": (
+                "model.encoder.embed_positions",
+                "model.decoder.embed_positions",
+                "encoder.embed_positions",
+                "decoder.embed_positions",
+            ),
+            "lm_head": "lm_head",
+        },
+    )
+)

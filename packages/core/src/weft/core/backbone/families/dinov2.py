@@ -1,0 +1,34 @@
+"""DINOv2: a ViT whose sub-layers end in a learned scale; the scale's output is the sub-layer's."""
+
+from weft.core.backbone.families.vit import BLOCKS
+from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+
+FAMILY = register_family(
+    Family(
+        name="dinov2",
+        model_types={"dinov2": ("vision",)},
+        stacks=(
+            Stack(
+                tower="vision",
+                layers=("dinov2.encoder.layer", "encoder.layer"),
+                blocks={
+                    "attention": BlockSpec(
+                        output="layer_scale1",
+                        source="attention",
+                        width=("attention.o_proj", "attention.output.dense"),
+                        linears=BLOCKS["attention"].linears,
+                    ),
+                    "ffn": BlockSpec(
+                        output="layer_scale2",
+                        source="mlp",
+                        width=("mlp.fc2", "mlp.weights_out"),
+                        linears={"up": ("mlp.fc1", "mlp.weights_in"), "down": ("mlp.fc2", "mlp.weights_out")},
+                    ),
+                },
+                modality="vision",
+            ),
+        ),
+        towers={"vision": ("dinov2", "")},
+        components={"embeddings": ("dinov2.embeddings", "embeddings"), "head": "classifier"},
+    )
+)

@@ -1,0 +1,52 @@
+"""Decoders built like Llama (Qwen, Mistral, the text towers of LLaVA and Qwen-VL): RMS norms first, gated FFN."""
+
+from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.sites import Block
+
+BLOCKS: dict[Block, BlockSpec] = {
+    "attention": BlockSpec(
+        output="self_attn.o_proj",
+        source="self_attn",
+        stream="input_layernorm",
+        linears={
+            "query": "self_attn.q_proj",
+            "key": "self_attn.k_proj",
+            "value": "self_attn.v_proj",
+            "output": "self_attn.o_proj",
+        },
+    ),
+    "ffn": BlockSpec(
+        output="mlp",
+        source="mlp",
+        stream="post_attention_layernorm",
+        width="mlp.down_proj",
+        linears={"up": "mlp.up_proj", "gate": "mlp.gate_proj", "down": "mlp.down_proj"},
+    ),
+}
+
+FAMILY = register_family(
+    Family(
+        name="llama",
+        model_types={
+            "llama": ("text",),
+            "mistral": ("text",),
+            "qwen2": ("text",),
+            "qwen3": ("text",),
+            "qwen2_vl_text": ("text",),
+            "qwen2_5_vl_text": ("text",),
+            "qwen3_vl_text": ("text",),
+        },
+        stacks=(Stack(tower="text", layers=("model.layers", "layers"), blocks=BLOCKS),),
+        places=(
+            Place(
+                tower="text",
+                block="embedding",
+                path=("model", ""),
+                whole="tokens",
+                width="layers.0.self_attn.q_proj",
+            ),
+        ),
+        towers={"text": ""},
+        components={"embeddings": ("model.embed_tokens", "embed_tokens"), "lm_head": "lm_head"},
+    )
+)

@@ -1,0 +1,65 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT over packed patches and a Llama-like decoder, joined by a merger.
+
+The tokens of all images lie behind one another in the vision tower, and their
+grids say whose they are.
+"""
+
+from weft.core.backbone.family import BlockSpec, Family, Fused, Stack, register_family
+from weft.core.backbone.owners import media_by_grid
+
+FAMILY = register_family(
+    Family(
+        name="qwen_vl",
+        model_types={
+            "qwen2_vl": ("text", "vision"),
+            "qwen2_5_vl": ("text", "vision"),
+            "qwen3_vl": ("text", "vision"),
+        },
+        stacks=(
+            Stack(
+                tower="vision",
+                layers=("model.visual.blocks", "visual.blocks"),
+                blocks={
+                    "attention": BlockSpec(
+                        output="attn.proj",
+                        source="attn",
+                        stream="norm1",
+                        linears={
+                            "query": Fused("attn.qkv", 0),
+                            "key": Fused("attn.qkv", 1),
+                            "value": Fused("attn.qkv", 2),
+                            "output": "attn.proj",
+                        },
+                    ),
+                    "ffn": BlockSpec(
+                        output="mlp",
+                        source="mlp",
+                        stream="norm2",
+                        width=("mlp.down_proj", "mlp.linear_fc2", "mlp.fc2"),
+                        linears={
+                            "up": ("mlp.up_proj", "mlp.linear_fc1", "mlp.fc1"),
+                            "gate": "mlp.gate_proj",
+                            "down": ("mlp.down_proj", "mlp.linear_fc2", "mlp.fc2"),
+                        },
+                    ),
+                },
+                modality="vision",
+                packed=True,
+            ),
+        ),
+        towers={"vision": ("model.visual", "visual")},
+        components={
+            "vision": ("model.visual", "visual"),
+            "projector": (
+                "model.visual.merger",
+                "model.visual.deepstack_merger_list",
+                "visual.merger",
+                "visual.deepstack_merger_list",
+            ),
+            "lm_head": "lm_head",
+        },
+        nested=("model.language_model", "language_model"),
+        default_towers=("text",),
+        owners=media_by_grid,
+    )
+)

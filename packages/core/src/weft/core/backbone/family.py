@@ -1,0 +1,172 @@
+"""Families: which module of a backbone each address means, declared once per model family.
+
+A family is data. It names alternatives where releases of transformers differ, and the first that exists is
+taken. A backbone made of other backbones (`nested`) takes their sites over with its own prefix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from weft.core.backbone.module_paths import Paths
+from weft.core.backbone.owners import OwnersRule
+from weft.core.backbone.sites import Block, Modality, Reads
+from weft.core.errors import BackboneError
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """One of several linear maps that lie in one module, one after the other.
+
+    Args:
+        path: The module, from the layer.
+        index: Which of the equal parts of its output.
+        count: How many parts there are.
+    """
+
+    path: Paths
+    index: int
+    count: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """One sub-layer of a layer.
+
+    Args:
+        output: Module whose output is the sub-layer's output before dropout and residual, from the layer.
+        source: Module whose input is the sub-layer's input, from the layer.
+        stream: Module whose input is the residual stream before the sub-layer and its norm, from the layer.
+        joined: Module whose output is the stream after the sub-layer, where a norm follows the sum.
+        linears: Role to the linear map of that role.
+        width: Module whose output width is the sub-layer's, where `output` itself does not tell.
+        optional: Whether some layers lack the sub-layer.
+        closing: Module that returns the residual stream with the sub-layer's output added, from the layer; the
+            empty path is the layer.
+        closing_norm: Norm that reads that sum, where one follows it, from the layer.
+    """
+
+    output: Paths
+    source: Paths | None = None
+    stream: Paths | None = None
+    joined: Paths | None = None
+    linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
+    width: Paths | None = None
+    optional: bool = False
+    closing: Paths | None = None
+    closing_norm: Paths | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A list of equal layers.
+
+    Args:
+        tower: Tower the stack belongs to.
+        layers: Path of the module list, from the root; alternatives are tried in order.
+        blocks: The sub-layers of each layer.
+        name: Name of the stack if its tower has several.
+        modality: Modality of its rows.
+        packed: Whether tokens of all rows lie behind one another.
+    """
+
+    tower: str
+    layers: Paths
+    blocks: Mapping[Block, BlockSpec]
+    name: str = ""
+    modality: Modality = "text"
+    packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A site outside the layers, such as where a prompt goes.
+
+    Args:
+        tower: Tower it belongs to.
+        block: Its kind.
+        path: The module, from the root; it is skipped where there is none.
+        name: Stack it stands before or after, or empty.
+        modality: Modality of its rows.
+        whole: What the module reads if it is a whole stack; see `weft.core.backbone.sites.Site`.
+        width: Module whose width is that of the site, from the module; by default the module itself.
+        positions: Module that adds learned positions within a whole stack, from the module.
+        reader: Module that reads what a whole stack returns, from the root.
+    """
+
+    tower: str
+    block: Block
+    path: Paths
+    name: str = ""
+    modality: Modality = "text"
+    whole: Reads | None = None
+    width: Paths | None = None
+    positions: Paths | None = None
+    reader: Paths | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What one model family looks like.
+
+    Args:
+        name: Name of the family.
+        model_types: `config.model_type`, or the full name of a class whose models have no config, to the
+            towers such a model must have.
+        stacks: Its stacks.
+        towers: Tower to the modules that make it up; the empty path is the whole model, if there is none of
+            them.
+        components: Word to modules or parameters, for `train_full`.
+        nested: Attribute paths that hold backbones of other families, with what each is called.
+        places: Sites outside the layers.
+        default_towers: Towers adapted if a configuration names none; empty stands for all.
+        owners: Rule by which the rows of its towers of media belong to rows of the batch; see
+            `weft.core.backbone.owners`. None where every row has one picture.
+    """
+
+    name: str
+    model_types: Mapping[str, tuple[str, ...]]
+    stacks: tuple[Stack, ...] = ()
+    towers: Mapping[str, Paths] = field(default_factory=dict)
+    components: Mapping[str, Paths] = field(default_factory=dict)
+    nested: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    default_towers: tuple[str, ...] = ()
+    owners: OwnersRule | None = None
+
+
+_REGISTRY: dict[str, Family] = {}
+_LOADED: set[str] = set()
+
+
+def register_family(family: Family) -> Family:
+    """Make a family known under each of its model types.
+
+    Args:
+        family: The family; it may come from outside of weft.
+
+    Raises:
+        BackboneError: If another family has one of its model types.
+    """
+    for model_type in family.model_types:
+        other = _REGISTRY.get(model_type)
+        if other is not None and other.name != family.name:
+            raise BackboneError(
+                f"`model_types` of family {family.name!r} must be its own, but {model_type!r} belongs to "
+                f"{other.name!r}. Choose another model type."
+            )
+        _REGISTRY[model_type] = family
+    return family
+
+
+def families() -> dict[str, Family]:
+    """All registered families by model type, alphabetically."""
+    package = importlib.import_module("weft.core.backbone.families")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _LOADED:
+            importlib.import_module(f"weft.core.backbone.families.{module.name}")
+            _LOADED.add(module.name)
+    return dict(sorted(_REGISTRY.items()))

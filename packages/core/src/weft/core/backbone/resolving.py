@@ -1,0 +1,242 @@
+"""Resolving: the sites of one backbone, found from what its family declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, families
+from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, within
+from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.errors import BackboneError, unknown
+
+
+def resolve(model: nn.Module) -> SiteMap:
+    """Find the sites of a backbone.
+
+    Args:
+        model: Any model of a known family; it is only looked at, and may be on the meta device.
+
+    Raises:
+        BackboneError: If its family is unknown, or a module that the family names is not there.
+    """
+    found = _resolve(model)
+    return replace(
+        found, sites=tuple(site for site in found.sites if site.path)
+    )  # the whole model is no site
+
+
+def _resolve(model: nn.Module) -> SiteMap:
+    known = families()
+    model_type = _model_type(model, known)
+    if model_type not in known:
+        hint = unknown("`config.model_type`", model_type, known)
+        raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
+    family = known[model_type]
+    required = family.model_types[model_type]
+    sites: list[Site] = []
+    layers: dict[str, str] = {}
+    towers: dict[str, list[str]] = {}
+    components: dict[str, list[str]] = {}
+    names = [family.name]
+    for tower, paths in family.towers.items():
+        _extend(towers, tower, _tower_paths(model, paths))
+    for stack in family.stacks:
+        if stack.tower in required:
+            _add_stack(model, family, stack, sites, layers)
+    for word, paths in family.components.items():
+        _extend(components, word, existing(model, paths, all_of_them=True))
+    # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
+    siteless = set() if family.stacks else set(towers)
+    places = [place for place in family.places if place.tower in required]
+    own = [site for place in places for site in _place_sites(model, place)]
+    taken = {site.address for site in own}
+    for attribute in family.nested:
+        child = at(model, attribute)
+        if child is None:
+            continue
+        inner = _resolve(child)
+        names.append(inner.family)
+        siteless |= set(inner.towers)
+        # A place of the whole model goes before one of its part with the same address. What holds a tower may read
+        # its layers one by one, and would find a prompt's rows there.
+        kept = [site for site in inner.sites if site.address not in taken and site.whole != "embeddings"]
+        sites.extend(_moved(site, attribute) for site in kept)
+        layers.update({below(attribute, path): front for path, front in inner.layers.items()})
+        for source, target in ((inner.towers, towers), (inner.components, components)):
+            for word, found in source.items():
+                _extend(target, word, [below(attribute, path) for path in found])
+    sites.extend(own)
+    for tower in required:
+        if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
+            raise BackboneError(
+                f"family {family.name!r} expects a tower {tower!r} in a model of type {model_type!r}, but "
+                f"its modules are not there. The class is {type(model).__name__}; its children are "
+                f"{', '.join(name for name, _ in model.named_children())}."
+            )
+    present = tuple(
+        tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites)
+    )
+    default = tuple(tower for tower in family.default_towers if tower in present) or present
+    if family.owners is not None:
+        sites = [replace(site, owned=True) if site.modality != "text" else site for site in sites]
+    return SiteMap(
+        family="+".join(names),
+        sites=tuple(sites),
+        towers={word: tuple(towers[word]) for word in present},
+        components={word: tuple(paths) for word, paths in components.items() if paths},
+        layers=layers,
+        default_towers=default,
+        owners=family.owners,
+    )
+
+
+def _model_type(model: nn.Module, known: Mapping[str, Family]) -> str | None:
+    model_type: str | None = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type is not None:
+        return model_type
+    classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
+    return next((name for name in classes if name in known), None)
+
+
+def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
+    """The site of a place, if the model has it."""
+    for path in existing(model, place.path):
+        module = at(model, path) if path else model
+        sized = [""] if place.width is None else existing(module, place.width)
+        if not sized:
+            continue
+        in_width, out_width = _widths(at(module, sized[0]) if sized[0] else module)
+        reader = [] if place.reader is None else existing(model, place.reader)
+        yield Site(
+            tower=place.tower,
+            stack=place.name,
+            layer=None,
+            block=place.block,
+            path=path,
+            in_width=in_width,
+            out_width=out_width,
+            modality=place.modality,
+            whole=place.whole,
+            positions=within(module, path, place.positions),
+            reader=reader[0] if reader else None,
+        )
+
+
+def _add_stack(
+    model: nn.Module, family: Family, stack: Stack, sites: list[Site], layers: dict[str, str]
+) -> None:
+    found = existing(model, stack.layers)
+    if not found:
+        return
+    for index, layer in enumerate(_children(at(model, found[0]))):
+        path = f"{found[0]}.{index}"
+        front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
+        layers[path] = front
+        for block, spec in stack.blocks.items():
+            sites.extend(_block_sites(layer, path, family, stack, index, block, spec))
+
+
+def _block_sites(
+    layer: nn.Module, path: str, family: Family, stack: Stack, index: int, block: Block, spec: BlockSpec
+) -> Iterator[Site]:
+    output = existing(layer, spec.output)
+    if not output:
+        if spec.optional:
+            return
+        raise BackboneError(
+            f"family {family.name!r} expects {' or '.join(alternatives(spec.output))} in `{path}`, but the "
+            f"layer has {', '.join(name for name, _ in layer.named_children())}. This release of "
+            "transformers may name it otherwise: add the name to the family."
+        )
+    width_path = existing(layer, spec.width) if spec.width is not None else output
+    width_module = at(layer, width_path[0])
+    source = existing(layer, spec.source)[0] if spec.source is not None else output[0]
+    common: dict[str, Any] = {
+        "tower": stack.tower,
+        "stack": stack.name,
+        "layer": index,
+        "block": block,
+        "modality": stack.modality,
+        "packed": stack.packed,
+    }
+    closing = spec.closing if spec.closing_norm is None else spec.closing_norm
+    ends = [] if closing is None else existing(layer, closing)
+    out_width = _widths(width_module)[1]
+    yield Site(
+        path=f"{path}.{output[0]}",
+        source=f"{path}.{source}",
+        stream=within(layer, path, spec.stream),
+        joined=within(layer, path, spec.joined),
+        in_width=out_width,
+        out_width=out_width,
+        closing=below(path, ends[0]) if ends else None,
+        closing_norm=spec.closing_norm is not None,
+        **common,
+    )
+    for role, where in spec.linears.items():
+        fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
+        linear = existing(layer, fused.path)
+        if linear:
+            width_in, width_out = _widths(at(layer, linear[0]))
+            share = width_out // fused.count
+            rows = None if fused.count == 1 else (fused.index * share, (fused.index + 1) * share)
+            yield Site(
+                path=f"{path}.{linear[0]}",
+                in_width=width_in,
+                out_width=width_out,
+                role=role,
+                rows=rows,
+                **common,
+            )
+
+
+def _widths(module: nn.Module | None) -> tuple[int, int]:
+    if module is None:
+        raise AssertionError("looked up a moment ago")
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim, module.embedding_dim
+    features = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if features[0] is not None and features[1] is not None:
+        return int(features[0]), int(features[1])
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        raise BackboneError(
+            f"the width of a site must be readable from its module, but {type(module).__name__} has neither "
+            "`out_features` nor `weight`. Name a linear map as `width` in the family."
+        )
+    return int(weight.shape[-1]), int(weight.shape[0])
+
+
+def _moved(site: Site, prefix: str) -> Site:
+    def moved(path: str | None) -> str | None:
+        return None if path is None else below(prefix, path)
+
+    return replace(
+        site,
+        path=below(prefix, site.path),
+        source=moved(site.source),
+        stream=moved(site.stream),
+        joined=moved(site.joined),
+        query=moved(site.query),
+        closing=moved(site.closing),
+        positions=moved(site.positions),
+        reader=moved(site.reader),
+    )
+
+
+def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:
+    # The whole model is the tower only where none of its parts is.
+    named = tuple(path for path in alternatives(paths) if path)
+    return existing(model, named, all_of_them=True) or ([""] if "" in alternatives(paths) else [])
+
+
+def _children(module: Any) -> list[nn.Module]:
+    return list(module.children())
+
+
+def _extend(target: dict[str, list[str]], word: str, paths: list[str]) -> None:
+    target.setdefault(word, []).extend(path for path in paths if path not in target.get(word, []))

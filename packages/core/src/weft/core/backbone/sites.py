@@ -1,0 +1,180 @@
+"""Sites: the places of a backbone where a unit may act, each with an address of its own.
+
+An address such as `text.decoder.3.cross_attention` names a site whatever the modules of the backbone are
+called; checkpoints are keyed by addresses. A family (see `weft.core.backbone.families`) says which module an address
+means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from weft.core.errors import AddressError, unknown
+
+Modality = Literal["text", "vision", "cross"]
+Block = Literal["attention", "cross_attention", "ffn", "projection", "embedding", "logits"]
+Reads = Literal["tokens", "embeddings"]
+BLOCKS: tuple[Block, ...] = get_args(Block)
+SUBLAYERS: tuple[Block, ...] = ("attention", "cross_attention", "ffn")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place where a unit acts.
+
+    Args:
+        tower: Tower it belongs to, as users name it: `text` or `vision`.
+        stack: Stack within the tower (`encoder`, `decoder`), or empty.
+        layer: Index of the layer, or None outside the layers.
+        block: Kind of sub-layer.
+        role: Empty for the output of the sub-layer; otherwise one of its linear maps, such as `query`.
+        path: Module whose output is transformed, from the root.
+        source: Module whose input is the sub-layer's input, for units in parallel; or None.
+        stream: Module whose input is the residual stream that enters the sub-layer, before any norm; or None.
+        joined: Module whose output is the stream that leaves the sub-layer, where a norm follows the sum; or
+            None.
+        query: Module whose input is the query of the same layer's cross-attention; or None.
+        in_width: Features of the input of `path`.
+        out_width: Features of the output of `path`.
+        rows: Range of output features that belong to the role, where several roles are fused; or None.
+        modality: What the rows of this site are, for routing and for sharing.
+        packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
+        owned: Whether its rows are media of the batch's rows, whose owners must be known; see
+            `weft.core.backbone.owners`.
+        closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
+        closing_norm: Whether that module is a norm that reads it.
+        whole: What `path` reads if it is a whole stack, in front of whose input a prompt goes: `tokens` with a
+            mask of them, or `embeddings` with the mask of its attentions; or None.
+        positions: Module that adds learned positions to what a whole stack reads; or None.
+        reader: Module that reads what a whole stack returns, with the prompt in it; or None where the prompt's
+            rows are left out of that.
+    """
+
+    tower: str
+    stack: str
+    layer: int | None
+    block: Block
+    path: str
+    in_width: int
+    out_width: int
+    role: str = ""
+    source: str | None = None
+    stream: str | None = None
+    joined: str | None = None
+    query: str | None = None
+    rows: tuple[int, int] | None = None
+    modality: Modality = "text"
+    packed: bool = False
+    owned: bool = False
+    closing: str | None = None
+    closing_norm: bool = False
+    whole: Reads | None = None
+    positions: str | None = None
+    reader: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The name that does not change with the backbone's modules, such as `vision.7.ffn`."""
+        layer = "" if self.layer is None else str(self.layer)
+        return ".".join(word for word in (self.tower, self.stack, layer, self.block, self.role) if word)
+
+    @property
+    def width(self) -> int:
+        """Features that leave the site."""
+        return self.out_width if self.rows is None else self.rows[1] - self.rows[0]
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """Everything that a family found in one backbone.
+
+    Args:
+        family: Name of the family, nested ones joined by `+`.
+        sites: All sites, sub-layers and linear maps, in the order of the backbone.
+        towers: Tower to the module paths that make it up.
+        components: Word to the module or parameter paths it stands for, such as `lm_head`.
+        layers: Module path of a layer to the front of its addresses, such as `text.encoder.3`.
+        default_towers: Towers adapted if a configuration names none.
+        owners: The rule by which media belong to rows; see `weft.core.backbone.owners`. None where each row is one.
+    """
+
+    family: str
+    sites: tuple[Site, ...]
+    towers: Mapping[str, tuple[str, ...]]
+    components: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    default_towers: tuple[str, ...] = ()
+    owners: Callable[..., Any] | None = None
+
+    def __getitem__(self, address: str) -> Site:
+        """The site of an address.
+
+        Raises:
+            AddressError: If there is no such site; the message names the nearest ones.
+        """
+        for site in self.sites:
+            if site.address == address:
+                return site
+        raise AddressError(unknown("an address", address, (site.address for site in self.sites)))
+
+    def select(
+        self,
+        *,
+        towers: Iterable[str] | None = None,
+        blocks: Iterable[str] | None = None,
+        layers: Iterable[int] | None = None,
+        roles: Iterable[str] = ("",),
+        stacks: Iterable[str] | None = None,
+    ) -> tuple[Site, ...]:
+        """The sites that fit a choice by words.
+
+        Args:
+            towers: Towers; None stands for the family's default.
+            blocks: Blocks that must exist; None stands for every sub-layer there is.
+            layers: Indices of layers; None stands for all.
+            roles: Roles that must exist; the empty one is the sub-layer's output.
+            stacks: Stacks (`encoder`, `decoder`) to stay within; None stands for all.
+
+        Raises:
+            AddressError: If a word fits nothing.
+        """
+        chosen = self.check_towers(towers)
+        within = [site for site in self.sites if site.tower in chosen]
+        if stacks is not None:
+            wanted = set(stacks)
+            _all_present("stacks", wanted, {site.stack for site in within if site.stack})
+            within = [site for site in within if site.stack in wanted]
+        wanted_roles = set(roles)
+        if blocks is None:
+            within = [site for site in within if site.block in SUBLAYERS]
+        else:
+            wanted_blocks = set(blocks)
+            _all_present("blocks", wanted_blocks, {site.block for site in within})
+            within = [site for site in within if site.block in wanted_blocks]
+        _all_present("linears", wanted_roles, {site.role for site in within})
+        within = [site for site in within if site.role in wanted_roles]
+        if layers is not None:
+            wanted_layers = set(layers)
+            known = {site.layer for site in within if site.layer is not None}
+            _all_present("layers", {str(item) for item in wanted_layers}, {str(item) for item in known})
+            within = [site for site in within if site.layer in wanted_layers]
+        return tuple(within)
+
+    def check_towers(self, towers: Iterable[str] | None) -> tuple[str, ...]:
+        """The towers meant, the family's default for None.
+
+        Raises:
+            AddressError: If the backbone has no such tower.
+        """
+        chosen = self.default_towers if towers is None else tuple(towers)
+        _all_present("towers", set(chosen), set(self.towers))
+        return chosen
+
+
+def _all_present(argument: str, wanted: set[str], known: set[str]) -> None:
+    missing = sorted(wanted - known)
+    if missing:
+        faults = [unknown(f"`{argument}`", name, known - {""}) for name in missing]
+        raise AddressError(" ".join(faults))

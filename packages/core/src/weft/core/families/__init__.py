@@ -1,1 +1,0 @@
-"""One small declarative file per model family; `weft.core.family` finds them by themselves."""

@@ -1,5 +1,0 @@
-"""ResNet as a vision tower: features for others, no site of its own (convolutions have no token axis)."""
-
-from weft.core.family import Family, register_family
-
-FAMILY = register_family(Family(name="resnet", model_types={"resnet": ("vision",)}, towers={"vision": ""}))

@@ -1,0 +1,191 @@
+"""Frozen encoders of images and texts: CLIP and its like of transformers, open_clip, and weft's dual encoder.
+
+transformers 5 returns objects from `get_image_features` and `get_text_features`, 4 returned tensors, open_clip has
+`encode_image` and `encode_text`: all three give the same here, unit features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.backbone.text_length import fixed_text_length, tokenised
+from weft.core.errors import BackboneError, FewShotError
+
+
+class ImageTextEncoder:
+    """A frozen model that puts images and texts into one space.
+
+    Args:
+        model: A model of transformers with `get_image_features` and `get_text_features` (CLIP, SigLIP, …), of
+            open_clip, or weft's `DualEncoder`.
+        tokenizer: Its tokenizer: of transformers, or open_clip's function from texts to token ids.
+        max_text_tokens: Texts are cut there; by default what the tokenizer or the model says, else 77.
+
+    Raises:
+        BackboneError: The model has no such methods.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Callable[..., Any], *, max_text_tokens: int | None = None
+    ) -> None:
+        has = all(
+            callable(getattr(model, name, None)) for name in ("get_image_features", "get_text_features")
+        )
+        own = all(callable(getattr(model, name, None)) for name in ("encode_image", "encode_text"))
+        if not has and not own:
+            raise BackboneError(
+                "`model` must have get_image_features and get_text_features (transformers) or encode_image and "
+                f"encode_text (open_clip), but {type(model).__name__} has neither. Load a CLIP-like model."
+            )
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.max_text_tokens = max_text_tokens or _longest_text(model)
+        self._names = ("get_image_features", "get_text_features") if has else ("encode_image", "encode_text")
+        self._fingerprint: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def logit_scale(self) -> float:
+        """`exp` of the learned scale, 100 where the model has none."""
+        scale = getattr(self.model, "logit_scale", None)
+        return 100.0 if scale is None else float(torch.as_tensor(scale).detach().float().exp())
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Unit features of images.
+
+        Args:
+            pixel_values: As the model's own preprocessing makes them, shape (images, channels, height, width).
+
+        Returns:
+            Shape (images, width), float32.
+        """
+        with torch.no_grad():
+            output = getattr(self.model, self._names[0])(pixel_values.to(self.device))
+        return unit(output)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit features of texts, shape (texts, width), float32."""
+        with torch.no_grad():
+            return self.text_features(self.tokens(texts))
+
+    def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
+        """Unit features of tokens as `tokens` gives them; gradients reach what was swapped in for their vectors."""
+        return unit(getattr(self.model, self._names[1])(**tokens))
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the model's text side reads, by argument; padded as the model was trained to read."""
+        if hasattr(self.tokenizer, "pad_token_id"):
+            batch = tokenised(self.tokenizer, texts, self.max_text_tokens, fixed_text_length(self.model))
+            names = [name for name in ("input_ids", "attention_mask") if name in batch]
+            return {name: torch.tensor(batch[name], device=self.device) for name in names}
+        return {"text": self.tokenizer(list(texts)).to(self.device)}
+
+    def class_weights(
+        self,
+        class_names: Sequence[str],
+        templates: Sequence[str] = ("a photo of a {}.",),
+        *,
+        allow_duplicates: bool = False,
+    ) -> Tensor:
+        """Unit text features of classes: each the mean of its unit features over all templates.
+
+        Args:
+            class_names: Names by class; underscores are read as spaces.
+            templates: Each with one `{}` for the name.
+            allow_duplicates: Accept that two classes have one name, as ImageNet's do; their weights are equal.
+
+        Returns:
+            Shape (classes, width).
+
+        Raises:
+            FewShotError: A template has no `{}`, there is no class or no template, or names repeat.
+
+        Source: CLIP (Radford et al. 2021), section 3.1.4.
+        """
+        check_names(class_names, allow_duplicates=allow_duplicates)
+        check_templates(templates)
+        rows = []
+        for name in class_names:
+            texts = [template.replace("{}", name.replace("_", " ")) for template in templates]
+            rows.append(functional.normalize(self.encode_texts(texts).mean(0), dim=-1))
+        return torch.stack(rows)
+
+    def fingerprint(self) -> str:
+        """Changes with the model's class, shapes and any of its weights; the same in every process.
+
+        All weights are read at the first call and not again, since the model is frozen.
+        """
+        if self._fingerprint is None:
+            digest = hashlib.sha256(type(self.model).__name__.encode())
+            for name, value in sorted(self.model.state_dict().items()):
+                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+
+def unit(output: Any) -> Tensor:
+    """Unit features of what an encoder returns: a tensor, or an object with `pooler_output`.
+
+    Args:
+        output: A tensor of shape (rows, width), or an object of transformers.
+
+    Raises:
+        BackboneError: It is neither.
+    """
+    value = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
+    if not isinstance(value, Tensor):
+        raise BackboneError(
+            f"the encoder must return a tensor or an object with `pooler_output`, but returns a "
+            f"{type(output).__name__}. Use a model that projects images and texts into one space."
+        )
+    return functional.normalize(value.float(), dim=-1)
+
+
+def check_names(class_names: Sequence[str], *, allow_duplicates: bool = False) -> None:
+    """Require names, and different ones unless told otherwise.
+
+    Raises:
+        FewShotError: There is none, one is empty, or names repeat.
+    """
+    if not class_names or not all(name.strip() for name in class_names):
+        raise FewShotError("`class_names` must hold at least one name and no empty one. Name every class.")
+    twice = sorted(name for name, count in Counter(class_names).items() if count > 1)
+    if twice and not allow_duplicates:
+        raise FewShotError(
+            f"`class_names` must differ, but {len(twice)} stand there more than once: {', '.join(twice[:5])}. No "
+            "text tells such classes apart; rename them, or pass `allow_duplicates=True`."
+        )
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Require templates with a place for the name.
+
+    Raises:
+        FewShotError: There is none, or one has no single `{}`.
+    """
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        raise FewShotError(
+            f"`templates` must be texts with one {{}} for the class name, but are {wrong or 'none'}. Write for "
+            "instance 'a photo of a {}.'."
+        )
+
+
+def _longest_text(model: nn.Module) -> int:
+    config = getattr(model, "config", None)
+    text = getattr(config, "text_config", config)
+    longest = getattr(text, "max_position_embeddings", None)
+    return int(longest) if longest is not None and math.isfinite(longest) else 77

@@ -1,0 +1,205 @@
+"""APE: Tip-Adapter on the channels that tell classes apart, with votes weighted by how well a key is classified."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from weft.core.errors import FewShotError
+from weft.core.few_shot.explain import Votes
+from weft.core.few_shot.grid import Search, Ties, search_grid
+from weft.core.few_shot.keys import KeyCache
+from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
+from weft.core.few_shot.model import HeadConfig, register_head
+from weft.core.few_shot.samples import Samples
+
+_EPSILON = 1e-6
+
+
+class PrunedCacheConfig(CacheHeadConfig):
+    """What APE and APE-T have.
+
+    Args:
+        channel_share: Share of the channels that is kept.
+        similarity_weight: Weight of the similarity between classes in the choice of channels; the rest goes to
+            the variance of the class weights.
+        gamma: Exponent of the weight of a vote, before a search.
+        gamma_scale: End of the searched grid of gamma, which begins at 0.
+        gamma_steps: Number of values in it.
+    """
+
+    channel_share: float = Field(default=0.7, gt=0, le=1)
+    similarity_weight: float = Field(default=0.7, ge=0, le=1)
+    gamma: float = Field(default=0.1, ge=0)
+    gamma_scale: float = Field(default=0.5, gt=0)
+    gamma_steps: int = Field(default=5, ge=1)
+
+    def gammas(self) -> list[float]:
+        """Searched values of gamma, `i · scale / steps` for i from 0, as the code of APE spaces them."""
+        if self.gamma_steps == 1:
+            return [self.gamma]
+        return [index * self.gamma_scale / self.gamma_steps for index in range(self.gamma_steps)]
+
+    def num_channels(self, width: int) -> int:
+        """Number of channels that are kept."""
+        return max(1, round(self.channel_share * width))
+
+
+@register_head
+class APEConfig(PrunedCacheConfig):
+    """Adaptive prior refinement, without training."""
+
+    method: Literal["ape"] = "ape"
+
+
+class APE(TipAdapter):
+    """`z = scale · f W + alpha · Σ_{j in class} exp(gamma KL_j) · exp(-beta (1 - f'·F'_j))`.
+
+    A prime means: the kept channels alone, again of unit length. `KL_j` is the divergence (in bits) of the key's
+    label from the softmax of its cosines with the class weights.
+
+    Source: Zhu et al. 2023 (Not all features matter), sections 3.2 and 3.3, and its code. Differences: the similarity
+    between classes is computed in closed form, from means of classes of any size, where the code loops over pairs; keys
+    average the views' unit features, where it averages raw ones; channels are a share of the width, where its
+    configurations name a number for each data set. Of equally accurate choices the least cross-entropy wins; the code
+    takes the first, as `selected_on="paper"` does here.
+    """
+
+    config_class: ClassVar[type[HeadConfig]] = APEConfig
+    channels: Tensor
+
+    def build(self, num_samples: int) -> None:
+        """Make an empty cache of the kept channels."""
+        kept = self.config.num_channels(self.width)
+        self.cache = KeyCache(num_samples, kept, self.num_classes)
+        self.register_buffer("channels", torch.zeros(kept, dtype=torch.int64))
+        self.selected = {"alpha": self.config.alpha, "beta": self.config.beta, "gamma": self.config.gamma}
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        keys = samples.mean().to(self.class_weights)
+        self.channels = channel_order(
+            self.class_weights, keys, samples.labels, self.config.similarity_weight
+        )[: self.config.num_channels(self.width)]
+        self.cache = KeyCache.of(self._pruned(keys), samples.labels, self.num_classes)
+
+    def _pruned(self, features: Tensor) -> Tensor:
+        return functional.normalize(features[:, self.channels], dim=-1)
+
+    def _queries(self, features: Tensor) -> Tensor:
+        """What is compared with the keys."""
+        return self._pruned(features)
+
+    def _gammas(self) -> list[float]:
+        return self.config.gammas()
+
+    def _class_channels(self) -> Tensor:
+        return self._pruned(self.class_weights)
+
+    def _divergence(self) -> Tensor:
+        """`KL_j` of every key, in bits, shape (keys,)."""
+        return label_divergence(self.cache.keys @ self._class_channels().T, self.cache.labels)
+
+    def _key_weights(self) -> Tensor:
+        weights = (self.selected["gamma"] * self._divergence()).exp()
+        return weights * self.cache.balance() if self.config.balance_classes else weights
+
+    def _logits(self, features: Tensor) -> Tensor:
+        sums = self._class_sums(self._queries(features), self.selected["beta"])
+        return sums * self.selected["alpha"] + self.zero_shot(features)
+
+    def _used_keys(self) -> Tensor:
+        """Keys in the order of the cache's labels, shape (keys, channels)."""
+        return self.cache.keys
+
+    def _class_sums(self, queries: Tensor, beta: float | Tensor) -> Tensor:
+        return self.cache.class_sums(queries, beta, keys=self._used_keys(), key_weights=self._key_weights())
+
+    def _search(self, samples: Samples, ties: Ties) -> Search:
+        features = samples.mean().to(self.class_weights)
+        queries, betas = self._queries(features), self.config.betas()
+        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
+
+        def sums_of(rows: slice) -> Tensor:
+            parts = []
+            for gamma in gammas:
+                self.selected["gamma"] = gamma
+                parts.append(self._class_sums(queries[rows], grid))
+            return torch.cat(parts)
+
+        gammas = self._gammas()
+        candidates = [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas]
+        with torch.no_grad():
+            zero = self.zero_shot(features)
+            found = search_grid(
+                zero,
+                samples.labels,
+                candidates,
+                sums_of,
+                self.config.alphas(),
+                ties=ties,
+                loops=("beta", "alpha", "gamma"),
+            )
+        self.selected = {**self.selected, **found.selected}
+        return found
+
+    def _votes(self, features: Tensor) -> Votes:
+        affinity = (self.selected["beta"] * (self._queries(features) @ self._used_keys().T - 1)).exp()
+        votes = self.selected["alpha"] * affinity * self._key_weights()
+        return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
+
+    def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Refused: the choice of channels belongs to the classes it was made for.
+
+        Raises:
+            FewShotError: Always.
+        """
+        raise FewShotError(
+            f"`add_classes` must be called on a head that keeps all channels, but {type(self).__name__} chose its "
+            "channels for the classes it has. Fit it again with all classes."
+        )
+
+
+def channel_order(class_weights: Tensor, keys: Tensor, labels: Tensor, similarity_weight: float) -> Tensor:
+    """Channels from the most to the least telling.
+
+    `J = -w S + (1 - w) V`, where S is the mean product over pairs of different classes (each class the mean of its
+    text feature and its image features) and V the variance of the class weights over classes.
+
+    Args:
+        class_weights: Shape (classes, width).
+        keys: Shape (keys, width).
+        labels: Shape (keys,).
+        similarity_weight: `w`.
+
+    Returns:
+        Int64, shape (width,).
+    """
+    classes = len(class_weights)
+    held = labels.to(torch.int64)
+    counts = torch.bincount(held, minlength=classes).to(class_weights.dtype) + 1
+    means = class_weights.index_add(0, held, keys) / counts[:, None]
+    similarity = means.sum(0).square() - means.square().sum(0)
+    similarity = similarity / max(1, classes * (classes - 1))
+    variance = class_weights.var(0, unbiased=classes > 1)
+    return (similarity_weight * similarity - (1 - similarity_weight) * variance).argsort(stable=True)
+
+
+def label_divergence(cosines: Tensor, labels: Tensor) -> Tensor:
+    """Divergence of one-hot labels from the softmax of cosines, in bits.
+
+    Args:
+        cosines: Of keys and classes, shape (keys, classes).
+        labels: Shape (keys,).
+
+    Returns:
+        Shape (keys,).
+    """
+    own = cosines.softmax(-1).gather(1, labels.to(torch.int64)[:, None])[:, 0]
+    return torch.log2((1 + _EPSILON) / (own + _EPSILON))
+
+
+APEConfig.head = APE

@@ -1,0 +1,90 @@
+"""Cross-modal linear probe: class names are further training samples of one linear head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.samples import Samples
+from weft.core.few_shot.training import TrainingOptions, train_head
+
+
+@register_head
+class CrossModalProbeConfig(TrainingOptions, HeadConfig):
+    """Cross-modal linear probing; half of every batch are class names.
+
+    Args:
+        rates: Learning rates that validation samples choose from.
+        decays: Weight decays that they choose from.
+        zero_shot_share: Share of the class weights mixed into the trained head (0.5 is the paper's WiSE-FT).
+    """
+
+    method: Literal["cross_modal_probe"] = "cross_modal_probe"
+    weight_decay: float = Field(default=0.0, ge=0)
+    epochs: int = Field(default=100, ge=0)
+    batch_size: int = Field(default=8, gt=0)
+    warmup_epochs: int = Field(default=1, ge=0)
+    rates: tuple[float, ...] = (1e-3, 1e-4)
+    decays: tuple[float, ...] = (0.0, 1e-2)
+    zero_shot_share: float = Field(default=0.0, ge=0, le=1)
+
+    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
+        """One vector per class."""
+        return num_classes * width
+
+
+class CrossModalProbe(FewShotHead):
+    """`z = scale · f V`, with V trained from W on images and on the class names alike.
+
+    Source: Lin et al. 2023 (Multimodality helps unimodality), section 3. Differences: passes over the images
+    instead of a number of iterations; an epoch is chosen after every pass.
+    """
+
+    config_class = CrossModalProbeConfig
+    weight: nn.Parameter
+
+    def build(self, num_samples: int) -> None:
+        """Make a head of the class weights."""
+        self.weight = nn.Parameter(self.class_weights.clone(), requires_grad=False)
+        self.selected = {"learning_rate": self.config.learning_rate, "weight_decay": self.config.weight_decay}
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        if validation is None:
+            self._train(samples, None, seed, self.config)
+            return
+        best: tuple[float, float] | None = None
+        kept = self.weight.detach().clone()
+        for rate in self.config.rates:
+            for decay in self.config.decays:
+                choice = {"learning_rate": rate, "weight_decay": decay}
+                self._train(samples, validation, seed, self.config.model_copy(update=choice))
+                score = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+                if best is None or score > best:
+                    best, self.selected, kept = score, choice, self.weight.detach().clone()
+        self.weight.data.copy_(kept)
+
+    def _train(
+        self, samples: Samples, validation: Samples | None, seed: int, options: CrossModalProbeConfig
+    ) -> None:
+        self.weight.data.copy_(self.class_weights)
+        generator = torch.Generator().manual_seed(seed)
+
+        def loss(features: Tensor, labels: Tensor) -> Tensor:
+            names = torch.randint(self.num_classes, labels.shape, generator=generator).to(labels.device)
+            both = torch.cat([features, self.class_weights[names]])
+            logits = self.config.logit_scale * (both @ self.weight.T)
+            return functional.cross_entropy(logits, torch.cat([labels, names]))
+
+        train_head(self, [self.weight], samples, options, validation=validation, seed=seed, loss=loss)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        weights = torch.lerp(self.weight, self.class_weights, self.config.zero_shot_share)
+        return self.config.logit_scale * (features @ weights.T)
+
+
+CrossModalProbeConfig.head = CrossModalProbe

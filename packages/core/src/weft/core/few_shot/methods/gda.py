@@ -1,0 +1,94 @@
+"""GDA: Gaussian classes with one covariance, in closed form, added to the zero-shot logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.few_shot.grid import Search, Ties, search_grid
+from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.samples import Samples
+
+_POWERS = range(-4, 3)
+
+
+@register_head
+class GDAConfig(HeadConfig):
+    """Gaussian discriminant analysis beside zero-shot logits.
+
+    Args:
+        alpha: Weight of the Gaussian classifier, before a search.
+        alphas: Values that the search compares.
+    """
+
+    method: Literal["gda"] = "gda"
+    alpha: float = Field(default=1.0, ge=0)
+    alphas: tuple[float, ...] = tuple(10.0**power for power in _POWERS)
+
+
+class GDA(FewShotHead):
+    """`z = scale · f W + alpha (f M + b)`, with `M = P mu_c` and `b = log(1/C) - mu_c P mu_c / 2`.
+
+    The precision is `P = d · pinv((m - 1) S + tr(S) I)`, with S the covariance within classes over all m views of
+    all samples. A class without samples has no mean: it keeps its zero-shot logit.
+
+    Source: Wang et al. 2024 (A hard-to-beat baseline for training-free CLIP-based adaptation), eq. 5 to 8.
+    """
+
+    config_class = GDAConfig
+    weight: Tensor
+    bias: Tensor
+
+    def build(self, num_samples: int) -> None:
+        """Make a classifier of zeros."""
+        self.register_buffer("weight", torch.zeros(self.num_classes, self.width))
+        self.register_buffer("bias", torch.zeros(self.num_classes))
+        self.selected = {"alpha": self.config.alpha}
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        features = samples.views.flatten(0, 1).to(self.class_weights.device, torch.float64)
+        labels = samples.labels.to(torch.int64).repeat(samples.views.shape[0])
+        counts = torch.bincount(labels, minlength=self.num_classes).clamp(min=1).double()
+        means = torch.zeros(self.num_classes, self.width, dtype=torch.float64, device=features.device)
+        means = means.index_add(0, labels, features) / counts[:, None]
+        centred = features - means[labels]
+        total = max(2, len(features))
+        scatter = centred.T @ centred  # (m - 1) S
+        spread = scatter.trace() / (total - 1)
+        if float(spread) == 0:  # one view of one shot: no spread at all; P is then a multiple of the identity
+            precision = self.width * torch.eye(self.width, dtype=torch.float64, device=features.device)
+        else:
+            ridge = spread * torch.eye(self.width, dtype=torch.float64, device=features.device)
+            precision = self.width * torch.linalg.pinv(scatter + ridge, hermitian=True)
+        weight = means @ precision
+        held = torch.bincount(labels, minlength=self.num_classes) > 0
+        bias = -math.log(self.num_classes) - 0.5 * (weight * means).sum(1)
+        self.weight.copy_(weight)
+        self.bias.copy_(torch.where(held, bias, 0))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.zero_shot(features) + self.selected["alpha"] * self._gaussian(features)
+
+    def _gaussian(self, features: Tensor) -> Tensor:
+        return features @ self.weight.T + self.bias
+
+    def _search(self, samples: Samples, ties: Ties) -> Search:
+        features = samples.mean().to(self.class_weights)
+        with torch.no_grad():
+            found = search_grid(
+                self.zero_shot(features),
+                samples.labels,
+                [{}],
+                lambda rows: self._gaussian(features[rows])[None],
+                self.config.alphas,
+                ties=ties,
+            )
+        self.selected = {**self.selected, **found.selected}
+        return found
+
+
+GDAConfig.head = GDA

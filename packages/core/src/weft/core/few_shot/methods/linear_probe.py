@@ -1,0 +1,88 @@
+"""Linear probe: logistic regression on image features, without the class names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.samples import Samples
+
+
+@register_head
+class LinearProbeConfig(HeadConfig):
+    """Multinomial logistic regression.
+
+    Args:
+        penalty: Strength of the L2 penalty, where no validation samples choose it.
+        penalties: Strengths that validation samples choose from.
+        iterations: Greatest number of L-BFGS iterations.
+    """
+
+    method: Literal["linear_probe"] = "linear_probe"
+    penalty: float = Field(default=1.0, gt=0)
+    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+    iterations: int = Field(default=200, gt=0)
+
+    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
+        """A vector and a bias per class."""
+        return num_classes * (width + 1)
+
+
+class LinearProbe(FewShotHead):
+    """`z = f V + c`, the minimum of the summed cross-entropy plus `penalty / 2 · |V|²`.
+
+    Source: Radford et al. 2021 (CLIP), section 3.2; it, too, chooses the penalty on a validation split.
+    """
+
+    config_class = LinearProbeConfig
+
+    def build(self, num_samples: int) -> None:
+        """Make a classifier of zeros."""
+        self.linear = nn.Linear(self.width, self.num_classes).requires_grad_(False)
+        self.selected = {"penalty": self.config.penalty}
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        if validation is None:
+            self._minimise(samples, self.config.penalty)
+            return
+        best: tuple[float, float] | None = None
+        kept: dict[str, Tensor] = {}
+        for penalty in self.config.penalties:
+            self._minimise(samples, penalty)
+            score = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+            if best is None or score > best:
+                best, self.selected = score, {"penalty": penalty}
+                kept = {name: value.clone() for name, value in self.linear.state_dict().items()}
+        self.linear.load_state_dict(kept)
+
+    def _minimise(self, samples: Samples, penalty: float) -> None:
+        features = samples.views.flatten(0, 1).to(self.class_weights)
+        labels = samples.labels.to(torch.int64).repeat(samples.views.shape[0])
+        for value in self.linear.parameters():
+            nn.init.zeros_(value)
+        self.linear.requires_grad_(True)
+        optimizer = torch.optim.LBFGS(
+            self.linear.parameters(), max_iter=self.config.iterations, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(self.linear(features), labels, reduction="sum")
+            loss = loss + penalty / 2 * self.linear.weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        optimizer.zero_grad()
+        self.linear.requires_grad_(False)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.linear(features)
+
+
+LinearProbeConfig.head = LinearProbe

@@ -1,0 +1,115 @@
+"""LP++: a linear probe that blends class names in by learned factors, with steps sized from the data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.samples import Samples
+
+
+@register_head
+class LPPlusPlusConfig(HeadConfig):
+    """LP++ with full-batch gradient descent.
+
+    Args:
+        epochs: Steps of the class vectors.
+        momentum: Momentum of these steps.
+        blend_every: Steps between updates of the blending factors.
+        initial_blend: Factor of the mean similarity of a class with its name, from which the factors start.
+        bias: Train a bias of each class, as the released code does.
+        blend_gradient: What moves the factors: the gradients of all steps so far (`accumulated`), as in the released
+            code, which never clears them; or that of the step at hand (`step`), as the paper's formula has it.
+    """
+
+    method: Literal["lp_plus_plus"] = "lp_plus_plus"
+    epochs: int = Field(default=300, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    blend_every: int = Field(default=10, gt=0)
+    initial_blend: float = Field(default=250.0, ge=0)
+    bias: bool = True
+    blend_gradient: Literal["accumulated", "step"] = "accumulated"
+
+    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
+        """A vector, a blending factor and, unless it is left out, a bias per class."""
+        return num_classes * (width + 1 + self.bias)
+
+
+class LPPlusPlus(FewShotHead):
+    """`z = f (w_c + a_c t_c) + b_c`, with t the class weights and no logit scale.
+
+    The class vectors start as the sum of the features of their class, and step by `4 m / lambda_max(F F^T)` for m
+    features; the factors start as a multiple of the mean similarity, and step by `m / (4 max_c Σ_i (f_i · t_c)²)`.
+    Both are bounds of the curvature of the loss, so there is no rate to choose. Biases start as those of a linear layer
+    of PyTorch and step with the class vectors. Of equally accurate epochs the last is kept.
+
+    Source: Huang et al. 2024 (LP++), sections 3 and 4, as its code has it; the paper has no bias. Differences: classes
+    may have any number of samples; without validation samples the last epoch is kept.
+    """
+
+    config_class = LPPlusPlusConfig
+    weight: nn.Parameter
+    blend: nn.Parameter
+    bias: nn.Parameter
+
+    def build(self, num_samples: int) -> None:
+        """Make class vectors, factors and biases of zeros."""
+        self.weight = nn.Parameter(torch.zeros(self.num_classes, self.width), requires_grad=False)
+        self.blend = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        features = samples.views.flatten(0, 1).to(self.class_weights)
+        labels = samples.labels.to(torch.int64).to(features.device).repeat(samples.views.shape[0])
+        similarity = features @ self.class_weights.T
+        self._start(features, labels, similarity)
+        largest = torch.linalg.matrix_norm(features, ord=2).square()
+        rate = 4 * len(features) / largest
+        blend_rate = len(features) / (4 * similarity.square().sum(0).max())
+        trained = (self.weight, self.bias)
+        velocities = [torch.zeros_like(value) for value in trained]
+        blend_gradient = torch.zeros_like(self.blend)
+        best = -1.0
+        kept = [value.clone() for value in (*trained, self.blend)]
+        for epoch in range(self.config.epochs):
+            probabilities = self._scores(features, similarity).softmax(-1)
+            error = probabilities - functional.one_hot(labels, self.num_classes).to(probabilities)
+            error = error / len(features)
+            gradients = [error.T @ features, error.sum(0) * self.config.bias]
+            for value, velocity, gradient in zip(trained, velocities, gradients, strict=True):
+                velocity.mul_(self.config.momentum).add_(gradient)
+                value.data.sub_(rate * velocity)
+            own = (error * similarity).sum(0)
+            blend_gradient = own if self.config.blend_gradient == "step" else blend_gradient + own
+            if (epoch + 1) % self.config.blend_every == 0:
+                self.blend.data.sub_(blend_rate * blend_gradient)
+            if validation is not None:
+                score, _ = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+                if score >= best:
+                    best, kept = score, [value.clone() for value in (*trained, self.blend)]
+        if best >= 0:
+            for value, chosen in zip((*trained, self.blend), kept, strict=True):
+                value.data.copy_(chosen)
+
+    def _start(self, features: Tensor, labels: Tensor, similarity: Tensor) -> None:
+        self.weight.data.zero_().index_add_(0, labels, features)
+        if self.config.bias:
+            nn.init.uniform_(self.bias, -(self.width**-0.5), self.width**-0.5)
+        own = similarity.gather(1, labels[:, None])[:, 0]
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        means = torch.zeros_like(self.blend).index_add(0, labels, own) / counts.clamp(min=1)
+        self.blend.data.fill_(float(self.config.initial_blend * means[counts > 0].mean()))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self._scores(features, features @ self.class_weights.T)
+
+    def _scores(self, features: Tensor, similarity: Tensor) -> Tensor:
+        return features @ self.weight.T + similarity * self.blend + self.bias
+
+
+LPPlusPlusConfig.head = LPPlusPlus

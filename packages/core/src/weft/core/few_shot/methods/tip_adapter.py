@@ -1,0 +1,186 @@
+"""Tip-Adapter: cached image features vote for their class; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from weft.core.errors import FewShotError
+from weft.core.few_shot.explain import Votes
+from weft.core.few_shot.grid import Search, Ties, search_grid, steps
+from weft.core.few_shot.keys import KeyCache
+from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.retrieval import IndexKind, NearestKeys
+from weft.core.few_shot.samples import Samples, checked_features
+
+
+class CacheHeadConfig(HeadConfig):
+    """What the heads with an image cache have.
+
+    Args:
+        alpha: Weight of the cache beside the zero-shot logits, before a search.
+        beta: Sharpness of the affinity, before a search.
+        search_scale: Ends of the searched grids of beta and of alpha.
+        search_steps: Number of values in each of them.
+        balance_classes: Let every class vote as if it had the mean number of keys, for unbalanced caches.
+    """
+
+    alpha: float = Field(default=1.0, ge=0)
+    beta: float = Field(default=5.5, gt=0)
+    search_scale: tuple[float, float] = (7.0, 3.0)
+    search_steps: tuple[int, int] = (200, 20)
+    balance_classes: bool = False
+
+    def betas(self) -> list[float]:
+        """Searched values of beta."""
+        return steps(self.search_scale[0], self.search_steps[0])
+
+    def alphas(self) -> list[float]:
+        """Searched values of alpha."""
+        return steps(self.search_scale[1], self.search_steps[1])
+
+
+@register_head
+class TipAdapterConfig(CacheHeadConfig):
+    """Tip-Adapter's own defaults.
+
+    Args:
+        exact_limit: Greatest number of keys that are all read; beyond it FAISS finds the nearest (`weft-core[faiss]`).
+        index: Kind of the index; see `weft.core.few_shot.retrieval`.
+        neighbours: Keys looked at first.
+    """
+
+    method: Literal["tip_adapter"] = "tip_adapter"
+    exact_limit: int = Field(default=1_000_000, gt=0)
+    index: IndexKind = "flat"
+    neighbours: int = Field(default=256, gt=0)
+
+
+class TipAdapter(FewShotHead):
+    """Zero-shot logits plus the votes of cached training images.
+
+    `z = scale · f W + alpha · Σ_{j in class} exp(-beta (1 - f·F_j))`, where `F_j` is the mean of the unit
+    features of the augmented views of training image j, of unit length.
+
+    A class without keys keeps its zero-shot logit.
+
+    Source: Zhang et al. 2022 (Tip-Adapter), eq. 5 to 7. Differences: its code averages views before it normalises
+    them, and here each view has unit length first; a validation split chooses alpha and beta for every data set,
+    also ImageNet, unless `selected_on="paper"`.
+    """
+
+    config_class: ClassVar[type[HeadConfig]] = TipAdapterConfig
+    cache: KeyCache
+    _nearest: NearestKeys | None = None
+
+    def build(self, num_samples: int) -> None:
+        """Make an empty cache of that many keys, and take alpha and beta from the configuration."""
+        self.cache = KeyCache(num_samples, self.width, self.num_classes)
+        self.selected = {"alpha": self.config.alpha, "beta": self.config.beta}
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        keys = samples.mean().to(self.class_weights)
+        self.cache = KeyCache.of(keys, samples.labels, self.num_classes)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        limit = getattr(self.config, "exact_limit", None)
+        if limit is not None and len(self.cache.labels) > limit:
+            return self._indexed_logits(features)
+        return self.cache.class_sums(
+            features,
+            self.selected["beta"],
+            key_weights=self._key_weights(),
+            init=self.zero_shot(features),
+            alpha=self.selected["alpha"],
+        )
+
+    def _indexed_logits(self, features: Tensor) -> Tensor:
+        if self._nearest is None or self._nearest.cache is not self.cache:
+            self._nearest = NearestKeys(self.cache, self.config.index)
+        return self._nearest.logits(
+            features,
+            self.zero_shot(features),
+            alpha=self.selected["alpha"],
+            beta=self.selected["beta"],
+            neighbours=self.config.neighbours,
+            key_weights=self._key_weights(),
+        )
+
+    def _key_weights(self) -> Tensor | None:
+        return self.cache.balance() if self.config.balance_classes else None
+
+    def _search(self, samples: Samples, ties: Ties) -> Search:
+        features = samples.mean().to(self.class_weights)
+        betas = self.config.betas()
+        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        weights = self._key_weights()
+
+        def sums_of(rows: slice) -> Tensor:
+            return self.cache.class_sums(features[rows], grid, key_weights=weights)
+
+        with torch.no_grad():
+            found = search_grid(
+                self.zero_shot(features),
+                samples.labels,
+                [{"beta": beta} for beta in betas],
+                sums_of,
+                self.config.alphas(),
+                ties=ties,
+            )
+        self.selected = {**self.selected, **found.selected}
+        return found
+
+    def _votes(self, features: Tensor) -> Votes:
+        affinity = (self.selected["beta"] * (features @ self.cache.keys.detach().T - 1)).exp()
+        weights = self._key_weights()
+        votes = self.selected["alpha"] * (affinity if weights is None else affinity * weights)
+        return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
+
+    def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Add classes and their keys behind those that are there, without fitting again.
+
+        Args:
+            class_weights: Unit text features of the new classes, shape (new classes, width).
+            features: Unit image features, shape (samples, width) or (views, samples, width).
+            labels: Classes in the new numbering, shape (samples,): the first new class has the number of classes
+                there were. Samples of old classes are taken too.
+
+        Raises:
+            FewShotError: The head is not fitted, or an argument breaks a rule.
+        """
+        self._require_cache()
+        new = checked_features(class_weights, width=self.width, name="class_weights").to(self.class_weights)
+        total = self.num_classes + len(new)
+        samples = self._samples(features, labels, "features", total)
+        self.cache = self.cache.with_added(samples.mean(), samples.labels, total)
+        self.class_weights = torch.cat([self.class_weights, new])
+        self.num_samples = len(self.cache.labels)
+
+    def remove_classes(self, classes: Sequence[int]) -> None:
+        """Remove classes and their keys; the classes behind them move up.
+
+        Args:
+            classes: Numbers of the classes.
+
+        Raises:
+            FewShotError: The head is not fitted, a class does not exist, or no key would be left.
+        """
+        self._require_cache()
+        gone = set(self._checked_classes(classes))
+        keep = [number for number in range(self.num_classes) if number not in gone]
+        self.cache = self.cache.of_classes(keep)
+        self.class_weights = self.class_weights[keep]
+        self.num_samples = len(self.cache.labels)
+
+    def _require_cache(self) -> None:
+        if not hasattr(self, "cache"):
+            raise FewShotError(
+                f"{type(self).__name__} must be fitted first, but has no cache. Call `fit(features, labels)`."
+            )
+
+
+TipAdapterConfig.head = TipAdapter

@@ -1,0 +1,275 @@
+"""XMAdapter: an image cache and a text cache, fused by a ratio, trained with more weight on hard samples.
+
+No code of XMAdapter is public. What its public sources state is done as stated: image keys are the cached image
+features; text keys are prompt-learned class features sent through a small network (MetaNet) and gathered by label;
+the query goes through another one (Img2TxtNet); the two affinities are mixed by a ratio that adapts; samples on
+which the affinities differ learn more. Everything they leave open is a field of `XMAdapterConfig`, and what stands
+there is a reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.errors import FewShotError
+from weft.core.few_shot.explain import Votes
+from weft.core.few_shot.grid import Search, Ties, search_grid
+from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
+from weft.core.few_shot.model import HeadConfig, register_head
+from weft.core.few_shot.samples import Samples, checked_features
+from weft.core.few_shot.text_keys import TextKeys, make_text_keys
+from weft.core.few_shot.training import TrainingOptions, train_head
+from weft.kernels import affinity_difference, cache_class_sums
+
+_SMALL = 1e-12
+
+
+@register_head
+class XMAdapterConfig(TrainingOptions, CacheHeadConfig):
+    """XMAdapter; the recipe of its training is Tip-Adapter-F's, which it extends.
+
+    Args:
+        text_keys: Where text keys lie: `class`, one for each class in a space of `text_width` (closest to the
+            sources); `residual`, one for each sample in the encoder's space, which starts as the class feature;
+            `mixed`, `(1 - text_share) W + text_share F` without networks; `off`, no text cache.
+        network: Networks of `class` keys: `linear`, or `mlp` with two layers.
+        text_width: Width of `class` keys; by default a quarter of the encoder's.
+        text_share: Share of the image feature in `mixed` keys.
+        text_beta: Sharpness of the text affinity; by default that of the image affinity.
+        ratio_mode: The share of the image cache: `dynamic`, for each query by how sure either cache is;
+            `learned`, one number trained with the rest; `fixed`, one number that the search chooses.
+        ratio: The share, before a search, with `fixed`.
+        ratio_steps: Number of shares that the search compares from 0 to 1, with `fixed`.
+        confidence_scale: Factor of the mean affinities before the softmax that `dynamic` takes the entropy of.
+        difference: How far affinities differ: `class`, one minus the cosine of the two class sums; `mean`, the
+            mean absolute difference over the keys.
+        hard_weight: Strength of the weight on hard samples; 0 is plain cross-entropy.
+        weighting: `linear`, `1 + hard_weight · D / mean(D)`; `focal`, `(1 + D)^hard_weight`.
+        train_keys: Whether the image keys are trained too.
+    """
+
+    method: Literal["xmadapter"] = "xmadapter"
+    epsilon: float = 1e-4
+    text_keys: Literal["class", "residual", "mixed", "off"] = "class"
+    network: Literal["linear", "mlp"] = "linear"
+    text_width: int | None = Field(default=None, gt=0)
+    text_share: float = Field(default=0.5, ge=0, le=1)
+    text_beta: float | None = Field(default=None, gt=0)
+    ratio_mode: Literal["dynamic", "learned", "fixed"] = "dynamic"
+    ratio: float = Field(default=0.5, ge=0, le=1)
+    ratio_steps: int = Field(default=21, ge=1)
+    confidence_scale: float = Field(default=10.0, gt=0)
+    difference: Literal["class", "mean"] = "class"
+    hard_weight: float = Field(default=1.0, ge=0)
+    weighting: Literal["linear", "focal"] = "linear"
+    train_keys: bool = True
+
+    def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
+        """Keys, networks and the ratio, as far as they are trained."""
+        networks = make_text_keys(self, width, device=torch.device("meta"))
+        trained = sum(parameter.numel() for parameter in networks.parameters())
+        trained += num_samples * width if self.train_keys else 0
+        return trained + (self.ratio_mode == "learned" and self.text_keys != "off")
+
+
+class XMAdapter(TipAdapter):
+    """Zero-shot logits plus the votes of an image cache and of a text cache.
+
+    `z = scale · f W + alpha · Σ_{j in class} (g A_image[j] + (1 - g) A_text[j])`, with
+    `A_image[j] = exp(-beta (1 - f·F_j))` and `A_text[j] = exp(-text_beta (1 - q(f)·T_j))`. The loss of a sample is
+    its cross-entropy times a weight that grows with the difference of its two affinities.
+
+    Source: Yang et al. 2024 (XMAdapter, arXiv 2404.12588), as far as public; a reconstruction, see
+    `XMAdapterConfig`. Without a text cache, or with `ratio=1` and `hard_weight=0`, it is Tip-Adapter-F.
+    """
+
+    config_class = XMAdapterConfig
+    prompt_weights: Tensor
+    theta: nn.Parameter
+
+    def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
+        super().__init__(class_weights, config)
+        self.register_buffer("prompt_weights", self.class_weights.clone())
+
+    def use_prompts(self, prompt_weights: Tensor) -> None:
+        """Take prompt-learned class features (such as those of `CoOp`) for the text cache, before `fit`.
+
+        Args:
+            prompt_weights: Unit features, shape (classes, width). By default the class weights are taken.
+
+        Raises:
+            FewShotError: They are no unit vectors, or not one per class.
+        """
+        checked = checked_features(prompt_weights, width=self.width, name="prompt_weights")
+        if len(checked) != self.num_classes:
+            raise FewShotError(
+                f"`prompt_weights` must have one row per class ({self.num_classes}), but have {len(checked)}. "
+                "Learn prompts for the same classes."
+            )
+        self.prompt_weights = checked.detach().clone().to(self.class_weights)
+
+    def build(self, num_samples: int) -> None:
+        """Make an empty cache, the networks and the ratio."""
+        super().build(num_samples)
+        self.text: TextKeys = make_text_keys(self.config, self.width)
+        self.theta = nn.Parameter(torch.zeros(()), requires_grad=False)
+        if self.config.ratio_mode == "fixed":
+            self.selected["ratio"] = self.config.ratio
+
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        super()._fit(samples, validation, seed)
+        trained = [*self.text.parameters()]
+        if self.config.train_keys:
+            trained.append(self.cache.keys)
+        if self.config.ratio_mode == "learned" and self.config.text_keys != "off":
+            trained.append(self.theta)
+        if trained:
+            train_head(self, trained, samples, self.config, validation=validation, seed=seed, loss=self._loss)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        sums = self._fused(*self._sums(features, self.selected["beta"]))
+        return sums * self.selected["alpha"] + self.zero_shot(features)
+
+    def _sums(self, features: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Class sums of the image cache and of the text cache, each (rows, classes) or (betas, rows, classes)."""
+        weights = self._key_weights()
+        image = self.cache.class_sums(features, beta, key_weights=weights)
+        if self.config.text_keys == "off":
+            return image, None
+        queries, keys = self._text_sides(features)
+        sharpness: float | Tensor = beta if self.config.text_beta is None else self.config.text_beta
+        if len(keys) == self.num_classes and self.config.text_keys == "class":
+            # All samples of a class share one key: it counts as often as the class has samples.
+            count = self.cache.counts().to(keys.dtype)
+            if weights is not None:
+                count = torch.zeros_like(count).index_add(0, self.cache.labels.to(torch.int64), weights)
+            text = cache_class_sums(queries, keys, beta=sharpness, shots=1, key_weights=count)
+        else:
+            text = self.cache.class_sums(queries, sharpness, keys=keys, key_weights=weights)
+        return image, text.expand_as(image)
+
+    def _text_sides(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.text.queries(features), self.text.keys(
+            self.prompt_weights, self.cache.keys, self.cache.labels.to(torch.int64)
+        )
+
+    def _fused(self, image: Tensor, text: Tensor | None) -> Tensor:
+        return image if text is None else torch.lerp(text, image, self._ratio(image, text))
+
+    def _ratio(self, image: Tensor, text: Tensor) -> Tensor:
+        """Share of the image cache, broadcast against (…, rows, classes)."""
+        if self.config.ratio_mode == "fixed":
+            return torch.full((), self.selected["ratio"], dtype=image.dtype, device=image.device)
+        if self.config.ratio_mode == "learned":
+            return self.theta.sigmoid()
+        sure_image, sure_text = self._confidence(image), self._confidence(text)
+        return (sure_image + _SMALL) / (sure_image + sure_text + 2 * _SMALL)
+
+    def _confidence(self, sums: Tensor) -> Tensor:
+        """One minus the normalised entropy over the classes with keys, without a gradient, (…, rows, 1)."""
+        counts = self.cache.counts()
+        held = counts > 0
+        mean = sums.detach()[..., held] / counts[held].to(sums.dtype)
+        log = (self.config.confidence_scale * mean).log_softmax(-1)
+        entropy = -(log.exp() * log).sum(-1, keepdim=True)
+        return 1 - entropy / math.log(max(2, int(held.sum())))
+
+    def _loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        image, text = self._sums(features, self.selected["beta"])
+        logits = self._fused(image, text) * self.selected["alpha"] + self.zero_shot(features)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        if text is None or self.config.hard_weight == 0:
+            return losses.mean()
+        return (self._intensity(features, image, text) * losses).mean()
+
+    def _intensity(self, features: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        """Weight of every sample of a batch, with mean one and without a gradient, shape (batch,)."""
+        with torch.no_grad():
+            difference = self._difference(features, image, text)
+            if self.config.weighting == "focal":
+                weights = (1 + difference) ** self.config.hard_weight
+            else:
+                weights = 1 + self.config.hard_weight * difference / difference.mean().clamp(min=_SMALL)
+            return weights / weights.mean()
+
+    def _difference(self, features: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        if self.config.difference == "class":
+            return 1 - functional.cosine_similarity(image, text, dim=-1)
+        queries, keys = self._text_sides(features)
+        if len(keys) == self.num_classes and self.config.text_keys == "class":
+            keys = keys[self.cache.labels.to(torch.int64)]
+        beta = self.selected["beta"]
+        return affinity_difference(
+            features, self.cache.keys, queries, keys, beta=beta, text_beta=self.config.text_beta or beta
+        ).to(image.dtype)
+
+    def _search(self, samples: Samples, ties: Ties) -> Search:
+        features = samples.mean().to(self.class_weights)
+        betas = self.config.betas()
+        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        shares = self._searched_ratios()
+        candidates = [{"beta": beta, **share} for share in shares for beta in betas]
+
+        def sums_of(rows: slice) -> Tensor:
+            image, text = self._sums(features[rows], grid)
+            if text is None or "ratio" not in shares[0]:
+                return self._fused(image, text)
+            return torch.cat([torch.lerp(text, image, share["ratio"]) for share in shares])
+
+        with torch.no_grad():
+            found = search_grid(
+                self.zero_shot(features), samples.labels, candidates, sums_of, self.config.alphas(), ties=ties
+            )
+        self.selected = {**self.selected, **found.selected}
+        return found
+
+    def _searched_ratios(self) -> list[dict[str, float]]:
+        if self.config.ratio_mode != "fixed" or self.config.text_keys == "off":
+            return [{}]
+        steps = self.config.ratio_steps
+        if steps == 1:
+            return [{"ratio": self.config.ratio}]
+        return [{"ratio": index / (steps - 1)} for index in range(steps)]
+
+    def _votes(self, features: Tensor) -> Votes:
+        beta = self.selected["beta"]
+        image = (beta * (features @ self.cache.keys.detach().T - 1)).exp()
+        weights = self._key_weights()
+        weights = image.new_ones(image.shape[1]) if weights is None else weights
+        if self.config.text_keys == "off":
+            return Votes(
+                self.cache.labels,
+                self.cache.origin,
+                self.selected["alpha"] * image * weights,
+                {"image": image},
+            )
+        queries, keys = self._text_sides(features)
+        if len(keys) == self.num_classes and self.config.text_keys == "class":
+            keys = keys[self.cache.labels.to(torch.int64)]
+        text = ((self.config.text_beta or beta) * (queries @ keys.T - 1)).exp()
+        ratio = self._ratio(*(sums for sums in self._sums(features, beta) if sums is not None))
+        votes = self.selected["alpha"] * torch.lerp(text, image, ratio) * weights
+        return Votes(self.cache.labels, self.cache.origin, votes, {"image": image, "text": text})
+
+    def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Add classes; their class features also make their text keys. See `TipAdapter.add_classes`."""
+        before = self.num_classes
+        super().add_classes(class_weights, features, labels)
+        self.prompt_weights = torch.cat([self.prompt_weights, self.class_weights[before:]])
+
+    def remove_classes(self, classes: Sequence[int]) -> None:
+        """Remove classes, their keys and their text keys; see `TipAdapter.remove_classes`."""
+        gone = set(classes)
+        keep = [number for number in range(self.num_classes) if number not in gone]
+        super().remove_classes(classes)
+        self.prompt_weights = self.prompt_weights[keep]
+
+
+XMAdapterConfig.head = XMAdapter

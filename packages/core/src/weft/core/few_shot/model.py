@@ -1,0 +1,345 @@
+"""The one interface of all few-shot heads on a frozen dual encoder.
+
+A head is made from class weights (the text features of the class names), fitted on few labelled image features,
+and gives logits. It never sees the encoder: features may come from `weft.core.few_shot.encoder`, from a file, or from
+anything else that gives unit vectors in one space.
+
+To add a head from outside: subclass `HeadConfig` and `FewShotHead`, and decorate the configuration with
+`register_head`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.all_or_nothing import all_or_nothing
+from weft.core.errors import ConfigError, FewShotError
+from weft.core.few_shot.grid import Search
+from weft.core.few_shot.registry import HeadConfig as HeadConfig
+from weft.core.few_shot.registry import heads as heads
+from weft.core.few_shot.registry import method_of
+from weft.core.few_shot.registry import parse_head as parse_head
+from weft.core.few_shot.registry import register_head as register_head
+from weft.core.few_shot.samples import Samples, as_samples, check_every_class, checked_features
+from weft.core.few_shot.selection import SelectedOn, Selection, warn_of_the_test_set
+
+if TYPE_CHECKING:
+    from weft.core.few_shot.explain import Explanation, Votes
+    from weft.core.few_shot.files import Provenance
+
+Labelled = tuple[Tensor, Tensor]
+
+
+class FewShotHead(nn.Module, ABC):
+    """A classifier over the features of a frozen encoder.
+
+    Args:
+        class_weights: Unit text features of the classes, shape (classes, width).
+        config: Its configuration; by default that of the method's own defaults.
+
+    Attributes:
+        selection: What was chosen, on what, and the temperature; every `fit` begins it anew.
+        num_samples: Training samples; 0 before `fit`.
+
+    Raises:
+        FewShotError: The class weights are no unit vectors.
+    """
+
+    class_weights: Tensor
+    config_class: ClassVar[type[HeadConfig]]
+    needs_fit: ClassVar[bool] = True
+
+    def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
+        super().__init__()
+        self.config: Any = (
+            self.config_class(method=method_of(self.config_class)) if config is None else config
+        )
+        if type(self.config) is not self.config_class:
+            raise ConfigError(
+                f"`config` of {type(self).__name__} must be a {self.config_class.__name__}, but is a "
+                f"{type(self.config).__name__}. Make the head with `make_head(class_weights, config)`."
+            )
+        width = class_weights.shape[-1] if isinstance(class_weights, Tensor) and class_weights.dim() else 0
+        weights = checked_features(class_weights, width=width, name="class_weights")
+        self.register_buffer("class_weights", weights.detach().clone())
+        self.selection = Selection()
+        self.num_samples = 0
+
+    @property
+    def selected(self) -> dict[str, float]:
+        """Hyper-parameters in use; `search` replaces them."""
+        return self.selection.parameters
+
+    @selected.setter
+    def selected(self, parameters: Mapping[str, float]) -> None:
+        self.selection = replace(self.selection, parameters=dict(parameters))
+
+    @property
+    def selected_on(self) -> SelectedOn | None:
+        """`validation`, `paper` (the test set), or None where nothing was selected."""
+        return self.selection.chosen_on
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by for probabilities; `calibrate` fits it."""
+        return self.selection.temperature
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.class_weights.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self.class_weights.shape[1]
+
+    def build(self, num_samples: int) -> None:
+        """Make the tensors that depend on the number of training samples, without filling them."""
+
+    def fit(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        validation: Labelled | None = None,
+        *,
+        selected_on: SelectedOn = "validation",
+        seed: int = 0,
+        allow_missing: bool = False,
+    ) -> Self:
+        """Fit to few labelled features, and choose epochs and hyper-parameters on the validation samples.
+
+        Args:
+            features: Unit image features, shape (samples, width), or (views, samples, width) with several
+                augmentations of each image.
+            labels: Classes, shape (samples,).
+            validation: Features and labels that choose; without them the configuration's own values stay.
+            selected_on: What `validation` is. `paper` says that it is the test set, as in the code of the papers;
+                it is warned of and kept with the head.
+            seed: Seed of order, views and new weights.
+            allow_missing: Accept classes without samples; they keep their zero-shot logits.
+
+        Returns:
+            The head itself.
+
+        Raises:
+            FewShotError: Features or labels break a rule; see `weft.core.few_shot.samples`.
+        """
+        samples = self._samples(features, labels, "features")
+        if not allow_missing:
+            check_every_class(samples.labels, self.num_classes)
+        chosen_by = None if validation is None else self._samples(*validation, "validation features")
+        warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
+        # The seed is for the generator of the CPU alone; those of accelerators are not forked and stay as they are.
+        with all_or_nothing(self), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.selection = Selection()
+            self.num_samples = len(samples)
+            self.build(len(samples))
+            self.to(self.class_weights.device, self.class_weights.dtype)
+            self._fit(samples, chosen_by, seed)
+            if chosen_by is not None:
+                self._choose(chosen_by, selected_on)
+        return self.eval()
+
+    def logits(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """Scores of the classes.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            classes: Give only these, in this order, such as the 200 classes of ImageNet-A.
+
+        Returns:
+            Shape (rows, classes).
+
+        Raises:
+            FewShotError: The head is not fitted, the features break a rule, or a class does not exist.
+        """
+        self._require_fitted()
+        checked = checked_features(features, width=self.width).to(self.class_weights)
+        scores = self._logits(checked)
+        return scores if classes is None else scores[:, self._checked_classes(classes)]
+
+    def transfer_logits(self, features: Tensor, class_weights: Tensor) -> Tensor:
+        """Scores of classes that the head was not fitted on, from their names alone.
+
+        What a head learned about its own classes does not apply to them, so this is zero-shot, unless the head
+        changed the image feature itself.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            class_weights: Unit text features of the new classes, shape (new classes, width).
+
+        Returns:
+            Shape (rows, new classes).
+
+        Raises:
+            FewShotError: The head is not fitted, or an argument breaks a rule.
+        """
+        self._require_fitted()
+        checked = checked_features(features, width=self.width).to(self.class_weights)
+        weights = checked_features(class_weights, width=self.width, name="class_weights").to(
+            self.class_weights
+        )
+        return self.config.logit_scale * (self._adapted(checked) @ weights.T)
+
+    def _adapted(self, features: Tensor) -> Tensor:
+        """Image features as the head sees them."""
+        return features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The same as `logits`."""
+        return self.logits(features)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Softmax of the logits at the fitted temperature, shape (rows, classes)."""
+        return (self.logits(features) / self.temperature).softmax(-1)
+
+    def search(self, features: Tensor, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
+        """Choose the hyper-parameters anew and use them from now on, at the temperature one.
+
+        Args:
+            features: Unit image features, shape (samples, width).
+            labels: Classes, shape (samples,).
+            selected_on: What these samples are; see `fit`.
+
+        Returns:
+            What was chosen, and how accurate it is on these samples.
+
+        Raises:
+            FewShotError: The head is not fitted, or an argument breaks a rule.
+        """
+        self._require_fitted()
+        samples = self._samples(features, labels, "validation features")
+        warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
+        with all_or_nothing(self):
+            self.selected = self.selected  # a copy, which may be changed on the way
+            return self._choose(samples, selected_on)
+
+    def calibrate(self, features: Tensor, labels: Tensor) -> float:
+        """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
+        from weft.core.few_shot.calibration import fit_temperature
+
+        samples = self._samples(features, labels, "validation features")
+        value = fit_temperature(self.logits(samples.mean()), samples.labels)
+        self.selection = replace(self.selection, temperature=value)
+        return value
+
+    def explain(self, features: Tensor, top: int = 5) -> list[Explanation]:
+        """Which class wins for each row, and which cached samples voted for it, per modality.
+
+        Args:
+            features: Unit image features, shape (rows, width).
+            top: Greatest number of votes listed for each row.
+        """
+        from weft.core.few_shot.explain import explain
+
+        self._require_fitted()
+        return explain(self, checked_features(features, width=self.width).to(self.class_weights), top)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        provenance: Provenance | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Path:
+        """Write the head as safetensors and JSON; see `weft.core.few_shot.files.save_head`."""
+        from weft.core.few_shot.files import save_head
+
+        self._require_fitted()
+        return save_head(self, folder, provenance=provenance, class_names=class_names)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, provenance: Provenance | None = None) -> Self:
+        """Read a head of this class; see `weft.core.few_shot.files.load_head`.
+
+        Raises:
+            FewShotError: The folder holds another kind of head.
+        """
+        from weft.core.few_shot.files import load_head
+
+        head = load_head(folder, provenance=provenance)
+        if not isinstance(head, cls):
+            raise FewShotError(
+                f"`folder` must hold a {cls.__name__}, but {folder} holds a {type(head).__name__}. "
+                "Use `load_head`."
+            )
+        return head
+
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """Logits of the class weights alone, `scale · f W`, shape (rows, classes)."""
+        return self.config.logit_scale * (features @ self.class_weights.T)
+
+    @abstractmethod
+    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Fit; epochs are chosen by `validation` where there is one."""
+
+    @abstractmethod
+    def _logits(self, features: Tensor) -> Tensor:
+        """Logits of checked features of the head's dtype."""
+
+    def _search(self, samples: Samples, ties: Literal["loss", "first"]) -> Search:
+        """Choose `selected` on some samples; a head without hyper-parameters only scores them."""
+        with torch.no_grad():
+            right = self._logits(samples.mean().to(self.class_weights)).argmax(1) == samples.labels
+        return Search({}, 100 * float(right.float().mean()), samples=len(samples))
+
+    def _votes(self, features: Tensor) -> Votes | None:
+        """What each cached sample adds to the logit of its class; None for heads without a cache."""
+        return None
+
+    def _choose(self, samples: Samples, chosen_on: SelectedOn) -> Search:
+        found = self._search(samples, "first" if chosen_on == "paper" else "loss")
+        self.selection = Selection(self.selected, chosen_on)
+        return found
+
+    def _samples(
+        self, features: Tensor, labels: Tensor, name: str, num_classes: int | None = None
+    ) -> Samples:
+        """Checked samples, on the device of the head."""
+        count = self.num_classes if num_classes is None else num_classes
+        samples = as_samples(features, labels, width=self.width, num_classes=count, name=name)
+        return samples.to(self.class_weights.device)
+
+    def _require_fitted(self) -> None:
+        if self.needs_fit and not self.num_samples:
+            raise FewShotError(
+                f"{type(self).__name__} must be fitted first, but is not. Call `fit(features, labels)`."
+            )
+
+    def _checked_classes(self, classes: Sequence[int]) -> list[int]:
+        for number in classes:
+            if not 0 <= number < self.num_classes:
+                raise FewShotError(
+                    f"`classes` must lie in 0..{self.num_classes - 1}, but hold {number}. Count from 0, in the "
+                    "order of the class weights."
+                )
+        return list(classes)
+
+
+def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
+    """The head that a configuration describes.
+
+    Args:
+        class_weights: Unit text features of the classes, shape (classes, width).
+        config: A configuration, or a dictionary with `method`.
+    """
+    parsed = parse_head(config)
+    head: FewShotHead = parsed.head(class_weights, parsed)
+    return head
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate."""
+    target = labels.to(torch.int64)
+    right = (logits.argmax(1) == target).double().mean()
+    return 100 * float(right), -float(functional.cross_entropy(logits.float(), target))

@@ -1,0 +1,145 @@
+"""The text side of XMAdapter: what makes keys of class features (MetaNet) and queries of images (Img2TxtNet)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from weft.core.few_shot.methods.xmadapter import XMAdapterConfig
+
+_META_REDUCTION, _QUERY_REDUCTION = 16, 4
+
+
+class TextKeys(nn.Module):
+    """Keys and queries of a text cache, both of unit length."""
+
+    @abstractmethod
+    def queries(self, features: Tensor) -> Tensor:
+        """Image features (rows, width) in the space of the keys, shape (rows, text width)."""
+
+    @abstractmethod
+    def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
+        """Text keys.
+
+        Args:
+            class_features: Shape (classes, width).
+            image_keys: Shape (keys, width).
+            labels: Class of every image key, int64, shape (keys,).
+
+        Returns:
+            One per class or one per image key, shape (…, text width).
+        """
+
+
+class ClassTextKeys(TextKeys):
+    """`T_c = norm(MetaNet(W_c))`, `q = norm(Img2TxtNet(f))`: two networks into one narrow space.
+
+    Both start as the same orthogonal projection, so that the first text affinities are those of the class features
+    themselves, seen in fewer dimensions; the sources leave the start open.
+
+    Args:
+        width: Width of the features.
+        text_width: Width of the space.
+        layers: 1 for a linear map, 2 for one more layer behind a ReLU.
+        device: Where to make the weights.
+    """
+
+    def __init__(self, width: int, text_width: int, layers: int, device: torch.device | None) -> None:
+        super().__init__()
+        self.meta = _network(width, text_width, layers, device)
+        self.image_to_text = _network(width, text_width, layers, device)
+        if device is None or device.type != "meta":
+            self.image_to_text.load_state_dict(self.meta.state_dict())
+
+    def queries(self, features: Tensor) -> Tensor:
+        """See `TextKeys`."""
+        return functional.normalize(self.image_to_text(features), dim=-1)
+
+    def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
+        """One key per class."""
+        return functional.normalize(self.meta(class_features), dim=-1)
+
+
+class ResidualTextKeys(TextKeys):
+    """`T_j = norm(W_y + MetaNet(F_j))`, `q = norm(f + Img2TxtNet(f))`; both networks start as zero.
+
+    Args:
+        width: Width of the features.
+        device: Where to make the weights.
+    """
+
+    def __init__(self, width: int, device: torch.device | None) -> None:
+        super().__init__()
+        narrow, wide = max(1, width // _META_REDUCTION), max(1, width // _QUERY_REDUCTION)
+        self.meta = nn.Sequential(
+            nn.Linear(width, narrow, device=device), nn.ReLU(), nn.Linear(narrow, width, device=device)
+        )
+        self.image_to_text = nn.Sequential(
+            nn.Linear(width, wide, bias=False, device=device),
+            nn.ReLU(),
+            nn.Linear(wide, width, bias=False, device=device),
+        )
+        for network in (self.meta, self.image_to_text):
+            for value in network[2].parameters():
+                nn.init.zeros_(value)
+
+    def queries(self, features: Tensor) -> Tensor:
+        """See `TextKeys`."""
+        return functional.normalize(features + self.image_to_text(features), dim=-1)
+
+    def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
+        """One key per image key."""
+        return functional.normalize(class_features[labels] + self.meta(image_keys), dim=-1)
+
+
+class MixedTextKeys(TextKeys):
+    """`T_j = norm((1 - r) W_y + r F_j)` and `q = f`: no network, nothing trained.
+
+    Args:
+        share: `r`.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def queries(self, features: Tensor) -> Tensor:
+        """The features themselves."""
+        return features
+
+    def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
+        """One key per image key."""
+        return functional.normalize(torch.lerp(class_features[labels], image_keys, self.share), dim=-1)
+
+
+def make_text_keys(config: XMAdapterConfig, width: int, device: torch.device | None = None) -> TextKeys:
+    """The text side that a configuration describes.
+
+    Args:
+        config: The configuration.
+        width: Width of the features.
+        device: Where to make the weights; `meta` to count them.
+    """
+    if config.text_keys == "class":
+        layers = 1 if config.network == "linear" else 2
+        return ClassTextKeys(width, config.text_width or max(1, width // 4), layers, device)
+    if config.text_keys == "residual":
+        return ResidualTextKeys(width, device)
+    # Without a text cache nothing reads it, and it has no weights.
+    return MixedTextKeys(config.text_share)
+
+
+def _network(width: int, text_width: int, layers: int, device: torch.device | None) -> nn.Sequential:
+    first = nn.Linear(width, text_width, bias=False, device=device)
+    modules: list[nn.Module] = [first]
+    if layers > 1:
+        modules += [nn.ReLU(), nn.Linear(text_width, text_width, bias=False, device=device)]
+    for module in modules:
+        if isinstance(module, nn.Linear) and not module.weight.is_meta:
+            nn.init.orthogonal_(module.weight)
+    return nn.Sequential(*modules)

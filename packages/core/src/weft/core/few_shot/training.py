@@ -1,0 +1,141 @@
+"""The loop that all trained heads share: few samples, few parameters, the best epoch kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weft.core.few_shot.samples import Samples
+
+if TYPE_CHECKING:
+    from weft.core.few_shot.model import FewShotHead
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class TrainingOptions(BaseModel):
+    """How a head is trained; heads derive their configuration from it and set the defaults of their paper.
+
+    Args:
+        optimizer: The optimiser.
+        learning_rate: Its peak rate; it falls to zero along a cosine over all steps.
+        weight_decay: Decoupled for AdamW, else added to the gradient.
+        epsilon: Epsilon of Adam and AdamW.
+        momentum: Momentum of SGD.
+        epochs: Passes over the samples; each takes one random view of each.
+        batch_size: Samples of one step.
+        warmup_epochs: First epochs, at the constant rate of `warmup_rate`.
+        warmup_rate: Rate of the warm-up.
+        select_epoch: Keep the weights of the epoch that is best on the validation samples; else the last.
+    """
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    epsilon: float = Field(default=1e-8, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    epochs: int = Field(default=20, ge=0)
+    batch_size: int = Field(default=256, gt=0)
+    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_rate: float = Field(default=1e-5, gt=0)
+    select_epoch: bool = True
+
+    def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of some parameters."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                parameters, self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        return kind(parameters, self.learning_rate, eps=self.epsilon, weight_decay=self.weight_decay)
+
+    def rate_factor(self, step: int, steps_per_epoch: int) -> float:
+        """Share of the peak rate at a step."""
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return self.warmup_rate / self.learning_rate
+        total = max(1, self.epochs * steps_per_epoch)
+        return 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+
+
+def train_head(
+    head: FewShotHead,
+    parameters: Sequence[nn.Parameter],
+    samples: Samples,
+    options: TrainingOptions,
+    *,
+    validation: Samples | None,
+    seed: int,
+    loss: Loss | None = None,
+) -> list[float]:
+    """Train some parameters of a head on its samples.
+
+    Args:
+        head: The head; only `parameters` change.
+        parameters: What is trained.
+        samples: Training samples.
+        options: Optimiser, rate, epochs.
+        validation: Samples that choose the epoch: the most accurate one, and among those the one of least
+            cross-entropy. None keeps the last epoch.
+        seed: Seed of order and views.
+        loss: Features and labels of a batch to its loss; cross-entropy of the logits by default.
+
+    Returns:
+        Mean loss of each epoch.
+    """
+    loss = loss or _cross_entropy(head)
+    generator = torch.Generator().manual_seed(seed)
+    device, dtype = head.class_weights.device, head.class_weights.dtype
+    steps = math.ceil(len(samples) / options.batch_size)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = options.make_optimizer(parameters)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: options.rate_factor(step, steps)
+    )  # stepped every iteration
+    best: tuple[float, float] | None = None
+    kept: list[Tensor] = []
+    history: list[float] = []
+    for _ in range(options.epochs):
+        head.train()
+        order = torch.randperm(len(samples), generator=generator)
+        total = 0.0
+        for rows in order.split(options.batch_size):
+            features = samples.draw(rows, generator).to(device, dtype)
+            value = loss(features, samples.labels[rows.to(samples.labels.device)].to(device, torch.int64))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(value.detach()) * len(rows)
+        history.append(total / len(samples))
+        if validation is not None and options.select_epoch:
+            score = _score(head, validation)
+            if best is None or score > best:
+                best, kept = score, [parameter.detach().clone() for parameter in parameters]
+    for parameter, value in zip(parameters, kept, strict=bool(kept)):
+        parameter.data.copy_(value)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    head.eval()
+    return history
+
+
+def _cross_entropy(head: FewShotHead) -> Loss:
+    return lambda features, labels: functional.cross_entropy(head._logits(features), labels)
+
+
+def _score(head: FewShotHead, validation: Samples) -> tuple[float, float]:
+    from weft.core.few_shot.model import accuracy
+
+    head.eval()
+    with torch.no_grad():
+        logits = head._logits(validation.mean().to(head.class_weights))
+    return accuracy(logits, validation.labels)

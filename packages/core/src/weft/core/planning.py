@@ -1,0 +1,321 @@
+"""The plan: sites, slots, shapes and counts of an adapted model, as pure data, before any weight exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from weft.core.adapted.routing import check_tasks
+from weft.core.backbone.components import full_parameters
+from weft.core.backbone.fingerprint import Backbone, describe_backbone
+from weft.core.backbone.owners import OwnersRule
+from weft.core.backbone.resolving import resolve
+from weft.core.backbone.sites import Site, SiteMap
+from weft.core.errors import ConfigError
+from weft.core.sharing import Sharing
+from weft.core.unit.method import parse_method
+from weft.core.unit.protocol import TensorSpec, UnitConfig
+
+SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBank:
+    """One tensor at one slot address.
+
+    Args:
+        key: Key of the bank, such as `bottleneck.text.encoder.0.ffn.down.weight`; a slot's key adds `.` and
+            its name.
+        spec: What the unit asked for.
+        slots: Names of the slots in order: the tasks, or `shared`.
+        path: A module the bank is near to, for its device.
+    """
+
+    key: str
+    spec: TensorSpec
+    slots: tuple[str, ...]
+    path: str
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all slots."""
+        count = len(self.slots)
+        for size in self.spec.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One unit at one site.
+
+    Args:
+        config: Which of the plan's configurations.
+        site: Where.
+        banks: Name of each tensor, as the unit reads it, to the key of its bank.
+    """
+
+    config: int
+    site: Site
+    banks: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FullParameter:
+    """A parameter of the backbone that is trained itself.
+
+    Args:
+        path: Name in the backbone.
+        key: Key in a checkpoint.
+        component: The word that chose it.
+        parameters: Number of its elements.
+    """
+
+    path: str
+    key: str
+    component: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What attaching a method to a backbone gives.
+
+    `str(plan)` is a table of the counts.
+
+    Args:
+        backbone: What the backbone is.
+        configs: The method, one configuration per unit.
+        tasks: The tasks in order; a task's id is its position.
+        units: Every unit at every site.
+        banks: Every bank by its key.
+        full: Parameters of the backbone that are trained.
+        backbone_parameters: All parameters of the backbone, tied ones once.
+        owners: Rule by which pictures belong to rows, where a row may have any number of them.
+    """
+
+    backbone: Backbone
+    configs: tuple[UnitConfig, ...]
+    tasks: tuple[str, ...]
+    units: tuple[PlannedUnit, ...]
+    banks: Mapping[str, PlannedBank]
+    full: tuple[FullParameter, ...]
+    backbone_parameters: int
+    owners: OwnersRule | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        """The plan itself: it is never changed."""
+        return self
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that units act at, each once."""
+        return tuple({unit.site.address: unit.site for unit in self.units}.values())
+
+    @property
+    def components(self) -> dict[str, int]:
+        """Trainable parameters by component: words of the backbone, then the units by label."""
+        counts: dict[str, int] = {}
+        for parameter in self.full:
+            counts[parameter.component] = counts.get(parameter.component, 0) + parameter.parameters
+        for bank in self.banks.values():
+            if bank.spec.trainable:
+                label = bank.key.split(".", 1)[0]
+                counts[label] = counts.get(label, 0) + bank.parameters
+        return counts
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters that are trained, in the backbone and in the banks."""
+        return sum(self.components.values())
+
+    @property
+    def total_parameters(self) -> int:
+        """Parameters of the backbone and of all banks."""
+        return self.backbone_parameters + sum(bank.parameters for bank in self.banks.values())
+
+    @property
+    def percent(self) -> float:
+        """Trainable parameters in per cent of all."""
+        return 100 * self.trainable_parameters / self.total_parameters
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Key to shape of every slot, as a checkpoint holds them; without the backbone's own parameters."""
+        return {f"{bank.key}.{slot}": bank.spec.shape for bank in self.banks.values() for slot in bank.slots}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts and the method as plain data, as `weft plan --json` prints them."""
+        return {
+            "method": [config.model_dump(mode="json") for config in self.configs],
+            "tasks": list(self.tasks),
+            "backbone": self.backbone.to_dict(),
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.total_parameters,
+            "percent": self.percent,
+            "components": self.components,
+            "sites": [site.address for site in self.sites],
+        }
+
+    def __str__(self) -> str:
+        """A table: one line per component, then the sums."""
+        total = self.total_parameters
+        rows = [(name, count) for name, count in self.components.items()]
+        rows += [("trainable", self.trainable_parameters), ("total", total)]
+        names = max(len(name) for name, _ in rows)
+        numbers = max(len(f"{count:,}") for _, count in rows)
+        lines = [
+            f"{self.backbone.model_class} ({self.backbone.family}), {len(self.sites)} sites, "
+            f"{len(self.tasks)} task{'s' if len(self.tasks) > 1 else ''}: {', '.join(self.tasks)}"
+        ]
+        for name, count in rows:
+            lines.append(f"{name:<{names}}  {count:>{numbers},}  {100 * count / total:8.4f} %")
+        return "\n".join(lines)
+
+
+def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> Plan:
+    """Work out what attaching would give; the model is only looked at and may be on the meta device.
+
+    Args:
+        model: A backbone of a known family.
+        config: A unit's configuration, a dictionary of one, or a list of them.
+        tasks: Names of the tasks; None stands for one task.
+
+    Raises:
+        ConfigError: If the method is wrong, or its sharing means nothing here.
+        AddressError: If it names something the backbone lacks.
+        BackboneError: If the backbone's family is unknown.
+    """
+    names = check_tasks(tasks)
+    configs = parse_method(config)
+    sites = resolve(model)
+    banks: dict[str, PlannedBank] = {}
+    units: list[PlannedUnit] = []
+    for index, one in enumerate(configs):
+        chosen = one.select(sites)
+        _check_sharing(one, chosen, sites)
+        for site in chosen:
+            _check_place(one, site)
+            keys: dict[str, str] = {}
+            for spec in one.tensors(site, sites):
+                bank = _planned(one, site, spec, names)
+                keys[spec.alias or spec.name] = bank.key
+                _same_shape(banks.setdefault(bank.key, bank), bank, site, one)
+            units.append(PlannedUnit(index, site, keys))
+    full = tuple(_full(model, configs, sites))
+    _check_gradients(configs, units, full)
+    return Plan(
+        backbone=describe_backbone(model, sites, {parameter.path for parameter in full}),
+        configs=configs,
+        tasks=names,
+        units=tuple(units),
+        banks=banks,
+        full=full,
+        backbone_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        owners=sites.owners,
+    )
+
+
+def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
+    """Where the slots of a tensor lie: the site's address, with the shared axes taken out.
+
+    Args:
+        site: The site that asks.
+        spec: The tensor.
+        sharing: The policy.
+    """
+    axes = sharing.axes(spec.part, default=spec.default, follows=spec.follows)
+    words = [SHARED if "modality" in axes else (spec.modality or site.tower)]
+    if site.stack and "stack" not in axes:
+        words.append(site.stack)
+    if site.layer is not None:
+        group = sharing.layer_group
+        first = site.layer // group * group
+        own = str(site.layer) if group == 1 else f"{first}-{first + group - 1}"
+        words.append("all" if "layer" in axes else own)
+    if "block" not in axes:
+        words += [site.block, *([site.role] if site.role else [])]
+    return ".".join(words)
+
+
+def _planned(config: UnitConfig, site: Site, spec: TensorSpec, tasks: tuple[str, ...]) -> PlannedBank:
+    axes = config.sharing.axes(spec.part, default=spec.default, follows=spec.follows)
+    key = f"{config.label}.{slot_address(site, spec, config.sharing)}.{spec.name}"
+    return PlannedBank(key, spec, (SHARED,) if "task" in axes else tasks, site.path)
+
+
+def _same_shape(first: PlannedBank, second: PlannedBank, site: Site, config: UnitConfig) -> None:
+    if first.spec.shape != second.spec.shape:
+        axes = config.sharing.axes(second.spec.part, default=second.spec.default, follows=second.spec.follows)
+        raise ConfigError(
+            f"`sharing` must join equal shapes, but shares `{second.spec.part}` across "
+            f"{', '.join(sorted(axes))}, and `{second.spec.name}` is {first.spec.shape} at {first.path} and "
+            f"{second.spec.shape} at {site.address}. Share it across fewer axes, or choose one tower."
+        )
+
+
+def _check_sharing(config: UnitConfig, chosen: Sequence[Site], sites: SiteMap) -> None:
+    for part, axes in config.sharing.parts.items():
+        if part not in config.parts:
+            known = ", ".join(config.parts) or "none"
+            raise ConfigError(
+                f"`sharing` must name parts of the unit {config.method!r} ({known}), but names {part!r}. "
+                "Remove it, or choose a method that has the part."
+            )
+        if "modality" not in axes:
+            continue
+        modalities: set[str] = {site.modality for site in chosen} | {site.tower for site in chosen}
+        modalities |= {
+            spec.modality for site in chosen for spec in config.tensors(site, sites) if spec.modality
+        }
+        if len(modalities) < 2:
+            raise ConfigError(
+                f"`sharing` may share `{part}` across `modality` only where there are several, but every "
+                f"chosen site is of modality {', '.join(sorted(modalities))}. Choose more `towers`, or leave "
+                "the axis out."
+            )
+
+
+def _check_place(config: UnitConfig, site: Site) -> None:
+    if site.whole and not config.build(site).wraps:
+        raise ConfigError(
+            f"`blocks` may name `embedding` only for a method that goes in front of a stack, such as prompt, but "
+            f"{config.method!r} acts on outputs. Choose `blocks` within the layers."
+        )
+
+
+def _check_gradients(
+    configs: Sequence[UnitConfig], units: Sequence[PlannedUnit], full: Sequence[FullParameter]
+) -> None:
+    """Refuse what could not learn, because another unit runs its module without a graph."""
+    stopped = {unit.site.path: unit.config for unit in units if configs[unit.config].stops_gradients}
+
+    def owner(path: str) -> int | None:
+        words = path.split(".")
+        fronts = (".".join(words[:end]) for end in range(1, len(words) + 1))
+        return next((stopped[front] for front in fronts if front in stopped), None)
+
+    lost = [
+        (configs[unit.config].label, unit.site.path) for unit in units if unit.config != owner(unit.site.path)
+    ]
+    lost += [(one.component, one.path) for one in full]
+    for label, path in lost:
+        found = owner(path)
+        if found is not None:
+            raise ConfigError(
+                f"`method` {configs[found].label!r} must be alone in the layers it goes along, because they run "
+                f"without a graph and nothing in them gets a gradient, but {label!r} would train {path}. Choose other "
+                "`towers` for one of the two."
+            )
+
+
+def _full(model: nn.Module, configs: Sequence[UnitConfig], sites: SiteMap) -> Iterator[FullParameter]:
+    claimed: set[str] = set()
+    for config in configs:
+        for word in config.words(sites):
+            for path, key, count in full_parameters(model, sites, word, config.towers):
+                if path not in claimed:
+                    claimed.add(path)
+                    yield FullParameter(path, key, word, count)

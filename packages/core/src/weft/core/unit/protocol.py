@@ -1,0 +1,346 @@
+"""Units: the small trainable computations, apart from where they act and how their weights are shared.
+
+A unit is two things. Its *configuration* (a frozen pydantic model, discriminated on `method`) chooses sites
+and says which tensors each site needs. Its *computation* (`Unit`) maps a site's output to the adapted output,
+given the tensors. Neither owns a weight: banks do (`weft.core.adapted.bank`), so that sharing is the same for every
+unit.
+
+To add a unit from outside: subclass `UnitConfig` and `Unit`, and decorate the configuration with
+`register_unit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
+
+from weft.core.backbone.sites import Modality, Site, SiteMap
+from weft.core.errors import ConfigError
+from weft.core.sharing import TASK, Axes, Sharing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from weft.core.unit.attention import Attention
+    from weft.kernels import RoutedRows
+
+Init = Callable[["Tensor"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor that a unit needs at a site.
+
+    Args:
+        name: Name within the unit, such as `down.weight`.
+        shape: Shape of one slot.
+        init: Fills one slot in place.
+        part: Part of the unit it belongs to; its sharing is declared per part.
+        default: Axes it is shared across if the policy says nothing about the part.
+        follows: Part whose sharing it takes if the policy does not name its own.
+        modality: Modality its slot belongs to, if not the site's.
+        trainable: Whether it is trained; a fixed tensor is saved with the rest.
+        alias: Name under which the unit reads it, where it reads several of one name, of several modalities.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    init: Init
+    part: str
+    default: Axes = TASK
+    follows: str | None = None
+    modality: Modality | None = None
+    trainable: bool = True
+    alias: str | None = None
+
+
+class Weights(Protocol):
+    """What a unit reads at one site, for the batch at hand."""
+
+    @property
+    def task_ids(self) -> Tensor | None:
+        """Task of every row, shape `(rows,)`, -1 for identity; None if the rows need not be told apart."""
+
+    @property
+    def routed(self) -> RoutedRows | None:
+        """The rows sorted by task, as operations of `weft.kernels` take them; None like `task_ids`."""
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks of the model."""
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether some rows may be of task -1."""
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The site's module, whose own weights are only read."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The slots of a tensor, shape `(slots, *shape)`: one for each task, or one if it is shared by all."""
+
+    def rows(self, name: str) -> Tensor:
+        """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""
+
+    def tapped(self, name: str) -> Tensor | None:
+        """What a module of `Unit.taps` read in this pass, or None if it was not called."""
+
+    def signal(self, name: str) -> Tensor | None:
+        """A tensor of the batch that `model.signal(...)` set, or None."""
+
+    def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
+        """`adapted`, but `plain` on rows of task -1."""
+
+
+class Unit(ABC):
+    """The computation of one unit at one site. It holds numbers, never tensors.
+
+    Class attributes:
+        reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
+        changes_input: Whether `before` does anything.
+        taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
+        changes_attention: Whether `attend` does anything.
+        wraps: Fields of a site that name modules which the unit calls itself, such as `path`; a unit that
+            wraps any acts through `call` alone.
+        last: Whether `after` comes behind that of all other units at the module, wherever it stands in the list.
+    """
+
+    reads_source: ClassVar[bool] = False
+    changes_input: ClassVar[bool] = False
+    taps: ClassVar[tuple[str, ...]] = ()
+    changes_attention: ClassVar[bool] = False
+    wraps: ClassVar[tuple[str, ...]] = ()
+    last: ClassVar[bool] = False
+
+    def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:  # noqa: B027  (a choice)
+        """Set starting values that depend on the site's module, in place; by default none do.
+
+        Args:
+            module: The site's module.
+            slots: Name to tensor of slots that were just drawn; with a new task, those of that task alone.
+        """
+
+    def attend(self, attention: Attention, weights: Weights) -> None:  # noqa: B027  (a choice)
+        """Change the keys and values of an attention, in place; by default nothing.
+
+        Args:
+            attention: The call, where the site's module calls an attention function.
+            weights: The tensors of this site.
+        """
+
+    def call(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        arguments: dict[str, Any],
+        weights: Callable[[Tensor], Weights],
+    ) -> Any:
+        """Call a module that the unit wraps; by default without any change.
+
+        Args:
+            name: Which of `wraps` it is.
+            forward: The module's own forward.
+            arguments: What it was called with, by name.
+            weights: Gives the tensors of this site for the rows of a tensor.
+        """
+        return forward(**arguments)
+
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """Change the weights of the site's module, in place, so that it does what the unit does to its output.
+
+        Units that are not linear leave this as it is.
+
+        Args:
+            module: The site's module.
+            weights: The tensors of this site, for rows of one task.
+        """
+        raise AssertionError(f"{type(self).__name__} is not linear")
+
+    def combine(
+        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """Slots of a task that does a sum of what several tasks do; by default a mean of the slots.
+
+        Args:
+            slots: Name to the tensor of each task, shape `(tasks, *shape)`.
+            factors: Factor of each task, float64, shape `(tasks,)`.
+            own: Names of the tensors of which the new task has its own; the others are the same for all.
+
+        Returns:
+            Name to tensor, and the error relative to what was to be computed.
+
+        Raises:
+            ConfigError: If the factors are not those of a mean, and the unit is not linear in its slots.
+        """
+        if abs(float(factors.sum()) - 1) > 1e-6:
+            raise ConfigError(
+                f"`weights` must sum to 1, because {type(self).__name__} is not linear in its slots and only a "
+                f"mean of them is meant, but they sum to {float(factors.sum()):g}. Give the factors of a mean."
+            )
+        return {name: weighted_sum(value, factors) for name, value in slots.items()}, 0.0
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """Change what the site's module reads; by default nothing.
+
+        Args:
+            inputs: Shape `(rows, ..., in_width)`.
+            weights: The tensors of this site.
+        """
+        return inputs
+
+    @abstractmethod
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """Change what the site's module returns.
+
+        Args:
+            output: Shape `(rows, ..., out_width)`.
+            inputs: Input of the site's module or of the sub-layer (`reads_source`), shape `(rows, ...,
+                width)`.
+            weights: The tensors of this site.
+
+        Returns:
+            The adapted output, in the shape and dtype of `output`.
+        """
+
+
+def weighted_sum(values: Tensor, factors: Tensor) -> Tensor:
+    """`Σ factor · value` in float64, in the dtype of the values.
+
+    Args:
+        values: Shape `(tasks, *shape)`.
+        factors: Float64, shape `(tasks,)`.
+    """
+    shaped = factors.to(values.device).view(-1, *[1] * (values.dim() - 1))
+    return (values.double() * shaped).sum(dim=0).to(values.dtype)
+
+
+class UnitConfig(BaseModel):
+    """What every unit's configuration has.
+
+    Args:
+        method: Name of the unit.
+        name: Label of its weights in the checkpoint, to tell two units of one method apart.
+        sharing: Across which axes each part is shared; see `weft.core.sharing`.
+        towers: Towers adapted; by default what the family says.
+        stacks: Stacks within the towers (`encoder`, `decoder`); by default all.
+        layers: Layers adapted; by default all.
+        train_full: Components of the backbone trained in full, by word: `norms`, `biases`,
+            `visual_embedding`, `embeddings`, `lm_head`, `projector`, `vision`, …; the family says which it
+            has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: ClassVar[tuple[str, ...]] = ()
+    stops_gradients: ClassVar[bool] = False
+
+    method: str
+    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    sharing: Sharing = Field(default_factory=Sharing)
+    towers: tuple[str, ...] | None = None
+    stacks: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    train_full: tuple[str, ...] = ()
+
+    @field_validator(
+        "towers",
+        "stacks",
+        "layers",
+        "train_full",
+        mode="before",
+        json_schema_input_type=tuple[str, ...] | tuple[int, ...] | str | int | None,
+    )
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+    @property
+    def label(self) -> str:
+        """First word of the keys of its weights."""
+        return self.name or self.method
+
+    def words(self, sites: SiteMap) -> tuple[str, ...]:
+        """Components trained in full, by word, for this backbone."""
+        return self.train_full
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The sites where the unit acts; none by default.
+
+        Raises:
+            AddressError: If a word of the configuration fits nothing.
+        """
+        return ()
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The tensors needed at a site.
+
+        Args:
+            site: The site.
+            sites: The backbone it lies in.
+
+        Raises:
+            ConfigError: If a size does not fit the site.
+        """
+        return ()
+
+    def build(self, site: Site) -> Unit:
+        """The computation at a site."""
+        raise AssertionError(f"{type(self).__name__} selects no sites")
+
+    @classmethod
+    def example(cls) -> UnitConfig:
+        """A small configuration for tests; where the unit can, it starts as the backbone."""
+        return cls()  # type: ignore[call-arg]
+
+
+_REGISTRY: dict[str, type[UnitConfig]] = {}
+_LOADED: set[str] = set()
+C = TypeVar("C", bound=type[UnitConfig])
+
+
+def register_unit(config: C) -> C:
+    """Make a unit known under the default of its `method`; a class decorator.
+
+    Raises:
+        ConfigError: If `method` has no default, or belongs to another unit.
+    """
+    fields: dict[str, FieldInfo] = config.__pydantic_fields__
+    method = fields["method"].default
+    if not isinstance(method, str):
+        raise ConfigError(
+            f"`method` of {config.__name__} must have its name as default, but has none. Write "
+            '`method: Literal["my_unit"] = "my_unit"`.'
+        )
+    other = _REGISTRY.get(method)
+    if other is not None and (other.__module__, other.__qualname__) != (
+        config.__module__,
+        config.__qualname__,
+    ):
+        raise ConfigError(
+            f"`method` must be new, but {method!r} is taken by {other.__module__}.{other.__qualname__}. "
+            f"Choose another name for {config.__qualname__}."
+        )
+    _REGISTRY[method] = config
+    return config
+
+
+def units() -> dict[str, type[UnitConfig]]:
+    """All registered units by `method`, alphabetically."""
+    package = importlib.import_module("weft.core.units")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _LOADED:
+            importlib.import_module(f"weft.core.units.{module.name}")
+            _LOADED.add(module.name)
+    return dict(sorted(_REGISTRY.items()))
