@@ -48,7 +48,7 @@ class MultiTaskTrainer(Trainer):
     """Trains a routed model on batches of one or of several tasks.
 
     Args:
-        model: A model that `weft.core.adapted.attaching` adapted.
+        model: A model that `weft.core.attach` adapted.
         args: Made by `training_arguments`.
         records: Task to its training records.
         mixture: Draws the batches.

@@ -63,7 +63,7 @@ def route_checkpointing(model: nn.Module, store: Store | None) -> None:
 
 
 class AdaptedModel(Picklable):
-    """Mixin of the root of an adapted model; `weft.core.adapted.attaching` gives it to the model's class."""
+    """Mixin of the root of an adapted model; `weft.core.attach` gives it to the model's class."""
 
     weft: Store
     training: bool

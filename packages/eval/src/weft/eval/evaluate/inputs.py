@@ -97,7 +97,7 @@ class Batches:
         rules: Task to its rules.
         seed: Seed of drawn targets and of shifts.
         shift: Moves the pixels of training rows, or None.
-        text_length: Length that every text is padded to: what `weft.core.backbone.text_length.fixed_text_length` says of the
+        text_length: Length that every text is padded to: what `fixed_text_length` of core says of the
             model. By default the longest text of a batch decides.
     """
 
