@@ -86,8 +86,8 @@ def test_a_package_requires_the_siblings_it_imports_at_its_own_version(package: 
         "from weft import train",
         "from ..train import recipe",
         "from ...train import recipe",
-        "def later():\n    from weft.train.recipe import Recipe",
-        "import importlib\nimportlib.import_module('weft.train.recipe')",
+        "def later():\n    from weft.train.recipe.training import Recipe",
+        "import importlib\nimportlib.import_module('weft.train.recipe.training')",
     ],
 )
 def test_an_upward_import_is_seen_in_every_spelling(statement: str, tmp_path: Path) -> None:

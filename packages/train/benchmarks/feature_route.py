@@ -41,12 +41,12 @@ from weft.data.records import ImageQA, MediaRef
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual
-from weft.train.backbones import MINIATURE, load_backbone
-from weft.train.engine import MultiTaskTrainer, training_arguments
-from weft.train.feature_import import import_features
-from weft.train.recipe import Recipe, load_recipe
-from weft.train.schedule import make_mixture
-from weft.train.scoring import text_rules
+from weft.train.backbones.loading import MINIATURE, load_backbone
+from weft.train.engine.schedule import make_mixture
+from weft.train.engine.scoring import text_rules
+from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
+from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.runs.feature_import import import_features
 
 SIZES = {"loader": (32, 1), "mini": (32, 1), "tiny": (64, 2), "small": (256, 3), "base": (768, 6)}
 """Width of a VL-BART and layers of each of its stacks; `base` is BART-base, `loader` takes no step."""

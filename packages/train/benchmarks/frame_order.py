@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from weft.train.rescore import rescore
+from weft.train.runs.rescore import rescore
 
 
 def scores(run: Path, *, shuffled: bool, frame_aware: bool = False) -> dict[str, dict[str, float]]:

@@ -14,15 +14,15 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from weft.core import attach
 from weft.eval.evaluate.inputs import Batches
-from weft.train.backbones import load_backbone
-from weft.train.engine import MultiTaskTrainer, training_arguments
-from weft.train.loading import Collate, EpochRows, TaskLoader, TaskRows
+from weft.train.backbones.loading import load_backbone
+from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
+from weft.train.engine.schedule import make_mixture
+from weft.train.engine.scoring import make_visual, text_rules
+from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
 from weft.train.objectives import generation
-from weft.train.progress import Progress
-from weft.train.recipe import load_recipe
-from weft.train.schedule import make_mixture
-from weft.train.scoring import make_visual, text_rules
-from weft.train.task_data import load_tasks, sizes_of
+from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import load_tasks, sizes_of
+from weft.train.recipe.training import load_recipe
 
 
 class Clock(TrainerCallback):

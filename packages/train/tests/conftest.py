@@ -14,9 +14,9 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from weft.train.recipe import Recipe
-from weft.train.result import Result
-from weft.train.run import execute
+from weft.train.output.result import Result
+from weft.train.recipe.training import Recipe
+from weft.train.runs.run import execute
 
 Finished = Callable[[Recipe], Result]
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", ".", "crimson", "navy", "olive", "teal"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.train.checkpoints import MANIFEST, is_whole, newest_whole, require_resumable, rotate, seal
+from weft.train.engine.checkpoints import MANIFEST, is_whole, newest_whole, require_resumable, rotate, seal
 from weft.train.errors import RunError
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from weft.data import load_dataset
 from weft.data.convert import convert
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 from weft.train.testing.curves import losses
 
 ROWS = 10

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from weft.train.demo import METHODS, blind_rows, run_demo
 from weft.train.errors import RunError
-from weft.train.recipe import load_recipe
-from weft.train.recipe_files import built_in_recipes
-from weft.train.task_data import load_tasks
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.demo import METHODS, blind_rows, run_demo
 
 
 def test_every_method_of_the_table_has_a_recipe():

@@ -12,15 +12,15 @@ from PIL import Image
 
 from weft.data.testing import image_bytes, write_tree
 from weft.eval.errors import ScoreInputError
+from weft.train.backbones.from_scratch import config_from
 from weft.train.cli import main
-from weft.train.dry_run import DryRun, dry_run
 from weft.train.errors import RunError
-from weft.train.few_shot.dry_run import FewShotDryRun, dry_run_few_shot
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.from_scratch import config_from
-from weft.train.recipe import load_recipe
-from weft.train.recipe_files import BUILT_IN, built_in_recipes
-from weft.train.recipe_schema import recipe_schema
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.files import BUILT_IN, built_in_recipes
+from weft.train.recipe.schema import recipe_schema
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.dry_run import DryRun, dry_run
+from weft.train.runs.few_shot.dry_run import FewShotDryRun, dry_run_few_shot
 from weft.train.testing import (
     write_few_shot_sets,
     write_image_tasks,

@@ -12,8 +12,8 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.cli.endings import of_every_command
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 
 CODE = "import sys; from weft.train.cli import main; main(sys.argv[1:])"
 
@@ -29,7 +29,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*words: object, **more: object) -> None:
         raise KeyError("see http://bob:geheim@host\nand \x1b[31m more")
 
-    monkeypatch.setattr("weft.train.recipe_files.built_in_recipes", fail)
+    monkeypatch.setattr("weft.train.recipe.files.built_in_recipes", fail)
 
 
 @pytest.mark.usefixtures("fails")
@@ -79,7 +79,7 @@ def test_ctrl_c_says_that_it_ended_the_command(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("weft.train.recipe_files.built_in_recipes", interrupted)
+    monkeypatch.setattr("weft.train.recipe.files.built_in_recipes", interrupted)
     assert told("recipes", "list") == 130
     assert capsys.readouterr().err == "\nweft: interrupted by Ctrl-C.\n"
 
@@ -95,11 +95,11 @@ def test_ctrl_c_in_a_run_says_how_it_goes_on(
 
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    monkeypatch.setattr("weft.train.run.evaluate_tasks", interrupted)
+    monkeypatch.setattr("weft.train.runs.run.evaluate_tasks", interrupted)
     assert told("train", str(path), "training.steps=1", "training.save_every=1") == 130
     said = capsys.readouterr().err
     assert "weft: interrupted by Ctrl-C. checkpoint-1 is whole: --resume goes on from it." in said
-    monkeypatch.setattr("weft.train.run.load_backbone", interrupted)
+    monkeypatch.setattr("weft.train.runs.run.load_backbone", interrupted)
     assert told("train", str(path), "name=other") == 130
     assert "There is no checkpoint yet: --overwrite starts again." in capsys.readouterr().err
 

@@ -10,15 +10,15 @@ from weft.core import attach
 from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.store import FeatureStore
 from weft.data.records import media_of
-from weft.train.backbones import load_backbone
+from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
+from weft.train.engine.scoring import make_visual
 from weft.train.errors import RunError
-from weft.train.extract import extract_stores
-from weft.train.progress import Progress
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.scoring import make_visual
-from weft.train.task_data import load_tasks
+from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.extract import extract_stores
+from weft.train.runs.run import execute
 
 
 def run(*words: str) -> int:
@@ -59,13 +59,13 @@ def test_a_store_gains_what_it_lacks_and_is_refused_to_another_tower(values, tmp
     assert FeatureStore(again["vqa"]).ids[:count] == ids
     assert len(FeatureStore(again["vqa"])) > count
     assert (again["nlvr"] / "index.json").stat().st_mtime_ns == before
-    monkeypatch.setattr("weft.train.own_features.module_digest", lambda tower: "another")
+    monkeypatch.setattr("weft.train.backbones.own_features.module_digest", lambda tower: "another")
     with pytest.raises(StateMismatchError, match="differs in weights"):
         extract_stores(few, tmp_path / "stores")
 
 
 def test_a_backbone_without_a_tower_has_no_features(values, tmp_path, monkeypatch):
-    monkeypatch.setattr("weft.train.backbones.load_transform", lambda *args: None)
+    monkeypatch.setattr("weft.train.backbones.loading.load_transform", lambda *args: None)
     with pytest.raises(RunError, match="must hold a vision tower"):
         extract_stores(load_recipe(values), tmp_path)
 

@@ -18,13 +18,13 @@ from weft.core.few_shot.files import class_names_of
 from weft.data import draw_few_shot, load_dataset
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.few_shot.draws import draw, load_records
-from weft.train.few_shot.features import Extractor, load_encoder
-from weft.train.few_shot.plan import plan_few_shot
-from weft.train.few_shot.recipe import FewShotRecipe, few_shot_recipe
-from weft.train.few_shot.run import execute_few_shot
-from weft.train.progress import Progress
-from weft.train.recipe_files import built_in_recipes
+from weft.train.output.progress import Progress
+from weft.train.recipe.few_shot import FewShotRecipe, few_shot_recipe
+from weft.train.recipe.files import built_in_recipes
+from weft.train.runs.few_shot.draws import draw, load_records
+from weft.train.runs.few_shot.features import Extractor, load_encoder
+from weft.train.runs.few_shot.plan import plan_few_shot
+from weft.train.runs.few_shot.run import execute_few_shot
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}

@@ -13,10 +13,10 @@ from weft.core.few_shot import load_head
 from weft.data import draw_few_shot
 from weft.data.testing import image_bytes, write_tree
 from weft.train.errors import RunError
-from weft.train.few_shot.draws import load_records
-from weft.train.few_shot.recipe import FewShotRecipe, few_shot_recipe
-from weft.train.few_shot.run import execute_few_shot
-from weft.train.recipe_files import built_in_recipes
+from weft.train.recipe.few_shot import FewShotRecipe, few_shot_recipe
+from weft.train.recipe.files import built_in_recipes
+from weft.train.runs.few_shot.draws import load_records
+from weft.train.runs.few_shot.run import execute_few_shot
 
 COUNTS = {"train": 3, "val": 2, "test": 2}
 WNIDS = {"n01": "tench", "n02": "missile", "n03": "missile"}
@@ -26,8 +26,8 @@ DATASETS = sorted({name.split("/")[1] for name in built_in_recipes() if name.sta
 @pytest.fixture(autouse=True)
 def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time of so small a run; the pictures are tested with the runs on colours."""
-    monkeypatch.setattr("weft.train.few_shot.run.write_votes", lambda *arguments: None)
-    monkeypatch.setattr("weft.train.few_shot.comparison.FewShotComparison.plot", lambda self, path: path)
+    monkeypatch.setattr("weft.train.runs.few_shot.run.write_votes", lambda *arguments: None)
+    monkeypatch.setattr("weft.train.runs.few_shot.comparison.FewShotComparison.plot", lambda self, path: path)
 
 
 def picture(label: int, number: int) -> bytes:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from weft.core.errors import WeftError
 from weft.train.cli import main
 from weft.train.errors import RunError
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.few_shot.rescore import rescore_few_shot
-from weft.train.few_shot.run import execute_few_shot
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.runs.few_shot.rescore import rescore_few_shot
+from weft.train.runs.few_shot.run import execute_few_shot
 
 COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 40)}
 

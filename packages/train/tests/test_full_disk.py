@@ -16,13 +16,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from weft.train.checkpoints import is_whole
 from weft.train.cli import main
+from weft.train.engine.checkpoints import is_whole
+from weft.train.engine.full_disk import disk_may_fill, is_full
 from weft.train.errors import RunError
-from weft.train.full_disk import disk_may_fill, is_full
-from weft.train.progress import Advance, Progress
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.output.progress import Advance, Progress
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 
 ROOM = 32 * 2**20
 
@@ -139,7 +139,7 @@ def test_a_run_without_a_checkpoint_says_to_start_again(values, tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.engine.seal", full)
+        patch.setattr("weft.train.engine.trainer.seal", full)
         with pytest.raises(RunError, match=r"There is no checkpoint yet: .* start again with --overwrite"):
             execute(load_recipe(values, ["training.save_every=2"]))
         patch.setattr(Path, "write_text", full)

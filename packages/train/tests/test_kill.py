@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from weft.train.checkpoints import newest_whole
 from weft.train.cli import main
+from weft.train.engine.checkpoints import newest_whole
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +28,7 @@ KILLS = 20
 def processes() -> Any:
     """Processes that have loaded everything before they begin, so that a kill falls into the run."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["weft.train.run", "weft.train.cli"])
+    context.set_forkserver_preload(["weft.train.runs.run", "weft.train.cli"])
     return context
 
 

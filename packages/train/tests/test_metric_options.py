@@ -9,10 +9,10 @@ import yaml
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.cli import main
 from weft.train.errors import RecipeError
-from weft.train.published import scored_alike
-from weft.train.recipe import load_recipe
-from weft.train.recipe_files import built_in_recipes
-from weft.train.task_data import check_recipe
+from weft.train.preflight.tasks import check_recipe
+from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.published import scored_alike
+from weft.train.recipe.training import load_recipe
 
 
 def run(*words: str) -> int:

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from weft.core import plan
-from weft.train.backbones import planned_model
-from weft.train.recipe import load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
+from weft.train.backbones.loading import planned_model
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 CHANCE = 25.0
 

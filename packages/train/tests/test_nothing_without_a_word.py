@@ -10,11 +10,11 @@ from PIL import Image
 
 from weft.data.records import ImageQA, PairBool, media_of
 from weft.train.errors import RunError
-from weft.train.fitness import check_fit
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.served import load_predictor
-from weft.train.task_data import TaskData, load_tasks
+from weft.train.preflight.fitness import check_fit
+from weft.train.preflight.tasks import TaskData, load_tasks
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
+from weft.train.runs.served import load_predictor
 
 
 def without_answers(data: TaskData, keep: int = 0) -> TaskData:

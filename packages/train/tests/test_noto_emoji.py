@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from weft.data import load_dataset
-from weft.train.recipe import load_recipe
-from weft.train.result import Result
-from weft.train.run import execute
+from weft.train.output.result import Result
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,13 @@ from weft.core.composites import DualEncoder, VisualSeq2Seq
 from weft.data.records import Caption, MediaRef
 from weft.data.testing import image_bytes
 from weft.eval.evaluate.image_processor import load_transform, square_transform
-from weft.train.backbones import load_backbone, planned_model
+from weft.train.backbones.from_scratch import config_from, save_backbone, texts_of, train_tokenizer
+from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
-from weft.train.from_scratch import config_from, save_backbone, texts_of, train_tokenizer
-from weft.train.progress import Advance, Progress
-from weft.train.recipe import BackboneSection, load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
+from weft.train.output.progress import Advance, Progress
+from weft.train.recipe.training import BackboneSection, load_recipe
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 COLORS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "grey": (120, 120, 120)}
 WORDS = {"red": "rot", "green": "grün", "blue": "blau", "grey": "grau", "dark": "dunkel"}

@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from weft.data.errors import InUseError
-from weft.train import folders
-from weft.train.demo import _clear
 from weft.train.errors import RunError
-from weft.train.folders import RUN_MARKER, claimed, make_run_folder
-from weft.train.recipe import load_recipe
-from weft.train.run import execute, prepare_folder
-from weft.train.sweep import read_axes, run_sweep
+from weft.train.output import folders
+from weft.train.output.folders import RUN_MARKER, claimed, make_run_folder
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.demo import _clear
+from weft.train.runs.run import execute, prepare_folder
+from weft.train.runs.sweep import read_axes, run_sweep
 
 REPEATS = 20
 
@@ -194,7 +194,9 @@ def test_auto_resume_decides_when_the_folder_is_its_own(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, asked = load_recipe(values), []
-    monkeypatch.setattr("weft.train.run.how_to_start", lambda folder: asked.append(folder) or (False, False))
+    monkeypatch.setattr(
+        "weft.train.runs.run.how_to_start", lambda folder: asked.append(folder) or (False, False)
+    )
     with claimed(recipe.folder, "name", otherwise="x"), ExitStack() as claims, pytest.raises(InUseError):
         prepare_folder(recipe, claims, auto_resume=True)
     assert asked == []

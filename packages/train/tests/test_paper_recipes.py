@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from weft.train.cli.app import main
-from weft.train.engine import decays
+from weft.train.engine.trainer import decays
 from weft.train.errors import RecipeError
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.published import published_of
-from weft.train.recipe import TrainingSection, load_recipe
-from weft.train.recipe_files import built_in_recipes
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.published import published_of
+from weft.train.recipe.training import TrainingSection, load_recipe
 
 VL_ADAPTER = [name for name in built_in_recipes() if name.startswith("vl_adapter/")]
 ADAPTERS = ("single_adapter", "multiple_adapters", "half_shared_adapters")

@@ -26,14 +26,14 @@ from weft.data.features.store import FeatureStore
 from weft.data.files import close_handles
 from weft.data.records import MediaRef, media_of
 from weft.eval.evaluate.visual import Pixels
-from weft.train.backbones import load_backbone
-from weft.train.extract import extract_stores
-from weft.train.few_shot.features import Extractor, load_encoder
-from weft.train.few_shot.recipe import EncoderSection, ViewsSection
-from weft.train.progress import Progress
-from weft.train.recipe import load_recipe
-from weft.train.scoring import make_visual
-from weft.train.task_data import load_tasks
+from weft.train.backbones.loading import load_backbone
+from weft.train.engine.scoring import make_visual
+from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.few_shot import EncoderSection, ViewsSection
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.extract import extract_stores
+from weft.train.runs.few_shot.features import Extractor, load_encoder
 
 ROWS = 8
 

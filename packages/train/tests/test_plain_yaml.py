@@ -5,9 +5,9 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.errors import RecipeError
-from weft.train.plain_yaml import read_plain_yaml
-from weft.train.recipe import load_recipe
-from weft.train.sweep import read_axes
+from weft.train.recipe.plain_yaml import read_plain_yaml
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.sweep import read_axes
 
 
 @pytest.mark.parametrize(

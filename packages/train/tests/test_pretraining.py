@@ -9,9 +9,9 @@ from weft.eval.evaluate.inputs import example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import score
 from weft.train.errors import RunError
-from weft.train.pretraining import mask_spans, mask_words, pretraining_records
-from weft.train.recipe import PretrainingSection, load_recipe
-from weft.train.run import execute
+from weft.train.preflight.pretraining import mask_spans, mask_words, pretraining_records
+from weft.train.recipe.training import PretrainingSection, load_recipe
+from weft.train.runs.run import execute
 
 TEXTS = {
     "1": ("a red ball on a box", "the ball is red"),

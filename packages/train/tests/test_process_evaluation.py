@@ -13,22 +13,22 @@ import torch.distributed as dist
 from weft.data.features.store import FeatureStore
 from weft.train.cli import console
 from weft.train.errors import RunError
-from weft.train.extract import extract_stores
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.few_shot.run import execute_few_shot
-from weft.train.progress import PlainProgress, Progress
-from weft.train.recipe import load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
+from weft.train.output.progress import PlainProgress, Progress
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.extract import extract_stores
+from weft.train.runs.few_shot.run import execute_few_shot
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
 RESCORED = """
 import json, sys
 from pathlib import Path
 from weft.eval.evaluate import predict as evaluation
-from weft.train import scoring
+from weft.train.engine import scoring
 from weft.train.processes import join_processes
-from weft.train.rescore import rescore
+from weft.train.runs.rescore import rescore
 
 seen, predict = {}, scoring.predict
 

@@ -18,14 +18,14 @@ import torch.distributed as dist
 import yaml
 
 from weft.data.records import MediaRef, Retrieval
+from weft.train.engine.lost_process import others_may_die
+from weft.train.engine.sharding import check_shared
 from weft.train.errors import RecipeError, RunError
-from weft.train.fitness import check_objectives
-from weft.train.lost_process import others_may_die
+from weft.train.preflight.fitness import check_objectives
+from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.processes import ONE, Processes, join_processes
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.sharding import check_shared
-from weft.train.task_data import TaskData, load_tasks
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
@@ -35,7 +35,7 @@ STEPS = 20
 LOST = 60  # Seconds until a run ends that has lost a process, as the documentation says.
 SHARDED = """
 from torch.distributed.tensor import DTensor
-from weft.train import engine
+from weft.train.engine import trainer as engine
 from weft.train.cli import main
 
 shard = engine.shard

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from weft.train.progress import PlainProgress, RichProgress
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.output.progress import PlainProgress, RichProgress
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 
 TASKS = ["vqa", "gqa", "nlvr", "caption", "retrieval_english", "video_questions"]
 TITLE = "train half-shared adapters, learning_rate 0.001"

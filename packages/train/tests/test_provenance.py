@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from weft.eval.tracking.store import client
-from weft.train.provenance import source_tags
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.task_data import load_tasks
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.provenance import source_tags
+from weft.train.runs.run import execute
 
 
 @pytest.fixture

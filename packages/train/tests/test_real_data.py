@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from weft.data import load_dataset
-from weft.train.recipe import load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from weft.train.errors import RecipeError, near
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.recipe import load_recipe
-from weft.train.recipe_files import apply_overrides, built_in_recipes, find_recipe, merge, read_yaml
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.files import apply_overrides, built_in_recipes, find_recipe, merge, read_yaml
+from weft.train.recipe.training import load_recipe
 
 
 def test_every_fault_is_reported_at_once_with_near_matches(values):

@@ -12,14 +12,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from weft.core import load_adapter
-from weft.train.backbones import load_backbone, planned_model
-from weft.train.dry_run import dry_run
+from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
-from weft.train.progress import Advance, Progress
-from weft.train.recipe import BackboneSection, load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
-from weft.train.task_data import load_tasks
+from weft.train.output.progress import Advance, Progress
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import BackboneSection, load_recipe
+from weft.train.runs.dry_run import dry_run
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 
 class Killed(BaseException):
@@ -261,20 +261,20 @@ def test_what_was_trained_is_kept_when_scoring_fails_and_is_scored_later(values,
     whole = execute(load_recipe(values, ["name=whole"]))
     broken = load_recipe(values, ["name=broken"])
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.run.evaluate_tasks", lambda *args: 1 / 0)
+        patch.setattr("weft.train.runs.run.evaluate_tasks", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(broken)
     assert_equal(weights(broken.folder), weights(whole.folder))
     assert not (broken.folder / "result.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.run._train", lambda *args: pytest.fail("it is trained already"))
+        patch.setattr("weft.train.runs.run._train", lambda *args: pytest.fail("it is trained already"))
         assert execute(broken, auto_resume=True).scores == whole.scores
     assert (broken.folder / "result.json").is_file()
 
 
 def test_the_seconds_of_a_resumed_run_are_those_of_all_its_legs(values, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("weft.train.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("weft.train.engine.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     class Slow(Progress):
         def __init__(self, dies_at: int | None = None) -> None:

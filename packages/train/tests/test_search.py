@@ -10,9 +10,9 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe import load_recipe
-from weft.train.search import Trial, read_ranges, run_search
-from weft.train.sweep import Point
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.search import Trial, read_ranges, run_search
+from weft.train.runs.sweep import Point
 
 RANGES = ["training.learning_rate=1e-3..1e-1:log", "method.bottleneck_size=2,4"]
 
@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (best / "score").write_text(repr(100 - 1e4 * abs(rate - 0.01) + point.recipe.seed))
         return True
 
-    monkeypatch.setattr("weft.train.search.run_point", run)
+    monkeypatch.setattr("weft.train.runs.search.run_point", run)
     return found
 
 
@@ -86,7 +86,7 @@ def test_a_search_goes_on_where_it_was_interrupted(path, started, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.search.run_point", killed)
+        patch.setattr("weft.train.runs.search.run_point", killed)
         with pytest.raises(KeyboardInterrupt):
             run_search(str(path), [], ranges, trials=3)
     before = len(started)
@@ -125,7 +125,7 @@ def test_the_command_prints_the_trials(path, monkeypatch, capsys):
         return SimpleNamespace(returncode=int(ended.value.code or 0))
 
     # Others, such as `platform`, start processes too: theirs are real.
-    monkeypatch.setattr("weft.train.sweep.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("weft.train.runs.sweep.subprocess", SimpleNamespace(run=run))
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(path), "--search", RANGES[0], "--trials", "2"])
     assert not ended.value.code

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")]

@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 
 from weft.train.cli import main
+from weft.train.engine.stopping import how_to_start
 from weft.train.errors import RunError, StoppedError
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.stopping import how_to_start
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be heard")
@@ -36,7 +36,7 @@ def checkpoints(folder: Path) -> list[int]:
 
 def stop_during(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process SIGTERM while it computes this step, counted from 1."""
-    from weft.train.engine import MultiTaskTrainer
+    from weft.train.engine.trainer import MultiTaskTrainer
 
     compute = MultiTaskTrainer.compute_loss
 

@@ -21,13 +21,13 @@ from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
 from weft.data.records import media_of
 from weft.eval.errors import ScoreInputError
+from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe import load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
-from weft.train.saved_models import MINIATURE
-from weft.train.stored import open_features
-from weft.train.task_data import load_tasks
+from weft.train.preflight.stored import open_features
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 from weft.train.testing import grid_features, write_image_tasks, write_video_tasks
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))

@@ -9,9 +9,9 @@ import yaml
 from weft.data.testing import image_bytes, write_tree
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
-from weft.train.sweep import read_axes, run_sweep, sweep_points
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
+from weft.train.runs.sweep import read_axes, run_sweep, sweep_points
 
 started: list[list[str]] = []
 
@@ -28,7 +28,7 @@ def in_process(monkeypatch):
         return SimpleNamespace(returncode=int(ended.value.code or 0))
 
     # Others, such as `platform`, start processes too: theirs are real.
-    monkeypatch.setattr("weft.train.sweep.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("weft.train.runs.sweep.subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture

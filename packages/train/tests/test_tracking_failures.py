@@ -20,8 +20,8 @@ import yaml
 from weft.eval.tracking import sync
 from weft.eval.tracking.sender import Sender
 from weft.eval.tracking.store import client
-from weft.train.recipe import load_recipe
-from weft.train.run import execute
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.run import execute
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
 STEPS = 40

@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from weft.train.averaging import WeightAverage
-from weft.train.engine import trained_components
+from weft.train.engine.averaging import WeightAverage
+from weft.train.engine.schedule import make_mixture, total_steps
+from weft.train.engine.trainer import trained_components
 from weft.train.errors import RecipeError, RunError
-from weft.train.progress import Progress
-from weft.train.recipe import load_recipe
-from weft.train.replay import nan_batch
-from weft.train.rescore import rescore
-from weft.train.run import execute
-from weft.train.schedule import make_mixture, total_steps
+from weft.train.output.progress import Progress
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.replay import nan_batch
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 SLACK = {"atol": 2e-6, "rtol": 1e-4}
 
@@ -209,7 +209,7 @@ def test_each_component_has_its_own_rate_and_decay(values, monkeypatch):
                     seen[name] = (components[name], group["lr"], group["weight_decay"], value.dim())
         return optimizer
 
-    from weft.train.engine import MultiTaskTrainer
+    from weft.train.engine.trainer import MultiTaskTrainer
 
     create = MultiTaskTrainer.create_optimizer
     monkeypatch.setattr(MultiTaskTrainer, "create_optimizer", look)

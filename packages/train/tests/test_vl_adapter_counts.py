@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from weft.train import backbones
+from weft.train.backbones import loading as backbones
 from weft.train.cli import runs
-from weft.train.recipe import BackboneSection
+from weft.train.recipe.training import BackboneSection
 
 WIDTH, TASKS = 768, 4
 SITES = {"bart": 6 * 2 + 6 * 3, "t5": 12 * 2 + 12 * 3}

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from weft.eval.evaluate.inputs import example
-from weft.train.recipe import load_recipe
-from weft.train.scoring import text_rules
-from weft.train.task_data import load_tasks
+from weft.train.engine.scoring import text_rules
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import load_recipe
 
 SUBTITLES = [
     {"text": " Beckett : Hello there. ", "start": 0.0, "end": 1.5},

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         words, variables, trace = of_every_command(words)
         if variables:
-            from weft.train.variables import allow
+            from weft.train.recipe.variables import allow
 
             allow(variables)
         app(args=words)

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from weft.train.progress import PlainProgress, Progress, RichProgress
+from weft.train.output.progress import PlainProgress, Progress, RichProgress
 
 if TYPE_CHECKING:
-    from weft.train.result import Result
+    from weft.train.output.result import Result
 
 
 def is_first() -> bool:

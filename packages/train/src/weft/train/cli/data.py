@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from weft.train.errors import RunError, near
-from weft.train.outputs import written
+from weft.train.output.files import written
 
 app = typer.Typer(help="List, describe, check and convert data sets.", no_args_is_help=True)
 _CLASSES = 20
@@ -152,7 +152,7 @@ def _parsed(options: list[str] | None) -> dict[str, Any]:
     """`key=value` entries, with values read as YAML."""
     import yaml
 
-    from weft.train.plain_yaml import read_plain_yaml
+    from weft.train.recipe.plain_yaml import read_plain_yaml
 
     found: dict[str, Any] = {}
     for entry in options or []:

@@ -25,6 +25,6 @@ def demo(
     ] = None,
 ) -> None:
     """Compare the ways of sharing weights in miniature: offline, in minutes, on a CPU."""
-    from weft.train.demo import run_demo
+    from weft.train.runs.demo import run_demo
 
     run_demo(output, seed=seed, steps=steps, only=only, jobs=jobs, changes=overrides)

@@ -22,7 +22,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the LoRA or (IA)³ of one task in PEFT's format."""
-    from weft.train.exchange import export_adapter
+    from weft.train.runs.share import export_adapter
 
     export_adapter(adapter, output, backbone=backbone, task=task)
     sys.stdout.write(f"{output}\n")
@@ -39,7 +39,7 @@ def import_(
     task: Annotated[str, typer.Option(help="Name that its weights get.")] = "default",
 ) -> None:
     """Read LoRA or (IA)³ of PEFT, or bottleneck adapters of AdapterHub, and save them as weft does."""
-    from weft.train.exchange import import_adapter
+    from weft.train.runs.share import import_adapter
 
     plan = import_adapter(source, output, backbone=backbone, task=task)
     sites, trainable = len(plan["sites"]), plan["trainable_parameters"]

@@ -20,8 +20,8 @@ def features(
 ) -> None:
     """Extract the features of a recipe's images into memory-mapped stores; goes on where it was interrupted."""
     from weft.train.cli.console import is_first, progress
-    from weft.train.extract import extract_stores
-    from weft.train.recipe import load_recipe
+    from weft.train.recipe.training import load_recipe
+    from weft.train.runs.extract import extract_stores
 
     for task, path in extract_stores(load_recipe(recipe, overrides), store, progress()).items():
         if is_first():
@@ -46,7 +46,7 @@ def import_all(
     HDF5 files hold a group per image with an array `features`, Parquet shards the columns `id` and `features`, npz
     files one array `features` each, whose first axis may differ from file to file.
     """
-    from weft.train.feature_import import import_features
+    from weft.train.runs.feature_import import import_features
 
     written = import_features(source, store, encoder=encoder, tokens=tokens)
     sys.stdout.write(f"{store}: {len(written):,} items of shape {written.item_shape}\n")

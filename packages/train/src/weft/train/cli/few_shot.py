@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from weft.train.errors import RunError
-from weft.train.few_shot.recipe import FewShotRecipe
+from weft.train.recipe.few_shot import FewShotRecipe
 
 
 def train_few_shot(recipe: FewShotRecipe, *, resume: bool, overwrite: bool) -> None:
@@ -25,8 +25,8 @@ def train_few_shot(recipe: FewShotRecipe, *, resume: bool, overwrite: bool) -> N
             "that were extracted are found again."
         )
     from weft.train.cli.console import progress
-    from weft.train.few_shot.run import execute_few_shot
-    from weft.train.published import published_of, shown
+    from weft.train.recipe.published import published_of, shown
+    from weft.train.runs.few_shot.run import execute_few_shot
 
     published = shown(published_of(recipe))
     comparison = execute_few_shot(recipe, overwrite=overwrite, progress=progress())

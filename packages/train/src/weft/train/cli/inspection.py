@@ -10,7 +10,7 @@ import typer
 
 from weft.train.cli.stores import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
-from weft.train.outputs import written
+from weft.train.output.files import written
 
 if TYPE_CHECKING:
     from weft.eval.report import PredictionTable

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from weft.train.outputs import written
+from weft.train.output.files import written
 
 app = typer.Typer(help="List, show and copy the recipes that are part of weft.", no_args_is_help=True)
 
@@ -16,7 +16,7 @@ app = typer.Typer(help="List, show and copy the recipes that are part of weft.",
 @app.command("list")
 def list_recipes() -> None:
     """List the built-in recipes."""
-    from weft.train.recipe_files import built_in_recipes
+    from weft.train.recipe.files import built_in_recipes
 
     sys.stdout.write("\n".join(built_in_recipes()) + "\n")
 
@@ -44,10 +44,10 @@ def _whole(name: str) -> str:
     """A recipe as one file that extends no other."""
     import yaml
 
-    from weft.train.few_shot.recipe import few_shot_recipe
-    from weft.train.published import published_of, shown
-    from weft.train.recipe import load_recipe
-    from weft.train.recipe_files import find_recipe, read_yaml, remarks
+    from weft.train.recipe.few_shot import few_shot_recipe
+    from weft.train.recipe.files import find_recipe, read_yaml, remarks
+    from weft.train.recipe.published import published_of, shown
+    from weft.train.recipe.training import load_recipe
 
     class Plain(yaml.SafeDumper):
         """Writes equal values out each time, instead of pointing back to the first."""
@@ -67,6 +67,6 @@ def schema() -> None:
     """Print the JSON Schema of recipes, by which editors complete and check them."""
     import json
 
-    from weft.train.recipe_schema import recipe_schema
+    from weft.train.recipe.schema import recipe_schema
 
     sys.stdout.write(json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ import typer
 
 from weft.train.cli.stores import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
-from weft.train.outputs import check_picture, written
+from weft.train.output.files import check_picture, written
 
 if TYPE_CHECKING:
     from weft.eval.compare import Comparison

@@ -21,12 +21,12 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
 ) -> None:
     """Count trainable and total parameters, by component, without any weights."""
-    from weft.train.few_shot.recipe import few_shot_recipe
-    from weft.train.recipe import load_recipe
+    from weft.train.recipe.few_shot import few_shot_recipe
+    from weft.train.recipe.training import load_recipe
 
     few_shot = few_shot_recipe(recipe, overrides)
     if few_shot is not None:
-        from weft.train.few_shot.plan import plan_few_shot
+        from weft.train.runs.few_shot.plan import plan_few_shot
 
         planned_heads = plan_few_shot(few_shot)
         text = json.dumps(planned_heads.to_dict(), indent=2) if as_json else str(planned_heads)
@@ -35,7 +35,7 @@ def plan(
 
     loaded = load_recipe(recipe, overrides)
     from weft.core import plan as plan_of
-    from weft.train.backbones import planned_model
+    from weft.train.backbones.loading import planned_model
 
     planned = plan_of(planned_model(loaded.backbone), loaded.method, list(loaded.tasks))
     text = json.dumps(planned.to_dict(), indent=2) if as_json else str(planned)
@@ -64,14 +64,14 @@ def train(
     ] = None,
 ) -> None:
     """Train, evaluate and track one run."""
-    from weft.train.few_shot.recipe import few_shot_recipe
-    from weft.train.recipe import load_recipe
-    from weft.train.task_data import check_recipe, load_tasks
+    from weft.train.preflight.tasks import check_recipe, load_tasks
+    from weft.train.recipe.few_shot import few_shot_recipe
+    from weft.train.recipe.training import load_recipe
 
     few_shot = few_shot_recipe(recipe, overrides)
     if dry_run:
-        from weft.train.dry_run import dry_run as try_out
-        from weft.train.few_shot.dry_run import dry_run_few_shot
+        from weft.train.runs.dry_run import dry_run as try_out
+        from weft.train.runs.few_shot.dry_run import dry_run_few_shot
 
         found = (
             try_out(load_recipe(recipe, overrides), picture)
@@ -89,8 +89,8 @@ def train(
     check_recipe(loaded)
     tasks = load_tasks(loaded)
     from weft.train.cli.console import progress, show_result
-    from weft.train.published import published_of, scored_alike, shown
-    from weft.train.run import execute
+    from weft.train.recipe.published import published_of, scored_alike, shown
+    from weft.train.runs.run import execute
 
     published = shown(published_of(loaded))
     result = execute(
@@ -136,11 +136,11 @@ def evaluate(
         from weft.train.cli.console import progress, show_result
 
         if (run / "heads").is_dir():
-            from weft.train.few_shot.rescore import rescore_few_shot
+            from weft.train.runs.few_shot.rescore import rescore_few_shot
 
             sys.stdout.write(rescore_few_shot(run, progress=progress()).text())
             return
-        from weft.train.rescore import rescore
+        from weft.train.runs.rescore import rescore
 
         show_result(rescore(run, progress=progress()))
         return
@@ -149,7 +149,7 @@ def evaluate(
             "`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`."
         )
     from weft.eval.submissions import score_predictions
-    from weft.train.metric_options import metric_options
+    from weft.train.cli.metric_options import metric_options
 
     options = metric_options(task, consistency=consistency, choices=choices)
     sys.stdout.write(f"{score_predictions(task, predictions, gold, subset=subset, **options)}\n")

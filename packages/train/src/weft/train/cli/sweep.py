@@ -32,14 +32,14 @@ def sweep(
 
     from weft.train.cli.console import progress
     from weft.train.errors import RecipeError
-    from weft.train.sweep import read_axes, run_sweep
+    from weft.train.runs.sweep import read_axes, run_sweep
 
     if search:
         if grid:
             raise RecipeError(
                 "`--grid` must be left out with `--search`, but both are given. Take one of them."
             )
-        from weft.train.search import read_ranges, run_search
+        from weft.train.runs.search import read_ranges, run_search
 
         own = read_axes([f"seed={seeds}"])["seed"]
         ranges = read_ranges(search)

@@ -1,0 +1,1 @@
+"""The models that recipes name: loaded, planned without weights, or made from scratch."""

@@ -1,0 +1,233 @@
+"""Models that recipes name: saved VL models, language models with visual tokens, and new architectures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from weft.core.composites import (
+    BlipAnsweringConfig,
+    BlipCaptioningConfig,
+    BlipRetrievalConfig,
+    DualEncoderConfig,
+    VisualSeq2Seq,
+    VisualSeq2SeqConfig,
+    load_blip,
+)
+from weft.core.errors import WeftError
+from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
+from weft.eval.errors import EvalError
+from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
+from weft.train.backbones.from_scratch import (
+    check_vocabulary,
+    config_from,
+    new_model,
+    train_tokenizer,
+)
+from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.errors import RecipeError, RunError
+from weft.train.recipe.training import BackboneSection, TokenizerSection
+from weft.train.recipe.variables import expanded
+
+SAVED = (
+    DualEncoderConfig,
+    VisualSeq2SeqConfig,
+    BlipRetrievalConfig,
+    BlipAnsweringConfig,
+    BlipCaptioningConfig,
+)
+ARCHITECTURES = Path(__file__).parent / "architectures"
+
+
+@dataclass
+class LoadedBackbone:
+    """A model with what belongs to it.
+
+    Attributes:
+        model: The model, frozen.
+        tokenizer: Its tokenizer.
+        transform: Its image processor, or None without a tower.
+        name: What the recipe calls it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    transform: ProcessorTransform | None
+    name: str
+
+
+def load_backbone(
+    section: BackboneSection, *, folder: Path | None = None, texts: Callable[[], Iterable[str]] | None = None
+) -> LoadedBackbone:
+    """Load weights and tokenizer, or draw and train them.
+
+    Args:
+        section: The recipe's `backbone`.
+        folder: Folder of the run; a tokenizer that is trained is kept there, and taken from there if it is.
+        texts: What a tokenizer is trained on.
+
+    Returns:
+        The model and what belongs to it.
+
+    Raises:
+        RunError: If the model is not there, or is no VL model.
+        ImageProcessorError: If its image processor cannot be loaded or used.
+    """
+    name = section.title
+    try:
+        if section.config is not None:
+            tokenizer = _new_tokenizer(section, folder, texts)
+            model = new_model(config_from(section.config))
+            trained = isinstance(section.tokenizer, TokenizerSection)
+            check_vocabulary(model, len(tokenizer), own_tokens=not trained)
+            if section.weights is not None:
+                load_blip(model, expanded(section.weights, "backbone.weights"))
+            transform = _new_transform(section)
+            return LoadedBackbone(model, tokenizer, transform, name)
+        key = "backbone.name" if section.name else "backbone.language"
+        path = saved_path(section.name or section.language or "", key)
+        tokenizer = load_saved(AutoTokenizer, path, section.revision)
+        if section.name is not None:
+            _saved_config(section)
+            model = load_saved(AutoModel, path, section.revision)
+            return LoadedBackbone(model, tokenizer, load_transform(path, section.revision), name)
+        model = _with_visual_tokens(section, path, tokenizer)
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeftError | EvalError | RecipeError):
+            raise
+        raise RunError(
+            f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {name!r} cannot be "
+            f"loaded: {fault_of_loading(error)}"
+        ) from None
+    return LoadedBackbone(model, tokenizer, None, name)
+
+
+def _new_transform(section: BackboneSection) -> ProcessorTransform:
+    """A square: as BLIP was trained with where its weights are read, else with values from -1 to 1."""
+    if section.weights is not None:
+        return square_transform(section.image_size, CLIP_MEAN, CLIP_STD)
+    half = (0.5, 0.5, 0.5)
+    return square_transform(section.image_size, half, half, "bilinear")
+
+
+def _new_tokenizer(
+    section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
+) -> Any:
+    if isinstance(section.tokenizer, str):
+        path = saved_path(section.tokenizer, "backbone.tokenizer")
+        return load_saved(AutoTokenizer, path, section.revision)
+    assert section.tokenizer is not None, "recipes give a tokenizer with every new architecture"
+    kept = None if folder is None else folder / "tokenizer"
+    if kept is not None and kept.is_dir():
+        return load_saved(AutoTokenizer, str(kept))
+    if texts is None:
+        raise RunError(
+            "`backbone.tokenizer` must be one that exists where there is no training data, but is to be trained."
+            " Run the recipe first, and name the tokenizer of its folder."
+        )
+    tokenizer = train_tokenizer(texts(), section.tokenizer.vocabulary_size)
+    if kept is not None:
+        partial = kept.with_name(".tokenizer.part")
+        tokenizer.save_pretrained(partial)
+        partial.rename(kept)
+    return tokenizer
+
+
+def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> VisualSeq2Seq:
+    config = load_saved(AutoConfig, path, section.revision)
+    model = VisualSeq2Seq(_composite(section, config))
+    from transformers import AutoModelForSeq2SeqLM
+
+    pretrained = load_saved(AutoModelForSeq2SeqLM, path, section.revision)
+    model.language_model.load_state_dict(pretrained.state_dict())
+    count = section.num_sentinels
+    names = [f"<{kind}_{k}>" for kind in ("extra_id", "vis_extra_id") for k in reversed(range(count))]
+    tokenizer.add_tokens([name for name in names if name not in tokenizer.get_vocab()], special_tokens=True)
+    model.language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.language_config.vocab_size = len(tokenizer)
+    return model
+
+
+def planned_model(section: BackboneSection) -> PreTrainedModel:
+    """The model of a recipe on the meta device: shapes and names, no weights.
+
+    Args:
+        section: The recipe's `backbone`. The architectures of the papers' backbones are part of weft; others
+            are read from a folder or the hub.
+
+    Returns:
+        The model, with tied weights tied.
+    """
+    if section.name is not None:
+        config = _saved_config(section)
+    elif section.config is not None:
+        config = config_from(section.config)
+    else:
+        config = _composite(section, _architecture(section))
+    with torch.device("meta"):
+        model = new_model(config)
+    model.tie_weights()
+    return model
+
+
+def _saved_config(section: BackboneSection) -> PreTrainedConfig:
+    try:
+        path = saved_path(section.name or "", "backbone.name")
+        config = load_saved(AutoConfig, path, section.revision)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
+            f"{section.name!r} cannot be read: {fault_of_loading(error)}"
+        ) from None
+    if not isinstance(config, SAVED):
+        known = ", ".join(kind.model_type for kind in SAVED)
+        raise RunError(
+            f"`backbone.name` must be a saved VL model (of type {known}), but {section.name!r} is of type "
+            f"{config.model_type}. A BART or T5 goes under `backbone.language`."
+        )
+    return config
+
+
+def _architecture(section: BackboneSection) -> PreTrainedConfig:
+    """The config of a language model with its sentinels: from weft's own list, else from the folder or the hub."""
+    name = section.language or ""
+    path = ARCHITECTURES / f"{name.replace('/', '--')}.json"
+    if path.is_file():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        config = CONFIG_MAPPING[values["config"]["model_type"]].from_dict(values["config"])
+        # T5 keeps spare rows behind its pieces and sentinels: the visual tokens begin there.
+        config.vocab_size = values["tokens"] + 2 * section.num_sentinels - values["sentinels"]
+        return config
+    try:
+        config = load_saved(AutoConfig, saved_path(name, "backbone.language"), section.revision)
+        config.vocab_size += 2 * section.num_sentinels
+        return config
+    except (OSError, ValueError) as error:
+        known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
+        raise RunError(
+            f"`backbone.language` must be a model that weft knows ({known}), a folder or a hub id that can be "
+            f"reached, but {name!r} cannot be read: {fault_of_loading(error)}"
+        ) from None
+
+
+def _composite(section: BackboneSection, language: PreTrainedConfig) -> VisualSeq2SeqConfig:
+    return VisualSeq2SeqConfig(
+        language,
+        None,
+        feature_size=section.feature_size,
+        num_visual_tokens=section.num_visual_tokens,
+        num_images=section.num_images,
+    )

@@ -1,0 +1,100 @@
+"""The losses of each task since the last log, and the alarm when one of them is no number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from weft.train.engine.checkpoints import newest_whole
+from weft.train.errors import RunError
+from weft.train.output.result import write_json
+from weft.train.processes import Processes
+
+
+def nan_file(rank: int) -> str:
+    """Name of the file that lists the batch of a loss that is no number, one for each process that finds one."""
+    return f"nan-batch-{rank}.json" if rank else "nan-batch.json"
+
+
+class TaskLosses:
+    """Sums and counts by task, on the device of the losses.
+
+    Args:
+        tasks: Names of all tasks, the same on every process.
+        processes: The processes of the run.
+        folder: Where the batch of a loss that is no number is written down.
+    """
+
+    def __init__(self, tasks: Sequence[str], processes: Processes, folder: Path) -> None:
+        self.tasks, self.processes, self.folder = tuple(tasks), processes, folder
+        self._position = {task: index for index, task in enumerate(self.tasks)}
+        self._sums: Tensor | None = None
+        self._last: tuple[Tensor, list[str], list[str], int, int] | None = None
+
+    def note(self, tasks: list[str], records: list[str], losses: Tensor, step: int, epoch: int = 0) -> None:
+        """Add the losses of one batch, after a look at those of the batch before it.
+
+        Args:
+            tasks: Task of each row.
+            records: Id of each row's record.
+            losses: Shape `(batch,)`.
+            step: Steps done before this one.
+            epoch: Epoch in which the batch was drawn.
+
+        Raises:
+            RunError: See `check`.
+        """
+        self.check()
+        values = losses.detach().double()
+        index = torch.tensor([self._position[task] for task in tasks], device=values.device)
+        if self._sums is None:
+            self._sums = torch.zeros(2, len(self.tasks), dtype=torch.float64, device=values.device)
+        self._sums[0].index_add_(0, index, values)
+        self._sums[1].index_add_(0, index, torch.ones_like(values))
+        self._last = (values, tasks, records, step, epoch)
+
+    def check(self) -> None:
+        """Refuse to go on after a loss that is no number. It is asked a step late, so that no step waits for it.
+
+        Raises:
+            RunError: Naming step, tasks and records; the whole batch is listed in the run's folder.
+        """
+        if self._last is None:
+            return
+        values, tasks, records, step, epoch = self._last
+        self._last = None
+        finite = torch.isfinite(values).tolist()
+        if all(finite):
+            return
+        rows = [
+            {"task": task, "record": record, "loss": repr(value)}
+            for task, record, value in zip(tasks, records, values.tolist(), strict=True)
+        ]
+        path = self.folder / nan_file(self.processes.rank)
+        write_json(path, {"step": step, "epoch": epoch, "rows": rows})
+        wrong = [
+            f"{task}/{record}" for task, record, good in zip(tasks, records, finite, strict=True) if not good
+        ]
+        raise RunError(
+            f"Every loss must be a number, but {len(wrong)} of {len(rows)} of step {step + 1} are not, such as that "
+            f"of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.runs.replay makes it again. Lower "
+            f"training.learning_rate, set training.precision=fp32, or look at the record; {self._going_on()}."
+        )
+
+    def _going_on(self) -> str:
+        whole = newest_whole(self.folder / "checkpoints")
+        return "there is no checkpoint yet" if whole is None else f"--resume goes on from {whole.name}"
+
+    def drain(self) -> tuple[dict[str, float], int]:
+        """Mean loss of every task that had rows since the last call, and the number of rows, over all processes."""
+        if self._sums is None:
+            return {}, 0
+        sums, counts = self.processes.sum(self._sums).tolist()
+        self._sums = None
+        means = {
+            task: total / count for task, total, count in zip(self.tasks, sums, counts, strict=True) if count
+        }
+        return means, round(sum(counts))

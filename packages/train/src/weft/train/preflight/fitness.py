@@ -1,0 +1,169 @@
+"""Whether a recipe's model, method and tasks fit together, found out before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from weft.core import plan
+from weft.data.records import Record
+from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.abilities import lacking
+from weft.eval.evaluate.inputs import example
+from weft.eval.evaluate.kinds import kind_of, metric_of
+from weft.eval.evaluate.metric_fit import check_metric, check_targets
+from weft.eval.evaluate.predict import unfit
+from weft.train.backbones.loading import planned_model
+from weft.train.errors import RunError, near
+from weft.train.objectives import compares_rows
+from weft.train.preflight.answers import read_answers
+from weft.train.preflight.stored import open_features
+from weft.train.preflight.tasks import TaskData, images_of
+from weft.train.processes import ONE, Processes
+from weft.train.recipe.training import Recipe
+
+
+def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processes = ONE) -> None:
+    """Refuse tasks and stages that the backbone cannot do, and saving a model whose training is not in its own weights.
+
+    Args:
+        recipe: The recipe.
+        tasks: Its records.
+        processes: The processes of the run.
+
+    Raises:
+        RunError: With the first fault.
+        ScoreInputError: If stored features are missing.
+    """
+    model = planned_model(recipe.backbone)
+    for name, data in tasks.items():
+        reason = unfit(model, next(iter(data.splits.values())))
+        if reason is not None:
+            raise RunError(
+                f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
+                "another type of record: see `weft data show`."
+            )
+        if recipe.tasks[name].choose_from is not None:
+            _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
+        answers = recipe.tasks[name].answers
+        if answers == "all" and lacking(model, "weigh") is not None:
+            raise RunError(
+                f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
+                f"'all' and the backbone is a {type(model).__name__}. Leave it out, or take a BLIP that answers."
+            )
+        if recipe.training.augment is not None and any(ref.kind == "video" for ref in images_of(data)):
+            raise RunError(
+                f"`training.augment` must be left out where a task has videos, but {name!r} has. Their frames are "
+                "drawn at random anyway."
+            )
+        _check_scores(recipe, name, data)
+        _check_answers(recipe, name, data)
+        if "train" in data:
+            try:
+                check_targets(data["train"])
+            except ScoreInputError as error:
+                raise RunError(f"Task {name!r} cannot be trained. {error}") from None
+    check_objectives(tasks, processes, getattr(model, "objectives", {}))
+    open_features(recipe, tasks, model.config)
+    known = plan(model, recipe.method, list(recipe.tasks)).components
+    for word in recipe.training.learning_rates:
+        if word not in known:
+            raise RunError(
+                f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
+                f"{near(word, known)}"
+            )
+    unmatched = lacking(model, "match") if recipe.evaluation.rerank else None
+    if unmatched is not None:
+        raise RunError(
+            f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "
+            f"and {unmatched}. Leave it out, or take a BLIP."
+        )
+    if recipe.save_model:
+        units = plan(model, recipe.method, list(recipe.tasks)).units
+        if units:
+            raise RunError(
+                f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
+                "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
+            )
+
+
+def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:
+    read_answers(task, path)
+    if kind_of(records).mode != "generate":
+        raise RunError(
+            f"`tasks.{task}.choose_from` must be left out of a task that writes no answers, but its records are "
+            f"of type {kind_of(records).task!r}."
+        )
+
+
+def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
+    section = recipe.tasks[name]
+    for role in ("validation", "test"):
+        if role in data:
+            try:
+                check_metric(section.metric or metric_of(data[role]), data[role], section.headline)
+                if section.published_metric is not None:
+                    check_metric(section.published_metric, data[role])
+            except ScoreInputError as error:
+                raise RunError(f"Task {name!r} cannot be scored on its {role} split. {error}") from None
+
+
+def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:
+    """Refuse training records none of which has anything to learn: they would train at weight 0 without a word."""
+    if "train" not in data:
+        return
+    records = data["train"]
+    all_answers = recipe.tasks[name].answers == "all"
+
+    def weighs(record: Record) -> bool:
+        if all_answers:
+            return bool(getattr(record, "answers", ()))
+        return example(record, name, seed=recipe.seed, epoch=0).weight > 0
+
+    if not any(map(weighs, records)):
+        kept = ", or train on one answer of each (`answers: drawn`)" if all_answers else ""
+        raise RunError(
+            f"`tasks.{name}.data.train` must name records with answers, but none of its {len(records):,} has one: all "
+            f"would weigh nothing. Take a split whose answers are not hidden, and see `weft data check`{kept}."
+        )
+
+
+def check_device(recipe: Recipe, processes: Processes) -> None:
+    """Refuse what the device of a run cannot do, and what its libraries would leave out without a word.
+
+    Args:
+        recipe: The recipe.
+        processes: The processes of the run.
+
+    Raises:
+        RunError: If `training.precision` is fp16 and there is no GPU.
+    """
+    if recipe.training.precision == "fp16" and processes.device.type == "cpu":
+        raise RunError(
+            "`training.precision` must be 'fp32' or 'bf16' on a CPU, but is 'fp16', which the trainer would leave out "
+            "without a word. Set training.precision=bf16, or run it on a GPU."
+        )
+
+
+def check_objectives(
+    tasks: Mapping[str, TaskData], processes: Processes, replaced: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Refuse several processes where the loss of a row depends on the other rows of its batch.
+
+    Args:
+        tasks: The records.
+        processes: The processes of the run.
+        replaced: Objective to the one that stands in its place, by the model's class.
+
+    Raises:
+        RunError: With the first such task.
+    """
+    for name, data in tasks.items():
+        objective = kind_of(next(iter(data.splits.values()))).objective
+        objective = replaced.get(objective, objective)
+        if processes.size > 1 and compares_rows(objective):
+            raise RunError(
+                f"Task {name!r} must be trained by one process, but there are {processes.size}: its objective "
+                f"{objective!r} compares the rows of a batch with one another, and each process would see only its "
+                "own. Start weft without a launcher, or leave the task out."
+            )

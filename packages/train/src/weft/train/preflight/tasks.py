@@ -1,0 +1,184 @@
+"""The records of a recipe's tasks, loaded and checked before any long work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from weft.data import load_dataset
+from weft.data.records import Caption, MediaRef, Record, media_of
+from weft.eval.evaluate.scoring import METRICS
+from weft.train.errors import RecipeError, RunError, near
+from weft.train.recipe.training import DataSection, Recipe
+from weft.train.recipe.variables import expanded, expanded_options
+
+Role = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Records of one task by role; a role without a split is absent."""
+
+    splits: Mapping[str, Any]
+
+    def __getitem__(self, role: str) -> Any:
+        return self.splits[role]
+
+    def __contains__(self, role: str) -> bool:
+        return role in self.splits
+
+
+def roles_of(recipe: Recipe) -> tuple[Role, ...]:
+    """The roles that a run of the recipe reads: validation records only if it validates."""
+    return ("train", "validation", "test") if recipe.training.evaluate_every else ("train", "test")
+
+
+def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[str, TaskData]:
+    """Load the annotations of every task; images stay closed.
+
+    Args:
+        recipe: The recipe.
+        roles: Roles wanted; by default those of `roles_of`.
+
+    Returns:
+        Task name to its records.
+
+    Raises:
+        RunError: If a split is empty or smaller than a batch.
+        WeftDataError: If files are missing or malformed; see `weft.data`.
+    """
+    tasks: dict[str, TaskData] = {}
+    for name, task in recipe.tasks.items():
+        splits: dict[str, Any] = {}
+        for role in roles or roles_of(recipe):
+            split = getattr(task.data, role)
+            if split is not None:
+                splits[role] = _load(name, task.data, role, split)
+        tasks[name] = TaskData(splits)
+        batch = task.batch_size or recipe.training.batch_size
+        if "train" in splits and len(splits["train"]) < batch:
+            raise RunError(
+                f"`batch_size` of task {name!r} must be at most its training records ({len(splits['train'])}), but "
+                f"is {batch}. Lower tasks.{name}.batch_size or training.batch_size."
+            )
+    return tasks
+
+
+def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> Any:
+    place = f"tasks.{task}.data"
+    root = None if data.root is None else expanded(data.root, f"{place}.root")
+    options = expanded_options(data.options, f"{place}.options")
+    if role != "train":
+        options |= expanded_options(data.test_options, f"{place}.test_options")
+    names = [split] if isinstance(split, str) else split
+    parts = [
+        load_dataset(data.name, root=root, split=name, require_media=data.features is None, **options)
+        for name in names
+    ]
+    records = parts[0] if len(parts) == 1 else _joined(parts)
+    if role == "train" and data.each_caption:
+        records = records.with_records([single for record in records for single in _one_caption_each(record)])
+    if data.pretraining is not None:
+        from weft.train.preflight.pretraining import pretraining_records
+
+        records = pretraining_records(records, data.pretraining)
+    size = data.sizes.get(role)
+    if size is not None:
+        records = records[:size]
+    if len(records) == 0:
+        raise RunError(
+            f"The split {split!r} of data set {data.name!r} (task {task!r}) must hold records, but is empty. "
+            "Check `options` and `sizes`."
+        )
+    return records
+
+
+def sizes_of(tasks: Mapping[str, TaskData]) -> dict[str, int]:
+    """Task to its number of training records."""
+    return {name: len(data["train"]) for name, data in tasks.items()}
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Several splits one behind another; ids are kept apart by the name of their split."""
+    records = [replace(record, id=f"{part.split}/{record.id}") for part in parts for record in part]
+    return parts[0].with_records(records, "+".join(part.split for part in parts))
+
+
+def _one_caption_each(record: Record) -> list[Record]:
+    if not isinstance(record, Caption):
+        return [record]
+    return [
+        replace(record, id=f"{record.id}#{number}", captions=(caption,))
+        for number, caption in enumerate(record.captions)
+    ]
+
+
+def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
+    """Every image of every split, repeated ones once."""
+    found: dict[str, Any] = {}
+    for data in tasks.values():
+        for ref in images_of(data):
+            found.setdefault(ref.place, ref)
+    return list(found.values())
+
+
+def images_of(data: TaskData) -> Iterator[MediaRef]:
+    """Every image or video of one task's splits, as often as it comes."""
+    return (ref for records in data.splits.values() for record in records for ref in media_of(record))
+
+
+def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:
+    """Every text that training reads and writes, for a tokenizer to be trained on."""
+    found: dict[str, None] = {}
+    for name, data in tasks.items():
+        from weft.train.backbones.from_scratch import texts_of
+
+        found.update(dict.fromkeys(texts_of(recipe.tasks[name].prompt, data["train"])))
+    return list(found)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what only the rest of weft can know to be wrong: backbones, metrics, and roles that no task has.
+
+    Raises:
+        RecipeError: With every fault.
+    """
+    faults = [
+        f"tasks.{name}.{key}: unknown metric {metric!r}. {near(metric, METRICS)}"
+        for name, task in recipe.tasks.items()
+        for key, metric in (("metric", task.metric), ("published_metric", task.published_metric))
+        if metric is not None and metric not in METRICS
+    ]
+    name = recipe.backbone.name
+    if name is not None and name != "miniature" and "/" not in name and not Path(name).expanduser().is_dir():
+        faults.append(
+            "backbone.name: this must be 'miniature', a folder, or a hub id such as 'organisation/model', but is "
+            f"{name!r}. {near(name, ['miniature'])}"
+        )
+    given = [name for name, task in recipe.tasks.items() if task.data.features is not None]
+    if given and recipe.training.vision == "trained":
+        faults.append(
+            "training.vision: this must be 'frozen' where `features` are given, but is 'trained'. Leave the "
+            "features out to train the tower."
+        )
+    if given:
+        faults += [
+            f"tasks.{name}.data.features: every task of a run needs `features` if one has them, but this has none."
+            for name in recipe.tasks
+            if name not in given
+        ]
+    if recipe.training.evaluate_every:
+        faults += [
+            f"tasks.{name}.data.validation: `training.evaluate_every` needs a validation split, but there is none."
+            for name, task in recipe.tasks.items()
+            if task.data.validation is None
+        ]
+    if recipe.training.sharded and recipe.save_model:
+        faults.append(
+            "training.sharded: this must be false with `save_model`, because no process then holds the whole model, "
+            "but is true."
+        )
+    if faults:
+        raise RecipeError("\n".join(["the recipe cannot be run:", *(f"  - {fault}" for fault in faults)]))

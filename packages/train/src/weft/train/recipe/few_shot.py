@@ -1,0 +1,278 @@
+"""A few-shot recipe: one encoder, one data set, several heads, several numbers of shots, several seeds.
+
+A recipe with the key `heads` is one of these; any other is a `weft.train.recipe.training.Recipe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from weft.train.errors import RecipeError
+from weft.train.recipe.faults import faults_of, listed
+from weft.train.recipe.files import apply_overrides, find_recipe, read_yaml
+from weft.train.recipe.sections import Section, TrackingSection
+
+
+class EncoderSection(Section):
+    """The frozen encoder of images and texts.
+
+    Attributes:
+        name: Folder or hub id of a CLIP-like model of transformers, or of weft's dual encoder, with its tokenizer
+            and image processor.
+        revision: Commit or tag on the hub.
+        logit_scale: Factor of cosines; by default that of the model.
+        width: Width of its features, for `weft plan`; checked when it runs.
+    """
+
+    name: str
+    revision: str | None = None
+    logit_scale: float | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
+
+
+class SourceSection(Section):
+    """Where labelled images come from; see `weft data list`.
+
+    Attributes:
+        name: Name of a classification data set.
+        root: Folder, archive or URL of its files; `~` and environment variables are expanded.
+        options: Options of the data set.
+    """
+
+    name: str
+    root: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class FewShotDataSection(SourceSection):
+    """The data set that heads are fitted on.
+
+    Attributes:
+        label: How tables call it where there are several; by default its name.
+        train: Split that shots are drawn from.
+        validation: Split that min(K, 4) validation images per class are drawn from; None draws them from what the
+            shots leave of `train`.
+        test: Split that is scored; None sets every second image of each class of `train` aside for it.
+        class_names: Names that replace those of the data set in prompts, by name.
+        allow_duplicate_names: Accept equal names, as ImageNet has them.
+        num_classes: Number of classes, for `weft plan`; checked when it runs.
+    """
+
+    label: str | None = None
+    train: str = "train"
+    validation: str | None = "val"
+    test: str | None = "test"
+    class_names: dict[str, str] = Field(default_factory=dict)
+    allow_duplicate_names: bool = False
+    num_classes: int | None = Field(default=None, gt=0)
+
+
+class ShiftedSection(SourceSection):
+    """A further test set whose classes are among those of the data set, such as ImageNet-A.
+
+    Attributes:
+        split: Split that is scored.
+    """
+
+    split: str = "test"
+
+
+class TransferSection(SourceSection):
+    """A further test set of other classes, which heads know by their names alone (cross-dataset).
+
+    Attributes:
+        split: Split that is scored.
+        class_names: Names that replace those of the data set in prompts, by name.
+        allow_duplicate_names: Accept equal names.
+        templates: Texts around class names; by default those of the recipe.
+    """
+
+    split: str = "test"
+    class_names: dict[str, str] = Field(default_factory=dict)
+    allow_duplicate_names: bool = False
+    templates: tuple[str, ...] | None = None
+
+
+class AlsoSection(Section):
+    """A further data set, on whose own draws the same heads run.
+
+    Attributes:
+        data: The data set; its label is the key it stands under.
+        templates: Texts around class names; by default those of the recipe.
+    """
+
+    data: FewShotDataSection
+    templates: tuple[str, ...] | None = None
+
+
+class ViewsSection(Section):
+    """Augmented views of the training images.
+
+    Attributes:
+        count: Views of each image; 1 with `augment: false` is the plain image.
+        augment: Crop and mirror them at random.
+        smallest_crop: Least share of the area in a crop.
+    """
+
+    count: int = Field(default=10, gt=0)
+    augment: bool = True
+    smallest_crop: float = Field(default=0.5, gt=0, le=1)
+
+
+class FewShotRecipe(Section):
+    """One comparison.
+
+    Attributes:
+        name: Name of the run and of its folder.
+        label: How tables call it; by default the name.
+        encoder: The frozen encoder.
+        data: The data set.
+        templates: Texts around class names.
+        heads: Heads of `weft.core.few_shot`, each with its `method`; two of one method need a `label`.
+        prompt_stage: A `coop` head that is fitted first for the text caches of XMAdapter; None takes the templates.
+        shots: Images per class (K).
+        seeds: Seeds of draws and heads.
+        views: Augmented views of training images.
+        selection: What chooses epochs and hyper-parameters: `validation`, `paper` (the test set, as in the papers'
+            code; it is said wherever scores are shown), or `none`.
+        protocol: `all` classes, or `base_to_new`: fit on the first half of the classes, test on both halves.
+        shifted: Further test sets of the same classes by name.
+        transfer: Further test sets of other classes by name.
+        also: Further data sets by name; tables then show each, and the average over all.
+        batch_size: Images that the encoder reads at a time.
+        threads: CPU threads.
+        tracking: Where it is tracked.
+        output: Folder of runs.
+        published: Table of published numbers, one of those that `weft compare --published list` names. Its rows with
+            the methods of these heads are shown by `weft train`, and never used.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    label: str | None = None
+    encoder: EncoderSection
+    data: FewShotDataSection
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    heads: tuple[dict[str, Any], ...] = Field(min_length=1)
+    prompt_stage: dict[str, Any] | None = None
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    views: ViewsSection = ViewsSection()
+    selection: Literal["validation", "paper", "none"] = "validation"
+    protocol: Literal["all", "base_to_new"] = "all"
+    shifted: dict[str, ShiftedSection] = Field(default_factory=dict)
+    transfer: dict[str, TransferSection] = Field(default_factory=dict)
+    also: dict[str, AlsoSection] = Field(default_factory=dict)
+    batch_size: int = Field(default=64, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    tracking: TrackingSection = TrackingSection()
+    output: str = "weft-runs"
+    published: str | None = None
+
+    @field_validator("shots", "seeds")
+    @classmethod
+    def _some_and_different(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if not values or len(set(values)) != len(values) or min(values) < 1:
+            raise ValueError(f"give at least one number from 1 on, each once, not {list(values)}")
+        return values
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_are_known(cls, heads: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        labels = [label_of(head) for head in heads]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"heads must have labels of their own, but {', '.join(twice)} stand there twice")
+        for head in heads:
+            _check_head(head)
+        return heads
+
+    @field_validator("prompt_stage")
+    @classmethod
+    def _stage_is_coop(cls, stage: dict[str, Any] | None) -> dict[str, Any] | None:
+        if stage is not None:
+            if stage.get("method") != "coop":
+                raise ValueError(f"the prompt stage is a head of method coop, not {stage.get('method')!r}")
+            _check_head(stage)
+        return stage
+
+    @model_validator(mode="after")
+    def _tests_have_names_of_their_own(self) -> Self:
+        if self.also and (self.shifted or self.transfer):
+            raise ValueError("further test sets (shifted, transfer) belong to one data set; take `also` out")
+        if self.protocol == "base_to_new" and (self.shifted or self.transfer):
+            raise ValueError("base_to_new has its own test sets; take `shifted` and `transfer` out")
+        names = ["test", *self.shifted, *self.transfer]
+        if len(set(names)) != len(names):
+            raise ValueError("`shifted` and `transfer` must name different test sets, none of them 'test'")
+        return self
+
+    def parts(self) -> dict[str, FewShotRecipe]:
+        """Name of each data set to the recipe for it alone; the name is empty where there is only one."""
+        if not self.also:
+            return {"": self}
+        own = self.data.label or self.data.name
+        sections = {own: AlsoSection(data=self.data), **self.also}
+        return {
+            name: self.model_copy(
+                update={"data": part.data, "templates": part.templates or self.templates, "also": {}}
+            )
+            for name, part in sections.items()
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this run."""
+        return Path(self.output) / self.name
+
+    @property
+    def title(self) -> str:
+        """How tables call it."""
+        return self.label or self.name
+
+
+def label_of(head: Mapping[str, Any]) -> str:
+    """How tables call a head of a recipe."""
+    return str(head.get("label") or head.get("method"))
+
+
+def config_of(head: Mapping[str, Any]) -> Any:
+    """The configuration of a head of a recipe."""
+    from weft.core.few_shot import parse_head
+
+    return parse_head({key: value for key, value in head.items() if key != "label"})
+
+
+def few_shot_recipe(
+    source: str | Path | Mapping[str, Any], overrides: list[str] | None = None
+) -> FewShotRecipe | None:
+    """The few-shot recipe that a source holds, or None if it is a recipe of the other kind.
+
+    Args:
+        source: A path, a built-in name such as `xmadapter/eurosat`, or a dictionary.
+        overrides: `key.sub=value` entries.
+
+    Raises:
+        RecipeError: With every fault at once.
+    """
+    values = dict(source) if isinstance(source, Mapping) else read_yaml(find_recipe(source))
+    if "heads" not in values:
+        return None
+    values = apply_overrides(values, overrides or [])
+    try:
+        return FewShotRecipe.model_validate(values)
+    except ValidationError as error:
+        shown = "the recipe" if isinstance(source, Mapping) else str(source)
+        raise RecipeError(listed(shown, faults_of(error, FewShotRecipe))) from None
+
+
+def _check_head(head: Mapping[str, Any]) -> None:
+    from weft.core.errors import WeftError
+
+    try:
+        config_of(head)
+    except WeftError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,1 @@
+"""The kinds of runs, and what is made of finished ones."""

@@ -1,0 +1,151 @@
+"""What a run would do, found out without weights: plan, steps, memory, a check of the data, the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft.core import plan
+from weft.data import dataset_spec
+from weft.data.media.contact_sheet import contact_sheet
+from weft.data.mixing import TaskMixture
+from weft.eval.evaluate.inputs import example
+from weft.train.backbones.loading import planned_model
+from weft.train.engine.schedule import make_mixture, total_steps
+from weft.train.engine.scoring import text_rules
+from weft.train.output.files import written
+from weft.train.preflight.fitness import check_fit
+from weft.train.preflight.memory import Memory, estimate_memory
+from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes_of
+from weft.train.recipe.published import published_of, shown
+from weft.train.recipe.training import Recipe
+
+SHOWN = 12
+_PER_TASK = 4
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do.
+
+    Attributes:
+        plan: Sites, slots and counts.
+        records: Task to role to number of records.
+        official: The same where the data set states its size officially.
+        steps: Optimiser steps.
+        rows: Task to rows of one epoch.
+        memory: Of one device.
+        texts: What rows read and write: the first of the first batch, or of each task's first batch.
+        picture: Where those rows are drawn.
+        published: What others printed for this method, one line each.
+    """
+
+    plan: Any
+    records: Mapping[str, Mapping[str, int]]
+    official: Mapping[str, Mapping[str, int]]
+    steps: int
+    rows: Mapping[str, int]
+    memory: Memory
+    texts: tuple[str, ...]
+    picture: Path
+    published: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [str(self.plan), "", f"steps      {self.steps:,}", f"memory     {self.memory}", "data"]
+        for task, roles in self.records.items():
+            stated = self.official[task]
+            counts = [f"{role} {counted(found, stated.get(role))}" for role, found in roles.items()]
+            lines.append(f"  {task}: {', '.join(counts)}; {self.rows[task]:,} rows an epoch")
+        lines += ["published", *(f"  {line}" for line in self.published)] if self.published else []
+        lines += [f"first batch, drawn in {self.picture}", *(f"  {text}" for text in self.texts)]
+        return "\n".join(lines)
+
+
+def dry_run(
+    recipe: Recipe, picture: Path | None = None, *, tasks: Mapping[str, TaskData] | None = None
+) -> DryRun:
+    """Check everything that a run needs and say what it would do; no weight is loaded, no tokenizer, no step taken.
+
+    Args:
+        recipe: The recipe.
+        picture: Where the first batch is drawn; by default `NAME-first-batch.png` in the recipe's `output`.
+        tasks: Its records, if they are loaded already.
+
+    Raises:
+        RecipeError, RunError, WeftDataError: Whatever the run itself would raise before its first step.
+    """
+    check_recipe(recipe)
+    tasks = tasks or load_tasks(recipe)
+    check_fit(recipe, tasks)
+    published = published_of(recipe)
+    mixture = make_mixture(recipe, sizes_of(tasks))
+    planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
+    path = picture or picture_path(recipe)
+    return DryRun(
+        plan=planned,
+        records={
+            name: {role: len(records) for role, records in data.splits.items()}
+            for name, data in tasks.items()
+        },
+        official={name: _official(recipe, name) for name in tasks},
+        steps=total_steps(recipe, mixture),
+        rows=mixture.rows_per_epoch,
+        memory=estimate_memory(recipe, planned),
+        texts=_draw(recipe, tasks, _first_rows(mixture), path),
+        picture=path,
+        published=tuple(shown(published)),
+    )
+
+
+def picture_path(recipe: Any) -> Path:
+    """Where the first batch of a recipe is drawn if nobody says so."""
+    return Path(recipe.output) / f"{recipe.name}-first-batch.png"
+
+
+def save_picture(picture: Any, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with written(path, "--picture") as partial:
+        picture.save(partial, "PNG")
+
+
+def counted(found: int, stated: int | None) -> str:
+    """A number of records, beside the official one where they differ."""
+    return f"{found:,}" if stated in (None, found) else f"{found:,} (officially {stated:,})"
+
+
+def _official(recipe: Recipe, task: str) -> dict[str, int]:
+    data = recipe.tasks[task].data
+    stated = dataset_spec(data.name).expected
+    splits = {role: getattr(data, role) for role in ("train", "validation", "test") if role not in data.sizes}
+    return {
+        role: stated[split] for role, split in splits.items() if isinstance(split, str) and split in stated
+    }
+
+
+def _first_rows(mixture: TaskMixture) -> list[tuple[str, int]]:
+    """The first rows of the first batch; where a batch holds one task, the first of the first batch of each."""
+    if mixture.unit == "mixed" or len(mixture.tasks) == 1:
+        return mixture.batch(0, 0)[:SHOWN]
+    found: dict[str, list[tuple[str, int]]] = {}
+    for step in range(len(mixture)):
+        batch = mixture.batch(step, 0)
+        found.setdefault(batch[0][0], batch[:_PER_TASK])
+        if len(found) == len(mixture.tasks):
+            break
+    return [row for task in mixture.tasks for row in found.get(task, [])]
+
+
+def _draw(
+    recipe: Recipe, tasks: Mapping[str, TaskData], rows: list[tuple[str, int]], path: Path
+) -> tuple[str, ...]:
+    records = [tasks[task]["train"][row] for task, row in rows]
+    texts = []
+    for (task, _), record in zip(rows, records, strict=True):
+        drawn = example(record, task, seed=recipe.seed, epoch=0)
+        read = f"{task}: {text_rules(recipe.tasks[task]).written(drawn.text)!r}"
+        texts.append(read if drawn.target is None else f"{read} -> {drawn.target!r}")
+    opened = all(task.data.features is None for task in recipe.tasks.values())
+    save_picture(contact_sheet(records, texts=texts, require_media=opened), path)
+    return tuple(texts)

@@ -1,0 +1,51 @@
+"""Features of a recipe's own frozen tower, extracted into stores once, for this run and for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from weft.core import attach
+from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.own_features import extract_own, tower_key
+from weft.train.output.folders import check_writable
+from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import images_of, load_tasks, training_texts
+from weft.train.processes import join_processes
+from weft.train.recipe.training import Recipe
+
+
+def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
+    """Extract the features of every image of every task; what an interrupted call left is gone on with.
+
+    Processes that a launcher started share the images out.
+
+    Args:
+        recipe: A recipe whose backbone holds a vision tower.
+        folder: Each task's store becomes a folder of its name in it. A store that is there gains what it lacks.
+        progress: Where to show progress.
+
+    Returns:
+        Task to its store, as `tasks.NAME.data.features` takes it.
+
+    Raises:
+        RunError: If the backbone has no frozen vision tower, or the folder cannot be written.
+        StateMismatchError: If a store is there that another tower made.
+    """
+    progress = progress or Progress()
+    processes = join_processes()
+    tasks = load_tasks(recipe)
+    check_writable(folder, "--store")
+    set_seed(recipe.seed)
+    backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
+    model: Any = backbone.model.to(processes.device)
+    attach(model, recipe.method, list(recipe.tasks))
+    key = tower_key(backbone)
+    return {
+        name: extract_own(
+            backbone, images_of(data), folder / name, key, processes, progress, title=f"features {name}"
+        ).path
+        for name, data in tasks.items()
+    }

@@ -1,0 +1,265 @@
+"""Heads of a few-shot recipe, fitted on draws and scored on every test set of one data set."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
+from weft.core.few_shot.selection import SelectedOn, TestSelectionWarning
+from weft.eval.metrics import calibration, harmonic_mean
+from weft.train.errors import RunError
+from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
+from weft.train.runs.few_shot.comparison import Cell
+from weft.train.runs.few_shot.draws import Records, class_names_of
+from weft.train.runs.few_shot.features import Extractor
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Features of one draw.
+
+    Attributes:
+        views: Of training images, shape (views, samples, width).
+        labels: Shape (samples,).
+        chooser: Features and labels that choose hyper-parameters, or None.
+        fingerprint: Of the training records.
+    """
+
+    views: Tensor
+    labels: Tensor
+    chooser: tuple[Tensor, Tensor] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A test set of other classes.
+
+    Attributes:
+        features: Shape (images, width).
+        labels: Shape (images,).
+        class_names: Names by label.
+        class_weights: Their features, shape (classes, width).
+        allow_duplicates: Whether names may repeat.
+    """
+
+    features: Tensor
+    labels: Tensor
+    class_names: Sequence[str]
+    class_weights: Tensor
+    allow_duplicates: bool
+
+
+class Bench:
+    """Fits and scores heads on the draws from one data set.
+
+    Args:
+        recipe: The recipe, with that data set.
+        records: Its splits.
+        extractor: Makes features.
+        folder: Where heads are saved.
+    """
+
+    def __init__(self, recipe: FewShotRecipe, records: Records, extractor: Extractor, folder: Path) -> None:
+        self.recipe, self.records, self.extractor, self.folder = recipe, records, extractor, folder
+        encoder = extractor.encoder
+        self.logit_scale = recipe.encoder.logit_scale or encoder.logit_scale
+        self.class_weights = encoder.class_weights(
+            records.class_names, recipe.templates, allow_duplicates=recipe.data.allow_duplicate_names
+        ).cpu()
+        if recipe.encoder.width not in (None, self.class_weights.shape[1]):
+            raise RunError(
+                f"`encoder.width` must be that of {recipe.encoder.name!r} ({self.class_weights.shape[1]}), but is "
+                f"{recipe.encoder.width}. Correct it, or name another encoder."
+            )
+        self.tests = {name: self._test(name, split) for name, split in records.test.items()}
+        self.transfers = {name: self._transfer(name, split) for name, split in records.transfer.items()}
+        if recipe.protocol == "base_to_new":
+            features, labels, _ = self.tests.pop("new")
+            self.transfers["new"] = Transfer(
+                features,
+                labels,
+                records.class_names[records.num_base :],
+                self.class_weights[records.num_base :],
+                recipe.data.allow_duplicate_names,
+            )
+        self._stages: dict[tuple[int, int], tuple[CoOp, float]] = {}
+
+    def features_of(self, train: Any, validation: Any) -> Drawn:
+        """Features of the records of one draw."""
+        views = self.extractor.views(train, self.recipe.views, "training images")
+        return Drawn(views, _labels(train), self._chooser(validation), train.fingerprint())
+
+    def cell(self, head: dict[str, Any], shots: int, seed: int, drawn: Drawn) -> Cell:
+        """Fit one head on one draw, score it on every test set and save it.
+
+        Args:
+            head: The head as the recipe writes it.
+            shots: Images per class.
+            seed: Seed of the draw and of the head.
+            drawn: Features of the draw.
+        """
+        label = label_of(head)
+        fitted, seconds = self._fitted(head, drawn, shots, seed)
+        if drawn.chooser is not None:
+            fitted.calibrate(*drawn.chooser)
+        names = self.records.class_names[: self.records.num_base]
+        place, provenance = self.place(label, shots, seed), self.provenance(drawn.fingerprint)
+        fitted.save(place, provenance=provenance, class_names=names)
+        return replace(self.scored(fitted, label, shots, seed), seconds=seconds)
+
+    def place(self, label: str, shots: int, seed: int) -> Path:
+        """Where a head lies."""
+        return self.folder / f"{label}-K{shots}-seed{seed}"
+
+    def provenance(self, split: str) -> Provenance:
+        """What a head is made from, given the fingerprint of its training records."""
+        encoder, transform = self.extractor.encoder, self.extractor.transform
+        return Provenance(encoder.fingerprint(), transform.fingerprint(), split)
+
+    def prompted(self, head: FewShotHead) -> FewShotHead:
+        """A head that was loaded, with the encoder that reads its prompts, if it has some."""
+        if isinstance(head, CoOp):
+            names = self.records.class_names[: self.records.num_base]
+            head.use_prompts(self._prompts(head.config, names, self.recipe.data.allow_duplicate_names))
+        return head
+
+    def scored(self, head: FewShotHead, label: str, shots: int, seed: int) -> Cell:
+        """A fitted head on every test set; `seconds` are 0."""
+        return Cell(
+            head=label,
+            shots=shots,
+            seed=seed,
+            accuracies=self._accuracies(head),
+            calibration_error=None if self.recipe.selection == "none" else self._calibration_error(head),
+            selected=dict(head.selected),
+            trainable=head.config.trainable_parameters(
+                num_classes=head.num_classes, num_samples=head.num_samples, width=head.width
+            ),
+            seconds=0.0,
+        )
+
+    def _fitted(self, head: dict[str, Any], drawn: Drawn, shots: int, seed: int) -> tuple[FewShotHead, float]:
+        """The fitted head, and the seconds it took; what `prompt_stage` fits is not fitted again as a head."""
+        config, stage = config_of(head), self.recipe.prompt_stage
+        if stage is not None and config == config_of(stage):
+            return self._stage(drawn, shots, seed)
+        made = self._made(config)
+        if isinstance(made, XMAdapter) and stage is not None:
+            made.use_prompts(self._stage(drawn, shots, seed)[0].class_features())
+        return made, self._fit(made, drawn, seed)
+
+    def _stage(self, drawn: Drawn, shots: int, seed: int) -> tuple[CoOp, float]:
+        if (shots, seed) not in self._stages:
+            made = self._made(config_of(self.recipe.prompt_stage or {}))
+            assert isinstance(made, CoOp)
+            self._stages[shots, seed] = made, self._fit(made, drawn, seed)
+        return self._stages[shots, seed]
+
+    def _made(self, config: Any) -> FewShotHead:
+        if "logit_scale" not in config.model_fields_set:
+            config = config.model_copy(update={"logit_scale": self.logit_scale})
+        if hasattr(config, "context_tokens"):
+            return self._prompted(config)
+        return make_head(self.class_weights[: self.records.num_base], config)
+
+    def _prompts(self, config: Any, names: Sequence[str], allow_duplicates: bool) -> ContextPrompts:
+        return ContextPrompts(
+            self.extractor.encoder,
+            names,
+            context_tokens=config.context_tokens,
+            allow_duplicates=allow_duplicates,
+        )
+
+    def _prompted(self, config: Any) -> CoOp:
+        names = self.records.class_names[: self.records.num_base]
+        prompts = self._prompts(config, names, self.recipe.data.allow_duplicate_names)
+        if "context_width" not in config.model_fields_set:
+            config = config.model_copy(update={"context_width": prompts.width})
+        made = make_head(self.class_weights[: self.records.num_base], config)
+        assert isinstance(made, CoOp)
+        made.use_prompts(prompts)
+        return made
+
+    def _fit(self, head: FewShotHead, drawn: Drawn, seed: int) -> float:
+        """Fit, and give the seconds it took."""
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            # Said once, under the table and in the tracked run, instead of once for every head.
+            warnings.simplefilter("ignore", TestSelectionWarning)
+            selected_on: SelectedOn = "paper" if self.recipe.selection == "paper" else "validation"
+            head.fit(drawn.views, drawn.labels, drawn.chooser, selected_on=selected_on, seed=seed)
+        return time.perf_counter() - started
+
+    def _chooser(self, validation: Any) -> tuple[Tensor, Tensor] | None:
+        if self.recipe.selection == "none":
+            return None
+        if self.recipe.selection == "paper":
+            return next(iter(self.tests.values()))[:2]
+        return self.extractor.plain(validation, "validation images"), _labels(validation)
+
+    def _test(self, name: str, split: Any) -> tuple[Tensor, Tensor, list[int] | None]:
+        """Features, labels and, for a test set of fewer classes, their numbers among all."""
+        features, labels = self.extractor.plain(split, f"{name} images"), _labels(split)
+        if name not in self.recipe.shifted:
+            return features, labels, None
+        # Variants with fewer classes count them anew and keep the place among all of them.
+        own = torch.tensor([record.extra.get("imagenet_label", record.label) for record in split])
+        classes = sorted({int(label) for label in own})
+        if classes[-1] >= len(self.records.class_names):
+            raise RunError(
+                f"`shifted.{name}` must hold classes of the data set, but holds label {classes[-1]} of "
+                f"{len(self.records.class_names)} classes. Choose a test set of the same classes."
+            )
+        return features, torch.tensor([classes.index(int(label)) for label in own]), classes
+
+    def _transfer(self, name: str, split: Any) -> Transfer:
+        section = self.recipe.transfer[name]
+        names = class_names_of(split, section)
+        weights = self.extractor.encoder.class_weights(
+            names, section.templates or self.recipe.templates, allow_duplicates=section.allow_duplicate_names
+        )
+        features = self.extractor.plain(split, f"{name} images")
+        return Transfer(features, _labels(split), names, weights.cpu(), section.allow_duplicate_names)
+
+    def _accuracies(self, head: FewShotHead) -> dict[str, float]:
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            for name, (features, labels, classes) in self.tests.items():
+                found[name] = _accuracy(head.logits(features, classes), labels)
+            for name, other in self.transfers.items():
+                found[name] = _accuracy(self._transferred(head, other), other.labels)
+        if self.recipe.protocol == "base_to_new":
+            found["harmonic mean"] = harmonic_mean(found["base"], found["new"])
+        return found
+
+    def _transferred(self, head: FewShotHead, other: Transfer) -> Tensor:
+        """Logits of classes that the head knows by their names alone."""
+        if not isinstance(head, CoOp):
+            return head.transfer_logits(other.features, other.class_weights)
+        prompts = self._prompts(head.config, other.class_names, other.allow_duplicates)
+        return head.for_classes(other.class_weights, prompts).logits(other.features)
+
+    def _calibration_error(self, head: FewShotHead) -> float:
+        features, labels, _ = next(iter(self.tests.values()))
+        with torch.no_grad():
+            best = head.probabilities(features).max(1)
+        confidences = dict(enumerate(best.values.double().clamp(0, 1).tolist()))
+        correct = dict(enumerate((best.indices == labels).tolist()))
+        return calibration(confidences, correct).value
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return 100 * float((logits.argmax(1) == labels).double().mean())
+
+
+def _labels(records: Any) -> Tensor:
+    return torch.tensor([record.label for record in records])

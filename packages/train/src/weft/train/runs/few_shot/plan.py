@@ -1,0 +1,82 @@
+"""How many parameters the heads of a few-shot recipe train, without weights or images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from weft.train.errors import RunError
+from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
+
+
+@dataclass(frozen=True)
+class FewShotPlan:
+    """Trained parameters of every head.
+
+    Attributes:
+        num_classes: Classes of the data set.
+        width: Width of the features.
+        trainable: Head to number of shots to trained parameters; a prompt stage stands under its own name.
+        also: Further data sets by name.
+    """
+
+    num_classes: int
+    width: int
+    trainable: dict[str, dict[int, int]]
+    also: dict[str, FewShotPlan] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_classes:,} classes, features of width {self.width:,}; trained parameters:"]
+        for head, by_shots in self.trainable.items():
+            counts = ", ".join(f"K={shots}: {count:,}" for shots, count in by_shots.items())
+            lines.append(f"  {head}: {counts}")
+        return "\n".join([*lines, *(f"{name}: {plan}" for name, plan in self.also.items())])
+
+
+def plan_few_shot(recipe: FewShotRecipe) -> FewShotPlan:
+    """Count what every head trains, for full classes.
+
+    Args:
+        recipe: A recipe that states `data.num_classes` and `encoder.width`.
+
+    Raises:
+        RunError: It does not state them.
+    """
+    return plan_parts(recipe.parts())
+
+
+def plan_parts(parts: Mapping[str, FewShotRecipe]) -> FewShotPlan:
+    """As `plan_few_shot`, for the data sets of a recipe one by one; see `FewShotRecipe.parts`."""
+    first, *others = parts.items()
+    plan = _plan(first[1])
+    return replace(plan, also={name: _plan(part) for name, part in others})
+
+
+def _plan(recipe: FewShotRecipe) -> FewShotPlan:
+    classes, width = recipe.data.num_classes, recipe.encoder.width
+    if classes is None or width is None:
+        raise RunError(
+            "`weft plan` needs the number of classes and the width of the features, which this recipe does not state. "
+            "Set data.num_classes and encoder.width."
+        )
+    if recipe.protocol == "base_to_new":
+        classes = (classes + 1) // 2
+    trainable = {
+        label_of(head): {
+            shots: config_of(head).trainable_parameters(
+                num_classes=classes, num_samples=shots * classes, width=width
+            )
+            for shots in recipe.shots
+        }
+        for head in recipe.heads
+    }
+    if recipe.prompt_stage is not None:
+        stage = config_of(recipe.prompt_stage)
+        count = stage.trainable_parameters(num_classes=classes, num_samples=0, width=width)
+        trainable["prompt_stage"] = dict.fromkeys(recipe.shots, count)
+    return FewShotPlan(classes, width, trainable)

@@ -1,0 +1,71 @@
+"""Scoring the saved heads of a finished few-shot run again, from its folder alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from weft.core.few_shot import load_head
+from weft.train.errors import RunError
+from weft.train.output.progress import Progress
+from weft.train.output.result import RESULT
+from weft.train.recipe.few_shot import few_shot_recipe, label_of
+from weft.train.runs.few_shot.bench import Bench
+from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
+from weft.train.runs.few_shot.draws import draw, load_records
+from weft.train.runs.few_shot.features import Extractor, load_encoder
+
+
+def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewShotComparison:
+    """Load every head of a run, check what its features were made from, and score it on every test set.
+
+    Args:
+        folder: Folder of the run.
+        progress: Where to show progress.
+
+    Returns:
+        The scores; the seconds of fitting are those of the run, whose own files stay as they are.
+
+    Raises:
+        RunError: If the folder is not that of a finished few-shot run.
+        CheckpointError: If a head is damaged, or belongs to another encoder, preprocessing or draw.
+    """
+    recipe = few_shot_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
+    if recipe is None or not (folder / RESULT).is_file():
+        raise RunError(
+            f"`RUN` must be the folder of a finished few-shot run, with recipe.yaml, heads/ and {RESULT}, but {folder} "
+            "is not. Give the folder that `weft train` named at its end."
+        )
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    parts = recipe.parts()
+    records = {name: load_records(part) for name, part in parts.items()}
+    encoder, transform = load_encoder(recipe.encoder)
+    extractor = Extractor(
+        encoder, transform, Path(recipe.output) / "features", recipe.batch_size, progress or Progress()
+    )
+    benches = {
+        name: Bench(part, records[name], extractor, folder / "heads" / name) for name, part in parts.items()
+    }
+    saved = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    seconds = {(cell["head"], cell["shots"], cell["seed"]): cell["seconds"] for cell in saved["cells"]}
+    cells: list[Cell] = []
+    for shots in recipe.shots:
+        for seed in recipe.seeds:
+            drawn = {name: draw(records[name], shots, seed)[0] for name in parts}
+            for label in map(label_of, recipe.heads):
+                found = {
+                    name: _cell(bench, label, shots, seed, drawn[name].fingerprint())
+                    for name, bench in benches.items()
+                }
+                cell = together(found) if recipe.also else found[""]
+                cells.append(replace(cell, seconds=seconds[label, shots, seed]))
+    return FewShotComparison(recipe.title, folder, cells, tuple(saved["notes"]))
+
+
+def _cell(bench: Bench, label: str, shots: int, seed: int, split: str) -> Cell:
+    head = load_head(bench.place(label, shots, seed), provenance=bench.provenance(split))
+    return bench.scored(bench.prompted(head), label, shots, seed)

@@ -1,0 +1,176 @@
+"""One few-shot run: features once, then every head on every draw, scored, tracked and saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.eval.tracking import open_run
+from weft.train.errors import RunError
+from weft.train.output.folders import (
+    RUN_MARKER,
+    check_writable,
+    claimed,
+    make_run_folder,
+    require_made,
+    require_new,
+    require_outside,
+)
+from weft.train.output.progress import Progress
+from weft.train.output.result import RESULT, write_json
+from weft.train.recipe.few_shot import FewShotRecipe, label_of
+from weft.train.recipe.kept import kept_text
+from weft.train.runs.few_shot.bench import Bench
+from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
+from weft.train.runs.few_shot.draws import check_images, draw, load_records
+from weft.train.runs.few_shot.features import Extractor, load_encoder
+from weft.train.runs.few_shot.votes import write_votes
+from weft.train.runs.tracked import check_tracking, tracking_folder, tracking_store
+
+FEATURES = "features"
+"""Folder in a recipe's `output` that keeps the features of images for all of its runs."""
+
+_PAPER = (
+    "Epochs and hyper-parameters were chosen on the test set (selection: paper), as in the papers' code: these "
+    "accuracies are no estimate for new images."
+)
+
+
+def execute_few_shot(
+    recipe: FewShotRecipe, *, overwrite: bool = False, progress: Progress | None = None
+) -> FewShotComparison:
+    """Run a few-shot recipe.
+
+    Args:
+        recipe: The recipe.
+        overwrite: Remove an earlier run of the same name first.
+        progress: Where to show progress; nowhere by default.
+
+    Returns:
+        All scores; the folder holds `recipe.yaml`, `heads/`, `votes/`, `result.json`, `table.txt`,
+        `cells.csv` and `accuracy.png`.
+
+    Raises:
+        InUseError: Another process writes this run.
+        RunError: The run cannot start.
+        WeftError: Data, encoder or features break a rule.
+    """
+    progress = progress or Progress()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RunError(
+            f"A few-shot recipe must be run by one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}: its heads "
+            "are fitted in seconds, once the features are there. Start weft without a launcher."
+        )
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    parts = recipe.parts()
+    records = {name: load_records(part) for name, part in parts.items()}
+    grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
+    draws = {name: {place: draw(records[name], *place) for place in grid} for name in parts}
+    for name in parts:
+        check_images(records[name], draws[name].values())
+    with claimed(recipe.folder, "name", otherwise="take name=... for another run"):
+        _check_folder(recipe, overwrite)
+        return _run(recipe, records, draws, progress)
+
+
+def _run(
+    recipe: FewShotRecipe, records: dict[str, Any], draws: dict[str, dict[Any, Any]], progress: Progress
+) -> FewShotComparison:
+    parts = recipe.parts()
+    grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
+    encoder, transform = load_encoder(recipe.encoder)
+    make_run_folder(recipe.folder, kept_text(recipe))
+    extractor = Extractor(encoder, transform, Path(recipe.output) / FEATURES, recipe.batch_size, progress)
+    benches = {
+        name: Bench(part, records[name], extractor, recipe.folder / "heads" / name)
+        for name, part in parts.items()
+    }
+    cells: list[Cell] = []
+    with _tracked(recipe) as run:
+        with progress.bar(f"heads of {recipe.title}", len(grid) * len(recipe.heads)) as advance:
+            for place in grid:
+                drawn = {name: bench.features_of(*draws[name][place]) for name, bench in benches.items()}
+                for head in recipe.heads:
+                    found = {name: bench.cell(head, *place, drawn[name]) for name, bench in benches.items()}
+                    cells.append(together(found) if recipe.also else found[""])
+                    advance(len(cells))
+                    if run is not None:
+                        _log_cell(run, cells[-1])
+        notes = (_PAPER,) if recipe.selection == "paper" else ()
+        comparison = FewShotComparison(recipe.title, recipe.folder, cells, notes)
+        _write(comparison)
+        for name, part in parts.items():
+            folders = (recipe.folder / "heads" / name, recipe.folder / "votes" / name)
+            write_votes(part, records[name], extractor, draws[name], *folders)
+        if run is not None:
+            _log_comparison(run, comparison)
+    return comparison
+
+
+def _check_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
+    if not overwrite:
+        require_new(recipe.folder, otherwise="--overwrite to start again, or name=... for another run")
+    else:
+        require_made(recipe.folder, RUN_MARKER, "name")
+    check_writable(recipe.folder.parent, "output")
+    require_outside(recipe.folder, tracking_folder(recipe), "tracking.store")
+    require_outside(recipe.folder, Path(recipe.output) / FEATURES, "output/features")
+    check_tracking(recipe)
+
+
+def _write(comparison: FewShotComparison) -> None:
+    folder = comparison.folder
+    write_json(folder / RESULT, comparison.to_dict())
+    (folder / "table.txt").write_text(comparison.text(), encoding="utf-8")
+    (folder / "cells.csv").write_text(comparison.to_csv(), encoding="utf-8")
+    comparison.plot(folder / "accuracy.png")
+
+
+@contextmanager
+def _tracked(recipe: FewShotRecipe) -> Iterator[Any]:
+    if not recipe.tracking.enabled:
+        yield None
+        return
+    params = {
+        "encoder": recipe.encoder.name,
+        "data": ",".join(part.data.name for part in recipe.parts().values()),
+        "heads": ",".join(label_of(head) for head in recipe.heads),
+        "shots": ",".join(map(str, recipe.shots)),
+        "seeds": ",".join(map(str, recipe.seeds)),
+        "selection": recipe.selection,
+        "protocol": recipe.protocol,
+    }
+    with open_run(
+        store=tracking_store(recipe),  # type: ignore[arg-type]  # reads `tracking` and `output` alone
+        experiment=recipe.tracking.experiment,
+        name=recipe.name,
+        params=params,
+        tags={"weft.selection": recipe.selection},
+    ) as run:
+        run.log_text((recipe.folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
+        yield run
+
+
+def _log_cell(run: Any, cell: Cell) -> None:
+    values = {f"{test}/{cell.head}/seed {cell.seed}": accuracy for test, accuracy in cell.accuracies.items()}
+    run.log_metrics(values, step=cell.shots)
+
+
+def _log_comparison(run: Any, comparison: FewShotComparison) -> None:
+    for test in comparison.tests:
+        for head in comparison.heads:
+            for shots in comparison.shots:
+                mean, spread = comparison.over_seeds(head, shots, test)
+                values = {f"{test}/{head}/mean": mean}
+                values |= {} if spread is None else {f"{test}/{head}/std": spread}
+                run.log_metrics(values, step=shots)
+    for name in ("table.txt", "cells.csv", "accuracy.png", RESULT):
+        run.log_artifacts(comparison.folder / name)
+    if (comparison.folder / "votes").is_dir():
+        run.log_artifacts(comparison.folder / "votes", "votes")

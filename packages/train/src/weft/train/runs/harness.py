@@ -1,0 +1,55 @@
+"""A run as the model `weft` of lmms-eval, found by it through an entry point.
+
+`python -m lmms_eval --model weft --model_args run=FOLDER,task=NAME --tasks ...`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from weft.data.records import ImageQA
+from weft.eval.serving.lmms_harness import HarnessModel
+from weft.train.errors import RunError, near
+from weft.train.output.result import check_finished
+from weft.train.recipe.training import load_recipe
+from weft.train.runs.served import load_predictor
+
+
+class RunModel(HarnessModel):
+    """A finished run that answers by one of its tasks.
+
+    Args:
+        run: Folder of the run.
+        task: One of its tasks.
+        batch_size: Requests per pass.
+        record_type: What the task's texts are, a key of `weft.data.records.RECORD_TYPES`.
+        device: Accepted because the harness passes it; the model lies on the GPU where there is one.
+        max_batch_size: Accepted because the harness passes it.
+
+    Raises:
+        RunError: The folder is no finished run, or has no such task.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        task: str,
+        batch_size: int | str = 1,
+        record_type: str = ImageQA.task,
+        device: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        folder = Path(run)
+        check_finished(folder, "run")
+        tasks = load_recipe(folder / "recipe.yaml").tasks
+        if task not in tasks:
+            raise RunError(f"`task` must be one of the run's, but is {task!r}. {near(task, tasks)}")
+        super().__init__(load_predictor(folder, {task: record_type}), task, batch_size)
+
+
+def manifest() -> Any:
+    """What lmms-eval's registry reads from the entry point."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest("weft", simple_class_path="weft.train.runs.harness.RunModel")

@@ -1,0 +1,88 @@
+"""The batch of a loss that was no number, made again from what the run wrote down about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from weft.core import attach
+from weft.data.records import Record
+from weft.train.backbones.loading import load_backbone
+from weft.train.engine.scoring import make_batches, make_visual
+from weft.train.engine.task_losses import nan_file
+from weft.train.errors import RunError
+from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import load_tasks
+from weft.train.recipe.training import load_recipe
+
+
+@dataclass(frozen=True)
+class ReplayedBatch:
+    """A batch as the model saw it.
+
+    Attributes:
+        step: Steps done before it.
+        epoch: Epoch it was drawn in, from 0.
+        tasks: Task of each row.
+        records: Record of each row.
+        losses: Loss of each row, as it was found.
+        inputs: What the model was called with.
+    """
+
+    step: int
+    epoch: int
+    tasks: tuple[str, ...]
+    records: tuple[Record, ...]
+    losses: tuple[float, ...]
+    inputs: Mapping[str, Any]
+
+
+def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
+    """Make the batch again that ended a run, from the run's recipe and the ids in its `nan-batch.json`.
+
+    Args:
+        run: Folder of the run.
+        rank: Number of the process that found it, where there were several.
+
+    Returns:
+        The batch, the same to the last bit: texts, targets and shifts depend on seed, epoch and record alone.
+
+    Raises:
+        RunError: If the folder holds no such batch, or the data no longer hold its records.
+    """
+    folder = Path(run)
+    file = folder / nan_file(rank)
+    if not file.is_file() or not (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"`run` must be the folder of a run that a loss ended, with recipe.yaml and {file.name}, but {folder} is "
+            "not. Give the folder that the message named."
+        )
+    noted = json.loads(file.read_text(encoding="utf-8"))
+    recipe = load_recipe(folder / "recipe.yaml")
+    tasks = load_tasks(recipe, ("train",))
+    set_seed(recipe.seed)
+    backbone = load_backbone(recipe.backbone, folder=folder)
+    attach(backbone.model, recipe.method, list(recipe.tasks))
+    batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, Progress()))
+    known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
+    gone = [row["record"] for row in noted["rows"] if row["record"] not in known[row["task"]]]
+    if gone:
+        raise RunError(
+            f"The data must hold the records of {file}, but {len(gone)} are gone, such as {gone[0]!r}. Bring back the "
+            "data that the run was trained on."
+        )
+    rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
+    made = batches.training(rows, epoch=noted["epoch"])
+    return ReplayedBatch(
+        step=noted["step"],
+        epoch=noted["epoch"],
+        tasks=tuple(task for task, _ in rows),
+        records=tuple(record for _, record in rows),
+        losses=tuple(float(row["loss"]) for row in noted["rows"]),
+        inputs={name: value for name, value in made.items() if name not in ("tasks", "objective")},
+    )

@@ -1,0 +1,289 @@
+"""One run: from a recipe to a scored, tracked, saved adapter."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from weft.core import attach, detach, load_adapter
+from weft.eval.evaluate.inputs import Batches
+from weft.eval.tracking import Run
+from weft.train.backbones.from_scratch import save_backbone
+from weft.train.backbones.loading import load_backbone
+from weft.train.engine.checkpoints import require_resumable, step_of
+from weft.train.engine.clock import Clock
+from weft.train.engine.full_disk import disk_may_fill
+from weft.train.engine.interrupted import may_be_interrupted
+from weft.train.engine.lost_process import others_may_die
+from weft.train.engine.schedule import make_mixture, total_steps
+from weft.train.engine.scoring import evaluate_tasks, make_batches, make_visual
+from weft.train.engine.sharding import reshard, whole_adapter
+from weft.train.engine.stopping import Stop, how_to_start
+from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
+from weft.train.errors import RunError
+from weft.train.objectives import objectives_of
+from weft.train.output.folders import (
+    RUN_MARKER,
+    check_writable,
+    claimed,
+    make_run_folder,
+    require_made,
+    require_new,
+    require_outside,
+)
+from weft.train.output.progress import Progress
+from weft.train.output.result import (
+    ADAPTER,
+    RESULT,
+    Result,
+    average,
+    is_unscored,
+    make_result,
+    result_values,
+    write_json,
+)
+from weft.train.preflight.fitness import check_device, check_fit
+from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes_of, training_texts
+from weft.train.processes import Processes, join_processes
+from weft.train.recipe.kept import kept_text
+from weft.train.recipe.training import Recipe
+from weft.train.runs.provenance import data_params
+from weft.train.runs.tracked import Report, check_tracking, track_result, tracked, tracking_folder
+
+
+def execute(
+    recipe: Recipe,
+    *,
+    tasks: Mapping[str, TaskData] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    auto_resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Run a recipe.
+
+    Everything that can be wrong with recipe, data and folder is found before the first step.
+
+    Args:
+        recipe: The recipe.
+        tasks: Its records, if they are loaded already.
+        resume: Go on from the newest whole checkpoint; a run that is trained and was not scored is scored.
+        overwrite: Remove an earlier run of the same name first.
+        auto_resume: Resume if there is a whole checkpoint; otherwise start, again if the run ended before the first.
+        progress: Where to show progress; nowhere by default.
+
+    Returns:
+        Scores and counts; the folder holds `recipe.yaml`, `plan.json`, `adapter/`, `predictions/`,
+        `result.json` and, with `save_model`, `model/`.
+
+    Raises:
+        InUseError: If another process writes this run.
+        RunError: If the run cannot start, its disk has become full, or another of its processes is gone.
+        StoppedError: If SIGTERM ended the training; there is a checkpoint of the step it fell into.
+    """
+    if auto_resume and (resume or overwrite):
+        raise RunError(
+            "`--auto-resume` must stand without --resume and --overwrite, but one of them is given. It chooses "
+            "between them: leave them out."
+        )
+    progress = progress or Progress()
+    processes = join_processes()
+    check_device(recipe, processes)
+    check_recipe(recipe)
+    tasks = tasks or load_tasks(recipe)
+    check_fit(recipe, tasks, processes)
+    # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
+    make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
+    with others_may_die(processes, recipe.folder), ExitStack() as claims:
+        checkpoint = processes.decided_by_first(
+            lambda: prepare_folder(
+                recipe, claims, resume=resume, overwrite=overwrite, auto_resume=auto_resume
+            )
+        )
+        with may_be_interrupted(recipe.folder), disk_may_fill(recipe.folder):
+            return _run(recipe, tasks, checkpoint, progress, processes)
+
+
+def _run(
+    recipe: Recipe,
+    tasks: Mapping[str, TaskData],
+    checkpoint: Path | None,
+    progress: Progress,
+    processes: Processes,
+) -> Result:
+    if recipe.training.threads is not None:
+        torch.set_num_threads(recipe.training.threads)
+    clock = Clock()
+    set_seed(recipe.seed)
+    with processes.first_alone():
+        backbone = load_backbone(
+            recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
+        )
+        model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
+    visual = make_visual(recipe, backbone, tasks, progress, processes)
+    batches = make_batches(recipe, backbone, visual)
+    plan = model.weft.plan
+    own = tracked(recipe, plan, checkpoint, tasks) if processes.first else nullcontext()
+    if processes.first:
+        write_json(recipe.folder / "plan.json", plan.to_dict())
+    with own as run:
+        if checkpoint == recipe.folder / ADAPTER:
+            clock.load(recipe.folder)
+            load_adapter(model, checkpoint)
+        else:
+            _train(recipe, model, tasks, batches, checkpoint, run, progress, processes, clock)
+            # Before anything is scored: whatever happens then, what was trained is kept.
+            state = whole_adapter(model)
+            if processes.first:
+                _save_trained(recipe, model, state, clock)
+        folder = recipe.folder / "predictions"
+        reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
+        result = make_result(recipe, plan, reports, clock.seconds)
+        if processes.first:
+            write_json(recipe.folder / RESULT, result_values(recipe, result, data_params(tasks)))
+            track_result(run, recipe, result, tasks)
+    if not processes.first:
+        return result
+    if recipe.save_model:
+        save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
+    return result
+
+
+def _save_trained(recipe: Recipe, model: Any, state: Any, clock: Clock) -> None:
+    """Save the adapter whole or not at all, and beside it how long it took."""
+    partial = recipe.folder / f".{ADAPTER}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, state_dict=state)
+    clock.save(recipe.folder)
+    shutil.rmtree(recipe.folder / ADAPTER, ignore_errors=True)
+    partial.rename(recipe.folder / ADAPTER)
+
+
+def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
+    """Extract and keep the features that a recipe needs, so that runs beside one another find them.
+
+    Args:
+        recipe: A recipe whose vision tower is frozen.
+        tasks: Its records.
+    """
+    if recipe.training.threads is not None:
+        torch.set_num_threads(recipe.training.threads)
+    backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
+    attach(backbone.model, recipe.method, list(recipe.tasks))
+    make_visual(recipe, backbone, tasks, Progress())
+
+
+def _train(
+    recipe: Recipe,
+    model: Any,
+    tasks: Mapping[str, TaskData],
+    batches: Batches,
+    checkpoint: Path | None,
+    run: Run | None,
+    progress: Progress,
+    processes: Processes,
+    clock: Clock,
+) -> None:
+    section = recipe.training
+    mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
+    steps = total_steps(recipe, mixture)
+    folder = recipe.folder / "checkpoints"
+    stop = Stop(processes)
+    arguments = training_arguments(section, folder, seed=recipe.seed, steps=steps, processes=processes)
+
+    def validate() -> dict[str, float]:
+        return average(evaluate_tasks(recipe, model, tasks, batches, "validation", None, progress, processes))
+
+    begun = 0 if checkpoint is None else step_of(checkpoint)
+    with progress.bar(f"train {recipe.title}", steps, begun) as advance:
+        trainer = MultiTaskTrainer(
+            model,
+            arguments,
+            records={name: data["train"] for name, data in tasks.items()},
+            mixture=mixture,
+            batches=batches,
+            section=section,
+            validate=validate if section.evaluate_every else None,
+            callbacks=[Report(run, advance, progress.note, processes), stop],
+            processes=processes,
+            objectives=objectives_of(model, section, section.batch_size // processes.size),
+            clock=clock,
+        )
+        if processes.rank:
+            # What is drawn at random within the model shall differ between processes.
+            set_seed(recipe.seed + processes.rank)
+        with stop.heard():
+            if checkpoint is None:
+                trainer.train()
+            else:
+                trainer.resume(checkpoint)
+    trainer.task_losses.check()
+    reshard(model)
+    if section.evaluate_every and (folder / "best").exists():
+        # It is the model of this very run; a tower's running statistics may have moved since that step.
+        load_adapter(model, folder / "best", check_weights=False)
+    elif trainer.average is not None:
+        trainer.average.apply()
+
+
+def prepare_folder(
+    recipe: Recipe,
+    claims: ExitStack,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    auto_resume: bool = False,
+) -> Path | None:
+    """Claim the folder of a run, and make it or find what to go on with there.
+
+    Args:
+        recipe: The recipe.
+        claims: Keeps the folder from other processes until it is closed.
+        resume: As for `execute`.
+        overwrite: As for `execute`.
+        auto_resume: As for `execute`.
+
+    Returns:
+        The checkpoint to go on from, or None.
+
+    Raises:
+        InUseError: If another process writes this run.
+        RunError: If the run cannot start.
+    """
+    folder = recipe.folder
+    claims.enter_context(claimed(folder, "name", otherwise="take name=... for another run"))
+    if auto_resume:
+        resume, overwrite = how_to_start(folder)
+    if resume and overwrite:
+        raise RunError(
+            "`--resume` must be left out with `--overwrite`, but both are given: one goes on with what the other "
+            "removes. Take one of them."
+        )
+    values = kept_text(recipe)
+    if resume:
+        checkpoint = folder / ADAPTER if is_unscored(folder) else require_resumable(folder / "checkpoints")
+        kept = folder / "recipe.yaml"
+        if not kept.is_file() or kept.read_text(encoding="utf-8", errors="replace") != values:
+            raise RunError(
+                f"`--resume` needs the recipe that {folder} was started with, but it differs from "
+                f"{kept}. Resume with that file, or start a run of another name."
+            )
+        check_tracking(recipe)
+        return checkpoint
+    if not overwrite:
+        require_new(
+            folder, otherwise="--resume to go on, --overwrite to start again, or name=... for another run"
+        )
+    else:
+        require_made(folder, RUN_MARKER, "name")
+    check_writable(folder.parent, "output")
+    require_outside(folder, tracking_folder(recipe), "tracking.store")
+    check_tracking(recipe)
+    make_run_folder(folder, values)
+    return None

@@ -1,0 +1,203 @@
+"""Many runs of one recipe: a grid of values, each with several seeds, every run a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weft.train.engine.checkpoints import newest_whole
+from weft.train.errors import RecipeError, RunError
+from weft.train.output.folders import check_writable, claimed
+from weft.train.output.progress import Progress
+from weft.train.output.result import RESULT, is_unscored
+from weft.train.recipe.plain_yaml import read_plain_yaml
+from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.runs.origin import check_origin
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        values: Key to value, of the axes of the grid.
+        overrides: What the run is started with, after the recipe.
+        recipe: The recipe that this makes.
+    """
+
+    values: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    recipe: Recipe
+
+
+def read_axes(grid: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `key.sub=value,value` entries; values are YAML.
+
+    Raises:
+        RecipeError: If an entry has no `=` or no value, or a key comes twice.
+
+    >>> read_axes(["seed=0,1", "training.schedule=linear,cosine"])
+    {'seed': [0, 1], 'training.schedule': ['linear', 'cosine']}
+    """
+    axes: dict[str, list[Any]] = {}
+    for entry in grid:
+        key, separator, text = entry.partition("=")
+        try:
+            values = read_plain_yaml(f"[{text}]") if separator else []
+        except yaml.YAMLError:
+            values = []
+        if not key or not values or key in axes:
+            raise RecipeError(
+                f"`--grid` must be `key.sub=value,value` with each key once, but is {entry!r}. Write for instance "
+                "training.learning_rate=1e-3,3e-4."
+            )
+        axes[key] = values
+    return axes
+
+
+def sweep_points(source: str, overrides: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Every combination of the axes, as a run with a name and a label of its own.
+
+    Args:
+        source: The recipe, as `load_recipe` takes it.
+        overrides: Changes that all runs have.
+        axes: Key to its values.
+
+    Raises:
+        RecipeError: If a combination is no valid recipe, or two have one name.
+    """
+    base = load_recipe(source, list(overrides))
+    points = []
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        words = [f"{key.rpartition('.')[2]}-{value}" for key, value in values.items()]
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join([base.name, *words]))
+        told = [f"{key.rpartition('.')[2]} {value}" for key, value in values.items() if key != "seed"]
+        changes = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        changes += [f"name={name}", f"label={json.dumps(', '.join([base.title, *told]))}"]
+        every = (*overrides, *changes)
+        points.append(Point(values, every, load_recipe(source, list(every))))
+    names = [point.recipe.name for point in points]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"The runs of a sweep must have names of their own, but {twice[0]!r} comes twice.")
+    return points
+
+
+def run_sweep(
+    source: str,
+    overrides: Sequence[str],
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Run every point that has no result yet; a sweep that was interrupted goes on when it is started again.
+
+    Runs that have a checkpoint are resumed, others are started. One that fails does not stop the rest. In MLflow the
+    runs are children of one.
+
+    Args:
+        source: The recipe.
+        overrides: Changes that all runs have.
+        axes: Key to its values; see `read_axes`.
+        jobs: Runs at a time.
+        progress: Where to show progress.
+
+    Returns:
+        One row per point: `values`, `name` and `scores`.
+
+    Raises:
+        RecipeError: As `sweep_points`.
+        RunError: If a folder of a run holds the result of another recipe or other data; if runs failed, after all
+            others are done, naming their logs.
+    """
+    points = sweep_points(source, overrides, axes)
+    base = load_recipe(source, list(overrides))
+    for point in points:
+        check_origin(point.recipe)
+    check_writable(Path(base.output), "output")
+    failed: list[str] = []
+    with (
+        claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"),
+        sweep_parent(base, axes) as parent,
+        (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
+    ):
+
+        def work(point: Point) -> None:
+            if not run_point(source, point, parent):
+                failed.append(str(log_of(point.recipe)))
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for done, _ in enumerate(pool.map(work, points), start=1):
+                advance(done)
+    if failed:
+        raise RunError(
+            f"Every run of the sweep must end well, but {len(failed)} of {len(points)} did not. Their output is in "
+            f"{', '.join(failed)}. Mend the cause and start the sweep again: finished runs are kept."
+        )
+    return [
+        {
+            "values": dict(point.values),
+            "name": point.recipe.name,
+            "scores": json.loads((point.recipe.folder / RESULT).read_text(encoding="utf-8"))["scores"],
+        }
+        for point in points
+    ]
+
+
+def log_of(recipe: Recipe) -> Path:
+    """Where the output of a sweep's run goes."""
+    return recipe.folder.with_name(f"{recipe.name}.log")
+
+
+def run_point(source: str, point: Point, parent: str | None) -> bool:
+    """Run one point in a process of its own; False if it fails."""
+    folder = point.recipe.folder
+    if (folder / RESULT).is_file():
+        return True
+    words: list[str] = []
+    if folder.exists():
+        goes_on = newest_whole(folder / "checkpoints") or is_unscored(folder)
+        words = ["--resume"] if goes_on else ["--overwrite"]
+    if "--resume" in words:
+        saved = read_plain_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        parent = saved["tracking"]["parent"]
+    changes = [*point.overrides, *([f"tracking.parent={parent}"] if parent else [])]
+    with log_of(point.recipe).open("a", encoding="utf-8") as log:
+        command = [sys.executable, "-m", "weft.train", source, *changes, "--traceback", *words]
+        return subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0
+
+
+@contextmanager
+def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
+    """The MLflow run that the runs of the sweep are part of, made once and gone on with later."""
+    if not base.tracking.enabled:
+        yield None
+        return
+    from weft.eval.tracking import open_run
+    from weft.train.runs.tracked import tracking_store
+
+    note = Path(base.output) / f"{base.name}.sweep"
+    known = note.read_text(encoding="utf-8") if note.is_file() else None
+    with open_run(
+        store=tracking_store(base),
+        experiment=base.tracking.experiment,
+        name=f"{base.name} sweep",
+        params={key: ", ".join(map(str, values)) for key, values in axes.items()},
+        run_id=known,
+    ) as run:
+        if run.run_id is not None:
+            note.write_text(run.run_id, encoding="utf-8")
+        yield run.run_id

@@ -1,0 +1,186 @@
+"""What a run tells MLflow."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from weft.eval.report import inspect_html, tables_in
+from weft.eval.tracking import Run, check_store, open_run
+from weft.eval.tracking.store import store_folder
+from weft.train.output.progress import Advance
+from weft.train.output.result import RESULT, Result
+from weft.train.preflight.tasks import TaskData
+from weft.train.processes import ONE, Processes
+from weft.train.recipe.training import Recipe
+from weft.train.recipe.variables import expanded
+from weft.train.runs.provenance import data_params, source_tags, system_metrics
+from weft.train.runs.served import log_served_model
+
+
+@contextmanager
+def tracked(
+    recipe: Recipe, plan: Any, checkpoint: Path | None, tasks: Mapping[str, TaskData]
+) -> Iterator[Run | None]:
+    """Open the run in the tracking store, or go on with it; None if the recipe is not tracked."""
+    if not recipe.tracking.enabled:
+        yield None
+        return
+    id_file = recipe.folder / "mlflow_run_id"
+    run_id = id_file.read_text(encoding="utf-8") if checkpoint is not None and id_file.is_file() else None
+    params = {
+        "method": recipe.title,
+        "seed": recipe.seed,
+        "backbone": recipe.backbone.title,
+        "tasks": ",".join(recipe.tasks),
+        **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
+        **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
+        **data_params(tasks),
+    }
+    with open_run(
+        store=tracking_store(recipe),
+        experiment=recipe.tracking.experiment,
+        name=recipe.name,
+        params=params,
+        tags={"weft.control": str(recipe.control).lower(), **source_tags()},
+        parent=recipe.tracking.parent,
+        run_id=run_id,
+    ) as run:
+        if run_id is None:
+            run.log_text((recipe.folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
+            run.log_dict(plan.to_dict(), "plan.json")
+            run.log_text(str(plan) + "\n", "plan.txt")
+        if run.run_id is not None:
+            id_file.write_text(run.run_id, encoding="utf-8")
+        yield run
+
+
+def tracking_store(recipe: Recipe) -> str | None:
+    """Where a run is tracked: the recipe's store, else `MLFLOW_TRACKING_URI`, else a folder beside the runs."""
+    if recipe.tracking.store is None and os.environ.get("MLFLOW_TRACKING_URI"):
+        return None
+    if recipe.tracking.store is None:
+        return str(Path(recipe.output) / "mlflow")
+    return expanded(recipe.tracking.store, "tracking.store")
+
+
+def tracking_folder(recipe: Any) -> Path | None:
+    """The folder of an embedded tracking store of a recipe of any kind; None where there is none."""
+    return store_folder(tracking_store(recipe)) if recipe.tracking.enabled else None
+
+
+def check_tracking(recipe: Any) -> None:
+    """Refuse a tracking store that can never take the run, before the run begins.
+
+    Args:
+        recipe: A recipe of any kind; its `tracking` and `output` are read.
+
+    Raises:
+        TrackingError: See `weft.eval.tracking.check_store`.
+    """
+    if recipe.tracking.enabled:
+        check_store(tracking_store(recipe), recipe.tracking.experiment)
+
+
+def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping[str, TaskData]) -> None:
+    """Log scores, counts, costs and files of a finished run, and the model that MLflow serves."""
+    if run is None:
+        return
+    metrics = {f"test/{name}": value for name, value in result.scores.items()}
+    metrics |= {
+        "parameters/trainable": result.trainable,
+        "parameters/total": result.total,
+        "parameters/percent": 100 * result.trainable / result.total,
+        "time/seconds": result.seconds,
+        "memory/peak_mb": peak_memory_mb(),
+    }
+    for task, report in result.reports.items():
+        for name, value in report["scores"].items():
+            if value is not None:
+                metrics[f"test/{task}/{name}"] = value
+    run.log_metrics(metrics)
+    run.log_artifacts(recipe.folder / "adapter", "adapter")
+    run.log_artifacts(recipe.folder / "predictions", "predictions")
+    if result.reports:
+        run.log_text(inspect_html(tables_in(recipe.folder), title=recipe.title), "inspection.html")
+    run.log_artifacts(recipe.folder / RESULT)
+    if recipe.tracking.model:
+        log_served_model(run, recipe, tasks)
+
+
+class Report(TrainerCallback):
+    """Hands losses to the tracked run and to the progress bar, and steps to the latter.
+
+    Args:
+        run: The tracked run, if there is one.
+        advance: Takes the steps done.
+        note: Takes a few words each about losses, speed and memory.
+        processes: The processes of the run.
+    """
+
+    def __init__(
+        self, run: Run | None, advance: Advance, note: Callable[..., None], processes: Processes = ONE
+    ) -> None:
+        self.run, self.advance, self.note, self.processes = run, advance, note, processes
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        self.advance(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log losses, rates and validation scores under their own names."""
+        if logs and "loss" in logs:
+            self.note(*_words(logs))
+        if self.run is None or not logs:
+            return
+        names = {
+            "loss": "train/loss",
+            "learning_rate": "train/learning_rate",
+            "grad_norm": "train/gradient_norm",
+            "samples_per_second": "time/samples_per_second",
+            "gpu_memory_mb": "memory/gpu_peak_mb",
+        }
+        values = {}
+        for name, value in logs.items():
+            if name.startswith(("loss/", "validation/")):
+                values[f"train/{name}" if name.startswith("loss/") else name] = value
+            elif name in names:
+                values[names[name]] = value
+        if "loss" in logs:
+            values |= system_metrics(self.processes, Path(args.output_dir).parent)
+        if values:
+            self.run.log_metrics(values, step=state.global_step)
+
+
+def _words(logs: Mapping[str, float]) -> list[str]:
+    losses = [
+        f"{name.removeprefix('loss/')} {value:.3g}"
+        for name, value in logs.items()
+        if name.startswith("loss/")
+    ]
+    memory = logs.get("gpu_memory_mb") or peak_memory_mb()
+    speed = logs["samples_per_second"]
+    said = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+    return [f"loss {logs['loss']:.4g}", f"{said} samples/s", f"{memory:,.0f} MiB", *losses]
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
