@@ -80,8 +80,8 @@ class TaskLosses:
         ]
         raise RunError(
             f"Every loss must be a number, but {len(wrong)} of {len(rows)} of step {step + 1} are not, such as that "
-            f"of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.runs.replay makes it again. Lower "
-            f"training.learning_rate, set training.precision=fp32, or look at the record; {self._going_on()}."
+            f"of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.runs.replay makes it again. "
+            f"Lower training.learning_rate, set training.precision=fp32, or look at the record; {self._going_on()}."
         )
 
     def _going_on(self) -> str:

@@ -11,7 +11,7 @@ import yaml
 from weft.train.errors import RecipeError, near
 from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
 
-BUILT_IN = Path(__file__).parent / "recipes"
+BUILT_IN = Path(__file__).parents[1] / "recipes"
 
 
 def built_in_recipes() -> list[str]:
