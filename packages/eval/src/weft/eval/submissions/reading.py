@@ -15,7 +15,7 @@ def read_text(path: Path) -> str:
     """Read a text file, unpacking `.gz`.
 
     Raises:
-        FormatError: There is no such file, it is no UTF-8 text, or opens to more than its limit (`weft.data.limits`).
+        FormatError: No such file, no UTF-8 text, or more in it than its limit (`weft.data.limits`).
     """
     if not path.is_file():
         raise FormatError(f"The file must exist, but {str(path)!r} does not. Check the path.")
