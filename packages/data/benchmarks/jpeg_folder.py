@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from weft.data import TaskMixture, load_dataset
-from weft.data.loader import MixtureLoader
 from weft.data.media.transforms import ImageTransform
+from weft.data.sampling.loader import MixtureLoader
 
 
 def write_photos(root: Path, count: int, width: int, height: int) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
-from weft.data.atomic import whole_folder, write_bytes, write_text
 from weft.data.errors import InvalidArgumentError
+from weft.data.processes.atomic import whole_folder, write_bytes, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):

@@ -16,7 +16,7 @@ from weft.data import (
     load_dataset,
     register_dataset,
 )
-from weft.data.records import RECORD_TYPES, Caption, MediaRef, media_of
+from weft.data.records.types import RECORD_TYPES, Caption, MediaRef, media_of
 from weft.data.testing import image_bytes, write_tree
 
 

@@ -10,9 +10,8 @@ from weft.data import load_dataset
 from weft.data.catalog import splits_of
 from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
 from weft.data.errors import InvalidArgumentError, UnknownNameError
-from weft.data.files import BytesStore
-from weft.data.media.contact_sheet import contact_sheet, load_font, record_text, wrap_to_width
-from weft.data.records import (
+from weft.data.records.contact_sheet import contact_sheet, load_font, record_text, wrap_to_width
+from weft.data.records.types import (
     Caption,
     Classify,
     ImageQA,
@@ -23,6 +22,7 @@ from weft.data.records import (
     VideoMC,
     VideoQA,
 )
+from weft.data.sources.opening import BytesStore
 from weft.data.testing import image_bytes, write_tree
 
 QUESTIONS = [["what?", "circle", 0], ["red?", "yes", 1]]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from weft.data.credentials import password_of, without_credentials, without_secrets
 from weft.data.errors import redact
+from weft.data.sources.credentials import password_of, without_credentials, without_secrets
 
 
 @pytest.mark.parametrize(

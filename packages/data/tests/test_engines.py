@@ -5,8 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from weft.data.convert import convert
-from weft.data.engines import check_engine, run_jobs
 from weft.data.errors import (
     CorruptMediaError,
     InvalidArgumentError,
@@ -18,8 +16,10 @@ from weft.data.errors import (
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.media.tolerance import CorruptMediaCounter
-from weft.data.record_set import RecordSet
-from weft.data.records import Classify, MediaRef
+from weft.data.processes.engines import check_engine, run_jobs
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import Classify, MediaRef
+from weft.data.shards.convert import convert
 from weft.data.testing import image_bytes, mean_colors
 
 KEY = FeatureKey("toy", "w", "t")

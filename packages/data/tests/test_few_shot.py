@@ -14,8 +14,8 @@ from weft.data import (
     load_dataset,
     restrict_classes,
 )
-from weft.data.record_set import RecordSet
-from weft.data.records import Caption, MediaRef
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import Caption, MediaRef
 
 
 def make(counts, split="train"):

@@ -9,7 +9,14 @@ import fsspec
 import pytest
 
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError
-from weft.data.files import ArchiveStore, BytesStore, FolderStore, close_handles, open_store, safe_member
+from weft.data.sources.opening import (
+    ArchiveStore,
+    BytesStore,
+    FolderStore,
+    close_handles,
+    open_store,
+    safe_member,
+)
 from weft.data.testing import write_tree, zip_bytes
 
 FILES = {"a.txt": b"alpha", "deep/er/b.txt": b"beta"}

@@ -1,7 +1,7 @@
 import pytest
 
 from weft.data.errors import InvalidArgumentError, MalformedRecordError, UnknownNameError
-from weft.data.hub import load_hub_dataset
+from weft.data.records.hub import load_hub_dataset
 from weft.data.testing import image_bytes
 
 

@@ -18,7 +18,7 @@ from weft.data.media.transforms import (
     resize_short_side,
     resize_square,
 )
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
 from weft.data.testing import image_bytes
 
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from weft.data import TaskMixture  # noqa: E402 - torch is needed first
-from weft.data.loader import MixtureLoader  # noqa: E402
+from weft.data.sampling.loader import MixtureLoader  # noqa: E402
 
 SOURCES = {
     "vqa": [f"v{k}" for k in range(61)],

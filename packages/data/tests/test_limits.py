@@ -17,14 +17,14 @@ from PIL import EpsImagePlugin, Image
 
 from weft.data import load_dataset
 from weft.data.errors import CorruptMediaError, InvalidArgumentError
-from weft.data.files import FolderStore, open_store
-from weft.data.limits import UNPACKED_MIB, check_unpacked, limit
 from weft.data.media import images
 from weft.data.media.images import FORMATS, decode_image
 from weft.data.media.transforms import ImageTransform
 from weft.data.media.video import read_frames
-from weft.data.records import MediaRef
-from weft.data.source import StoredFile
+from weft.data.records.source import StoredFile
+from weft.data.records.types import MediaRef
+from weft.data.sources.limits import UNPACKED_MIB, check_unpacked, limit
+from weft.data.sources.opening import FolderStore, open_store
 from weft.data.testing import image_bytes, zip_bytes
 
 ZEROS = bytes(3 * 2**20)

@@ -9,7 +9,7 @@ from weft.data.errors import MissingDependencyError
 
 torch = pytest.importorskip("torch")
 
-from weft.data.loader import MixtureLoader, one_thread_per_worker  # noqa: E402 - torch is needed first
+from weft.data.sampling.loader import MixtureLoader, one_thread_per_worker  # noqa: E402 - torch is needed first
 
 SOURCES = {
     "vqa": [f"v{k}" for k in range(48)],

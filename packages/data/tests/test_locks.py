@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from weft.data import locks
 from weft.data.errors import InUseError
+from weft.data.processes import locks
 
 REPEATS = 20
 HOLDS = """
 import sys, time
-from weft.data.locks import held
+from weft.data.processes.locks import held
 with held(sys.argv[1], "`name`"):
     print("held", flush=True)
     time.sleep(60)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from weft.data import InvalidArgumentError, StateMismatchError, TaskMixture, TaskRecords, UnknownNameError
-from weft.data.permutation import permute
-from weft.data.quotas import draws_per_epoch, largest_remainder, task_weights
+from weft.data.sampling.permutation import permute
+from weft.data.sampling.quotas import draws_per_epoch, largest_remainder, task_weights
 
 SIZES = {"vqa": 48, "gqa": 31, "nlvr": 7, "caption": 1}
 

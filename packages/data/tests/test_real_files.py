@@ -12,8 +12,8 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.datasets.msrvtt import read_id_list
-from weft.data.files import open_store
-from weft.data.source import Source
+from weft.data.records.source import Source
+from weft.data.sources.opening import open_store
 
 NLVR, XGQA, VQA = "lil-lab+nlvr", "Adapter-Hub+xGQA", "timbmg+NLP1-2017-VQA"
 HOW2, EXPERTS = "ych133+How2R-and-How2QA", "albanie+collaborative-experts"

@@ -8,7 +8,7 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.errors import MissingFileError, StoreAccessError
-from weft.data.files import open_store
+from weft.data.sources.opening import open_store
 from weft.data.testing import image_bytes, zip_bytes
 
 pytest.importorskip("aiohttp", reason="fsspec reads http:// with aiohttp")

@@ -7,7 +7,6 @@ import fsspec
 import pytest
 
 from weft.data import load_dataset
-from weft.data.convert import convert
 from weft.data.errors import (
     CorruptMediaError,
     InvalidArgumentError,
@@ -15,9 +14,8 @@ from weft.data.errors import (
     StateMismatchError,
     UnknownNameError,
 )
-from weft.data.files import BytesStore
-from weft.data.record_set import RecordSet
-from weft.data.records import (
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import (
     Caption,
     Classify,
     ImageQA,
@@ -28,7 +26,9 @@ from weft.data.records import (
     VideoQA,
     media_of,
 )
-from weft.data.shards import ShardedRecords, open_shards
+from weft.data.shards.convert import convert
+from weft.data.shards.parquet import ShardedRecords, open_shards
+from weft.data.sources.opening import BytesStore
 from weft.data.testing import image_bytes, write_tree
 
 
@@ -121,7 +121,7 @@ def contents(folder):
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch):
-    import weft.data.convert as module
+    import weft.data.shards.convert as module
 
     convert(numbered(20), tmp_path / "whole", rows_per_shard=4)
     written = []

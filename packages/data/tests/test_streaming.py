@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from weft.data.convert import convert
 from weft.data.errors import InvalidArgumentError, StateMismatchError
-from weft.data.record_set import RecordSet
-from weft.data.records import Caption, MediaRef
-from weft.data.shards import ShardedRecords
-from weft.data.streaming import ShardStream
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import Caption, MediaRef
+from weft.data.shards.convert import convert
+from weft.data.shards.parquet import ShardedRecords
+from weft.data.shards.streaming import ShardStream
 
 ROWS = 103
 MEDIA = MediaRef.from_bytes(b"x")

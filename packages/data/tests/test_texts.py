@@ -10,11 +10,11 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.errors import MalformedRecordError
-from weft.data.files import FolderStore
-from weft.data.rows import Row
-from weft.data.source import StoredFile
+from weft.data.records.rows import Row
+from weft.data.records.source import StoredFile
+from weft.data.sources.opening import FolderStore
+from weft.data.sources.texts import lines_of
 from weft.data.testing import image_bytes, write_tree
-from weft.data.texts import lines_of
 
 SEPARATORS = ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c"]
 
@@ -147,7 +147,7 @@ def test_a_parquet_file_whose_text_is_no_utf_8_is_named(tmp_path):
 
 
 def test_csv_that_does_not_read_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("weft.data.texts._LARGEST_FIELD", 3)
+    monkeypatch.setattr("weft.data.sources.texts._LARGEST_FIELD", 3)
     load = table(tmp_path, csv="image,question\na.png,what\n")
     with pytest.raises(MalformedRecordError, match=r"train\.csv must be CSV, but is not: field larger than"):
         load()

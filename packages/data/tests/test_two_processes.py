@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from weft.data import TaskMixture  # noqa: E402 - torch is needed first
-from weft.data.loader import MixtureLoader  # noqa: E402
+from weft.data.sampling.loader import MixtureLoader  # noqa: E402
 
 SIZES = {"vqa": 41, "gqa": 23, "nlvr": 8}
 STOP = 5
@@ -18,7 +18,7 @@ _RANK = """
 import json, sys
 import torch.distributed as distributed
 from weft.data import TaskMixture
-from weft.data.loader import MixtureLoader
+from weft.data.sampling.loader import MixtureLoader
 
 rank, meeting, sizes, stop = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError, UnknownNameError
-from weft.data.files import open_store
 from weft.data.media.video import frame_indices, read_frames
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
+from weft.data.sources.opening import open_store
 
 
 def need(backend):

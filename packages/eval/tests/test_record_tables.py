@@ -9,8 +9,8 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.errors import CorruptMediaError
-from weft.data.files import open_store
-from weft.data.records import Caption, MediaRef, Retrieval
+from weft.data.records.types import Caption, MediaRef, Retrieval
+from weft.data.sources.opening import open_store
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.report import record_table, tables_in

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from weft.data.shards import ShardedRecords
+from weft.data.shards.parquet import ShardedRecords
 from weft.data.testing import image_bytes, write_tree
 from weft.train.cli import main
 

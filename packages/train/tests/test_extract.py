@@ -9,7 +9,7 @@ import yaml
 from weft.core import attach
 from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.store import FeatureStore
-from weft.data.records import media_of
+from weft.data.records.types import media_of
 from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
 from weft.train.engine.scoring import make_visual

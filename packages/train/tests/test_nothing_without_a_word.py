@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weft.data.records import ImageQA, PairBool, media_of
+from weft.data.records.types import ImageQA, PairBool, media_of
 from weft.train.errors import RunError
 from weft.train.preflight.fitness import check_fit
 from weft.train.preflight.tasks import TaskData, load_tasks

@@ -23,8 +23,8 @@ from PIL import Image
 from weft.core import attach
 from weft.data import load_dataset
 from weft.data.features.store import FeatureStore
-from weft.data.files import close_handles
-from weft.data.records import MediaRef, media_of
+from weft.data.records.types import MediaRef, media_of
+from weft.data.sources.opening import close_handles
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.scoring import make_visual

@@ -19,7 +19,7 @@ from weft.core.composites.visual_embedding import pool_grid
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
-from weft.data.records import media_of
+from weft.data.records.types import media_of
 from weft.eval.errors import ScoreInputError
 from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RecipeError, RunError

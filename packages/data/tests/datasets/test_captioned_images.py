@@ -4,7 +4,7 @@ from typing import ClassVar
 import pytest
 
 from weft.data import MalformedRecordError, UnknownNameError, load_dataset
-from weft.data.records import Retrieval
+from weft.data.records.types import Retrieval
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from weft.data import MalformedRecordError, MissingFileError, UnknownNameError, load_dataset
 from weft.data.datasets.msrvtt import read_id_list
-from weft.data.files import open_store
-from weft.data.source import Source
+from weft.data.records.source import Source
+from weft.data.sources.opening import open_store
 from weft.data.testing import DatasetContract, write_tree
 
 SPLITS = {0: "train", 1: "validate", 2: "test"}

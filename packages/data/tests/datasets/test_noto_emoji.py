@@ -3,7 +3,7 @@ import json
 import pytest
 
 from weft.data import MalformedRecordError, UnknownNameError, load_dataset
-from weft.data.records import Retrieval
+from weft.data.records.types import Retrieval
 from weft.data.testing import DatasetContract, image_bytes, write_tree, zip_bytes
 
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 import pytest
 
 from weft.data import InvalidArgumentError, MissingFileError, load_dataset
-from weft.data.convert import convert
-from weft.data.records import media_of
+from weft.data.records.types import media_of
+from weft.data.shards.convert import convert
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 

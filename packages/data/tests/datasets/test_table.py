@@ -14,7 +14,7 @@ from weft.data import (
     UnknownNameError,
     load_dataset,
 )
-from weft.data.records import Caption, Classify, ImageQA, PairBool, VideoMC
+from weft.data.records.types import Caption, Classify, ImageQA, PairBool, VideoMC
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 CSV = "picture,q,a,note\nimg/0.png,what is it?,cat,x\nimg/1.png,which colour?,red,y\n"

@@ -7,9 +7,9 @@ import pytest
 from weft.data import MalformedRecordError, load_dataset
 from weft.data.datasets._video import Subtitles, span_of
 from weft.data.errors import InvalidArgumentError
-from weft.data.files import open_store
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.sources.opening import open_store
 from weft.data.testing import DatasetContract, write_tree
 
 VIDEO = b"not decoded here"

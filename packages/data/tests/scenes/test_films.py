@@ -6,7 +6,7 @@ import pytest
 from weft.data import load_dataset
 from weft.data.errors import InvalidArgumentError
 from weft.data.media.video import read_frames
-from weft.data.records import Retrieval
+from weft.data.records.types import Retrieval
 from weft.data.scenes.films import film_text
 from weft.data.scenes.motion import STEPS, backwards, render_frames, sample_moving_scene
 

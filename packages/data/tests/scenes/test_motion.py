@@ -7,7 +7,7 @@ import pytest
 from weft.data import load_dataset
 from weft.data.errors import InvalidArgumentError, UnknownNameError
 from weft.data.media.video import read_frames
-from weft.data.records import VideoQA, media_of
+from weft.data.records.types import VideoQA, media_of
 from weft.data.scenes.motion import STEPS, STILL, render_frames, sample_moving_scene
 from weft.data.scenes.render import IMAGE_SIZE
 from weft.data.scenes.scene import GRID_SIZE

@@ -5,7 +5,7 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.errors import InvalidArgumentError, MissingFileError, UnknownNameError
-from weft.data.records import media_of
+from weft.data.records.types import media_of
 from weft.data.scenes import pretraining
 from weft.data.scenes.captions import caption
 from weft.data.scenes.examples import ScenePool, Template, draw_questions

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BatchEncoding
 
 from weft.data.media.transforms import ImageTransform
-from weft.data.records import ImageQA, MediaRef
+from weft.data.records.types import ImageQA, MediaRef
 from weft.data.testing import image_bytes
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules

@@ -19,7 +19,7 @@ from transformers.utils import is_torchvision_available
 from weft.core.composites import DualEncoderConfig
 from weft.data.errors import CorruptMediaError
 from weft.data.media.transforms import ImageTransform
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
 from weft.eval.errors import ImageProcessorError
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform

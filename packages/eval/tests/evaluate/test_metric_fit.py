@@ -1,6 +1,6 @@
 import pytest
 
-from weft.data.records import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
+from weft.data.records.types import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import SCORED_TYPES, check_metric, check_targets

@@ -15,7 +15,7 @@ from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
-from weft.data.records import Caption, Classify, ImageQA, MediaRef, PairBool
+from weft.data.records.types import Caption, Classify, ImageQA, MediaRef, PairBool
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of

@@ -10,7 +10,7 @@ import torch
 
 from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
-from weft.data.records import Retrieval
+from weft.data.records.types import Retrieval
 from weft.eval.evaluate.inputs import Batches, TextRules, example
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.rank import rank_answers

@@ -22,11 +22,8 @@ from weft.data.errors import (
     UnsafePathError,
     WeftDataError,
 )
-from weft.data.few_shot import FewShotDraw, base_to_new, draw_few_shot, few_shot, restrict_classes
-from weft.data.files import open_store
-from weft.data.mixing import TaskMixture
-from weft.data.record_set import RecordSet
-from weft.data.records import (
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import (
     Caption,
     Classify,
     ImageQA,
@@ -37,7 +34,10 @@ from weft.data.records import (
     VideoMC,
     VideoQA,
 )
-from weft.data.task_records import TaskRecords
+from weft.data.sampling.few_shot import FewShotDraw, base_to_new, draw_few_shot, few_shot, restrict_classes
+from weft.data.sampling.mixing import TaskMixture
+from weft.data.sampling.task_records import TaskRecords
+from weft.data.sources.opening import open_store
 
 __all__ = [
     "Caption",

@@ -15,10 +15,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from weft.data.errors import InvalidArgumentError, MalformedRecordError, unknown_name
-from weft.data.files import Store, open_store
-from weft.data.record_set import RecordSet
-from weft.data.records import RECORD_TYPES, Record
-from weft.data.source import OnError, Source
+from weft.data.records.record_set import RecordSet
+from weft.data.records.source import OnError, Source
+from weft.data.records.types import RECORD_TYPES, Record
+from weft.data.sources.opening import Store, open_store
 
 ENTRY_POINT_GROUP = "weft.datasets"
 

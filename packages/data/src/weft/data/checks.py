@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from weft.data.catalog import dataset_spec, list_datasets, load_dataset, splits_of
 from weft.data.errors import CorruptMediaError, WeftDataError
-from weft.data.record_set import RecordSet
-from weft.data.records import media_of
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import media_of
 
 MAX_NAMED = 20
 

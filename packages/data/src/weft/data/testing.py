@@ -18,8 +18,8 @@ from PIL import Image
 
 from weft.data.catalog import dataset_spec, load_dataset
 from weft.data.errors import MissingFileError, UnknownNameError
-from weft.data.record_set import RecordSet
-from weft.data.records import RECORD_TYPES, Record, media_of
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import RECORD_TYPES, Record, media_of
 
 Files = Mapping[str, bytes | str]
 

@@ -9,7 +9,7 @@ class EvalError(Exception):
     """Base of every error that weft.eval raises on purpose; its text holds no credentials of addresses."""
 
     def __str__(self) -> str:
-        from weft.data.credentials import (
+        from weft.data.sources.credentials import (
             without_secrets,  # not at the top: errors are imported by quick commands
         )
 

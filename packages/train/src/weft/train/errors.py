@@ -11,7 +11,9 @@ class _DiscreetError(Exception):
     """Says what it was raised with, without the credentials of the addresses in it."""
 
     def __str__(self) -> str:
-        from weft.data.credentials import without_secrets  # not at the top: `weft --help` is quick without it
+        from weft.data.sources.credentials import (
+            without_secrets,  # not at the top: `weft --help` is quick without it
+        )
 
         return without_secrets(super().__str__())
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from weft.data.datasets.image_folder import is_own_image
 from weft.data.errors import MalformedRecordError
-from weft.data.records import Classify, Record
-from weft.data.source import MediaFolder, Source
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import Classify, Record
 
 FEWER_CLASSES = 200
 CLASS_NAMES = ("classnames.txt", "imagenet/classnames.txt")

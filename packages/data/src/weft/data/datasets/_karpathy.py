@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from weft.data.errors import unknown_name
-from weft.data.records import Caption, MediaRef, Record, Retrieval
-from weft.data.rows import Row
-from weft.data.source import Source, StoredFile
+from weft.data.records.rows import Row
+from weft.data.records.source import Source, StoredFile
+from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 TASKS = ("caption", "retrieval")
 Locate = Callable[[str, str], MediaRef]

@@ -6,9 +6,9 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coco import CocoImages
 from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
 from weft.data.errors import unknown_name
-from weft.data.records import Caption, MediaRef, Record, Retrieval
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 _OFFICIAL = {"train2014": "train2014", "val2014": "val2014", "train2017": "train2017", "val2017": "val2017"}
 

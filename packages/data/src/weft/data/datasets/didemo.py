@@ -6,9 +6,9 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import VideoFiles
 from weft.data.errors import unknown_name
-from weft.data.records import Caption, MediaRef, Record, Retrieval
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 SECONDS_PER_SEGMENT = 5.0
 _UNITS = ("paragraph", "description")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.records import ImageQA, Record
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import ImageQA, Record
 
 
 def read(source: Source, split: str) -> Iterator[Record]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets import easy_vqa
-from weft.data.records import Classify, ImageQA, MediaRef, Record
-from weft.data.source import Source
+from weft.data.records.source import Source
+from weft.data.records.types import Classify, ImageQA, MediaRef, Record
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")

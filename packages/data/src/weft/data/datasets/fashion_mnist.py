@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import CorruptMediaError, MissingFileError
-from weft.data.records import Classify, MediaRef, Record
-from weft.data.source import Source, StoredFile
-from weft.data.store import Store
+from weft.data.records.source import Source, StoredFile
+from weft.data.records.types import Classify, MediaRef, Record
+from weft.data.sources.store import Store
 
 CLASS_NAMES = (
     "T-shirt/top",

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.records import Classify, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import Classify, Record
 
 
 def read(source: Source, split: str) -> Iterator[Record]:

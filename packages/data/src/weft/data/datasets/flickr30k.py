@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
-from weft.data.records import MediaRef, Record
-from weft.data.source import MediaFolder, Source
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import MediaRef, Record
 
 
 def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.records import ImageQA, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source, StoredFile
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source, StoredFile
+from weft.data.records.types import ImageQA, Record
 
 _KEPT = ("types", "groups", "entailed", "equivalent", "isBalanced", "semantic", "semanticStr", "fullAnswer")
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_testdev": "testdev", "vlt5_submit": "submit"}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
-from weft.data.files import FolderStore
-from weft.data.hub import load_hub_dataset
-from weft.data.records import Record
-from weft.data.source import Source
+from weft.data.records.hub import load_hub_dataset
+from weft.data.records.source import Source
+from weft.data.records.types import Record
+from weft.data.sources.opening import FolderStore
 
 
 def read(

@@ -6,8 +6,8 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
-from weft.data.records import Classify, Record
-from weft.data.source import MediaFolder, Source
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import Classify, Record
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LEAF = "leaf"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._imagenet import read_folders
-from weft.data.records import Record
-from weft.data.source import Source
+from weft.data.records.source import Source
+from weft.data.records.types import Record
 
 
 def read(source: Source, split: str) -> Iterator[Record]:

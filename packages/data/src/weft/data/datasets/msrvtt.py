@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import VideoFiles
-from weft.data.records import Caption, Record, Retrieval
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import Caption, Record, Retrieval
 
 _LISTS = {
     "train": "train_list_full.txt",

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import VideoFiles
-from weft.data.records import Record, VideoQA
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import Record, VideoQA
 
 
 def read(source: Source, split: str) -> Iterator[Record]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
-from weft.data.records import PairBool, Record
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import PairBool, Record
 
 NUM_PERMUTATIONS = 6
 

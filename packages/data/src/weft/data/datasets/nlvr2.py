@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.records import PairBool, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import PairBool, Record
 
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_test": "test"}
 _KEPT = ("identifier", "synset", "query", "writer", "validation", "extra_validations", "directory")

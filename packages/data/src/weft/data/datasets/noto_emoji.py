@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import unknown_name
-from weft.data.records import Caption, Record, Retrieval
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import Caption, Record, Retrieval
 
 LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
 _TASKS = ("caption", "retrieval")

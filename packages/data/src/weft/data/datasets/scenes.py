@@ -7,7 +7,8 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, Retrieval, VideoQA
+from weft.data.records.source import Source
+from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, Retrieval, VideoQA
 from weft.data.scenes.captions import draw_captions
 from weft.data.scenes.examples import SceneExample, ScenePool, Template, draw_questions
 from weft.data.scenes.films import BACKWARDS, draw_films
@@ -16,7 +17,6 @@ from weft.data.scenes.pairs import draw_statements
 from weft.data.scenes.questions import GQA_TEMPLATES, VQA_TEMPLATES
 from weft.data.scenes.scene import GRID_SIZE
 from weft.data.scenes.store import MotionStore, SceneStore
-from weft.data.source import Source
 
 TASKS = ("vqa", "gqa", "nlvr", "caption", "motion", "motion_retrieval")
 VIDEOS = ("motion", "motion_retrieval")

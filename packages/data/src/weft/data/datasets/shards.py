@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
-from weft.data.records import Record
-from weft.data.shard_media import listed
-from weft.data.shards import INDEX, ShardedRecords
-from weft.data.source import Source
+from weft.data.records.source import Source
+from weft.data.records.types import Record
+from weft.data.shards.media import listed
+from weft.data.shards.parquet import INDEX, ShardedRecords
 
 
 def read(source: Source, split: str) -> Iterator[Record]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
-from weft.data.columns import ColumnMapping
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MalformedRecordError
-from weft.data.files import FolderStore, Store
-from weft.data.limits import check_unpacked
-from weft.data.records import Classify, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source, StoredFile
+from weft.data.records.columns import ColumnMapping
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source, StoredFile
+from weft.data.records.types import Classify, Record
+from weft.data.sources.limits import check_unpacked
+from weft.data.sources.opening import FolderStore, Store
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 TRAIN = "train"

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
-from weft.data.records import Record, VideoMC
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import Record, VideoMC
 
 NUM_OPTIONS = 5
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.records import ImageQA, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder, Source
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, Source
+from weft.data.records.types import ImageQA, Record
 
 _FOLDERS = ("VG_100K", "VG_100K_2", "image", "images", "")
 

@@ -6,9 +6,9 @@ from typing import Any
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._answers import leave_one_out
 from weft.data.datasets._coco import CocoImages, is_coco_stem
-from weft.data.records import ImageQA, Record
-from weft.data.rows import Row
-from weft.data.source import Source
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import ImageQA, Record
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 _IMAGE_SUBSETS = {**_SUBSETS, "test-dev": "test2015"}

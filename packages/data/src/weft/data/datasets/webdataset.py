@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
-from weft.data.columns import ColumnMapping
 from weft.data.errors import MalformedRecordError
-from weft.data.files import ArchiveStore, FolderStore, Store
-from weft.data.records import MediaRef, Record
-from weft.data.rows import Row
-from weft.data.source import Source
-from weft.data.texts import parse_json
+from weft.data.records.columns import ColumnMapping
+from weft.data.records.rows import Row
+from weft.data.records.source import Source
+from weft.data.records.types import MediaRef, Record
+from weft.data.sources.opening import ArchiveStore, FolderStore, Store
+from weft.data.sources.texts import parse_json
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _VIDEOS = ("mp4", "avi", "webm", "mkv")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.engines import Engine, check_engine, run_jobs
 from weft.data.errors import InUseError, InvalidArgumentError, StateMismatchError
 from weft.data.features.identity import content_of, identity_of
 from weft.data.features.index import INDEX, FeatureKey, Index, read_index, require_key
@@ -31,8 +30,9 @@ from weft.data.features.shards import (
 )
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import described
-from weft.data.locks import held
-from weft.data.records import Record, media_of
+from weft.data.processes.engines import Engine, check_engine, run_jobs
+from weft.data.processes.locks import held
+from weft.data.records.types import Record, media_of
 
 Encode = Callable[[Sequence[Record]], Sequence[NDArray[Any]]]
 Decide = Callable[[Callable[[], Any]], Any]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
-from weft.data.records import MediaRef, Record, media_of
+from weft.data.records.types import MediaRef, Record, media_of
 
 
 def identity_of(medium: MediaRef | Record, tag: str = "") -> str:

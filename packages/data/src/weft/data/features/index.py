@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from weft.data.atomic import write_text
 from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.shards import Shard
+from weft.data.processes.atomic import write_text
 
 INDEX = "index.json"
 VERSION = 2

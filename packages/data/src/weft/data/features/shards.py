@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.atomic import write_bytes, write_text
 from weft.data.errors import MalformedRecordError
+from weft.data.processes.atomic import write_bytes, write_text
 
 
 @dataclass(frozen=True)

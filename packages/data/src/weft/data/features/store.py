@@ -19,7 +19,7 @@ from weft.data.errors import CorruptMediaError, StateMismatchError, unknown_name
 from weft.data.features.identity import content_of, identity_of
 from weft.data.features.index import FeatureKey, read_index, require_key
 from weft.data.features.shards import OpenShard, read_items
-from weft.data.records import MediaRef, Record, media_of
+from weft.data.records.types import MediaRef, Record, media_of
 
 Features = NDArray[np.floating[Any]]
 

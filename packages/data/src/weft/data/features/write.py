@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.atomic import whole_folder
 from weft.data.errors import InvalidArgumentError, MalformedRecordError
 from weft.data.features.index import By, FeatureKey, Index
 from weft.data.features.shards import (
@@ -22,6 +21,7 @@ from weft.data.features.shards import (
     write_shard,
 )
 from weft.data.features.store import FeatureStore
+from weft.data.processes.atomic import whole_folder
 
 
 def write_features(

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from weft.data.errors import CorruptMediaError
-from weft.data.limits import IMAGE_PIXELS, check_pixels, limit
 from weft.data.media.depth import to_eight_bits
+from weft.data.sources.limits import IMAGE_PIXELS, check_pixels, limit
 
 WHITE = (255, 255, 255)
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weft.data.errors import InvalidArgumentError
-from weft.data.limits import check_resize
+from weft.data.sources.limits import check_resize
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Channel means of the CLIP training images, RGB, range 0..1."""

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from typing import ClassVar
 
 from weft.data.errors import MissingFileError
-from weft.data.files import Store
 from weft.data.scenes.motion import backwards, encode_video, sample_moving_scene
 from weft.data.scenes.render import render
 from weft.data.scenes.scene import GRID_SIZE, sample_scene
+from weft.data.sources.opening import Store
 
 
 @dataclass(frozen=True)

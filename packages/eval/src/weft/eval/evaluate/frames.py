@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from weft.data.media.video import Policy, decode_frames
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
 from weft.eval.evaluate.image_processor import Transform, stacked
 
 

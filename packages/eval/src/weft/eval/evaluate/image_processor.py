@@ -19,8 +19,8 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 from transformers.utils import is_torchvision_available
 
-from weft.data.limits import check_resize
 from weft.data.media.transforms import Resample
+from weft.data.sources.limits import check_resize
 from weft.eval.errors import ImageProcessorError
 
 _FILTERS: dict[int, Resample] = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.core.backbone.text_length import tokenised
 from weft.data.media.shift import RandomShift
-from weft.data.records import Record, media_of
+from weft.data.records.types import Record, media_of
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.visual import DrawnVisual, Visual

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
+from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false", "retrieve"]
@@ -21,7 +21,7 @@ class Kind:
     """How records of one type become texts.
 
     Attributes:
-        task: Type of record, a key of `weft.data.records.RECORD_TYPES`.
+        task: Type of record, a key of `weft.data.records.types.RECORD_TYPES`.
         mode: `generate` writes the answer; `true_false` compares the logits of two words; `retrieve` compares
             the features of text and image.
         text: What the model reads, without the task's prompt.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from weft.data.records import RECORD_TYPES, Record, Retrieval
+from weft.data.records.types import RECORD_TYPES, Record, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.scoring import reference, references, score
 
@@ -24,7 +24,7 @@ SCORED_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "vqa_vl_adapter": ("image_qa",),
     }
 )
-"""Name of a metric to the types of records it scores, keys of `weft.data.records.RECORD_TYPES`."""
+"""Name of a metric to the types of records it scores, keys of `weft.data.records.types.RECORD_TYPES`."""
 
 _TRIED = 2
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from weft.data.records import Record
+from weft.data.records.types import Record
 from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from weft.data.records import Retrieval
+from weft.data.records.types import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.processes import each_batch

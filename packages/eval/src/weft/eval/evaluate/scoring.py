@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weft.data.records import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC, VideoQA
+from weft.data.records.types import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics import (
     ScoreReport,

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from weft.data.errors import MissingFileError
 from weft.data.features.store import FeatureStore
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.evaluate.visual import Images
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from weft.data.media.depth import to_eight_bits
-from weft.data.records import MediaRef
+from weft.data.records.types import MediaRef
 from weft.eval.readers.errors import ReaderError
 
 Role = Literal["system", "user", "assistant"]

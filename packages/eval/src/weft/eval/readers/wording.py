@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.core.errors import unknown
-from weft.data.records import Record, media_of
+from weft.data.records.types import Record, media_of
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Learn, Row, Turn
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.data.records import MediaRef, Record, Retrieval, media_of
-from weft.data.store import BytesStore
+from weft.data.records.types import MediaRef, Record, Retrieval, media_of
+from weft.data.sources.store import BytesStore
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import record_groups, references
 from weft.eval.metrics.report import ScoreReport

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.data.errors import CorruptMediaError, MalformedRecordError
-from weft.data.texts import gunzip, lines_of, parse_csv, parse_json
+from weft.data.sources.texts import gunzip, lines_of, parse_csv, parse_json
 from weft.eval.errors import FormatError, shown
 
 
@@ -15,7 +15,7 @@ def read_text(path: Path) -> str:
     """Read a text file, unpacking `.gz`.
 
     Raises:
-        FormatError: No such file, no UTF-8 text, or more in it than its limit (`weft.data.limits`).
+        FormatError: No such file, no UTF-8 text, or more in it than its limit (`weft.data.sources.limits`).
     """
     if not path.is_file():
         raise FormatError(f"The file must exist, but {str(path)!r} does not. Check the path.")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weft.data.credentials import CUT
+from weft.data.sources.credentials import CUT
 from weft.eval.errors import TrackingError
 from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool
 from weft.eval.tracking.store import (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from weft.data.locks import held
+from weft.data.processes.locks import held
 from weft.eval.errors import TrackingError
 
 _EVENTS = "events.jsonl"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from weft.data.credentials import CUT, password_of, without_secrets
-from weft.data.locks import held
+from weft.data.processes.locks import held
+from weft.data.sources.credentials import CUT, password_of, without_secrets
 from weft.eval.errors import TrackingError
 
 if TYPE_CHECKING:

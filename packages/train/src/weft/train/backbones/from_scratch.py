@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.core import composites
-from weft.data.records import Record
+from weft.data.records.types import Record
 from weft.eval.evaluate.image_processor import ProcessorTransform
 from weft.eval.evaluate.kinds import kind_of
 from weft.train.errors import RunError, near

@@ -12,7 +12,7 @@ from weft.core.backbone.tensor_digests import module_digest
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
-from weft.data.records import Caption, MediaRef
+from weft.data.records.types import Caption, MediaRef
 from weft.eval.evaluate.image_processor import Transform
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones.loading import LoadedBackbone

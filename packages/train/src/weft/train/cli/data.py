@@ -71,7 +71,7 @@ def show(
 
 def _draw(name: str, root: str | None, split: str, output: Path, count: int, options: dict[str, Any]) -> Path:
     from weft.data import load_dataset
-    from weft.data.media.contact_sheet import contact_sheet
+    from weft.data.records.contact_sheet import contact_sheet
 
     records: Any = load_dataset(name, root, split, **options)
     chosen = [records[k] for k in range(0, len(records), max(1, len(records) // count))][:count]
@@ -125,7 +125,7 @@ def convert(
 ) -> None:
     """Write Parquet shards with an index and checksums; called again after a crash, it goes on."""
     from weft.data import load_dataset
-    from weft.data.convert import convert as write_shards
+    from weft.data.shards.convert import convert as write_shards
 
     records: Any = load_dataset(name, root, split, **_parsed(option))
     made = write_shards(

@@ -55,7 +55,7 @@ def printable(text: str) -> str:
     Args:
         text: What an error says; it may quote data of others.
     """
-    from weft.data.credentials import without_secrets
+    from weft.data.sources.credentials import without_secrets
 
     shown = without_secrets(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in shown)

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from weft.data.errors import WeftDataError
-from weft.data.mixing import TaskMixture
+from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.engine.stopping import start_worker
 

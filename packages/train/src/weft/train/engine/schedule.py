@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weft.data.mixing import TaskMixture
+from weft.data.sampling.mixing import TaskMixture
 from weft.train.recipe.training import Recipe
 
 

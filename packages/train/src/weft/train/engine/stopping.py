@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.data.loader import one_thread_per_worker
+from weft.data.sampling.loader import one_thread_per_worker
 from weft.train.engine.checkpoints import newest_whole
 from weft.train.errors import StoppedError
 from weft.train.output.folders import RUN_MARKER

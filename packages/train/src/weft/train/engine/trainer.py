@@ -27,7 +27,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import load_adapter
-from weft.data.mixing import TaskMixture
+from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.checkpoints import is_whole, rotate, seal

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from weft.data.locks import held
+from weft.data.processes.locks import held
 from weft.train.errors import RunError
 
 RUN_MARKER = ".weft-run"

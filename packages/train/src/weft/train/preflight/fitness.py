@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from weft.core import plan
-from weft.data.records import Record
+from weft.data.records.types import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.inputs import example

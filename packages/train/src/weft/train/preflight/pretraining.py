@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from weft.data.records import Caption, ImageQA, PairBool
+from weft.data.records.types import Caption, ImageQA, PairBool
 from weft.eval.evaluate.kinds import Kind, register_kind
 from weft.train.errors import RunError
 from weft.train.recipe.training import PretrainingSection

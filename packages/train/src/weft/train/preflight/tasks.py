@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.data import load_dataset
-from weft.data.records import Caption, MediaRef, Record, media_of
+from weft.data.records.types import Caption, MediaRef, Record, media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe.training import DataSection, Recipe

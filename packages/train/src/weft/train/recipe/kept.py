@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from weft.data.credentials import without_credentials, without_secrets
+from weft.data.sources.credentials import without_credentials, without_secrets
 
 _OPTIONS = ("options", "test_options")  # what a data set and its file system take, keys and tokens among it
 

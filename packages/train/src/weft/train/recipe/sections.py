@@ -178,7 +178,7 @@ class TaskSection(Section):
 
 
 class MixingSection(Section):
-    """How batches are drawn from the tasks; see `weft.data.mixing.TaskMixture`."""
+    """How batches are drawn from the tasks; see `weft.data.sampling.mixing.TaskMixture`."""
 
     strategy: Literal["proportional", "temperature", "round_robin", "weights"] = "proportional"
     temperature: float = Field(default=1.0, gt=0)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from weft.data.credentials import CUT
+from weft.data.sources.credentials import CUT
 from weft.train.errors import RecipeError
 
 SETTING = "WEFT_VARIABLES"

@@ -9,8 +9,8 @@ from typing import Any
 
 from weft.core import plan
 from weft.data import dataset_spec
-from weft.data.media.contact_sheet import contact_sheet
-from weft.data.mixing import TaskMixture
+from weft.data.records.contact_sheet import contact_sheet
+from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import example
 from weft.train.backbones.loading import planned_model
 from weft.train.engine.schedule import make_mixture, total_steps

@@ -12,7 +12,7 @@ import torch
 from transformers import set_seed
 
 from weft.core import load_adapter
-from weft.data.records import Caption, ImageQA, MediaRef, PairBool, Record, media_of
+from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, media_of
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
@@ -88,7 +88,7 @@ def load_predictor(
 
     Args:
         folder: Folder with `recipe.yaml` and `adapter/`, such as that of a run.
-        types: Task to the type of its records, a key of `weft.data.records.RECORD_TYPES`.
+        types: Task to the type of its records, a key of `weft.data.records.types.RECORD_TYPES`.
         images: Task to the number of images that each of its records shows; by default one, and one or two for
             statements.
 

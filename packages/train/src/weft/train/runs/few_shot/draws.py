@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.data import base_to_new, draw_few_shot, load_dataset
-from weft.data.few_shot import VALIDATION_SHOTS
+from weft.data.sampling.few_shot import VALIDATION_SHOTS
 from weft.train.errors import RunError
 from weft.train.recipe.few_shot import FewShotDataSection, FewShotRecipe, SourceSection, TransferSection
 from weft.train.recipe.variables import expanded, expanded_options

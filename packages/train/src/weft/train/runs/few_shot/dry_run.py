@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.data import dataset_spec
-from weft.data.media.contact_sheet import contact_sheet
+from weft.data.records.contact_sheet import contact_sheet
 from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.published import published_of, shown
 from weft.train.runs.dry_run import SHOWN, counted, picture_path, save_picture

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weft.data.errors import MissingDependencyError
-from weft.data.mixing import TaskMixture
-from weft.data.task_records import TaskRecords
+from weft.data.sampling.mixing import TaskMixture
+from weft.data.sampling.task_records import TaskRecords
 
 if TYPE_CHECKING:
     pass

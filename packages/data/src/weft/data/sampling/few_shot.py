@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weft.data.atomic import write_text
 from weft.data.errors import InvalidArgumentError, StateMismatchError, unknown_name
-from weft.data.record_set import RecordSet
-from weft.data.records import Classify
+from weft.data.processes.atomic import write_text
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import Classify
 
 VALIDATION_SHOTS = 4
 """The protocol never draws more validation images per class than this."""

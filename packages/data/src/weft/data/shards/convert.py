@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from weft.data.atomic import write_bytes, write_text
-from weft.data.engines import Engine, check_engine, run_jobs
 from weft.data.errors import InvalidArgumentError, StateMismatchError
-from weft.data.record_set import RecordSet
-from weft.data.records import media_of
-from weft.data.shards import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
+from weft.data.processes.atomic import write_bytes, write_text
+from weft.data.processes.engines import Engine, check_engine, run_jobs
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import media_of
+from weft.data.shards.parquet import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
 _PLAN = "plan.json"
 Job = tuple[RecordSet[Any], str, str, int, bool]

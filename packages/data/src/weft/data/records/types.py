@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar, Literal
 
-from weft.data.files import BytesStore, Store
+from weft.data.sources.opening import BytesStore, Store
 
 EMPTY: Mapping[str, Any] = {}
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.data.errors import InvalidArgumentError, StateMismatchError, unknown_name
-from weft.data.permutation import permute
-from weft.data.quotas import LastBatch, Strategy, draws_per_epoch, task_weights
+from weft.data.sampling.permutation import permute
+from weft.data.sampling.quotas import LastBatch, Strategy, draws_per_epoch, task_weights
 
 Unit = Literal["homogeneous", "mixed"]
 Key = tuple[str, int]

@@ -12,7 +12,7 @@ import zlib
 from typing import Any
 
 from weft.data.errors import CorruptMediaError, MalformedRecordError
-from weft.data.limits import check_unpacked, unpacked_limit
+from weft.data.sources.limits import check_unpacked, unpacked_limit
 
 _LARGEST_FIELD = 2**31 - 1
 
@@ -78,7 +78,7 @@ def gunzip(data: bytes, name: str) -> bytes:
         name: What messages call it.
 
     Raises:
-        CorruptMediaError: If it is damaged, or opens to more than its limit; see `weft.data.limits`.
+        CorruptMediaError: If it is damaged, or opens to more than its limit; see `weft.data.sources.limits`.
     """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields
 from typing import Any, overload
 
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
-from weft.data.files import Store, open_store
-from weft.data.handles import cached
-from weft.data.limits import check_unpacked
-from weft.data.record_set import RecordSet
-from weft.data.records import MEDIA_FIELDS, RECORD_TYPES, MediaRef, Record, media_of
+from weft.data.records.record_set import RecordSet
+from weft.data.records.types import MEDIA_FIELDS, RECORD_TYPES, MediaRef, Record, media_of
+from weft.data.sources.handles import cached
+from weft.data.sources.limits import check_unpacked
+from weft.data.sources.opening import Store, open_store
 
 VERSION = 1
 INDEX = "index.json"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from weft.data.errors import MalformedRecordError
-from weft.data.texts import is_writable, parse_json
+from weft.data.sources.texts import is_writable, parse_json
 
 _INTEGER = re.compile(r"\s*-?[0-9]+\s*")
 _LARGEST = 2**63 - 1

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from weft.data.archives import ARCHIVE_ENDINGS, ArchiveStore
-from weft.data.folders import FolderStore
-from weft.data.handles import close_handles
-from weft.data.store import BytesStore, Store, safe_member
+from weft.data.sources.archives import ARCHIVE_ENDINGS, ArchiveStore
+from weft.data.sources.folders import FolderStore
+from weft.data.sources.handles import close_handles
+from weft.data.sources.store import BytesStore, Store, safe_member
 
 __all__ = ["ArchiveStore", "BytesStore", "FolderStore", "Store", "close_handles", "open_store", "safe_member"]
 

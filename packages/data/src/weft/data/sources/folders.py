@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from weft.data.errors import MissingFileError, StoreAccessError, UnsafePathError, WeftDataError, redact
-from weft.data.handles import cached
-from weft.data.store import Store, safe_member
+from weft.data.sources.handles import cached
+from weft.data.sources.store import Store, safe_member
 
 _NOT_FOUND = 404
 # Tags, digests and times of S3, GCS, Azure, HTTP, SSH, WebDAV, the hub and fsspec's memory, without - and _.

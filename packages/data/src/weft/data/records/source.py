@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from weft.data.errors import MalformedRecordError, MissingFileError
-from weft.data.files import ArchiveStore, FolderStore, Store, safe_member
-from weft.data.records import MediaRef, Record
-from weft.data.rows import Row
-from weft.data.texts import gunzip, is_writable, lines_of, parse_csv, parse_json
+from weft.data.records.rows import Row
+from weft.data.records.types import MediaRef, Record
+from weft.data.sources.opening import ArchiveStore, FolderStore, Store, safe_member
+from weft.data.sources.texts import gunzip, is_writable, lines_of, parse_csv, parse_json
 
 OnError = Literal["raise", "skip"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Generic, TypeVar, overload
 
 from weft.data.errors import InvalidArgumentError
-from weft.data.records import MEDIA_FIELDS, Classify, Record, media_of
+from weft.data.records.types import MEDIA_FIELDS, Classify, Record, media_of
 
 R = TypeVar("R", bound=Record)
 

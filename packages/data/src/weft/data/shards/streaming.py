@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from weft.data.errors import InvalidArgumentError, StateMismatchError
-from weft.data.permutation import permute
-from weft.data.records import Record
-from weft.data.shards import ShardedRecords
+from weft.data.records.types import Record
+from weft.data.sampling.permutation import permute
+from weft.data.shards.parquet import ShardedRecords
 
 Interval = tuple[int, int]
 

@@ -6,10 +6,10 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from weft.data.errors import unknown_name
-from weft.data.files import BytesStore
-from weft.data.records import RECORD_TYPES, Classify, MediaRef, PairBool, Record
-from weft.data.rows import Row
-from weft.data.source import MediaFolder
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder
+from weft.data.records.types import RECORD_TYPES, Classify, MediaRef, PairBool, Record
+from weft.data.sources.opening import BytesStore
 
 _MEDIA = ("image", "media", "video", "images")
 _TEXTS = ("answers", "captions", "options")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from weft.data.errors import MissingFileError
-from weft.data.records import MediaRef, Record
-from weft.data.shards import ShardedRecords, decode_record
-from weft.data.store import Store
+from weft.data.records.types import MediaRef, Record
+from weft.data.shards.parquet import ShardedRecords, decode_record
+from weft.data.sources.store import Store
 
 
 @dataclass(frozen=True)

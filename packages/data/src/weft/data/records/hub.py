@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weft.data.columns import ColumnMapping
 from weft.data.errors import InvalidArgumentError
-from weft.data.record_set import RecordSet
-from weft.data.records import Record
-from weft.data.rows import Row
+from weft.data.records.columns import ColumnMapping
+from weft.data.records.record_set import RecordSet
+from weft.data.records.rows import Row
+from weft.data.records.types import Record
 
 
 class HubRecords(Sequence[Record]):

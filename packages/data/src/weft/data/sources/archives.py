@@ -13,10 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError, redact
-from weft.data.folders import accessed, file_identity, is_local, remote_version, strip_scheme, whereabouts
-from weft.data.handles import cached
-from weft.data.limits import check_unpacked
-from weft.data.store import Store, is_below, safe_member, stream_digest
+from weft.data.sources.folders import (
+    accessed,
+    file_identity,
+    is_local,
+    remote_version,
+    strip_scheme,
+    whereabouts,
+)
+from weft.data.sources.handles import cached
+from weft.data.sources.limits import check_unpacked
+from weft.data.sources.store import Store, is_below, safe_member, stream_digest
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _ENCRYPTED = 0x1

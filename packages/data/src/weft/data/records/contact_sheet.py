@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from weft.data.errors import InvalidArgumentError, MissingDependencyError
 from weft.data.media.video import read_frames
-from weft.data.records import (
+from weft.data.records.types import (
     Caption,
     Classify,
     ImageQA,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.data.errors import unknown_name
-from weft.data.mixing import Key
+from weft.data.sampling.mixing import Key
 
 
 class TaskRecords:

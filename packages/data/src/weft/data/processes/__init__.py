@@ -1,0 +1,1 @@
+"""Work of several processes: files written whole, locks, and engines that run jobs."""

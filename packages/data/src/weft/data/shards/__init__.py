@@ -1,0 +1,1 @@
+"""Records in Parquet shards: written, opened, streamed in shuffled order."""
