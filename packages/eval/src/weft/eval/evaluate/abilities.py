@@ -41,10 +41,10 @@ def lacking(model: Any, ability: Ability) -> str | None:
     methods it has, and, for `score`, by its config.
 
     Args:
-        model: The model.
+        model: The model, or the reader that asks it.
         ability: What is asked of it.
     """
-    name = type(model).__name__
+    name = getattr(model, "title", type(model).__name__)
     declared = getattr(model, "abilities", None)
     if declared is not None:
         if ability in declared:

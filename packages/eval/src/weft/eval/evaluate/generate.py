@@ -14,13 +14,14 @@ from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.processes import each_batch
 from weft.eval.evaluate.rank_blip import choose, encode_answers
+from weft.eval.evaluate.read import ReaderBatches
 
 
 def answers(
     model: Any,
     task: str,
     records: Sequence[Record],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     *,
     batch_size: int,
     device: str | torch.device,
@@ -33,7 +34,7 @@ def answers(
             padding on the left, whatever the side of the tokenizer, and its answers are what follows the prompt.
         task: Name of the task.
         records: The records.
-        batches: Makes the inputs.
+        batches: Makes the inputs; those of a reader let it write and score.
         batch_size: Records per pass.
         device: Where the model lies.
         progress: Called with the number of records done so far.
@@ -44,6 +45,8 @@ def answers(
     answer = _true_false if kind_of(records).mode == "true_false" else _generate
 
     def run(chunk: Sequence[Record]) -> list[str]:
+        if isinstance(batches, ReaderBatches):
+            return batches.answers(model, task, chunk, device)
         inputs = {k: v.to(device) for k, v in batches.inputs(task, chunk).items()}
         return answer(model, inputs, batches, task)
 

@@ -14,8 +14,10 @@ from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import Mode, kind_of
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import Matches, retrieve
+from weft.eval.readers import Reader
 
 Route = Callable[..., AbstractContextManager[Any]]
 Predictions = dict[str, str] | Matches
@@ -26,7 +28,7 @@ def predict(
     model: Any,
     task: str,
     records: Sequence[Record],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     *,
     batch_size: int = 128,
     device: str | torch.device = "cpu",
@@ -72,7 +74,7 @@ def unfit(model: Any, records: Sequence[Record]) -> str | None:
     """Why a model cannot answer records of this type, or None if it can.
 
     Args:
-        model: The model.
+        model: The model, or what reads it.
         records: The records.
     """
     kind = kind_of(records)
@@ -80,5 +82,7 @@ def unfit(model: Any, records: Sequence[Record]) -> str | None:
     reason = lacking(model, needed)
     if reason is None:
         return None
+    if isinstance(model, Reader):
+        return f"records of type {kind.task!r} need a model that can {ABILITIES[needed]}, but {reason}"
     methods = "` and `".join(METHODS[needed])
     return f"records of type {kind.task!r} need a model with `{methods}` to {ABILITIES[needed]}, but {reason}"

@@ -18,15 +18,17 @@ from weft.eval.evaluate.inputs import IGNORED, Batches
 from weft.eval.evaluate.predict import asked
 from weft.eval.evaluate.processes import each_batch
 from weft.eval.evaluate.rank_blip import choose, encode_answers
+from weft.eval.evaluate.read import ReaderBatches
 
 Candidates = Sequence[str] | Mapping[str, Sequence[str]]
+Choice = Callable[[Sequence[Record]], list[str]]
 
 
 def rank_answers(
     model: Any,
     task: str,
     records: Sequence[Record],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     candidates: Candidates,
     *,
     keep: int = 128,
@@ -42,7 +44,8 @@ def rank_answers(
     go to the earlier candidate. The encoder runs once a record.
 
     Args:
-        model: A sequence-to-sequence model with `forward` of the Hugging Face form, or a BLIP that answers, whose score
+        model: One that the reader of `batches` scores answers with, which are all scored whole; or a
+            sequence-to-sequence model with `forward` of the Hugging Face form, or a BLIP that answers, whose score
             is smoothed as in training; routed to `task` if it can be.
         task: Name of the task.
         records: The records.
@@ -73,6 +76,48 @@ def rank_answers(
             f"{bare[0]!r}. Pass a list for all, or one per record id."
         )
 
+    if isinstance(batches, ReaderBatches):
+        choice = _by_reader(model, task, batches, own, per_token, batch_size)
+    else:
+        choice = _by_model(model, task, batches, candidates, own, keep, per_token, batch_size, device)
+    chunks = [records[first : first + batch_size] for first in range(0, len(records), batch_size)]
+    with asked(model, task):
+        chosen = each_batch(chunks, choice, progress)
+    return {
+        record.id: best
+        for rows, part in zip(chunks, chosen, strict=True)
+        for record, best in zip(rows, part, strict=True)
+    }
+
+
+def _by_reader(
+    model: Any,
+    task: str,
+    batches: ReaderBatches,
+    own: Mapping[str, Sequence[str]],
+    per_token: bool,
+    batch_size: int,
+) -> Choice:
+    """Scores every answer whole: where prompt and answer are one sequence, nothing is saved by its beginning."""
+
+    def run(rows: Sequence[Record]) -> list[str]:
+        given = [own[record.id] for record in rows]
+        return batches.chosen(model, task, rows, given, per_token=per_token, batch_size=batch_size)
+
+    return run
+
+
+def _by_model(
+    model: Any,
+    task: str,
+    batches: Batches,
+    candidates: Candidates,
+    own: Mapping[str, Sequence[str]],
+    keep: int,
+    per_token: bool,
+    batch_size: int,
+    device: str | torch.device,
+) -> Choice:
     blip = lacking(model, "weigh") is None
     if continues_prompt(model):
         raise ScoreInputError(
@@ -95,14 +140,7 @@ def rank_answers(
         ranker = _Ranker(model, inputs, batches, batch_size)
         return [ranker.best(place, own[record.id], keep, per_token) for place, record in enumerate(rows)]
 
-    chunks = [records[first : first + batch_size] for first in range(0, len(records), batch_size)]
-    with asked(model, task):
-        chosen = each_batch(chunks, run, progress)
-    return {
-        record.id: best
-        for rows, part in zip(chunks, chosen, strict=True)
-        for record, best in zip(rows, part, strict=True)
-    }
+    return run
 
 
 class _Ranker:

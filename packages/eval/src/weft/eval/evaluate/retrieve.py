@@ -14,11 +14,13 @@ from weft.data.records.types import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.processes import each_batch
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.reranked import Reranked, reranked_ranks
 from weft.eval.metrics import ScoreReport
 from weft.eval.metrics.retrieval import retrieval_from_features, retrieval_from_ranks
 
 Array = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[Retrieval]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def retrieve(
     model: Any,
     task: str,
     records: Sequence[Retrieval],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     *,
     batch_size: int,
     device: str | torch.device,
@@ -77,7 +79,8 @@ def retrieve(
     """Encode every distinct text and image once; `weft.eval.evaluate.predict` sets the model up for it.
 
     Args:
-        model: A model with `encode_text` and `encode_image` that return features of length one.
+        model: A model with `encode_text` and `encode_image` that return features of length one, or one that the
+            reader of `batches` embeds with.
         task: Name of the task.
         records: The pairs.
         batches: Makes the inputs.
@@ -92,10 +95,9 @@ def retrieve(
     images = {record.media_id: record for record in records}
     total = len(texts) + len(images)
 
-    def encoded(wanted: Sequence[Retrieval], encode: Any, inputs: Callable[..., Any], before: int) -> Array:
+    def encoded(wanted: Sequence[Retrieval], encode: Encode, before: int) -> Array:
         def run(chunk: Sequence[Retrieval]) -> Array:
-            values = {name: value.to(device) for name, value in inputs(chunk).items()}
-            features: Array = encode(**values).float().cpu().numpy()
+            features: Array = encode(chunk).float().cpu().numpy()
             return features
 
         def report(done: int) -> None:
@@ -104,14 +106,29 @@ def retrieve(
 
         return np.concatenate(each_batch(list(_chunks(wanted, batch_size)), run, report))
 
-    text_features = encoded(
-        list(texts.values()),
-        model.encode_text,
-        lambda chunk: batches.texts([(task, record) for record in chunk]),
-        before=0,
-    )
-    image_features = encoded(list(images.values()), model.encode_image, batches.images, before=len(texts))
+    of_texts, of_images = _encoders(model, task, batches, device)
+    text_features = encoded(list(texts.values()), of_texts, before=0)
+    image_features = encoded(list(images.values()), of_images, before=len(texts))
     return Matches(tuple(texts), tuple(images), text_features, image_features)
+
+
+def _encoders(
+    model: Any, task: str, batches: Batches | ReaderBatches, device: str | torch.device
+) -> tuple[Encode, Encode]:
+    """What makes features of the texts, and of the images, of some records."""
+    if isinstance(batches, ReaderBatches):
+        return (
+            lambda chunk: batches.text_features(model, task, chunk, device),
+            lambda chunk: batches.picture_features(model, task, chunk, device),
+        )
+
+    def encoder(encode: Any, inputs: Callable[..., Any]) -> Encode:
+        return lambda chunk: encode(**{name: value.to(device) for name, value in inputs(chunk).items()})
+
+    return (
+        encoder(model.encode_text, lambda chunk: batches.texts([(task, record) for record in chunk])),
+        encoder(model.encode_image, batches.images),
+    )
 
 
 def retrieval_scores(

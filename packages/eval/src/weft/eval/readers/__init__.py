@@ -4,7 +4,7 @@ Everything that trains or asks a model speaks to a `Reader`. The model's own pro
 and its template; a reader knows where the answer goes.
 """
 
-from weft.eval.readers.auto import reader_for
+from weft.eval.readers.auto import model_class_for, reader_for
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import MissingProcessorError, ReaderError
 from weft.eval.readers.paired import PairedProcessor
@@ -30,6 +30,7 @@ __all__ = [
     "Writing",
     "ask",
     "load_processor",
+    "model_class_for",
     "reader",
     "reader_for",
     "readers",

@@ -9,6 +9,28 @@ from weft.eval.readers.reader import Limits, Reader
 from weft.eval.readers.registry import reader, readers
 
 
+def model_class_for(config: Any, name: str = "auto") -> Any:
+    """The class that models of a config are loaded with, their processor unseen.
+
+    Args:
+        config: The model's config.
+        name: A name of `readers()`, or `auto` for any that builds such models.
+
+    Raises:
+        ReaderError: If none does.
+    """
+    if name != "auto":
+        return reader(name).model_class(config)
+    building = [kind for kind in readers().values() if kind.builds(config)]
+    if not building:
+        raise ReaderError(
+            "`backbone.name` must be a vision-language model that weft can read (one that "
+            "`AutoModelForImageTextToText` loads, a BLIP, or a dual encoder such as CLIP), but is a model of type "
+            f"{getattr(config, 'model_type', type(config).__name__)}. Take one of these, or register a reader."
+        )
+    return building[0].model_class(config)
+
+
 def reader_for(config: Any, processor: Any, name: str = "auto", limits: Limits | None = None) -> Reader:
     """The reader of a model.
 

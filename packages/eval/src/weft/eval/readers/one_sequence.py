@@ -15,6 +15,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModelForImageTextToText,
+    BlipConfig,
 )
 
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
@@ -89,6 +90,12 @@ class OneSequence(Reader):
         shown = self._prompts([ask("a", [blank(), blank()])], taught=False).media
         return frozenset(name for name, value in shown.items() if len(value) == 1)
 
+    @classmethod
+    def builds(cls, config: Any) -> bool:
+        """See `Reader.builds`."""
+        # A BLIP is known there too, by its captioning head alone.
+        return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not isinstance(config, BlipConfig)
+
     @property
     @abstractmethod
     def reads_several(self) -> bool:
@@ -116,6 +123,14 @@ class OneSequence(Reader):
     @abstractmethod
     def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
         """What follows the prompt of a row that is taught."""
+
+    @abstractmethod
+    def _answer(self, text: str) -> list[int]:
+        """The tokens of an answer behind a prompt, its end included."""
+
+    def answer_length(self, answer: str) -> int:
+        """See `Reader.answer_length`."""
+        return len(self._answer(answer))
 
     @abstractmethod
     def _filling(self, name: str) -> int:

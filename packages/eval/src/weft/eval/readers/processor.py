@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -47,13 +46,6 @@ def load_processor(path: str, *, revision: str | None = None, **options: Any) ->
             f"`backbone.name` must have a processor beside the model, but that of {path!r} cannot be loaded: {error} "
             "Save it into the folder with `processor.save_pretrained`."
         ) from None
-
-
-def _missing(error: Exception) -> str | None:
-    """The library that an error tells is missing, or None."""
-    asked = "|".join(_LIBRARIES)
-    told = re.search(rf"(?:requires?|needs?|install)\b[^.]*?\b({asked})\b", str(error), re.IGNORECASE)
-    return told[1].lower() if told else getattr(error, "name", None)
 
 
 _LIBRARIES = ("torchvision", "num2words", "sentencepiece", "tiktoken", "protobuf", "pillow")

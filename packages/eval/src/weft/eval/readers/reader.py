@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.rows import Row
+from weft.eval.readers.rows import Row, check_media
 
 Ability = Literal["write", "score", "embed", "match", "features"]
 ABILITIES: dict[Ability, str] = {
@@ -140,6 +141,15 @@ class Reader(ABC):
         """
 
     @classmethod
+    def builds(cls, config: Any) -> bool:
+        """Whether models of a config are built this way, whatever their processor.
+
+        Args:
+            config: The model's config.
+        """
+        return cls.fault(config, None) is None
+
+    @classmethod
     @abstractmethod
     def model_class(cls, config: Any) -> Any:
         """The class that has `from_pretrained` and `from_config` or `_from_config` for a model of this config."""
@@ -153,6 +163,50 @@ class Reader(ABC):
     @abstractmethod
     def objective(self) -> str:
         """What is trained: `generation` of the answer, or a `contrastive` comparison of text and picture."""
+
+    @property
+    def untrained(self) -> str | None:
+        """Why this model cannot be trained by `losses`, or None if it can."""
+        return None
+
+    @property
+    def calls_whole(self) -> bool:
+        """Whether `losses` goes through the model's own `forward`, as wrappers for several processes need."""
+        return True
+
+    @property
+    def title(self) -> str:
+        """What messages call the model."""
+        return f"{_title(self.config)}, read as {self.name!r},"
+
+    def limited(self, limits: Limits) -> Reader:
+        """The same reader with other limits.
+
+        Args:
+            limits: How long a row may be.
+        """
+        other = copy(self)
+        other.limits = limits
+        return other
+
+    def check(self, row: Row) -> None:
+        """Refuse a row that cannot be read, without opening its pictures.
+
+        Args:
+            row: The row; its answer is not looked at.
+
+        Raises:
+            ReaderError: Naming the row.
+        """
+        check_media(row)
+
+    def answer_length(self, answer: str) -> int:
+        """Tokens that an answer becomes, its end included; 0 where nothing is written.
+
+        Args:
+            answer: The answer.
+        """
+        return 0
 
     @abstractmethod
     def training(self, rows: Sequence[Row]) -> Batch:

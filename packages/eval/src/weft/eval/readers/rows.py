@@ -77,6 +77,23 @@ def ask(text: str, pictures: Sequence[Any] = (), *, name: str = "row", task: str
     return Row(name, task, (Turn("user", (*pictures, text)),), **fields)
 
 
+def check_media(row: Row) -> None:
+    """Refuse a row with a part that is neither a text nor a picture, or is a video.
+
+    Raises:
+        ReaderError: Naming the row.
+    """
+    from PIL import Image
+
+    for part in row.pictures:
+        if isinstance(part, Image.Image) or (isinstance(part, MediaRef) and part.kind == "image"):
+            continue
+        kind = "a video" if isinstance(part, MediaRef) else f"a {type(part).__name__}"
+        raise ReaderError(
+            f"`parts` must be texts and pictures, but {row.name} has {kind}. Give references to images, or PIL images."
+        )
+
+
 def decoded(row: Row) -> list[Any]:
     """The pictures of a row as PIL images in RGB.
 
@@ -87,16 +104,9 @@ def decoded(row: Row) -> list[Any]:
 
 
 def _decoded(row: Row) -> Iterator[Any]:
-    from PIL import Image
-
+    check_media(row)
     for part in row.pictures:
-        if isinstance(part, Image.Image):
-            yield part if part.mode == "RGB" else to_eight_bits(part, row.name).convert("RGB")
-        elif isinstance(part, MediaRef) and part.kind == "image":
+        if isinstance(part, MediaRef):
             yield part.image()
         else:
-            kind = "a video" if isinstance(part, MediaRef) else f"a {type(part).__name__}"
-            raise ReaderError(
-                f"`parts` must be texts and pictures, but {row.name} has {kind}. Give references to images, or PIL "
-                "images."
-            )
+            yield part if part.mode == "RGB" else to_eight_bits(part, row.name).convert("RGB")

@@ -69,6 +69,12 @@ class BlipReader(Reader):
         return None
 
     @classmethod
+    def builds(cls, config: Any) -> bool:
+        """See `Reader.builds`."""
+        named = set(getattr(config, "architectures", None) or ()) & set(HEADS)
+        return isinstance(config, BlipConfig) and bool(type(config) in OWN or named)
+
+    @classmethod
     def model_class(cls, config: Any) -> Any:
         """`AutoModel` for weft's own, else the class that the config names."""
         if type(config) in OWN:
@@ -85,10 +91,38 @@ class BlipReader(Reader):
         """A comparison, or generation of the answer."""
         return "contrastive" if self.head == "compare" else "generation"
 
+    @property
+    def untrained(self) -> str | None:
+        """See `Reader.untrained`."""
+        if self.head != "compare":
+            return None
+        if self._own:
+            return "its contrast and matching keep a slow copy between steps, which no batch holds"
+        return (
+            "a BLIP of transformers that compares keeps no temperature; weft's own (`config` of type "
+            "weft_blip_retrieval, with the original file as `weights`) does"
+        )
+
+    @property
+    def calls_whole(self) -> bool:
+        """See `Reader.calls_whole`; the parts of transformers' BLIP are called one by one."""
+        return self._own
+
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        super().check(row)
+        self._check([row])
+
+    def answer_length(self, answer: str) -> int:
+        """See `Reader.answer_length`."""
+        return 0 if self.head == "compare" else len(self._answer(answer))
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        check_one_question(rows, least=1, most=None if self._own else 1)
+
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
         if self.head == "compare":
-            check_one_question(rows, least=1, most=None if self._own else 1)
             return self._batch(rows, self._inputs(rows), None)
         check_answers(rows)
         return self._taught(rows)
@@ -228,11 +262,10 @@ class BlipReader(Reader):
         return [*ids, self._end]
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        self._check(rows)
         texts = [row.text for row in rows]
         if isinstance(self.processor, PairedProcessor):
-            check_one_question(rows, least=1)
             return self.processor(texts, [row.pictures for row in rows])
-        check_one_question(rows, least=1, most=1)
         tokens = self.processor.tokenizer(
             texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
         )

@@ -41,6 +41,11 @@ class ChatReader(OneSequence):
         """Always: the template marks each."""
         return True
 
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        super().check(row)
+        self._template.check_pictures(self._template.prompt(row.turns), row)
+
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
         prompts = []
         for row in rows:
@@ -65,8 +70,10 @@ class ChatReader(OneSequence):
         pieces: list[Piece] = []
         if row.learn == "all":
             pieces = self._earlier(row)
-        answer = self._template.lead + (row.answer or "") + self._template.end
-        return [*pieces, Piece(self._tokens(answer), True)]
+        return [*pieces, Piece(self._answer(row.answer or ""), True)]
+
+    def _answer(self, text: str) -> list[int]:
+        return self._tokens(self._template.lead + text + self._template.end)
 
     def _earlier(self, row: Row) -> list[Piece]:
         """Earlier answers, each tokenised apart as the model would write it, and what stands between them."""

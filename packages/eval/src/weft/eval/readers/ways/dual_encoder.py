@@ -61,16 +61,17 @@ class DualEncoderReader(Reader):
         if isinstance(config, DualEncoderConfig | OpenClipConfig):
             paired = isinstance(processor, PairedProcessor)
             return None if paired else "a tokenizer and pictures of its own are needed (a PairedProcessor)"
-        kind = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING.get(type(config), None)
-        if kind is None:
-            return "it is not known to compare texts with pictures"
-        named = config.architectures or []
-        # A config that names no class may be that of a model that writes.
-        if kind.__name__ not in named and (named or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
-            return f"its config names {', '.join(named) or 'no architecture'}, not {kind.__name__}"
+        other = _other(config)
+        if other is not None:
+            return other
         if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
             return f"its processor ({type(processor).__name__}) does not read pictures and texts"
         return None
+
+    @classmethod
+    def builds(cls, config: Any) -> bool:
+        """See `Reader.builds`."""
+        return isinstance(config, DualEncoderConfig | OpenClipConfig) or _other(config) is None
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
@@ -87,9 +88,19 @@ class DualEncoderReader(Reader):
         """Comparison of text and picture."""
         return "contrastive"
 
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        super().check(row)
+        self._check([row])
+        if self.limits.too_long == "refuse":
+            self._fitting([row])
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        check_one_question(rows, least=1, most=None if self._own else 1)
+
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
-        check_one_question(rows, least=1, most=None if self._own else 1)
+        self._check(rows)
         if len(rows) < 2:
             raise ReaderError(
                 f"`rows` must hold at least two rows to compare, but holds {len(rows)}. Raise the batch size."
@@ -217,7 +228,7 @@ class DualEncoderReader(Reader):
     def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         if isinstance(self.processor, PairedProcessor):
             return self.processor.pictures([row.pictures for row in rows])
-        check_one_question(rows, least=1, most=1)
+        self._check(rows)
         # The picture's own processor: what the whole would set anew, such as the size of a patch, is as it was saved.
         return pictured(self.processor, [picture for row in rows for picture in decoded(row)])
 
@@ -226,6 +237,18 @@ class DualEncoderReader(Reader):
         owned = owners([len(row.pictures) for row in rows], media)
         same = identities(rows)
         return batch_of(rows, inputs, objective="contrastive", owners=owned, identities=same)
+
+
+def _other(config: Any) -> str | None:
+    """Why a model of transformers is built in another way, or None."""
+    kind = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if kind is None:
+        return "it is not known to compare texts with pictures"
+    named = config.architectures or []
+    # A config that names no class may be that of a model that writes.
+    if kind.__name__ not in named and (named or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+        return f"its config names {', '.join(named) or 'no architecture'}, not {kind.__name__}"
+    return None
 
 
 def identities(rows: Sequence[Row]) -> dict[str, Tensor]:

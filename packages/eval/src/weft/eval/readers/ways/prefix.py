@@ -50,14 +50,24 @@ class PrefixReader(OneSequence):
         """Where pictures are marked in the text; other models read one."""
         return bool(self._mark)
 
-    def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        super().check(row)
+        self._check([row])
+
+    def _check(self, rows: Sequence[Row]) -> None:
         check_one_question(rows, least=1, most=None if self._mark else 1)
+
+    def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
+        self._check(rows)
         return self._encoded([self._mark * len(row.pictures) + row.text for row in rows], pictures_of(rows))
 
     def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
         last = self.processor.tokenizer.decode(prompt[IDS][-1:])
-        blank = "" if last[-1:].isspace() else " "
-        return [Piece(self._tokens(self._ended(blank + (row.answer or ""))), True)]
+        return [Piece(self._answer(row.answer or "", "" if last[-1:].isspace() else " "), True)]
+
+    def _answer(self, text: str, blank: str = " ") -> list[int]:
+        return self._tokens(self._ended(blank + text))
 
     def _filling(self, name: str) -> int:
         return self._kind if name == KINDS else 0

@@ -7,7 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModel, AutoModelForImageTextToText
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModel,
+    AutoModelForImageTextToText,
+    BlipConfig,
+)
 
 from weft.core.composites import VisualSeq2SeqConfig
 from weft.eval.readers.answer_tokens import stop_tokens
@@ -46,6 +51,12 @@ class Seq2SeqReader(Reader):
         if chat_template(processor) is not None:
             return "its processor has a chat template"
         return None
+
+    @classmethod
+    def builds(cls, config: Any) -> bool:
+        """See `Reader.builds`."""
+        known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not isinstance(config, BlipConfig)
+        return isinstance(config, VisualSeq2SeqConfig) or known
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
@@ -98,12 +109,24 @@ class Seq2SeqReader(Reader):
             raise self._refusal("features")
         return stored(batch, model.encode_images(batch.inputs["pixel_values"]))
 
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        super().check(row)
+        self._check([row])
+
+    def answer_length(self, answer: str) -> int:
+        """See `Reader.answer_length`."""
+        return len(self._answer(answer))
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        paired = isinstance(self.processor, PairedProcessor)
+        check_one_question(rows, least=0 if paired else 1, most=None if paired else 1)
+
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        self._check(rows)
         texts = [row.text for row in rows]
         if isinstance(self.processor, PairedProcessor):
-            check_one_question(rows, least=0)
             return self.processor(texts, [row.pictures for row in rows])
-        check_one_question(rows, least=1, most=1)
         made = processed(self.processor, pictures_of(rows), texts)
         made.pop("labels", None)
         return made

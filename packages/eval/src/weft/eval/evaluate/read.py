@@ -1,0 +1,191 @@
+"""Batches of models that a reader reads: records worded, trained on and asked through the reader alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.data.records.types import Record
+from weft.eval.evaluate.inputs import TextRules, example
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
+from weft.eval.readers.rows import decoded
+
+TRUTHS = ("true", "false")
+_GREY = (127, 127, 127)
+
+Device = str | torch.device
+
+
+@dataclass
+class ReaderBatches:
+    """Words the records of tasks, and hands them to a reader.
+
+    Args:
+        reader: The reader.
+        rules: Task to its rules; texts and answers are never cut by them.
+        wordings: Task to its words.
+        seed: Seed of drawn targets.
+        limits: How long a row to train on may be. Rows that are asked have no limit.
+        blank: Show a grey picture in the place of each, to see what language alone can do.
+    """
+
+    reader: Reader
+    rules: Mapping[str, TextRules]
+    wordings: Mapping[str, Wording]
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+    blank: bool = False
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether a batch may hold fewer rows than were drawn."""
+        return self.limits.too_long == "drop"
+
+    @property
+    def asker(self) -> Reader:
+        """The reader of rows that are asked, none of which may be left out."""
+        return self.reader.limited(Limits(too_long="cut" if self.limits.too_long == "cut" else "refuse"))
+
+    def row(self, task: str, record: Record, epoch: int | None = None) -> Row:
+        """A record as it is asked, or, of an epoch, as it is trained on.
+
+        Args:
+            task: Name of its task.
+            record: The record.
+            epoch: Epoch that decides what is drawn, or None.
+
+        Raises:
+            ReaderError: If its words or pictures do not fit `ask`.
+        """
+        if epoch is None:
+            return self._worded(task, record, kind_of([record]).text(record), None, 1.0)
+        drawn = example(record, task, seed=self.seed, epoch=epoch)
+        return self._worded(task, record, drawn.text, drawn.target, drawn.weight)
+
+    def training(self, rows: Sequence[tuple[str, Record]], epoch: int = 0) -> dict[str, Any]:
+        """What an objective needs, for rows of any mixture of tasks.
+
+        Args:
+            rows: Task and record of each row.
+            epoch: What is drawn differs between epochs and depends on nothing else.
+
+        Returns:
+            `batch`, which `weft.eval.readers.Reader.losses` takes; `tasks` of its rows; `objective`, its name; and
+            `kept`, the places of its rows among those given.
+
+        Raises:
+            ReaderError: If nothing in it is learned, or a row breaks a rule; the row is named.
+        """
+        worded = self._shown([self.row(task, record, epoch) for task, record in rows])
+        batch = self.reader.limited(self.limits).training(worded)
+        left = set(batch.left_out)
+        kept = [place for place, row in enumerate(worded) if row.name not in left]
+        return {"batch": batch, "tasks": batch.tasks, "objective": batch.objective, "kept": kept}
+
+    def answers(self, model: Any, task: str, records: Sequence[Record], device: Device) -> list[str]:
+        """What a model answers to records of one task: written, or "true" or "false" by likelihood.
+
+        Args:
+            model: The model.
+            task: Name of the task.
+            records: The records.
+            device: Where the model lies.
+        """
+        if kind_of(records).mode == "true_false":
+            scores = self._scored(model, task, records, [TRUTHS] * len(records), 2 * len(records))
+            return [TRUTHS[0] if true > false else TRUTHS[1] for true, false in scores]
+        rules = self.rules[task]
+        writing = Writing(
+            rules.max_new_tokens, rules.num_beams, rules.no_repeat_ngram_size, rules.early_stopping
+        )
+        return self.reader.write(model, self._asked(model, task, records, device), writing)
+
+    def chosen(
+        self,
+        model: Any,
+        task: str,
+        records: Sequence[Record],
+        candidates: Sequence[Sequence[str]],
+        *,
+        per_token: bool,
+        batch_size: int,
+    ) -> list[str]:
+        """The likeliest of the given answers to each record; of equal ones the first.
+
+        Args:
+            model: The model.
+            task: Name of the task.
+            records: The records.
+            candidates: The answers of each record.
+            per_token: Divide the score by the number of tokens.
+            batch_size: Answers of one pass.
+        """
+        scores = self._scored(model, task, records, candidates, batch_size)
+        best = []
+        for own, found in zip(candidates, scores, strict=True):
+            lengths = [self.reader.answer_length(answer) if per_token else 1 for answer in own]
+            best.append(own[max(range(len(own)), key=lambda place: found[place] / lengths[place])])
+        return best
+
+    def text_features(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Tensor:
+        """Features of the texts of records, of length one, shape `(records, size)`; arguments as in `answers`."""
+        rows = [self.row(task, record) for record in records]
+        alone = [replace(row, turns=(Turn("user", (row.text,)),)) for row in rows]
+        return self.reader.embed_texts(model, self._moved(model, alone, device))
+
+    def picture_features(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Tensor:
+        """Features of the pictures of records, of length one, shape `(records, size)`; arguments as in `answers`."""
+        rows = [self.row(task, record) for record in records]
+        alone = [replace(row, turns=(Turn("user", row.pictures),)) for row in self._shown(rows)]
+        return self.reader.embed_pictures(model, self._moved(model, alone, device))
+
+    def _asked(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Batch:
+        rows = [self.row(task, record) for record in records]
+        return self._moved(model, self._shown(rows), device)
+
+    def _moved(self, model: Any, rows: Sequence[Row], device: Device) -> Batch:
+        return self.asker.asking(rows).to(device, dtype=computed_in(model))
+
+    def _scored(
+        self,
+        model: Any,
+        task: str,
+        records: Sequence[Record],
+        candidates: Sequence[Sequence[str]],
+        batch_size: int,
+    ) -> list[list[float]]:
+        rows = self._shown([self.row(task, record) for record in records])
+        return self.reader.score(model, rows, candidates, batch_size=batch_size)
+
+    def _shown(self, rows: Sequence[Row]) -> Sequence[Row]:
+        return [_blanked(row) for row in rows] if self.blank else rows
+
+    def _worded(self, task: str, record: Record, text: str, target: str | None, weight: float) -> Row:
+        said = self.rules[task].written(text)
+        return self.wordings[task].row(record, task, said, target, weight)
+
+
+def _blanked(row: Row) -> Row:
+    """A row whose pictures are grey, each of the size that it has."""
+    from PIL import Image
+
+    grey = iter([Image.new("RGB", picture.size, _GREY) for picture in decoded(row)])
+    turns = [
+        replace(turn, parts=tuple(part if isinstance(part, str) else next(grey) for part in turn.parts))
+        for turn in row.turns
+    ]
+    return replace(row, turns=tuple(turns))
+
+
+def computed_in(model: Any) -> torch.dtype:
+    """What pictures are cast to for a model: the type of its first weights.
+
+    Args:
+        model: The model, which a wrapper such as data parallelism may hold.
+    """
+    return next(value.dtype for value in model.parameters() if value.is_floating_point())

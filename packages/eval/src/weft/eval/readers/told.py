@@ -1,0 +1,87 @@
+"""What a row becomes, for people to look at: the prompt as the model reads it, and the tokens that are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from torch import Tensor
+
+from weft.eval.readers.batch import IGNORED
+from weft.eval.readers.reader import Reader
+from weft.eval.readers.rows import Row
+
+IDS, MASK = "input_ids", "attention_mask"
+_RUN = 4  # repeated tokens are counted from here on
+
+
+@dataclass(frozen=True)
+class Told:
+    """A row as a model is trained on it.
+
+    Attributes:
+        prompt: What is read, its special tokens included; a token that is repeated is written once, with its number.
+        learned: The tokens of the answers, each decoded.
+    """
+
+    prompt: str
+    learned: tuple[str, ...]
+
+    def __str__(self) -> str:
+        learned = f" -> {' | '.join(map(repr, self.learned))}" if self.learned else ""
+        return f"{self.prompt!r}{learned}"
+
+
+def told(reader: Reader, row: Row) -> Told:
+    """What a reader makes of a row.
+
+    Args:
+        reader: The reader.
+        row: A row with an answer; its pictures are decoded.
+
+    Raises:
+        ReaderError: As `Reader.training`.
+    """
+    tokenizer = reader.processor.tokenizer
+    if reader.objective == "contrastive":
+        asked = reader.asking([replace(row, answer=None)])
+        return Told(written(tokenizer, _kept(asked.inputs)), ())
+    batch = reader.training([row])
+    assert batch.labels is not None, "a batch that teaches to write has labels"
+    ids, labels = batch.inputs[IDS][0], batch.labels[0]
+    learned = [tokenizer.decode([token]) for token in labels[labels != IGNORED].tolist()]
+    # Where prompt and answer are one sequence, labels stand at the tokens that they name.
+    places = labels != IGNORED
+    if ids.shape == labels.shape and bool((ids[places] == labels[places]).all()):
+        prompt = ids[(labels == IGNORED) & batch.inputs[MASK][0].bool()].tolist()
+    else:
+        prompt = _kept(batch.inputs)
+    return Told(written(tokenizer, prompt), tuple(learned))
+
+
+def _kept(inputs: dict[str, Tensor]) -> list[int]:
+    ids = inputs[IDS][0]
+    mask = inputs.get(MASK)
+    kept: list[int] = (ids if mask is None else ids[mask[0].bool()]).tolist()
+    return kept
+
+
+def written(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens as text, special ones included; four or more of one kind in a row are written once, with their number.
+
+    Args:
+        tokenizer: The tokenizer.
+        ids: The tokens.
+    """
+    parts: list[str] = []
+    pending: list[int] = []
+    for token, group in groupby(ids):
+        count = len(list(group))
+        if count < _RUN:
+            pending += [token] * count
+            continue
+        parts += [tokenizer.decode(pending), f"{tokenizer.decode([token])}×{count}"]
+        pending = []
+    return "".join([*parts, tokenizer.decode(pending)])
