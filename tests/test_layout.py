@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("kernels", "core", "data", "eval", "train")
 LONGEST_FILE = 400  # lines; past it, look for the second concept
 SOURCES = sorted(ROOT.glob("packages/*/src/weft/**/*.py"))
+LONGEST_FUNCTION = 60  # lines, with its docstring
+
+
+class Limits(NamedTuple):
+    """What a package may grow to."""
+
+    entries: int  # at its root
+    chain: int  # files of the longest chain of imports
+    circling: int  # modules that reach themselves by their imports
+    long_functions: int  # of more than LONGEST_FUNCTION lines
+
+
+# The goal of each package is 14, 9, 0, 0 (kernels may keep long functions). Only ever lower these.
+LIMITS = {
+    "kernels": Limits(16, 10, 0, 10),
+    "core": Limits(13, 13, 14, 3),
+    "data": Limits(14, 11, 0, 7),
+    "eval": Limits(12, 9, 4, 13),
+    "train": Limits(14, 15, 0, 4),
+}
 PYTHON = sorted([*ROOT.glob("packages/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.py")])
 
 
@@ -20,6 +42,48 @@ def project(package: str) -> dict[str, Any]:
     text = (ROOT / "packages" / package / "pyproject.toml").read_text("utf-8")
     table: dict[str, Any] = tomllib.loads(text)["project"]
     return table
+
+
+def source_of(package: str) -> Path:
+    """The folder with a package's sources."""
+    return ROOT / "packages" / package / "src" / "weft" / package
+
+
+def imports_within(package: str) -> dict[str, set[str]]:
+    """Module to the modules of its package that it imports, however deep; an `__init__` counts as neither."""
+    files = {
+        ".".join(["weft", package, *path.relative_to(source_of(package)).with_suffix("").parts]): path
+        for path in source_of(package).rglob("*.py")
+        if path.stem != "__init__" and "testing" not in path.parts
+    }
+    return {
+        module: {
+            name for node in ast.walk(ast.parse(path.read_text("utf-8"))) for name in named(node)
+        }.intersection(files)
+        - {module}
+        for module, path in files.items()
+    }
+
+
+def reached(uses: dict[str, set[str]], module: str) -> set[str]:
+    """Every module that one imports, by way of others too; itself only where it is in a circle."""
+    found, open_ends = set[str](), [module]
+    while open_ends:
+        new = uses[open_ends.pop()] - found
+        found |= new
+        open_ends += new
+    return found
+
+
+def named(node: ast.AST) -> list[str]:
+    """Every dotted name that an import may mean: `from a import b` may mean the module `a.b`."""
+    match node:
+        case ast.Import(names=aliases):
+            return [alias.name for alias in aliases]
+        case ast.ImportFrom(module=str(module), names=aliases, level=0):
+            return [module, *(f"{module}.{alias.name}" for alias in aliases)]
+        case _:
+            return []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -61,6 +125,58 @@ def test_a_package_holds_only_its_own_part_of_weft(package: str) -> None:
 def test_no_python_file_outgrows_one_concept() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in PYTHON}
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_few_entries_at_its_root(package: str) -> None:
+    names = {path.name for path in source_of(package).iterdir()} - {"py.typed", "__pycache__"}
+    assert len(names) <= LIMITS[package].entries, sorted(names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_chains_of_imports_are_short(package: str) -> None:
+    uses, longest = imports_within(package), dict[str, list[str]]()
+
+    def chain_from(module: str, above: tuple[str, ...] = ()) -> list[str]:
+        if module in above:
+            return []
+        if module not in longest:
+            chains = [chain_from(other, (*above, module)) for other in sorted(uses[module])]
+            longest[module] = [module, *max(chains, key=len, default=[])]
+        return longest[module]
+
+    chain = max(map(chain_from, sorted(uses)), key=len)
+    assert len(chain) <= LIMITS[package].chain, " > ".join(chain)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_each_other_not_even_by_way_of_others_lazily_or_for_types(package: str) -> None:
+    uses = imports_within(package)
+    circling = {module for module in uses if module in reached(uses, module)}
+    assert len(circling) <= LIMITS[package].circling, sorted(circling)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_functions_are_short(package: str) -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in source_of(package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    ]
+    assert len(long) <= LIMITS[package].long_functions, long
+
+
+def test_every_fault_that_is_planted_finds_its_place() -> None:
+    listed = yaml.safe_load((ROOT / "scripts" / "planted_faults.yaml").read_text("utf-8"))
+    lost = [
+        f"{package}: {fault['fault']}"
+        for package, faults in listed.items()
+        for fault in faults
+        if not (path := source_of(package) / fault["file"]).is_file()
+        or path.read_text("utf-8").count(fault["find"]) != 1
+    ]
+    assert lost == []
 
 
 def test_no_source_file_has_a_name_that_says_nothing() -> None:
