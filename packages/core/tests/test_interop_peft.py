@@ -112,13 +112,37 @@ def change(folder, **words):
     [
         ({"peft_type": "VERA"}, r"must hold a LoRA or \(IA\)³ of PEFT, but its peft_type is 'VERA'"),
         (
-            {"use_dora": True, "rank_pattern": {"q_proj": 3}},
-            "must hold plain maps of one rank, but sets rank_pattern, use_dora",
+            {"lora_bias": True, "alora_invocation_tokens": [3]},
+            "compute on linear maps, but sets alora_invocation_tokens, lora_bias",
         ),
+        ({"new_option": 3}, "but sets new_option"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "`init_lora_weights` is 'pissa_niter_4', which changed them",
+        ),
+        ({"use_dora": True}, "must hold both halves of .*, but lacks lora_magnitude_vector"),
+        (
+            {"alpha_pattern": {"q_proj": 0}},
+            "must scale its updates by a positive number, but the alpha of .* is 0",
+        ),
+        (
+            {"alpha_pattern": {"q_proj(": 3}},
+            r"regular expressions in `alpha_pattern`, but 'q_proj\(' is none",
+        ),
+        ({"lora_dropout": 2}, "must hold settings that a unit can have, but the method is wrong"),
     ],
-    ids=["another kind", "options"],
+    ids=[
+        "another kind",
+        "options",
+        "unknown option",
+        "changed weights",
+        "length",
+        "alpha",
+        "pattern",
+        "dropout",
+    ],
 )
-def test_what_is_no_plain_lora_is_not_read(tmp_path, words, message):
+def test_what_our_units_do_not_compute_is_not_read(tmp_path, words, message):
     model, _ = adapted(LORA, "bart", None)
     export_peft(model, tmp_path)
     change(tmp_path, **words)
@@ -133,12 +157,8 @@ def test_what_is_no_plain_lora_is_not_read(tmp_path, words, message):
         (lambda name: name.replace("lora_B", "lora_magnitude"), "must hold lora_A and lora_B alone"),
         (lambda name: name.replace("q_proj", "q_prj"), r"a module of `folder` must be .* Did you mean"),
         (lambda name: None if "lora_B" in name else name, "must hold both halves of"),
-        (
-            lambda name: None if "layers.1.fc2" in name else name,
-            "must adapt the same maps in every chosen layer",
-        ),
     ],
-    ids=["another half", "unknown module", "one half", "uneven"],
+    ids=["another half", "unknown module", "one half"],
 )
 def test_unfitting_tensors_are_told(tmp_path, rename, message):
     from safetensors.torch import load_file, save_file
@@ -150,6 +170,99 @@ def test_unfitting_tensors_are_told(tmp_path, rename, message):
     other, _ = tiny_backbone("bart")
     with pytest.raises(CheckpointError, match=message):
         import_peft(other, tmp_path)
+
+
+def test_maps_of_another_size_are_told(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model, _ = adapted(LORA, "bart", None)
+    export_peft(model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    cut = {name: value[:, :3] if "fc2.lora_A" in name else value for name, value in load_file(file).items()}
+    save_file({name: value.contiguous() for name, value in cut.items()}, file)
+    other, _ = tiny_backbone("bart")
+    with pytest.raises(
+        CheckpointError, match=r"must fit the backbone, but lora_A of .*fc2 is \(2, 3\) in the file"
+    ):
+        import_peft(other, tmp_path)
+    assert not hasattr(other, "weft")
+
+
+def test_a_file_without_maps_is_told(tmp_path):
+    from safetensors.torch import save_file
+
+    model, _ = adapted(LORA, "bart", None)
+    export_peft(model, tmp_path)
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="must hold lora_A and lora_B of some map"):
+        import_peft(tiny_backbone("bart")[0], tmp_path)
+
+
+def test_maps_that_a_layer_lacks_become_a_unit_beside_the_others(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    model, batch = adapted(LORA, "bart", None)
+    export_peft(model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if "layers.1.fc2" not in name}
+    save_file(kept, file)
+    other, _ = tiny_backbone("bart")
+    import_peft(other, tmp_path)
+    assert [config.label for config in other.weft.plan.configs] == ["lora", "lora_2"]
+    with torch.no_grad():
+        for unit in model.weft.plan.units:
+            if unit.site.path.endswith("layers.1.fc2"):
+                model.weft.banks_by_key[unit.banks["up.weight"]].slot_of("default").zero_()
+        torch.testing.assert_close(outputs(other, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"dropout": 0.1}, r"`dropout` must be the same in all units .* but is 0\.0 and 0\.1"),
+        ({"magnitude": True}, "`magnitude` must be the same in all units .* but is False and True"),
+    ],
+    ids=["dropout", "magnitude"],
+)
+def test_units_that_peft_could_not_tell_apart_are_not_written(tmp_path, second, message):
+    model, _ = adapted([LORA, {**LORA, "name": "more", "linears": ["key"], **second}], "bart", None)
+    with pytest.raises(CheckpointError, match=message):
+        export_peft(model, tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
+
+
+def test_two_magnitudes_at_a_map_are_not_written(tmp_path):
+    dora = {**LORA, "magnitude": True}
+    model, _ = adapted([dora, {**dora, "name": "more"}], "bart", None)
+    with pytest.raises(CheckpointError, match=r"one unit at a map with `magnitude` .* has several"):
+        export_peft(model, tmp_path / "peft")
+
+
+@pytest.mark.parametrize(
+    "words", ["[3]", "{", '{"vision_model.encoder.layers.0.self_attn.qkv": [["query", 9]]}']
+)
+def test_what_another_program_says_of_fused_maps_is_no_harm(tmp_path, words):
+    from safetensors.torch import load_file, save_file
+
+    from weft.core.files.interop.peft_reading import ROLES
+
+    torch.manual_seed(0)
+    model, batch = CASES["blip_caption"]()
+    attach(
+        model.eval(),
+        {"method": "lora", "rank": 2, "linears": ["query", "value"], "towers": ["vision"]},
+    )
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(torch.randn_like(value) * 0.1)
+    export_peft(model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(load_file(file), file, {ROLES: words})
+    torch.manual_seed(0)
+    other, _ = CASES["blip_caption"]()
+    import_peft(other.eval(), tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(outputs(other, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
 
 
 def test_factors_of_the_wrong_side_are_told(tmp_path):
@@ -178,7 +291,7 @@ def test_an_empty_folder_is_told(tmp_path):
         (
             {"method": "bottleneck", "bottleneck_size": 4},
             None,
-            "one unit of method lora or ia3 .* but has bottleneck",
+            "units of method lora alone, or ia3 alone, .* but has bottleneck",
         ),
         ({**LORA, "sharing": "multiple"}, None, "`task` must be given, because PEFT's format holds one task"),
         ({**LORA, "sharing": "multiple"}, "vqaa", r"`task` must be .* Did you mean 'vqa'"),

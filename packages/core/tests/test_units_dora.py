@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from weft.core import attach
-from weft.core.errors import AttachError, CheckpointError, ConfigError
+from weft.core.errors import AttachError, ConfigError
 from weft.core.files.interop.peft import export_peft
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import UnitContract, adapted, outputs
@@ -146,10 +146,3 @@ def test_a_quantised_map_is_refused_and_nothing_is_left_behind():
     assert all(value.requires_grad for value in model.parameters())
     attach(model, DORA)
     outputs(model, batch)
-
-
-def test_a_fused_magnitude_cannot_be_written_for_peft(tmp_path):
-    model, _ = CASES["blip_caption"]()
-    attach(model, {**DORA, "linears": ["value"], "towers": ["vision"]})
-    with pytest.raises(CheckpointError, match="`magnitude` must be of whole maps to be written for PEFT"):
-        export_peft(model, tmp_path)

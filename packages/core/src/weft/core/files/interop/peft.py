@@ -1,7 +1,7 @@
-"""PEFT's format: LoRA and (IA)³ of one task, written so that PEFT loads them, and read back.
+"""PEFT's format: LoRA, DoRA and (IA)³ of one task, written so that PEFT loads them, and read back.
 
 The keys of PEFT are module paths of one release of transformers; ours are addresses. Only weights that PEFT
-can express are written: a unit on every chosen linear map, and of the backbone whole modules and biases.
+can express are written: units on linear maps, and of the backbone whole modules and biases.
 """
 
 from __future__ import annotations
@@ -20,27 +20,30 @@ from weft.core.adapted.attaching import attach
 from weft.core.adapted.bank import Store
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
-from weft.core.backbone.sites import Site
+from weft.core.backbone.sites import SiteMap
 from weft.core.errors import CheckpointError, unknown
-from weft.core.files.interop.peft_full import fill, saved_in_full, trained_in_full, words_of
-from weft.core.files.stored_files import read_tensors, read_words
-from weft.core.planning import PlannedUnit
+from weft.core.files.interop.peft_full import fill, trained_in_full, words_of
+from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps, trained_beside
+from weft.core.files.interop.peft_reading import ROLES, configured, parts_of
+from weft.core.files.interop.peft_settings import check_settings
+from weft.core.files.interop.peft_writing import Units, ia3_as_peft, lora_as_peft
+from weft.core.files.stored_files import open_tensors, read_tensors, read_words
+from weft.core.unit.protocol import UnitConfig
+from weft.core.units.frozen import FrozenConfig
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-HALVES = {"LORA": ("lora_A", "lora_B"), "IA3": ("ia3_l",)}
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None) -> None:
-    """Write one task's LoRA or (IA)³ in PEFT's format, with what is trained in full beside it.
+    """Write one task's LoRA, DoRA or (IA)³ in PEFT's format, with what is trained in full beside it.
 
     Args:
-        model: A model with one LoRA or (IA)³ unit.
+        model: A model whose units are all LoRA, or all (IA)³.
         folder: Made if it is missing.
         task: The task written; needed if there are several and they do not share all weights.
 
@@ -50,29 +53,26 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
     store = _store(model)
     plan = store.plan
     adapters = [config for config in plan.configs if config.parts]
-    if len(adapters) != 1 or not isinstance(adapters[0], LoRAConfig | IA3Config):
+    loras = [config for config in adapters if isinstance(config, LoRAConfig)]
+    factors = [config for config in adapters if isinstance(config, IA3Config)]
+    if not adapters or len(adapters) not in (len(loras), len(factors)):
         methods = ", ".join(config.method for config in plan.configs)
         raise CheckpointError(
-            f"`model` must have one unit of method lora or ia3 to be written for PEFT, but has {methods}. "
-            "Save it "
-            "with `save_pretrained` instead."
+            "`model` must have units of method lora alone, or ia3 alone, to be written for PEFT, but has "
+            f"{methods}. Save it with `save_pretrained` instead."
         )
-    config = adapters[0]
     full, biases = trained_in_full(model, plan)
-    if biases and isinstance(config, IA3Config):
+    if biases and factors:
         raise CheckpointError(
             f"`train_full` must not name biases beside (IA)³ to be written for PEFT, which trains {next(iter(biases))} "
             "and the like with LoRA alone. Save it with `save_pretrained` instead."
         )
-    slot = _slot(store, task)
-    if isinstance(config, LoRAConfig):
-        tensors, words = _lora(store, config, slot)
-    else:
-        tensors, words = _ia3(store, slot)
-    tensors |= {f"{_PREFIX}{name}": value for name, value in biases.items()}
+    units = Units(model, store, _slot(store, task))
+    tensors, words, roles = lora_as_peft(units, loras) if loras else ia3_as_peft(units, factors)
+    tensors |= {f"{PREFIX}{name}": value for name, value in biases.items()}
     for path, state in full.items():
-        tensors |= {f"{_PREFIX}{path}.{name}": value for name, value in state.items()}
-    if isinstance(config, LoRAConfig):
+        tensors |= {f"{PREFIX}{path}.{name}": value for name, value in state.items()}
+    if loras:
         words["bias"] = "all" if biases else "none"
     words |= {
         "modules_to_save": sorted(full) or None,
@@ -80,18 +80,14 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
         "task_type": None,
         "inference_mode": True,
     }
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    part = target / f".{WEIGHTS}.part"
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
-    settings = target / f".{CONFIG}.part"
-    settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, target / WEIGHTS)
-    os.replace(settings, target / CONFIG)
+    _write(Path(folder), tensors, words, {"format": "pt", **roles})
 
 
 def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
-    """Attach a LoRA or an (IA)³ that PEFT saved; its `modules_to_save` and biases are trained in full.
+    """Attach a LoRA, a DoRA or an (IA)³ that PEFT saved; its `modules_to_save` and biases are trained in full.
+
+    Maps of different ranks or scales become several units, named `lora`, `lora_2` and so on. Keys of earlier
+    releases of transformers are read by the rules with which it reads old checkpoints.
 
     Args:
         model: A plain backbone of the class that PEFT wrapped.
@@ -99,11 +95,11 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
         task: Name the weights get.
 
     Returns:
-        The same object, with a unit `lora` or `ia3`.
+        The same object, with units of method `lora` or `ia3`.
 
     Raises:
-        CheckpointError: If the files are not there, or hold what these units on whole linear maps cannot
-            express.
+        CheckpointError: If the files are not there, or hold what these units on linear maps within the layers
+            cannot express.
     """
     folder = Path(folder)
     absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -114,145 +110,55 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             "PEFT's `save_pretrained`."
         )
     words = read_words(folder / CONFIG, ["peft_type"], argument="folder")
-    _check_plain(words)
-    halves = HALVES[words["peft_type"]]
+    halves = check_settings(words)
     sites = resolve(model)
-    by_path: dict[str, list[Site]] = {}
-    for site in sites.sites:
-        if site.role:
-            by_path.setdefault(site.path, []).append(site)
     tensors = read_tensors(folder / WEIGHTS, argument="folder")
-    of_units = {name: value for name, value in tensors.items() if _path_and_half(name)[1] in halves}
-    full: dict[str, Tensor] = {}
-    if words.get("modules_to_save") or words.get("bias", "none") != "none":
-        rest = {name.removeprefix(_PREFIX): tensors[name] for name in tensors if name not in of_units}
-        full = saved_in_full(rest)
-    found = _by_module(of_units if full else tensors, by_path, halves)
-    chosen = [site for path in found for site in by_path[path]]
-    places: dict[str, Any] = {
-        "linears": tuple(dict.fromkeys(site.role for site in chosen)),
-        "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
-        "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
-        "stacks": tuple(dict.fromkeys(site.stack for site in chosen if site.stack)) or None,
-        "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
-    }
-    if full:
-        places["train_full"] = words_of(model, sites, places["towers"], full)
-    config = (
-        LoRAConfig.model_validate({**places, **_lora_options(words)})
-        if words["peft_type"] == "LORA"
-        else IA3Config.model_validate(places)
-    )
-    selected = {site.address for site in config.select(sites)}
-    if selected != {site.address for site in chosen}:
-        extra = sorted(selected - {site.address for site in chosen})
+    of_units = {name: value for name, value in tensors.items() if path_and_half(name)[1] in halves}
+    rest = {name: value for name, value in tensors.items() if name not in of_units}
+    full = trained_beside(model, rest, words, halves)
+    with open_tensors(folder / WEIGHTS, argument="folder") as opened:
+        roles = (opened.metadata() or {}).get(ROLES)
+    parts = parts_of(stored_maps(model, sites.sites, of_units, halves), words, roles)
+    if not parts:
         raise CheckpointError(
-            "`folder` must adapt the same maps in every chosen layer and block, but lacks "
-            f"{', '.join(extra[:5])}. "
-            "Train it with maps that can be chosen by role, block, tower and layer."
+            f"`folder` must hold {' and '.join(halves)} of some map, but {folder / WEIGHTS} has none. Save it again."
         )
-    slots = {site.address: _slots(site, found[site.path]) for site in chosen}
+    configs = configured(sites, parts, words["peft_type"].lower())
+    values = {part.site.address: part.tensors for part in parts}
     with all_or_nothing(model) as kept, torch.no_grad():
-        attach(model, config, [task])
+        attach(model, _with_full(model, sites, configs, full), [task])
         store = _store(model)
         for unit in store.plan.units:
-            for name, value in slots[unit.site.address].items():
-                _parameter(store, unit, name, task).copy_(value)
+            for name, value in values[unit.site.address].items():
+                store.banks_by_key[unit.banks[name]].slot_of(task).copy_(value)
         fill(model, full, kept)
     return model
 
 
-def _lora_options(words: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "rank": words["r"],
-        "alpha": words["lora_alpha"],
-        "rank_stabilised": bool(words.get("use_rslora")),
-        "dropout": words.get("lora_dropout", 0.0),
-    }
+def _with_full(
+    model: nn.Module, sites: SiteMap, configs: list[UnitConfig], full: Mapping[str, Tensor]
+) -> list[UnitConfig]:
+    """The configurations, with the words for what is trained in full."""
+    if not full:
+        return configs
+    towers = tuple(dict.fromkeys(tower for config in configs for tower in config.towers or ()))
+    words = words_of(model, sites, towers, full)
+    if len(configs) == 1:
+        return [configs[0].model_copy(update={"train_full": words})]
+    return [*configs, FrozenConfig(towers=towers, train_full=words)]
 
 
-def _slots(site: Site, halves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors of a map, from those of PEFT."""
-    first, last = site.rows or (0, site.out_width)
-    if "ia3_l" not in halves:
-        return {"down.weight": halves["lora_A"].T, "up.weight": halves["lora_B"][first:last].T}
-    factors = halves["ia3_l"]
-    of_input = factors.shape[0] == 1
-    if of_input != (site.role == "down"):
-        ours, theirs = ("output", "input") if of_input else ("input", "output")
-        raise CheckpointError(
-            f"`folder` must scale the {ours} of {site.path}, which is {site.address}, but scales its {theirs}. "
-            "Set PEFT's `feedforward_modules` to the maps out of the feed-forward blocks alone."
-        )
-    return {"scale": factors[0] if of_input else factors[first:last, 0]}
-
-
-def _lora(store: Store, config: LoRAConfig, slot: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    for path, units in _by_path(store).items():
-        downs, ups = [], []
-        for unit in units:
-            up = _parameter(store, unit, "up.weight", slot)
-            first, last = unit.site.rows or (0, unit.site.out_width)
-            downs.append(_parameter(store, unit, "down.weight", slot).T)
-            ups.append(nn.functional.pad(up, (first, unit.site.out_width - last)).T)
-        tensors[f"{_PREFIX}{path}.lora_A.weight"] = torch.cat(downs)
-        tensors[f"{_PREFIX}{path}.lora_B.weight"] = torch.cat(ups, dim=1)
-        if config.magnitude:
-            if len(units) > 1 or units[0].site.rows is not None:
-                raise CheckpointError(
-                    f"`magnitude` must be of whole maps to be written for PEFT, but {path} joins several. Save "
-                    "it with `save_pretrained` instead."
-                )
-            tensors[f"{_PREFIX}{path}.lora_magnitude_vector"] = _parameter(store, units[0], "magnitude", slot)
-        if len(units) > 1:
-            ranks[path] = config.rank * len(units)
-    # PEFT divides by the rank of each map; the factor of maps that join several of ours stays the same.
-    root = 0.5 if config.rank_stabilised else 1.0
-    return tensors, {
-        "peft_type": "LORA",
-        "r": config.rank,
-        "lora_alpha": config.scale * config.rank**root,
-        "use_rslora": config.rank_stabilised,
-        "use_dora": config.magnitude,
-        "lora_dropout": config.dropout,
-        "target_modules": sorted(_by_path(store)),
-        "rank_pattern": ranks,
-        "alpha_pattern": {path: config.scale * rank**root for path, rank in ranks.items()},
-    }
-
-
-def _ia3(store: Store, slot: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors: dict[str, Tensor] = {}
-    inputs = []
-    for path, units in _by_path(store).items():
-        site = units[0].site
-        if site.role == "down":
-            inputs.append(path)
-            tensors[f"{_PREFIX}{path}.ia3_l"] = _parameter(store, units[0], "scale", slot)[None]
-            continue
-        factors = torch.ones(site.out_width)
-        for unit in units:
-            first, last = unit.site.rows or (0, site.out_width)
-            factors[first:last] = _parameter(store, unit, "scale", slot).detach().cpu()
-        tensors[f"{_PREFIX}{path}.ia3_l"] = factors[:, None]
-    return tensors, {
-        "peft_type": "IA3",
-        "target_modules": sorted(_by_path(store)),
-        "feedforward_modules": sorted(inputs),
-    }
-
-
-def _by_path(store: Store) -> dict[str, list[PlannedUnit]]:
-    found: dict[str, list[PlannedUnit]] = {}
-    for unit in store.plan.units:
-        found.setdefault(unit.site.path, []).append(unit)
-    return found
-
-
-def _parameter(store: Store, unit: PlannedUnit, tensor: str, slot: str) -> Tensor:
-    return store.banks_by_key[unit.banks[tensor]].slot_of(slot)
+def _write(
+    folder: Path, tensors: Mapping[str, Tensor], words: Mapping[str, Any], metadata: dict[str, str]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{WEIGHTS}.part"
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(own, part, metadata)
+    settings = folder / f".{CONFIG}.part"
+    settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / WEIGHTS)
+    os.replace(settings, folder / CONFIG)
 
 
 def _slot(store: Store, task: str | None) -> str:
@@ -266,47 +172,6 @@ def _slot(store: Store, task: str | None) -> str:
     if task not in store.tasks:
         raise CheckpointError(unknown("`task`", task, store.tasks))
     return task
-
-
-def _check_plain(words: Mapping[str, Any]) -> None:
-    if words.get("peft_type") not in HALVES:
-        raise CheckpointError(
-            f"`folder` must hold a LoRA or (IA)³ of PEFT, but its peft_type is {words.get('peft_type')!r}. Other "
-            "kinds are not read."
-        )
-    odd = [
-        name for name in ("rank_pattern", "alpha_pattern", "use_dora", "fan_in_fan_out") if words.get(name)
-    ]
-    if odd:
-        raise CheckpointError(
-            f"`folder` must hold plain maps of one rank, but sets {', '.join(odd)}. Merge it in PEFT, or train it "
-            "anew."
-        )
-
-
-def _path_and_half(name: str) -> tuple[str, str]:
-    path, _, half = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
-    return path, half
-
-
-def _by_module(
-    tensors: Mapping[str, Tensor], by_path: Mapping[str, list[Site]], halves: tuple[str, ...]
-) -> dict[str, dict[str, Tensor]]:
-    """Path of each map to PEFT's tensors of it, by the last word of their names."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        path, half = _path_and_half(name)
-        if half not in halves:
-            raise CheckpointError(
-                f"`folder` must hold {' and '.join(halves)} alone, but holds {name}. Merge it in PEFT."
-            )
-        if path not in by_path:
-            raise CheckpointError(unknown("a module of `folder`", path, by_path))
-        found.setdefault(path, {})[half] = value
-    for path, values in found.items():
-        if len(values) != len(halves):
-            raise CheckpointError(f"`folder` must hold both halves of {path}, but lacks one. Save it again.")
-    return found
 
 
 def _store(model: nn.Module) -> Store:

@@ -1,0 +1,181 @@
+"""The keys of PEFT's files: which tensor of which map, also under the names of earlier releases of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.core.backbone.sites import Site
+from weft.core.errors import CheckpointError, unknown
+from weft.core.files.interop.peft_full import saved_in_full
+
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMap:
+    """One linear map of a file.
+
+    Args:
+        path: Its path in the backbone.
+        names: The path that it was trained under, then that in the backbone.
+        sites: The roles that it has.
+        tensors: Name of each of its tensors to the tensor.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    sites: tuple[Site, ...]
+    tensors: Mapping[str, Tensor]
+
+
+def stored_maps(
+    model: nn.Module, sites: Iterable[Site], tensors: Mapping[str, Tensor], halves: tuple[str, ...]
+) -> list[StoredMap]:
+    """The maps that a file adapts, in the order of the backbone.
+
+    Args:
+        model: The backbone.
+        sites: Its sites.
+        tensors: Key to value of the units' tensors.
+        halves: Names of the tensors that each map must have.
+
+    Raises:
+        CheckpointError: If a map is none of the backbone's, or lacks a tensor.
+    """
+    by_path: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.role:
+            by_path.setdefault(site.path, []).append(site)
+    found: dict[str, dict[str, Tensor]] = {}
+    trained_as: dict[str, str] = {}
+    old = {old for old, _ in map(path_and_half, tensors)}
+    now = current_names(model, old, by_path)
+    for name, value in tensors.items():
+        path, half = path_and_half(name)
+        found.setdefault(now[path], {})[half] = value
+        trained_as[now[path]] = path
+    _check_known(model, found, by_path)
+    for path, values in found.items():
+        if lacking := [half for half in halves if half not in values]:
+            raise CheckpointError(
+                f"`folder` must hold both halves of {path}, but lacks {', '.join(lacking)}. Save it again."
+            )
+    return [
+        StoredMap(path, (trained_as[path], path), tuple(by_path[path]), found[path])
+        for path in by_path
+        if path in found
+    ]
+
+
+def trained_beside(
+    model: nn.Module, tensors: Mapping[str, Tensor], words: Mapping[str, Any], halves: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Name in the backbone to value, of what was trained in full: `modules_to_save` and biases.
+
+    PEFT also writes embeddings and heads that it did not train; what equals the backbone's own is left out.
+
+    Args:
+        model: The backbone.
+        tensors: Key to value of all but the units' tensors.
+        words: The settings.
+        halves: Names of the units' tensors, for the message.
+
+    Raises:
+        CheckpointError: If the settings announce nothing of the kind.
+    """
+    state = model.state_dict()
+    stored = saved_in_full({name.removeprefix(PREFIX): value for name, value in tensors.items()})
+    now = current_names(model, {name.rpartition(".")[0] for name in stored}, _Modules(model))
+    saved = [f".{word}." for word in words.get("modules_to_save") or ()]
+    biases = words.get("bias", "none") != "none"
+    full: dict[str, Tensor] = {}
+    for name, value in stored.items():
+        path, _, last = name.rpartition(".")
+        current = f"{now[path]}.{last}" if path else name
+        meant = (biases and last == "bias") or any(word in f".{current}" for word in saved)
+        if meant or not _same(state.get(current), value):
+            full[current] = value
+    if full and not saved and not biases:
+        raise CheckpointError(
+            f"`folder` must hold {' and '.join(halves)} alone, beside what `modules_to_save` and `bias` announce, but "
+            f"holds {', '.join(sorted(full)[:3])}, which the backbone does not have so. Merge it in PEFT."
+        )
+    return full
+
+
+def path_and_half(name: str) -> tuple[str, str]:
+    """The map that a key means, and which of its tensors.
+
+    Args:
+        name: The key, such as `base_model.model.encoder.0.q.lora_A.weight`.
+    """
+    path, _, half = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+    return path, half
+
+
+def current_names(model: nn.Module, paths: Iterable[str], known: Container[str]) -> dict[str, str]:
+    """Path as stored to path in the backbone, by the rules with which transformers reads old checkpoints.
+
+    Args:
+        model: The backbone.
+        paths: The paths as they are stored.
+        known: The paths that exist.
+    """
+    found = {path: path for path in paths}
+    old = [path for path in found if path not in known]
+    if not old:
+        return found
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    for path in old:
+        name = f"{path}.weight"
+        for rule in rules:
+            name = rule.rename_source_key(name)[0]
+        if (renamed := name.removesuffix(".weight")) in known:
+            found[path] = renamed
+    return found
+
+
+class _Modules:
+    """The paths of a model's modules."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __contains__(self, path: object) -> bool:
+        return _has_module(self._model, str(path))
+
+
+def _has_module(model: nn.Module, path: str) -> bool:
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def _check_known(model: nn.Module, found: Iterable[str], by_path: Mapping[str, list[Site]]) -> None:
+    strange = [path for path in found if path not in by_path]
+    for path in strange:
+        if not _has_module(model, path):
+            raise CheckpointError(unknown("a module of `folder`", path, by_path))
+    if strange:
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        raise CheckpointError(
+            f"`folder` must adapt linear maps within the layers of the towers, but adapts {', '.join(strange[:5])}"
+            f"{more} too. Merge it in PEFT, or train it with these as `exclude_modules` or `modules_to_save`."
+        )
+
+
+def _same(own: Tensor | None, value: Tensor) -> bool:
+    if own is None or own.shape != value.shape:
+        return False
+    own = own.detach().cpu()
+    return torch.equal(own.to(value.dtype), value) or torch.equal(own, value.to(own.dtype))
