@@ -53,6 +53,7 @@ COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between release
 SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
 OPEN_CLIP_TOOLS = ("open_clip_torch", "torchvision")
 PROCESSOR_TOOLS = ("torchvision", "num2words")  # what transformers' processors of pictures and videos load
+FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -106,6 +107,13 @@ def slow(session: nox.Session) -> None:
     """
     install(session, *editable(PACKAGES, "test"), *SLOW_TOOLS)
     session.run("pytest", "-m", "slow and not gpu", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed damaged files to everything that reads files of others; ``-- --seconds 1800`` says for how long."""
+    install(session, *editable(PACKAGES, "test"), *FUZZ_TOOLS)
+    session.run("python", "-m", "tests.fuzz.run", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
