@@ -97,11 +97,10 @@ def test_adapters_that_compute_something_else_are_refused(folder, options, messa
         ),
         (
             lambda name: None if "adapter_up.bias" in name else name,
-            "must hold adapters of one bottleneck size",
+            "must hold both halves of every adapter and their biases, but .* lacks up.bias",
         ),
-        (lambda name: None if "encoder.layers.1.output" in name else name, "lacks text.encoder.1.ffn"),
     ],
-    ids=["another tensor", "unknown layer", "a half missing", "uneven"],
+    ids=["another tensor", "unknown layer", "a half missing"],
 )
 def test_unfitting_tensors_are_told(folder, rename, message):
     tensors = load_file(folder / WEIGHTS)
@@ -110,11 +109,52 @@ def test_unfitting_tensors_are_told(folder, rename, message):
         import_adapterhub(tiny_backbone("bart")[0], folder)
 
 
+def test_adapters_of_a_size_for_each_layer_are_read_as_several_units(folder):
+    """As a mapping of reduction factors gives them, or `leave_out`: what a layer lacks is the identity there."""
+    tensors = load_file(folder / WEIGHTS)
+    first, left = "encoder.layers.0.output", "decoder.layers.1.cross_attention"
+    cut, zeros = {}, {}
+    for key, value in tensors.items():
+        half = 0 if "adapter_down" in key else value.dim() - 1
+        small = first in key and not key.endswith("up.bias")
+        zeros[key] = value.clone()
+        if small:
+            zeros[key].narrow(half, 2, value.shape[half] - 2).zero_()
+        if left in key:
+            zeros[key].zero_()
+        else:
+            cut[key] = (value.narrow(half, 0, 2) if small else value).contiguous()
+    save_file(zeros, folder / WEIGHTS)
+    expected_model, batch, _ = backbone("bart")
+    import_adapterhub(expected_model, folder)
+    save_file(cut, folder / WEIGHTS)
+    model, _, _ = backbone("bart")
+    import_adapterhub(model, folder)
+    torch.testing.assert_close(computed(model, batch), computed(expected_model, batch), atol=1e-6, rtol=1e-6)
+    assert model.weft.plan.trainable_parameters == sum(value.numel() for value in cut.values())
+    assert len(model.weft.plan.configs) > 1
+    assert len({config.bottleneck_size for config in model.weft.plan.configs}) == 2
+
+
+def test_adapters_of_another_backbone_are_told(folder):
+    tensors = load_file(folder / WEIGHTS)
+    save_file(
+        {key: value[:-1] if "up.weight" in key else value for key, value in tensors.items()}, folder / WEIGHTS
+    )
+    model, _, _ = backbone("bart")
+    with pytest.raises(CheckpointError, match=r"must fit the backbone, but up\.weight of .* is \(15, "):
+        import_adapterhub(model, folder)
+    assert not hasattr(model, "weft")
+
+
 def test_other_folders_are_told(folder, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"`folder` must hold adapter_config\.json and adapter\.safetensors"
     ):
         import_adapterhub(tiny_backbone("bart")[0], tmp_path)
+    save_file({}, folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match="`folder` must hold some adapter"):
+        import_adapterhub(tiny_backbone("bart")[0], folder)
     (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(CheckpointError, match="must hold a bottleneck adapter of the adapters library"):
         import_adapterhub(tiny_backbone("bart")[0], folder)

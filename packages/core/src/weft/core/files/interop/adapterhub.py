@@ -19,8 +19,8 @@ from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS, Site, SiteMap
 from weft.core.errors import CheckpointError, unknown
+from weft.core.files.interop.choices import Part, configured
 from weft.core.files.stored_files import read_tensors, read_words
-from weft.core.units.bottleneck import BottleneckConfig
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter.safetensors", "model.safetensors")
@@ -71,7 +71,7 @@ def import_adapterhub(model: Model, folder: str | Path, *, task: str = "default"
         task: Name the weights get.
 
     Returns:
-        The same object, with a unit `bottleneck`.
+        The same object, with units of method `bottleneck`: several where layers differ in size or in what they have.
 
     Raises:
         CheckpointError: If the files are not there, or hold adapters that compute something else.
@@ -85,39 +85,53 @@ def import_adapterhub(model: Model, folder: str | Path, *, task: str = "default"
     for key, value in tensors.items():
         site, name = _place(key, str(words.get("name")), sites)
         found.setdefault(site.address, {})[name] = value
-    chosen = [sites[address] for address in found]
-    sizes = {values["down.weight"].shape[0] for values in found.values() if "down.weight" in values}
-    if len(sizes) != 1 or any(len(values) != len(_TENSORS) for values in found.values()):
+    if not found:
         raise CheckpointError(
-            f"`folder` must hold adapters of one bottleneck size with both halves and their biases, but {folder} "
-            "does not. Save it again, with one reduction factor."
+            f"`folder` must hold some adapter, but the weights in {folder} are none. Save it again."
         )
-    config = BottleneckConfig.model_validate(
-        {
-            "bottleneck_size": sizes.pop(),
-            "activation": _ACTIVATIONS[options["non_linearity"]],
-            "scale": options.get("scaling", 1.0),
-            "placement": "stream" if options.get("original_ln_before") else "serial",
-            "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
-            "towers": tuple(dict.fromkeys(site.tower for site in chosen)),
-            "layers": tuple(sorted({site.layer for site in chosen if site.layer is not None})),
-        }
-    )
-    missing = sorted({site.address for site in config.select(sites)} - set(found))
-    if missing:
-        raise CheckpointError(
-            f"`folder` must adapt the same blocks in every chosen layer, but lacks {', '.join(missing[:5])}. "
-            "Train it with blocks that can be chosen by tower and layer."
-        )
+    common = {
+        "activation": _ACTIVATIONS[options["non_linearity"]],
+        "scale": options.get("scaling", 1.0),
+        "placement": "stream" if options.get("original_ln_before") else "serial",
+    }
+    parts = [
+        _part(site, found[site.address], common)
+        for site in sites.sites
+        if not site.role and site.address in found
+    ]
+    configs = configured(sites, parts, "bottleneck")
+    values = {part.site.address: part.tensors for part in parts}
     with all_or_nothing(model), torch.no_grad():
-        attach(model, config, [task])
+        attach(model, configs, [task])
         store: Store = model.weft  # type: ignore[assignment]
         for unit in store.plan.units:
-            for name, value in found[unit.site.address].items():
-                store.banks_by_key[unit.banks[name]].slot_of(task).copy_(
-                    value.T if name.endswith("weight") else value
-                )
+            for name, value in values[unit.site.address].items():
+                store.banks_by_key[unit.banks[name]].slot_of(task).copy_(value)
     return model
+
+
+def _part(site: Site, values: Mapping[str, Tensor], common: Mapping[str, Any]) -> Part:
+    """The adapter of a site, whose tensors are checked."""
+    if lacking := sorted(name for name in _TENSORS.values() if name not in values):
+        raise CheckpointError(
+            f"`folder` must hold both halves of every adapter and their biases, but that of {site.address} lacks "
+            f"{', '.join(lacking)}. Save it again."
+        )
+    size = values["down.bias"].numel()
+    shapes = {
+        "down.weight": (size, site.width),
+        "down.bias": (size,),
+        "up.weight": (site.width, size),
+        "up.bias": (site.width,),
+    }
+    for name, shape in shapes.items():
+        if tuple(values[name].shape) != shape:
+            raise CheckpointError(
+                f"`folder` must fit the backbone, but {name} of {site.address} is {tuple(values[name].shape)} in the "
+                f"file and {shape} in the model. Give the backbone that it was trained on."
+            )
+    tensors = {name: value.T if name.endswith("weight") else value for name, value in values.items()}
+    return Part(site, {"bottleneck_size": size, **common}, tensors)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -22,9 +22,10 @@ from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import CheckpointError, unknown
+from weft.core.files.interop.choices import configured
 from weft.core.files.interop.peft_full import fill, trained_in_full, words_of
 from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps, trained_beside
-from weft.core.files.interop.peft_reading import ROLES, configured, parts_of
+from weft.core.files.interop.peft_reading import ROLES, parts_of
 from weft.core.files.interop.peft_settings import check_settings
 from weft.core.files.interop.peft_writing import Units, ia3_as_peft, lora_as_peft
 from weft.core.files.stored_files import open_tensors, read_tensors, read_words

@@ -8,37 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from weft.core.backbone.sites import Site, SiteMap
-from weft.core.errors import CheckpointError, ConfigError
-from weft.core.files.interop.choices import choices, words_for
+from weft.core.backbone.sites import Site
+from weft.core.errors import CheckpointError
+from weft.core.files.interop.choices import Part
 from weft.core.files.interop.peft_keys import StoredMap
 from weft.core.files.interop.peft_settings import MAGNITUDE, alpha_of, tidy
-from weft.core.unit.method import parse_method
-from weft.core.unit.protocol import UnitConfig
 
 ROLES = "weft_roles"
 
 Shares = Sequence[tuple[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One unit at one site.
-
-    Args:
-        site: The site.
-        options: What its configuration says beside where it acts.
-        tensors: Name of each of its tensors to its value.
-    """
-
-    site: Site
-    options: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
 
 
 def parts_of(maps: Iterable[StoredMap], words: Mapping[str, Any], roles: str | None) -> list[Part]:
@@ -55,33 +37,6 @@ def parts_of(maps: Iterable[StoredMap], words: Mapping[str, Any], roles: str | N
     shares = _shares(roles)
     read = _lora if words["peft_type"] == "LORA" else _factors
     return [part for each in maps for part in read(each, words, shares.get(each.path))]
-
-
-def configured(sites: SiteMap, parts: Sequence[Part], method: str) -> list[UnitConfig]:
-    """The fewest configurations that are exactly these units.
-
-    Args:
-        sites: The backbone.
-        parts: The units, one for a site.
-        method: The method of all.
-
-    Raises:
-        CheckpointError: If an option has a value that it cannot have.
-    """
-    groups: dict[tuple[Any, ...], list[Site]] = {}
-    for part in parts:
-        groups.setdefault(tuple(part.options.items()), []).append(part.site)
-    found: list[dict[str, Any]] = []
-    for options, chosen in groups.items():
-        for group in choices(sites, chosen):
-            name = {"name": f"{method}_{len(found) + 1}"} if found else {}
-            found.append({"method": method, **name, **dict(options), **words_for(group)})
-    try:
-        return list(parse_method(found))
-    except ConfigError as error:
-        raise CheckpointError(
-            f"`folder` must hold settings that a unit can have, but {error}. Copy or save it again."
-        ) from None
 
 
 def _lora(stored: StoredMap, words: Mapping[str, Any], shares: Shares | None) -> Iterator[Part]:
