@@ -4,7 +4,7 @@ import torch
 from weft.kernels import LowRankKronecker, kron, kronecker_bottleneck, kronecker_linear, phm_weight
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.errors import DoubleBackwardError
-from weft.kernels.kronecker.planner import Shape, choose_order, orders
+from weft.kernels.kronecker.orders import Shape, choose_order, orders
 from weft.kernels.testing import TOLERANCE, activation, assert_all_close, naive_phm, relative_error
 
 LOW_RANK_PLANS = ("materialise", "merge_right", "merge_left", "thin", "thin_blocks")

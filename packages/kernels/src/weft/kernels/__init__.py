@@ -5,7 +5,7 @@ from weft.kernels.bottleneck.weights import BottleneckWeights
 from weft.kernels.cache.api import affinity_difference, cache_class_sums, cache_logits
 from weft.kernels.cache.layout import SortedKeys, sort_by_class
 from weft.kernels.kronecker.adapter import LowRankKronecker, kronecker_bottleneck
-from weft.kernels.kronecker.linear import kronecker_linear
+from weft.kernels.kronecker.api import kronecker_linear
 from weft.kernels.kronecker.product import kron, phm_weight
 from weft.kernels.routed_rows import RoutedRows, route_offsets, route_rows
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from weft.kernels.backends import architecture, dot_precision, multiprocessors
 from weft.kernels.bottleneck import kernels
 from weft.kernels.bottleneck.reference import Gradients, Settings, Weights
+from weft.kernels.bottleneck.tile_table import tile_table
 from weft.kernels.bottleneck.tiles import slots_of
 from weft.kernels.device import on_device
 from weft.kernels.dropout import keep_threshold
 from weft.kernels.plans import Tile, choose_tile, padded
 from weft.kernels.routed_rows import RoutedRows
-from weft.kernels.tile_table import tile_table
 
 # Widest bottleneck whose tile stays in registers; wider ones take the two-step plan.
 MAX_FUSED_RANK = 128

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weft.kernels.bottleneck.tile_table import tile_table
 from weft.kernels.routed_rows import RoutedRows
-from weft.kernels.tile_table import tile_table
 
 _BLOCK = 64
 

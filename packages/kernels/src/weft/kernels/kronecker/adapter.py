@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-import weft.kernels.kronecker.bottleneck  # noqa: F401  (registers the op)
+import weft.kernels.kronecker.op  # noqa: F401  (registers the op)
 from weft.kernels.backends import check_backend
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.checks import check_choice, check_floating, check_rank, check_size, check_tensors
 from weft.kernels.errors import KernelShapeError, KernelTypeError
 from weft.kernels.kronecker import factors
-from weft.kernels.kronecker.linear import check_low_rank
+from weft.kernels.kronecker.api import check_low_rank
 
 
 class LowRankKronecker(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import weft.kernels.kronecker.chain  # noqa: F401  (registers the op)
+import weft.kernels.kronecker.reference  # noqa: F401  (registers the op)
 from weft.kernels.backends import check_backend
 from weft.kernels.checks import check_floating, check_rank, check_size, check_tensors
 from weft.kernels.errors import KernelShapeError, KernelTypeError, KernelValueError
 from weft.kernels.kronecker import factors
-from weft.kernels.kronecker.planner import MANY_TOKENS, Shape, choose_order
+from weft.kernels.kronecker.orders import MANY_TOKENS, Shape, choose_order
 from weft.kernels.kronecker.product import phm_weight
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from weft.kernels import registration
 from weft.kernels.backends import use_triton
 from weft.kernels.bottleneck.activations import activate, activation_backward
-from weft.kernels.kronecker.chain import block_outer, block_product, right_gradients, with_bias
+from weft.kernels.kronecker.reference import block_outer, block_product, right_gradients, with_bias
 
 _INPUTS = (
     "Tensor x, Tensor shared_left, Tensor merged_right, Tensor merged_left, Tensor shared_right, "
