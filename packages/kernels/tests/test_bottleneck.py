@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from weft.kernels.bottleneck import op, reference
+from weft.kernels.bottleneck import reference
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.bottleneck.tiles import tile_rows
 from weft.kernels.testing import (
@@ -16,16 +16,11 @@ IDS = [3, 0, -1, 1, 0, 2, 3]
 DOWN_SLOTS, UP_SLOTS = [0, 1, 1, 0], [2, 1, 0, 0]
 
 
-def tiled(x, weights, routing, down_slots, up_slots):
-    slots = (weights.down.shape[0], weights.up.shape[0])
-    return tile_rows(x.shape[0], x.shape[1], slots, routing, down_slots, up_slots)
-
-
 @pytest.fixture(params=["segments", "tiles"])
 def rows(request, monkeypatch):
     """Both ways of visiting rows: runs read on the host, and tiles that need no host."""
     if request.param == "tiles":
-        monkeypatch.setattr(op, "_rows", tiled)
+        monkeypatch.setattr(reference, "rows_of", tile_rows)
     return request.param
 
 

@@ -30,7 +30,19 @@ def test_opcheck_accepts_the_registration(full, add_input):
             torch.randn(8, requires_grad=True), *route_rows(torch.tensor([0, 2, -1, 1]), 3),
             torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0]), torch.tensor([5]),
         ]  # fmt: skip
-    arguments = (x, down, up, *extras, 0.7, 1e-5, 0.1 if full else 0.0, "gelu", add_input, True, "auto")
+    arguments = (
+        x,
+        down,
+        up,
+        *extras,
+        0.7,
+        1e-5,
+        *([0.1 if full else 0.0] * 3),
+        "gelu",
+        add_input,
+        True,
+        "auto",
+    )
     torch.library.opcheck(torch.ops.weft.adapter_bottleneck.default, arguments)
 
 
@@ -113,7 +125,19 @@ def test_inference_keeps_nothing_for_a_backward():
     x, down, up = parts()
     with torch.no_grad():
         _, z, statistics = torch.ops.weft.adapter_bottleneck(
-            x, down, up, *([None] * 12), 1.0, 1e-5, 0.0, "relu", True, torch.is_grad_enabled(), "auto"
+            x,
+            down,
+            up,
+            *([None] * 12),
+            1.0,
+            1e-5,
+            0.0,
+            0.0,
+            0.0,
+            "relu",
+            True,
+            torch.is_grad_enabled(),
+            "auto",
         )
     assert z.numel() == statistics.numel() == 0
 

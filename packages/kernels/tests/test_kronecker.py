@@ -68,7 +68,7 @@ def test_every_low_rank_order_gives_the_same_map(plan, bias):
     rule, left, right = draw(3, 4, 2), draw(3, 5, 2), draw(3, 2, 7)
     x, b = draw(2, 3, 20), draw(14) if bias else None
     inputs = [x, rule, left, right] + ([b] if bias else [])
-    got = kronecker_linear(x, rule, left=left, right=right, bias=b, plan=plan)
+    got = kronecker_linear(x, rule, left=left, right=right, bias=b, order=plan)
     want = x @ naive_phm(rule, left @ right) + (b if bias else 0)
     g = torch.randn_like(want)
     assert_all_close(
@@ -81,7 +81,7 @@ def test_every_low_rank_order_gives_the_same_map(plan, bias):
 @pytest.mark.parametrize("plan", FULL_PLANS)
 def test_every_full_order_gives_the_same_map(plan):
     rule, weight, x, b = draw(2, 4, 3), draw(2, 5, 7), draw(6, 20), draw(21)
-    got = kronecker_linear(x, rule, weight=weight, bias=b, plan=plan)
+    got = kronecker_linear(x, rule, weight=weight, bias=b, order=plan)
     want = x @ naive_phm(rule, weight) + b
     g = torch.randn_like(want)
     assert_all_close(
@@ -137,7 +137,7 @@ def test_autocast_casts_all_but_the_residual():
     x = torch.randn(3, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         assert (
-            kronecker_linear(x, down.rule, left=down.left, right=down.right, plan="thin").dtype
+            kronecker_linear(x, down.rule, left=down.left, right=down.right, order="thin").dtype
             == torch.bfloat16
         )
         y = kronecker_bottleneck(x, down, up, residual=x)
@@ -167,7 +167,7 @@ def test_whole_maps_compile_in_one_graph():
 
     def step(x):
         y = kronecker_bottleneck(x, down, up, residual=x)
-        y = kronecker_linear(y, down.rule, left=down.left, right=down.right, plan="thin")
+        y = kronecker_linear(y, down.rule, left=down.left, right=down.right, order="thin")
         return kronecker_linear(x, down.rule, weight=weight).sum() + y.sum()
 
     x = torch.randn(5, 8, requires_grad=True)
@@ -180,7 +180,7 @@ def test_double_backward_raises(name):
     x, down, up = draw(3, 8), low_rank(8, 4), low_rank(4, 8)
     y = {
         "kron": lambda: kron(x, x),
-        "linear": lambda: kronecker_linear(x, down.rule, left=down.left, right=down.right, plan="thin"),
+        "linear": lambda: kronecker_linear(x, down.rule, left=down.left, right=down.right, order="thin"),
         "adapter": lambda: kronecker_bottleneck(x, down, up),
     }[name]()
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -203,7 +203,7 @@ def test_zero_rows_and_stride_zero_gradients_work():
         torch.testing.assert_close(expanded, torch.autograd.grad(y, x, torch.ones_like(y))[0])
 
 
-def test_the_planner_counts_exactly_and_chooses_by_shape():
+def test_costs_of_orders_are_exact_and_shapes_choose():
     compacter = Shape(4, 4, 4, 192, 12, 1)
     assert choose_order(compacter).name == "merge_right"
     assert choose_order(Shape(4, 4, 4, 12, 192, 1)).name == "merge_left"

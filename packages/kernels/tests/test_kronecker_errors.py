@@ -66,7 +66,7 @@ LOW = {"left": LEFT, "right": RIGHT}
         ({"weight": X}, KernelShapeError, "`weight` must have shape"),
         ({**LOW, "right": torch.zeros(2, 2, 3)}, KernelShapeError, "`right` must have size 1"),
         ({**LOW, "bias": torch.zeros(5)}, KernelShapeError, "`bias` must have size 6"),
-        ({**LOW, "plan": "right_first"}, KernelValueError, "`plan` must be one of"),
+        ({**LOW, "order": "right_first"}, KernelValueError, "`order` must be one of"),
         ({**LOW, "backend": "gpu"}, KernelValueError, "`backend` must be one of"),
     ],
 )

@@ -1,6 +1,6 @@
 """What is launched, and on how many programs, without Triton: device code is replaced by recorders.
 
-What the kernels compute is tested in ``interpret``; here only the plan of a call is.
+What the kernels compute is tested in ``interpret``; here only the launches of a call are.
 """
 
 import sys
@@ -20,14 +20,15 @@ from weft.kernels import (
 from weft.kernels.testing import call_bottleneck
 
 KERNELS = {
-    "bottleneck.kernels": ("bottleneck_forward", "bottleneck_backward_input", "outer_partials"),
-    "bottleneck.wide_kernels": ("grouped_product",),
+    "bottleneck.kernels": (
+        "bottleneck_forward", "bottleneck_backward_input", "outer_partials", "grouped_product",
+    ),
     "cache.kernels": ("sums_uniform", "sums_ragged", "sums_backward"),
     "kronecker.kernels": (
         "kronecker_sum", "block_contract", "block_expand", "compacter_forward", "compacter_backward",
     ),
 }  # fmt: skip
-LAUNCHES = ("bottleneck.launch", "bottleneck.wide_launch", "cache.launch", "kronecker.launch")
+LAUNCHES = ("bottleneck.launch", "cache.launch", "kronecker.launch")
 
 
 class Recorder:
@@ -105,7 +106,8 @@ def test_norm_dropout_and_scale_become_constants_of_the_launch(launched):
     )
     for name, _, constants in launched[:2]:
         assert constants["NORM"], name
-        assert constants["DROPOUT"], name
+        assert constants["DROP"] == 1 << 23, name
+        assert constants["DROP_INPUT"] == constants["DROP_HIDDEN"] == 0, name
         assert constants["SCALE"] == "channel"
         assert constants["DOWN_BIAS"]
 
@@ -115,6 +117,11 @@ def test_a_scale_per_task_keeps_its_shape(launched):
     adapter(8, scale=scale)
     assert scale.grad.shape == (4,)
     assert launched[0][2]["SCALE"] == "task"
+
+
+def test_dropout_of_a_normalised_input_takes_two_launches_each_way(launched):
+    adapter(8, norm_weight=torch.randn(40, requires_grad=True), input_dropout=0.5)
+    assert names(launched) == ["grouped_product"] * 4 + ["outer_partials"] * 2
 
 
 def test_a_wide_bottleneck_takes_two_launches_each_way(launched):
@@ -190,7 +197,7 @@ def test_a_compacter_adapter_is_one_launch_forward(launched):
 def test_thin_orders_read_and_write_the_wide_sides_once(launched, plan, forward):
     factors, x, bias = low_rank(40, 24), torch.randn(9, 40, requires_grad=True), torch.randn(24)
     y = kronecker_linear(
-        x, factors.rule, left=factors.left, right=factors.right, bias=bias, plan=plan, backend="triton"
+        x, factors.rule, left=factors.left, right=factors.right, bias=bias, order=plan, backend="triton"
     )
     assert names(launched) == forward
     y.sum().backward()
@@ -205,5 +212,5 @@ def test_sums_of_products_launch_one_program_per_block(launched):
 
 def test_too_wide_thin_sides_leave_the_kernels_out(launched):
     factors, x = low_rank(300, 300, rank=80), torch.randn(4, 300)
-    kronecker_linear(x, factors.rule, left=factors.left, right=factors.right, plan="thin", backend="triton")
+    kronecker_linear(x, factors.rule, left=factors.left, right=factors.right, order="thin", backend="triton")
     assert launched == []

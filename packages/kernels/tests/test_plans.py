@@ -1,6 +1,6 @@
 import pytest
 
-from weft.kernels.plans import INTERPRETER, Tile, choose_tile, padded, table
+from weft.kernels.plans.choosing import INTERPRETER, LaunchPlan, choose_plan, padded, table
 
 
 @pytest.mark.parametrize(("size", "want"), [(1, 16), (16, 16), (17, 32), (96, 128), (128, 128)])
@@ -26,17 +26,17 @@ def test_a_relative_of_a_known_architecture_uses_its_table():
 
 
 def test_wide_elements_take_half_the_width_and_few_tokens_small_tiles():
-    half = choose_tile("bottleneck_forward", 90, 64, 2, 1 << 16)
-    full = choose_tile("bottleneck_forward", 90, 64, 4, 1 << 16)
+    half = choose_plan("bottleneck_forward", 90, 64, 2, 1 << 16)
+    full = choose_plan("bottleneck_forward", 90, 64, 4, 1 << 16)
     assert full.block_width * 2 == half.block_width
     assert full.num_stages <= 2
-    assert choose_tile("bottleneck_forward", 90, 64, 2, 100).block_tokens < half.block_tokens
+    assert choose_plan("bottleneck_forward", 90, 64, 2, 100).block_tokens < half.block_tokens
 
 
 @pytest.mark.parametrize("inner", [16, 64, 128, 512])
 def test_without_a_table_a_rule_decides(inner):
-    assert isinstance(choose_tile("bottleneck_forward", 70, inner, 2, 1 << 16), Tile)
-    assert choose_tile("bottleneck_forward", INTERPRETER, inner, 2, 1 << 16).num_stages == 1
+    assert isinstance(choose_plan("bottleneck_forward", 70, inner, 2, 1 << 16), LaunchPlan)
+    assert choose_plan("bottleneck_forward", INTERPRETER, inner, 2, 1 << 16).num_stages == 1
 
 
 def test_backends_know_the_machine():

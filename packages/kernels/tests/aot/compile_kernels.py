@@ -27,13 +27,19 @@ from triton.runtime import driver
 from triton.runtime.jit import MockTensor
 
 from weft.kernels.bottleneck import kernels as bottleneck
-from weft.kernels.bottleneck import wide_kernels as wide_bottleneck
 from weft.kernels.cache import kernels as cache
+from weft.kernels.dropout import HIDDEN, OUTPUT, keep_threshold
 from weft.kernels.kronecker import kernels as kronecker
-from weft.kernels.plans import choose_tile, table
+from weft.kernels.plans.choosing import choose_plan, table
 
 TOOLS = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 WIDTH, TOKENS = 1024, 1 << 16
+THRESHOLD = keep_threshold(0.1)
+VARIANTS = (
+    ("plain", False, {"DROP_INPUT": 0, "DROP_HIDDEN": 0, "DROP": 0}),
+    ("norm+dropout", True, {"DROP_INPUT": 0, "DROP_HIDDEN": 0, "DROP": THRESHOLD}),
+    ("dropouts", False, {"DROP_INPUT": THRESHOLD, "DROP_HIDDEN": THRESHOLD, "DROP": THRESHOLD}),
+)
 
 
 class CompileOnly(DriverBase):
@@ -95,76 +101,77 @@ def launches(architecture: int) -> Iterator[tuple[str, str, int, Any, tuple[Any,
     for name, entries in table(architecture).items():
         for entry in entries:
             inner = min(entry.get("max_inner", 128), 1024)
-            tile = choose_tile(name, architecture, inner, 2, TOKENS)
-            meta = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "PRECISION": "ieee"}
-            dropout = {"KEPT_SCALE": 1.25, "THRESHOLD": 7}
-            block = {"BT": tile.block_tokens, "BD": tile.block_width, "BR": inner}
+            plan = choose_plan(name, architecture, inner, 2, TOKENS)
+            meta = {"num_warps": plan.num_warps, "num_stages": plan.num_stages, "PRECISION": "ieee"}
+            block = {"BT": plan.block_tokens, "BD": plan.block_width, "BR": inner}
             if name == "bottleneck_forward":
-                for full_set in (False, True):
-                    yield (name, "norm+dropout" if full_set else "plain", inner,
+                for variant, full_set, dropouts in VARIANTS:
+                    yield (name, variant, inner,
                     bottleneck.bottleneck_forward, (
                         half, half, half, full, half, half, half, wide, index, wide, half, half, full, TOKENS, 64, 0.5,
-                    ), meta | block | dropout | {
+                    ), meta | block | {
                         "NORM_EPS": 1e-5,
                         "D_IN": WIDTH, "D_OUT": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True,
                         "DOWN_BIAS": True, "UP_BIAS": True, "RESIDUAL": True,
-                        "SCALE": "channel" if full_set else "none", "NORM": full_set, "DROPOUT": full_set,
+                        "SCALE": "channel" if full_set else "none", "NORM": full_set, **dropouts,
                         "SAVE": True,
                     })  # fmt: skip
             elif name == "bottleneck_backward_input":
-                for full_set in (False, True):
-                    yield (name, "norm+dropout" if full_set else "plain", inner,
+                for variant, full_set, dropouts in VARIANTS:
+                    yield (name, variant, inner,
                            bottleneck.bottleneck_backward_input, (
                         half, half, half, full, half, half, full, half, wide, index, wide, half, half, TOKENS, 64, 0.5,
-                    ), meta | block | dropout | {
+                    ), meta | block | {
                         "D_IN": WIDTH, "D_OUT": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True,
                         "DOWN_BIAS": True, "SCALE": "channel" if full_set else "none", "NORM": full_set,
-                        "DROPOUT": full_set, "ADD_INPUT": True, "NEED_X": True,
+                        **dropouts, "ADD_INPUT": True, "NEED_X": True,
                     })  # fmt: skip
             elif name == "outer_partials":
-                for full_set in (False, True):
-                    yield (name, "norm+dropout" if full_set else "plain", inner, bottleneck.outer_partials, (
+                for variant, full_set, dropouts in VARIANTS:
+                    yield (name, variant, inner, bottleneck.outer_partials, (
                         half, half, full, wide, index, wide, full, full, full, TOKENS, 64, 8, 4,
-                    ), meta | block | dropout | {
+                    ), meta | block | {
                         "D": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True, "NORM": full_set,
-                        "DROPOUT": full_set, "WIDE_SUM": True, "NARROW_SUM": True,
+                        "DROP_WIDE": dropouts["DROP"], "WIDE_STREAM": OUTPUT, "DROP_NARROW": dropouts["DROP_HIDDEN"],
+                        "WIDE_SUM": True, "NARROW_SUM": True,
                     })  # fmt: skip
             elif name == "grouped_product":
                 for up in (False, True):
-                    yield (name, "up" if up else "down", inner, wide_bottleneck.grouped_product, (
+                    yield (name, "up" if up else "down", inner, bottleneck.grouped_product, (
                         half, half, half, half, half, half, wide, index, wide, half, TOKENS, 64, 0.5,
-                    ), meta | dropout | {
+                    ), meta | {
                         "UP": up,
                         "K": 512 if up else WIDTH, "N": WIDTH if up else 512, "TRANSPOSED": False,
                         "ACT": "gelu_tanh" if up else "identity", "BACK_ACT": "identity", "BIAS": True,
-                        "IN_SCALE": "none", "SCALE": "task" if up else "none", "RESIDUAL": up, "IN_DROPOUT": False,
-                        "OUT_DROPOUT": up, "ROUTED": True, "BT": tile.block_tokens, "BN": 128,
-                        "BK": tile.block_width,
+                        "IN_SCALE": "none", "SCALE": "task" if up else "none", "RESIDUAL": up,
+                        "DROP_IN": THRESHOLD * up, "IN_STREAM": HIDDEN, "DROP_OUT": THRESHOLD * up,
+                        "OUT_STREAM": OUTPUT, "ROUTED": True, "BT": plan.block_tokens, "BN": 128,
+                        "BK": plan.block_width,
                     })  # fmt: skip
             elif name == "cache_uniform":
                 yield (name, "16 shots", inner, cache.sums_uniform, (
                     half, half, full, full, full, full, TOKENS, 1000, 1, 1.5,
                 ), meta | {
-                    "D": WIDTH, "SHOTS": 16, "WEIGHTS": False, "INIT": True, "BQ": tile.block_tokens, "BC": 8,
-                    "BD": tile.block_width,
+                    "D": WIDTH, "SHOTS": 16, "WEIGHTS": False, "INIT": True, "BQ": plan.block_tokens, "BC": 8,
+                    "BD": plan.block_width,
                 })  # fmt: skip
             elif name == "cache_ragged":
                 yield (name, "32 classes", inner, cache.sums_ragged, (
                     half, half, index, index, full, full, full, full, TOKENS, 1000, 1.5,
                 ), meta | {
-                    "D": WIDTH, "WEIGHTS": False, "INIT": True, "BQ": tile.block_tokens, "BK": 128, "BC": 32,
-                    "BD": tile.block_width,
+                    "D": WIDTH, "WEIGHTS": False, "INIT": True, "BQ": plan.block_tokens, "BK": 128, "BC": 32,
+                    "BD": plan.block_width,
                 })  # fmt: skip
             elif name == "cache_backward":
                 yield (name, "keys", inner, cache.sums_backward, (
                     half, half, index, full, full, full, half, full, full, TOKENS, TOKENS, 1000, 1, 1.5,
                 ), meta | {
                     "D": inner, "OWN_KEYS": True, "WEIGHTS": False, "NEED_FEATURES": True, "NEED_BETAS": True,
-                    "NEED_WEIGHTS": False, "BO": tile.block_tokens, "BT": tile.block_width, "BD": inner,
+                    "NEED_WEIGHTS": False, "BO": plan.block_tokens, "BT": plan.block_width, "BD": inner,
                     "BB": 16,
                 })  # fmt: skip
             elif name in ("block_contract", "block_expand"):
-                thin = {"M": WIDTH, "K": inner, "BT": tile.block_tokens, "BD": tile.block_width, "BK": inner}
+                thin = {"M": WIDTH, "K": inner, "BT": plan.block_tokens, "BD": plan.block_width, "BK": inner}
                 if name == "block_contract":
                     yield (
                         name,

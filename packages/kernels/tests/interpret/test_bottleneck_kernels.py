@@ -15,7 +15,7 @@ pytestmark = [
 
 def call(
     dtype, backend, device, ids, *, d=64, d_out=None, r=16, length=7, scale=(4, 1), residual="x", norm=False,
-    dropout=0.0, act="gelu_tanh", offsets=None,
+    act="gelu_tanh", offsets=None, **dropouts,
 ):  # fmt: skip
     """Output and all gradients of one call, on the same values whatever the dtype and backend."""
     generator = torch.Generator().manual_seed(1)
@@ -49,7 +49,7 @@ def call(
     if ids is not None or offsets is not None:
         options["down_slots"] = torch.tensor(DOWN_SLOTS, device=device)
         options["up_slots"] = torch.tensor(UP_SLOTS, device=device)
-    y = call_bottleneck(x, down, up, activation=act, dropout=dropout, seed=3, backend=backend, **options)
+    y = call_bottleneck(x, down, up, activation=act, seed=3, backend=backend, **dropouts, **options)
     gradient = torch.randn(y.shape, generator=generator).to(device, y.dtype)
     return [y, *torch.autograd.grad(y, inputs, gradient, materialize_grads=True)]
 
@@ -90,6 +90,15 @@ def test_masked_sizes_match(device, dtype, sizes):
 
 def test_norm_and_dropout_match(device, dtype):
     compare(dtype, device, [3, 0, -1, 1], d=96, norm=True, dropout=0.3)
+
+
+@pytest.mark.parametrize("r", [16, 130], ids=["fused", "two-steps"])
+def test_dropout_of_input_and_hidden_values_matches(device, dtype, r):
+    compare(dtype, device, [3, 0, -1, 1], d=96, r=r, input_dropout=0.2, hidden_dropout=0.3, dropout=0.1)
+
+
+def test_dropout_of_a_normalised_input_matches(device):
+    compare(torch.float32, device, [3, 0, -1, 1], d=96, norm=True, input_dropout=0.2, hidden_dropout=0.3)
 
 
 def test_norm_without_residual_and_scale_matches(device, dtype):
@@ -157,7 +166,7 @@ def test_the_registered_op_passes_opcheck_with_kernels(device):
         *[None] * 3,
         0.7,
         1e-5,
-        0.0,
+        *[0.0] * 3,
         "gelu",
         True,
         True,

@@ -63,7 +63,7 @@ def test_thin_orders_match(device, dtype, plan, bias):
     def run(draw, backend):
         factors, x, b = draw.low_rank(100, 60, 4, 2), draw(33, 100), draw(60)
         y = kronecker_linear(
-            x, factors.rule, left=factors.left, right=factors.right, bias=b if bias else None, plan=plan,
+            x, factors.rule, left=factors.left, right=factors.right, bias=b if bias else None, order=plan,
             backend=backend,
         )  # fmt: skip
         return with_gradients(y, [x, *factors] + ([b] if bias else []), draw)
@@ -97,7 +97,7 @@ def test_zero_rows_launch_nothing(device):
     down, up, x = draw.low_rank(8, 4, 2, 1), draw.low_rank(4, 8, 2, 1), draw(0, 8)
     for y in (
         kronecker_bottleneck(x, down, up, backend="triton"),
-        kronecker_linear(x, down.rule, left=down.left, right=down.right, plan="thin", backend="triton"),
+        kronecker_linear(x, down.rule, left=down.left, right=down.right, order="thin", backend="triton"),
     ):
         y.sum().backward()
     assert x.grad.shape == (0, 8)
@@ -107,7 +107,7 @@ def test_a_wide_thin_side_falls_back_to_the_library(device):
     draw = Draw(torch.float32, "triton", device)
     factors, x = draw.low_rank(300, 300, 2, 70), draw(4, 300)
     y = kronecker_linear(
-        x, factors.rule, left=factors.left, right=factors.right, plan="thin", backend="triton"
+        x, factors.rule, left=factors.left, right=factors.right, order="thin", backend="triton"
     )
     want = x @ phm_weight(factors.rule, left=factors.left, right=factors.right, backend="torch")
     assert relative_error(y, want) < 1e-5

@@ -5,8 +5,6 @@ CPU they take no memory: the interpreter's copy of arguments back to the device,
 left out where there is no device.
 """
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -22,18 +20,17 @@ pytestmark = pytest.mark.slow  # a minute in the interpreter
 @pytest.fixture
 def only_routed_tiles(monkeypatch, device):
     """Launch no tile of identity rows."""
-    from weft.kernels.bottleneck import launch, wide_launch
+    from weft.kernels.bottleneck import launch
 
-    every = launch.tiles_of
+    every = launch._tiles
 
     def routed(*arguments):
-        tiles = every(*arguments)
-        task, start, end, _, _ = tiles.table
+        _, order, table = every(*arguments)
+        task, start, end, _, _ = table
         chosen = ((task >= 0) & (start < end)).nonzero().flatten()
-        return dataclasses.replace(tiles, count=chosen.numel(), table=tiles.table[:, chosen].contiguous())
+        return chosen.numel(), order, table[:, chosen].contiguous()
 
-    monkeypatch.setattr(launch, "tiles_of", routed)
-    monkeypatch.setattr(wide_launch, "tiles_of", routed)
+    monkeypatch.setattr(launch, "_tiles", routed)
     if device == "cpu":
         from triton.runtime import interpreter
 
@@ -44,8 +41,8 @@ def draw(*shape, device):
     return (torch.randn(*shape) * 0.3).to(device, torch.bfloat16).requires_grad_()
 
 
-# The wide plan writes z·up and dz·down in tensors of its own, as large as x: only its forward is within reach.
-@pytest.mark.parametrize(("rank", "gradients"), [(16, True), (160, False)], ids=["fused", "wide"])
+# Two steps write z·up and dz·down in tensors of their own, as large as x: only the forward is within reach.
+@pytest.mark.parametrize(("rank", "gradients"), [(16, True), (160, False)], ids=["fused", "two-steps"])
 def test_rows_beyond_two_billion_elements_match_the_same_rows_alone(
     device, only_routed_tiles, rank, gradients
 ):

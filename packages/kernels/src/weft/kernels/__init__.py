@@ -4,9 +4,8 @@ from weft.kernels.bottleneck.api import adapter_bottleneck
 from weft.kernels.bottleneck.weights import BottleneckWeights
 from weft.kernels.cache.api import affinity_difference, cache_class_sums, cache_logits
 from weft.kernels.cache.layout import SortedKeys, sort_by_class
-from weft.kernels.kronecker.adapter import LowRankKronecker, kronecker_bottleneck
-from weft.kernels.kronecker.api import kronecker_linear
-from weft.kernels.kronecker.product import kron, phm_weight
+from weft.kernels.kronecker.api import kron, kronecker_bottleneck, kronecker_linear, phm_weight
+from weft.kernels.kronecker.factors import LowRankKronecker
 from weft.kernels.routed_rows import RoutedRows, route_offsets, route_rows
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -62,8 +63,7 @@ def use_triton(reference: Tensor, backend: str) -> bool:
         )
     if not (reference.is_cuda or interpreting()):
         raise KernelBackendError(
-            f"`backend` 'triton' must get CUDA tensors, but got {reference.device}. Use backend='auto', or "
-            "set "
+            f"`backend` 'triton' must get CUDA tensors, but got {reference.device}. Use backend='auto', or set "
             f"{_INTERPRETER_VARIABLE}=1 before the first import to run the kernels on the CPU."
         )
     return True
@@ -85,3 +85,8 @@ def architecture(device: torch.device) -> int:
 def multiprocessors(device: torch.device) -> int:
     """Multiprocessors of a GPU, over which sums are spread; some for the interpreter, which then splits them too."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 16
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context in which kernels are launched on the device of `tensor`."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -16,21 +16,25 @@ INTEGER_DTYPES = (torch.int32, torch.int64)
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def check_is_tensor(name: str, value: object) -> None:
+    """Require a tensor."""
+    if not isinstance(value, Tensor):
+        raise KernelTypeError(
+            f"`{name}` must be a tensor, but is a {type(value).__name__}. Wrap it with torch.as_tensor."
+        )
+
+
 def check_tensors(reference: Tensor, named: Mapping[str, Tensor | None]) -> None:
     """Require that every given tensor is a tensor on the device of `reference`."""
     device = reference.device
     for name, tensor in named.items():
         if tensor is None:
             continue
-        if not isinstance(tensor, Tensor):
-            raise KernelTypeError(
-                f"`{name}` must be a tensor, but is a {type(tensor).__name__}. Wrap it with torch.as_tensor."
-            )
+        check_is_tensor(name, tensor)
         if tensor.device != device:
             raise KernelDeviceError(
                 f"`{name}` must be on the device of the first argument ({device}), but is on "
-                f"{tensor.device}. "
-                f"Move it with .to({str(device)!r})."
+                f"{tensor.device}. Move it with .to({str(device)!r})."
             )
 
 
@@ -71,6 +75,15 @@ def check_size(name: str, tensor: Tensor, dim: int, expected: int, meaning: str)
         )
 
 
+def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
+    """Require the shape of the output; `meaning` says what gives its width."""
+    if tensor.shape != expected:
+        raise KernelShapeError(
+            f"`{name}` must have the shape of the output {tuple(expected)}, but has {tuple(tensor.shape)}. "
+            f"Check {meaning}."
+        )
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Require one of `choices`."""
     if value not in choices:
@@ -83,3 +96,24 @@ def check_probability(name: str, value: float) -> None:
     """Require a number in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise KernelValueError(f"`{name}` must lie in [0, 1), but is {value}. Use 0.0 to switch it off.")
+
+
+def check_ends(ends: Tensor, total: int, counted: str, group: str) -> None:
+    """Require `offsets` to be sorted, not negative and to end at `total`; reads values, so only for host tensors.
+
+    Args:
+        ends: end of every group, shape (groups,).
+        total: how many things the groups hold together.
+        counted: what they are called.
+        group: what a group is called.
+    """
+    if ends.numel() == 0 or int(ends[-1]) != total:
+        last = int(ends[-1]) if ends.numel() else "missing"
+        raise KernelValueError(
+            f"`offsets` must end at the number of {counted} ({total}), but its last entry is {last}. "
+            f"Give the end of every {group}'s {counted}, without a leading zero."
+        )
+    if int(ends[0]) < 0 or bool((ends[1:] < ends[:-1]).any()):
+        raise KernelValueError(
+            f"`offsets` must be sorted and not negative, but is {ends.tolist()}. Sort the {counted} by {group} first."
+        )

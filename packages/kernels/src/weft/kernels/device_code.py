@@ -62,6 +62,15 @@ def keep_entries(seed, rows, columns, threshold):
 
 
 @triton.jit
+def drop(values, seed, rows, columns, THRESHOLD: tl.constexpr, STREAM: tl.constexpr):
+    """Float32 `values` with what dropout takes set to zero and the rest scaled; untouched where THRESHOLD is 0."""
+    if THRESHOLD > 0:
+        keep = keep_entries(tl.load(seed) ^ STREAM, rows, columns, THRESHOLD)
+        values = tl.where(keep, values * (16777216.0 / (16777216 - THRESHOLD)), 0.0)
+    return values
+
+
+@triton.jit
 def tile_tokens(order, tiles, tile, tokens, length, ROUTED: tl.constexpr, BT: tl.constexpr):
     """Token indices (int64) and validity of one tile; without routing tile i is tokens [i·BT, (i+1)·BT).
 

@@ -9,7 +9,8 @@ avalanche,
     draw        = mix(column * 0x9E3779B9 ^ key(row))
     keep        = (draw >> 8) >= dropout * 2**24
 
-in wrapping 32-bit arithmetic; the Triton kernels compute the same bits.
+in wrapping 32-bit arithmetic; the Triton kernels compute the same bits. Masks of one call at different places draw
+from streams of their own: the seed is xored with the stream.
 
 Source: the multipliers are those of a published search for low-bias two-round xor-shift-multiply hashes
 (C. Wellons, "hash-prospector", 2018).
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+OUTPUT, HIDDEN, INPUT = 0, 1 << 60, 1 << 61  # streams
 
 
 def _signed(value: int) -> int:
@@ -51,7 +54,7 @@ def keep_threshold(dropout: float) -> int:
     return round(dropout * (1 << 24))
 
 
-def keep_mask(seed: Tensor, rows: Tensor, columns: int, dropout: float) -> Tensor:
+def keep_mask(seed: Tensor, rows: Tensor, columns: int, dropout: float, stream: int = OUTPUT) -> Tensor:
     """Which entries survive.
 
     Args:
@@ -59,11 +62,12 @@ def keep_mask(seed: Tensor, rows: Tensor, columns: int, dropout: float) -> Tenso
         rows: token indices, int64, shape (tokens,).
         columns: width of the masked tensor.
         dropout: probability of dropping an entry, in [0, 1).
+        stream: which of the masks of one seed.
 
     Returns:
         Boolean tensor of shape (tokens, columns); true means kept.
     """
-    seed = seed.reshape(()).to(torch.int64)
+    seed = seed.reshape(()).to(torch.int64) ^ stream
     key = _mix(_low(seed) ^ _mix(_low(seed >> 32)))
     key = _mix(_low(rows) ^ _mix(_low(rows >> 32) ^ key))
     column = torch.arange(columns, device=rows.device, dtype=torch.int32) * _GOLDEN

@@ -7,10 +7,11 @@ a backward that raises, because leaving it out makes torch return wrong second d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from weft.kernels.errors import DoubleBackwardError
@@ -20,6 +21,46 @@ _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
+def define_pair(
+    name: str,
+    signature: str,
+    forward: Callable[..., Any],
+    forward_fake: Callable[..., Any],
+    backward_signature: str,
+    backward: Callable[..., Any],
+    backward_fake: Callable[..., Any],
+    *,
+    autograd: Callable[..., Any],
+    setup_context: Callable[..., Any],
+    cast: Callable[[torch.dtype, tuple[Any, ...]], tuple[Any, ...]],
+    flops: Callable[..., int],
+    backward_flops: Callable[..., int],
+) -> None:
+    """Declare ``weft::name`` and ``weft::name_backward``.
+
+    Args:
+        name: name of the forward op.
+        signature: its schema without the name.
+        forward: its implementation, for every device.
+        forward_fake: its twin on tensors without values.
+        backward_signature: the schema of the backward op.
+        backward: its implementation.
+        backward_fake: its twin.
+        autograd: the gradient formula, which calls the backward op.
+        setup_context: what it keeps.
+        cast: turns the autocast dtype of a device and the arguments into those to call with under autocast.
+        flops: the cost of the forward op, given shapes in place of tensors.
+        backward_flops: that of the backward op.
+    """
+    define(name, signature, forward, forward_fake)
+    define(f"{name}_backward", backward_signature, backward, backward_fake)
+    _differentiate(name, autograd, setup_context)
+    _forbid_double_backward(f"{name}_backward")
+    _autocast(name, cast)
+    for op, formula in ((name, flops), (f"{name}_backward", backward_flops)):
+        register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), op))(formula)
+
+
 def define(name: str, signature: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Declare the op ``weft::name`` with one implementation for every device and its fake twin."""
     _LIBRARY.define(name + signature)
@@ -27,34 +68,30 @@ def define(name: str, signature: str, implementation: Callable[..., Any], fake: 
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
 
 
-def differentiate(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
+def _differentiate(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """Attach the backward of ``weft::name``."""
     torch.library.register_autograd(
         f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=_LIBRARY
     )
 
 
-def forbid_double_backward(name: str) -> None:
+def _forbid_double_backward(name: str) -> None:
     """Make differentiating ``weft::name``, itself a backward op, raise `DoubleBackwardError`."""
 
     def raise_error(ctx: Any, *gradients: Any) -> None:
         raise DoubleBackwardError(
             f"`{NAMESPACE}::{name}` must not be differentiated, but a gradient of its output was asked for: "
-            "the "
-            "operation has a first derivative only. Compute second derivatives with plain torch operations."
+            "the operation has a first derivative only. Compute second derivatives with plain torch operations."
         )
 
     def no_context(ctx: Any, inputs: Any, output: Any) -> None:
         return None
 
-    differentiate(name, raise_error, no_context)
+    _differentiate(name, raise_error, no_context)
 
 
-def autocast(name: str, cast: Callable[[torch.dtype, tuple[Any, ...]], tuple[Any, ...]]) -> None:
-    """Under autocast, call ``weft::name`` with `cast(dtype, arguments)` and autocast switched off.
-
-    `dtype` is the autocast dtype of the device in question.
-    """
+def _autocast(name: str, cast: Callable[[torch.dtype, tuple[Any, ...]], tuple[Any, ...]]) -> None:
+    """Under autocast, call ``weft::name`` with `cast(dtype, arguments)` and autocast switched off."""
     overload = getattr(getattr(torch.ops, NAMESPACE), name).default
     for device_type, key in _AUTOCAST_KEYS.items():
 
@@ -68,17 +105,34 @@ def autocast(name: str, cast: Callable[[torch.dtype, tuple[Any, ...]], tuple[Any
         _LIBRARY.impl(name, under_autocast, key, with_keyset=True)
 
 
-def count_flops(name: str, formula: Callable[..., int]) -> None:
-    """Tell torch what ``weft::name`` costs; `formula` gets shapes in place of tensors."""
-    overload = getattr(getattr(torch.ops, NAMESPACE), name)
-    register_flop_formula(overload)(formula)
-
-
 def cast_all(dtype: torch.dtype, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The autocast rule of a matrix product: every floating tensor except float64 to `dtype`."""
     return tuple(
-        a.to(dtype)
-        if isinstance(a, torch.Tensor) and a.is_floating_point() and a.dtype != torch.float64
-        else a
+        a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a
         for a in arguments
     )
+
+
+def gradients(found: Iterable[Tensor | None], inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """The outputs of a backward op, none of which can be None: gradients dense and in the dtype of their inputs.
+
+    Where there is no gradient, or no input, stands an empty tensor. The first input is never None.
+    """
+    return tuple(
+        _empty(inputs) if got is None or like is None else got.to(like.dtype).contiguous()
+        for got, like in zip(found, inputs, strict=True)
+    )
+
+
+def fake_gradients(needs: Iterable[bool], inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """The same on tensors without values."""
+    return tuple(
+        like.new_empty(like.shape) if need and like is not None else _empty(inputs)
+        for need, like in zip(needs, inputs, strict=True)
+    )
+
+
+def _empty(inputs: Sequence[Tensor | None]) -> Tensor:
+    first = inputs[0]
+    assert first is not None
+    return first.new_empty(0)

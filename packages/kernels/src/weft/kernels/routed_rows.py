@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from weft.kernels import registration
-from weft.kernels.checks import check_integer, check_rank, check_tensors
-from weft.kernels.errors import KernelTypeError, KernelValueError
+from weft.kernels.checks import check_ends, check_integer, check_is_tensor, check_rank, check_tensors
+from weft.kernels.errors import KernelValueError
 
 
 class RoutedRows(NamedTuple):
@@ -55,10 +55,7 @@ def route_rows(task_ids: Tensor, tasks: int) -> RoutedRows:
         >>> route_rows(torch.tensor([1, -1, 0, 1]), 2).bounds
         tensor([1, 2, 4])
     """
-    if not isinstance(task_ids, Tensor):
-        raise KernelTypeError(
-            f"`task_ids` must be a tensor, but is a {type(task_ids).__name__}. Wrap it with torch.as_tensor."
-        )
+    check_is_tensor("task_ids", task_ids)
     check_integer({"task_ids": task_ids})
     check_rank("task_ids", task_ids, 1, "(rows,)")
     ids = task_ids.to(torch.int64).contiguous()
@@ -82,7 +79,7 @@ def route_offsets(offsets: Tensor, rows: int) -> RoutedRows:
     check_rank("offsets", offsets, 1, "(tasks,)")
     ends = offsets.to(torch.int64)
     if ends.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_ends(ends, rows)
+        check_ends(ends, rows, "rows", "task")
     ids = torch.searchsorted(ends, torch.arange(rows, device=ends.device), right=True)
     return RoutedRows(ids, None, torch.cat((ends.new_zeros(1), ends)))
 
@@ -109,19 +106,6 @@ def _check_range(ids: Tensor, tasks: int) -> None:
     if highest >= tasks:
         raise KernelValueError(
             f"`task_ids` must be below the number of tasks ({tasks}), but holds {highest}. Count tasks from 0."
-        )
-
-
-def _check_ends(ends: Tensor, rows: int) -> None:
-    if ends.numel() == 0 or int(ends[-1]) != rows:
-        last = int(ends[-1]) if ends.numel() else "missing"
-        raise KernelValueError(
-            f"`offsets` must end at the number of rows ({rows}), but its last entry is {last}. "
-            "Give the end of every task's rows, without a leading zero."
-        )
-    if int(ends[0]) < 0 or bool((ends[1:] < ends[:-1]).any()):
-        raise KernelValueError(
-            f"`offsets` must be sorted and not negative, but is {ends.tolist()}. Sort the rows by task first."
         )
 
 

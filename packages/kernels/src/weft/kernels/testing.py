@@ -7,6 +7,7 @@ materialise Kronecker products with `torch.kron` and build full affinity matrice
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ TOLERANCE = {
     torch.float16: 2e-3,
     torch.bfloat16: 1.5e-2,
 }
+_WEIGHTS = tuple(field.name for field in fields(BottleneckWeights))
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
@@ -62,52 +64,29 @@ def call_bottleneck(
     task_ids: Tensor | None = None,
     offsets: Tensor | None = None,
     tasks: int | None = None,
-    residual: Tensor | None = None,
-    scale: Tensor | float = 1.0,
-    activation: str = "gelu_tanh",
-    dropout: float = 0.0,
-    seed: int | Tensor | None = None,
-    backend: str = "auto",
-    **weights: Any,
+    **options: Any,
 ) -> Tensor:
     """`adapter_bottleneck` with all that a case varies as keywords.
 
     Args:
         x: inputs.
-        down: as in `BottleneckWeights`, like what `weights` holds.
+        down: as in `BottleneckWeights`.
         up: the same.
         task_ids: sorted by `route_rows`.
         offsets: taken by `route_offsets` instead.
         tasks: number of tasks; by default what the weights tell.
-        residual: as in `adapter_bottleneck`, like all below.
-        scale: the same.
-        activation: the same.
-        dropout: the same.
-        seed: the same.
-        backend: the same.
-        weights: further fields of `BottleneckWeights`.
+        options: further fields of `BottleneckWeights`, and arguments of `adapter_bottleneck`.
     """
-    counted = [weights.get("down_slots"), weights.get("up_slots"), down, up]
+    weights = BottleneckWeights(down, up, **{name: options.pop(name) for name in _WEIGHTS if name in options})
     if tasks is None:
-        tasks = next((value.shape[0] for value in counted[:2] if value is not None), None)
-    if tasks is None:
-        tasks = max(value.shape[0] for value in counted[2:] if value is not None)
+        tables = [table.shape[0] for table in weights.tables.values() if table is not None]
+        tasks = tables[0] if tables else max(down.shape[0], up.shape[0])
     routing = None
     if task_ids is not None:
         routing = route_rows(task_ids, tasks)
     elif offsets is not None:
         routing = route_offsets(offsets, x.shape[0])
-    return adapter_bottleneck(
-        x,
-        BottleneckWeights(down, up, **weights),
-        routing,
-        residual=residual,
-        scale=scale,
-        activation=activation,
-        dropout=dropout,
-        seed=seed,
-        backend=backend,
-    )
+    return adapter_bottleneck(x, weights, routing, **options)
 
 
 def naive_bottleneck(

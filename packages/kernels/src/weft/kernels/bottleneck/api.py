@@ -15,8 +15,10 @@ from weft.kernels.checks import (
     check_choice,
     check_floating,
     check_integer,
+    check_is_tensor,
     check_probability,
     check_rank,
+    check_shape,
     check_size,
     check_tensors,
 )
@@ -32,6 +34,8 @@ def adapter_bottleneck(
     residual: Tensor | None = None,
     scale: float | Tensor = 1.0,
     activation: str = "gelu_tanh",
+    input_dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
     dropout: float = 0.0,
     seed: int | Tensor | None = None,
     backend: str = "auto",
@@ -40,7 +44,8 @@ def adapter_bottleneck(
 
     For a row of task t, with D and U the down and up slot of t and s its scale::
 
-        y = residual + dropout(s · (act(norm(x) · down[D] + down_bias[D]) · up[U] + up_bias[U]))
+        h = hidden_dropout(act(input_dropout(norm(x)) · down[D] + down_bias[D]))
+        y = residual + dropout(s · (h · up[U] + up_bias[U]))
 
     Rows of task -1 pass through: their output is `residual`, or zero without one. The scale multiplies the up
     bias too. With activation ``identity``, no biases and ``residual = x · W`` this is LoRA for many tasks.
@@ -54,8 +59,10 @@ def adapter_bottleneck(
         residual: added to the result, shape (rows, ..., d_out). Pass `x` itself for the usual adapter.
         scale: a number, or a tensor of shape (), (tasks,) or (tasks, d_out), which may be trained.
         activation: ``relu``, ``gelu`` (exact), ``gelu_tanh``, ``silu`` or ``identity``.
-        dropout: probability of dropping an entry of the scaled output, in [0, 1).
-        seed: int or one-element int64 tensor that fixes the dropout mask. None: drawn from torch's generator.
+        input_dropout: probability of dropping an entry of the normalised input, in [0, 1).
+        hidden_dropout: the same for the hidden values, after the activation.
+        dropout: the same for the scaled output.
+        seed: int or one-element int64 tensor that fixes the masks. None: drawn from torch's generator.
         backend: ``auto`` (Triton on CUDA where possible), ``triton`` or ``torch``.
 
     Returns:
@@ -65,7 +72,7 @@ def adapter_bottleneck(
         KernelShapeError: ranks or sizes disagree.
         KernelTypeError: a dtype is wrong, or an argument is not a tensor.
         KernelDeviceError: tensors live on different devices.
-        KernelValueError: slots, `dropout`, `activation` or `backend` are out of range.
+        KernelValueError: slots, a dropout, `activation` or `backend` are out of range.
         KernelBackendError: `backend` cannot run here.
         DoubleBackwardError: a second derivative is asked for.
 
@@ -82,7 +89,9 @@ def adapter_bottleneck(
     """
     _check(x, weights, routing, residual)
     check_choice("activation", activation, ACTIVATIONS)
-    check_probability("dropout", dropout)
+    dropouts = {"input_dropout": input_dropout, "hidden_dropout": hidden_dropout, "dropout": dropout}
+    for name, probability in dropouts.items():
+        check_probability(name, probability)
     check_backend(backend)
     d_out = weights.up.shape[2]
     tasks = max(weights.down.shape[0], weights.up.shape[0]) if routing is None else routing.tasks
@@ -106,10 +115,10 @@ def adapter_bottleneck(
         *((None, None, None) if routing is None else routing),
         weights.down_slots,
         weights.up_slots,
-        _seed(seed, x) if dropout else None,
+        _seed(seed, x) if any(dropouts.values()) else None,
         factor,
         weights.norm_eps,
-        dropout,
+        *dropouts.values(),
         activation,
         add_input,
         torch.is_grad_enabled(),
@@ -151,8 +160,7 @@ def _seed(seed: int | Tensor | None, x: Tensor) -> Tensor:
         if seed.numel() != 1 or seed.dtype != torch.int64:
             raise KernelTypeError(
                 f"`seed` must be an int or one int64 element, but is {seed.dtype} of shape "
-                f"{tuple(seed.shape)}. "
-                "Use torch.tensor([seed])."
+                f"{tuple(seed.shape)}. Use torch.tensor([seed])."
             )
         return seed.reshape(1)
     return torch.full((1,), seed, dtype=torch.int64, device=x.device)
@@ -173,8 +181,7 @@ def _scale(scale: float | Tensor, x: Tensor, d_out: int, tasks: int) -> tuple[Te
     if tasks > 1 and table.shape[0] not in (1, tasks):
         raise KernelShapeError(
             f"`scale` must have one entry for each of the {tasks} tasks or a single one, but has "
-            f"{table.shape[0]}. "
-            "Index it by task."
+            f"{table.shape[0]}. Index it by task."
         )
     return _as(table, x), 1.0
 
@@ -183,10 +190,7 @@ def _check(
     x: Tensor, weights: BottleneckWeights, routing: RoutedRows | None, residual: Tensor | None
 ) -> None:
     """Static checks of one call."""
-    if not isinstance(x, Tensor):
-        raise KernelTypeError(
-            f"`x` must be a tensor, but is a {type(x).__name__}. Wrap it with torch.as_tensor."
-        )
+    check_is_tensor("x", x)
     if not isinstance(weights, BottleneckWeights):
         raise KernelTypeError(
             f"`weights` must be a BottleneckWeights, but is a {type(weights).__name__}. Write "
@@ -206,13 +210,8 @@ def _check(
             f"`x` must have shape (rows, ..., d_in), but has shape {tuple(x.shape)}. Add a leading dimension."
         )
     _check_weights(x, weights)
-    expected = (*x.shape[:-1], weights.up.shape[2])
-    if residual is not None and residual.shape != expected:
-        raise KernelShapeError(
-            f"`residual` must have the shape of the output {tuple(expected)}, but has "
-            f"{tuple(residual.shape)}. "
-            "Check d_out of `up`."
-        )
+    if residual is not None:
+        check_shape("residual", residual, (*x.shape[:-1], weights.up.shape[2]), "d_out of `up`")
     if routing is not None:
         check_size("routing.ids", routing.ids, 0, x.shape[0], "the rows of `x`")
         _check_tasks(weights, routing.tasks)
@@ -235,8 +234,7 @@ def _check_weights(x: Tensor, weights: BottleneckWeights) -> None:
             check_size(name, vector, 0, x.shape[-1], "the last size of `x`")
     if weights.norm_bias is not None and weights.norm_weight is None:
         raise KernelValueError(
-            "`norm_weight` must be given with `norm_bias`, but is None. Pass torch.ones(d_in) for a plain "
-            "one."
+            "`norm_weight` must be given with `norm_bias`, but is None. Pass torch.ones(d_in) for a plain one."
         )
     for name, table in weights.tables.items():
         if table is not None:

@@ -2,7 +2,8 @@
 
 Shapes and names: T tokens, tiles of BT tokens of one task, d in blocks of BD, r padded to BR (masked). All
 tensors are contiguous. Every accumulator is float32. `tiles` (5, tiles) holds the task of each tile or -1 for
-identity, its first position and the one after its last, its down slot and its up slot.
+identity, its first position and the one after its last, its down slot and its up slot. M is a mask of dropout over
+its probability of keeping, DROP... the threshold it is drawn with or 0 for none.
 """
 
 # Device pointers and blocks have no Python types.
@@ -13,7 +14,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from weft.kernels.device_code import activate, derivative, keep_entries, tile_tokens
+from weft.kernels import dropout
+from weft.kernels.device_code import activate, derivative, drop, tile_tokens
+
+_OUTPUT, _HIDDEN, _INPUT = (
+    tl.constexpr(stream) for stream in (dropout.OUTPUT, dropout.HIDDEN, dropout.INPUT)
+)
 
 
 @triton.jit
@@ -34,16 +40,17 @@ def bottleneck_forward(
     x, down, up, down_bias, up_bias, residual, scale, order, tiles, seed, y, z, statistics, tokens, length, factor,
     D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
     DOWN_BIAS: tl.constexpr, UP_BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALE: tl.constexpr,
-    NORM: tl.constexpr, NORM_EPS: tl.constexpr, DROPOUT: tl.constexpr, KEPT_SCALE: tl.constexpr,
-    THRESHOLD: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
+    NORM: tl.constexpr, NORM_EPS: tl.constexpr, DROP_INPUT: tl.constexpr, DROP_HIDDEN: tl.constexpr,
+    DROP: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
-    """One program per tile: z = n·down + b, y = residual + M·s·(act(z)·up + b).
+    """One program per tile: z = M·n·down + b, y = residual + M·s·(M·act(z)·up + b).
 
     Grid (tiles,). x (T, D_IN), y and residual (T, D_OUT), z (T, R), statistics (2, T) float32 mean and 1/std.
     With NORM, `down` is γ∘W_down and `down_bias` (slots, 2, R) holds the bias with β·W_down and the column sum of
     `down` as rounded, so that LN(x)·W = rstd·(x·down - mean·column sum) + bias needs no second pass over
-    x. Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R. Accumulators: z, y, Σx, Σx².
+    x; it excludes DROP_INPUT. Masked: the tail of a tile, columns beyond D_IN and D_OUT, ranks beyond R.
+    Accumulators: z, y, Σx, Σx².
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
@@ -75,6 +82,9 @@ def bottleneck_forward(
                 down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
                 mask=inside[:, None] & in_rank[None, :], other=0.0,
             )  # fmt: skip
+            if DROP_INPUT > 0:
+                kept = drop(x_block.to(tl.float32), seed, token[:, None], column[None, :], DROP_INPUT, _INPUT)
+                x_block = kept.to(dtype)
             acc = tl.dot(x_block, w_block, acc, input_precision=PRECISION)
             if NORM:
                 wide = x_block.to(tl.float32)
@@ -93,7 +103,8 @@ def bottleneck_forward(
         z_block = acc.to(dtype)
         if SAVE:
             tl.store(z + token[:, None] * R + rank[None, :], z_block, mask=valid[:, None] & in_rank[None, :])
-        h = activate(z_block.to(tl.float32), ACT).to(dtype)
+        hidden = activate(z_block.to(tl.float32), ACT)
+        h = drop(hidden, seed, token[:, None], rank[None, :], DROP_HIDDEN, _HIDDEN).to(dtype)
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_OUT
@@ -108,9 +119,7 @@ def bottleneck_forward(
                     None, :
                 ]
             out *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
-            if DROPOUT:
-                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
-                out = tl.where(keep, out * KEPT_SCALE, 0.0)
+            out = drop(out, seed, token[:, None], column[None, :], DROP, _OUTPUT)
             place = token[:, None] * D_OUT + column[None, :]
             if RESIDUAL:
                 out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
@@ -138,11 +147,11 @@ def bottleneck_forward(
 def bottleneck_backward_input(
     dy, x, z, statistics, down, up, down_bias, scale, order, tiles, seed, dz, dx, tokens, length, factor,
     D_IN: tl.constexpr, D_OUT: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr,
-    DOWN_BIAS: tl.constexpr, SCALE: tl.constexpr, NORM: tl.constexpr, DROPOUT: tl.constexpr,
-    KEPT_SCALE: tl.constexpr, THRESHOLD: tl.constexpr, ADD_INPUT: tl.constexpr, NEED_X: tl.constexpr,
+    DOWN_BIAS: tl.constexpr, SCALE: tl.constexpr, NORM: tl.constexpr, DROP_INPUT: tl.constexpr,
+    DROP_HIDDEN: tl.constexpr, DROP: tl.constexpr, ADD_INPUT: tl.constexpr, NEED_X: tl.constexpr,
     PRECISION: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
-    """One program per tile: dz = (s·M·dy·upᵀ)∘act'(z) and dx = LN'(dz·downᵀ) (+ dy).
+    """One program per tile: dz = M∘(s·M·dy·upᵀ)∘act'(z) and dx = LN'(M∘dz·downᵀ) (+ dy).
 
     Grid (tiles,). dz (T, R) and dx (T, D_IN) are written; dz of identity tokens is set to zero. The two row
     means of the LayerNorm gradient come from r-wide quantities: mean(du) = dz·column sum / D and mean(du∘x̂)
@@ -176,9 +185,7 @@ def bottleneck_backward_input(
                 mask=valid[:, None] & inside[None, :],
                 other=0.0,
             ).to(tl.float32)
-            if DROPOUT:
-                keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
-                g = tl.where(keep, g * KEPT_SCALE, 0.0)
+            g = drop(g, seed, token[:, None], column[None, :], DROP, _OUTPUT)
             if SCALE == "channel":
                 g *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             u_block = tl.load(
@@ -189,6 +196,7 @@ def bottleneck_backward_input(
         if SCALE != "channel":
             dh *= tile_scale(scale, task, rank, in_rank, factor, SCALE, D_OUT)
         z_block = tl.load(z + narrow, mask=narrow_mask, other=0.0).to(tl.float32)
+        dh = drop(dh, seed, token[:, None], rank[None, :], DROP_HIDDEN, _HIDDEN)
         dz_block = (dh * derivative(z_block, ACT)).to(dtype)
         tl.store(dz + narrow, dz_block, mask=narrow_mask)
         if NEED_X:
@@ -210,6 +218,7 @@ def bottleneck_backward_input(
                     mask=inside[:, None] & in_rank[None, :], other=0.0,
                 )  # fmt: skip
                 du = tl.dot(dz_block, tl.trans(w_block), input_precision=PRECISION)
+                du = drop(du, seed, token[:, None], column[None, :], DROP_INPUT, _INPUT)
                 if NORM:
                     x_block = tl.load(x + place, mask=both, other=0.0).to(tl.float32)
                     x_hat = (x_block - mean[:, None]) * rstd[:, None]
@@ -234,7 +243,7 @@ def bottleneck_backward_input(
 def outer_partials(
     wide, narrow, statistics, order, bounds, seed, partial, wide_sum, narrow_sum, tokens, length, tasks, splits,
     D: tl.constexpr, R: tl.constexpr, ACT: tl.constexpr, ROUTED: tl.constexpr, NORM: tl.constexpr,
-    DROPOUT: tl.constexpr, KEPT_SCALE: tl.constexpr, THRESHOLD: tl.constexpr, WIDE_SUM: tl.constexpr,
+    DROP_WIDE: tl.constexpr, WIDE_STREAM: tl.constexpr, DROP_NARROW: tl.constexpr, WIDE_SUM: tl.constexpr,
     NARROW_SUM: tl.constexpr, PRECISION: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
@@ -242,7 +251,8 @@ def outer_partials(
 
     Grid (ceil(D / BD) · ceil(R / BR), tasks, splits). wide (T, D), narrow (T, R); task a owns positions
     bounds[a] to bounds[a + 1]. partial (splits, tasks, D, R) float32 is written everywhere, so that its sum over
-    splits is the gradient in a fixed order. With NORM `wide` is normalised on the fly, with DROPOUT masked.
+    splits is the gradient in a fixed order. With NORM `wide` is normalised on the fly; DROP_WIDE and DROP_NARROW are
+    thresholds of dropout.
     WIDE_SUM also writes Σ wide (splits, tasks, D), NARROW_SUM Σ narrow (splits, tasks, R). Masked: tails of
     D, R and of the share.
     """
@@ -280,11 +290,12 @@ def outer_partials(
             mean = tl.load(statistics + token, mask=valid, other=0.0)
             rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
             w_block = ((w_block.to(tl.float32) - mean[:, None]) * rstd[:, None]).to(dtype)
-        if DROPOUT:
-            keep = keep_entries(tl.load(seed), token[:, None], column[None, :], THRESHOLD)
-            w_block = tl.where(keep, w_block.to(tl.float32) * KEPT_SCALE, 0.0).to(dtype)
-        if ACT != "identity":
-            n_block = activate(n_block.to(tl.float32), ACT).to(dtype)
+        if DROP_WIDE > 0:
+            kept = drop(w_block.to(tl.float32), seed, token[:, None], column[None, :], DROP_WIDE, WIDE_STREAM)
+            w_block = kept.to(dtype)
+        if ACT != "identity" or DROP_NARROW > 0:
+            hidden = activate(n_block.to(tl.float32), ACT)
+            n_block = drop(hidden, seed, token[:, None], rank[None, :], DROP_NARROW, _HIDDEN).to(dtype)
         acc = tl.dot(tl.trans(w_block.to(dtype)), n_block, acc, input_precision=PRECISION)
         if WIDE_SUM:
             wide_acc += tl.sum(w_block.to(tl.float32), 0)
@@ -300,3 +311,69 @@ def outer_partials(
         tl.store(wide_sum + slot * D + column, wide_acc, mask=inside)
     if NARROW_SUM and slice_index == 0:
         tl.store(narrow_sum + slot * R + rank, narrow_acc, mask=in_rank)
+
+
+@triton.jit
+def grouped_product(
+    a, weight, bias, scale, residual, z, order, tiles, seed, out, tokens, length, factor,
+    K: tl.constexpr, N: tl.constexpr, TRANSPOSED: tl.constexpr, ACT: tl.constexpr, BACK_ACT: tl.constexpr,
+    BIAS: tl.constexpr, IN_SCALE: tl.constexpr, SCALE: tl.constexpr, RESIDUAL: tl.constexpr,
+    DROP_IN: tl.constexpr, IN_STREAM: tl.constexpr, DROP_OUT: tl.constexpr, OUT_STREAM: tl.constexpr,
+    UP: tl.constexpr, ROUTED: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """One tile of tokens × BN columns of out = M·s·(s·M·act(a)·weight[slot] + bias)∘act'(z) + residual.
+
+    For r too wide to stay in registers. Every factor is optional; the slots are those of the up part with UP, of the
+    down part without. Grid (tiles, ceil(N / BN)). a (T, K); weight (slots, K, N), or (slots, N, K) if TRANSPOSED;
+    z, residual and out (T, N). Tiles of identity tokens get the residual or zero. Masked: tails of the tile, K and N.
+    """
+    tile = tl.program_id(0)
+    token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
+    task = tl.zeros((), tl.int32)
+    slot = tl.zeros((), tl.int64)
+    if ROUTED:
+        count = tl.num_programs(0)
+        if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
+            return
+        task = tl.load(tiles + tile)
+        slot = tl.load(tiles + (4 if UP else 3) * count + tile).to(tl.int64)
+    column = tl.program_id(1) * BN + tl.arange(0, BN)
+    inside = column < N
+    both = valid[:, None] & inside[None, :]
+    place = token[:, None] * N + column[None, :]
+    dtype = weight.dtype.element_ty
+    acc = tl.zeros((BT, BN), tl.float32)
+    if task >= 0:
+        for start in range(0, K, BK):
+            inner = start + tl.arange(0, BK)
+            inner_ok = inner < K
+            a_block = tl.load(
+                a + token[:, None] * K + inner[None, :], mask=valid[:, None] & inner_ok[None, :], other=0.0
+            ).to(tl.float32)
+            a_block = drop(activate(a_block, ACT), seed, token[:, None], inner[None, :], DROP_IN, IN_STREAM)
+            if IN_SCALE == "channel":
+                a_block *= tile_scale(scale, task, inner, inner_ok, factor, IN_SCALE, K)
+            a_block = a_block.to(dtype)
+            if TRANSPOSED:
+                w_block = tl.trans(
+                    tl.load(
+                        weight + slot * N * K + column[:, None] * K + inner[None, :],
+                        mask=inside[:, None] & inner_ok[None, :], other=0.0,
+                    )
+                )  # fmt: skip
+            else:
+                w_block = tl.load(
+                    weight + slot * N * K + inner[:, None] * N + column[None, :],
+                    mask=inner_ok[:, None] & inside[None, :], other=0.0,
+                )  # fmt: skip
+            acc = tl.dot(a_block, w_block, acc, input_precision=PRECISION)
+        if BIAS:
+            acc += tl.load(bias + slot * N + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+        acc *= tile_scale(scale, task, column, inside, factor, SCALE, N)
+        if BACK_ACT != "identity":
+            acc *= derivative(tl.load(z + place, mask=both, other=0.0).to(tl.float32), BACK_ACT)
+        acc = drop(acc, seed, token[:, None], column[None, :], DROP_OUT, OUT_STREAM)
+    if RESIDUAL:
+        acc += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
+    tl.store(out + place, acc.to(out.dtype.element_ty), mask=both)

@@ -1,290 +1,256 @@
-"""Launches of the adapter-bottleneck kernels: routing to tiles, and small sums around them in plain torch."""
+"""Launches of the adapter-bottleneck kernels: rows to tiles, and small sums around them in plain torch.
+
+A bottleneck of at most `MAX_FUSED_RANK` takes one kernel each way and one per weight gradient. A wider one, which is
+bound by arithmetic, and dropout of a normalised input take two grouped products each way, with the LayerNorm as a
+library call.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import architecture, dot_precision, multiprocessors
+from weft.kernels.backends import dot_precision, multiprocessors, on_device
 from weft.kernels.bottleneck import kernels
-from weft.kernels.bottleneck.reference import Gradients, Settings, Weights
-from weft.kernels.bottleneck.tile_table import tile_table
-from weft.kernels.bottleneck.tiles import slots_of
-from weft.kernels.device import on_device
-from weft.kernels.dropout import keep_threshold
-from weft.kernels.plans import Tile, choose_tile, padded
-from weft.kernels.routed_rows import RoutedRows
+from weft.kernels.bottleneck.call import Call, Gradients, PerInput, gradients
+from weft.kernels.bottleneck.reference import normalise, normalise_backward
+from weft.kernels.bottleneck.tiles import slots_of, tile_table
+from weft.kernels.dropout import HIDDEN, INPUT, OUTPUT, keep_threshold
+from weft.kernels.plans.choosing import LaunchPlan, padded, plan_for
 
-# Widest bottleneck whose tile stays in registers; wider ones take the two-step plan.
+# Widest bottleneck whose tile stays in registers.
 MAX_FUSED_RANK = 128
 _MAX_RANK_BLOCK = 128
+_COLUMNS = 128
 
 
-@dataclass(frozen=True)
-class Route:
-    """Where the rows of a call go; without `routing` every row is task 0."""
-
-    rows: int
-    length: int
-    routing: RoutedRows | None
-    down_slots: Tensor | None
-    up_slots: Tensor | None
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens, identity tokens included."""
-        return self.rows * self.length
-
-    @property
-    def tasks(self) -> int:
-        """Number of tasks."""
-        return 1 if self.routing is None else self.routing.tasks
-
-    @property
-    def routed(self) -> bool:
-        """Whether rows are told apart."""
-        return self.routing is not None
-
-    def order(self) -> Tensor | None:
-        """Row at every place of the sorted rows, in memory of its own."""
-        if self.routing is None or self.routing.order is not None:
-            return None if self.routing is None else self.routing.order
-        return torch.arange(self.rows, device=self.routing.ids.device)
+def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.forward`, with all tokens in their order; z and the statistics may be empty without `save`."""
+    call = call.dense()
+    return _fused_forward(call) if _fused(call) else _stepwise_forward(call)
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Arguments every tiled kernel takes: `table` holds task, start, end, down slot and up slot of each tile."""
+def backward(call: Call, dy: Tensor, z: Tensor, statistics: Tensor, needs: PerInput[bool]) -> Gradients:
+    """As `reference.backward`."""
+    call, dy = call.dense(), dy.contiguous()
+    if _fused(call):
+        return _fused_backward(call, dy, z, statistics, needs)
+    return _stepwise_backward(call, dy, z, statistics)
 
-    count: int
-    order: Tensor | None
-    table: Tensor | None
+
+def _fused(call: Call) -> bool:
+    masked_norm = call.input_dropout > 0 and call.norm_weight is not None
+    return call.down.shape[2] <= MAX_FUSED_RANK and not masked_norm
 
 
-def tiles_of(route: Route, weights: Weights, block: int) -> Tiles:
-    """Tiles of `block` tokens with their slots; identity rows have tiles of task -1."""
-    if route.routing is None:
-        return Tiles(-(-route.tokens // block), None, None)
-    # Identity rows are a group of their own, so that their tiles copy and no second pass over the output is
-    # needed.
-    bounds = torch.cat((route.routing.bounds.new_zeros(1), route.routing.bounds))
-    table = tile_table(bounds, route.tokens, block, route.length)
+def _order(call: Call) -> Tensor | None:
+    """Row at every place of the sorted rows, in memory of its own."""
+    if call.ids is None or call.order is not None:
+        return call.order
+    return torch.arange(call.rows, device=call.ids.device)
+
+
+def _tiles(call: Call, block: int) -> tuple[int, Tensor | None, Tensor | None]:
+    """Number of tiles of `block` tokens, the order of the rows, and task, start, end, down and up slot of each tile."""
+    if call.bounds is None:
+        return -(-call.tokens // block), None, None
+    # Identity rows are a group of their own, with tiles of task -1, so that their tiles copy and no second pass over
+    # the output is needed.
+    bounds = torch.cat((call.bounds.new_zeros(1), call.bounds))
+    table = tile_table(bounds, call.tokens, block, call.length)
     task = table.task - 1
     index = task.clamp(min=0)
-    down = slots_of(index, weights.down.shape[0], route.down_slots)
-    up = slots_of(index, weights.up.shape[0], route.up_slots)
-    packed = torch.stack((task, table.start, table.end, down, up)).to(torch.int32)
-    return Tiles(task.numel(), route.order(), packed)
+    slots = (slots_of(call, index, part) for part in ("down", "up"))
+    return task.numel(), _order(call), torch.stack((task, table.start, table.end, *slots)).to(torch.int32)
 
 
-def _folded(weights: Weights) -> tuple[Tensor, Tensor | None]:
+def _folded(call: Call) -> tuple[Tensor, Tensor | None]:
     """The down-projection and its bias, with the norm's weight and bias multiplied into them.
 
     With a norm they are γ∘W_down in the working dtype, and for each slot the bias with β·W_down and the column sum
     of γ∘W_down as rounded, float32, shape (slots, 2, r).
     """
-    gamma, beta, down = weights.norm_weight, weights.norm_bias, weights.down
+    gamma, beta, down = call.norm_weight, call.norm_bias, call.down
     if gamma is None:
-        return down, weights.down_bias
+        return down, call.down_bias
     folded = (down * gamma.unsqueeze(-1)).contiguous()
     bias = torch.zeros(down.shape[0], down.shape[2], dtype=torch.float32, device=down.device)
-    if weights.down_bias is not None:
-        bias += weights.down_bias
+    if call.down_bias is not None:
+        bias += call.down_bias
     if beta is not None:
         bias += torch.einsum("d,sdr->sr", beta.float(), down.float())
     return folded, torch.stack((bias, folded.float().sum(1)), dim=1)
 
 
-def scale_kind(scale: Tensor | None) -> str:
+def _scale_kind(scale: Tensor | None) -> str:
     """``none``, ``task`` or ``channel``, as the kernels call it."""
     if scale is None:
         return "none"
     return "task" if scale.shape[1] == 1 else "channel"
 
 
-def scale_table(scale: Tensor | None, tasks: int) -> Tensor | None:
+def _scale_table(call: Call) -> Tensor | None:
     """The scale with a row for every task."""
-    return None if scale is None else scale.expand(tasks, scale.shape[1]).contiguous()
+    return None if call.scale is None else call.scale.expand(call.tasks, -1).contiguous()
 
 
-def plan_tile(kernel: str, x: Tensor, rank: int, tokens: int) -> Tile:
-    """Launch parameters of `kernel` for tensors like `x`."""
-    return choose_tile(kernel, architecture(x.device), padded(rank), x.element_size(), tokens)
+def _drops(call: Call) -> dict[str, int]:
+    """Thresholds of dropout, 0 for none."""
+    return {
+        "DROP_INPUT": keep_threshold(call.input_dropout),
+        "DROP_HIDDEN": keep_threshold(call.hidden_dropout),
+        "DROP": keep_threshold(call.dropout),
+    }
 
 
-def forward(
-    x: Tensor, residual: Tensor | None, weights: Weights, settings: Settings, route: Route, save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (rows, length, d_out), z (tokens, r), LN statistics (2, tokens); the last two need `save`."""
-    d_in, rank, d_out = x.shape[2], weights.down.shape[2], weights.up.shape[2]
-    tokens = route.tokens
+def _fused_forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    x, residual, save, tokens = call.x, call.base, call.save, call.tokens
+    d_in, rank, d_out = x.shape[2], call.down.shape[2], call.up.shape[2]
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    y = x.new_empty((route.rows, route.length, d_out), dtype=dtype)
-    norm = weights.norm_weight is not None
+    y = x.new_empty((call.rows, call.length, d_out), dtype=dtype)
+    norm = call.norm_weight is not None
     z = x.new_empty((tokens, rank) if save else (0,))
     statistics = x.new_empty((2, tokens if norm else 0) if save else (0,), dtype=torch.float32)
     if tokens == 0:
         return y, z, statistics
-    tile = plan_tile("bottleneck_forward", x, rank, tokens)
-    tiles = tiles_of(route, weights, tile.block_tokens)
-    folded, bias = _folded(weights)
+    plan = plan_for("bottleneck_forward", x, rank, tokens)
+    count, order, table = _tiles(call, plan.block_tokens)
+    folded, bias = _folded(call)
     with on_device(x):
-        kernels.bottleneck_forward[(tiles.count,)](
-            x, folded, weights.up, bias, weights.up_bias, residual, scale_table(weights.scale, route.tasks),
-            tiles.order, tiles.table, settings.seed, y, z, statistics, tokens, route.length, settings.scale,
-            D_IN=d_in, D_OUT=d_out, R=rank, ACT=settings.activation, ROUTED=route.routed, NORM_EPS=settings.norm_eps,
-            KEPT_SCALE=kept_scale(settings), THRESHOLD=keep_threshold(settings.dropout),
-            DOWN_BIAS=bias is not None, UP_BIAS=weights.up_bias is not None, RESIDUAL=residual is not None,
-            SCALE=scale_kind(weights.scale), NORM=norm, DROPOUT=settings.dropout > 0, SAVE=save,
-            PRECISION=dot_precision(x.dtype), BT=tile.block_tokens, BD=tile.block_width, BR=padded(rank),
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+        kernels.bottleneck_forward[(count,)](
+            x, folded, call.up, bias, call.up_bias, residual, _scale_table(call), order, table, call.seed, y, z,
+            statistics, tokens, call.length, call.factor,
+            D_IN=d_in, D_OUT=d_out, R=rank, ACT=call.activation, ROUTED=table is not None, NORM_EPS=call.norm_eps,
+            DOWN_BIAS=bias is not None, UP_BIAS=call.up_bias is not None, RESIDUAL=residual is not None,
+            SCALE=_scale_kind(call.scale), NORM=norm, SAVE=save, PRECISION=dot_precision(x.dtype),
+            BT=plan.block_tokens, BD=plan.block_width, BR=padded(rank), **_drops(call),
+            num_warps=plan.num_warps, num_stages=plan.num_stages,
         )  # fmt: skip
     return y, z, statistics
 
 
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    z: Tensor,
-    statistics: Tensor,
-    weights: Weights,
-    settings: Settings,
-    route: Route,
-    add_input: bool,
-    needs: list[bool],
+def _fused_backward(
+    call: Call, dy: Tensor, z: Tensor, statistics: Tensor, needs: PerInput[bool]
 ) -> Gradients:
-    """All gradients asked for in `needs` (order of `Gradients`)."""
-    need_x, need_down, need_up, need_down_bias, need_up_bias, need_scale, need_gamma, need_beta = needs
-    dy = dy.contiguous()
-    dz, dx = _backward_input(dy, x, z, statistics, weights, settings, route, add_input, need_x)
-    found: dict[str, Tensor] = {}
-    if need_up or need_up_bias or need_scale:
-        found |= up_gradients(dy, z, weights, settings, route)
-    if need_down or need_down_bias or need_gamma or need_beta:
-        found |= _down_gradients(x, dz, statistics, weights, route)
-    return Gradients(dx if need_x else None, **found)
+    dz, dx = _backward_input(call, dy, z, statistics, needs.x)
+    found: dict[str, Tensor | None] = {"x": dx}
+    if needs.up or needs.up_bias or needs.scale:
+        found |= _up_gradients(call, dy, z)
+    if needs.down or needs.down_bias or needs.norm_weight or needs.norm_bias:
+        normed = call.norm_weight is not None
+        found |= _down_gradients(call, call.x.view(call.tokens, -1), dz, statistics if normed else None)
+    return gradients(found)
 
 
 def _backward_input(
-    dy: Tensor, x: Tensor, z: Tensor, statistics: Tensor, weights: Weights, settings: Settings, route: Route,
-    add_input: bool, need_x: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    rank = weights.down.shape[2]
-    dz = torch.empty_like(z)
-    dx = torch.empty_like(x)
-    if route.tokens == 0:
+    call: Call, dy: Tensor, z: Tensor, statistics: Tensor, need_x: bool
+) -> tuple[Tensor, Tensor]:
+    x, rank = call.x, call.down.shape[2]
+    dz, dx = torch.empty_like(z), torch.empty_like(x)
+    if call.tokens == 0:
         return dz, dx
-    tile = plan_tile("bottleneck_backward_input", x, rank, route.tokens)
-    tiles = tiles_of(route, weights, tile.block_tokens)
-    folded, bias = _folded(weights)
+    plan = plan_for("bottleneck_backward_input", x, rank, call.tokens)
+    count, order, table = _tiles(call, plan.block_tokens)
+    folded, bias = _folded(call)
     with on_device(x):
-        kernels.bottleneck_backward_input[(tiles.count,)](
-            dy, x, z, statistics, folded, weights.up, bias, scale_table(weights.scale, route.tasks), tiles.order,
-            tiles.table, settings.seed, dz, dx, route.tokens, route.length, settings.scale,
-            D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank, ACT=settings.activation, ROUTED=route.routed,
-            DOWN_BIAS=bias is not None, SCALE=scale_kind(weights.scale), NORM=weights.norm_weight is not None,
-            DROPOUT=settings.dropout > 0, KEPT_SCALE=kept_scale(settings), THRESHOLD=keep_threshold(settings.dropout),
-            ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=tile.block_tokens,
-            BD=tile.block_width, BR=padded(rank), num_warps=tile.num_warps, num_stages=tile.num_stages,
+        kernels.bottleneck_backward_input[(count,)](
+            dy, x, z, statistics, folded, call.up, bias, _scale_table(call), order, table, call.seed, dz, dx,
+            call.tokens, call.length, call.factor,
+            D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank, ACT=call.activation, ROUTED=table is not None,
+            DOWN_BIAS=bias is not None, SCALE=_scale_kind(call.scale), NORM=call.norm_weight is not None,
+            ADD_INPUT=call.add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=plan.block_tokens,
+            BD=plan.block_width, BR=padded(rank), **_drops(call), num_warps=plan.num_warps,
+            num_stages=plan.num_stages,
         )  # fmt: skip
     return dz, dx
 
 
-def up_gradients(
-    dy: Tensor, z: Tensor, weights: Weights, settings: Settings, route: Route
-) -> dict[str, Tensor]:
-    """Gradients of up, up_bias and scale from Σ dyᵀ·act(z) per task, before any scale is applied."""
+def _up_gradients(call: Call, dy: Tensor, z: Tensor) -> dict[str, Tensor | None]:
+    """Gradients of up, up_bias and scale from Σ dyᵀ·h per task, before any scale is applied."""
     by_task, bias_by_task, _ = outer_by_task(
-        dy.view(route.tokens, -1), z, route, act=settings.activation, settings=settings, wide_sum=True
-    )
+        dy.view(call.tokens, -1), z, call, act=call.activation, wide_dropout=(call.dropout, OUTPUT),
+        narrow_dropout=call.hidden_dropout, wide_sum=True,
+    )  # fmt: skip
     product = by_task.transpose(1, 2)  # (tasks, r, d_out)
-    factor: Tensor | float = settings.scale
-    slot = slot_of_task(route, weights.up.shape[0], route.up_slots, dy.device)
-    found: dict[str, Tensor] = {}
-    if weights.scale is not None:
-        factor = (weights.scale.float() * settings.scale).expand(route.tasks, weights.scale.shape[1])
-        per_channel = (weights.up.float().index_select(0, slot) * product).sum(1)
-        if weights.up_bias is not None:
-            per_channel += weights.up_bias.float().index_select(0, slot) * bias_by_task
-        dscale = per_channel if weights.scale.shape[1] > 1 else per_channel.sum(1, keepdim=True)
-        dscale = dscale * settings.scale
-        found["scale"] = dscale if weights.scale.shape[0] == route.tasks else dscale.sum(0, keepdim=True)
-        product = product * factor.unsqueeze(1)
-        bias_by_task = bias_by_task * factor
+    slot = _slot_of_task(call, "up")
+    found: dict[str, Tensor | None] = {}
+    if call.scale is None:
+        product, bias_by_task = product * call.factor, bias_by_task * call.factor
     else:
-        product = product * factor
-        bias_by_task = bias_by_task * factor
-    found["up"] = sum_by_slot(product, slot, weights.up.shape[0])
-    found["up_bias"] = sum_by_slot(bias_by_task, slot, weights.up.shape[0])
+        per_channel = (call.up.float().index_select(0, slot) * product).sum(1)
+        if call.up_bias is not None:
+            per_channel += call.up_bias.float().index_select(0, slot) * bias_by_task
+        dscale = per_channel if call.scale.shape[1] > 1 else per_channel.sum(1, keepdim=True)
+        dscale = dscale * call.factor
+        found["scale"] = dscale if call.scale.shape[0] == call.tasks else dscale.sum(0, keepdim=True)
+        factor = (call.scale.float() * call.factor).expand(call.tasks, -1)
+        product, bias_by_task = product * factor.unsqueeze(1), bias_by_task * factor
+    found["up"] = _sum_by_slot(product, slot, call.slots("up"))
+    found["up_bias"] = _sum_by_slot(bias_by_task, slot, call.slots("up"))
     return found
 
 
 def _down_gradients(
-    x: Tensor, dz: Tensor, statistics: Tensor, weights: Weights, route: Route
-) -> dict[str, Tensor]:
-    """Gradients of down, down_bias and the norm from Σ nᵀ·dz per task."""
-    gamma, beta, down = weights.norm_weight, weights.norm_bias, weights.down
+    call: Call, wide: Tensor, dz: Tensor, statistics: Tensor | None
+) -> dict[str, Tensor | None]:
+    """Gradients of down and down_bias from Σ wideᵀ·dz per task, and with statistics those of the norm."""
     by_task, _, bias_by_task = outer_by_task(
-        x.view(route.tokens, -1),
-        dz,
-        route,
-        statistics=statistics if gamma is not None else None,
-        narrow_sum=True,
+        wide, dz, call, wide_dropout=(call.input_dropout, INPUT), statistics=statistics, narrow_sum=True
     )
-    slot = slot_of_task(route, down.shape[0], route.down_slots, x.device)
-    ddown = sum_by_slot(by_task, slot, down.shape[0])
-    dbias = sum_by_slot(bias_by_task, slot, down.shape[0])
-    if gamma is None:
+    slot, slots = _slot_of_task(call, "down"), call.slots("down")
+    ddown, dbias = _sum_by_slot(by_task, slot, slots), _sum_by_slot(bias_by_task, slot, slots)
+    if statistics is None or call.norm_weight is None:
         return {"down": ddown, "down_bias": dbias}
-    wide = down.float()
-    found = {"norm_weight": (ddown * wide).sum((0, 2)), "norm_bias": torch.einsum("sdr,sr->d", wide, dbias)}
-    full = ddown * gamma.float().unsqueeze(-1)
-    if beta is not None:
-        full = full + beta.float().view(1, -1, 1) * dbias.unsqueeze(1)
-    return {"down": full, "down_bias": dbias, **found}
+    weight = call.down.float()
+    full = ddown * call.norm_weight.float().unsqueeze(-1)
+    if call.norm_bias is not None:
+        full = full + call.norm_bias.float().view(1, -1, 1) * dbias.unsqueeze(1)
+    norm_weight, norm_bias = (ddown * weight).sum((0, 2)), torch.einsum("sdr,sr->d", weight, dbias)
+    return {"down": full, "down_bias": dbias, "norm_weight": norm_weight, "norm_bias": norm_bias}
 
 
 def outer_by_task(
     wide: Tensor,
     narrow: Tensor,
-    route: Route,
+    call: Call | None = None,
     *,
     act: str = "identity",
-    settings: Settings | None = None,
+    wide_dropout: tuple[float, int] = (0.0, OUTPUT),
+    narrow_dropout: float = 0.0,
     statistics: Tensor | None = None,
     wide_sum: bool = False,
     narrow_sum: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Σ wideᵀ·act(narrow) per task (tasks, d, r), Σ wide (tasks, d) and Σ narrow (tasks, r), float32.
 
-    Sums over tokens are cut into shares that run in parallel and are added in a fixed order.
+    Sums over tokens are cut into shares that run in parallel and are added in a fixed order. Without a call all
+    tokens are of one task.
     """
     tokens, width = wide.shape
-    rank, tasks = narrow.shape[1], route.tasks
+    rank, tasks = narrow.shape[1], 1 if call is None else call.tasks
     in_block = min(padded(rank), _MAX_RANK_BLOCK)
-    tile = plan_tile("outer_partials", wide, in_block, 1 << 20)
-    slices = -(-width // tile.block_width)
+    plan = plan_for("outer_partials", wide, in_block, 1 << 20)
+    slices = -(-width // plan.block_width)
     rank_blocks = -(-rank // in_block)
     splits = max(1, -(-2 * multiprocessors(wide.device) // (tasks * slices * rank_blocks)))
-    splits = max(1, min(splits, -(-tokens // (4 * tile.block_tokens))))
+    splits = max(1, min(splits, -(-tokens // (4 * plan.block_tokens))))
     new: dict[str, Any] = {"dtype": torch.float32, "device": wide.device}
     partial = torch.empty((splits, tasks, width, rank), **new)
     wide_total = torch.empty((splits, tasks, width), **new) if wide_sum else None
     narrow_total = torch.empty((splits, tasks, rank), **new) if narrow_sum else None
-    bounds = _bounds(route, wide.device)
-    dropout = 0.0 if settings is None else settings.dropout
+    routed = call is not None and call.bounds is not None
     with on_device(wide):
         kernels.outer_partials[(slices * rank_blocks, tasks, splits)](
-            wide, narrow, statistics, route.order(), bounds, None if settings is None else settings.seed,
-            partial, wide_total, narrow_total, tokens, route.length, tasks, splits,
-            D=width, R=rank, ACT=act, ROUTED=route.routed, NORM=statistics is not None, DROPOUT=dropout > 0,
-            KEPT_SCALE=1.0 if settings is None else kept_scale(settings), THRESHOLD=keep_threshold(dropout),
-            WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum, PRECISION=dot_precision(wide.dtype),
-            BT=tile.block_tokens, BD=tile.block_width, BR=in_block,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            wide, narrow, statistics, None if call is None else _order(call), _bounds(call, wide),
+            None if call is None else call.seed, partial, wide_total, narrow_total, tokens,
+            1 if call is None else call.length, tasks, splits,
+            D=width, R=rank, ACT=act, ROUTED=routed, NORM=statistics is not None,
+            DROP_WIDE=keep_threshold(wide_dropout[0]), WIDE_STREAM=wide_dropout[1],
+            DROP_NARROW=keep_threshold(narrow_dropout), WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum,
+            PRECISION=dot_precision(wide.dtype), BT=plan.block_tokens, BD=plan.block_width, BR=in_block,
+            num_warps=plan.num_warps, num_stages=plan.num_stages,
         )  # fmt: skip
     none = partial.new_empty(0)
     return (
@@ -294,24 +260,89 @@ def outer_by_task(
     )
 
 
-def _bounds(route: Route, device: torch.device) -> Tensor:
+def _bounds(call: Call | None, wide: Tensor) -> Tensor:
     """First position of every task, and the end of the last one, int32."""
-    if route.routing is None:
-        return torch.arange(2, dtype=torch.int32, device=device) * route.tokens
-    return (route.routing.bounds * route.length).to(torch.int32)
+    if call is None or call.bounds is None:
+        return torch.arange(2, dtype=torch.int32, device=wide.device) * wide.shape[0]
+    return (call.bounds * call.length).to(torch.int32)
 
 
-def slot_of_task(route: Route, slots: int, table: Tensor | None, device: torch.device) -> Tensor:
+def _slot_of_task(call: Call, part: str) -> Tensor:
     """Slot of every task, int64, shape (tasks,)."""
-    return slots_of(torch.arange(route.tasks, device=device), slots, table)
+    return slots_of(call, torch.arange(call.tasks, device=call.x.device), part)
 
 
-def sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
+def _sum_by_slot(values: Tensor, slot: Tensor, slots: int) -> Tensor:
     """(tasks, ...) summed over the tasks of each slot by a product with the one-hot matrix."""
     member = slot.unsqueeze(0) == torch.arange(slots, device=values.device).unsqueeze(1)
     return (member.to(values.dtype) @ values.flatten(1)).view(slots, *values.shape[1:])
 
 
-def kept_scale(settings: Settings) -> float:
-    """What kept entries are multiplied by."""
-    return 1.0 / (1.0 - settings.dropout)
+def _stepwise_forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    x, residual, tokens, d_out = call.x, call.base, call.tokens, call.up.shape[2]
+    normed, statistics = normalise(x.view(tokens, -1), call)
+    dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    z = x.new_empty((tokens, call.down.shape[2]))
+    y = x.new_empty((tokens, d_out), dtype=dtype)
+    if tokens:
+        plan = plan_for("grouped_product", x, _COLUMNS, tokens)
+        tiles = _tiles(call, plan.block_tokens)
+        _product(
+            call, normed, z, "down", tiles, plan, bias=call.down_bias, drop_in=(call.input_dropout, INPUT)
+        )
+        _product(
+            call, z, y, "up", tiles, plan, bias=call.up_bias, scale=_scale_table(call), factor=call.factor,
+            act=call.activation, residual=None if residual is None else residual.view(tokens, d_out),
+            drop_in=(call.hidden_dropout, HIDDEN), drop_out=(call.dropout, OUTPUT),
+        )  # fmt: skip
+    return y.view(call.rows, call.length, d_out), z, statistics
+
+
+def _stepwise_backward(call: Call, dy: Tensor, z: Tensor, statistics: Tensor) -> Gradients:
+    tokens, norm = call.tokens, call.norm_weight
+    x, incoming = call.x.view(tokens, -1), dy.view(tokens, -1)
+    dz, dx = torch.empty_like(z), torch.empty_like(x)
+    adds = call.add_input and norm is None
+    if tokens:
+        plan = plan_for("grouped_product", x, _COLUMNS, tokens)
+        tiles = _tiles(call, plan.block_tokens)
+        _product(
+            call, incoming, dz, "up", tiles, plan, transposed=True, z=z, scale=_scale_table(call),
+            factor=call.factor, in_scale=_scale_kind(call.scale) == "channel", back_act=call.activation,
+            drop_in=(call.dropout, OUTPUT), drop_out=(call.hidden_dropout, HIDDEN),
+        )  # fmt: skip
+        _product(
+            call, dz, dx, "down", tiles, plan, transposed=True, residual=incoming if adds else None,
+            drop_out=(call.input_dropout, INPUT),
+        )  # fmt: skip
+    normed, _ = normalise(x, call)
+    found = _up_gradients(call, dy, z) | _down_gradients(call, normed, dz, None)
+    if norm is not None:
+        dx, found["norm_weight"], found["norm_bias"] = normalise_backward(dx, x, statistics, norm)
+    found["x"] = (dx if adds or not call.add_input else dx + incoming).view_as(call.x)
+    return gradients(found)
+
+
+def _product(
+    call: Call, a: Tensor, out: Tensor, part: str, tiles: tuple[int, Tensor | None, Tensor | None],
+    plan: LaunchPlan, **flags: Any,
+) -> None:  # fmt: skip
+    """Launch `grouped_product` with the weight of a part and the optional factors named in `flags`."""
+    count, order, table = tiles
+    tensors = {name: flags.get(name) for name in ("bias", "scale", "residual", "z")}
+    kind, scaled_in = _scale_kind(tensors["scale"]), flags.get("in_scale", False)
+    drop_in, drop_out = flags.get("drop_in", (0.0, OUTPUT)), flags.get("drop_out", (0.0, OUTPUT))
+    inner, columns = a.shape[1], out.shape[1]
+    with on_device(a):
+        kernels.grouped_product[(count, -(-columns // _COLUMNS))](
+            a, call.up if part == "up" else call.down, tensors["bias"], tensors["scale"], tensors["residual"],
+            tensors["z"], order, table, call.seed, out, call.tokens, call.length, flags.get("factor", 1.0),
+            K=inner, N=columns, UP=part == "up", TRANSPOSED=flags.get("transposed", False),
+            ACT=flags.get("act", "identity"), BACK_ACT=flags.get("back_act", "identity"),
+            BIAS=tensors["bias"] is not None, IN_SCALE=kind if scaled_in else "none",
+            SCALE="none" if scaled_in else kind, RESIDUAL=tensors["residual"] is not None,
+            DROP_IN=keep_threshold(drop_in[0]), IN_STREAM=drop_in[1], DROP_OUT=keep_threshold(drop_out[0]),
+            OUT_STREAM=drop_out[1], ROUTED=table is not None, PRECISION=dot_precision(a.dtype),
+            BT=plan.block_tokens, BN=_COLUMNS, BK=plan.block_width,
+            num_warps=plan.num_warps, num_stages=plan.num_stages,
+        )  # fmt: skip

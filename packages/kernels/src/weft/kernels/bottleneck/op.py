@@ -10,10 +10,7 @@ from torch import Tensor
 from weft.kernels import registration
 from weft.kernels.backends import use_triton
 from weft.kernels.bottleneck import reference
-from weft.kernels.bottleneck.reference import Settings, Weights
-from weft.kernels.bottleneck.segments import SegmentedRows, segment_rows
-from weft.kernels.bottleneck.tiles import TiledRows, tile_rows
-from weft.kernels.routed_rows import RoutedRows
+from weft.kernels.bottleneck.call import INPUTS, Call, PerInput
 
 _TENSORS = (
     "Tensor x, Tensor down, Tensor up, Tensor? down_bias, Tensor? up_bias, Tensor? residual, Tensor? scale, "
@@ -21,157 +18,54 @@ _TENSORS = (
     "Tensor? up_slots, Tensor? seed"
 )
 _VALUES = (
-    "float factor, float norm_eps, float dropout, str activation, bool add_input, bool save, str backend"
+    "float factor, float norm_eps, float input_dropout, float hidden_dropout, float dropout, str activation, "
+    "bool add_input, bool save, str backend"
 )
-_FORWARD = f"({_TENSORS}, {_VALUES}) -> (Tensor, Tensor, Tensor)"
-_BACKWARD = (
-    f"(Tensor dy, Tensor z, Tensor statistics, bool[] needs, {_TENSORS}, {_VALUES}) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-_GRADIENT_INPUTS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    6,
-    7,
-    8,
-)  # positions of x, down, up, biases, scale, norm weights in _TENSORS
-_RESIDUAL = 5
-_TENSOR_COUNT = 15
-_ADD_INPUT = 19
+_RESIDUAL, _ADD_INPUT = Call._fields.index("residual"), Call._fields.index("add_input")
+_TENSOR_COUNT = Call._fields.index("factor")
 
 
-def _routing(ids: Tensor | None, order: Tensor | None, bounds: Tensor | None) -> RoutedRows | None:
-    return None if ids is None or bounds is None else RoutedRows(ids, order, bounds)
+def _implementation(call: Call) -> Any:
+    """The module that computes."""
+    if not use_triton(call.x, call.backend):
+        return reference
+    from weft.kernels.bottleneck import launch
+
+    return launch
 
 
-def _rows(
-    x: Tensor,
-    weights: Weights,
-    routing: RoutedRows | None,
-    down_slots: Tensor | None,
-    up_slots: Tensor | None,
-) -> SegmentedRows | TiledRows:
-    rows, length = x.shape[0], x.shape[1]
-    slots = (weights.down.shape[0], weights.up.shape[0])
-    if routing is not None and x.device.type != "cpu" and rows * length:
-        return tile_rows(rows, length, slots, routing, down_slots, up_slots)
-    return segment_rows(rows, length, slots, routing, down_slots, up_slots)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call = Call(*arguments)
+    y, z, statistics = _implementation(call).forward(call)
+    return (y, z, statistics) if call.save else (y, z.new_empty(0), statistics.new_empty(0))
 
 
-def _forward(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None,
-    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None, order: Tensor |
-    None, bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor:
-    float, norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
-    settings = Settings(factor, norm_eps, dropout, activation, seed)
-    routing = _routing(ids, order, bounds)
-    residual = x if add_input else residual
-    if use_triton(x, backend):
-        from weft.kernels.bottleneck import launch
-
-        route = launch.Route(x.shape[0], x.shape[1], routing, down_slots, up_slots)
-        residual = None if residual is None else residual.contiguous()
-        dense = weights.contiguous()
-        if down.shape[2] <= launch.MAX_FUSED_RANK:
-            return launch.forward(x.contiguous(), residual, dense, settings, route, save)
-        from weft.kernels.bottleneck import wide_launch
-
-        y, z, statistics = wide_launch.forward(x.contiguous(), residual, dense, settings, route)
-        return (y, z, statistics) if save else (y, z.new_empty(0), statistics.new_empty(0))
-    rows = _rows(x, weights, routing, down_slots, up_slots)
-    y, z, statistics = reference.forward(x, residual, weights, settings, rows)
-    if not save:
-        return y, z.new_empty(0), statistics.new_empty(0)
-    return (
-        y,
-        _padded(z, x.shape[0] * x.shape[1], 0),
-        _padded(statistics, statistics_tokens(x, norm_weight), 1),
-    )
-
-
-def statistics_tokens(x: Tensor, norm_weight: Tensor | None) -> int:
-    """How many tokens the saved normalisation statistics cover."""
-    return 0 if norm_weight is None else x.shape[0] * x.shape[1]
-
-
-def _padded(values: Tensor, tokens: int, dim: int) -> Tensor:
-    missing = tokens - values.shape[dim]
-    if missing == 0:
-        return values
-    shape = list(values.shape)
-    shape[dim] = missing
-    return torch.cat((values, values.new_zeros(shape)), dim)
-
-
-def _forward_fake(
-    x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
-    residual: Tensor | None,
-    scale: Tensor | None, norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None,
-    order: Tensor | None, bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None,
-    seed: Tensor | None, factor: float, norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    dtype = x.dtype if residual is None else torch.promote_types(residual.dtype, x.dtype)
-    y = x.new_empty((x.shape[0], x.shape[1], up.shape[2]), dtype=dtype)
-    statistics_dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    if not save:
-        return y, x.new_empty(0), x.new_empty(0, dtype=statistics_dtype)
-    z = x.new_empty((x.shape[0] * x.shape[1], down.shape[2]))
-    return y, z, x.new_empty((2, statistics_tokens(x, norm_weight)), dtype=statistics_dtype)
+def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call = Call(*arguments)
+    x, tokens = call.x, call.tokens
+    dtype = x.dtype if call.residual is None else torch.promote_types(call.residual.dtype, x.dtype)
+    y = x.new_empty((x.shape[0], x.shape[1], call.up.shape[2]), dtype=dtype)
+    accumulator = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    if not call.save:
+        return y, x.new_empty(0), x.new_empty(0, dtype=accumulator)
+    measured = 0 if call.norm_weight is None else tokens
+    z = x.new_empty((tokens, call.down.shape[2]))
+    return y, z, x.new_empty((2, measured), dtype=accumulator)
 
 
 def _backward(
-    dy: Tensor, z: Tensor, statistics: Tensor, needs: list[bool], x: Tensor, down: Tensor, up: Tensor,
-    down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None, scale: Tensor | None,
-    norm_weight: Tensor | None, norm_bias: Tensor | None, ids: Tensor | None, order: Tensor | None,
-    bounds: Tensor | None, down_slots: Tensor | None, up_slots: Tensor | None, seed: Tensor | None, factor: float,
-    norm_eps: float, dropout: float, activation: str, add_input: bool, save: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    inputs = (x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
-    weights = Weights(down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
-    settings = Settings(factor, norm_eps, dropout, activation, seed)
-    routing = _routing(ids, order, bounds)
-    if use_triton(x, backend):
-        from weft.kernels.bottleneck import launch
-
-        route = launch.Route(x.shape[0], x.shape[1], routing, down_slots, up_slots)
-        contiguous = weights.contiguous()
-        if down.shape[2] <= launch.MAX_FUSED_RANK:
-            g = launch.backward(
-                dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input, needs
-            )
-        else:
-            from weft.kernels.bottleneck import wide_launch
-
-            g = wide_launch.backward(
-                dy, x.contiguous(), z, statistics, contiguous, settings, route, add_input
-            )
-    else:
-        rows = _rows(x, weights, routing, down_slots, up_slots)
-        visited = z[: rows.tokens], statistics[:, : rows.tokens]
-        g = reference.backward(dy, x, *visited, weights, settings, rows, add_input, needs)
-    found = (g.x, g.down, g.up, g.down_bias, g.up_bias, g.scale, g.norm_weight, g.norm_bias)
-    return tuple(
-        gradient.to(like.dtype) if need and gradient is not None and like is not None else x.new_empty(0)
-        for need, gradient, like in zip(needs, found, inputs, strict=True)
-    )
+    dy: Tensor, z: Tensor, statistics: Tensor, needs: list[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    call = Call(*arguments)
+    found = _implementation(call).backward(call, dy, z, statistics, PerInput(*needs))
+    wanted = (gradient if need else None for gradient, need in zip(found, needs, strict=True))
+    return registration.gradients(wanted, [arguments[position] for position in INPUTS])
 
 
 def _backward_fake(
-    dy: Tensor, z: Tensor, statistics: Tensor, needs: list[bool], x: Tensor, down: Tensor, up: Tensor,
-    down_bias: Tensor | None, up_bias: Tensor | None, residual: Tensor | None, scale: Tensor | None,
-    norm_weight: Tensor | None, norm_bias: Tensor | None, *others: Any,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    inputs = (x, down, up, down_bias, up_bias, scale, norm_weight, norm_bias)
-    return tuple(
-        like.new_empty(like.shape) if need and like is not None else x.new_empty(0)
-        for need, like in zip(needs, inputs, strict=True)
-    )
+    dy: Tensor, z: Tensor, statistics: Tensor, needs: list[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    return registration.fake_gradients(needs, [arguments[position] for position in INPUTS])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -189,13 +83,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _autograd(ctx: Any, dy: Tensor, *unused: Tensor | None) -> tuple[Any, ...]:
     z, statistics, *tensors = ctx.saved_tensors
     asked = ctx.needs_input_grad
-    needs = [bool(asked[i]) for i in _GRADIENT_INPUTS]
-    gradients: list[Any] = [None] * (_TENSOR_COUNT + len(ctx.values))
+    needs = [bool(asked[i]) for i in INPUTS]
+    gradients: list[Any] = [None] * len(Call._fields)
     if asked[_RESIDUAL]:
         gradients[_RESIDUAL] = dy.to(ctx.residual_dtype)
     if any(needs):
         found = torch.ops.weft.adapter_bottleneck_backward(dy, z, statistics, needs, *tensors, *ctx.values)
-        for position, need, gradient in zip(_GRADIENT_INPUTS, needs, found, strict=True):
+        for position, need, gradient in zip(INPUTS, needs, found, strict=True):
             gradients[position] = gradient if need else None
     return tuple(gradients)
 
@@ -208,7 +102,7 @@ def _cast(dtype: torch.dtype, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         return arguments
     if cast[_ADD_INPUT] and x.dtype != dtype:
         cast[_RESIDUAL], cast[_ADD_INPUT] = x, False
-    for position in _GRADIENT_INPUTS:
+    for position in INPUTS:
         if cast[position] is not None:
             cast[position] = cast[position].to(dtype)
     return tuple(cast)
@@ -224,10 +118,10 @@ def _backward_flops(
     return 2 * _flops(x, down, up)
 
 
-registration.define("adapter_bottleneck", _FORWARD, _forward, _forward_fake)
-registration.define("adapter_bottleneck_backward", _BACKWARD, _backward, _backward_fake)
-registration.differentiate("adapter_bottleneck", _autograd, _setup_context)
-registration.forbid_double_backward("adapter_bottleneck_backward")
-registration.autocast("adapter_bottleneck", _cast)
-registration.count_flops("adapter_bottleneck", _flops)
-registration.count_flops("adapter_bottleneck_backward", _backward_flops)
+registration.define_pair(
+    "adapter_bottleneck", f"({_TENSORS}, {_VALUES}) -> (Tensor, Tensor, Tensor)", _forward, _forward_fake,
+    f"(Tensor dy, Tensor z, Tensor statistics, bool[] needs, {_TENSORS}, {_VALUES}) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward, _backward_fake, autograd=_autograd, setup_context=_setup_context, cast=_cast, flops=_flops,
+    backward_flops=_backward_flops,
+)  # fmt: skip

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from weft.kernels.bottleneck.call import Call
 from weft.kernels.errors import KernelValueError
-from weft.kernels.routed_rows import RoutedRows
 
 
 @dataclass
@@ -139,67 +139,46 @@ class SegmentedRows:
         return self.down_runs if part == "down" else self.up_runs
 
 
-def segment_rows(
-    rows: int,
-    length: int,
-    slots: tuple[int, int],
-    routing: RoutedRows | None,
-    down_slots: Tensor | None,
-    up_slots: Tensor | None,
-) -> SegmentedRows:
-    """Order the rows and find the runs.
-
-    Args:
-        rows: number of rows.
-        length: tokens per row.
-        slots: numbers of down and up slots.
-        routing: the rows by task; None if all are of slot 0.
-        down_slots: down slot of every task, shape (tasks,), or None for task t = slot t, or for one slot.
-        up_slots: the same for the up part.
+def segment_rows(call: Call) -> SegmentedRows:
+    """Order the rows of a call and find the runs.
 
     Raises:
         KernelValueError: a table names a slot that is not there.
     """
-    if routing is None:
+    rows, length, ids = call.rows, call.length, call.ids
+    if ids is None or call.bounds is None:
         runs = Runs()
         runs.extend(rows * length, 0)
         return SegmentedRows(rows, length, None, None, runs, runs)
-    starts = routing.bounds.tolist()
+    starts = call.bounds.tolist()
     counts = [(last - first) * length for first, last in itertools.pairwise(starts)]
-    down, up = (
-        _runs(part, counts, number, table)
-        for part, number, table in zip(("down", "up"), slots, (down_slots, up_slots), strict=True)
-    )
-    order, identity = routing.order, starts[0]
+    down, up = _runs(call, "down", counts), _runs(call, "up", counts)
+    order, identity = call.order, starts[0]
     if order is not None and not bool((order[1:] < order[:-1]).any()):
         order = None  # sorted as they are: views serve
     if len(down.slots) <= 1 and len(up.slots) <= 1:
         # One run: the rows may stay where they are.
-        order = (routing.ids >= 0).nonzero().flatten() if identity else None
+        order = (ids >= 0).nonzero().flatten() if identity else None
     elif order is not None:
         order = order[identity:]
     elif identity:
         order = torch.arange(identity, rows)
-    tasks = routing.ids if order is None else routing.ids.index_select(0, order)
+    tasks = ids if order is None else ids.index_select(0, order)
     return SegmentedRows(rows, length, order, tasks, down, up)
 
 
-def _runs(part: str, counts: list[int], slots: int, table: Tensor | None) -> Runs:
-    chosen = slots_of_tasks(part, len(counts), slots, table)
+def _runs(call: Call, part: str, counts: list[int]) -> Runs:
     runs = Runs()
-    for count, slot in zip(counts, chosen, strict=True):
+    for count, slot in zip(counts, _slots_of_tasks(call, part), strict=True):
         runs.extend(count, slot)
     return runs
 
 
-def slots_of_tasks(part: str, tasks: int, slots: int, table: Tensor | None) -> list[int]:
-    """Slot of every task, on the host.
-
-    Raises:
-        KernelValueError: the table names a slot that is not there.
-    """
+def _slots_of_tasks(call: Call, part: str) -> list[int]:
+    """Slot of every task, on the host."""
+    table, slots = call.table(part), call.slots(part)
     if table is None:
-        return [0] * tasks if slots == 1 else list(range(tasks))
+        return [0] * call.tasks if slots == 1 else list(range(call.tasks))
     chosen: list[int] = table.tolist()
     wrong = [slot for slot in chosen if not 0 <= slot < slots]
     if wrong:

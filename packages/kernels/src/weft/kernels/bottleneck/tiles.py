@@ -1,21 +1,67 @@
-"""Rows grouped into padded tiles: how the reference multiplies by per-task weights away from the CPU.
+"""Tiles: at most so many tokens, all of one task, found from sorted rows without a host sync.
 
-Same interface as `segments.SegmentedRows`, but nothing is read on the host: tokens are gathered into tiles of
-one task each, a batched product runs over the tiles, and the results are put back. Tokens keep their original
-order.
+The number of tiles is bounded by ``ceil(tokens / block) + tasks``, a plain integer known from shapes, so the
+table has a fixed size, can be captured in a graph, and the same compiled code serves every assignment. Tiles
+beyond the needed ones are empty (``start == end``).
+
+Kernels take the table as it is. Away from the CPU the reference multiplies by per-task weights with it: `TiledRows`
+has the interface of `segments.SegmentedRows`, but nothing is read on the host. Tokens are gathered into tiles, a
+batched product runs over them, and the results are put back; tokens keep their original order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from weft.kernels.bottleneck.tile_table import tile_table
-from weft.kernels.routed_rows import RoutedRows
+from weft.kernels.bottleneck.call import Call
 
 _BLOCK = 64
+
+
+class TileTable(NamedTuple):
+    """Tiles of at most `block` tokens, in the order of rows sorted by task.
+
+    Position p of the sorted tokens is token ``order[p // length] · length + p % length``.
+
+    Attributes:
+        task: task of every tile, int64, shape (tiles,).
+        start: first position of every tile, int64.
+        end: position after the last one of the tile, int64; ``end - start`` may be below `block`.
+    """
+
+    task: Tensor
+    start: Tensor
+    end: Tensor
+
+
+def tile_table(bounds: Tensor, tokens: int, block: int, length: int = 1) -> TileTable:
+    """Build the table.
+
+    Args:
+        bounds: place of every task's first sorted row, and the end of the last one, int64, shape (tasks + 1,).
+        tokens: number of tokens.
+        block: tokens per tile.
+        length: tokens per row.
+
+    Returns:
+        A table of ``ceil(tokens / block) + tasks`` tiles.
+    """
+    tasks = bounds.shape[0] - 1
+    first, last = bounds[:-1] * length, bounds[1:] * length
+    tiles_of_task = (last - first + block - 1) // block
+    cumulated = tiles_of_task.cumsum(0)
+    tile = torch.arange(-(-tokens // block) + tasks, device=bounds.device)
+    task = torch.searchsorted(cumulated, tile, right=True)
+    used = task < tasks
+    task = task.clamp(max=tasks - 1)
+    start = first[task] + (tile - cumulated[task] + tiles_of_task[task]) * block
+    start = torch.where(used, start, 0)
+    end = torch.where(used, torch.minimum(start + block, last[task]), 0)
+    return TileTable(task, start, end)
 
 
 @dataclass(frozen=True)
@@ -90,32 +136,25 @@ class TiledRows:
         return self.down_slot if part == "down" else self.up_slot
 
 
-def tile_rows(
-    rows: int,
-    length: int,
-    slots: tuple[int, int],
-    routing: RoutedRows,
-    down_slots: Tensor | None,
-    up_slots: Tensor | None,
-) -> TiledRows:
-    """Build the tiles; arguments as in `segments.segment_rows`."""
-    tokens = rows * length
-    token_tasks = routing.ids.repeat_interleave(length, output_size=tokens)
-    table = tile_table(routing.bounds, tokens, _BLOCK, length)
-    position = table.start.unsqueeze(1) + torch.arange(_BLOCK, device=token_tasks.device)
+def tile_rows(call: Call) -> TiledRows:
+    """The rows of a call that has `ids`, in tiles."""
+    ids, bounds, length, tokens = call.ids, call.bounds, call.length, call.tokens
+    assert ids is not None
+    assert bounds is not None
+    token_tasks = ids.repeat_interleave(length, output_size=tokens)
+    table = tile_table(bounds, tokens, _BLOCK, length)
+    position = table.start.unsqueeze(1) + torch.arange(_BLOCK, device=ids.device)
     valid = position < table.end.unsqueeze(1)
-    position = position.clamp(max=tokens - 1)
-    token_of = position
-    if routing.order is not None:
-        token_of = routing.order[position // length] * length + position % length
-    down = slots_of(table.task, slots[0], down_slots)
-    return TiledRows(
-        rows, length, token_tasks, token_of, valid, down, slots_of(table.task, slots[1], up_slots)
-    )
+    token_of = position = position.clamp(max=tokens - 1)
+    if call.order is not None:
+        token_of = call.order[position // length] * length + position % length
+    down, up = slots_of(call, table.task, "down"), slots_of(call, table.task, "up")
+    return TiledRows(call.rows, length, token_tasks, token_of, valid, down, up)
 
 
-def slots_of(task: Tensor, slots: int, table: Tensor | None) -> Tensor:
-    """Slot of every task in `task`."""
+def slots_of(call: Call, task: Tensor, part: str) -> Tensor:
+    """Slot of every task in `task`, in the part ``down`` or ``up``."""
+    table = call.table(part)
     if table is not None:
         return table.to(torch.int64)[task]
-    return torch.zeros_like(task) if slots == 1 else task
+    return torch.zeros_like(task) if call.slots(part) == 1 else task

@@ -13,11 +13,12 @@ from weft.kernels.checks import (
     check_choice,
     check_floating,
     check_integer,
+    check_is_tensor,
     check_rank,
     check_size,
     check_tensors,
 )
-from weft.kernels.errors import KernelShapeError, KernelTypeError, KernelValueError
+from weft.kernels.errors import KernelShapeError, KernelValueError
 
 MIXES = ("after", "before")
 
@@ -254,11 +255,7 @@ def _betas(beta: float | Tensor, queries: Tensor) -> Tensor:
 def _check_features(
     queries: Tensor, keys: Tensor, queries_name: str = "queries", keys_name: str = "keys"
 ) -> None:
-    if not isinstance(queries, Tensor):
-        raise KernelTypeError(
-            f"`{queries_name}` must be a tensor, but is a {type(queries).__name__}. Wrap it with "
-            "torch.as_tensor."
-        )
+    check_is_tensor(queries_name, queries)
     check_tensors(queries, {keys_name: keys})
     check_floating({queries_name: queries, keys_name: keys})
     check_rank(queries_name, queries, 2, "(queries, width)")
@@ -280,8 +277,7 @@ def _check(
     if (shots is None) == (offsets is None):
         raise KernelValueError(
             "`shots` must be given for classes of equal size, or `offsets` for others, but not both and not "
-            "neither. "
-            "Use sort_by_class to get offsets."
+            "neither. Use sort_by_class to get offsets."
         )
     if offsets is not None:
         check_rank("offsets", offsets, 1, "(classes,)")
@@ -310,8 +306,7 @@ def _check_text(
     given = (text_keys is not None) + (text_class_keys is not None)
     if given != (text_queries is not None):
         raise KernelValueError(
-            "`text_queries` must be given with exactly one of `text_keys` and `text_class_keys`, or none of "
-            "the "
+            "`text_queries` must be given with exactly one of `text_keys` and `text_class_keys`, or none of the "
             f"three, but {given} of the key arguments came with text_queries="
             f"{'a tensor' if text_queries is not None else 'None'}. Give both sides of the text cache."
         )

@@ -1,8 +1,7 @@
 """Triton kernels of the class sums of affinities. Only device code; launches are in `launch`.
 
 Names: Q queries, N keys sorted by class, C classes, D features, NB betas. Features are contiguous (Q, D) and
-    (N, D);
-affinities and every accumulator are float32 and live in registers only. exp(x) is taken as exp2(x·log2 e).
+(N, D); affinities and every accumulator are float32 and live in registers only. exp(x) is taken as exp2(x·log2 e).
 """
 
 # Device pointers and blocks have no Python types.

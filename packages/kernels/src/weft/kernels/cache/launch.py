@@ -5,41 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import architecture, dot_precision
+from weft.kernels.backends import dot_precision, on_device
 from weft.kernels.cache import kernels
 from weft.kernels.cache.layout import labels_of
-from weft.kernels.device import on_device
-from weft.kernels.plans import Tile, choose_tile, padded
+from weft.kernels.plans.choosing import padded, plan_for
 
 # The backward keeps whole feature rows on chip.
 MAX_WIDTH = 1024
-
-
-def _plan(kernel: str, queries: Tensor, inner: int, count: int) -> Tile:
-    return choose_tile(kernel, architecture(queries.device), inner, queries.element_size(), count)
 
 
 def forward(
     queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor, key_weights: Tensor | None,
     init: Tensor | None, alpha: float, shots: int, classes: int,
 ) -> Tensor:  # fmt: skip
-    """Class sums (betas, queries, classes), float32; all tensors contiguous."""
+    """As `reference.forward`."""
+    queries, keys = queries.contiguous(), keys.contiguous()
+    key_weights, init = (None if each is None else each.contiguous() for each in (key_weights, init))
     count, width = queries.shape
     out = torch.empty((betas.numel(), count, classes), dtype=torch.float32, device=queries.device)
     if out.numel() == 0:
         return out
     precision = dot_precision(queries.dtype)
     uniform = shots > 0 and shots & (shots - 1) == 0 and shots <= 64
-    tile = _plan("cache_uniform" if uniform else "cache_ragged", queries, 128, count)
-    grid = -(-count // tile.block_tokens)
+    plan = plan_for("cache_uniform" if uniform else "cache_ragged", queries, 128, count)
+    grid = -(-count // plan.block_tokens)
     with on_device(queries):
         if uniform:
             per_program = max(128 // shots, 1)
             kernels.sums_uniform[(grid, -(-classes // per_program))](
                 queries, keys, betas, key_weights, init, out, count, classes, betas.numel(), alpha,
                 D=width, SHOTS=shots, WEIGHTS=key_weights is not None, INIT=init is not None,
-                PRECISION=precision, BQ=tile.block_tokens, BC=per_program, BD=tile.block_width,
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                PRECISION=precision, BQ=plan.block_tokens, BC=per_program, BD=plan.block_width,
+                num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
             return out
         ends = _ends(keys, offsets, shots)
@@ -47,8 +44,8 @@ def forward(
         kernels.sums_ragged[(grid, -(-classes // 32), betas.numel())](
             queries, keys, labels, ends, betas, key_weights, init, out, count, classes, alpha,
             D=width, WEIGHTS=key_weights is not None, INIT=init is not None, PRECISION=precision,
-            BQ=tile.block_tokens, BK=128, BC=32, BD=tile.block_width,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
+            BQ=plan.block_tokens, BK=128, BC=32, BD=plan.block_width,
+            num_warps=plan.num_warps, num_stages=plan.num_stages,
         )  # fmt: skip
     return out
 
@@ -63,7 +60,9 @@ def backward(
     gradient: Tensor, queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor,
     key_weights: Tensor | None, alpha: float, shots: int, needs: list[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """Gradients of queries, keys, betas and key weights, those asked for in `needs`."""
+    """As `reference.backward`."""
+    queries, keys, gradient = queries.contiguous(), keys.contiguous(), gradient.contiguous()
+    key_weights = None if key_weights is None else key_weights.contiguous()
     need_queries, need_keys, need_betas, need_weights = needs
     labels = labels_of(keys.shape[0], offsets, shots, keys.device).to(torch.int32)
     common = (labels, gradient, betas, key_weights)
@@ -85,8 +84,8 @@ def _side(
     width = own.shape[1]
     d_own = torch.zeros_like(own) if need_features else None
     grid_betas = padded(betas.numel())
-    tile = _plan("cache_backward", own, padded(width), own.shape[0])
-    programs = -(-own.shape[0] // tile.block_tokens)
+    plan = plan_for("cache_backward", own, width, own.shape[0])
+    programs = -(-own.shape[0] // plan.block_tokens)
     beta_partial = torch.zeros((programs, grid_betas), dtype=torch.float32, device=own.device)
     d_weights = torch.zeros(own.shape[0], dtype=torch.float32, device=own.device) if need_weights else None
     if programs and other.shape[0]:
@@ -96,8 +95,8 @@ def _side(
                 own.shape[0], other.shape[0], gradient.shape[2], betas.numel(), alpha,
                 D=width, OWN_KEYS=own_keys, WEIGHTS=key_weights is not None, NEED_FEATURES=need_features,
                 NEED_BETAS=need_betas, NEED_WEIGHTS=need_weights, PRECISION=dot_precision(own.dtype),
-                BO=tile.block_tokens, BT=tile.block_width, BD=padded(width), BB=grid_betas,
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                BO=plan.block_tokens, BT=plan.block_width, BD=padded(width), BB=grid_betas,
+                num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
     dbetas = beta_partial.sum(0)[: betas.numel()] if need_betas else None
     return d_own, dbetas, d_weights

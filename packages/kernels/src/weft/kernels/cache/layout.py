@@ -53,19 +53,3 @@ def labels_of(keys: int, offsets: Tensor | None, shots: int, device: torch.devic
     if offsets is None:
         return position // shots
     return torch.searchsorted(offsets.to(torch.int64), position, right=True)
-
-
-def check_offsets(offsets: Tensor, keys: int) -> None:
-    """Require sorted, non-negative ends that end at `keys`; reads values, so only for host tensors."""
-    ends = offsets.to(torch.int64)
-    if ends.numel() == 0 or int(ends[-1]) != keys:
-        last = int(ends[-1]) if ends.numel() else "missing"
-        raise KernelValueError(
-            f"`offsets` must end at the number of keys ({keys}), but its last entry is {last}. "
-            "Give the end of every class, without a leading zero."
-        )
-    if int(ends[0]) < 0 or bool((ends[1:] < ends[:-1]).any()):
-        raise KernelValueError(
-            f"`offsets` must be sorted and not negative, but is {ends.tolist()}. Sort the keys by class "
-            "first."
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,104 +10,92 @@ from torch import Tensor
 from weft.kernels import registration
 from weft.kernels.backends import use_triton
 from weft.kernels.cache import reference
-from weft.kernels.cache.layout import check_offsets
+from weft.kernels.checks import check_ends
 from weft.kernels.errors import KernelBackendError
 
-_TENSORS = "Tensor queries, Tensor keys, Tensor? offsets, Tensor betas, Tensor? key_weights"
-_VALUES = "float alpha, int shots, int classes, str backend"
+
+class _Call(NamedTuple):
+    """The arguments of the op, in the order of its schema; `shots` is 0 where classes have `offsets`."""
+
+    queries: Tensor
+    keys: Tensor
+    offsets: Tensor | None
+    betas: Tensor
+    key_weights: Tensor | None
+    init: Tensor | None
+    alpha: float
+    shots: int
+    classes: int
+    backend: str
 
 
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+_GRADIENTS = ("queries", "keys", "betas", "key_weights")
+_INPUTS = tuple(_Call._fields.index(name) for name in _GRADIENTS)
+_INIT = _Call._fields.index("init")
 
 
-def _kernels_serve(queries: Tensor, backend: str) -> bool:
-    """Whether the fused kernels run this call."""
+def _implementation(queries: Tensor, backend: str) -> Any:
+    """The module that computes."""
     if not use_triton(queries, backend):
-        return False
-    from weft.kernels.cache.launch import MAX_WIDTH
+        return reference
+    from weft.kernels.cache import launch
 
-    if queries.shape[1] <= MAX_WIDTH:
-        return True
+    if queries.shape[1] <= launch.MAX_WIDTH:
+        return launch
     if backend == "triton":
         raise KernelBackendError(
-            f"`backend` 'triton' must get features of at most {MAX_WIDTH} columns, but got "
+            f"`backend` 'triton' must get features of at most {launch.MAX_WIDTH} columns, but got "
             f"{queries.shape[1]}. Use backend='auto'."
         )
-    return False
+    return reference
 
 
-def _forward(
-    queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor, key_weights: Tensor | None,
-    init: Tensor | None, alpha: float, shots: int, classes: int, backend: str,
-) -> Tensor:  # fmt: skip
-    if offsets is not None and offsets.device.type == "cpu":
-        check_offsets(offsets, keys.shape[0])
-    if _kernels_serve(queries, backend):
-        from weft.kernels.cache import launch
-
-        weights, start = _dense(key_weights), _dense(init)
-        return launch.forward(
-            queries.contiguous(), keys.contiguous(), offsets, betas, weights, start, alpha, shots, classes
-        )
-    return reference.forward(queries, keys, offsets, betas, key_weights, init, alpha, shots, classes)
+def _forward(*arguments: Any) -> Tensor:
+    call = _Call(*arguments)
+    if call.offsets is not None and call.offsets.device.type == "cpu":
+        check_ends(call.offsets, call.keys.shape[0], "keys", "class")
+    sums: Tensor = _implementation(call.queries, call.backend).forward(*call[:-1])
+    return sums
 
 
-def _forward_fake(
-    queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor, key_weights: Tensor | None,
-    init: Tensor | None, alpha: float, shots: int, classes: int, backend: str,
-) -> Tensor:  # fmt: skip
-    shape = (betas.shape[0], queries.shape[0], classes)
-    return queries.new_empty(shape, dtype=reference.accumulator(queries.dtype))
+def _forward_fake(*arguments: Any) -> Tensor:
+    call = _Call(*arguments)
+    shape = (call.betas.shape[0], call.queries.shape[0], call.classes)
+    return call.queries.new_empty(shape, dtype=reference.accumulator(call.queries.dtype))
 
 
-def _backward(
-    gradient: Tensor, needs: list[bool], queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor,
-    key_weights: Tensor | None, alpha: float, shots: int, classes: int, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    if _kernels_serve(queries, backend):
-        from weft.kernels.cache import launch
-
-        found = launch.backward(
-            gradient.contiguous(), queries.contiguous(), keys.contiguous(), offsets, betas,
-            _dense(key_weights), alpha, shots, needs,
-        )  # fmt: skip
-    else:
-        found = reference.backward(gradient, queries, keys, offsets, betas, key_weights, alpha, shots, needs)
-    return tuple(
-        queries.new_empty(0) if got is None or like is None else got.to(like.dtype)
-        for got, like in zip(found, (queries, keys, betas, key_weights), strict=True)
-    )
+def _backward(gradient: Tensor, needs: list[bool], *arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, alpha, shots, _, backend = arguments
+    found = _implementation(tensors[0], backend).backward(gradient, *tensors, alpha, shots, needs)
+    return registration.gradients(found, [arguments[position] for position in _INPUTS])
 
 
-def _backward_fake(
-    gradient: Tensor, needs: list[bool], queries: Tensor, keys: Tensor, offsets: Tensor | None, betas: Tensor,
-    key_weights: Tensor | None, alpha: float, shots: int, classes: int, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return tuple(
-        like.new_empty(like.shape) if need and like is not None else queries.new_empty(0)
-        for need, like in zip(needs, (queries, keys, betas, key_weights), strict=True)
-    )
+def _backward_fake(gradient: Tensor, needs: list[bool], *arguments: Any) -> tuple[Tensor, ...]:
+    return registration.fake_gradients(needs, [arguments[position] for position in _INPUTS])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    queries, keys, offsets, betas, key_weights, init, *values = inputs
-    ctx.save_for_backward(queries, keys, offsets, betas, key_weights)
+    init = inputs[_INIT]
+    ctx.save_for_backward(*inputs[:_INIT])
     ctx.init_dtype = None if init is None else init.dtype
-    ctx.values = values
+    ctx.values = inputs[_INIT + 1 :]
 
 
 def _autograd(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    queries, keys, betas, weights, init = (ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5))
-    needs = [bool(queries), bool(keys), bool(betas), bool(weights)]
-    dqueries = dkeys = dbetas = dweights = None
+    needs = [bool(ctx.needs_input_grad[position]) for position in _INPUTS]
+    gradients: list[Any] = [None] * len(_Call._fields)
     if any(needs):
         found = torch.ops.weft.cache_class_sums_backward(gradient, needs, *ctx.saved_tensors, *ctx.values)
-        dqueries, dkeys, dbetas, dweights = (
-            g if need else None for g, need in zip(found, needs, strict=True)
-        )
-    dinit = gradient.sum(0).to(ctx.init_dtype) if init else None
-    return dqueries, dkeys, None, dbetas, dweights, dinit, None, None, None, None
+        for position, need, own in zip(_INPUTS, needs, found, strict=True):
+            gradients[position] = own if need else None
+    if ctx.needs_input_grad[_INIT]:
+        gradients[_INIT] = gradient.sum(0).to(ctx.init_dtype)
+    return tuple(gradients)
+
+
+def _cast(dtype: torch.dtype, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Affinities are exponentials of cosines: like softmax they keep the precision they are given."""
+    return arguments
 
 
 def _flops(queries: Any, keys: Any, *others: Any, out_val: Any = None, **named: Any) -> int:
@@ -118,18 +106,12 @@ def _backward_flops(gradient: Any, needs: Any, queries: Any, keys: Any, *others:
     return 3 * _flops(queries, keys)
 
 
-registration.define(
-    "cache_class_sums", f"({_TENSORS}, Tensor? init, {_VALUES}) -> Tensor", _forward, _forward_fake
-)
-registration.define(
-    "cache_class_sums_backward",
+_TENSORS = "Tensor queries, Tensor keys, Tensor? offsets, Tensor betas, Tensor? key_weights"
+_VALUES = "float alpha, int shots, int classes, str backend"
+
+registration.define_pair(
+    "cache_class_sums", f"({_TENSORS}, Tensor? init, {_VALUES}) -> Tensor", _forward, _forward_fake,
     f"(Tensor gradient, bool[] needs, {_TENSORS}, {_VALUES}) -> (Tensor, Tensor, Tensor, Tensor)",
-    _backward,
-    _backward_fake,
-)
-registration.differentiate("cache_class_sums", _autograd, _setup_context)
-registration.forbid_double_backward("cache_class_sums_backward")
-# Affinities are exponentials of cosines: like softmax they keep the precision they are given.
-registration.autocast("cache_class_sums", lambda dtype, arguments: arguments)
-registration.count_flops("cache_class_sums", _flops)
-registration.count_flops("cache_class_sums_backward", _backward_flops)
+    _backward, _backward_fake, autograd=_autograd, setup_context=_setup_context, cast=_cast, flops=_flops,
+    backward_flops=_backward_flops,
+)  # fmt: skip

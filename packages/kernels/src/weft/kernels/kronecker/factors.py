@@ -13,8 +13,34 @@ All are built from at most a·b·K·max(m, K) elements by differentiable torch c
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class LowRankKronecker(NamedTuple):
+    """A matrix ``Σ_i rule_i ⊗ (left_i · right_i)`` by its factors.
+
+    Attributes:
+        rule: shape (terms, p, q).
+        left: shape (terms, d_in / p, rank).
+        right: shape (terms, rank, d_out / q).
+    """
+
+    rule: Tensor
+    left: Tensor
+    right: Tensor
+
+    @property
+    def d_in(self) -> int:
+        """Rows of the matrix."""
+        return self.rule.shape[1] * self.left.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Columns of the matrix."""
+        return self.rule.shape[2] * self.right.shape[2]
 
 
 def shared_left(left: Tensor) -> Tensor:
@@ -47,3 +73,28 @@ def merged_left(rule: Tensor, left: Tensor) -> Tensor:
     terms, a, b = rule.shape
     width, rank = left.shape[1:]
     return torch.einsum("ipq,iur->puqir", rule, left).reshape(a * width, b * terms * rank)
+
+
+class ThinFactors(NamedTuple):
+    """The thin matrices of a map, S and T optional, with its bias (d_out,)."""
+
+    s: Tensor | None
+    m: Tensor
+    t: Tensor | None
+    bias: Tensor | None
+
+
+class AdapterFactors(NamedTuple):
+    """The matrices of an adapter: S (m, K) and G (aK, r) down, F (r, bK) and T (K, k) up, biases (r,) and (d_out,)."""
+
+    s: Tensor
+    g: Tensor
+    f: Tensor
+    t: Tensor
+    down_bias: Tensor | None
+    up_bias: Tensor | None
+
+    @property
+    def thin(self) -> tuple[int, int, int]:
+        """The sizes that kernels keep in registers."""
+        return self.s.shape[1], self.g.shape[1], self.t.shape[0]

@@ -5,27 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import architecture, dot_precision
+from weft.kernels.backends import dot_precision, on_device
 from weft.kernels.bottleneck.activations import activate
-from weft.kernels.bottleneck.launch import Route, outer_by_task
-from weft.kernels.device import on_device
-from weft.kernels.kronecker import kernels
-from weft.kernels.plans import Tile, choose_tile, padded
+from weft.kernels.bottleneck.launch import outer_by_task
+from weft.kernels.kronecker import kernels, reference
+from weft.kernels.kronecker.factors import AdapterFactors, ThinFactors
+from weft.kernels.plans.choosing import LaunchPlan, padded, plan_for
 
 # Widest thin side the kernels keep in registers.
 MAX_THIN = 128
 
 
-def serves(*thin: int) -> bool:
-    """Whether all thin sizes fit the kernels."""
-    return max(thin) <= MAX_THIN
-
-
-def _plan(kernel: str, x: Tensor, inner: int, tokens: int) -> Tile:
-    return choose_tile(kernel, architecture(x.device), padded(inner), x.element_size(), tokens)
-
-
-def kronecker_sum(rule: Tensor, weight: Tensor) -> Tensor:
+def sum_forward(rule: Tensor, weight: Tensor) -> Tensor:
     """Matrices (slots, a·c, b·d) of rules (slots, terms, a, b) and weights (slots, terms, c, d)."""
     slots, terms, a, b = rule.shape
     c, d = weight.shape[2:]
@@ -33,51 +24,41 @@ def kronecker_sum(rule: Tensor, weight: Tensor) -> Tensor:
     if out.numel() and terms:
         with on_device(rule):
             kernels.kronecker_sum[(slots * a * b, -(-c // 32), -(-d // 64))](
-                rule.contiguous(),
-                weight.contiguous(),
-                out,
-                a,
-                b,
-                c,
-                d,
-                TERMS=terms,
-                BU=32,
-                BV=64,
-                num_warps=4,
-            )
+                rule.contiguous(), weight.contiguous(), out, a, b, c, d, TERMS=terms, BU=32, BV=64, num_warps=4
+            )  # fmt: skip
     return out
 
 
 def contract(x: Tensor, matrix: Tensor) -> Tensor:
-    """`chain.block_product` with a matrix of few columns."""
+    """`reference.block_product` with a matrix of few columns."""
     width, thin = matrix.shape
     rows = x.numel() // width
     out = x.new_empty(x.shape[0], x.shape[1] // width * thin)
     if rows:
-        tile = _plan("block_contract", x, thin, rows)
+        plan = plan_for("block_contract", x, thin, rows)
         with on_device(x):
-            kernels.block_contract[(-(-rows // tile.block_tokens),)](
+            kernels.block_contract[(-(-rows // plan.block_tokens),)](
                 x.contiguous(), matrix.contiguous(), out, rows, M=width, K=thin,
-                PRECISION=dot_precision(x.dtype), BT=tile.block_tokens, BD=tile.block_width, BK=padded(thin),
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                PRECISION=dot_precision(x.dtype), BT=plan.block_tokens, BD=plan.block_width, BK=padded(thin),
+                num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
     return out
 
 
 def expand(v: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
-    """`chain.expand` with a matrix of few rows."""
+    """`reference.expand` with a matrix of few rows."""
     thin, width = matrix.shape
     rows = v.numel() // thin
     blocks = v.shape[1] // thin
     out = v.new_empty(v.shape[0], blocks * width)
     if rows:
-        tile = _plan("block_expand", v, thin, rows)
+        plan = plan_for("block_expand", v, thin, rows)
         with on_device(v):
-            kernels.block_expand[(-(-rows // tile.block_tokens),)](
+            kernels.block_expand[(-(-rows // plan.block_tokens),)](
                 v.contiguous(), matrix.contiguous(), bias, residual, out, rows, blocks, M=width, K=thin,
                 BIAS=bias is not None, RESIDUAL=residual is not None, PRECISION=dot_precision(v.dtype),
-                BT=tile.block_tokens, BD=tile.block_width, BK=padded(thin),
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                BT=plan.block_tokens, BD=plan.block_width, BK=padded(thin),
+                num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
     return out
 
@@ -86,15 +67,40 @@ def outer(wide: Tensor, narrow: Tensor) -> Tensor:
     """``wideᵀ · narrow`` for (rows, width) and (rows, thin), float32, in a fixed order."""
     if wide.shape[0] == 0:
         return wide.new_zeros(wide.shape[1], narrow.shape[1], dtype=torch.float32)
-    route = Route(wide.shape[0], 1, None, None, None)
-    return outer_by_task(wide.contiguous(), narrow.contiguous(), route)[0][0]
+    return outer_by_task(wide.contiguous(), narrow.contiguous())[0][0]
 
 
-def compacter_forward(
-    x: Tensor, s: Tensor, g: Tensor, f: Tensor, t: Tensor, down_bias: Tensor | None, up_bias: Tensor | None,
-    residual: Tensor | None, factor: float, activation: str, save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The adapter's output and, if `save`, z and u; all tensors contiguous."""
+def chain_forward(x: Tensor, factors: ThinFactors) -> tuple[Tensor, Tensor]:
+    """As `reference.chain_forward`."""
+    s, m, t, bias = factors
+    u = x if s is None else contract(x, s)
+    v = torch.mm(u, m)
+    return (reference.expand(v, None, bias) if t is None else expand(v, t, bias)), u
+
+
+def chain_backward(
+    dy: Tensor, x: Tensor, u: Tensor, factors: ThinFactors, need_x: bool
+) -> tuple[Tensor | None, ...]:
+    """As `reference.chain_backward`."""
+    s, m, t, bias = factors
+    dy = dy.contiguous()
+    dbias = None if bias is None else dy.sum(0)
+    dt, dv = None, dy
+    if t is not None:
+        dv = contract(dy, t.t())
+        dt = outer(dy.view(-1, t.shape[1]), torch.mm(u, m).view(-1, t.shape[0])).t()
+    dm, dx = torch.mm(u.t(), dv), torch.mm(dv, m.t())
+    if s is None:
+        return (dx if need_x else None), None, dm, dt, dbias
+    ds = outer(x.reshape(-1, s.shape[0]), dx.view(-1, s.shape[1]))
+    return (expand(dx, s.t(), None) if need_x else None), ds, dm, dt, dbias
+
+
+def adapter_forward(
+    x: Tensor, factors: AdapterFactors, residual: Tensor | None, factor: float, activation: str, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `reference.adapter_forward`; z and u are empty without `save`."""
+    s, g, f, t = (matrix.contiguous() for matrix in factors[:4])
     tokens = x.shape[0]
     sizes = _sizes(s, g, f, t)
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
@@ -102,34 +108,35 @@ def compacter_forward(
     z = x.new_empty((tokens, g.shape[1]) if save else (0,))
     u = x.new_empty((tokens, g.shape[0]) if save else (0,))
     if tokens:
-        tile = _plan("compacter_forward", x, g.shape[1], tokens)
+        plan = plan_for("compacter_forward", x, g.shape[1], tokens)
         with on_device(x):
-            kernels.compacter_forward[(-(-tokens // tile.block_tokens),)](
-                x, s, g, f, t, down_bias, up_bias, residual, y, z, u, tokens, factor, **sizes, ACT=activation,
-                DOWN_BIAS=down_bias is not None, UP_BIAS=up_bias is not None, RESIDUAL=residual is not None,
-                SAVE=save, PRECISION=dot_precision(x.dtype), **_blocks(tile, s, g, t),
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+            kernels.compacter_forward[(-(-tokens // plan.block_tokens),)](
+                x.contiguous(), s, g, f, t, factors.down_bias, factors.up_bias,
+                None if residual is None else residual.contiguous(), y, z, u, tokens, factor, **sizes, ACT=activation,
+                DOWN_BIAS=factors.down_bias is not None, UP_BIAS=factors.up_bias is not None,
+                RESIDUAL=residual is not None, SAVE=save, PRECISION=dot_precision(x.dtype),
+                **_blocks(plan, s, g, t), num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
     return y, z, u
 
 
-def compacter_backward(
-    dy: Tensor, z: Tensor, u: Tensor, x: Tensor, s: Tensor, g: Tensor, f: Tensor, t: Tensor, factor: float,
-    activation: str, add_input: bool, need_x: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of x, s, g, f, t, down_bias and up_bias; all tensors contiguous."""
+def adapter_backward(
+    dy: Tensor, z: Tensor, u: Tensor, x: Tensor, factors: AdapterFactors, factor: float, activation: str,
+    add_input: bool, need_x: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """As `reference.adapter_backward`."""
+    s, g, f, t = (matrix.contiguous() for matrix in factors[:4])
+    x, dy = x.contiguous(), dy.contiguous()
     tokens = x.shape[0]
     dx, dz, du = torch.empty_like(x), torch.empty_like(z), torch.empty_like(u)
     dv = x.new_empty(tokens, f.shape[1])
-    sizes = _sizes(s, g, f, t)
     if tokens:
-        tile = _plan("compacter_backward", x, g.shape[1], tokens)
+        plan = plan_for("compacter_backward", x, g.shape[1], tokens)
         with on_device(x):
-            kernels.compacter_backward[(-(-tokens // tile.block_tokens),)](
-                dy, z, s, g, f, t, dx, du, dz, dv, tokens, factor, **sizes, ACT=activation,
+            kernels.compacter_backward[(-(-tokens // plan.block_tokens),)](
+                dy, z, s, g, f, t, dx, du, dz, dv, tokens, factor, **_sizes(s, g, f, t), ACT=activation,
                 ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype),
-                **_blocks(tile, s, g, t),
-                num_warps=tile.num_warps, num_stages=tile.num_stages,
+                **_blocks(plan, s, g, t), num_warps=plan.num_warps, num_stages=plan.num_stages,
             )  # fmt: skip
     # What is left are sums over tokens of thin tensors, and two passes over x and dy with a thin side.
     h = activate(z, activation) * factor
@@ -137,8 +144,8 @@ def compacter_backward(
     incoming = dy.to(x.dtype)
     ds = outer(x.view(-1, s.shape[0]), du.view(-1, s.shape[1]))
     dt = outer(incoming.reshape(-1, t.shape[1]), v.view(-1, t.shape[0])).t()
-    dg, df = outer(u, dz), outer(h, dv)
-    return dx, ds, dg, df, dt, dz.sum(0, dtype=torch.float32), incoming.sum(0, dtype=torch.float32) * factor
+    ddown_bias, dup_bias = dz.sum(0, dtype=torch.float32), incoming.sum(0, dtype=torch.float32) * factor
+    return (dx if need_x else None), ds, outer(u, dz), outer(h, dv), dt, ddown_bias, dup_bias
 
 
 def _sizes(s: Tensor, g: Tensor, f: Tensor, t: Tensor) -> dict[str, int]:
@@ -153,10 +160,10 @@ def _sizes(s: Tensor, g: Tensor, f: Tensor, t: Tensor) -> dict[str, int]:
     }
 
 
-def _blocks(tile: Tile, s: Tensor, g: Tensor, t: Tensor) -> dict[str, int]:
+def _blocks(plan: LaunchPlan, s: Tensor, g: Tensor, t: Tensor) -> dict[str, int]:
     return {
-        "BT": tile.block_tokens,
-        "BD": tile.block_width,
+        "BT": plan.block_tokens,
+        "BD": plan.block_width,
         "BI": padded(s.shape[1]),
         "BO": padded(t.shape[0]),
         "BR": padded(g.shape[1]),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from weft.kernels.errors import KernelValueError
 
 DEFAULT_BALANCE = 24
-# Enough tokens for one-off costs to vanish; used where the number of tokens is not known when planning.
+# Enough tokens for one-off costs to vanish; used where the number of tokens is not known.
 MANY_TOKENS = 1 << 20
 
 
@@ -102,6 +102,6 @@ def choose_order(
         if order.name == name:
             return order
     raise KernelValueError(
-        f"`plan` must be one of {', '.join(order.name for order in possible)}, but is {name!r}. "
+        f"`order` must be one of {', '.join(order.name for order in possible)}, but is {name!r}. "
         "Leave it out for the cheapest."
     )

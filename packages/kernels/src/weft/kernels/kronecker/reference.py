@@ -1,27 +1,44 @@
-"""``weft::kronecker_chain``: y = ((x by blocks · S) · M) by blocks · T + bias, S or T optional.
+"""Kronecker sums in plain torch: what the kernels are checked against, and the CPU implementation.
 
-Forward, for T tokens, with blocks as rows of a reshaped matrix:
+The matrix, for A of shape (terms, a, b) and B of shape (terms, c, d):
+
+    W[p·c + u, q·d + v] = Σ_i A_i[p, q] · B_i[u, v]
+
+With A flattened to (terms, ab) and B to (terms, cd) this is one matrix product Aᵀ B followed by a transposition, so no
+intermediate with a `terms` axis of the size of W exists: dA = B · dW'ᵀ and dB = A · dW', with dW' in the order
+(p, q, u, v).
+
+The map without the matrix, for T tokens, with blocks as rows of a reshaped matrix (matrices: see `factors`):
 
     U = x[T·a, m] · S;   V = U[T, aK] · M;   y = V[T·b, K] · T
 
-Backward, with dV = dy · Tᵀ and dU = dV · Mᵀ reshaped alike:
+and backward, with dV = dy · Tᵀ and dU = dV · Mᵀ reshaped alike:
 
     dT = Vᵀ dy    dM = Uᵀ dV    dS = xᵀ dU    dx = dU Sᵀ
 
-U is kept for the backward, V (as thin as U) is computed again. The bias rides in the last product: V gets b
-more columns that hold the identity pattern and T the b pieces of the bias as rows, so it costs no pass over
-y, neither forward nor backward.
+U is kept for the backward, V (as thin as U) is computed again. The bias rides in the last product: V gets b more
+columns that hold the identity pattern and T the b pieces of the bias as rows, so it costs no pass over y, neither
+forward nor backward.
+
+A whole adapter, with x in blocks x_p and y in blocks y_q:
+
+    u_p = x_p S;  z = u G + b_down;  h = act(z);  v = s · h F;  y_q = v_q T + s · b_up,q + residual_q
+
+and backward
+
+    dv_q = dy_q Tᵀ    dT = Σ_q v_qᵀ dy_q    db_up = s · Σ dy    dF = s · hᵀ dv    dh = s · dv Fᵀ
+    dz = dh ∘ act'(z)    dG = uᵀ dz    db_down = Σ dz    du = dz Gᵀ    dS = Σ_p x_pᵀ du_p    dx_p = du_p Sᵀ (+ dy_p)
+
+Only x, z and u are kept, and of these z and u are thin.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from weft.kernels import registration
-from weft.kernels.backends import use_triton
+from weft.kernels.bottleneck.activations import activate, activation_backward
+from weft.kernels.kronecker.factors import AdapterFactors, ThinFactors, shared_left, shared_right
 
 _HANDFUL = 16
 
@@ -66,157 +83,114 @@ def expand(v: Tensor, right: Tensor | None, bias: Tensor | None) -> Tensor:
     return block_product(v, right)
 
 
-def _forward(
-    x: Tensor, left: Tensor | None, middle: Tensor, right: Tensor | None, bias: Tensor | None, backend: str
-) -> tuple[Tensor, Tensor]:
-    if _kernels_serve(x, left, right, backend):
-        from weft.kernels.kronecker import launch
-
-        u = x if left is None else launch.contract(x, left)
-        v = torch.mm(u, middle)
-        y = expand(v, right, bias) if right is None else launch.expand(v, right, bias)
-        return y, (x.new_empty(0) if left is None else u)
-    u = block_product(x, left)
-    y = expand(torch.mm(u, middle), right, bias)
-    return y, (x.new_empty(0) if left is None else u)
-
-
-def _forward_fake(
-    x: Tensor, left: Tensor | None, middle: Tensor, right: Tensor | None, bias: Tensor | None, backend: str
-) -> tuple[Tensor, Tensor]:
-    width = middle.shape[1] if right is None else middle.shape[1] // right.shape[0] * right.shape[1]
-    y = x.new_empty((x.shape[0], width))
-    return y, (x.new_empty(0) if left is None else x.new_empty((x.shape[0], middle.shape[0])))
-
-
-def _backward(
-    dy: Tensor, x: Tensor, u: Tensor, left: Tensor | None, middle: Tensor, right: Tensor | None,
-    bias: Tensor | None,
-    need_x: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    if _kernels_serve(x, left, right, backend):
-        return _backward_by_kernels(dy.contiguous(), x, u, left, middle, right, bias, need_x)
-    none = x.new_empty(0)
-    narrow = x if left is None else u
-    dright = dbias = none
-    dv = dy
-    if right is None:
-        dbias = none if bias is None else dy.sum(0)
-    else:
-        v = torch.mm(narrow, middle)
-        dright, dbias = right_gradients(v, dy, right, bias)
-        dv = block_product(dy, right.t())
-    dmiddle = torch.mm(narrow.t(), dv)
-    if left is None:
-        return (torch.mm(dv, middle.t()) if need_x else none), none, dmiddle, dright, dbias
-    du = torch.mm(dv, middle.t())
-    dx = block_product(du, left.t()) if need_x else none
-    return dx, block_outer(x, du, left), dmiddle, dright, dbias
-
-
-def _kernels_serve(x: Tensor, left: Tensor | None, right: Tensor | None, backend: str) -> bool:
-    """Whether the kernels run the wide products of this call."""
-    if not use_triton(x, backend):
-        return False
-    from weft.kernels.kronecker import launch
-
-    thin = [
-        t for t in (None if left is None else left.shape[1], None if right is None else right.shape[0]) if t
-    ]
-    return launch.serves(*thin) if thin else False
-
-
-def _backward_by_kernels(
-    dy: Tensor,
-    x: Tensor,
-    u: Tensor,
-    left: Tensor | None,
-    middle: Tensor,
-    right: Tensor | None,
-    bias: Tensor | None,
-    need_x: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from weft.kernels.kronecker import launch
-
-    none = x.new_empty(0)
-    narrow = x if left is None else u
-    dleft = dright = none
-    dbias = none if bias is None else dy.sum(0)
-    dv = dy
-    if right is not None:
-        v = torch.mm(narrow, middle)
-        dv = launch.contract(dy, right.t())
-        dright = (
-            launch.outer(dy.view(-1, right.shape[1]), v.view(-1, right.shape[0])).t().to(x.dtype).contiguous()
-        )
-    dmiddle = torch.mm(narrow.t(), dv)
-    dx = torch.mm(dv, middle.t())
-    if left is not None:
-        dleft = launch.outer(x.reshape(-1, left.shape[0]), dx.view(-1, left.shape[1])).to(x.dtype)
-        dx = launch.expand(dx, left.t(), None) if need_x else none
-    return (dx if need_x else none), dleft, dmiddle, dright, dbias
-
-
-def right_gradients(v: Tensor, dy: Tensor, right: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def right_gradients(
+    v: Tensor, dy: Tensor, right: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """Gradients of T and of the bias from one product."""
     if bias is None:
-        return block_outer(v, dy, right), v.new_empty(0)
+        return block_outer(v, dy, right), None
     widened, stacked = with_bias(v, right, bias)
     both = block_outer(widened, dy, stacked)
     return both[: right.shape[0]].clone(), both[right.shape[0] :].reshape(-1).clone()
 
 
-def _backward_fake(
-    dy: Tensor, x: Tensor, u: Tensor, left: Tensor | None, middle: Tensor, right: Tensor | None,
-    bias: Tensor | None,
-    need_x: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    def like(tensor: Tensor | None) -> Tensor:
-        return x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
-
-    return like(x if need_x else None), like(left), like(middle), like(right), like(bias)
+def sum_forward(rule: Tensor, weight: Tensor) -> Tensor:
+    """Matrices (slots, a·c, b·d) of rules (slots, terms, a, b) and weights (slots, terms, c, d)."""
+    slots, _, a, b = rule.shape
+    c, d = weight.shape[2:]
+    ordered = torch.bmm(rule.flatten(2).transpose(1, 2), weight.flatten(2)).view(slots, a, b, c, d)
+    return ordered.transpose(2, 3).reshape(slots, a * c, b * d)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, left, middle, right, bias, backend = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(x, output[1], left, middle, right, bias)
-    ctx.backend = backend
+def sum_backward(gradient: Tensor, rule: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the rules and of the weights."""
+    slots, _, a, b = rule.shape
+    c, d = weight.shape[2:]
+    ordered = gradient.reshape(slots, a, c, b, d).transpose(2, 3).reshape(slots, a * b, c * d)
+    drule = torch.bmm(weight.flatten(2), ordered.transpose(1, 2)).view(rule.shape)
+    return drule, torch.bmm(rule.flatten(2), ordered).view(weight.shape)
 
 
-def _autograd(ctx: Any, dy: Tensor, unused: Tensor | None) -> tuple[Any, ...]:
-    asked = ctx.needs_input_grad
-    found = torch.ops.weft.kronecker_chain_backward(dy, *ctx.saved_tensors, bool(asked[0]), ctx.backend)
-    return (*(gradient if need else None for need, gradient in zip(asked, found, strict=False)), None)
+def full_map(x: Tensor, rule: Tensor, weight: Tensor, order: str) -> Tensor:
+    """``x · Σ_i rule_i ⊗ weight_i`` for x (tokens, d_in) and full B, in the order ``right_first`` or ``left_first``."""
+    terms, a, b = rule.shape
+    m, k = weight.shape[1:]
+    blocks = x.view(-1, a, m)
+    if order == "right_first":
+        side_by_side = weight.permute(1, 0, 2).reshape(m, -1)
+        products = (blocks @ side_by_side).view(-1, a * terms, k)
+        return (rule.permute(2, 1, 0).reshape(b, -1) @ products).reshape(-1, b * k)
+    mixed = rule.permute(0, 2, 1).reshape(-1, a) @ blocks
+    mixed = mixed.view(-1, terms, b, m).transpose(1, 2).reshape(-1, b, terms * m)
+    return (mixed @ weight.reshape(-1, k)).reshape(-1, b * k)
 
 
-def _flops(
-    x: Any, left: Any, middle: Any, right: Any, *others: Any, out_val: Any = None, **named: Any
-) -> int:
-    last = 0 if right is None else middle[1] * right[1]
-    first = 0 if left is None else x[1] * left[1]
-    return 2 * x[0] * (first + middle[0] * middle[1] + last)
+def thin_blocks_map(x: Tensor, rule: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The map with low-rank B whose blocks are mixed by the rule itself, not by M."""
+    terms, a, b = rule.shape
+    rank = left.shape[2]
+    narrow = (x.view(-1, left.shape[1]) @ shared_left(left)).view(-1, a, terms, rank)
+    mixed = torch.einsum("tpir,ipq->tqir", narrow, rule).reshape(-1, terms * rank)
+    return (mixed @ shared_right(right)).view(-1, b * right.shape[2])
 
 
-def _backward_flops(
-    dy: Any, x: Any, u: Any, left: Any, middle: Any, right: Any, *others: Any, **named: Any
-) -> int:
-    return 2 * _flops(x, left, middle, right)
+def chain_forward(x: Tensor, factors: ThinFactors) -> tuple[Tensor, Tensor]:
+    """Output (tokens, d_out), and U (tokens, aK) or, without S, x."""
+    u = block_product(x, factors.s)
+    return expand(torch.mm(u, factors.m), factors.t, factors.bias), u
 
 
-_TENSORS = "Tensor? left, Tensor middle, Tensor? right, Tensor? bias"
-registration.define(
-    "kronecker_chain", f"(Tensor x, {_TENSORS}, str backend) -> (Tensor, Tensor)", _forward, _forward_fake
-)
-registration.define(
-    "kronecker_chain_backward",
-    f"(Tensor dy, Tensor x, Tensor u, {_TENSORS}, bool need_x, str backend) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _backward,
-    _backward_fake,
-)
-registration.differentiate("kronecker_chain", _autograd, _setup_context)
-registration.forbid_double_backward("kronecker_chain_backward")
-registration.autocast("kronecker_chain", registration.cast_all)
-registration.count_flops("kronecker_chain", _flops)
-registration.count_flops("kronecker_chain_backward", _backward_flops)
+def chain_backward(
+    dy: Tensor, x: Tensor, u: Tensor, factors: ThinFactors, need_x: bool
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, S, M, T and the bias; `u` is x without S."""
+    s, m, t, bias = factors
+    dt, dv = None, dy
+    if t is None:
+        dbias = None if bias is None else dy.sum(0)
+    else:
+        dt, dbias = right_gradients(torch.mm(u, m), dy, t, bias)
+        dv = block_product(dy, t.t())
+    dm = torch.mm(u.t(), dv)
+    if s is None:
+        return (torch.mm(dv, m.t()) if need_x else None), None, dm, dt, dbias
+    du = torch.mm(dv, m.t())
+    return (block_product(du, s.t()) if need_x else None), block_outer(x, du, s), dm, dt, dbias
+
+
+def adapter_forward(
+    x: Tensor, factors: AdapterFactors, residual: Tensor | None, factor: float, activation: str, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The adapter's output, z (tokens, r) and u (tokens, aK); `save` is for kernels, which write them only if asked."""
+    u = block_product(x, factors.s)
+    z = torch.mm(u, factors.g) if factors.down_bias is None else torch.addmm(factors.down_bias, u, factors.g)
+    v, t = torch.mm(activate(z, activation) * factor, factors.f), factors.t
+    if factors.up_bias is not None:
+        v, t = with_bias(v, t, factors.up_bias * factor)
+    return _expand(v, t, residual), z, u
+
+
+def adapter_backward(
+    dy: Tensor, z: Tensor, u: Tensor, x: Tensor, factors: AdapterFactors, factor: float, activation: str,
+    add_input: bool, need_x: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of x and of the factors in their order; `add_input` adds dy to dx."""
+    g = dy.to(x.dtype).contiguous()
+    h = activate(z, activation) * factor
+    dt, dup_bias = right_gradients(torch.mm(h, factors.f), g, factors.t, factors.up_bias)
+    dv = block_product(g, factors.t.t())
+    dz = activation_backward(torch.mm(dv, factors.f.t()) * factor, z, activation)
+    du = torch.mm(dz, factors.g.t())
+    dx = _expand(du, factors.s.t(), dy if add_input else None) if need_x else None
+    return (
+        dx, block_outer(x, du, factors.s), torch.mm(u.t(), dz), torch.mm(h.t(), dv), dt, dz.sum(0),
+        None if dup_bias is None else dup_bias * factor,
+    )  # fmt: skip
+
+
+def _expand(v: Tensor, right: Tensor, residual: Tensor | None) -> Tensor:
+    if residual is None or residual.dtype != v.dtype:
+        y = block_product(v, right)
+        return y if residual is None else residual + y
+    blocks = residual.reshape(-1, right.shape[1])
+    return torch.addmm(blocks, v.reshape(-1, right.shape[0]), right).view(residual.shape)

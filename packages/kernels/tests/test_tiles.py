@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from weft.kernels import route_rows
-from weft.kernels.bottleneck.tile_table import tile_table
+from weft.kernels.bottleneck.tiles import tile_table
 
 
 @pytest.mark.parametrize("seed", range(20))

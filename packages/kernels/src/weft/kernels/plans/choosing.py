@@ -1,4 +1,4 @@
-"""Tile sizes of the Triton kernels: a table per architecture in JSON, and a rule where there is none.
+"""How a Triton kernel is launched: a table of plans per architecture in JSON, and a rule where there is none.
 
 A table lists, per kernel, entries with the largest padded inner size they serve; the first that fits wins.
 Entries are for 16-bit inputs; 32-bit inputs take half the block width, since they need twice the shared
@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 
+from torch import Tensor
+
+from weft.kernels.backends import architecture
+
 INTERPRETER = 0
 _NO_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
-class Tile:
-    """Launch parameters of one kernel.
+class LaunchPlan:
+    """Block sizes, warps and stages of one kernel.
 
     Attributes:
-        block_tokens: tokens (or queries) per tile.
+        block_tokens: tokens (or queries) per program.
         block_width: features (or keys) per step.
         num_warps: warps per program.
         num_stages: depth of the software pipeline.
@@ -41,7 +45,7 @@ def padded(size: int) -> int:
 @lru_cache(maxsize=8)
 def table(architecture: int) -> dict[str, list[dict[str, int]]]:
     """The table of an architecture such as 90, that of its generation, or an empty one."""
-    folder = resources.files("weft.kernels") / "plans"
+    folder = resources.files("weft.kernels.plans")
     for candidate in (architecture, architecture // 10 * 10):
         file = folder / f"sm{candidate}.json"
         if file.is_file():
@@ -50,8 +54,8 @@ def table(architecture: int) -> dict[str, list[dict[str, int]]]:
     return {}
 
 
-def choose_tile(kernel: str, architecture: int, inner: int, element_size: int, tokens: int) -> Tile:
-    """Launch parameters for one call.
+def choose_plan(kernel: str, architecture: int, inner: int, element_size: int, tokens: int) -> LaunchPlan:
+    """The plan of one call.
 
     Args:
         kernel: name of the kernel.
@@ -62,21 +66,28 @@ def choose_tile(kernel: str, architecture: int, inner: int, element_size: int, t
     """
     if architecture == INTERPRETER:
         # Programs run one after the other: few and large ones are fastest.
-        return Tile(64, 64, 4, 1)
+        return LaunchPlan(64, 64, 4, 1)
     for entry in table(architecture).get(kernel, ()):
         if inner <= entry.get("max_inner", _NO_LIMIT):
-            tile = Tile(entry["block_tokens"], entry["block_width"], entry["num_warps"], entry["num_stages"])
+            plan = LaunchPlan(
+                entry["block_tokens"], entry["block_width"], entry["num_warps"], entry["num_stages"]
+            )
             break
     else:
-        tile = _rule(inner)
+        plan = _rule(inner)
     if element_size == 4:
-        tile = replace(tile, block_width=max(tile.block_width // 2, 16), num_stages=min(tile.num_stages, 2))
-    if tokens < 4 * tile.block_tokens and tile.block_tokens > 32:
-        tile = replace(tile, block_tokens=32, num_warps=4)
-    return tile
+        plan = replace(plan, block_width=max(plan.block_width // 2, 16), num_stages=min(plan.num_stages, 2))
+    if tokens < 4 * plan.block_tokens and plan.block_tokens > 32:
+        plan = replace(plan, block_tokens=32, num_warps=4)
+    return plan
 
 
-def _rule(inner: int) -> Tile:
+def plan_for(kernel: str, x: Tensor, inner: int, tokens: int) -> LaunchPlan:
+    """The plan of `kernel` for tensors like `x`, with `inner` not yet padded."""
+    return choose_plan(kernel, architecture(x.device), padded(inner), x.element_size(), tokens)
+
+
+def _rule(inner: int) -> LaunchPlan:
     if inner <= 64:
-        return Tile(64, 64, 4, 2)
-    return Tile(64, 32, 8, 2) if inner <= 128 else Tile(32, 32, 8, 2)
+        return LaunchPlan(64, 64, 4, 2)
+    return LaunchPlan(64, 32, 8, 2) if inner <= 128 else LaunchPlan(32, 32, 8, 2)
