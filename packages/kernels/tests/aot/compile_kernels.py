@@ -133,7 +133,7 @@ def launches(architecture: int) -> Iterator[tuple[str, str, int, Any, tuple[Any,
                     ), meta | block | {
                         "D": WIDTH, "R": inner, "ACT": "gelu_tanh", "ROUTED": True, "NORM": full_set,
                         "DROP_WIDE": dropouts["DROP"], "WIDE_STREAM": OUTPUT, "DROP_NARROW": dropouts["DROP_HIDDEN"],
-                        "WIDE_SUM": True, "NARROW_SUM": True,
+                        "WIDE_SUM": True, "NARROW_SUM": not dropouts["DROP_HIDDEN"],
                     })  # fmt: skip
             elif name == "grouped_product":
                 for up in (False, True):
