@@ -10,7 +10,7 @@ import yaml
 
 from weft.train.cli.app import app
 from weft.train.recipe.files import built_in_recipes
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

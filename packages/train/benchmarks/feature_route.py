@@ -45,7 +45,8 @@ from weft.train.backbones.loading import MINIATURE, load_backbone
 from weft.train.engine.schedule import make_mixture
 from weft.train.engine.scoring import text_rules
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
-from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.training import Recipe
 from weft.train.runs.feature_import import import_features
 
 SIZES = {"loader": (32, 1), "mini": (32, 1), "tiny": (64, 2), "small": (256, 3), "base": (768, 6)}

@@ -22,7 +22,7 @@ from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
 from weft.train.objectives import generation
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks, sizes_of
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 
 class Clock(TrainerCallback):

@@ -11,7 +11,7 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.errors import RunError
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 SIZE = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

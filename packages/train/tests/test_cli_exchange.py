@@ -11,7 +11,7 @@ from weft.core import attach, load_adapter
 from weft.core.testing import tiny_backbone
 from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.share import plain_model
 
 LORA = {"method": "lora", "rank": 2, "linears": ["query", "down"], "sharing": "multiple"}

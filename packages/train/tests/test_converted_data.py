@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from weft.data import load_dataset
 from weft.data.shards.convert import convert
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.testing.curves import losses
 

@@ -5,7 +5,7 @@ import pytest
 from weft.train.errors import RunError
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.files import built_in_recipes
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.demo import METHODS, blind_rows, run_demo
 
 

@@ -15,10 +15,10 @@ from weft.eval.errors import ScoreInputError
 from weft.train.backbones.from_scratch import config_from
 from weft.train.cli import main
 from weft.train.errors import RunError
-from weft.train.recipe.few_shot import few_shot_recipe
 from weft.train.recipe.files import BUILT_IN, built_in_recipes
+from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.recipe.schema import recipe_schema
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.training import Recipe
 from weft.train.runs.dry_run import DryRun, dry_run
 from weft.train.runs.few_shot.dry_run import FewShotDryRun, dry_run_few_shot
 from weft.train.testing import (
@@ -90,8 +90,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check(name: str, output: Path, changes: list[str]) -> DryRun | FewShotDryRun:
     changes = [f"output={output}", *changes]
-    few_shot = few_shot_recipe(name, changes)
-    return dry_run(load_recipe(name, changes)) if few_shot is None else dry_run_few_shot(few_shot)
+    recipe = load_any(name, changes)
+    return dry_run(recipe) if isinstance(recipe, Recipe) else dry_run_few_shot(recipe)
 
 
 @pytest.mark.slow

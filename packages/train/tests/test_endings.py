@@ -12,7 +12,7 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.cli.endings import of_every_command
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 CODE = "import sys; from weft.train.cli import main; main(sys.argv[1:])"

@@ -19,8 +19,9 @@ from weft.data import draw_few_shot, load_dataset
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Progress
-from weft.train.recipe.few_shot import FewShotRecipe, few_shot_recipe
+from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.draws import draw, load_records
 from weft.train.runs.few_shot.features import Extractor, load_encoder
 from weft.train.runs.few_shot.plan import plan_few_shot
@@ -78,8 +79,8 @@ def values(clip: str, colours: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def recipe(values: dict[str, Any], **changes: Any) -> FewShotRecipe:
-    found = few_shot_recipe({**values, **changes})
-    assert found is not None
+    found = load_any({**values, **changes})
+    assert isinstance(found, FewShotRecipe)
     return found
 
 
@@ -294,7 +295,7 @@ def test_the_command_runs_plans_and_tracks(
 )
 def test_faults_of_a_recipe_are_named(values: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        few_shot_recipe({**values, **changes})
+        load_any({**values, **changes})
 
 
 def test_data_and_encoders_that_do_not_fit_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
@@ -325,7 +326,7 @@ def test_data_and_encoders_that_do_not_fit_are_refused(values: dict[str, Any], t
     "name", [name for name in built_in_recipes() if name.startswith(("xmadapter/", "tip_"))]
 )
 def test_shipped_recipes_plan_without_data_or_weights(name: str) -> None:
-    loaded = few_shot_recipe(name)
+    loaded = load_any(name)
     assert loaded is not None
     plan = plan_few_shot(loaded)
     assert plan.trainable["tip_adapter_f"][16] == plan.num_classes * 16 * 512
@@ -336,7 +337,7 @@ def test_a_cache_of_real_photos_holds_what_was_drawn(values: dict[str, Any]) -> 
     root = REAL / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"
     if not root.is_file():
         pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
-    loaded = few_shot_recipe(
+    loaded = load_any(
         "few_shot/clothing",
         [
             f"data.root={root}",

@@ -13,8 +13,9 @@ from weft.core.few_shot import load_head
 from weft.data import draw_few_shot
 from weft.data.testing import image_bytes, write_tree
 from weft.train.errors import RunError
-from weft.train.recipe.few_shot import FewShotRecipe, few_shot_recipe
+from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.draws import load_records
 from weft.train.runs.few_shot.run import execute_few_shot
 
@@ -78,7 +79,7 @@ def miniature(recipe: FewShotRecipe) -> Mapping[str, bytes | str]:
 
 
 def shipped(name: str, clip: str, root: Path, *more: str) -> FewShotRecipe:
-    recipe = few_shot_recipe(
+    recipe = load_any(
         name,
         [
             f"encoder.name={clip}",
@@ -118,17 +119,17 @@ def test_the_recipes_of_a_data_set_run_where_it_lies(clip: str, tmp_path: Path, 
     assert head.num_samples == len(expected.train) == 2 * len(records.class_names)
     xm = load_head(recipe.folder / "heads" / "xmadapter-K2-seed1")
     assert not xm.prompt_weights.equal(xm.class_weights)
-    tip = few_shot_recipe(f"tip_adapter/{dataset}")
+    tip = load_any(f"tip_adapter/{dataset}")
     assert tip is not None
     assert (tip.data, tip.templates) == (
-        (original := few_shot_recipe(f"xmadapter/{dataset}")).data,  # type: ignore[union-attr]
+        (original := load_any(f"xmadapter/{dataset}")).data,  # type: ignore[union-attr]
         original.templates,  # type: ignore[union-attr]
     )
     assert [*tip.heads] == [*recipe.heads[:3]]
 
 
 def test_imagenet_is_scored_under_shift_and_on_other_data_sets(clip: str, tmp_path: Path) -> None:
-    loaded = few_shot_recipe("xmadapter/imagenet_shifts")
+    loaded = load_any("xmadapter/imagenet_shifts")
     assert loaded is not None
     roots = {**loaded.shifted, **loaded.transfer}
     changes = [
@@ -149,7 +150,7 @@ def test_imagenet_is_scored_under_shift_and_on_other_data_sets(clip: str, tmp_pa
         images = {f"{folder}/{c}/{k}.JPEG": picture(len(c), k) for c in classes for k in range(2)}
         write_tree(tmp_path / name, {"classnames.txt": names, **images})
     for name in loaded.transfer:
-        write_tree(tmp_path / name, miniature(few_shot_recipe(f"xmadapter/{name}")))  # type: ignore[arg-type]
+        write_tree(tmp_path / name, miniature(load_any(f"xmadapter/{name}")))  # type: ignore[arg-type]
     result = execute_few_shot(recipe)
     assert result.tests == ["test", *roots]
     by_head = {cell.head: cell.accuracies for cell in result.cells}

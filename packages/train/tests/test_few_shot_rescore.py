@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from weft.core.errors import WeftError
 from weft.train.cli import main
 from weft.train.errors import RunError
-from weft.train.recipe.few_shot import few_shot_recipe
+from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
 
@@ -51,7 +51,7 @@ def values(clip: str, tmp_path: Path) -> dict[str, Any]:
 
 
 def execute(values: dict[str, Any]) -> Any:
-    recipe = few_shot_recipe(values)
+    recipe = load_any(values)
     assert recipe is not None
     return execute_few_shot(recipe)
 

@@ -21,7 +21,7 @@ from weft.train.engine.checkpoints import is_whole
 from weft.train.engine.full_disk import disk_may_fill, is_full
 from weft.train.errors import RunError
 from weft.train.output.progress import Advance, Progress
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 ROOM = 32 * 2**20

@@ -11,8 +11,8 @@ from weft.train.cli import main
 from weft.train.errors import RecipeError
 from weft.train.preflight.tasks import check_recipe
 from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.published import scored_alike
-from weft.train.recipe.training import load_recipe
 
 
 def run(*words: str) -> int:

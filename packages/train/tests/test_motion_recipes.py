@@ -6,7 +6,7 @@ import pytest
 
 from weft.core import plan
 from weft.train.backbones.loading import planned_model
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 

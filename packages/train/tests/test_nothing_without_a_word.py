@@ -12,7 +12,7 @@ from weft.data.records.types import ImageQA, PairBool, media_of
 from weft.train.errors import RunError
 from weft.train.preflight.fitness import check_fit
 from weft.train.preflight.tasks import TaskData, load_tasks
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.runs.served import load_predictor
 

@@ -7,7 +7,7 @@ import pytest
 
 from weft.data import load_dataset
 from weft.train.output.result import Result
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 pytestmark = pytest.mark.slow

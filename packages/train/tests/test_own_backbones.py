@@ -18,7 +18,8 @@ from weft.train.backbones.from_scratch import config_from, save_backbone, texts_
 from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Advance, Progress
-from weft.train.recipe.training import BackboneSection, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 

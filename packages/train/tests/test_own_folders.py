@@ -20,7 +20,7 @@ from weft.data.errors import InUseError
 from weft.train.errors import RunError
 from weft.train.output import folders
 from weft.train.output.folders import RUN_MARKER, claimed, make_run_folder
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.demo import _clear
 from weft.train.runs.run import execute, prepare_folder
 from weft.train.runs.sweep import read_axes, run_sweep

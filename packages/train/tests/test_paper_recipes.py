@@ -9,10 +9,10 @@ import torch
 from weft.train.cli.app import main
 from weft.train.engine.trainer import decays
 from weft.train.errors import RecipeError
-from weft.train.recipe.few_shot import few_shot_recipe
 from weft.train.recipe.files import built_in_recipes
+from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.recipe.published import published_of
-from weft.train.recipe.training import TrainingSection, load_recipe
+from weft.train.recipe.sections import TrainingSection
 
 VL_ADAPTER = [name for name in built_in_recipes() if name.startswith("vl_adapter/")]
 ADAPTERS = ("single_adapter", "multiple_adapters", "half_shared_adapters")
@@ -132,7 +132,7 @@ def test_an_ablation_differs_from_its_base_by_the_method_alone(capsys, name, ada
 def test_every_table_of_published_numbers_is_known_and_shows_the_rows_of_the_method():
     found = {}
     for name in built_in_recipes():
-        recipe = few_shot_recipe(name) or load_recipe(name)
+        recipe = load_any(name)
         found[name] = published_of(recipe)
         assert recipe.published is not None or not name.startswith(
             ("vl_adapter/image", "tip_adapter", "xmadapter")

@@ -31,7 +31,7 @@ from weft.train.engine.scoring import make_visual
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.few_shot import EncoderSection, ViewsSection
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.extract import extract_stores
 from weft.train.runs.few_shot.features import Extractor, load_encoder
 

@@ -5,8 +5,8 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.errors import RecipeError
+from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
-from weft.train.recipe.training import load_recipe
 from weft.train.runs.sweep import read_axes
 
 

@@ -2,15 +2,16 @@ import random
 from collections import Counter
 
 import pytest
+from weft.data.records.types.record_set import RecordSet
 
-from weft.data.records.record_set import RecordSet
 from weft.data.records.types import Caption, ImageQA, MediaRef
 from weft.eval.evaluate.inputs import example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import score
 from weft.train.errors import RunError
 from weft.train.preflight.pretraining import mask_spans, mask_words, pretraining_records
-from weft.train.recipe.training import PretrainingSection, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.sections import PretrainingSection
 from weft.train.runs.run import execute
 
 TEXTS = {

@@ -14,8 +14,7 @@ from weft.data.features.store import FeatureStore
 from weft.train.cli import console
 from weft.train.errors import RunError
 from weft.train.output.progress import PlainProgress, Progress
-from weft.train.recipe.few_shot import few_shot_recipe
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.runs.extract import extract_stores
 from weft.train.runs.few_shot.run import execute_few_shot
 from weft.train.runs.rescore import rescore
@@ -110,7 +109,7 @@ def test_only_the_first_process_shows_progress(monkeypatch, capsys):
 
 def test_a_few_shot_recipe_stays_in_one_process(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    recipe = few_shot_recipe("tip_adapter/eurosat", [f"output={tmp_path}"])
+    recipe = load_any("tip_adapter/eurosat", [f"output={tmp_path}"])
     assert recipe is not None
     with pytest.raises(RunError, match="must be run by one process, but WORLD_SIZE is 2"):
         execute_few_shot(recipe)

@@ -24,7 +24,7 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.fitness import check_objectives
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.processes import ONE, Processes, join_processes
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 

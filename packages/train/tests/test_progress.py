@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from weft.train.output.progress import PlainProgress, RichProgress
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 TASKS = ["vqa", "gqa", "nlvr", "caption", "retrieval_english", "video_questions"]

@@ -6,7 +6,7 @@ import pytest
 
 from weft.eval.tracking.store import client
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.provenance import source_tags
 from weft.train.runs.run import execute
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from weft.data import load_dataset
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 

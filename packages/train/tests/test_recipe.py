@@ -4,9 +4,8 @@ import pytest
 import yaml
 
 from weft.train.errors import RecipeError, near
-from weft.train.recipe.few_shot import few_shot_recipe
 from weft.train.recipe.files import apply_overrides, built_in_recipes, find_recipe, merge, read_yaml
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_any, load_recipe
 
 
 def test_every_fault_is_reported_at_once_with_near_matches(values):
@@ -127,12 +126,8 @@ def test_near_lists_everything_when_nothing_is_near():
 
 @pytest.mark.parametrize("name", built_in_recipes())
 def test_every_shipped_recipe_is_valid(name):
-    recipe = few_shot_recipe(name)
-    if recipe is not None:
-        assert few_shot_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
-        return
-    recipe = load_recipe(name)
-    again = load_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
+    recipe = load_any(name)
+    again = load_any(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))))
     assert again == recipe
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.search import Trial, read_ranges, run_search
 from weft.train.runs.sweep import Point
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from weft.train.cli.app import main
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 HEADS = 395_266
 IMAGES = {

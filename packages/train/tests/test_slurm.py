@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 

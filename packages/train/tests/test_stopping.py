@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from weft.train.cli import main
 from weft.train.engine.stopping import how_to_start
 from weft.train.errors import RunError, StoppedError
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 

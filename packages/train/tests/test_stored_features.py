@@ -25,7 +25,7 @@ from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing import grid_features, write_image_tasks, write_video_tasks

@@ -9,7 +9,7 @@ import yaml
 from weft.data.testing import image_bytes, write_tree
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.runs.sweep import read_axes, run_sweep, sweep_points
 

@@ -20,7 +20,7 @@ import yaml
 from weft.eval.tracking import sync
 from weft.eval.tracking.sender import Sender
 from weft.eval.tracking.store import client
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")

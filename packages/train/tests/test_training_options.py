@@ -14,7 +14,7 @@ from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.engine.trainer import trained_components
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Progress
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.replay import nan_batch
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute

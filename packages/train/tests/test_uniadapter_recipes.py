@@ -14,7 +14,8 @@ from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.fitness import check_fit
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.training import BackboneSection, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 

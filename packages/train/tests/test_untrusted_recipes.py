@@ -15,12 +15,11 @@ from weft.train.backbones.saved import saved_path
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.few_shot import few_shot_recipe
 from weft.train.recipe.files import BUILT_IN, built_in_recipes, find_recipe, merge, read_yaml
 from weft.train.recipe.kept import kept_text
+from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
 from weft.train.recipe.sections import BackboneSection
-from weft.train.recipe.training import load_recipe
 from weft.train.recipe.variables import SETTING, allow, expanded
 from weft.train.runs.share import plain_model
 from weft.train.runs.tracked import tracking_store
@@ -338,8 +337,8 @@ def test_recipes_that_name_a_model_of_the_hub_pin_its_commit(name: str) -> None:
 
 
 def test_a_pin_goes_with_the_model_that_it_is_of() -> None:
-    pinned = few_shot_recipe("xmadapter/eurosat")
-    other = few_shot_recipe("xmadapter/eurosat", ["encoder.name=openai/clip-vit-base-patch32"])
+    pinned = load_any("xmadapter/eurosat")
+    other = load_any("xmadapter/eurosat", ["encoder.name=openai/clip-vit-base-patch32"])
     assert pinned is not None
     assert other is not None
     assert PIN.fullmatch(pinned.encoder.revision or "")

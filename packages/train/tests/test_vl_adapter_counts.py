@@ -14,7 +14,7 @@ import pytest
 
 from weft.train.backbones import loading as backbones
 from weft.train.cli import runs
-from weft.train.recipe.training import BackboneSection
+from weft.train.recipe.sections import BackboneSection
 
 WIDTH, TASKS = 768, 4
 SITES = {"bart": 6 * 2 + 6 * 3, "t5": 12 * 2 + 12 * 3}

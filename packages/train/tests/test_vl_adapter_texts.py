@@ -7,7 +7,7 @@ import pytest
 from weft.eval.evaluate.inputs import example
 from weft.train.engine.scoring import text_rules
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 SUBTITLES = [
     {"text": " Beckett : Hello there. ", "start": 0.0, "end": 1.5},

@@ -2,7 +2,7 @@
 
 import sys
 
-from weft.train.cli.app import main
+from weft.train.cli import main
 
 if __name__ == "__main__":
     main(["train", *sys.argv[1:]])

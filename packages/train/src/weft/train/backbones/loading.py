@@ -39,7 +39,7 @@ from weft.train.backbones.from_scratch import (
 )
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RecipeError, RunError
-from weft.train.recipe.training import BackboneSection, TokenizerSection
+from weft.train.recipe.sections import BackboneSection, TokenizerSection
 from weft.train.recipe.variables import expanded
 
 SAVED = (

@@ -1,16 +1,19 @@
-"""What commands show on a terminal."""
+"""What commands have in common: the recipe they take, and what they show on a terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Annotated
+
+import typer
 
 from weft.train.output.progress import PlainProgress, Progress, RichProgress
 
-if TYPE_CHECKING:
-    from weft.train.output.result import Result
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")
+]
 
 
 def is_first() -> bool:
@@ -27,34 +30,7 @@ def progress() -> Progress:
     return PlainProgress(lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
 
 
-def show_result(result: Result, published: Sequence[str] = ()) -> None:
-    """Print the scores of a run, on the first process.
-
-    Args:
-        result: What the run gave.
-        published: What others printed for its method, one line each.
-    """
-    if not is_first():
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("task", "metric", "score", "records", title=str(result.folder))
-    for name, report in result.reports.items():
-        table.add_row(
-            name,
-            f"{report['metric']}: {report['headline']}",
-            f"{result.scores[name]:.2f}",
-            f"{report['n']:,}",
-        )
-    if len(result.reports) > 1:
-        table.add_row("average", "", f"{result.scores['average']:.2f}", "", style="bold")
-    console = Console(markup=False, emoji=False)
-    console.print(table)
-    share = 100 * result.trainable / result.total
-    console.print(
-        f"{result.trainable:,} of {result.total:,} parameters trained ({share:.2f} %), {result.seconds:.0f} s. "
-        f"Adapter: {result.folder / 'adapter'}"
-    )
-    for line in published:
-        console.print(f"Published: {line}")
+def show(text: str) -> None:
+    """Print a text on the first process."""
+    if is_first():
+        sys.stdout.write(text)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from weft.train.cli.runs import Overrides, RecipeArgument
+from weft.train.cli.console import Overrides, RecipeArgument
 
 
 def features(
@@ -20,7 +20,7 @@ def features(
 ) -> None:
     """Extract the features of a recipe's images into memory-mapped stores; goes on where it was interrupted."""
     from weft.train.cli.console import is_first, progress
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_recipe
     from weft.train.runs.extract import extract_stores
 
     for task, path in extract_stores(load_recipe(recipe, overrides), store, progress()).items():

@@ -44,10 +44,9 @@ def _whole(name: str) -> str:
     """A recipe as one file that extends no other."""
     import yaml
 
-    from weft.train.recipe.few_shot import few_shot_recipe
     from weft.train.recipe.files import find_recipe, read_yaml, remarks
+    from weft.train.recipe.loading import load_any
     from weft.train.recipe.published import published_of, shown
-    from weft.train.recipe.training import load_recipe
 
     class Plain(yaml.SafeDumper):
         """Writes equal values out each time, instead of pointing back to the first."""
@@ -56,7 +55,7 @@ def _whole(name: str) -> str:
             return True
 
     path = find_recipe(name)
-    published = shown(published_of(few_shot_recipe(name) or load_recipe(name)))
+    published = shown(published_of(load_any(name)))
     header = [*remarks(path), *(f"# Published: {line}" for line in published)]
     body = yaml.dump(read_yaml(path), Dumper=Plain, sort_keys=False, allow_unicode=True)
     return "".join(f"{line}\n" for line in header) + body

@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")
-]
+from weft.train.cli import console
+from weft.train.cli.console import Overrides, RecipeArgument
 
 
 def plan(
@@ -21,23 +19,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print plain data.")] = False,
 ) -> None:
     """Count trainable and total parameters, by component, without any weights."""
-    from weft.train.recipe.few_shot import few_shot_recipe
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_any
+    from weft.train.runs.kinds import run_of
 
-    few_shot = few_shot_recipe(recipe, overrides)
-    if few_shot is not None:
-        from weft.train.runs.few_shot.plan import plan_few_shot
-
-        planned_heads = plan_few_shot(few_shot)
-        text = json.dumps(planned_heads.to_dict(), indent=2) if as_json else str(planned_heads)
-        sys.stdout.write(text + "\n")
-        return
-
-    loaded = load_recipe(recipe, overrides)
-    from weft.core import plan as plan_of
-    from weft.train.backbones.loading import planned_model
-
-    planned = plan_of(planned_model(loaded.backbone), loaded.method, list(loaded.tasks))
+    planned = run_of(load_any(recipe, overrides)).plan()
     text = json.dumps(planned.to_dict(), indent=2) if as_json else str(planned)
     sys.stdout.write(text + "\n")
 
@@ -64,44 +49,15 @@ def train(
     ] = None,
 ) -> None:
     """Train, evaluate and track one run."""
-    from weft.train.preflight.tasks import check_recipe, load_tasks
-    from weft.train.recipe.few_shot import few_shot_recipe
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_any
+    from weft.train.runs.kinds import run_of
 
-    few_shot = few_shot_recipe(recipe, overrides)
+    run = run_of(load_any(recipe, overrides))
     if dry_run:
-        from weft.train.runs.dry_run import dry_run as try_out
-        from weft.train.runs.few_shot.dry_run import dry_run_few_shot
-
-        found = (
-            try_out(load_recipe(recipe, overrides), picture)
-            if few_shot is None
-            else dry_run_few_shot(few_shot, picture)
-        )
-        sys.stdout.write(f"{found}\n")
+        sys.stdout.write(f"{run.dry_run(picture)}\n")
         return
-    if few_shot is not None:
-        from weft.train.cli.few_shot import train_few_shot
-
-        train_few_shot(few_shot, resume=resume or auto_resume, overwrite=overwrite)
-        return
-    loaded = load_recipe(recipe, overrides)
-    check_recipe(loaded)
-    tasks = load_tasks(loaded)
-    from weft.train.cli.console import progress, show_result
-    from weft.train.recipe.published import published_of, scored_alike, shown
-    from weft.train.runs.run import execute
-
-    published = shown(published_of(loaded))
-    result = execute(
-        loaded,
-        tasks=tasks,
-        resume=resume,
-        overwrite=overwrite,
-        auto_resume=auto_resume,
-        progress=progress(),
-    )
-    show_result(result, [*published, *scored_alike(loaded, result.reports)] if published else [])
+    options = {"resume": resume, "overwrite": overwrite, "auto_resume": auto_resume}
+    console.show(run.execute(console.progress(), **options))
 
 
 def evaluate(
@@ -133,16 +89,9 @@ def evaluate(
     if (run is None) == (predictions is None):
         raise RunError("`weft evaluate` needs either RUN or --predictions, but got both or neither.")
     if run is not None:
-        from weft.train.cli.console import progress, show_result
+        from weft.train.runs.kinds import rescore_any
 
-        if (run / "heads").is_dir():
-            from weft.train.runs.few_shot.rescore import rescore_few_shot
-
-            sys.stdout.write(rescore_few_shot(run, progress=progress()).text())
-            return
-        from weft.train.runs.rescore import rescore
-
-        show_result(rescore(run, progress=progress()))
+        console.show(rescore_any(run, console.progress()))
         return
     if gold is None or task is None or predictions is None:
         raise RunError(

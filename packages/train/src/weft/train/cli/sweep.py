@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from weft.train.cli.runs import Overrides, RecipeArgument
+from weft.train.cli.console import Overrides, RecipeArgument
 
 
 def sweep(

@@ -5,6 +5,8 @@ Nothing here holds on to the model, so that workers can be started in every way 
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from weft.data.errors import WeftDataError
+from weft.data.sampling.loader import one_thread_per_worker
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
-from weft.train.engine.stopping import start_worker
 
 Row = tuple[str, int, int, int]
+GRACE = 30
+"""Seconds between SIGTERM and SIGKILL that torchrun and SLURM give unless told otherwise."""
 
 
 class TaskRows(Dataset[Any]):
@@ -102,3 +106,16 @@ class TaskLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the batches of this epoch from now on."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def start_worker(worker: int) -> None:
+    """Prepare a worker that decodes batches: one thread, and time to serve the step that SIGTERM falls into.
+
+    Launchers signal whole process groups; a worker that died at once would take the run with it.
+
+    Args:
+        worker: Number of the worker.
+    """
+    one_thread_per_worker(worker)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -36,7 +36,8 @@ from weft.train.preflight.answers import read_answers
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, all_images
 from weft.train.processes import ONE, Processes
-from weft.train.recipe.training import Recipe, TaskSection, TrainingSection
+from weft.train.recipe.sections import TaskSection, TrainingSection
+from weft.train.recipe.training import Recipe
 
 
 def text_rules(task: TaskSection) -> TextRules:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,11 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.data.sampling.loader import one_thread_per_worker
 from weft.train.engine.checkpoints import newest_whole
 from weft.train.errors import StoppedError
 from weft.train.output.folders import RUN_MARKER
 from weft.train.output.result import RESULT, is_unscored
 from weft.train.processes import Processes
-
-GRACE = 30
-"""Seconds between SIGTERM and SIGKILL that torchrun and SLURM give unless told otherwise."""
 
 
 class Stop(TrainerCallback):
@@ -81,19 +76,6 @@ class Stop(TrainerCallback):
 
     def _note(self, *_: Any) -> None:
         self.asked = True
-
-
-def start_worker(worker: int) -> None:
-    """Prepare a worker that decodes batches: one thread, and time to serve the step that SIGTERM falls into.
-
-    Launchers signal whole process groups; a worker that died at once would take the run with it.
-
-    Args:
-        worker: Number of the worker.
-    """
-    one_thread_per_worker(worker)
-    if sys.platform != "win32":
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 def how_to_start(folder: Path) -> tuple[bool, bool]:

@@ -38,7 +38,7 @@ from weft.train.engine.task_losses import TaskLosses
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
 from weft.train.processes import ONE, Processes
-from weft.train.recipe.training import TrainingSection
+from weft.train.recipe.sections import TrainingSection
 
 Validate = Callable[[], dict[str, float]]
 VALIDATED = "validated.json"

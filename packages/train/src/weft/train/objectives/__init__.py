@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from weft.train.recipe.training import TrainingSection
+from weft.train.recipe.sections import TrainingSection
 
 Objective = Callable[[Any, dict[str, Any]], Tensor]
 

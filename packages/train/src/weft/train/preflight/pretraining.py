@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from weft.data.records.types import Caption, ImageQA, PairBool
 from weft.eval.evaluate.kinds import Kind, register_kind
 from weft.train.errors import RunError
-from weft.train.recipe.training import PretrainingSection
+from weft.train.recipe.sections import PretrainingSection
 
 MASKED, MISMATCHED = 0.15, 0.5
 

@@ -9,7 +9,8 @@ from weft.data.features.store import FeatureStore
 from weft.eval.evaluate.stored import StoredFeatures, stored_features
 from weft.train.errors import RunError
 from weft.train.preflight.tasks import TaskData, images_of
-from weft.train.recipe.training import DataSection, Recipe
+from weft.train.recipe.sections import DataSection
+from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
 
 

@@ -11,7 +11,8 @@ from weft.data import load_dataset
 from weft.data.records.types import Caption, MediaRef, Record, media_of
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
-from weft.train.recipe.training import DataSection, Recipe
+from weft.train.recipe.sections import DataSection
+from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded, expanded_options
 
 Role = Literal["train", "validation", "test"]

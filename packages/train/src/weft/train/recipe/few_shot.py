@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from weft.train.errors import RecipeError
-from weft.train.recipe.faults import faults_of, listed
-from weft.train.recipe.files import apply_overrides, find_recipe, read_yaml
 from weft.train.recipe.sections import Section, TrackingSection
 
 
@@ -244,29 +241,6 @@ def config_of(head: Mapping[str, Any]) -> Any:
     from weft.core.few_shot import parse_head
 
     return parse_head({key: value for key, value in head.items() if key != "label"})
-
-
-def few_shot_recipe(
-    source: str | Path | Mapping[str, Any], overrides: list[str] | None = None
-) -> FewShotRecipe | None:
-    """The few-shot recipe that a source holds, or None if it is a recipe of the other kind.
-
-    Args:
-        source: A path, a built-in name such as `xmadapter/eurosat`, or a dictionary.
-        overrides: `key.sub=value` entries.
-
-    Raises:
-        RecipeError: With every fault at once.
-    """
-    values = dict(source) if isinstance(source, Mapping) else read_yaml(find_recipe(source))
-    if "heads" not in values:
-        return None
-    values = apply_overrides(values, overrides or [])
-    try:
-        return FewShotRecipe.model_validate(values)
-    except ValidationError as error:
-        shown = "the recipe" if isinstance(source, Mapping) else str(source)
-        raise RecipeError(listed(shown, faults_of(error, FewShotRecipe))) from None
 
 
 def _check_head(head: Mapping[str, Any]) -> None:

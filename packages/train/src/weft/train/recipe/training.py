@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from weft.train.errors import RecipeError
-from weft.train.recipe.faults import faults_of, listed
-from weft.train.recipe.files import apply_overrides, find_recipe, merge, read_yaml
 from weft.train.recipe.sections import (
-    AugmentSection,
     BackboneSection,
-    ContrastSection,
-    DataSection,
     EvaluationSection,
-    MixingSection,
-    PretrainingSection,
     Section,
     TaskSection,
-    TokenizerSection,
     TrackingSection,
     TrainingSection,
 )
-
-__all__ = [
-    "AugmentSection",
-    "BackboneSection",
-    "ContrastSection",
-    "DataSection",
-    "EvaluationSection",
-    "MixingSection",
-    "PretrainingSection",
-    "Recipe",
-    "TaskSection",
-    "TokenizerSection",
-    "TrackingSection",
-    "TrainingSection",
-    "load_recipe",
-]
 
 
 class Recipe(Section):
@@ -111,83 +85,3 @@ class Recipe(Section):
     def title(self) -> str:
         """How tables call the method."""
         return self.label or self.name
-
-
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: list[str] | None = None) -> Recipe:
-    """Read, override and validate a recipe.
-
-    Args:
-        source: A path, a built-in name such as `demo/single_adapter`, or a dictionary.
-        overrides: `key.sub=value` entries; values are read as YAML.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: With every fault at once.
-    """
-    if isinstance(source, Mapping):
-        values, shown = dict(source), "the recipe"
-    else:
-        path = find_recipe(source)
-        values, shown = read_yaml(path), str(source)
-    values = _with_paper(apply_overrides(values, overrides or []), overrides or [])
-    recipe, faults = _validated(values)
-    settings = values.get("paper_settings")
-    if isinstance(settings, Mapping):
-        # Faults of `paper: true` are found without it too.
-        _, laid = _validated(merge(values, settings))
-        faults += [
-            f"paper_settings.{fault}" for fault in laid if fault not in faults and _stands_in(fault, settings)
-        ]
-    if faults or recipe is None:
-        raise RecipeError(listed(shown, faults))
-    return recipe
-
-
-def _validated(values: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
-    """The recipe, or None, and all faults."""
-    faults: list[str] = []
-    recipe: Recipe | None = None
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        faults += faults_of(error, Recipe, values.get("tasks"))
-    return recipe, faults + (_method_faults(values["method"]) if "method" in values else [])
-
-
-def _stands_in(fault: str, settings: Any) -> bool:
-    """Whether a fault's place is one that the settings speak of."""
-    place = fault.partition(":")[0].split(".")
-    if place[0] == "method":
-        return "method" in settings
-    for word in place:
-        if not isinstance(settings, Mapping):
-            break
-        if word not in settings:
-            return False
-        settings = settings[word]
-    return True
-
-
-def _with_paper(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Lay the paper's settings over the file; overrides stay above them. They are then part of the recipe."""
-    settings = values.get("paper_settings")
-    if values.get("paper") is not True or not isinstance(settings, Mapping):
-        return values
-    return apply_overrides(merge(values, settings), overrides) | {"paper_settings": {}}
-
-
-def _method_faults(method: Any) -> list[str]:
-    """Faults of the method, found by the registered units themselves."""
-    from weft.core.errors import WeftError
-    from weft.core.unit.method import parse_method
-
-    try:
-        parse_method(method)
-    except WeftError as error:
-        lines = [line.removeprefix("- ") for line in str(error).split("\n")]
-        return [
-            f"method: {line}" if line.startswith("a method ") else f"method.{line}" for line in lines[1:]
-        ] or lines
-    return []

@@ -20,7 +20,8 @@ from weft.train.errors import RunError, near
 from weft.train.output.folders import DEMO_MARKER, check_writable, claimed, make_anew
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.recipe.files import built_in_recipes
-from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.training import Recipe
 
 # The order of the table: what is compared with, what trains everything, then from many weights to few.
 METHODS = (

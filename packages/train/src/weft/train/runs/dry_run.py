@@ -15,14 +15,13 @@ from weft.eval.evaluate.inputs import example
 from weft.train.backbones.loading import planned_model
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.engine.scoring import text_rules
-from weft.train.output.files import written
+from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.preflight.fitness import check_fit
 from weft.train.preflight.memory import Memory, estimate_memory
 from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes_of
 from weft.train.recipe.published import published_of, shown
 from weft.train.recipe.training import Recipe
 
-SHOWN = 12
 _PER_TASK = 4
 
 
@@ -97,22 +96,6 @@ def dry_run(
         picture=path,
         published=tuple(shown(published)),
     )
-
-
-def picture_path(recipe: Any) -> Path:
-    """Where the first batch of a recipe is drawn if nobody says so."""
-    return Path(recipe.output) / f"{recipe.name}-first-batch.png"
-
-
-def save_picture(picture: Any, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
-    with written(path, "--picture") as partial:
-        picture.save(partial, "PNG")
-
-
-def counted(found: int, stated: int | None) -> str:
-    """A number of records, beside the official one where they differ."""
-    return f"{found:,}" if stated in (None, found) else f"{found:,} (officially {stated:,})"
 
 
 def _official(recipe: Recipe, task: str) -> dict[str, int]:

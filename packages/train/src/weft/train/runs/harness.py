@@ -12,7 +12,7 @@ from weft.data.records.types import ImageQA
 from weft.eval.serving.lmms_harness import HarnessModel
 from weft.train.errors import RunError, near
 from weft.train.output.result import check_finished
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 from weft.train.runs.served import load_predictor
 
 

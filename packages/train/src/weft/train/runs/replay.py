@@ -18,7 +18,7 @@ from weft.train.engine.task_losses import nan_file
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import Result, average, check_finished
 from weft.train.preflight.tasks import load_tasks
 from weft.train.processes import join_processes
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 
 def rescore(folder: Path, *, role: str = "test", progress: Progress | None = None) -> Result:

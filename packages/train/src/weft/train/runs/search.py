@@ -15,8 +15,8 @@ import yaml
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import check_writable, claimed
 from weft.train.output.progress import Progress
+from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
-from weft.train.recipe.training import load_recipe
 from weft.train.runs.sweep import Point, log_of, run_point, sweep_parent, sweep_points
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,79 +10,22 @@ import torch
 from transformers import set_seed
 
 from weft.core import load_adapter
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, media_of
-from weft.eval.evaluate.kinds import kind_of
+from weft.data.records.types import MediaRef, PairBool
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
-from weft.eval.serving import log_model
-from weft.eval.tracking import Run
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.scoring import make_batches
 from weft.train.errors import RunError
-from weft.train.preflight.tasks import TaskData
-from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.recipe.loading import load_recipe
+from weft.train.runs.requests import RECORDS
 
 Predictor = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
-
-
-def _question(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return ImageQA(id=name, image=images[0], image_id=name, question=text)
-
-
-def _statement(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return PairBool(id=name, images=images, group_id=name, sentence=text)
-
-
-def _picture(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return Caption(id=name, media=images[0], media_id=name)
-
-
-_RECORDS: Mapping[str, Callable[[str, str, tuple[MediaRef, ...]], Record]] = {
-    ImageQA.task: _question,
-    PairBool.task: _statement,
-    Caption.task: _picture,
-}
-
-
-def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Keep a model among the artifacts of a finished run that `mlflow.pyfunc.load_model` loads.
-
-    It answers questions, judges statements and writes captions, by the run's own rules. Nothing is kept where
-    there is nothing to ask (retrieval alone), for runs that see no image, and for language models with stored features.
-
-    Args:
-        run: The open run.
-        recipe: The recipe of the run; its folder holds the adapter.
-        tasks: The records, whose types decide what each task can be asked.
-    """
-    types = {name: kind_of(data[role]).task for name, data in tasks.items() for role in list(data.splits)[:1]}
-    asked = {name: kind for name, kind in types.items() if kind in _RECORDS}
-    if not asked or recipe.blank_images or recipe.backbone.language is not None:
-        return
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
-        shutil.copytree(recipe.folder / "adapter", folder / "adapter")
-        shutil.copy2(recipe.folder / "recipe.yaml", folder)
-        if (recipe.folder / "tokenizer").is_dir():
-            shutil.copytree(recipe.folder / "tokenizer", folder / "tokenizer")
-        log_model(
-            run,
-            adapter=folder,
-            loader="weft.train.runs.served:load_predictor",
-            tasks=list(asked),
-            options={"types": asked, "images": {name: _shown(tasks[name]) for name in asked}},
-        )
-
-
-def _shown(data: TaskData) -> int:
-    """How many images a record of a task shows."""
-    return len(media_of(next(iter(data.splits.values()))[0]))
 
 
 def load_predictor(
     folder: Path | str, types: Mapping[str, str], images: Mapping[str, int] = MappingProxyType({})
 ) -> Predictor:
-    """Load what `log_served_model` kept.
+    """Load what `weft.train.runs.tracked` kept of a run.
 
     Args:
         folder: Folder with `recipe.yaml` and `adapter/`, such as that of a run.
@@ -118,7 +59,7 @@ def load_predictor(
     counts |= {name: range(count, count + 1) for name, count in images.items()}
 
     def answer(task: str, questions: Sequence[str], shown: Sequence[Sequence[bytes]]) -> list[str]:
-        make = _RECORDS[types[task]]
+        make = RECORDS[types[task]]
         records = []
         for row, (text, given) in enumerate(zip(questions, shown, strict=True)):
             present = [data for data in given if isinstance(data, bytes | bytearray) and data]

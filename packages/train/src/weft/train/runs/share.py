@@ -18,7 +18,7 @@ from weft.train.backbones.loading import load_backbone
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
-from weft.train.recipe.training import load_recipe
+from weft.train.recipe.loading import load_recipe
 
 
 def export_adapter(

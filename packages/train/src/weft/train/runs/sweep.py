@@ -21,8 +21,9 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import check_writable, claimed
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT, is_unscored
+from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
-from weft.train.recipe.training import Recipe, load_recipe
+from weft.train.recipe.training import Recipe
 from weft.train.runs.origin import check_origin
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from weft.data.records.types import media_of
+from weft.eval.evaluate.kinds import kind_of
 from weft.eval.report import inspect_html, tables_in
+from weft.eval.serving import log_model
 from weft.eval.tracking import Run, check_store, open_run
 from weft.eval.tracking.store import store_folder
 from weft.train.output.progress import Advance
@@ -22,7 +27,7 @@ from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
 from weft.train.runs.provenance import data_params, source_tags, system_metrics
-from weft.train.runs.served import log_served_model
+from weft.train.runs.requests import RECORDS
 
 
 @contextmanager
@@ -113,6 +118,41 @@ def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping
     run.log_artifacts(recipe.folder / RESULT)
     if recipe.tracking.model:
         log_served_model(run, recipe, tasks)
+
+
+def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
+    """Keep a model among the artifacts of a finished run that `mlflow.pyfunc.load_model` loads.
+
+    It answers questions, judges statements and writes captions, by the run's own rules. Nothing is kept where
+    there is nothing to ask (retrieval alone), for runs that see no image, and for language models with stored features.
+
+    Args:
+        run: The open run.
+        recipe: The recipe of the run; its folder holds the adapter.
+        tasks: The records, whose types decide what each task can be asked.
+    """
+    types = {name: kind_of(data[role]).task for name, data in tasks.items() for role in list(data.splits)[:1]}
+    asked = {name: kind for name, kind in types.items() if kind in RECORDS}
+    if not asked or recipe.blank_images or recipe.backbone.language is not None:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        shutil.copytree(recipe.folder / "adapter", folder / "adapter")
+        shutil.copy2(recipe.folder / "recipe.yaml", folder)
+        if (recipe.folder / "tokenizer").is_dir():
+            shutil.copytree(recipe.folder / "tokenizer", folder / "tokenizer")
+        log_model(
+            run,
+            adapter=folder,
+            loader="weft.train.runs.served:load_predictor",
+            tasks=list(asked),
+            options={"types": asked, "images": {name: _shown(tasks[name]) for name in asked}},
+        )
+
+
+def _shown(data: TaskData) -> int:
+    """How many images a record of a task shows."""
+    return len(media_of(next(iter(data.splits.values()))[0]))
 
 
 class Report(TrainerCallback):

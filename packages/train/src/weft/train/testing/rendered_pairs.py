@@ -22,7 +22,7 @@ from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, samp
 from weft.eval.evaluate.rerank import rerank
 from weft.eval.evaluate.retrieve import Matches, retrieval_scores
 from weft.train.objectives.image_text import ImageText
-from weft.train.recipe.training import ContrastSection
+from weft.train.recipe.sections import ContrastSection
 
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[DEC]", "[ENC]")

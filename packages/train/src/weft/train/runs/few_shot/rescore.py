@@ -12,7 +12,8 @@ from weft.core.few_shot import load_head
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
-from weft.train.recipe.few_shot import few_shot_recipe, label_of
+from weft.train.recipe.few_shot import FewShotRecipe, label_of
+from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.bench import Bench
 from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
 from weft.train.runs.few_shot.draws import draw, load_records
@@ -33,8 +34,8 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
         RunError: If the folder is not that of a finished few-shot run.
         CheckpointError: If a head is damaged, or belongs to another encoder, preprocessing or draw.
     """
-    recipe = few_shot_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
-    if recipe is None or not (folder / RESULT).is_file():
+    recipe = load_any(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
+    if not isinstance(recipe, FewShotRecipe) or not (folder / RESULT).is_file():
         raise RunError(
             f"`RUN` must be the folder of a finished few-shot run, with recipe.yaml, heads/ and {RESULT}, but {folder} "
             "is not. Give the folder that `weft train` named at its end."
