@@ -101,3 +101,25 @@ def test_a_slot_changed_before_the_backward_pass_is_refused(moved):
         )
     with pytest.raises(RuntimeError, match=r"must not be changed in place between|modified inplace"):
         loss.backward()
+
+
+def kept_bytes(model, batch, tasks):
+    """What a forward pass keeps for the backward pass, parameters left out."""
+    kept, own = {}, {value.data_ptr() for value in model.parameters()}
+    with (
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.update({(t.data_ptr(), t.shape): t}) or t, lambda t: t
+        ),
+        model.route(tasks=tasks),
+    ):
+        loss = per_row_loss(model.train(), batch).sum()
+    assert loss.requires_grad
+    return sum(t.nbytes for (place, _), t in kept.items() if place not in own)
+
+
+def test_dropout_of_lora_keeps_no_masks_and_no_dropped_inputs():
+    plain, dropping = (
+        kept_bytes(*adapted({"method": "lora", "rank": 2, "dropout": dropout}, "bart", TASKS), list(ROWS))
+        for dropout in (0.0, 0.5)
+    )
+    assert dropping - plain < 1024  # a seed per site

@@ -3,7 +3,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from weft.kernels import route_rows
+from weft.kernels import BottleneckWeights, adapter_bottleneck, route_rows
 from weft.kernels.errors import DoubleBackwardError
 from weft.kernels.testing import call_bottleneck
 
@@ -152,3 +152,21 @@ def test_meta_tensors_flow_through():
     x, down, up = (t.detach().to("meta") for t in parts())
     ids = torch.zeros(4, dtype=torch.int64, device="meta")
     assert call_bottleneck(x, down, up, task_ids=ids).shape == x.shape
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5], ids=["all kept", "dropout"])
+def test_beside_its_inputs_a_call_keeps_z_the_statistics_of_a_norm_and_a_seed(norm, dropout):
+    x, down, up = parts()
+    options = {"norm_weight": torch.ones(8), "norm_bias": torch.ones(8)} if norm else {}
+    rows = route_rows(torch.tensor([0, 2, -1, 1]), 3)
+    inputs = {t.data_ptr() for t in (x, down, up, *rows, *options.values())}
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t}) or t, lambda t: t):
+        adapter_bottleneck(
+            x, BottleneckWeights(down, up, **options), rows, residual=x, input_dropout=dropout,
+            hidden_dropout=dropout, dropout=dropout,
+        )  # fmt: skip
+    own = sum(t.nbytes for place, t in kept.items() if place not in inputs)
+    tokens = x.shape[0] * x.shape[1]
+    assert own == tokens * down.shape[2] * 4 + (2 * tokens * 4 if norm else 0) + (8 if dropout else 0)

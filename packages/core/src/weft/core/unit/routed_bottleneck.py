@@ -27,7 +27,7 @@ def routed_bottleneck(
         residual: What it is added to, shape `(rows, ..., out)`; also the result for rows without a task.
         norm_weight: Weight of a LayerNorm of what is read, shape `(in,)`.
         norm_bias: Its bias.
-        options: Scale and activation, as `weft.kernels.adapter_bottleneck` takes them.
+        options: Scale, activation and dropout, as `weft.kernels.adapter_bottleneck` takes them.
 
     Returns:
         Shape `(rows, ..., out)`.

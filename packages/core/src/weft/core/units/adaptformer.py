@@ -14,7 +14,6 @@ from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import fan_in, ones, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.unit.routed_bottleneck import routed_bottleneck
-from weft.core.unit.routed_linear import routed_linear
 from weft.core.unit.routed_norm import routed_norm
 
 if TYPE_CHECKING:
@@ -95,19 +94,14 @@ class AdaptFormer(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `inputs`, both of shape `(rows, ..., width)`."""
-        from torch.nn import functional
-
         read = inputs.to(output.dtype)
         if self.norm:
             read = routed_norm(read, weights, "norm")
-        if self.dropout and weights.training:
-            hidden = functional.relu(routed_linear(read, weights, "down"))
-            kept = functional.dropout(hidden, self.dropout)
-            return weights.keep_identity(output + self.scale * routed_linear(kept, weights, "up"), output)
         return routed_bottleneck(
             read,
             weights,
             output,
             scale=self.scale,
             activation="relu",
+            hidden_dropout=self.dropout if weights.training else 0.0,
         )

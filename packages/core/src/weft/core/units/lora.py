@@ -119,8 +119,6 @@ class LoRA(Unit):
 
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        if self.dropout:
-            inputs = functional.dropout(inputs, self.dropout, training=weights.training)
         whole = self.rows is None
         update = adapter_bottleneck(
             inputs.to(output.dtype),
@@ -129,6 +127,7 @@ class LoRA(Unit):
             residual=output if whole else None,
             scale=self.scale,
             activation="identity",
+            input_dropout=self.dropout if weights.training else 0.0,
         )
         if self.rows is None:
             return update
