@@ -31,7 +31,7 @@ REPEATS = 20
 def prepared(values: dict[str, Any], *changes: str, **how: bool) -> Path:
     recipe = load_recipe(values, list(changes))
     with ExitStack() as claims:
-        prepare_folder(recipe, claims, **how)
+        prepare_folder(recipe, dict, claims, **how)
     return recipe.folder
 
 
@@ -58,25 +58,25 @@ def _tracking_store(folder: Path) -> None:
 
 
 def _linked_run(folder: Path) -> None:
-    make_run_folder(folder.with_name("other"), "")
+    make_run_folder(folder.with_name("other"), {})
     folder.symlink_to(folder.with_name("other"))
 
 
 def _linked_marker(folder: Path) -> None:
-    make_run_folder(folder.with_name("other"), "")
+    make_run_folder(folder.with_name("other"), {})
     folder.mkdir()
     (folder / RUN_MARKER).symlink_to(folder.with_name("other") / RUN_MARKER)
 
 
 def _run_with_a_store(folder: Path) -> None:
-    make_run_folder(folder, "")
+    make_run_folder(folder, {})
     (folder / "store").mkdir()
     (folder / "store" / "mlflow.db").write_text("all runs")
 
 
 def _run_with_a_run(folder: Path) -> None:
-    make_run_folder(folder, "")
-    make_run_folder(folder / "inner", "")
+    make_run_folder(folder, {})
+    make_run_folder(folder / "inner", {})
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def _races(values: dict[str, Any], seed: int, ready: Any, told: Any, outcomes: A
     ready.wait()
     try:
         with ExitStack() as claims:
-            prepare_folder(recipe, claims, overwrite=True)
+            prepare_folder(recipe, dict, claims, overwrite=True)
             told.wait(60)
             kept = yaml.safe_load((recipe.folder / "recipe.yaml").read_text())["seed"]
             outcomes.put(("ran", kept == seed))
@@ -198,7 +198,7 @@ def test_auto_resume_decides_when_the_folder_is_its_own(
         "weft.train.runs.run.how_to_start", lambda folder: asked.append(folder) or (False, False)
     )
     with claimed(recipe.folder, "name", otherwise="x"), ExitStack() as claims, pytest.raises(InUseError):
-        prepare_folder(recipe, claims, auto_resume=True)
+        prepare_folder(recipe, dict, claims, auto_resume=True)
     assert asked == []
 
 

@@ -11,6 +11,7 @@ import yaml
 from weft.train.cli import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.run import execute
 from weft.train.runs.search import Trial, read_ranges, run_search
 from weft.train.runs.sweep import Point
 
@@ -30,17 +31,17 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been run; the validation is best at a rate of 0.01, and a size of 2 fails at rates above 0.05."""
     found: list[Any] = []
 
-    def run(source: str, point: Point, parent: str | None) -> bool:
+    def run(source: str, point: Point, parent: str | None, *, anew: bool) -> bool:
         found.append(point.recipe)
         rate, size = point.recipe.training.learning_rate, point.recipe.method["bottleneck_size"]
         if size == 2 and rate > 0.05:
             return False
         best = point.recipe.folder / "checkpoints" / "best"
-        best.mkdir(parents=True)
+        best.mkdir(parents=True, exist_ok=True)
         (best / "score").write_text(repr(100 - 1e4 * abs(rate - 0.01) + point.recipe.seed))
         return True
 
-    monkeypatch.setattr("weft.train.runs.search.run_point", run)
+    monkeypatch.setattr("weft.train.runs.sweep.run_point", run)
     return found
 
 
@@ -82,19 +83,65 @@ def test_a_search_goes_on_where_it_was_interrupted(path, started, monkeypatch):
     ranges = read_ranges(RANGES)
     first = run_search(str(path), [], ranges, trials=2)
 
-    def killed(*arguments: Any) -> bool:
+    def killed(*arguments: Any, **options: Any) -> bool:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.runs.search.run_point", killed)
+        patch.setattr("weft.train.runs.sweep.run_point", killed)
         with pytest.raises(KeyboardInterrupt):
             run_search(str(path), [], ranges, trials=3)
     before = len(started)
     found = run_search(str(path), [], ranges, trials=4)
     assert found[:2] == first
     assert [recipe.name for recipe in started[before:]] == ["tiny-trial-2-seed-0", "tiny-trial-3-seed-0"]
-    with pytest.raises(RunError, match="must be that which 'tiny' was begun with"):
-        run_search(str(path), [], read_ranges(RANGES[:1]), trials=5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "entries", "seeds", "told"),
+    [
+        (["training.steps=3"], RANGES, (0,), r"training\.steps was 2 and is 3"),
+        (
+            ["tasks.vqa.data.options.size=32"],
+            RANGES,
+            (0,),
+            r"data\.vqa\.train was 40 records, sha256 \w{12} and is 32",
+        ),
+        ([], RANGES[:1], (0,), r"--search method\.bottleneck_size was 'Categorical.*' and is absent"),
+        ([], RANGES, (0, 1), r"--seeds was \[0\] and is \[0, 1\]"),
+    ],
+    ids=["recipe", "data", "ranges", "seeds"],
+)
+def test_a_search_goes_on_only_with_what_it_was_begun_with(path, started, changes, entries, seeds, told):
+    first = run_search(str(path), [], read_ranges(RANGES), trials=2)
+    other = {"ranges": read_ranges(entries), "seeds": seeds, "trials": 2}
+    with pytest.raises(RunError, match=rf"of 'tiny'.*{told}.*--overwrite to begin this one anew"):
+        run_search(str(path), changes, **other)
+    assert len(started) == 2
+    assert run_search(str(path), [], read_ranges(RANGES), trials=2) == first
+    run_search(str(path), changes, **other, overwrite=True)
+    assert len(started) == 2 + 2 * len(seeds), "every trial is run again"
+    with pytest.raises(RunError, match="of 'tiny'"):
+        run_search(str(path), [], read_ranges(RANGES), trials=2)
+
+
+def test_a_trial_takes_no_run_of_another_recipe(path, monkeypatch):
+    anew = []
+
+    def run(source: str, point: Point, parent: str | None, **how: bool) -> bool:
+        anew.append(how["anew"])
+        best = point.recipe.folder / "checkpoints" / "best"
+        best.mkdir(parents=True, exist_ok=True)
+        (best / "score").write_text("1.0")
+        return True
+
+    monkeypatch.setattr("weft.train.runs.sweep.run_point", run)
+    stray = load_recipe(str(path), ["name=tiny-trial-0-seed-0"])
+    execute(stray)
+    with pytest.raises(RunError, match=r"tiny-trial-0-seed-0 is of another: label was None.*--overwrite"):
+        run_search(str(path), [], read_ranges(RANGES), trials=1)
+    assert not anew
+    run_search(str(path), [], read_ranges(RANGES), trials=1, overwrite=True)
+    assert anew == [True]
 
 
 def test_what_cannot_be_searched_is_said_before_any_run(path, started, monkeypatch, capsys):

@@ -132,7 +132,9 @@ def test_a_result_counts_only_for_the_recipe_and_the_data_that_made_it(path, in_
     first = run_sweep(str(path), [], axes)
     assert run_sweep(str(path), [], axes) == first
     assert len(started) == 1
-    with pytest.raises(RunError, match=r"is of another: training\.steps was 2 and is 3\. Take name="):
+    with pytest.raises(
+        RunError, match=r"is of another: training\.steps was 2 and is 3\. Take name=.*--overwrite"
+    ):
         run_sweep(str(path), ["training.steps=3"], axes)
     rows[0]["answers"] = ["blue"] * 10
     (tmp_path / "own" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -152,3 +154,38 @@ def test_a_run_that_was_trained_and_not_scored_is_gone_on_with(path, in_process)
     run_sweep(str(path), [], {"seed": [0]})
     assert started[0][-1] == "--resume"
     assert (point.recipe.folder / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
+
+
+def test_overwrite_makes_anew_only_the_runs_that_another_recipe_made(path, in_process, values):
+    run_sweep(str(path), [], {"seed": [0]})
+    rows = run_sweep(str(path), ["training.steps=3"], {"seed": [0, 1]}, overwrite=True)
+    assert [command[-1] for command in started] == ["--traceback", "--overwrite", "--traceback"]
+    runs = Path(values["output"])
+    assert all(
+        yaml.safe_load((runs / row["name"] / "recipe.yaml").read_text())["training"]["steps"] == 3
+        for row in rows
+    )
+    started.clear()
+    assert run_sweep(str(path), ["training.steps=3"], {"seed": [0, 1]}, overwrite=True) == rows
+    assert not started, "what matches is kept"
+    assert not list(runs.glob(".*removed*"))
+
+
+def test_overwrite_removes_no_folder_that_weft_did_not_make(path, in_process):
+    point = sweep_points(str(path), [], {"seed": [0]})[0]
+    execute(point.recipe)
+    (point.recipe.folder / ".weft-run").unlink()
+    with pytest.raises(RunError, match=r"to be removed, but .*seed-0 has no \.weft-run"):
+        run_sweep(str(path), ["training.steps=3"], {"seed": [0]}, overwrite=True)
+    assert (point.recipe.folder / "result.json").is_file()
+    assert not started
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(path, in_process):
+    point = sweep_points(str(path), ["training.save_every=1"], {"seed": [0]})[0]
+    folder = execute(point.recipe).folder
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "adapter")
+    with pytest.raises(RunError, match=r"is of another: training\.learning_rate was 0\.01 and is 0\.02"):
+        run_sweep(str(path), ["training.save_every=1", "training.learning_rate=0.02"], {"seed": [0]})
+    assert not started

@@ -85,7 +85,7 @@ class FeatureStore:
         return ((identity, self[item]) for item, identity in enumerate(self.ids))
 
     def __getstate__(self) -> dict[str, Any]:
-        cached = ("ids", "_positions", "_contents", "_starts")
+        cached = ("ids", "_positions", "_contents", "_checksums", "_starts")
         return {name: value for name, value in self.__dict__.items() if name not in cached} | {
             "_open": OrderedDict()
         }
@@ -132,6 +132,10 @@ class FeatureStore:
         """Whether items go by names that others gave them, not by identities."""
         return self._index.by == "name"
 
+    def checksum(self, item: int) -> int:
+        """Return the checksum that was noted of an item when it was written; the features stay closed."""
+        return self._checksums[item]
+
     def verify(
         self, compute: Callable[[str], NDArray[Any]], *, sample: int = 8, tolerance: float = 2e-3
     ) -> None:
@@ -159,6 +163,14 @@ class FeatureStore:
         """Ids of the items, in order."""
         return [
             identity for shard in self._index.shards for identity in read_items(self.path, shard.name)["ids"]
+        ]
+
+    @cached_property
+    def _checksums(self) -> list[int]:
+        return [
+            checksum
+            for shard in self._index.shards
+            for checksum in read_items(self.path, shard.name)["checksums"]
         ]
 
     @cached_property

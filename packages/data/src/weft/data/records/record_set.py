@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Generic, TypeVar, overload
 
-from weft.data.errors import InvalidArgumentError
-from weft.data.records.types import MEDIA_FIELDS, Classify, Record, media_of
+from weft.data.errors import InvalidArgumentError, WeftDataError
+from weft.data.records.types import MEDIA_FIELDS, Classify, MediaRef, Record, media_of
+from weft.data.sources.opening import BytesStore, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -112,3 +113,26 @@ class RecordSet(Sequence[R], Generic[R]):
             }
             digest.update(f"{said!r}\0{shown!r}\0".encode(errors="backslashreplace"))
         return digest.hexdigest()
+
+    def media_fingerprint(self) -> str:
+        """Return a SHA-256 over sketches of all media, in order: a replaced picture gives another one.
+
+        It is equal wherever the files lie and whenever they were written; see `Store.sketch`. A file that cannot be
+        read counts by what is wrong with it.
+        """
+        digest, seen = hashlib.sha256(), set[tuple[Store, str]]()
+        for record in self.records:
+            for ref in media_of(record):
+                if not isinstance(ref.store, BytesStore):
+                    if (ref.store, ref.path) in seen:
+                        continue
+                    seen.add((ref.store, ref.path))
+                digest.update(f"{_sketch(ref)}\0".encode())
+        return digest.hexdigest()
+
+
+def _sketch(ref: MediaRef) -> str:
+    try:
+        return ref.store.sketch(ref.path)
+    except WeftDataError as error:
+        return type(error).__name__

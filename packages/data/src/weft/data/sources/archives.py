@@ -16,6 +16,7 @@ from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathErro
 from weft.data.sources.folders import (
     accessed,
     file_identity,
+    file_sketch,
     is_local,
     remote_version,
     strip_scheme,
@@ -23,7 +24,7 @@ from weft.data.sources.folders import (
 )
 from weft.data.sources.handles import cached
 from weft.data.sources.limits import check_unpacked
-from weft.data.sources.store import Store, is_below, safe_member, stream_digest
+from weft.data.sources.store import Store, is_below, safe_member, stream_digest, stream_sketch
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _ENCRYPTED = 0x1
@@ -82,6 +83,10 @@ class ArchiveStore(Store):
         archive.size(name)
         return f"{archive.identity}!{name}"
 
+    def sketch(self, path: str) -> str:
+        """Return the checksum that a zip has of a member, or a sketch of what a tar holds; see `Store.sketch`."""
+        return str(_archive(self).sketch(safe_member(path)))
+
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
         return redact(f"{strip_scheme(self.url)}!{path}" if path else strip_scheme(self.url))
@@ -91,6 +96,7 @@ class _Zip:
     """Directory and handle of one zip file in this process."""
 
     identity: str
+    whole: str
 
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
         self._label, self._packed = label, packed
@@ -120,6 +126,10 @@ class _Zip:
     def size(self, path: str) -> int:
         return int(_member(self.members, path, self._label).file_size)
 
+    def sketch(self, path: str) -> str:
+        info = _member(self.members, path, self._label)
+        return f"{info.file_size} {info.CRC:08x}"
+
     def close(self) -> None:
         stream = self._zip.fp
         self._zip.close()
@@ -131,6 +141,7 @@ class _Tar:
     """Offsets and handle of one tar file in this process."""
 
     identity: str
+    whole: str
 
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
         self._label, self._stream, self._lock = label, stream, threading.Lock()
@@ -159,6 +170,13 @@ class _Tar:
 
     def size(self, path: str) -> int:
         return int(_member(self.members, path, self._label)[1])
+
+    def sketch(self, path: str) -> str:
+        offset, size = _member(self.members, path, self._label)
+        if self.whole:
+            return f"{self.whole}!{offset} {size}"
+        with self._lock:
+            return stream_sketch(self._stream, offset, size)
 
     def close(self) -> None:
         self._stream.close()
@@ -193,10 +211,12 @@ def _archive(store: ArchiveStore) -> Any:
     return cached(store.url, store.options, lambda: _open_archive(store))
 
 
-def _identity(store: ArchiveStore, label: str, stream: BinaryIO) -> str:
-    """What the archive was when it was opened."""
+def _identities(store: ArchiveStore, label: str, stream: BinaryIO) -> tuple[str, str]:
+    """What the archive was when it was opened, and what stands for all that is in it, where members are no cheaper."""
     if is_local(store.url):
-        return file_identity(strip_scheme(store.url))
+        path = strip_scheme(store.url)
+        # The last bytes of a gzip file are a checksum of all that it holds.
+        return file_identity(path), file_sketch(path) if path.lower().endswith("gz") else ""
     import fsspec
 
     filesystem, place = fsspec.core.url_to_fs(store.url, **store.options)
@@ -204,7 +224,7 @@ def _identity(store: ArchiveStore, label: str, stream: BinaryIO) -> str:
         version = remote_version(filesystem.info(place))
     if not version:
         version = stream_digest(stream)
-    return f"{label} {version}"
+    return f"{label} {version}", version
 
 
 def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
@@ -231,5 +251,5 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     except _DAMAGE as error:
         stream.close()
         raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error
-    archive.identity = _identity(store, label, stream)
+    archive.identity, archive.whole = _identities(store, label, stream)
     return archive

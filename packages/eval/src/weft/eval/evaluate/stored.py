@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -42,6 +43,14 @@ class StoredFeatures:
         flat = torch.from_numpy(np.stack([self._one(ref) for group in images for ref in group]))
         features = flat.unflatten(0, (len(images), -1))
         return {"visual_features": features.zero_() if self.blank else features}
+
+    def fingerprint(self, images: Iterable[MediaRef]) -> str:
+        """A digest of the features of some images or videos, in their order, as their checksums tell them."""
+        digest = hashlib.sha256()
+        for ref in images:
+            number, item = self.places[ref.place]
+            digest.update(f"{self.stores[number].checksum(item)} ".encode())
+        return digest.hexdigest()
 
     def _one(self, ref: MediaRef) -> NDArray[Any]:
         number, item = self.places[ref.place]

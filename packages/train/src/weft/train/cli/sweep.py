@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from weft.train.cli.console import Overrides, RecipeArgument
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from weft.train.runs.search import Trial
 
 
 def sweep(
@@ -18,6 +24,9 @@ def sweep(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of every combination, parted by commas.")] = "0",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make anew what lies there for another recipe or other data.")
+    ] = False,
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,12 +37,12 @@ def sweep(
 ) -> None:
     """Run a recipe over a grid of values and seeds, or search; started again, it goes on where it was interrupted."""
     from rich.console import Console
-    from rich.table import Table
 
     from weft.train.cli.console import progress
     from weft.train.errors import RecipeError
     from weft.train.runs.sweep import read_axes, run_sweep
 
+    how: dict[str, Any] = {"jobs": jobs, "overwrite": overwrite, "progress": progress()}
     if search:
         if grid:
             raise RecipeError(
@@ -42,23 +51,34 @@ def sweep(
         from weft.train.runs.search import read_ranges, run_search
 
         own = read_axes([f"seed={seeds}"])["seed"]
-        ranges = read_ranges(search)
-        found = run_search(
-            recipe, overrides or [], ranges, trials=trials, seeds=own, jobs=jobs, progress=progress()
-        )
-        table = Table("trial", *(key.rpartition(".")[2] for key in ranges), "validation")
-        best = max((trial.validation, -trial.number) for trial in found if trial.validation is not None)
-        for trial in found:
-            score = "failed" if trial.validation is None else f"{trial.validation:.2f}"
-            style = "bold" if -trial.number == best[1] else None
-            table.add_row(str(trial.number), *map(str, trial.values.values()), score, style=style)
-        Console(markup=False, emoji=False).print(table)
-        return
-    axes = read_axes([*(grid or []), f"seed={seeds}"])
-    rows = run_sweep(recipe, overrides or [], axes, jobs=jobs, progress=progress())
+        found = run_search(recipe, overrides or [], read_ranges(search), trials=trials, seeds=own, **how)
+        table = _trials(found)
+    else:
+        axes = read_axes([*(grid or []), f"seed={seeds}"])
+        table = _points(run_sweep(recipe, overrides or [], axes, **how))
+    Console(markup=False, emoji=False).print(table)
+
+
+def _trials(found: Sequence[Trial]) -> Table:
+    """The trials of a search, the best in bold."""
+    from rich.table import Table
+
+    table = Table("trial", *(key.rpartition(".")[2] for key in found[0].values), "validation")
+    best = max((trial.validation, -trial.number) for trial in found if trial.validation is not None)
+    for trial in found:
+        score = "failed" if trial.validation is None else f"{trial.validation:.2f}"
+        style = "bold" if -trial.number == best[1] else None
+        table.add_row(str(trial.number), *map(str, trial.values.values()), score, style=style)
+    return table
+
+
+def _points(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The scores of every run of a grid."""
+    from rich.table import Table
+
     tasks = list(rows[0]["scores"])
-    table = Table(*(key.rpartition(".")[2] for key in axes), *tasks)
+    table = Table(*(key.rpartition(".")[2] for key in rows[0]["values"]), *tasks)
     for row in rows:
         scores = [f"{row['scores'][task]:.2f}" for task in tasks]
         table.add_row(*(str(value) for value in row["values"].values()), *scores)
-    Console(markup=False, emoji=False).print(table)
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -122,20 +122,20 @@ def _foreign(folder: Path) -> Path | None:
     return next((path for path in found if path != own), None)
 
 
-def make_run_folder(folder: Path, recipe: str) -> None:
-    """Make the folder of a run anew, with its recipe; an earlier run there is moved aside first, and then removed.
+def make_run_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Make the folder of a run anew, with its first files; an earlier run there is moved aside first, and then removed.
 
     Args:
         folder: Folder of the run.
-        recipe: Text of its `recipe.yaml`.
+        files: Name to text of what it holds from the first moment on, its `recipe.yaml` among it.
 
     Raises:
         RunError: If it cannot be made, or what is there is no run; nothing half made is left.
     """
-    make_anew(folder, RUN_MARKER, "name", {"recipe.yaml": recipe})
+    make_anew(folder, RUN_MARKER, "name", files)
 
 
-def make_anew(folder: Path, marker: str, argument: str, files: dict[str, str] | None = None) -> None:
+def make_anew(folder: Path, marker: str, argument: str, files: Mapping[str, str] | None = None) -> None:
     """Put a new folder in the place of one that weft made before.
 
     Args:

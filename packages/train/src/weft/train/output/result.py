@@ -62,7 +62,7 @@ def result_values(recipe: Recipe, result: Result, data: Mapping[str, str]) -> di
     Args:
         recipe: The recipe of the run.
         result: What it gave.
-        data: Numbers and fingerprints of the records that it was made of.
+        data: What it was made of, as it was noted at the start of the run.
     """
     return {
         "name": recipe.name,
@@ -100,9 +100,14 @@ def check_finished(folder: Path, argument: str) -> None:
         )
 
 
+def as_json(values: Any) -> str:
+    """Plain data as the text of a file."""
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write plain data as JSON, in one step that cannot be seen half done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(as_json(values), encoding="utf-8")
     partial.replace(path)

@@ -1,69 +1,189 @@
-"""What made a result: the recipe and the data. A result counts for that recipe alone."""
+"""What a run is made of: its recipe, and the data and files that this reads. A result counts for these alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from weft.data.records.types import media_of
+from weft.train.backbones.loading import planned_model
+from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
-from weft.train.output.result import RESULT
-from weft.train.preflight.tasks import load_tasks
+from weft.train.preflight.stored import open_features
+from weft.train.preflight.tasks import TaskData
 from weft.train.recipe.kept import kept_text
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
+from weft.train.recipe.variables import expanded
 from weft.train.runs.provenance import data_params
 
+ORIGIN = "origin.json"
 _SHOWN = 4
+_DIGEST = re.compile(r"(sha256 [0-9a-f]{12})[0-9a-f]{52}")
 
 
-def check_origin(recipe: Recipe) -> None:
-    """Refuse the result in a recipe's folder if another recipe, or other data, made it.
+def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
+    """What a run reads beside its recipe; a model of the hub goes by its name and revision, which the recipe says.
 
     Args:
-        recipe: The recipe; nothing is done if its folder holds no result.
+        recipe: The recipe.
+        tasks: Its records.
+
+    Returns:
+        Name to a fingerprint that is the same wherever the files lie: of the records of every split, of their media or
+        stored features, and of each file and folder that the recipe names.
+    """
+    found = data_params(tasks)
+    features = None
+    if any(task.data.features for task in recipe.tasks.values()):
+        features = open_features(recipe, tasks, planned_model(recipe.backbone).config)
+    for name, data in tasks.items():
+        for role, records in data.splits.items():
+            if features is None:
+                found[f"data.{name}.{role}.media"] = f"media, sha256 {records.media_fingerprint()}"
+            else:
+                images = (ref for record in records for ref in media_of(record))
+                found[f"data.{name}.{role}.features"] = f"features, sha256 {features.fingerprint(images)}"
+    return found | {key: f"sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
+
+
+def read_origin(folder: Path) -> dict[str, str]:
+    """What was noted of a run at its start.
+
+    Args:
+        folder: Folder of the run.
+    """
+    values: dict[str, str] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    return values
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe that makes a run what it is, under its path; without credentials."""
+    values = flat(read_plain_yaml(kept_text(recipe)))
+    values.pop("tracking.parent", None)
+    return values
+
+
+def other_recipe(folder: Path, recipe: Recipe) -> list[str]:
+    """In what the recipe that a run was started with differs from another, in words; empty if it is the same.
+
+    Args:
+        folder: Folder of the run.
+        recipe: The other recipe.
+    """
+    kept = flat(_of_file(folder / "recipe.yaml"))
+    kept.pop("tracking.parent", None)
+    return differences(kept, settings_of(recipe))
+
+
+def other_data(folder: Path, origin: Mapping[str, str]) -> list[str]:
+    """In what the data and files that a run was started with differ from others, in words; empty if they are the same.
+
+    Args:
+        folder: Folder of the run.
+        origin: Of `origin_of`.
+    """
+    if not (folder / ORIGIN).is_file():
+        return ["what data it is of is not noted in it"]
+    return differences(read_origin(folder), origin)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of values, in words."""
+    return [
+        f"{key} was {_shown(before, key)} and is {_shown(now, key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def in_words(differing: list[str]) -> str:
+    """The first of some differences, and how many more there are."""
+    more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    return "; ".join(differing[:_SHOWN]) + more
+
+
+def check_data(folder: Path, origin: Mapping[str, str], argument: str, otherwise: str = "") -> None:
+    """Refuse other data and files than a run was started with.
+
+    Args:
+        folder: Folder of the run.
+        origin: Of `origin_of`.
+        argument: What needs them.
+        otherwise: What else can be done than to put them back, as a part of the message.
 
     Raises:
         RunError: Naming what differs.
     """
-    if not (recipe.folder / RESULT).is_file():
-        return
-    differing = list(_differences(recipe))
+    differing = other_data(folder, origin)
     if differing:
-        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         raise RunError(
-            f"A result must be that of the recipe, but the one in {recipe.folder} is of another: "
-            f"{'; '.join(differing[:_SHOWN])}{more}. Take name=... for new runs, or remove that folder."
+            f"{argument} needs the data and files that {folder} was started with, but {in_words(differing)}. Put them "
+            f"back{otherwise}."
         )
 
 
-def _differences(recipe: Recipe) -> Iterator[str]:
-    kept = _flat(_of_file(recipe.folder / "recipe.yaml"))
-    wanted = _flat(read_plain_yaml(kept_text(recipe)))
-    for key in sorted(kept.keys() | wanted.keys()):
-        if key != "tracking.parent" and kept.get(key) != wanted.get(key):
-            yield f"{key} was {kept.get(key)!r} and is {wanted.get(key)!r}"
-    if kept.keys() - {"tracking.parent"} != wanted.keys() - {"tracking.parent"}:
-        return
-    made_of = json.loads((recipe.folder / RESULT).read_text(encoding="utf-8")).get("data")
-    if made_of is None:
-        yield "what data it is of is not noted in it"
-        return
-    present = data_params(load_tasks(recipe))
-    for key in sorted(made_of.keys() | present.keys()):
-        if made_of.get(key) != present.get(key):
-            yield f"{key} was {made_of.get(key)} and is {present.get(key)}"
+def flat(values: Any, above: str = "") -> dict[str, Any]:
+    """Every value of nested mappings, under its path."""
+    if not isinstance(values, Mapping):
+        return {above: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{above}.{key}" if above else str(key))
+    return found
 
 
 def _of_file(path: Path) -> Any:
     return read_plain_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _flat(values: Any, above: str = "") -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        return {above: values}
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{above}.{key}" if above else str(key))
-    return found
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    """A value as messages show it: digests by their beginning."""
+    if key not in values:
+        return "absent"
+    value = values[key]
+    return _DIGEST.sub(r"\1", value) if isinstance(value, str) and _DIGEST.search(value) else repr(value)
+
+
+def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    """The files and folders that a recipe names, beside its data."""
+    backbone = recipe.backbone
+    models = {"name": backbone.name, "language": backbone.language, "tokenizer": backbone.tokenizer}
+    for key, name in models.items():
+        if isinstance(name, str):
+            yield f"files.backbone.{key}", Path(saved_path(name, f"backbone.{key}"))
+    if backbone.weights is not None:
+        yield "files.backbone.weights", Path(expanded(backbone.weights, "backbone.weights"))
+    for name, task in recipe.tasks.items():
+        if task.choose_from is not None:
+            key = f"tasks.{name}.choose_from"
+            yield f"files.{key}", Path(expanded(task.choose_from, key))
+
+
+def _digest(path: Path) -> str:
+    """Of the content of a file, or of all files of a folder but hidden ones."""
+    if path.is_file():
+        return _of_content(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name.as_posix()} {_of_content(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def _of_content(path: Path) -> str:
+    seen = path.stat()
+    return _read(path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _read(path: Path, *state: int) -> str:
+    """The digest of a file in a state; the runs of a sweep name one backbone."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,6 +19,7 @@ from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.origin import check_data, origin_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         The batch, the same to the last bit: texts, targets and shifts depend on seed, epoch and record alone.
 
     Raises:
-        RunError: If the folder holds no such batch, or the data no longer hold its records.
+        RunError: If the folder holds no such batch, or the data are no longer what it was
+            started with.
     """
     folder = Path(run)
     file = folder / nan_file(rank)
@@ -64,18 +66,13 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         )
     noted = json.loads(file.read_text(encoding="utf-8"))
     recipe = load_recipe(folder / "recipe.yaml")
-    tasks = load_tasks(recipe, ("train",))
+    tasks = load_tasks(recipe)
+    check_data(folder, origin_of(recipe, tasks), "`run`")
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, folder=folder)
     attach(backbone.model, recipe.method, list(recipe.tasks))
     batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, Progress()))
     known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
-    gone = [row["record"] for row in noted["rows"] if row["record"] not in known[row["task"]]]
-    if gone:
-        raise RunError(
-            f"The data must hold the records of {file}, but {len(gone)} are gone, such as {gone[0]!r}. Bring back the "
-            "data that the run was trained on."
-        )
     rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
     made = batches.training(rows, epoch=noted["epoch"])
     return ReplayedBatch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from weft.train.output.result import (
     ADAPTER,
     RESULT,
     Result,
+    as_json,
     average,
     is_unscored,
     make_result,
@@ -53,7 +54,7 @@ from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes
 from weft.train.processes import Processes, join_processes
 from weft.train.recipe.kept import kept_text
 from weft.train.recipe.training import Recipe
-from weft.train.runs.provenance import data_params
+from weft.train.runs.origin import ORIGIN, check_data, origin_of, read_origin
 from weft.train.runs.tracked import Report, check_tracking, track_result, tracked, tracking_folder
 
 
@@ -103,7 +104,12 @@ def execute(
     with others_may_die(processes, recipe.folder), ExitStack() as claims:
         checkpoint = processes.decided_by_first(
             lambda: prepare_folder(
-                recipe, claims, resume=resume, overwrite=overwrite, auto_resume=auto_resume
+                recipe,
+                lambda: origin_of(recipe, tasks),
+                claims,
+                resume=resume,
+                overwrite=overwrite,
+                auto_resume=auto_resume,
             )
         )
         with may_be_interrupted(recipe.folder), disk_may_fill(recipe.folder):
@@ -129,7 +135,7 @@ def _run(
     visual = make_visual(recipe, backbone, tasks, progress, processes)
     batches = make_batches(recipe, backbone, visual)
     plan = model.weft.plan
-    own = tracked(recipe, plan, checkpoint, tasks) if processes.first else nullcontext()
+    own = tracked(recipe, plan, checkpoint, read_origin(recipe.folder)) if processes.first else nullcontext()
     if processes.first:
         write_json(recipe.folder / "plan.json", plan.to_dict())
     with own as run:
@@ -146,7 +152,7 @@ def _run(
         reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
         result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
-            write_json(recipe.folder / RESULT, result_values(recipe, result, data_params(tasks)))
+            write_json(recipe.folder / RESULT, result_values(recipe, result, read_origin(recipe.folder)))
             track_result(run, recipe, result, tasks)
     if not processes.first:
         return result
@@ -234,6 +240,7 @@ def _train(
 
 def prepare_folder(
     recipe: Recipe,
+    origin: Callable[[], Mapping[str, str]],
     claims: ExitStack,
     *,
     resume: bool = False,
@@ -244,6 +251,7 @@ def prepare_folder(
 
     Args:
         recipe: The recipe.
+        origin: Finds what it reads, as `origin_of` does; not asked where the run is refused for other reasons.
         claims: Keeps the folder from other processes until it is closed.
         resume: As for `execute`.
         overwrite: As for `execute`.
@@ -274,6 +282,7 @@ def prepare_folder(
                 f"`--resume` needs the recipe that {folder} was started with, but it differs from "
                 f"{kept}. Resume with that file, or start a run of another name."
             )
+        check_data(folder, origin(), "`--resume`", ", or start a run of another name")
         check_tracking(recipe)
         return checkpoint
     if not overwrite:
@@ -285,5 +294,5 @@ def prepare_folder(
     check_writable(folder.parent, "output")
     require_outside(folder, tracking_folder(recipe), "tracking.store")
     check_tracking(recipe)
-    make_run_folder(folder, values)
+    make_run_folder(folder, {"recipe.yaml": values, ORIGIN: as_json(origin())})
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,9 +14,20 @@ import yaml
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import check_writable, claimed
 from weft.train.output.progress import Progress
+from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
-from weft.train.runs.sweep import Point, log_of, run_point, sweep_parent, sweep_points
+from weft.train.recipe.training import Recipe
+from weft.train.runs.origin import differences, in_words, origin_of, settings_of
+from weft.train.runs.sweep import (
+    Point,
+    run_points,
+    runs_to_make_anew,
+    sweep_parent,
+    sweep_points,
+)
+
+_MADE_FROM = "made_from"
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ def run_search(
     trials: int,
     seeds: Sequence[int] = (0,),
     jobs: int = 1,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Trial]:
     """Run trials until there are so many; a search that was interrupted goes on when it is started again.
@@ -93,6 +104,7 @@ def run_search(
         trials: Trials in all.
         seeds: Seeds of every trial.
         jobs: Seeds at a time; trials follow one another.
+        overwrite: Begin anew what was begun with another recipe, other data, ranges or seeds.
         progress: Where to show progress.
 
     Returns:
@@ -100,8 +112,47 @@ def run_search(
 
     Raises:
         RecipeError: If the recipe does not validate, or an end of a range makes no valid recipe.
-        RunError: If Optuna is not installed, the study was begun with other ranges, or every trial failed.
+        RunError: If Optuna is not installed, the study was begun with something else and `overwrite` is false, or every
+            trial failed.
     """
+    base = _base(source, overrides, ranges)
+    check_writable(Path(base.output), "output")
+    axes = {key: [str(spread)] for key, spread in ranges.items()}
+    failed: list[str] = []
+    with claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"):
+        study = _study(base, ranges, seeds, overwrite)
+        with (
+            sweep_parent(base, axes) as parent,
+            (progress or Progress()).bar(f"search {base.name}", trials) as advance,
+        ):
+            for number in range(trials):
+                if number == len(study.trials):
+                    study.ask(dict(ranges))
+                trial = study.trials[number]
+                if not trial.state.is_finished():
+                    points = _points(source, overrides, number, trial.params, seeds)
+                    ill = run_points(source, points, parent, runs_to_make_anew(points, overwrite), jobs=jobs)
+                    failed += ill
+                    if ill:
+                        study.tell(number, state=_failed())
+                    else:
+                        study.tell(number, fmean(map(validated, points)))
+                advance(number + 1)
+    return _ended(study, trials, failed)
+
+
+def _ended(study: Any, trials: int, failed: Sequence[str]) -> list[Trial]:
+    done = [Trial(trial.number, dict(trial.params), trial.value) for trial in study.trials[:trials]]
+    if all(trial.validation is None for trial in done):
+        raise RunError(
+            f"A trial of the search must end well, but none of {len(done)} did. Their output is in "
+            f"{', '.join(failed) or 'their logs'}. Mend the cause, and search under another name."
+        )
+    return done
+
+
+def _base(source: str, overrides: Sequence[str], ranges: Mapping[str, Any]) -> Recipe:
+    """The recipe that is searched, with both ends of every range tried."""
     base = load_recipe(source, list(overrides))
     if not base.training.evaluate_every:
         raise RecipeError(
@@ -110,46 +161,7 @@ def run_search(
         )
     for values in _ends(ranges):
         load_recipe(source, [*overrides, *_changes(values)])
-    optuna = _optuna()
-    check_writable(Path(base.output), "output")
-    Path(base.output).mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{(Path(base.output) / f'{base.name}.search.db').absolute()}"
-    study = optuna.create_study(
-        study_name=base.name, storage=storage, direction="maximize", load_if_exists=True
-    )
-    # A search that goes on must not draw again what it drew first.
-    study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
-    _check_ranges(study, ranges, base.name)
-    axes = {key: [str(spread)] for key, spread in ranges.items()}
-    failed: list[str] = []
-    with (
-        claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"),
-        sweep_parent(base, axes) as parent,
-        (progress or Progress()).bar(f"search {base.name}", trials) as advance,
-    ):
-        for number in range(trials):
-            if number == len(study.trials):
-                study.ask(dict(ranges))
-            trial = study.trials[number]
-            if not trial.state.is_finished():
-                points = _points(source, overrides, number, trial.params, seeds)
-                with ThreadPoolExecutor(jobs) as pool:
-                    done = list(pool.map(lambda point: run_point(source, point, parent), points))
-                failed += [
-                    str(log_of(point.recipe)) for point, well in zip(points, done, strict=True) if not well
-                ]
-                if all(done):
-                    study.tell(number, fmean(map(validated, points)))
-                else:
-                    study.tell(number, state=optuna.trial.TrialState.FAIL)
-            advance(number + 1)
-    found = [Trial(trial.number, dict(trial.params), trial.value) for trial in study.trials[:trials]]
-    if all(trial.validation is None for trial in found):
-        raise RunError(
-            f"A trial of the search must end well, but none of {len(found)} did. Their output is in "
-            f"{', '.join(failed) or 'their logs'}. Mend the cause, and search under another name."
-        )
-    return found
+    return base
 
 
 def validated(point: Point) -> float:
@@ -189,13 +201,42 @@ def _ends(ranges: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {other: ends[0] for other, ends in pairs.items()} | {key: value}
 
 
-def _check_ranges(study: Any, ranges: Mapping[str, Any], name: str) -> None:
-    known = study.trials[0].distributions if study.trials else dict(ranges)
-    if known != dict(ranges):
-        raise RunError(
-            f"`--search` must be that which {name!r} was begun with ({known}), but is {dict(ranges)}. Give the same "
-            "ranges, or name=... for another search."
+def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwrite: bool) -> Any:
+    """The study of a search, new or gone on with; its trials are compared, so one recipe and its data made all."""
+    optuna = _optuna()
+    Path(base.output).mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{(Path(base.output) / f'{base.name}.search.db').absolute()}"
+    made_from = {
+        **settings_of(base),
+        **origin_of(base, load_tasks(base)),
+        "--seeds": list(seeds),
+        **{f"--search {key}": str(spread) for key, spread in ranges.items()},
+    }
+
+    def opened() -> Any:
+        return optuna.create_study(
+            study_name=base.name, storage=storage, direction="maximize", load_if_exists=True
         )
+
+    study = opened()
+    if study.trials or _MADE_FROM in study.user_attrs:
+        differing = differences(study.user_attrs.get(_MADE_FROM, {}), made_from)
+        if differing and not overwrite:
+            raise RunError(
+                f"A search must go on with what it was begun with, but of {base.name!r} {in_words(differing)}. Take "
+                "name=... for another search, or --overwrite to begin this one anew."
+            )
+        if differing:
+            optuna.delete_study(study_name=base.name, storage=storage)
+            study = opened()
+    study.set_user_attr(_MADE_FROM, made_from)
+    # A search that goes on must not draw again what it drew first.
+    study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
+    return study
+
+
+def _failed() -> Any:
+    return _optuna().trial.TrialState.FAIL
 
 
 def _optuna() -> Any:

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ import yaml
 
 from weft.train.engine.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.folders import check_writable, claimed
-from weft.train.output.progress import Progress
+from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
+from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
+from weft.train.preflight.tasks import load_tasks, roles_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
-from weft.train.runs.origin import check_origin
+from weft.train.runs.origin import in_words, origin_of, other_data, other_recipe
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,12 @@ def run_sweep(
     axes: Mapping[str, Sequence[Any]],
     *,
     jobs: int = 1,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Run every point that has no result yet; a sweep that was interrupted goes on when it is started again.
+
+    What lies in the folder of a run counts only for the recipe, data and files that made it.
 
     Runs that have a checkpoint are resumed, others are started. One that fails does not stop the rest. In MLflow the
     runs are children of one.
@@ -114,6 +118,7 @@ def run_sweep(
         overrides: Changes that all runs have.
         axes: Key to its values; see `read_axes`.
         jobs: Runs at a time.
+        overwrite: Make those anew that lie there for another recipe or other data.
         progress: Where to show progress.
 
     Returns:
@@ -121,28 +126,19 @@ def run_sweep(
 
     Raises:
         RecipeError: As `sweep_points`.
-        RunError: If a folder of a run holds the result of another recipe or other data; if runs failed, after all
-            others are done, naming their logs.
+        RunError: If folders hold runs of another recipe or other data and `overwrite` is false, or they are not such
+            as weft may remove; if runs failed, after all others are done, naming their logs.
     """
     points = sweep_points(source, overrides, axes)
     base = load_recipe(source, list(overrides))
-    for point in points:
-        check_origin(point.recipe)
     check_writable(Path(base.output), "output")
-    failed: list[str] = []
-    with (
-        claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"),
-        sweep_parent(base, axes) as parent,
-        (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
-    ):
-
-        def work(point: Point) -> None:
-            if not run_point(source, point, parent):
-                failed.append(str(log_of(point.recipe)))
-
-        with ThreadPoolExecutor(jobs) as pool:
-            for done, _ in enumerate(pool.map(work, points), start=1):
-                advance(done)
+    with claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"):
+        anew = runs_to_make_anew(points, overwrite)
+        with (
+            sweep_parent(base, axes) as parent,
+            (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
+        ):
+            failed = run_points(source, points, parent, anew, jobs=jobs, advance=advance)
     if failed:
         raise RunError(
             f"Every run of the sweep must end well, but {len(failed)} of {len(points)} did not. Their output is in "
@@ -163,15 +159,95 @@ def log_of(recipe: Recipe) -> Path:
     return recipe.folder.with_name(f"{recipe.name}.log")
 
 
-def run_point(source: str, point: Point, parent: str | None) -> bool:
-    """Run one point in a process of its own; False if it fails."""
+def run_points(
+    source: str,
+    points: Sequence[Point],
+    parent: str | None,
+    anew: Collection[str],
+    *,
+    jobs: int = 1,
+    advance: Advance = lambda done: None,
+) -> list[str]:
+    """Run points; one that fails does not stop the rest.
+
+    Args:
+        source: The recipe.
+        points: The points.
+        parent: MLflow run that they are part of.
+        anew: Names of runs that are started again, whatever lies there.
+        jobs: Runs at a time.
+        advance: Takes how many are done.
+
+    Returns:
+        The logs of those that failed.
+    """
+
+    def work(point: Point) -> bool:
+        return run_point(source, point, parent, anew=point.recipe.name in anew)
+
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool:
+        for done, (point, well) in enumerate(zip(points, pool.map(work, points), strict=True), start=1):
+            failed += [] if well else [str(log_of(point.recipe))]
+            advance(done)
+    return failed
+
+
+def runs_to_make_anew(points: Sequence[Point], overwrite: bool) -> set[str]:
+    """The names of runs in whose folders lies what another recipe, other data or other files made.
+
+    Args:
+        points: The runs; the data of those that have begun are read.
+        overwrite: Whether they may be removed.
+
+    Raises:
+        RunError: If there are such and they may not be removed, or are no folders of weft alone.
+    """
+    found: dict[str, tuple[Path, list[str]]] = {}
+    origins: dict[str, dict[str, str]] = {}
+    for recipe in (point.recipe for point in points if has_begun(point.recipe.folder)):
+        differing = other_recipe(recipe.folder, recipe)
+        if not differing:
+            values = recipe.model_dump(mode="json", include={"tasks", "backbone"})
+            key = json.dumps([values, roles_of(recipe)])
+            if key not in origins:
+                origins[key] = origin_of(recipe, load_tasks(recipe))
+            differing = other_data(recipe.folder, origins[key])
+        if differing:
+            found[recipe.name] = (recipe.folder, differing)
+    if found and not overwrite:
+        folder, differing = next(iter(found.values()))
+        more = f" (and so are {len(found) - 1} more)" if len(found) > 1 else ""
+        raise RunError(
+            f"Runs must be those of the recipe and its data, but the one in {folder} is of another{more}: "
+            f"{in_words(differing)}. Take name=... for new runs, or --overwrite to make these anew."
+        )
+    for folder, _ in found.values():
+        require_made(folder, RUN_MARKER, "name")
+    return set(found)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a folder holds what would count, or be gone on with: scores, trained weights, or a checkpoint."""
+    scored = (folder / RESULT).is_file() or is_unscored(folder)
+    return scored or newest_whole(folder / "checkpoints") is not None
+
+
+def run_point(source: str, point: Point, parent: str | None, *, anew: bool = False) -> bool:
+    """Run one point in a process of its own; False if it fails.
+
+    Args:
+        source: The recipe.
+        point: The point.
+        parent: MLflow run that it is part of.
+        anew: Start again, whatever lies there; it is moved aside first, and then removed.
+    """
     folder = point.recipe.folder
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() and not anew:
         return True
     words: list[str] = []
     if folder.exists():
-        goes_on = newest_whole(folder / "checkpoints") or is_unscored(folder)
-        words = ["--resume"] if goes_on else ["--overwrite"]
+        words = ["--resume"] if has_begun(folder) and not anew else ["--overwrite"]
     if "--resume" in words:
         saved = read_plain_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         parent = saved["tracking"]["parent"]

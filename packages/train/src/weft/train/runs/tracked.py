@@ -26,13 +26,13 @@ from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
-from weft.train.runs.provenance import data_params, source_tags, system_metrics
+from weft.train.runs.provenance import source_tags, system_metrics
 from weft.train.runs.requests import RECORDS
 
 
 @contextmanager
 def tracked(
-    recipe: Recipe, plan: Any, checkpoint: Path | None, tasks: Mapping[str, TaskData]
+    recipe: Recipe, plan: Any, checkpoint: Path | None, origin: Mapping[str, str]
 ) -> Iterator[Run | None]:
     """Open the run in the tracking store, or go on with it; None if the recipe is not tracked."""
     if not recipe.tracking.enabled:
@@ -47,7 +47,7 @@ def tracked(
         "tasks": ",".join(recipe.tasks),
         **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
         **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
-        **data_params(tasks),
+        **origin,
     }
     with open_run(
         store=tracking_store(recipe),

@@ -85,7 +85,7 @@ def _run(
     parts = recipe.parts()
     grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
     encoder, transform = load_encoder(recipe.encoder)
-    make_run_folder(recipe.folder, kept_text(recipe))
+    make_run_folder(recipe.folder, {"recipe.yaml": kept_text(recipe)})
     extractor = Extractor(encoder, transform, Path(recipe.output) / FEATURES, recipe.batch_size, progress)
     benches = {
         name: Bench(part, records[name], extractor, recipe.folder / "heads" / name)
