@@ -13,6 +13,7 @@ from weft.core.testing.unit_contract import checkpoint_activations, gradients
 from weft.core.testing.vision_language import CASES, IMAGE, VIDEO
 
 METHOD = {"method": "lora", "rank": 2, "sharing": "multiple", "towers": ["text", "vision"]}
+OUTSIDE = {**METHOD, "components": ["projector", "lm_head"]}
 TASKS = ["a", "b", "c"]
 
 
@@ -112,12 +113,12 @@ def alone(batch: dict[str, Any], row: int, media: dict[str, slice]) -> dict[str,
     return one | {name: batch[name][where] for name, where in media.items()}
 
 
-def adapted_model(name: str) -> Any:
+def adapted_model(name: str, method: dict[str, Any] = METHOD) -> Any:
     torch.manual_seed(0)
     model = {**CASES, **SIBLINGS}[name]()[0].eval()
     if name in ("llava_onevision", "llava_next"):
         model.config.image_grid_pinpoints = [[16, 16], [16, 32]]
-    attach(model, METHOD, TASKS)
+    attach(model, method, TASKS)
     torch.manual_seed(1)
     with torch.no_grad():
         for _, _, value in model.weft.slots():
@@ -125,9 +126,10 @@ def adapted_model(name: str) -> Any:
     return model
 
 
+@pytest.mark.parametrize("method", [METHOD, OUTSIDE], ids=["layers", "connectors and heads too"])
 @pytest.mark.parametrize("name", BATCHES)
-def test_a_mixed_batch_is_its_rows_alone_with_unequal_numbers_of_media(name):
-    model = adapted_model(name)
+def test_a_mixed_batch_is_its_rows_alone_with_unequal_numbers_of_media(name, method):
+    model = adapted_model(name, method)
     batch, media = BATCHES[name]()
     single: dict[str, torch.Tensor] = {}
     for row, task in enumerate(TASKS):

@@ -109,6 +109,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """Modules outside the layers, such as a connector or a head, whose linear maps may be adapted one by one.
+
+    Args:
+        path: The modules, from the root; all that exist are meant.
+        modality: Modality of the rows that go through them.
+        block: What they are.
+    """
+
+    path: Paths
+    modality: Modality
+    block: Block = "projection"
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """What one model family looks like.
 
@@ -122,6 +137,7 @@ class Family:
         components: Word to modules or parameters, for `train_full`.
         nested: Attribute paths that hold backbones of other families, with what each is called.
         places: Sites outside the layers.
+        outside: Modules outside the layers whose linear maps may be adapted.
         default_towers: Towers adapted if a configuration names none; empty stands for all.
         owners: Rule by which the rows of its towers of media belong to rows of the batch; see
             `weft.core.backbone.owners`. None where every row has one picture.
@@ -134,6 +150,7 @@ class Family:
     components: Mapping[str, Paths] = field(default_factory=dict)
     nested: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
+    outside: tuple[Outside, ...] = ()
     default_towers: tuple[str, ...] = ()
     owners: OwnersRule | None = None
 

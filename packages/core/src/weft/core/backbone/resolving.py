@@ -10,6 +10,7 @@ from torch import nn
 
 from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, families
 from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, within
+from weft.core.backbone.outside_sites import map_sites
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import BackboneError, unknown
 
@@ -42,6 +43,8 @@ def _resolve(model: nn.Module) -> SiteMap:
     towers: dict[str, list[str]] = {}
     components: dict[str, list[str]] = {}
     names = [family.name]
+    maps: list[Site] = []
+    outside = [(place.path, place.modality, place.block) for place in family.outside]
     for tower, paths in family.towers.items():
         _extend(towers, tower, _tower_paths(model, paths))
     for stack in family.stacks:
@@ -69,7 +72,10 @@ def _resolve(model: nn.Module) -> SiteMap:
         for source, target in ((inner.towers, towers), (inner.components, components)):
             for word, found in source.items():
                 _extend(target, word, [below(attribute, path) for path in found])
+        maps.extend(_moved(site, attribute) for site in inner.maps)
     sites.extend(own)
+    taken_paths = {site.path for site in (*sites, *maps) if site.role}
+    maps.extend(map_sites(model, outside, components, taken_paths))
     for tower in required:
         if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
             raise BackboneError(
@@ -82,7 +88,10 @@ def _resolve(model: nn.Module) -> SiteMap:
     )
     default = tuple(tower for tower in family.default_towers if tower in present) or present
     if family.owners is not None:
-        sites = [replace(site, owned=True) if site.modality != "text" else site for site in sites]
+        sites, maps = (
+            [replace(site, owned=True) if site.modality != "text" else site for site in found]
+            for found in (sites, maps)
+        )
     return SiteMap(
         family="+".join(names),
         sites=tuple(sites),
@@ -91,6 +100,7 @@ def _resolve(model: nn.Module) -> SiteMap:
         layers=layers,
         default_towers=default,
         owners=family.owners,
+        maps=tuple(maps),
     )
 
 

@@ -98,6 +98,8 @@ class SiteMap:
         layers: Module path of a layer to the front of its addresses, such as `text.encoder.3`.
         default_towers: Towers adapted if a configuration names none.
         owners: The rule by which media belong to rows; see `weft.core.backbone.owners`. None where each row is one.
+        maps: Linear maps outside the layers. The role of each is its name within its component, such as
+            `projector.linear_1`.
     """
 
     family: str
@@ -107,6 +109,7 @@ class SiteMap:
     layers: Mapping[str, str] = field(default_factory=dict)
     default_towers: tuple[str, ...] = ()
     owners: Callable[..., Any] | None = None
+    maps: tuple[Site, ...] = ()
 
     def __getitem__(self, address: str) -> Site:
         """The site of an address.
@@ -161,6 +164,35 @@ class SiteMap:
             _all_present("layers", {str(item) for item in wanted_layers}, {str(item) for item in known})
             within = [site for site in within if site.layer in wanted_layers]
         return tuple(within)
+
+    def outside(self, components: Iterable[str]) -> tuple[Site, ...]:
+        """Linear maps outside the layers.
+
+        Args:
+            components: Components whose maps are meant, such as `projector`, or names of single maps.
+
+        Raises:
+            AddressError: If a word fits none.
+        """
+        chosen: dict[str, Site] = {}
+        for word in components:
+            found = self.maps_of(word)
+            if not found:
+                known = [word for word in self.components if self.maps_of(word)]
+                raise AddressError(
+                    unknown("`components`", word, [*known, *(site.role for site in self.maps)])
+                )
+            chosen.update({site.address: site for site in found})
+        return tuple(site for site in self.maps if site.address in chosen)
+
+    def maps_of(self, word: str) -> tuple[Site, ...]:
+        """The linear maps outside the layers that a word means; none if it means none.
+
+        Args:
+            word: A component, or the name of a single map.
+        """
+        fronts = tuple(f"{path}." for path in self.components.get(word, ()))
+        return tuple(site for site in self.maps if site.role == word or f"{site.path}.".startswith(fronts))
 
     def check_towers(self, towers: Iterable[str] | None) -> tuple[str, ...]:
         """The towers meant, the family's default for None.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
@@ -34,6 +34,8 @@ class LoRAConfig(UnitConfig):
         magnitude: Train the length of every output's weights apart from their direction, which is DoRA.
         linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
         blocks: Sub-layers whose linear maps are meant; by default all that have them.
+        components: Linear maps outside the layers that are updated too, by component (`projector`, `lm_head`, …) or one
+            by one (`projector.linear_1`), whatever `towers` and `layers` say. With them, `linears` may be empty.
 
     Parts: `down`, `up`, and `magnitude`, which follows `up` unless `sharing.magnitude` is given.
     """
@@ -46,8 +48,18 @@ class LoRAConfig(UnitConfig):
     rank_stabilised: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
     magnitude: bool = False
-    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
+    linears: tuple[Role, ...] = ("query", "value")
     blocks: tuple[Block, ...] | None = None
+    components: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_maps(self) -> LoRAConfig:
+        if not self.linears and not self.components:
+            raise ValueError(
+                "`linears` must name a role where `components` is empty, but is empty. Write for instance "
+                "`linears: [query, value]`."
+            )
+        return self
 
     @property
     def scale(self) -> float:
@@ -56,10 +68,19 @@ class LoRAConfig(UnitConfig):
         return alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen linear maps."""
-        return sites.select(
-            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
+        """The chosen linear maps, those outside the layers last."""
+        inside = (
+            sites.select(
+                towers=self.towers,
+                blocks=self.blocks,
+                layers=self.layers,
+                stacks=self.stacks,
+                roles=self.linears,
+            )
+            if self.linears
+            else ()
         )
+        return (*inside, *sites.outside(self.components))
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """`down` `(in, rank)`, `up` `(rank, out)` and `magnitude` `(out,)`.

@@ -1,6 +1,6 @@
 """BART: an encoder-decoder with the norm after each residual; the feed-forward block is inline."""
 
-from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 
 _ATTENTION = BlockSpec(
     output="self_attn.out_proj",
@@ -68,6 +68,7 @@ FAMILY = register_family(
                 positions="embed_positions",
             ),
         ),
+        outside=(Outside("lm_head", "text", "logits"),),
         components={
             "embeddings": ("model.shared", "shared"),
             "positions": (

@@ -1,6 +1,6 @@
 """BERT: residual and norm lie inside the `output` modules, so a site is the linear map before them."""
 
-from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.sites import Block
 
 
@@ -49,6 +49,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ("bert", "")},
+        outside=(Outside(("classifier", "cls", "bert.pooler", "pooler"), "text"),),
         components={
             "embeddings": ("bert.embeddings.word_embeddings", "embeddings.word_embeddings"),
             "head": ("classifier", "cls"),

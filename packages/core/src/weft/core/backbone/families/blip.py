@@ -1,7 +1,7 @@
 """BLIP for retrieval, question answering and captions: a ViT with fused query, key and value, and BERT stacks."""
 
 from weft.core.backbone.families.bert import BLOCKS as TEXT_BLOCKS
-from weft.core.backbone.family import BlockSpec, Family, Fused, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Fused, Outside, Stack, register_family
 from weft.core.backbone.sites import Block
 
 VISION_BLOCKS: dict[Block, BlockSpec] = {
@@ -47,6 +47,12 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ("text_encoder", "text_decoder", "text_model"), "vision": "vision_model"},
+        outside=(
+            Outside(("vision_proj", "visual_projection"), "vision"),
+            Outside(("text_proj", "text_projection"), "text"),
+            Outside("itm_head", "cross"),
+            Outside("text_decoder.cls", "text", "logits"),
+        ),
         components={
             "vision": "vision_model",
             "projector": ("vision_proj", "text_proj", "visual_projection", "text_projection"),

@@ -1,7 +1,7 @@
 """BLIP-2 and InstructBLIP: BLIP's ViT, a Q-Former that joins it to a language model, and that model."""
 
 from weft.core.backbone.families.blip import VISION_BLOCKS
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
 from weft.core.backbone.owners import equal_media
 
 
@@ -43,6 +43,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"vision": "vision_model", "qformer": "qformer"},
+        outside=(Outside(("qformer", "language_projection"), "cross"),),
         components={
             "vision": "vision_model",
             "qformer": ("qformer", "query_tokens"),

@@ -1,6 +1,6 @@
 """CLIP: a text and a vision tower, norms before each sub-layer."""
 
-from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.sites import Block, Modality
 
 TOWERS: tuple[Modality, ...] = ("text", "vision")
@@ -60,6 +60,10 @@ FAMILY = register_family(
         stacks=STACKS,
         places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
+        outside=(
+            Outside("text_projection", "text"),
+            Outside("visual_projection", "vision"),
+        ),
         components={
             "text": "text_model",
             "vision": "vision_model",

@@ -1,7 +1,7 @@
 """DINOv2: a ViT whose sub-layers end in a learned scale; the scale's output is the sub-layer's."""
 
 from weft.core.backbone.families.vit import BLOCKS
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
 
 FAMILY = register_family(
     Family(
@@ -29,6 +29,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"vision": ("dinov2", "")},
+        outside=(Outside("classifier", "vision"),),
         components={"embeddings": ("dinov2.embeddings", "embeddings"), "head": "classifier"},
     )
 )

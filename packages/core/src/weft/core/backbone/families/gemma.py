@@ -1,7 +1,7 @@
 """Gemma 2 and 3 decoders: a norm before and another after each sub-layer; the latter's output is the sub-layer's."""
 
 from weft.core.backbone.families.llama import BLOCKS
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
 
 FAMILY = register_family(
     Family(
@@ -28,6 +28,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ""},
+        outside=(Outside("lm_head", "text", "logits"),),
         components={"embeddings": ("model.embed_tokens", "embed_tokens"), "lm_head": "lm_head"},
     )
 )

@@ -1,7 +1,7 @@
 """Idefics3 and SmolVLM: a ViT with SigLIP's sites and a Llama decoder, joined by a connector."""
 
 from weft.core.backbone.families.clip import BLOCKS
-from weft.core.backbone.family import Family, Stack, register_family
+from weft.core.backbone.family import Family, Outside, Stack, register_family
 from weft.core.backbone.owners import equal_media
 
 FAMILY = register_family(
@@ -17,6 +17,10 @@ FAMILY = register_family(
             ),
         ),
         towers={"vision": ("model.vision_model", "vision_model")},
+        outside=(
+            Outside(("model.connector", "connector"), "vision"),
+            Outside("lm_head", "text", "logits"),
+        ),
         components={
             "vision": ("model.vision_model", "vision_model"),
             "projector": ("model.connector", "connector"),

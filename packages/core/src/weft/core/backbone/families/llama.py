@@ -1,6 +1,6 @@
 """Decoders built like Llama (Qwen, Mistral, the text towers of LLaVA and Qwen-VL): RMS norms first, gated FFN."""
 
-from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
@@ -47,6 +47,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ""},
+        outside=(Outside("lm_head", "text", "logits"),),
         components={"embeddings": ("model.embed_tokens", "embed_tokens"), "lm_head": "lm_head"},
     )
 )

@@ -1,6 +1,6 @@
 """LLaVA 1.5, NeXT and OneVision: a vision tower and a decoder of any family, joined by a projector."""
 
-from weft.core.backbone.family import Family, register_family
+from weft.core.backbone.family import Family, Outside, register_family
 from weft.core.backbone.owners import media_by_tiles
 
 FAMILY = register_family(
@@ -11,6 +11,10 @@ FAMILY = register_family(
             "llava_next": ("text", "vision"),
             "llava_onevision": ("text", "vision"),
         },
+        outside=(
+            Outside(("model.multi_modal_projector", "multi_modal_projector"), "vision"),
+            Outside("lm_head", "text", "logits"),
+        ),
         components={
             "vision": ("model.vision_tower", "vision_tower"),
             "projector": (

@@ -1,6 +1,6 @@
 """OPT: a decoder with BART's names; its feed-forward block sees all tokens laid flat."""
 
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
 
 FAMILY = register_family(
     Family(
@@ -26,6 +26,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"text": ""},
+        outside=(Outside("lm_head", "text", "logits"),),
         components={
             "embeddings": ("model.decoder.embed_tokens", "decoder.embed_tokens"),
             "lm_head": "lm_head",

@@ -4,7 +4,7 @@ The tokens of all images lie behind one another in the vision tower, and their
 grids say whose they are.
 """
 
-from weft.core.backbone.family import BlockSpec, Family, Fused, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Fused, Outside, Stack, register_family
 from weft.core.backbone.owners import media_by_grid
 
 FAMILY = register_family(
@@ -48,6 +48,18 @@ FAMILY = register_family(
             ),
         ),
         towers={"vision": ("model.visual", "visual")},
+        outside=(
+            Outside(
+                (
+                    "model.visual.merger",
+                    "model.visual.deepstack_merger_list",
+                    "visual.merger",
+                    "visual.deepstack_merger_list",
+                ),
+                "vision",
+            ),
+            Outside("lm_head", "text", "logits"),
+        ),
         components={
             "vision": ("model.visual", "visual"),
             "projector": (

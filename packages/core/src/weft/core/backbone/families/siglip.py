@@ -1,7 +1,7 @@
 """SigLIP and the SigLIP 2 checkpoints of fixed resolution: CLIP's sites, another head."""
 
 from weft.core.backbone.families.clip import PLACES, STACKS
-from weft.core.backbone.family import Family, register_family
+from weft.core.backbone.family import Family, Outside, register_family
 
 FAMILY = register_family(
     Family(
@@ -14,6 +14,10 @@ FAMILY = register_family(
         stacks=STACKS,
         places=PLACES,
         towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
+        outside=(
+            Outside(("text_model.head", "head"), "text"),
+            Outside("vision_model.head", "vision"),
+        ),
         components={
             "text": "text_model",
             "vision": "vision_model",

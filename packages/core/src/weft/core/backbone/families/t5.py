@@ -1,6 +1,6 @@
 """T5, Flan-T5 and mT5: an encoder-decoder with RMS norms before each sub-layer and no biases."""
 
-from weft.core.backbone.family import BlockSpec, Family, Place, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.module_paths import Paths
 
 
@@ -74,6 +74,7 @@ FAMILY = register_family(
                 width="embed_tokens",
             ),
         ),
+        outside=(Outside("lm_head", "text", "logits"),),
         components={"embeddings": "shared", "lm_head": "lm_head"},
     )
 )

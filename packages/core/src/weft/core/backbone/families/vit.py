@@ -1,6 +1,6 @@
 """ViT: norms before each sub-layer; two namings, of releases before and after one attention for all models."""
 
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
 from weft.core.backbone.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
@@ -37,6 +37,7 @@ FAMILY = register_family(
             ),
         ),
         towers={"vision": ("vit", "")},
+        outside=(Outside(("classifier", "vit.pooler", "pooler"), "vision"),),
         components={"embeddings": ("vit.embeddings", "embeddings"), "head": "classifier"},
     )
 )

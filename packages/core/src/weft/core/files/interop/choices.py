@@ -45,9 +45,14 @@ def configured(sites: SiteMap, parts: Sequence[Part], method: str) -> list[UnitC
         groups.setdefault(tuple(part.options.items()), []).append(part.site)
     found: list[dict[str, Any]] = []
     for options, chosen in groups.items():
-        for group in choices(sites, chosen):
+        inside = [site for site in chosen if site not in sites.maps]
+        places: list[dict[str, Any]] = [words_for(group) for group in choices(sites, inside)]
+        if len(inside) < len(chosen):
+            places = places or [{"linears": ()}]
+            places[0]["components"] = components_for(sites, [site for site in chosen if site in sites.maps])
+        for place in places:
             name = {"name": f"{method}_{len(found) + 1}"} if found else {}
-            found.append({"method": method, **name, **dict(options), **words_for(group)})
+            found.append({"method": method, **name, **dict(options), **place})
     try:
         return list(parse_method(found))
     except ConfigError as error:
@@ -64,8 +69,10 @@ def choices(sites: SiteMap, chosen: Sequence[Site]) -> list[tuple[Site, ...]]:
         chosen: The sites, all with a role or all without; each once.
 
     Returns:
-        One group where words can say it at once, otherwise several; together they are `chosen`.
+        One group where words can say it at once, otherwise several; together they are `chosen`. None for none.
     """
+    if not chosen:
+        return []
     if _is_choice(sites, tuple(chosen)):
         return [tuple(chosen)]
     by_kind: dict[tuple[str, ...], list[Site]] = {}
@@ -100,6 +107,23 @@ def words_for(chosen: Sequence[Site]) -> dict[str, Any]:
     }
     roles = tuple(dict.fromkeys(site.role for site in chosen))
     return words if roles == ("",) else {**words, "linears": roles}
+
+
+def components_for(sites: SiteMap, chosen: Sequence[Site]) -> tuple[str, ...]:
+    """Components of which all linear maps are chosen, and the names of other maps outside the layers.
+
+    Args:
+        sites: The backbone.
+        chosen: Maps of `sites.maps`.
+    """
+    words: list[str] = []
+    left = {site.role for site in chosen}
+    for word in sites.components:
+        own = {site.role for site in sites.maps_of(word)}
+        if own and own <= left:
+            words.append(word)
+            left -= own
+    return (*words, *(site.role for site in chosen if site.role in left))
 
 
 def _is_choice(sites: SiteMap, chosen: tuple[Site, ...]) -> bool:

@@ -119,7 +119,8 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
     full = trained_beside(model, rest, words, halves)
     with open_tensors(folder / WEIGHTS, argument="folder") as opened:
         roles = (opened.metadata() or {}).get(ROLES)
-    parts = parts_of(stored_maps(model, sites.sites, of_units, halves), words, roles)
+    known = (*sites.sites, *sites.maps) if words["peft_type"] == "LORA" else sites.sites
+    parts = parts_of(stored_maps(model, known, of_units, halves), words, roles)
     if not parts:
         raise CheckpointError(
             f"`folder` must hold {' and '.join(halves)} of some map, but {folder / WEIGHTS} has none. Save it again."

@@ -59,6 +59,7 @@ def stored_maps(
         path, half = path_and_half(name)
         found.setdefault(now[path], {})[half] = value
         trained_as[now[path]] = path
+    found = {path: values for path, values in found.items() if not _is_never_called(model, path, values)}
     _check_known(model, found, by_path)
     for path, values in found.items():
         if lacking := [half for half in halves if half not in values]:
@@ -161,6 +162,23 @@ def _has_module(model: nn.Module, path: str) -> bool:
     return True
 
 
+def _is_never_called(model: nn.Module, path: str, values: Mapping[str, Tensor]) -> bool:
+    """Whether a map lies in PyTorch's own attention, which reads its weights, so that PEFT never trained its update.
+
+    Raises:
+        CheckpointError: If there is an update all the same.
+    """
+    front = path.rpartition(".")[0]
+    if not _has_module(model, front) or not isinstance(model.get_submodule(front), nn.MultiheadAttention):
+        return False
+    if any(bool(value.any()) for half, value in values.items() if half == "lora_B") or "lora_B" not in values:
+        raise CheckpointError(
+            f"`folder` must adapt maps that are called, but adapts {path}, whose weights PyTorch's attention reads "
+            "without calling it, so that PEFT's update does nothing there. Leave it out with `exclude_modules`."
+        )
+    return True
+
+
 def _check_known(model: nn.Module, found: Iterable[str], by_path: Mapping[str, list[Site]]) -> None:
     strange = [path for path in found if path not in by_path]
     for path in strange:
@@ -169,8 +187,9 @@ def _check_known(model: nn.Module, found: Iterable[str], by_path: Mapping[str, l
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise CheckpointError(
-            f"`folder` must adapt linear maps within the layers of the towers, but adapts {', '.join(strange[:5])}"
-            f"{more} too. Merge it in PEFT, or train it with these as `exclude_modules` or `modules_to_save`."
+            f"`folder` must adapt linear maps that the family of the backbone names, but adapts "
+            f"{', '.join(strange[:5])}{more} too. Merge it in PEFT, or train it with these as `exclude_modules` or "
+            "`modules_to_save`."
         )
 
 
