@@ -83,7 +83,10 @@ def test_seeds_are_runs_that_differ_in_the_seed_alone() -> None:
 def test_runs_on_other_data_are_entries_of_their_own() -> None:
     rows = [Row("lora", {"vqa": score}, seed=0) for score in (1.0, 2.0)]
     params = [{"data.vqa.train": f"9 records, sha256 {digest}"} for digest in ("aa", "bb")]
-    assert len(Comparison(told_apart(rows, params)).entries) == 2
+    told = told_apart(rows, params)
+    assert len(Comparison(told).entries) == 2
+    words = [f"lora (data.vqa.train 9 records, sha256 {digest})" for digest in ("aa", "bb")]
+    assert [row.method for row in told] == words
 
 
 def test_runs_that_differ_in_nothing_else_keep_their_name() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from weft.eval.compare import Comparison
 from weft.eval.tracking.store import client
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
@@ -56,3 +57,14 @@ def test_a_tracked_run_tells_its_commit_its_data_and_how_busy_the_machine_was(
     history = found.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
     assert sorted(point.step for point in history) == [2, 4, 6]
     assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
+
+
+def test_two_ranks_of_one_method_under_one_label_are_two_entries(values: dict[str, Any], store: Path) -> None:
+    values["tracking"] = {"enabled": True, "experiment": "ranks", "store": str(store), "model": False}
+    values["training"] |= {"steps": 1}
+    for place, rank in enumerate((2, 4, 4)):
+        method = {"method": "lora", "rank": rank, "sharing": "multiple"}
+        own = {"name": f"run-{place}", "label": "LoRA", "method": method, "seed": place}
+        execute(load_recipe(values | own))
+    entries = {entry.label: entry.seeds for entry in Comparison.from_mlflow(store, "ranks").entries}
+    assert entries == {"LoRA (method.rank 2)": (0,), "LoRA (method.rank 4)": (1, 2)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ _TEST = "test/"
 _AVERAGE = "test/average"
 _CONTROL = "weft.control"
 _PAGE = 1000
+_DIGEST = ", sha256 "
 
 
 def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
@@ -92,7 +93,7 @@ def told_apart(rows: Sequence[Row], params: Sequence[Mapping[str, str]]) -> list
         later: dict[tuple[str, int], int] = {}
         for place in reversed(places):
             row = rows[place]
-            words = [f"{key} {_without_digest(params[place].get(key)) or 'not stated'}" for key in apart]
+            words = [f"{key} {_word(params, places, key)(params[place].get(key))}" for key in apart]
             own = ", ".join(words), row.seed
             words += [f"{later[own]} before the last"] if own in later else []
             later[own] = later.get(own, 0) + 1
@@ -111,8 +112,23 @@ def _differs(key: str, values: Sequence[tuple[int, str | None]]) -> bool:
     return not drawn or len({_without_digest(value) for value in told}) > 1
 
 
+def _word(
+    params: Sequence[Mapping[str, str]], places: Sequence[int], key: str
+) -> Callable[[str | None], str]:
+    """How values of a parameter are told: without their digests, unless these are all that differs."""
+    told = {_without_digest(params[place].get(key)) for place in places}
+
+    def word(value: str | None) -> str:
+        if value is None:
+            return "not stated"
+        words, mark, digest = value.partition(_DIGEST)
+        return f"{words}{mark}{digest[:8]}" if len(told) == 1 else words
+
+    return word
+
+
 def _without_digest(value: str | None) -> str | None:
-    return value if value is None else value.partition(", sha256 ")[0]
+    return value if value is None else value.partition(_DIGEST)[0]
 
 
 def _runs(mlflow_client: MlflowClient, experiment: str) -> list[Any]:

@@ -49,7 +49,7 @@ def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
             else:
                 images = (ref for record in records for ref in media_of(record))
                 found[f"data.{name}.{role}.features"] = f"features, sha256 {features.fingerprint(images)}"
-    return found | {key: f"sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
+    return found | {key: f"content, sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
 
 
 def read_origin(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -29,6 +30,8 @@ from weft.train.recipe.variables import expanded
 from weft.train.runs.provenance import source_tags, system_metrics
 from weft.train.runs.requests import RECORDS
 
+_PLACES = ("data", "choose_from", "name", "language", "weights")
+
 
 @contextmanager
 def tracked(
@@ -47,6 +50,7 @@ def tracked(
         "tasks": ",".join(recipe.tasks),
         **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
         **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
+        **_settings(recipe),
         **origin,
     }
     with open_run(
@@ -65,6 +69,26 @@ def tracked(
         if run.run_id is not None:
             id_file.write_text(run.run_id, encoding="utf-8")
         yield run
+
+
+def _settings(recipe: Recipe) -> dict[str, str]:
+    """What else of a recipe makes a run what it is: every value of its methods, backbone, tasks and evaluation.
+
+    Places of files are left out: what lies there is told by its content.
+    """
+    values = recipe.model_dump(mode="json")
+    methods = values["method"] if isinstance(values["method"], list) else [values["method"]]
+    whole = [method if isinstance(method, dict) else {"method": method} for method in methods]
+    sections = {f"method.{place}" if place else "method": method for place, method in enumerate(whole)}
+    sections |= {f"tasks.{name}": task for name, task in values["tasks"].items()}
+    sections |= {name: values[name] for name in ("backbone", "evaluation")}
+    found = {
+        f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for section, part in sections.items()
+        for key, value in part.items()
+        if value is not None and key not in _PLACES
+    }
+    return found | {"blank_images": str(recipe.blank_images).lower()}
 
 
 def tracking_store(recipe: Recipe) -> str | None:
