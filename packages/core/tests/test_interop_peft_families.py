@@ -271,6 +271,63 @@ def test_keys_of_earlier_releases_of_transformers_are_read(tmp_path, name):
     assert_equal(computed(other, batch), expected)
 
 
+def test_scales_of_single_maps_are_found_under_old_names_too(tmp_path):
+    now, then = OLD["llava"]
+    model, batch = plain("llava")
+    attach(model, [{**one, "towers": ["text"]} for one in METHODS["several"]])
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(torch.randn_like(value) * 0.1)
+    export_peft(model, tmp_path)
+    words, tensors = written(tmp_path)
+    save_file(
+        {key.replace(f".{now}", f".{then}"): value for key, value in tensors.items()}, tmp_path / WEIGHTS
+    )
+    for patterns in (
+        words["alpha_pattern"],
+        {key.replace(now, then): value for key, value in words["alpha_pattern"].items()},
+    ):
+        (tmp_path / CONFIG).write_text(json.dumps({**words, "alpha_pattern": patterns}))
+        other, _ = plain("llava")
+        import_peft(other, tmp_path)
+        assert_equal(computed(other, batch), computed(model, batch))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bart", {"target_modules": ["q_proj", "shared"]}, "alone, .* but holds .*shared.lora_embedding_A"),
+        (
+            "bert",
+            {"target_modules": ["query", "word_embeddings"], "modules_to_save": ["pooler"]},
+            "alone, .* but holds .*word_embeddings.lora_embedding_A",
+        ),
+        ("vit", {"target_modules": ["q_proj", "projection"]}, "but adapts .*projection too"),
+    ],
+    ids=["embeddings", "embeddings beside modules", "convolution"],
+)
+def test_maps_of_other_kinds_are_told(tmp_path, name, options, message):
+    peft = pytest.importorskip("peft")
+    from_peft(peft, name, tmp_path, **options)
+    model, _ = plain(name)
+    with pytest.raises(CheckpointError, match=message):
+        import_peft(model, tmp_path)
+    assert not hasattr(model, "weft")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_adapters_that_changed_the_backbone_are_told(tmp_path, start):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, init_lora_weights=start, target_modules=["q_proj"])
+    peft.get_peft_model(plain("bart")[0], config).save_pretrained(str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"`init_lora_weights` is '{start}', which changed them"):
+        import_peft(plain("bart")[0], tmp_path)
+
+
 def rename_old(key):
     for part in ("multi_modal_projector", "visual"):
         key = key.replace(f"base_model.model.model.{part}", f"base_model.model.{part}")

@@ -17,8 +17,22 @@ METHODS = [
     {"method": "ia3", "sharing": "multiple"},
     [LORA, {"method": "ia3", "linears": ["query", "down"], "sharing": "single"}],
     [{"method": "ia3", "linears": ["query", "down"], "sharing": "single"}, LORA],
+    [LORA, {**LORA, "name": "more", "rank": 3}],
+    [LORA, {**LORA, "name": "more", "magnitude": True}],
+    [{**LORA, "magnitude": True}, {**LORA, "name": "more", "magnitude": True}],
+    [{"method": "ia3", "linears": ["value", "down"], "sharing": "single"}, {**LORA, "magnitude": True}],
 ]
-IDS = ["lora", "dora", "ia3", "lora and ia3", "ia3 and lora"]
+IDS = [
+    "lora",
+    "dora",
+    "ia3",
+    "lora and ia3",
+    "ia3 and lora",
+    "two loras",
+    "lora and dora",
+    "two doras",
+    "ia3 and dora",
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=IDS)

@@ -105,9 +105,18 @@ def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
                     kept.keep(value)
             probe = _probe(module)
             adapted = module(probe)
+            given = [each.weights(probe) for each in group]
+            if (
+                len(group) > 1
+            ):  # a unit computes with the backbone's own weights, whatever was merged before it
+                own = _copy_of_map(module)
+                for weights in given:
+                    weights.module = own
             # What a unit does to the input comes first in the computation, so it is merged into all the rest.
-            for each in sorted(group, key=lambda one: one.unit.changes_input):
-                each.unit.merge(each.module, each.weights(probe))
+            for each, weights in sorted(
+                zip(group, given, strict=True), key=lambda one: one[0].unit.changes_input
+            ):
+                each.unit.merge(each.module, weights)
             with store.using(store.routing, False):
                 plain = module(probe)
             scale = adapted.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
@@ -124,6 +133,15 @@ def _without_dropout(store: Store) -> Iterator[None]:
         yield
     finally:
         store.training = training
+
+
+def _copy_of_map(module: nn.Module) -> nn.Module:
+    """A module that holds the values which the weight and the bias of a map have now."""
+    held = nn.Module()
+    for name in ("weight", "bias"):
+        value = getattr(module, name)
+        held.register_buffer(name, value if value is None else value.detach().clone())
+    return held
 
 
 def _probe(module: nn.Module) -> Tensor:

@@ -47,12 +47,20 @@ class DoRA(LoRA):
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`m ⊙ (W + s A B) / ‖W + s A B‖`, worked out in float32."""
+        import torch
+
         factor = self.factors(weights)
         slot = 0 if weights.task_ids is None or factor.shape[0] == 1 else weights.task_ids[0]
         super().merge(module, weights)
         first, last = self.rows or (0, self.out_width)
         weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() * factor[slot][:, None])
+        own = weights.module.bias
+        if isinstance(own, torch.Tensor) and weights.module is not module:
+            # A unit before this one may have changed the bias, and what it added has a direction as well.
+            bias: Tensor = module.bias[first:last]  # type: ignore[index]
+            added = bias.float() - own[first:last].float()
+            bias.copy_(own[first:last].float() + added * factor[slot])
 
     def factors(self, weights: Weights) -> Tensor:
         """`m / ‖W + s A B‖` for each slot of the part that has the most, shape `(slots, out)`."""

@@ -21,7 +21,7 @@ def export(
         str | None, typer.Option(help="Folder or hub id of the model; a run knows its own.")
     ] = None,
 ) -> None:
-    """Write the LoRA or (IA)³ of one task in PEFT's format."""
+    """Write the LoRA, DoRA or (IA)³ of one task in PEFT's format."""
     from weft.train.runs.share import export_adapter
 
     export_adapter(adapter, output, backbone=backbone, task=task)
@@ -38,7 +38,7 @@ def import_(
     ],
     task: Annotated[str, typer.Option(help="Name that its weights get.")] = "default",
 ) -> None:
-    """Read LoRA or (IA)³ of PEFT, or bottleneck adapters of AdapterHub, and save them as weft does."""
+    """Read LoRA, DoRA or (IA)³ of PEFT, or bottleneck adapters of AdapterHub, and save them as weft does."""
     from weft.train.runs.share import import_adapter
 
     plan = import_adapter(source, output, backbone=backbone, task=task)

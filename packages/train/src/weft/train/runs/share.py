@@ -1,4 +1,4 @@
-"""Adapters from and for other libraries: PEFT's LoRA and (IA)³, and bottleneck adapters of AdapterHub."""
+"""Adapters from and for other libraries: PEFT's LoRA, DoRA and (IA)³, and bottleneck adapters of AdapterHub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from weft.train.recipe.loading import load_recipe
 def export_adapter(
     adapter: Path, output: Path, *, backbone: str | None = None, task: str | None = None
 ) -> None:
-    """Write one task's LoRA or (IA)³ in PEFT's format.
+    """Write one task's LoRA, DoRA or (IA)³ in PEFT's format.
 
     Args:
         adapter: Folder of a finished run, or one that `save_pretrained` of an adapted model wrote.

@@ -60,7 +60,12 @@ def stored_maps(
         found.setdefault(now[path], {})[half] = value
         trained_as[now[path]] = path
     found = {path: values for path, values in found.items() if not _is_never_called(model, path, values)}
-    _check_known(model, found, by_path)
+    _check_known(
+        model,
+        found,
+        by_path,
+        "that the family of the backbone names" if len(halves) > 1 else "within the layers",
+    )
     for path, values in found.items():
         if lacking := [half for half in halves if half not in values]:
             raise CheckpointError(
@@ -101,10 +106,11 @@ def trained_beside(
         meant = (biases and last == "bias") or any(word in f".{current}" for word in saved)
         if meant or not _same(state.get(current), value):
             full[current] = value
-    if full and not saved and not biases:
+    announced = saved or biases
+    if odd := sorted(name for name in full if not announced or ".lora_" in name or ".ia3_" in name):
         raise CheckpointError(
             f"`folder` must hold {' and '.join(halves)} alone, beside what `modules_to_save` and `bias` announce, but "
-            f"holds {', '.join(sorted(full)[:3])}, which the backbone does not have so. Merge it in PEFT."
+            f"holds {', '.join(odd[:3])}, which the backbone does not have so. Merge it in PEFT."
         )
     return full
 
@@ -179,7 +185,9 @@ def _is_never_called(model: nn.Module, path: str, values: Mapping[str, Tensor]) 
     return True
 
 
-def _check_known(model: nn.Module, found: Iterable[str], by_path: Mapping[str, list[Site]]) -> None:
+def _check_known(
+    model: nn.Module, found: Iterable[str], by_path: Mapping[str, list[Site]], which: str
+) -> None:
     strange = [path for path in found if path not in by_path]
     for path in strange:
         if not _has_module(model, path):
@@ -187,9 +195,8 @@ def _check_known(model: nn.Module, found: Iterable[str], by_path: Mapping[str, l
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise CheckpointError(
-            f"`folder` must adapt linear maps that the family of the backbone names, but adapts "
-            f"{', '.join(strange[:5])}{more} too. Merge it in PEFT, or train it with these as `exclude_modules` or "
-            "`modules_to_save`."
+            f"`folder` must adapt linear maps {which}, but adapts {', '.join(strange[:5])}{more} too. Merge it in "
+            "PEFT, or train it with these as `exclude_modules` or `modules_to_save`."
         )
 
 
