@@ -22,8 +22,8 @@ from weft.data.media.transforms import ImageTransform
 from weft.data.records.types import MediaRef
 from weft.eval.errors import ImageProcessorError
 from weft.eval.evaluate.augmented import AugmentedPixels
-from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.eval.readers.processor import processed
 from weft.eval.readers.rows import ask, decoded
 

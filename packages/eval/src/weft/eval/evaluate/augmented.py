@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from weft.data.media.augment import RandAugment, RandomResizedCrop, flip, names_a_side
-from weft.eval.evaluate.image_processor import stacked
 from weft.eval.evaluate.visual import Images, Pixels
+from weft.eval.readers.image_processor import stacked
 
 _APPLIED = 0.5
 

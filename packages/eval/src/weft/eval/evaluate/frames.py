@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weft.data.media.video import Policy, decode_frames
 from weft.data.records.types import MediaRef
-from weft.eval.evaluate.image_processor import Transform, stacked
+from weft.eval.readers.image_processor import Transform, stacked
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.data.records.types import MediaRef
-from weft.eval.evaluate.image_processor import Transform, stacked
+from weft.eval.readers.image_processor import Transform, stacked
 
 Images = Sequence[Sequence[MediaRef]]
 

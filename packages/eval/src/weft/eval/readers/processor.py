@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from weft.eval.evaluate.image_processor import check_growth
 from weft.eval.readers.errors import MissingProcessorError
+from weft.eval.readers.image_processor import check_growth
 
 
 def load_processor(path: str, *, revision: str | None = None, **options: Any) -> Any:

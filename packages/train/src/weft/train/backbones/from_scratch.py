@@ -14,8 +14,8 @@ from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrained
 
 from weft.core import composites
 from weft.data.records.types import Record
-from weft.eval.evaluate.image_processor import ProcessorTransform
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.readers.image_processor import ProcessorTransform
 from weft.train.errors import RunError, near
 
 _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

@@ -30,7 +30,7 @@ from weft.core.composites import (
 from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
 from weft.eval.errors import EvalError
-from weft.eval.evaluate.image_processor import ProcessorTransform, load_transform, square_transform
+from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.train.backbones.from_scratch import (
     check_vocabulary,
     config_from,

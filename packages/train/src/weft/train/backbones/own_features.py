@@ -13,8 +13,8 @@ from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.records.types import Caption, MediaRef
-from weft.eval.evaluate.image_processor import Transform
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.readers.image_processor import Transform
 from weft.train.backbones.loading import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress

@@ -14,7 +14,6 @@ from weft.data.media.shift import RandomShift
 from weft.data.records.types import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
-from weft.eval.evaluate.image_processor import Transform
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.predict import Predictions, predict
@@ -25,6 +24,7 @@ from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Blank, Pixels, Visual
 from weft.eval.metrics import ScoreReport
+from weft.eval.readers.image_processor import Transform
 from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
 from weft.train.backbones.loading import LoadedBackbone

@@ -20,7 +20,7 @@ from weft.core.few_shot import ImageTextEncoder
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.media.augment import RandomResizedCrop
-from weft.eval.evaluate.image_processor import ProcessorTransform, Transform, load_transform, stacked
+from weft.eval.readers.image_processor import ProcessorTransform, Transform, load_transform, stacked
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
