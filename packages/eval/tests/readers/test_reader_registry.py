@@ -13,17 +13,20 @@ from transformers.utils import is_torchvision_available
 
 from weft.core.testing.processed import tiny
 from weft.core.testing.processed.stills import real_videos
+from weft.eval.errors import ImageProcessorError
 from weft.eval.readers import (
     MissingProcessorError,
     Reader,
     ReaderError,
     load_processor,
+    missing_library,
     reader,
     reader_for,
     readers,
     register_reader,
     registry,
 )
+from weft.eval.readers.image_processor import load_transform
 from weft.eval.readers.ways.chat import ChatReader
 
 
@@ -140,10 +143,25 @@ def test_a_library_that_a_processor_needs_is_named_with_the_command(
         raise error
 
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", absent)
+    monkeypatch.setattr(missing_library, "find_spec", lambda module: None)
     message = rf"'folder' needs {library}, which is not installed. Run `pip install {library}`"
     with pytest.raises(MissingProcessorError, match=message) as caught:
         load_processor("folder")
     assert ("build of your torch" in str(caught.value)) == (library == "torchvision")
+
+
+def test_a_folder_named_like_a_library_is_no_library_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(missing_library, "find_spec", lambda module: None)
+    for name in ("torchvision-models", "torchvision"):
+        folder = tmp_path / name
+        tiny("llava").model.save_pretrained(folder)
+        with pytest.raises(MissingProcessorError, match="must have a processor beside the model"):
+            load_processor(str(folder))
+        (folder / "preprocessor_config.json").write_text("{")
+        with pytest.raises(ImageProcessorError, match=r"Mend preprocessor_config\.json"):
+            load_transform(str(folder))
 
 
 @pytest.mark.skipif(is_torchvision_available(), reason="what happens without torchvision, which is installed")

@@ -22,6 +22,7 @@ from transformers.utils import is_torchvision_available
 from weft.data.media.transforms import Resample
 from weft.data.sources.limits import check_resize
 from weft.eval.errors import ImageProcessorError
+from weft.eval.readers.missing_library import missing_library
 
 _FILTERS: dict[int, Resample] = {
     0: "nearest",
@@ -197,7 +198,7 @@ def load_transform(path: str, revision: str | None = None) -> ProcessorTransform
         processor = _load(path, revision, stated)
     except _FAULTS as error:
         raise ImageProcessorError(
-            f"The image processor of {path!r} must load with `AutoImageProcessor`, but does not: {_said(error)}"
+            f"The image processor of {path!r} must load with `AutoImageProcessor`, but does not: {_said(error, path)}"
         ) from error
     transform = ProcessorTransform(processor)
     transform.inputs([Image.new("RGB", _TRIED)])
@@ -276,12 +277,13 @@ def _plain_processor() -> Any:
     return BlipImageProcessorPil
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, path: str) -> str:
     text = str(error).strip() or type(error).__name__
     if "trust_remote_code" in text:
         return "it comes with code of its own, which weft never runs. Save one of `transformers` beside the model."
-    if "torchvision" in text.lower() and not is_torchvision_available():
-        return f"{text} It needs torchvision, which is not installed here: pip install torchvision"
+    package = missing_library(error, path)
+    if package is not None:
+        return f"{text} It needs {package}, which is not installed here: pip install {package}"
     return f"{text} Mend preprocessor_config.json or processor_config.json."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from weft.eval.readers.errors import MissingProcessorError
 from weft.eval.readers.image_processor import check_growth
+from weft.eval.readers.missing_library import missing_library
 
 
 def load_processor(path: str, *, revision: str | None = None, **options: Any) -> Any:
@@ -33,10 +34,7 @@ def load_processor(path: str, *, revision: str | None = None, **options: Any) ->
                 f"`backbone.name` must have a processor that transformers knows, but that of {path!r} needs code of "
                 "its own, which weft never runs. Take a model of a type that transformers knows."
             ) from None
-        # Libraries that are missing are told of by errors of several classes, and by their names alone.
-        package = next(
-            (name for name in _LIBRARIES if name in str(error).lower()), getattr(error, "name", None)
-        )
+        package = missing_library(error, path)
         if package is not None:
             raise MissingProcessorError(
                 f"the processor of {path!r} needs {package}, which is not installed. Run `pip install {package}`"
@@ -48,7 +46,6 @@ def load_processor(path: str, *, revision: str | None = None, **options: Any) ->
         ) from None
 
 
-_LIBRARIES = ("torchvision", "num2words", "sentencepiece", "tiktoken", "protobuf", "pillow")
 _BUILD = " in the build of your torch (a CPU torch needs a CPU torchvision)"
 
 
