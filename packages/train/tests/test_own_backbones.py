@@ -300,7 +300,7 @@ def test_the_tokenizer_of_another_model_can_be_taken():
 
 def test_a_saved_model_of_another_type_is_refused(tmp_path):
     BartConfig(vocab_size=10, d_model=8).save_pretrained(tmp_path)
-    with pytest.raises(RunError, match=r"must be a saved VL model .* is of type bart"):
+    with pytest.raises(RunError, match=r"must be a vision-language model .* is a model of type bart"):
         planned_model(BackboneSection(name=str(tmp_path)))
 
 

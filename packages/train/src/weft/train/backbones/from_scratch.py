@@ -110,7 +110,7 @@ def save_backbone(
 
     Args:
         model: A plain model, without units.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer, or a processor that holds one.
         transform: Its image processor, or None.
         folder: The folder; it appears whole, and replaces one of its name.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from weft.core.composites import (
-    BlipAnsweringConfig,
-    BlipCaptioningConfig,
-    BlipRetrievalConfig,
-    DualEncoderConfig,
-    VisualSeq2Seq,
-    VisualSeq2SeqConfig,
-    load_blip,
-)
+from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig, load_blip
 from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
 from weft.eval.errors import EvalError
@@ -37,36 +28,14 @@ from weft.train.backbones.from_scratch import (
     new_model,
     train_tokenizer,
 )
+from weft.train.backbones.loaded import LoadedBackbone
+from weft.train.backbones.read import OWN, load_read, planned_read, reader_of, saved_config
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RecipeError, RunError
 from weft.train.recipe.sections import BackboneSection, TokenizerSection
 from weft.train.recipe.variables import expanded
 
-SAVED = (
-    DualEncoderConfig,
-    VisualSeq2SeqConfig,
-    BlipRetrievalConfig,
-    BlipAnsweringConfig,
-    BlipCaptioningConfig,
-)
 ARCHITECTURES = Path(__file__).parent / "architectures"
-
-
-@dataclass
-class LoadedBackbone:
-    """A model with what belongs to it.
-
-    Attributes:
-        model: The model, frozen.
-        tokenizer: Its tokenizer.
-        transform: Its image processor, or None without a tower.
-        name: What the recipe calls it.
-    """
-
-    model: PreTrainedModel
-    tokenizer: Any
-    transform: ProcessorTransform | None
-    name: str
 
 
 def load_backbone(
@@ -85,6 +54,7 @@ def load_backbone(
     Raises:
         RunError: If the model is not there, or is no VL model.
         ImageProcessorError: If its image processor cannot be loaded or used.
+        ReaderError: If it has no processor that a reader reads.
     """
     name = section.title
     try:
@@ -99,9 +69,13 @@ def load_backbone(
             return LoadedBackbone(model, tokenizer, transform, name)
         key = "backbone.name" if section.name else "backbone.language"
         path = saved_path(section.name or section.language or "", key)
+        reader = reader_of(section)
+        if reader is not None:
+            return LoadedBackbone(
+                load_read(section, path, reader), reader.processor.tokenizer, None, name, reader
+            )
         tokenizer = load_saved(AutoTokenizer, path, section.revision)
         if section.name is not None:
-            _saved_config(section)
             model = load_saved(AutoModel, path, section.revision)
             return LoadedBackbone(model, tokenizer, load_transform(path, section.revision), name)
         model = _with_visual_tokens(section, path, tokenizer)
@@ -172,7 +146,11 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
         The model, with tied weights tied.
     """
     if section.name is not None:
-        config = _saved_config(section)
+        config = saved_config(section)
+        if not isinstance(config, OWN):
+            read = planned_read(section, config)
+            read.tie_weights()
+            return read
     elif section.config is not None:
         config = config_from(section.config)
     else:
@@ -181,24 +159,6 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
         model = new_model(config)
     model.tie_weights()
     return model
-
-
-def _saved_config(section: BackboneSection) -> PreTrainedConfig:
-    try:
-        path = saved_path(section.name or "", "backbone.name")
-        config = load_saved(AutoConfig, path, section.revision)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
-            f"{section.name!r} cannot be read: {fault_of_loading(error)}"
-        ) from None
-    if not isinstance(config, SAVED):
-        known = ", ".join(kind.model_type for kind in SAVED)
-        raise RunError(
-            f"`backbone.name` must be a saved VL model (of type {known}), but {section.name!r} is of type "
-            f"{config.model_type}. A BART or T5 goes under `backbone.language`."
-        )
-    return config
 
 
 def _architecture(section: BackboneSection) -> PreTrainedConfig:

@@ -15,7 +15,7 @@ from weft.data.features.store import FeatureStore
 from weft.data.records.types import Caption, MediaRef
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.readers.image_processor import Transform
-from weft.train.backbones.loading import LoadedBackbone
+from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.processes import Processes

@@ -48,18 +48,19 @@ def looks_like_path(name: str) -> bool:
     return not _HUB_ID.fullmatch(name) or begins_here
 
 
-def load_saved(kind: Any, path: str, revision: str | None = None) -> Any:
+def load_saved(kind: Any, path: str, revision: str | None = None, **options: Any) -> Any:
     """Load a config, tokenizer or model with a class of `transformers`; code that comes with it is never run.
 
     Args:
         kind: A class with `from_pretrained`, such as `AutoModel`.
         path: What `saved_path` returned.
         revision: Commit or tag on the hub.
+        **options: Further arguments of `from_pretrained`.
 
     Raises:
         OSError, ValueError: As `transformers` does; see `fault_of_loading`.
     """
-    return kind.from_pretrained(path, revision=revision, trust_remote_code=False)
+    return kind.from_pretrained(path, revision=revision, **{**options, "trust_remote_code": False})
 
 
 def fault_of_loading(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from weft.data.errors import WeftDataError
 from weft.data.sampling.loader import one_thread_per_worker
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.readers import ReaderError
 
 Row = tuple[str, int, int, int]
 GRACE = 30
@@ -64,23 +66,26 @@ class Collate:
         batches: Makes model inputs.
     """
 
-    batches: Batches
+    batches: Batches | ReaderBatches
 
     def __call__(self, rows: Sequence[tuple[str, Any, int, int]]) -> dict[str, Any]:
-        """Return the inputs, and beside them `records` (ids), `rows` of the whole batch, and `epoch`.
+        """Return the inputs, and beside them `records` (ids of its rows), `rows` of the whole batch drawn, and `epoch`.
 
         Raises:
             WeftDataError: If an image or another file cannot be read. A worker returns the error as `failed`.
+            ReaderError: If a row cannot be learned; likewise.
         """
         _, _, epoch, whole = rows[0]
         try:
             batch = self.batches.training([(task, record) for task, record, _, _ in rows], epoch=epoch)
-        except WeftDataError as error:
+        except (WeftDataError, ReaderError) as error:
             if get_worker_info() is None:
                 raise
             # Raised in the training's process: torch would wrap the message in the worker's traceback.
             return {"failed": error}
-        return batch | {"records": [record.id for _, record, _, _ in rows], "rows": whole, "epoch": epoch}
+        ids = [record.id for _, record, _, _ in rows]
+        kept = batch.pop("kept", range(len(rows)))
+        return batch | {"records": [ids[place] for place in kept], "rows": whole, "epoch": epoch}
 
 
 class TaskLoader(DataLoader[Any]):

@@ -14,11 +14,12 @@ from weft.data.media.shift import RandomShift
 from weft.data.records.types import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
-from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.stored import stored_features
@@ -27,42 +28,31 @@ from weft.eval.metrics import ScoreReport
 from weft.eval.readers.image_processor import Transform
 from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
-from weft.train.backbones.loading import LoadedBackbone
+from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.own_features import blank_shape, extract_own, tower_key, transform_of
 from weft.train.engine.sharding import is_shared
 from weft.train.output.progress import Progress
 from weft.train.output.result import write_json
 from weft.train.preflight.answers import read_answers
+from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, all_images
 from weft.train.processes import ONE, Processes
-from weft.train.recipe.sections import TaskSection, TrainingSection
+from weft.train.recipe.sections import TrainingSection
 from weft.train.recipe.training import Recipe
 
 
-def text_rules(task: TaskSection) -> TextRules:
-    """The rules by which the texts of a task are written."""
-    return TextRules(
-        prompt=task.prompt,
-        prompt_at=task.prompt_at,
-        max_text_tokens=task.max_text_tokens,
-        max_target_tokens=task.max_target_tokens,
-        max_new_tokens=task.max_new_tokens,
-        num_beams=task.num_beams,
-        no_repeat_ngram_size=task.no_repeat_ngram_size,
-        early_stopping=task.early_stopping,
-        answers=task.answers,
-    )
-
-
-def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual) -> Batches:
+def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None) -> Batches | ReaderBatches:
     """What makes the inputs of a run.
 
     Args:
         recipe: The recipe.
-        backbone: Its backbone: the tokenizer, and the length that its texts are padded to.
-        visual: How the run sees images.
+        backbone: Its backbone: its reader; or the tokenizer, and the length that its texts are padded to.
+        visual: How the run sees images, or None where the backbone has a reader.
     """
+    if backbone.reader is not None:
+        return reader_batches(recipe, backbone.reader)
+    assert visual is not None, "a backbone without a reader is shown images by the run"
     return Batches(
         backbone.tokenizer,
         visual,
@@ -79,8 +69,10 @@ def make_visual(
     tasks: Mapping[str, TaskData],
     progress: Progress,
     processes: Processes = ONE,
-) -> Visual:
+) -> Visual | None:
     """How this run sees images: stored features, or those of a frozen tower, or pixels in every batch.
+
+    A backbone that its own processor reads is shown images by its reader: there is nothing to prepare.
 
     Args:
         recipe: The recipe.
@@ -92,6 +84,8 @@ def make_visual(
     Raises:
         RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
     """
+    if backbone.reader is not None:
+        return None
     model = backbone.model
     stored = open_features(recipe, tasks, model.config)
     if stored is not None:
@@ -138,7 +132,7 @@ def evaluate_tasks(
     recipe: Recipe,
     model: Any,
     tasks: Mapping[str, TaskData],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     role: str,
     folder: Path | None,
     progress: Progress,

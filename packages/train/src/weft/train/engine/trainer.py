@@ -29,6 +29,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from weft.core import load_adapter
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.checkpoints import is_whole, rotate, seal
 from weft.train.engine.clock import Clock
@@ -71,7 +72,7 @@ class MultiTaskTrainer(Trainer):
         *,
         records: Mapping[str, Sequence[Any]],
         mixture: TaskMixture,
-        batches: Batches,
+        batches: Batches | ReaderBatches,
         section: TrainingSection,
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -158,6 +159,8 @@ class MultiTaskTrainer(Trainer):
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
         if self.processes.size == 1:
             return losses.mean()
+        if isinstance(self.batches, ReaderBatches) and self.batches.may_drop:
+            rows = int(self.processes.sum(torch.tensor(len(losses), device=losses.device)))
         # Gradients are averaged over processes, which may hold one row more or less of the batch.
         return losses.sum() * (self.processes.size / rows)
 

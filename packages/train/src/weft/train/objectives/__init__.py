@@ -13,22 +13,29 @@ from typing import Any
 
 from torch import Tensor
 
+from weft.eval.readers import Reader
+from weft.train.objectives.by_reader import ByReader
 from weft.train.recipe.sections import TrainingSection
 
 Objective = Callable[[Any, dict[str, Any]], Tensor]
 
 
-def objectives_of(model: Any, section: TrainingSection, rows: int) -> dict[str, Objective]:
+def objectives_of(
+    model: Any, section: TrainingSection, rows: int, reader: Reader | None = None
+) -> dict[str, Objective]:
     """What a model trains instead of the general objectives, ready to be called.
 
     Args:
         model: An adapted model; its class may name modules here as `objectives`.
         section: The recipe's `training`.
         rows: Rows of a batch of one process.
+        reader: What reads the model, or None for one of weft's own.
 
     Returns:
         Name of a general objective to what stands in its place. One that keeps state between steps is an `nn.Module`.
     """
+    if reader is not None:
+        return {reader.objective: ByReader(reader)}
     found: dict[str, Objective] = {}
     for general, name in getattr(model, "objectives", {}).items():
         module = importlib.import_module(f"{__name__}.{name}")

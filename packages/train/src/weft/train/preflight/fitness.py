@@ -14,9 +14,11 @@ from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
 from weft.train.backbones.loading import planned_model
+from weft.train.backbones.read import reader_of
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
 from weft.train.preflight.answers import read_answers
+from weft.train.preflight.reading import check_plain_keys, check_reading
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, images_of
 from weft.train.processes import ONE, Processes
@@ -35,9 +37,13 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         RunError: With the first fault.
         ScoreInputError: If stored features are missing.
     """
+    reader = reader_of(recipe.backbone)
+    if reader is None:
+        check_plain_keys(recipe)
     model = planned_model(recipe.backbone)
+    able = model if reader is None else reader
     for name, data in tasks.items():
-        reason = unfit(model, next(iter(data.splits.values())))
+        reason = unfit(able, next(iter(data.splits.values())))
         if reason is not None:
             raise RunError(
                 f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
@@ -46,7 +52,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         if recipe.tasks[name].choose_from is not None:
             _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
         answers = recipe.tasks[name].answers
-        if answers == "all" and lacking(model, "weigh") is not None:
+        if answers == "all" and lacking(able, "weigh") is not None:
             raise RunError(
                 f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
                 f"'all' and the backbone is a {type(model).__name__}. Leave it out, or take a BLIP that answers."
@@ -63,6 +69,8 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 check_targets(data["train"])
             except ScoreInputError as error:
                 raise RunError(f"Task {name!r} cannot be trained. {error}") from None
+    if reader is not None:
+        check_reading(recipe, tasks, reader, processes)
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
@@ -72,7 +80,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
                 f"{near(word, known)}"
             )
-    unmatched = lacking(model, "match") if recipe.evaluation.rerank else None
+    unmatched = lacking(able, "match") if recipe.evaluation.rerank else None
     if unmatched is not None:
         raise RunError(
             f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +20,15 @@ Role = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class TaskData:
-    """Records of one task by role; a role without a split is absent."""
+    """Records of one task by role; a role without a split is absent.
+
+    Attributes:
+        splits: Role to its records.
+        left_out: Why records to train on were left out, and how many.
+    """
 
     splits: Mapping[str, Any]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, role: str) -> Any:
         return self.splits[role]
@@ -58,13 +64,22 @@ def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[st
             if split is not None:
                 splits[role] = _load(name, task.data, role, split)
         tasks[name] = TaskData(splits)
-        batch = task.batch_size or recipe.training.batch_size
-        if "train" in splits and len(splits["train"]) < batch:
-            raise RunError(
-                f"`batch_size` of task {name!r} must be at most its training records ({len(splits['train'])}), but "
-                f"is {batch}. Lower tasks.{name}.batch_size or training.batch_size."
-            )
+        check_batch_size(recipe, name, tasks[name])
     return tasks
+
+
+def check_batch_size(recipe: Recipe, name: str, data: TaskData) -> None:
+    """Refuse a task with fewer records to train on than one of its batches has rows.
+
+    Raises:
+        RunError: Naming both numbers.
+    """
+    batch = recipe.tasks[name].batch_size or recipe.training.batch_size
+    if "train" in data and len(data["train"]) < batch:
+        raise RunError(
+            f"`batch_size` of task {name!r} must be at most its training records ({len(data['train'])}), but "
+            f"is {batch}. Lower tasks.{name}.batch_size or training.batch_size."
+        )
 
 
 def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> Any:

@@ -29,7 +29,8 @@ class BackboneSection(Section):
     """The model that is adapted.
 
     Attributes:
-        name: A saved VL model: `miniature` (shipped), a folder, or a hub id.
+        name: A saved model: `miniature` (shipped), or a folder or hub id of a vision-language model. Its config says of
+            which class it is, and its own processor reads texts and pictures.
         language: Hub id or folder of a BART or T5 to which visual tokens are added.
         config: An architecture with new weights: `model_type` and what that type's config takes.
         tokenizer: The tokenizer of a new architecture (with `config`): one to train on the tasks' training
@@ -38,6 +39,12 @@ class BackboneSection(Section):
             variables are expanded. Images are then normalised as in BLIP.
         image_size: Side of the square that images are resized to, in pixels (with `config`).
         revision: Commit or tag on the hub.
+        dtype: What the weights of a `name` are kept in; `auto` as they were saved, by default float32. What is trained
+            stays in float32.
+        attention: How a `name` attends; by default as transformers chooses.
+        quantize: Keep the frozen linears of a `name` in 8 or in 4 bits, through bitsandbytes.
+        processor: Settings of the processor of a `name`, such as `max_pixels`.
+        reader: Which way of reading a `name` takes, by default the one that fits its config and processor.
         feature_size: Width of precomputed visual features (with `language`).
         num_visual_tokens: Visual tokens per image (with `language`).
         num_images: Images that one text may speak of (with `language`).
@@ -52,6 +59,11 @@ class BackboneSection(Section):
     weights: str | None = None
     image_size: int = Field(default=224, gt=0)
     revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    attention: Literal["eager", "sdpa", "flash"] | None = None
+    quantize: Literal["8bit", "nf4"] | None = None
+    processor: dict[str, Any] = Field(default_factory=dict)
+    reader: str = "auto"
     feature_size: int = Field(default=2048, gt=0)
     num_visual_tokens: int = Field(default=36, gt=0)
     num_images: int = Field(default=2, gt=0)
@@ -66,6 +78,10 @@ class BackboneSection(Section):
             )
         if (self.config is None) != (self.tokenizer is None):
             raise ValueError("`config` and `tokenizer` belong together: give both or none")
+        if self.name is None and (
+            self.dtype or self.attention or self.quantize or self.processor or self.reader != "auto"
+        ):
+            raise ValueError("`dtype`, `attention`, `quantize`, `processor` and `reader` are for a `name`")
         if self.weights is not None and not str((self.config or {}).get("model_type")).startswith(
             "weft_blip"
         ):
@@ -142,13 +158,20 @@ class TaskSection(Section):
         data: Its records.
         prompt: Put before every text.
         prompt_at: `end` puts it behind every text instead.
+        ask: What is said to a model that its own processor reads, such as `"{question} Answer with one word."`: fields
+            of the record in braces, `{text}` for what its type reads, `{image}` for the place of a picture. By default
+            the pictures, then the text with its `prompt`.
+        system: What is said before that, filled likewise.
+        learn: `all` also trains on earlier answers of a conversation, `last` on the last alone.
         metric: Official metric; by default that of the type of record, and `exact` for questions with one answer each.
         headline: Entry of the metric's scores that tables and averages show.
         published_metric: Metric that the rows of `published` were scored by, where it is another one; it is computed
             too, and shown beside them.
         batch_size: Rows of one of its batches; by default that of `training`.
-        max_text_tokens: Texts are cut there.
-        max_target_tokens: Targets are cut there.
+        max_text_tokens: Texts are cut there, by default at 64 tokens. Models that their own processor reads have
+            `training.max_tokens` instead.
+        max_target_tokens: Targets are cut there, by default at 64 tokens. Models that their own processor reads have no
+            limit by default, and refuse or leave out what is longer (`training.too_long`).
         max_new_tokens: Longest generated answer.
         num_beams: Beams of generation.
         no_repeat_ngram_size: Forbids repeated n-grams in generation; 0 allows them.
@@ -163,18 +186,27 @@ class TaskSection(Section):
     data: DataSection
     prompt: str = ""
     prompt_at: Literal["start", "end"] = "start"
+    ask: str | None = None
+    system: str = ""
+    learn: Literal["last", "all"] = "last"
     metric: str | None = None
     headline: str | None = None
     published_metric: str | None = None
     batch_size: int | None = Field(default=None, gt=0)
-    max_text_tokens: int = Field(default=64, gt=0)
-    max_target_tokens: int = Field(default=64, gt=0)
+    max_text_tokens: int | None = Field(default=None, gt=0)
+    max_target_tokens: int | None = Field(default=None, gt=0)
     max_new_tokens: int = Field(default=20, gt=0)
     num_beams: int = Field(default=1, gt=0)
     no_repeat_ngram_size: int = Field(default=0, ge=0)
     early_stopping: bool = False
     answers: Literal["drawn", "all"] = "drawn"
     choose_from: str | None = None
+
+    @model_validator(mode="after")
+    def _one_wording(self) -> TaskSection:
+        if self.ask is not None and self.prompt:
+            raise ValueError("give either `ask` or `prompt`: `ask` says everything that is read")
+        return self
 
 
 class MixingSection(Section):
@@ -240,6 +272,10 @@ class TrainingSection(Section):
         decay_biases: Also decay biases, those of norms too.
         adam_betas: Betas of AdamW.
         adam_epsilon: Epsilon of AdamW.
+        max_tokens: Longest row that a model is trained on which its own processor reads, prompt and answer together;
+            by default without limit. No row is cut.
+        too_long: What becomes of longer rows: `refuse` ends the run with their name, `drop` leaves them out and counts
+            them; `cut` is for texts that are compared with pictures.
         max_grad_norm: Gradients are clipped there; 0 does not clip.
         precision: Arithmetic of the forward pass.
         checkpointing: Recompute activations in the backward pass instead of keeping them.
@@ -281,6 +317,8 @@ class TrainingSection(Section):
     decay_biases: bool = False
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"
     max_grad_norm: float = Field(default=5.0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False

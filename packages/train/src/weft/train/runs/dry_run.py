@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ from weft.data import dataset_spec
 from weft.data.records.contact_sheet import contact_sheet
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import example
+from weft.eval.readers import Reader
+from weft.eval.readers.told import told
 from weft.train.backbones.loading import planned_model
+from weft.train.backbones.read import reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
-from weft.train.engine.scoring import text_rules
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.preflight.fitness import check_fit
+from weft.train.preflight.learned import load_learnable
 from weft.train.preflight.memory import Memory, estimate_memory
-from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes_of
+from weft.train.preflight.reading import reader_batches, text_rules
+from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.recipe.published import published_of, shown
 from weft.train.recipe.training import Recipe
 
@@ -39,6 +43,7 @@ class DryRun:
         texts: What rows read and write: the first of the first batch, or of each task's first batch.
         picture: Where those rows are drawn.
         published: What others printed for this method, one line each.
+        notes: How the model is read, and what is left out of the data, one line each.
     """
 
     plan: Any
@@ -50,6 +55,7 @@ class DryRun:
     texts: tuple[str, ...]
     picture: Path
     published: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [str(self.plan), "", f"steps      {self.steps:,}", f"memory     {self.memory}", "data"]
@@ -57,6 +63,7 @@ class DryRun:
             stated = self.official[task]
             counts = [f"{role} {counted(found, stated.get(role))}" for role, found in roles.items()]
             lines.append(f"  {task}: {', '.join(counts)}; {self.rows[task]:,} rows an epoch")
+        lines += [f"  {note}" for note in self.notes]
         lines += ["published", *(f"  {line}" for line in self.published)] if self.published else []
         lines += [f"first batch, drawn in {self.picture}", *(f"  {text}" for text in self.texts)]
         return "\n".join(lines)
@@ -65,7 +72,10 @@ class DryRun:
 def dry_run(
     recipe: Recipe, picture: Path | None = None, *, tasks: Mapping[str, TaskData] | None = None
 ) -> DryRun:
-    """Check everything that a run needs and say what it would do; no weight is loaded, no tokenizer, no step taken.
+    """Check everything that a run needs and say what it would do; no weight is loaded, no step taken.
+
+    Of a model that its own processor reads, the first rows are shown as the model reads them: the prompt with its
+    special tokens, and the tokens that are learned. Of others the tokenizer is not loaded either.
 
     Args:
         recipe: The recipe.
@@ -76,10 +86,11 @@ def dry_run(
         RecipeError, RunError, WeftDataError: Whatever the run itself would raise before its first step.
     """
     check_recipe(recipe)
-    tasks = tasks or load_tasks(recipe)
+    tasks = tasks or load_learnable(recipe)
     check_fit(recipe, tasks)
     published = published_of(recipe)
     mixture = make_mixture(recipe, sizes_of(tasks))
+    reader = reader_of(recipe.backbone)
     planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
     path = picture or picture_path(recipe)
     return DryRun(
@@ -92,10 +103,19 @@ def dry_run(
         steps=total_steps(recipe, mixture),
         rows=mixture.rows_per_epoch,
         memory=estimate_memory(recipe, planned),
-        texts=_draw(recipe, tasks, _first_rows(mixture), path),
+        texts=_draw(recipe, tasks, _first_rows(mixture), path, reader),
         picture=path,
         published=tuple(shown(published)),
+        notes=tuple(_notes(tasks, reader)),
     )
+
+
+def _notes(tasks: Mapping[str, TaskData], reader: Reader | None) -> Iterator[str]:
+    for name, data in tasks.items():
+        for reason, count in data.left_out.items():
+            yield f"{name}: {count:,} records to train on are left out, with {reason}"
+    if reader is not None:
+        yield f"read as {reader.name!r} by its own processor; its vision tower runs in every batch"
 
 
 def _official(recipe: Recipe, task: str) -> dict[str, int]:
@@ -121,11 +141,19 @@ def _first_rows(mixture: TaskMixture) -> list[tuple[str, int]]:
 
 
 def _draw(
-    recipe: Recipe, tasks: Mapping[str, TaskData], rows: list[tuple[str, int]], path: Path
+    recipe: Recipe,
+    tasks: Mapping[str, TaskData],
+    rows: list[tuple[str, int]],
+    path: Path,
+    reader: Reader | None,
 ) -> tuple[str, ...]:
     records = [tasks[task]["train"][row] for task, row in rows]
     texts = []
+    batches = None if reader is None else reader_batches(recipe, reader)
     for (task, _), record in zip(rows, records, strict=True):
+        if batches is not None:
+            texts.append(f"{task}: {told(batches.reader, batches.row(task, record, 0))}")
+            continue
         drawn = example(record, task, seed=recipe.seed, epoch=0)
         read = f"{task}: {text_rules(recipe.tasks[task]).written(drawn.text)!r}"
         texts.append(read if drawn.target is None else f"{read} -> {drawn.target!r}")

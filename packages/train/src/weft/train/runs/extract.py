@@ -10,6 +10,8 @@ from transformers import set_seed
 from weft.core import attach
 from weft.train.backbones.loading import load_backbone
 from weft.train.backbones.own_features import extract_own, tower_key
+from weft.train.backbones.read import is_read
+from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import images_of, load_tasks, training_texts
@@ -36,6 +38,11 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
     """
     progress = progress or Progress()
     processes = join_processes()
+    if is_read(recipe.backbone):
+        raise RunError(
+            f"`backbone` must read stored features to have them extracted, but {recipe.backbone.title!r} is read by "
+            "its own processor and shown pictures in every batch. Train it without `weft features`."
+        )
     tasks = load_tasks(recipe)
     check_writable(folder, "--store")
     set_seed(recipe.seed)

@@ -53,10 +53,15 @@ def _git(folder: Path | None, *words: str) -> str | None:
 def data_params(tasks: Mapping[str, TaskData]) -> dict[str, str]:
     """Number and fingerprint of the records of every split, which are equal only for the same records in order."""
     return {
-        f"data.{name}.{role}": f"{len(records)} records, sha256 {records.fingerprint()}"
+        f"data.{name}.{role}": f"{len(records)} records, sha256 {records.fingerprint()}{_left_out(data, role)}"
         for name, data in tasks.items()
         for role, records in data.splits.items()
     }
+
+
+def _left_out(data: TaskData, role: str) -> str:
+    left = {} if role != "train" else data.left_out
+    return "".join(f", {count} left out with {reason}" for reason, count in left.items())
 
 
 def system_metrics(processes: Processes, folder: Path) -> dict[str, float]:

@@ -17,7 +17,7 @@ from weft.train.engine.scoring import make_batches, make_visual
 from weft.train.engine.task_losses import nan_file
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
-from weft.train.preflight.tasks import load_tasks
+from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.origin import check_data, origin_of
 
@@ -66,7 +66,7 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         )
     noted = json.loads(file.read_text(encoding="utf-8"))
     recipe = load_recipe(folder / "recipe.yaml")
-    tasks = load_tasks(recipe)
+    tasks = load_learnable(recipe)
     check_data(folder, origin_of(recipe, tasks), "`run`")
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, folder=folder)
@@ -81,5 +81,12 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         tasks=tuple(task for task, _ in rows),
         records=tuple(record for _, record in rows),
         losses=tuple(float(row["loss"]) for row in noted["rows"]),
-        inputs={name: value for name, value in made.items() if name not in ("tasks", "objective")},
+        inputs=_inputs(made),
     )
+
+
+def _inputs(made: Mapping[str, Any]) -> dict[str, Any]:
+    if "batch" in made:
+        batch = made["batch"]
+        return {**batch.inputs, "labels": batch.labels, "weights": batch.weights}
+    return {name: value for name, value in made.items() if name not in ("tasks", "objective")}

@@ -13,9 +13,11 @@ from transformers import set_seed
 
 from weft.core import attach, detach, load_adapter
 from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.tracking import Run
 from weft.train.backbones.from_scratch import save_backbone
 from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.read import is_read
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
 from weft.train.engine.full_disk import disk_may_fill
@@ -50,7 +52,8 @@ from weft.train.output.result import (
     write_json,
 )
 from weft.train.preflight.fitness import check_device, check_fit
-from weft.train.preflight.tasks import TaskData, check_recipe, load_tasks, sizes_of, training_texts
+from weft.train.preflight.learned import load_learnable
+from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of, training_texts
 from weft.train.processes import Processes, join_processes
 from weft.train.recipe.kept import kept_text
 from weft.train.recipe.training import Recipe
@@ -97,7 +100,7 @@ def execute(
     processes = join_processes()
     check_device(recipe, processes)
     check_recipe(recipe)
-    tasks = tasks or load_tasks(recipe)
+    tasks = tasks or load_learnable(recipe)
     check_fit(recipe, tasks, processes)
     # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
@@ -157,7 +160,8 @@ def _run(
     if not processes.first:
         return result
     if recipe.save_model:
-        save_backbone(detach(model), backbone.tokenizer, backbone.transform, recipe.folder / "model")
+        words = backbone.tokenizer if backbone.reader is None else backbone.reader.processor
+        save_backbone(detach(model), words, backbone.transform, recipe.folder / "model")
     return result
 
 
@@ -180,6 +184,8 @@ def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
     """
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
+    if is_read(recipe.backbone):
+        return  # It is shown pictures in every batch.
     backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
     attach(backbone.model, recipe.method, list(recipe.tasks))
     make_visual(recipe, backbone, tasks, Progress())
@@ -189,7 +195,7 @@ def _train(
     recipe: Recipe,
     model: Any,
     tasks: Mapping[str, TaskData],
-    batches: Batches,
+    batches: Batches | ReaderBatches,
     checkpoint: Path | None,
     run: Run | None,
     progress: Progress,
@@ -218,7 +224,9 @@ def _train(
             validate=validate if section.evaluate_every else None,
             callbacks=[Report(run, advance, progress.note, processes), stop],
             processes=processes,
-            objectives=objectives_of(model, section, section.batch_size // processes.size),
+            objectives=objectives_of(
+                model, section, section.batch_size // processes.size, getattr(batches, "reader", None)
+            ),
             clock=clock,
         )
         if processes.rank:

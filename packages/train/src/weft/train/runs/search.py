@@ -14,7 +14,7 @@ import yaml
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import check_writable, claimed
 from weft.train.output.progress import Progress
-from weft.train.preflight.tasks import load_tasks
+from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
@@ -208,7 +208,7 @@ def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwr
     storage = f"sqlite:///{(Path(base.output) / f'{base.name}.search.db').absolute()}"
     made_from = {
         **settings_of(base),
-        **origin_of(base, load_tasks(base)),
+        **origin_of(base, load_learnable(base)),
         "--seeds": list(seeds),
         **{f"--search {key}": str(spread) for key, spread in ranges.items()},
     }

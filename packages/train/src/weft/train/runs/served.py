@@ -45,7 +45,7 @@ def load_predictor(
     # A new architecture gets the weights it was drawn with, so that the adapter finds its backbone again.
     set_seed(recipe.seed)
     backbone = load_backbone(recipe.backbone, folder=folder)
-    if backbone.transform is None:
+    if backbone.transform is None and backbone.reader is None:
         raise RunError(
             f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
             "Serve a run whose backbone holds a vision tower."
@@ -53,7 +53,8 @@ def load_predictor(
     model = load_adapter(backbone.model, folder / "adapter")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    batches = make_batches(recipe, backbone, Pixels(backbone.transform))
+    visual = None if backbone.transform is None else Pixels(backbone.transform)
+    batches = make_batches(recipe, backbone, visual)
 
     counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.task}
     counts |= {name: range(count, count + 1) for name, count in images.items()}

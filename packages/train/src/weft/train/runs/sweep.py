@@ -21,7 +21,8 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
 from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
-from weft.train.preflight.tasks import load_tasks, roles_of
+from weft.train.preflight.learned import load_learnable
+from weft.train.preflight.tasks import roles_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
@@ -211,7 +212,7 @@ def runs_to_make_anew(points: Sequence[Point], overwrite: bool) -> set[str]:
             values = recipe.model_dump(mode="json", include={"tasks", "backbone"})
             key = json.dumps([values, roles_of(recipe)])
             if key not in origins:
-                origins[key] = origin_of(recipe, load_tasks(recipe))
+                origins[key] = origin_of(recipe, load_learnable(recipe))
             differing = other_data(recipe.folder, origins[key])
         if differing:
             found[recipe.name] = (recipe.folder, differing)

@@ -1,0 +1,215 @@
+"""Vision-language models of transformers, of whatever class: loaded as their config says, read by their processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
+
+from weft.core.composites import (
+    BlipAnsweringConfig,
+    BlipCaptioningConfig,
+    BlipRetrievalConfig,
+    DualEncoderConfig,
+    VisualSeq2SeqConfig,
+)
+from weft.eval.readers import Reader, ReaderError, load_processor, model_class_for, reader_for
+from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.errors import RunError, near
+from weft.train.recipe.sections import BackboneSection
+
+OWN = (
+    DualEncoderConfig,
+    VisualSeq2SeqConfig,
+    BlipRetrievalConfig,
+    BlipAnsweringConfig,
+    BlipCaptioningConfig,
+)
+"""Configs of weft's own models, which come without a processor of transformers."""
+
+_ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
+
+
+def saved_config(section: BackboneSection) -> PreTrainedConfig:
+    """The config of the model that a recipe names.
+
+    Args:
+        section: The recipe's `backbone`, with a `name`.
+
+    Raises:
+        RunError: If it cannot be read, or no reader knows its type.
+    """
+    try:
+        path = saved_path(section.name or "", "backbone.name")
+        config: PreTrainedConfig = load_saved(AutoConfig, path, section.revision)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
+            f"{section.name!r} cannot be read: {fault_of_loading(error)}"
+        ) from None
+    if isinstance(config, OWN):
+        _check_own(section)
+        return config
+    try:
+        model_class_for(config, section.reader)
+    except ReaderError as error:
+        raise RunError(
+            f"{error} This is {section.name!r}; a BART or T5 goes under `backbone.language`."
+        ) from None
+    return config
+
+
+def is_read(section: BackboneSection) -> bool:
+    """Whether the model of a recipe is read by its own processor; weft's own models and new ones are not.
+
+    Args:
+        section: The recipe's `backbone`.
+
+    Raises:
+        RunError: As `saved_config`.
+    """
+    return section.name is not None and not isinstance(saved_config(section), OWN)
+
+
+def reader_of(section: BackboneSection) -> Reader | None:
+    """The reader of a recipe's model, or None where `is_read` says no.
+
+    Args:
+        section: The recipe's `backbone`.
+
+    Raises:
+        RunError: As `saved_config`; or a library for its quantisation or attention is absent, or the processor has no
+            such setting.
+        ReaderError: If it has no processor, or none that a reader reads.
+    """
+    if not is_read(section):
+        return None
+    _check_libraries(section)
+    processor = _processor(section, saved_path(section.name or "", "backbone.name"))
+    return reader_for(saved_config(section), processor, section.reader)
+
+
+def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a config on the meta device, in the class it is loaded with; no processor is needed.
+
+    Args:
+        section: The recipe's `backbone`.
+        config: Its config, from `saved_config`.
+
+    Raises:
+        RunError: If the model has no attention of the kind that is asked for.
+    """
+    kind = model_class_for(config, section.reader)
+    make = kind.from_config if hasattr(kind, "from_config") else kind._from_config
+    # Flash attention is asked for where the weights are loaded: it needs a GPU.
+    wanted = {} if section.attention in (None, "flash") else {"attn_implementation": section.attention}
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = make(config, **wanted)
+    except ValueError as error:
+        raise RunError(
+            f"`backbone.attention` must be one that the model has, but is {section.attention!r}: {error}"
+        ) from None
+    return model
+
+
+def load_read(section: BackboneSection, path: str, reader: Reader) -> PreTrainedModel:
+    """The model of a recipe with its weights, in the class that its reader reads.
+
+    Args:
+        section: The recipe's `backbone`.
+        path: Folder or hub id.
+        reader: Its reader.
+
+    Raises:
+        OSError, ValueError: As `transformers` does; see `weft.train.backbones.saved.fault_of_loading`.
+    """
+    options: dict[str, Any] = {"dtype": _dtype(section)}
+    if section.attention is not None:
+        options["attn_implementation"] = _ATTENTION[section.attention]
+    if section.quantize is not None:
+        options["quantization_config"] = _quantization(section)
+    model: PreTrainedModel = load_saved(reader.model_class(reader.config), path, section.revision, **options)
+    return model
+
+
+def _dtype(section: BackboneSection) -> Any:
+    if section.dtype == "auto":
+        return "auto"
+    return getattr(torch, section.dtype or "float32")
+
+
+def _quantization(section: BackboneSection) -> BitsAndBytesConfig:
+    if section.quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    computed = torch.float32 if section.dtype in (None, "auto") else getattr(torch, section.dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed,
+    )
+
+
+def _check_libraries(section: BackboneSection) -> None:
+    if section.quantize is not None and find_spec("bitsandbytes") is None:
+        raise RunError(
+            f"`backbone.quantize` needs bitsandbytes, which is not installed, but is {section.quantize!r}. Run `pip "
+            "install bitsandbytes`, or leave it out."
+        )
+    if section.attention == "flash" and not is_flash_attn_2_available():
+        raise RunError(
+            "`backbone.attention` needs flash-attn and a GPU for 'flash', and one of them is absent. Run `pip install "
+            "flash-attn` on a machine with a GPU, or take 'sdpa'."
+        )
+
+
+def _check_own(section: BackboneSection) -> None:
+    given = [
+        key
+        for key, plain in (
+            ("dtype", None),
+            ("attention", None),
+            ("quantize", None),
+            ("processor", {}),
+            ("reader", "auto"),
+        )
+        if getattr(section, key) != plain
+    ]
+    if given:
+        raise RunError(
+            f"`backbone.{given[0]}` must be left out for a model of weft's own, which has no processor of "
+            f"transformers, but {section.name!r} is one. Leave it out."
+        )
+
+
+def _processor(section: BackboneSection, path: str) -> Any:
+    processor = load_processor(path, revision=section.revision)
+    if not section.processor:
+        return processor
+    known = _settings(processor)
+    for name in section.processor:
+        if name not in known:
+            raise RunError(
+                f"`backbone.processor` must hold settings of the model's processor ({type(processor).__name__}), but "
+                f"one is {name!r}. {near(name, known)}"
+            )
+    return load_processor(path, revision=section.revision, **section.processor)
+
+
+def _settings(processor: Any) -> list[str]:
+    """What a processor and its parts can be told when they are loaded."""
+    parts = (processor, *(getattr(processor, name, None) for name in ("image_processor", "video_processor")))
+    return sorted({name for part in parts if part is not None for name in _told(part)})
+
+
+def _told(part: Any) -> Iterable[str]:
+    declared = getattr(getattr(part, "valid_kwargs", None), "__annotations__", {})
+    values = {
+        name for name, value in vars(part).items() if isinstance(value, int | float | str | dict | list)
+    }
+    return {name for name in {*declared, *values} if not name.startswith("_")}

@@ -1,0 +1,34 @@
+"""The loss of a model that its own processor reads: what its reader says, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from weft.eval.evaluate.read import computed_in
+from weft.eval.readers import Reader
+
+
+class ByReader:
+    """`loss_b = weight_b · mean_t -log p(answer_bt)`, or what a comparison of texts and pictures costs each row.
+
+    Args:
+        reader: The reader.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __call__(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
+        """One loss per row, shape `(batch,)`.
+
+        Args:
+            model: The model, which a wrapper such as data parallelism may hold.
+            batch: `batch`, made by the reader.
+        """
+        device = next(model.parameters()).device
+        made = batch["batch"].to(device, dtype=computed_in(model), non_blocking=True)
+        losses = self.reader.losses(model, made).rows
+        return losses * made.weights.to(losses.dtype)

@@ -1,0 +1,90 @@
+"""A set of pictures with questions and captions as people have them: a folder of PNGs of many shapes, and tables."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "yellow": (230, 220, 30)}
+SHAPES = ("circle", "square", "triangle")
+SIZES = ((60, 40), (40, 60), (64, 64), (96, 48), (50, 30), (120, 40))
+
+
+def write_own_data(folder: Path, count: int = 24) -> Path:
+    """Write pictures into `images/`, and `vqa.jsonl` and `captions.jsonl` beside it, a line a picture.
+
+    Args:
+        folder: The folder, made if it is missing.
+        count: Number of pictures.
+
+    Returns:
+        The folder.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = list(_drawn(folder, count))
+    _write(
+        folder / "vqa.jsonl",
+        [
+            {"image": name, "question": f"What colour is the {shape}?", "answer": color}
+            for name, color, shape in rows
+        ],
+    )
+    _write(
+        folder / "captions.jsonl",
+        [{"image": name, "caption": f"a {color} {shape}"} for name, color, shape in rows],
+    )
+    return folder
+
+
+def _drawn(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
+    from PIL import Image, ImageDraw
+
+    generator = random.Random(0)
+    for number in range(count):
+        width, height = generator.choice(SIZES)
+        color, shape = generator.choice(list(COLORS)), generator.choice(SHAPES)
+        picture = Image.new("RGB", (width, height), (240, 240, 240))
+        x, y = generator.randint(2, width - 24), generator.randint(2, height - 24)
+        box, pen = (x, y, x + 20, y + 20), ImageDraw.Draw(picture)
+        if shape == "circle":
+            pen.ellipse(box, fill=COLORS[color])
+        elif shape == "square":
+            pen.rectangle(box, fill=COLORS[color])
+        else:
+            pen.polygon([(x, y + 20), (x + 20, y + 20), (x + 10, y)], fill=COLORS[color])
+        name = f"images/{number:04d}.png"
+        picture.save(folder / name)
+        yield name, color, shape
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def own_task(root: Path, kind: str, **fields: Any) -> dict[str, Any]:
+    """A task of a recipe over what `write_own_data` wrote.
+
+    Args:
+        root: Its folder.
+        kind: `image_qa`, `caption` or `retrieval`.
+        **fields: Further keys of the task.
+    """
+    columns = {
+        "image_qa": {"answers": "answer"},
+        "caption": {"captions": "caption", "media": "image"},
+        "retrieval": {"text": "caption", "media": "image"},
+    }[kind]
+    file = "vqa.jsonl" if kind == "image_qa" else "captions.jsonl"
+    options = {"record": kind, "columns": columns, "file": file}
+    sizes = {"train": 16, "validation": 6, "test": 6}
+    data = {
+        "name": "table",
+        "root": str(root),
+        "options": options,
+        "sizes": sizes,
+        "validation": "validation",
+    }
+    return {"data": data, **fields}
