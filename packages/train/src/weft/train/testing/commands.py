@@ -1,0 +1,16 @@
+"""Commands in a process of their own, beside models whose processors are built without torchvision."""
+
+from __future__ import annotations
+
+from weft.core.testing.processed.stills import without_torchvision
+from weft.train.cli import main
+
+
+def run_command(words: list[str]) -> None:
+    """Run `weft`, as a process that a test starts, and may kill.
+
+    Args:
+        words: Words after `weft`.
+    """
+    without_torchvision()
+    main(words)
