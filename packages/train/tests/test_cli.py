@@ -1,13 +1,16 @@
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
 from weft.train.cli import main
-from weft.train.cli.endings import is_mistake
+from weft.train.cli.endings import ROOTS, is_mistake
 from weft.train.errors import RunError
 
 
@@ -176,6 +179,26 @@ def test_data_sets_are_listed_shown_and_checked(tmp_path, capsys):
 def test_wrong_arguments_of_other_commands(capsys, words, message):
     assert run(*words) == 2
     assert message in capsys.readouterr().err
+
+
+def errors_of(package: ModuleType) -> list[type]:
+    """Every error that a package of weft defines."""
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    modules = [importlib.import_module(name) for name in names if name.endswith(".errors")]
+    return [
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_error_of_a_package_has_the_root_that_the_command_line_knows(root):
+    package = importlib.import_module(root.partition(".errors.")[0])
+    found = errors_of(package)
+    assert root in {f"{kind.__module__}.{kind.__qualname__}" for kind in found}
+    assert [kind for kind in found if not is_mistake(kind("x"))] == []
 
 
 def test_only_errors_of_weft_are_mistakes():

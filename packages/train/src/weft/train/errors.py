@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 from collections.abc import Iterable
 
 
-class _DiscreetError(Exception):
-    """Says what it was raised with, without the credentials of the addresses in it."""
+class TrainError(Exception):
+    """Base of every error that weft.train raises on purpose; its text holds no credentials of addresses."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         from weft.data.sources.credentials import (
@@ -18,14 +19,12 @@ class _DiscreetError(Exception):
         return without_secrets(super().__str__())
 
 
-class RecipeError(_DiscreetError, ValueError):
+class RecipeError(TrainError, ValueError):
     """A recipe, or an override of it, breaks a rule. The message lists every fault."""
 
 
-class RunError(_DiscreetError, RuntimeError):
+class RunError(TrainError, RuntimeError):
     """A run cannot start, go on or be read, for a reason that its user can mend."""
-
-    exit_code = 2
 
 
 class StoppedError(RunError):
@@ -39,8 +38,10 @@ MOST_NAMES = 12
 
 def near(value: object, known: Iterable[str]) -> str:
     """A sentence with the nearest known names, or with those that fit into a line or two if none is near."""
+    from weft.data.errors import near_matches  # not at the top, as above
+
     names = sorted(known)
-    matches = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    matches = near_matches(str(value), names)
     if matches:
         return f"Did you mean {' or '.join(repr(m) for m in matches)}?"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""

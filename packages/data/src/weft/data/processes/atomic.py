@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,55 +10,67 @@ from pathlib import Path
 from weft.data.errors import InvalidArgumentError
 
 
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary file that becomes `path` when the block ends well, and vanishes otherwise.
+
+    A reader sees the old file or the whole new one, with the rights that any new file has.
+
+    Args:
+        path: Target; its folder is made if absent. The temporary name has the same suffix.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part{target.suffix}")
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`; a reader sees the old file or the whole new one.
+    """Write `data` to `path` as `whole_file` does.
 
     Args:
         path: Target; its folder is made if absent.
         data: Content.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text to `path` as `write_bytes` does."""
+    """Write UTF-8 text to `path` as `whole_file` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
 
     Args:
-        path: Target; must not exist or be empty.
+        path: Target; must not exist or be empty, unless it is replaced.
+        replace: Remove what is there once the new folder is whole.
 
     Raises:
         InvalidArgumentError: If the target already holds something.
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidArgumentError(
             f"`path` must not exist or be an empty folder, but {target} holds something. "
             "Choose another, or remove it."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir(parents=True)
     try:
         yield temporary
         if target.exists():
-            target.rmdir()
+            shutil.rmtree(target) if replace else target.rmdir()
         os.replace(temporary, target)
-    except BaseException:
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise

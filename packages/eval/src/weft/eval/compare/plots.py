@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weft.data.processes.atomic import whole_file
 from weft.eval.compare.comparison import Comparison, Entry
 from weft.eval.compare.labels import place_labels
 from weft.eval.errors import ComparisonError
@@ -213,8 +214,6 @@ def _plain_percent(value: float, _position: int | None = None) -> str:
 
 def _save(figure: Any, path: Path | str) -> Path:
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.part{target.suffix}")
-    figure.savefig(temporary, dpi=160, facecolor="white")
-    temporary.replace(target)
+    with whole_file(target) as temporary:
+        figure.savefig(temporary, dpi=160, facecolor="white")
     return target

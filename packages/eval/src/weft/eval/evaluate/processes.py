@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from weft.eval.metrics.processes import of_everyone, place
+
 Result = TypeVar("Result")
 
 _shared: ContextVar[bool] = ContextVar("weft_shared_batches", default=False)
@@ -49,7 +51,7 @@ def each_batch(
     Returns:
         The results in the order of the batches, on every process.
     """
-    rank, size = _place()
+    rank, size = place() if _shared.get() else (0, 1)
     own, done, total = [], 0, sum(map(len, chunks))
     for chunk in chunks[rank::size]:
         own.append(run(chunk))
@@ -59,17 +61,5 @@ def each_batch(
             progress(min(total, done * size))
     if size == 1:
         return own
-    import torch.distributed as distributed
-
-    everyone: list[Any] = [None] * size
-    distributed.all_gather_object(everyone, own)
+    everyone = of_everyone(own)
     return [everyone[number % size][number // size] for number in range(len(chunks))]
-
-
-def _place() -> tuple[int, int]:
-    """Number of this process and of all that share; 0 and 1 where nothing is shared."""
-    import torch.distributed as distributed
-
-    if not (_shared.get() and distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from weft.eval.errors import ScoreInputError, shown
+from weft.eval.metrics.processes import of_everyone, place
 from weft.eval.metrics.report import ScoreReport
 
 Prediction = TypeVar("Prediction")
@@ -82,13 +83,9 @@ class MetricState(Generic[Prediction]):
         Raises:
             ScoreInputError: An id holds different predictions in two processes.
         """
-        import torch.distributed as distributed
-
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if place()[1] == 1:
             return
-        states: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(states, self.state_dict())
-        for state in states:
+        for state in of_everyone(self.state_dict()):
             self._add(zip(state["ids"], state["predictions"], strict=True))
 
     def state_dict(self) -> dict[str, list[Any]]:

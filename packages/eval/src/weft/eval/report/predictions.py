@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.data.media.images import decode_image, to_rgb
+from weft.data.processes.atomic import write_text
 from weft.data.records.types import MediaRef
 from weft.data.sources.texts import lines_of, parse_json
 from weft.eval.errors import FormatError, ScoreInputError
@@ -72,12 +73,9 @@ class PredictionTable:
             The file.
         """
         target = Path(folder) / f"{self.task}{SUFFIX}"
-        target.parent.mkdir(parents=True, exist_ok=True)
         head = {"task": self.task, "metric": self.metric, "best": self.best, "rows": len(self.rows)}
         lines = [json.dumps(head), *(json.dumps(asdict(row), ensure_ascii=False) for row in self.rows)]
-        temporary = target.with_name(f".{target.name}.part")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, "\n".join(lines) + "\n")
         return target
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weft.data.errors import near_matches
+from weft.data.processes.atomic import write_text
 from weft.eval.errors import FormatError
 from weft.eval.metrics.report import ScoreReport
 
@@ -84,7 +85,7 @@ def get_submission(task: str) -> Submission:
     """
     _load()
     if task not in _registered:
-        near = difflib.get_close_matches(task, _registered, n=1)
+        near = near_matches(task, _registered, limit=1)
         raise FormatError(
             f"`task` must be one of {', '.join(sorted(_registered))}, but is {task!r}. "
             + (f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
@@ -110,9 +111,7 @@ def save_submission(
     for submission in _registered.values():
         if dataset in submission.datasets:
             target = Path(folder) / f"{name}.submission{submission.suffix}"
-            partial = target.with_name(f".{target.name}.part")
-            partial.write_text(submission.write_predictions(predictions), encoding="utf-8")
-            partial.replace(target)
+            write_text(target, submission.write_predictions(predictions))
             return target
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.core import composites
+from weft.data.processes.atomic import whole_folder
 from weft.data.records.types import Record
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.readers.image_processor import ProcessorTransform
@@ -114,11 +114,8 @@ def save_backbone(
         transform: Its image processor, or None.
         folder: The folder; it appears whole, and replaces one of its name.
     """
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    if transform is not None:
-        transform.processor.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder, replace=True) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if transform is not None:
+            transform.processor.save_pretrained(partial)

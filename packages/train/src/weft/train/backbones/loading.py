@@ -20,6 +20,7 @@ from transformers import (
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig, load_blip
 from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
+from weft.data.processes.atomic import whole_folder
 from weft.eval.errors import EvalError
 from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.train.backbones.from_scratch import (
@@ -114,9 +115,8 @@ def _new_tokenizer(
         )
     tokenizer = train_tokenizer(texts(), section.tokenizer.vocabulary_size)
     if kept is not None:
-        partial = kept.with_name(".tokenizer.part")
-        tokenizer.save_pretrained(partial)
-        partial.rename(kept)
+        with whole_folder(kept) as partial:
+            tokenizer.save_pretrained(partial)
     return tokenizer
 
 

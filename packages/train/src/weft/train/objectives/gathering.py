@@ -7,15 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-
-def processes() -> int:
-    """Number of processes that train together."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process."""
-    return distributed.get_rank() if processes() > 1 else 0
+from weft.eval.metrics.processes import place
 
 
 class _Gathered(torch.autograd.Function):
@@ -29,12 +21,13 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
-        return total.chunk(processes())[rank()]
+        rank, size = place()
+        return total.chunk(size)[rank]
 
 
 def _all_rows(values: Tensor) -> Tensor:
     values = values.contiguous()
-    parts = [torch.empty_like(values) for _ in range(processes())]
+    parts = [torch.empty_like(values) for _ in range(place()[1])]
     distributed.all_gather(parts, values)
     return torch.cat(parts)
 
@@ -48,7 +41,7 @@ def gathered(values: Tensor) -> Tensor:
     Returns:
         Shape `(processes * rows, ...)`.
     """
-    if processes() == 1:
+    if place()[1] == 1:
         return values
     found: Tensor = _Gathered.apply(values)
     return found
@@ -61,7 +54,7 @@ def gathered_texts(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, T
         input_ids: Shape `(rows, length)`.
         attention_mask: Shape `(rows, length)`.
     """
-    if processes() == 1:
+    if place()[1] == 1:
         return input_ids, attention_mask
     longest = torch.tensor(input_ids.shape[1], device=input_ids.device)
     distributed.all_reduce(longest, distributed.ReduceOp.MAX)

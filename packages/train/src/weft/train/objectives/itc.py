@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.eval.metrics.processes import place
 from weft.train.errors import RunError
-from weft.train.objectives.gathering import gathered, processes
+from weft.train.objectives.gathering import gathered
 
 UNUSED = -100
 
@@ -36,7 +37,7 @@ class FeatureQueue(nn.Module):
 
     def __init__(self, size: int, features: int, rows: int) -> None:
         super().__init__()
-        step = rows * processes()
+        step = rows * place()[1]
         if size < step or size % step:
             near = max(step, round(size / step) * step)
             raise RunError(

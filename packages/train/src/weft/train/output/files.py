@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from weft.data.processes.atomic import whole_file
 from weft.train.errors import RunError
 
 PICTURES = (".eps", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")
@@ -22,21 +23,15 @@ def written(target: Path, argument: str) -> Iterator[Path]:
     Raises:
         RunError: If it cannot be written.
     """
-    partial = target.with_name(f".{target.stem}.part{target.suffix}")
     try:
         if target.is_dir():
             raise IsADirectoryError("it is a folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
+        with whole_file(target) as partial:
+            yield partial
     except OSError as error:
-        raise _refused(target, argument, error) from None
-    try:
-        yield partial
-        partial.replace(target)
-    except OSError as error:
-        raise _refused(target, argument, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"`{argument}` must be a file that can be written, but {target} cannot be: {error}. Name another."
+        ) from None
 
 
 def check_picture(target: Path, argument: str) -> None:
@@ -54,9 +49,3 @@ def check_picture(target: Path, argument: str) -> None:
             f"`{argument}` must end in one of {', '.join(PICTURES)}, but is {str(target)!r}. Write, say, "
             f"{target.stem or 'plot'}.png."
         )
-
-
-def _refused(target: Path, argument: str, error: OSError) -> RunError:
-    return RunError(
-        f"`{argument}` must be a file that can be written, but {target} cannot be: {error}. Name another."
-    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weft.data.processes.atomic import write_text
 from weft.eval.metrics import ScoreReport
 from weft.train.errors import RunError
 from weft.train.recipe.training import Recipe
@@ -107,7 +108,4 @@ def as_json(values: Any) -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Write plain data as JSON, in one step that cannot be seen half done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(as_json(values), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, as_json(values))

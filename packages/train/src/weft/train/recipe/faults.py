@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from weft.data.errors import near_matches
 from weft.train.errors import near
 
 
@@ -54,7 +54,7 @@ def _like_named(place: tuple[int | str, ...], tasks: Any) -> str:
     """The task that was meant, where an override of a misspelt one has begun another."""
     if place[0] != "tasks" or not isinstance(tasks, Mapping):
         return ""
-    alike = get_close_matches(str(place[1]), [name for name in tasks if name != place[1]], n=1)
+    alike = near_matches(str(place[1]), [name for name in tasks if name != place[1]], limit=1)
     return f" Did you mean the task {alike[0]!r}?" if alike else ""
 
 

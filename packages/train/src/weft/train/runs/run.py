@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from transformers import set_seed
 
 from weft.core import attach, detach, load_adapter
+from weft.data.processes.atomic import whole_folder
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.tracking import Run
@@ -167,12 +167,9 @@ def _run(
 
 def _save_trained(recipe: Recipe, model: Any, state: Any, clock: Clock) -> None:
     """Save the adapter whole or not at all, and beside it how long it took."""
-    partial = recipe.folder / f".{ADAPTER}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, state_dict=state)
-    clock.save(recipe.folder)
-    shutil.rmtree(recipe.folder / ADAPTER, ignore_errors=True)
-    partial.rename(recipe.folder / ADAPTER)
+    with whole_folder(recipe.folder / ADAPTER, replace=True) as partial:
+        model.save_pretrained(partial, state_dict=state)
+        clock.save(recipe.folder)
 
 
 def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:

@@ -6,12 +6,12 @@ table of VL-Adapter and the results of XMAdapter could not be read and are not h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+from weft.data.errors import near_matches
 from weft.eval.compare.comparison import Comparison, Row
 from weft.eval.compare.text import rows_from_csv
 from weft.eval.errors import ComparisonError
@@ -43,7 +43,7 @@ def published_rows(table: Path | str) -> list[Row]:
     elif Path(table).is_file():
         text = Path(table).read_text(encoding="utf-8")
     else:
-        near = difflib.get_close_matches(str(table), names, n=1)
+        near = near_matches(str(table), names, limit=1)
         raise ComparisonError(
             f"`table` must be one of {', '.join(names)}, or a CSV file, but is {str(table)!r}. "
             + (f"Did you mean {near[0]!r}?" if near else "Choose one of these.")
