@@ -11,7 +11,7 @@ from weft.data import load_dataset
 from weft.data.errors import CorruptMediaError
 from weft.data.records.types import Caption, MediaRef, Retrieval
 from weft.data.sources.opening import open_store
-from weft.eval.evaluate.retrieve import Matches
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.report import record_table, tables_in
 

@@ -13,10 +13,10 @@ from weft.core.testing.processed import tiny
 from weft.data import load_dataset
 from weft.data.records.types import PairBool, Retrieval
 from weft.eval.evaluate.inputs import TextRules
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict, unfit
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.read import ReaderBatches
-from weft.eval.evaluate.retrieve import Matches
 from weft.eval.readers import Limits, ReaderError, Wording, ask, reader_for
 from weft.eval.readers.told import told
 

@@ -14,8 +14,8 @@ from weft.data.records.types import Caption, MediaRef, Retrieval
 from weft.data.testing import image_bytes
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict, unfit
-from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import score
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.metrics import retrieval_recall

@@ -12,9 +12,9 @@ from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.data.records.types import Retrieval
 from weft.eval.evaluate.inputs import Batches, TextRules, example
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.rank import rank_answers
-from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.readers import PairedProcessor, Reader, Row, Wording, Writing, reader_for
 from weft.eval.testing.own_subjects import own_subject

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weft.eval.compare.comparison import Row
+from weft.eval.compare.row import Row
 from weft.eval.errors import ComparisonError, shown
 from weft.eval.tracking.store import client, store_uri
 

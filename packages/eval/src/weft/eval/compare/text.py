@@ -7,7 +7,8 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from weft.eval.compare.comparison import Comparison, Row
+from weft.eval.compare.comparison import Comparison
+from weft.eval.compare.row import Row
 from weft.eval.compare.table import layout
 from weft.eval.errors import ComparisonError, shown
 from weft.eval.escape import csv_text, latex, markdown, read_csv_text

@@ -117,7 +117,7 @@ def _answers(records: Sequence[Any]) -> Any:
     # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
     import numpy as np
 
-    from weft.eval.evaluate.retrieve import Matches
+    from weft.eval.evaluate.matches import Matches
 
     texts = tuple(dict.fromkeys(record.text_id for record in records))
     images = tuple(dict.fromkeys(record.media_id for record in records))

@@ -14,8 +14,8 @@ from weft.core.units.frame_attention import frame_weights
 from weft.data.records.types import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
-from weft.eval.evaluate.reranked import Array, Reranked
-from weft.eval.evaluate.retrieve import Matches, retrieve
+from weft.eval.evaluate.matches import Array, Matches, Reranked
+from weft.eval.evaluate.retrieve import retrieve
 
 
 def rerank(

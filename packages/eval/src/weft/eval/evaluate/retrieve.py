@@ -3,67 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from weft.data.records.types import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.matches import Array, Matches, reranked_ranks
 from weft.eval.evaluate.processes import each_batch
 from weft.eval.evaluate.read import ReaderBatches
-from weft.eval.evaluate.reranked import Reranked, reranked_ranks
 from weft.eval.metrics import ScoreReport
 from weft.eval.metrics.retrieval import retrieval_from_features, retrieval_from_ranks
 
-Array = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[Retrieval]], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Features of both sides; similarity is their inner product.
-
-    Attributes:
-        text_ids: Identities of the texts.
-        image_ids: Identities of the images or videos.
-        text_features: Shape `(texts, size)`.
-        image_features: Shape `(images, size)`.
-        reranked: What a second stage made of the best of them, or None.
-    """
-
-    text_ids: tuple[str, ...]
-    image_ids: tuple[str, ...]
-    text_features: Array
-    image_features: Array
-    reranked: Reranked | None = None
-
-    def ranked(self, best: int = 10) -> dict[str, dict[str, list[str]]]:
-        """The best matches of each text and of each image, best first, as plain data.
-
-        Args:
-            best: How many are listed.
-
-        Returns:
-            `text_to_image` and `image_to_text`: id to the ids of the other side.
-        """
-        if (second := self.reranked) is not None:
-            return {
-                "text_to_image": _ordered(
-                    second.images, second.image_scores, self.text_ids, self.image_ids, best
-                ),
-                "image_to_text": _ordered(
-                    second.texts, second.text_scores, self.image_ids, self.text_ids, best
-                ),
-            }
-        similarity = self.text_features @ self.image_features.T
-        return {
-            "text_to_image": _best(similarity, self.text_ids, self.image_ids, best),
-            "image_to_text": _best(similarity.T, self.image_ids, self.text_ids, best),
-        }
 
 
 def retrieve(
@@ -179,18 +133,6 @@ def own_texts(matches: Matches, records: Sequence[Retrieval]) -> list[list[int]]
 
 def _regrouped(groups: Mapping[str, Mapping[Any, str]], ids: Mapping[str, str]) -> dict[str, dict[Any, str]]:
     return {axis: {ids[record]: name for record, name in members.items()} for axis, members in groups.items()}
-
-
-def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: int) -> dict[str, list[str]]:
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
-    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
-
-
-def _ordered(
-    candidates: Any, scores: Any, rows: Sequence[str], columns: Sequence[str], best: int
-) -> dict[str, list[str]]:
-    order = np.take_along_axis(candidates, np.argsort(-scores, axis=1, kind="stable"), axis=1)[:, :best]
-    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
 
 
 def _chunks(records: Sequence[Retrieval], size: int) -> Iterator[Sequence[Retrieval]]:

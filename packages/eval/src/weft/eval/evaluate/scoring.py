@@ -25,7 +25,7 @@ from weft.eval.metrics.exact import plain_answer
 from weft.eval.metrics.report import FRACTION, group_means
 
 if TYPE_CHECKING:
-    from weft.eval.evaluate.retrieve import Matches
+    from weft.eval.evaluate.matches import Matches
 
 Groups = dict[str, dict[Any, str]]
 Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]

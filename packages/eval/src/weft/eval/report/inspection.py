@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from weft.eval.compare.html import page, picture
 from weft.eval.errors import FormatError
 from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.metrics.significance import paired_test
+from weft.eval.rendering.page import page
+from weft.eval.rendering.parts import cell, picture, sortable_table, table_row
 from weft.eval.report.pairing import paired_rows
 from weft.eval.report.predictions import PredictionRow, PredictionTable
 
@@ -91,19 +92,7 @@ def _summary(table: PredictionTable) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[tuple[str, object]]]) -> str:
     """A sortable table of `(shown, sorted by)` cells."""
-    head = "".join(
-        f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in columns
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td data-value="{html.escape(str(value))}">{text}</td>' for text, value in row)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return sortable_table(columns, (table_row(cell(*content) for content in row) for row in rows))
 
 
 def _by(table: PredictionTable, key: Callable[[PredictionRow], str | None]) -> dict[str, list[PredictionRow]]:

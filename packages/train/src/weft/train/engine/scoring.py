@@ -16,11 +16,11 @@ from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import metric_of
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.read import ReaderBatches
-from weft.eval.evaluate.retrieve import Matches
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Blank, Pixels, Visual

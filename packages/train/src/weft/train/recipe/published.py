@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weft.train.errors import RecipeError, near
 
 if TYPE_CHECKING:
-    from weft.eval.compare.comparison import Row
+    from weft.eval.compare.row import Row
     from weft.train.recipe.few_shot import FewShotRecipe
     from weft.train.recipe.training import Recipe
 

@@ -19,8 +19,9 @@ from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.data.records.types import MediaRef, Retrieval
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
+from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.rerank import rerank
-from weft.eval.evaluate.retrieve import Matches, retrieval_scores
+from weft.eval.evaluate.retrieve import retrieval_scores
 from weft.train.objectives.image_text import ImageText
 from weft.train.recipe.sections import ContrastSection
 

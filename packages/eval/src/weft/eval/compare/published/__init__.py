@@ -12,7 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 from weft.data.errors import near_matches
-from weft.eval.compare.comparison import Comparison, Row
+from weft.eval.compare.comparison import Comparison
+from weft.eval.compare.row import Row
 from weft.eval.compare.text import rows_from_csv
 from weft.eval.errors import ComparisonError
 

@@ -1,16 +1,13 @@
-"""The outcome of a second stage of retrieval: new scores for the best candidates, and the ranks they give."""
+"""What retrieval finds: features of both sides, new scores of the best by a second stage, and ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from weft.eval.evaluate.retrieve import Matches
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +29,49 @@ class Reranked:
     text_scores: Array
     images: Array
     image_scores: Array
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Features of both sides; similarity is their inner product.
+
+    Attributes:
+        text_ids: Identities of the texts.
+        image_ids: Identities of the images or videos.
+        text_features: Shape `(texts, size)`.
+        image_features: Shape `(images, size)`.
+        reranked: What a second stage made of the best of them, or None.
+    """
+
+    text_ids: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    text_features: Array
+    image_features: Array
+    reranked: Reranked | None = None
+
+    def ranked(self, best: int = 10) -> dict[str, dict[str, list[str]]]:
+        """The best matches of each text and of each image, best first, as plain data.
+
+        Args:
+            best: How many are listed.
+
+        Returns:
+            `text_to_image` and `image_to_text`: id to the ids of the other side.
+        """
+        if (second := self.reranked) is not None:
+            return {
+                "text_to_image": _ordered(
+                    second.images, second.image_scores, self.text_ids, self.image_ids, best
+                ),
+                "image_to_text": _ordered(
+                    second.texts, second.text_scores, self.image_ids, self.text_ids, best
+                ),
+            }
+        similarity = self.text_features @ self.image_features.T
+        return {
+            "text_to_image": _best(similarity, self.text_ids, self.image_ids, best),
+            "image_to_text": _best(similarity.T, self.image_ids, self.text_ids, best),
+        }
 
 
 def reranked_ranks(matches: Matches, texts_of_image: Sequence[Sequence[int]]) -> tuple[Array, Array]:
@@ -80,3 +120,15 @@ def _rank(own: Array, candidates: Array, scores: Array, similarity: Array) -> in
     wrong[own] = False
     above = int((similarity[behind] > best).sum()) + int((similarity[wrong] == best).sum())
     return 1 + len(candidates) + above
+
+
+def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: int) -> dict[str, list[str]]:
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
+    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
+
+
+def _ordered(
+    candidates: Any, scores: Any, rows: Sequence[str], columns: Sequence[str], best: int
+) -> dict[str, list[str]]:
+    order = np.take_along_axis(candidates, np.argsort(-scores, axis=1, kind="stable"), axis=1)[:, :best]
+    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}

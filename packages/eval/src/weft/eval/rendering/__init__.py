@@ -1,0 +1,1 @@
+"""What reports are drawn with: escaped text, and the frame, tables and pictures of self-contained HTML pages."""
