@@ -23,7 +23,7 @@ from weft.eval.compare import (
     to_markdown,
     to_terminal,
 )
-from weft.eval.escape import plot_legend
+from weft.eval.rendering.escape import plot_legend
 from weft.eval.report.votes import votes_picture
 
 ODD = ["lora [rank 8]", "[/]", r"$\frac{$ one $", "=1+1", "_hidden", "<b>&amp;|*a*", ":smile:", "'=2", "*x"]

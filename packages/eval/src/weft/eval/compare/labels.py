@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from weft.eval.escape import plot_text
+from weft.eval.rendering.escape import plot_text
 
 # Offsets from the point in printer's points with the alignment of the text, nearest and most readable first.
 _NEAR = (

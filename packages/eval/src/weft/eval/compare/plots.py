@@ -10,7 +10,7 @@ from weft.data.processes.atomic import whole_file
 from weft.eval.compare.comparison import Comparison, Entry
 from weft.eval.compare.labels import place_labels
 from weft.eval.errors import ComparisonError
-from weft.eval.escape import plot_legend, plot_text
+from weft.eval.rendering.escape import plot_legend, plot_text
 
 _INK = "#1b2733"
 _FAINT = "#8a97a3"

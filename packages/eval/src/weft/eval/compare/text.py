@@ -11,7 +11,7 @@ from weft.eval.compare.comparison import Comparison
 from weft.eval.compare.row import Row
 from weft.eval.compare.table import layout
 from weft.eval.errors import ComparisonError, shown
-from weft.eval.escape import csv_text, latex, markdown, read_csv_text
+from weft.eval.rendering.escape import csv_text, latex, markdown, read_csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.core.few_shot.explain import Explanation
 from weft.eval.errors import ScoreInputError
-from weft.eval.escape import plot_text
+from weft.eval.rendering.escape import plot_text
 
 _RIGHT, _WRONG = "#0b7a75", "#d1495b"
 _INCHES = 1.7

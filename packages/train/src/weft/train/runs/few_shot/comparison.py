@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from weft.eval.escape import csv_text, plot_legend, plot_text
+from weft.eval.rendering.escape import csv_text, plot_legend, plot_text
 from weft.train.errors import RunError
 
 _MARKERS = "osD^v<>Pp*hX"
