@@ -159,7 +159,7 @@ def read_adapter(data: bytes, folder: Path) -> None:
     import copy
 
     from weft.core import load_adapter
-    from weft.core.files.checkpoint import read_config
+    from weft.core.files.loading import read_config
     from weft.train.runs.share import import_adapter
 
     tree, path, content = chosen(data, trees.adapters())

@@ -16,7 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from weft.core import attach, load_adapter
-from weft.core.files.checkpoint import adapter_state
+from weft.core.files.saving import adapter_state
 from weft.core.testing import tiny_backbone
 from weft.core.testing.vision_language import CASES
 

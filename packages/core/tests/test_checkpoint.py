@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from weft.core import attach, load_adapter
 from weft.core.errors import CheckpointError
-from weft.core.files.checkpoint import CONFIG, WEIGHTS, adapter_state
+from weft.core.files.saving import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 
@@ -156,7 +156,7 @@ def test_a_later_format_is_refused(saved):
 
 def test_a_plain_model_has_nothing_to_save():
     model, _ = tiny_backbone("bart")
-    with pytest.raises(CheckpointError, match=r"`model` must have units, but has none"):
+    with pytest.raises(CheckpointError, match=r"`model` must have units, but it has none"):
         adapter_state(model)
 
 
@@ -176,10 +176,11 @@ def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("weft.core.files.checkpoint.save_file", fail)
+    monkeypatch.setattr("weft.core.files.saving.save_file", fail)
     with pytest.raises(OSError, match=r"disk full"):
         model.save_pretrained(saved)
     assert (saved / WEIGHTS).read_bytes() == before
+    assert sorted(path.name for path in saved.iterdir()) == [WEIGHTS, CONFIG]
 
 
 def test_the_trainer_saves_the_adapter_alone(tmp_path):

@@ -13,7 +13,7 @@ from weft.core.backbone import tensor_digests as digests
 from weft.core.backbone.fingerprint import weights_digest
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.errors import CheckpointError
-from weft.core.files.checkpoint import CONFIG
+from weft.core.files.saving import CONFIG
 from weft.core.testing import tiny_backbone
 from weft.core.testing.backbones import bart_config
 

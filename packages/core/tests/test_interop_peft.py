@@ -303,5 +303,5 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, method, task, message)
     with pytest.raises(CheckpointError, match=message):
         export_peft(model, tmp_path, task=task)
     plain, _ = tiny_backbone("bart")
-    with pytest.raises(CheckpointError, match="must have units, but has none"):
+    with pytest.raises(CheckpointError, match="must have units, but it has none"):
         export_peft(plain, tmp_path)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from weft.core.adapted.routing import check_tasks, route_ids, route_names
+from weft.core.adapted.routing import route_ids, route_names
 from weft.core.backbone.sites import Site
 from weft.core.errors import ConfigError, RoutingError
+from weft.core.sharing import check_tasks
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import (
     ROWS,

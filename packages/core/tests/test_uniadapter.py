@@ -17,7 +17,7 @@ from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.module import SiteUnit
 from weft.core.backbone.sites import Site
 from weft.core.errors import ConfigError
-from weft.core.planning import SHARED
+from weft.core.sharing import SHARED
 from weft.core.testing.backbones import tiny_backbone
 from weft.core.testing.unit_contract import checkpoint_activations
 from weft.core.testing.vision_language import CASES

@@ -15,7 +15,8 @@ from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.module import SiteUnit
 from weft.core.adapted.routing import route_names
 from weft.core.backbone.sites import Site
-from weft.core.planning import SHARED, slot_address
+from weft.core.planning import slot_address
+from weft.core.sharing import SHARED
 from weft.core.units.bottleneck import BottleneckConfig
 from weft.core.units.compacter import CompacterConfig
 from weft.core.units.hyperformer import HyperformerConfig

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weft.core.adapted.merging import merge, merged
     from weft.core.backbone.family import Family, register_family
     from weft.core.errors import WeftError
-    from weft.core.files.checkpoint import load_adapter
+    from weft.core.files.loading import load_adapter
     from weft.core.planning import Plan, plan
     from weft.core.sharing import Sharing
     from weft.core.unit.method import MethodConfig, parse_method
@@ -63,7 +63,7 @@ _HOMES = {
     "HyperformerConfig": "weft.core.units.hyperformer",
     "IA3Config": "weft.core.units.ia3",
     "KeyValueBranchConfig": "weft.core.units.key_value_branch",
-    "load_adapter": "weft.core.files.checkpoint",
+    "load_adapter": "weft.core.files.loading",
     "LoRAConfig": "weft.core.units.lora",
     "LowRankConfig": "weft.core.units.low_rank",
     "LSTConfig": "weft.core.units.lst",

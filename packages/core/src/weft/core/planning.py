@@ -8,18 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from weft.core.adapted.routing import check_tasks
 from weft.core.backbone.components import full_parameters
 from weft.core.backbone.fingerprint import Backbone, describe_backbone
 from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.sharing import Sharing
+from weft.core.sharing import SHARED, Sharing, check_tasks
 from weft.core.unit.method import parse_method
 from weft.core.unit.protocol import TensorSpec, UnitConfig
-
-SHARED = "shared"
 
 
 @dataclass(frozen=True, slots=True)

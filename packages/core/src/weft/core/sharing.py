@@ -16,7 +16,8 @@ Source: the presets are the schemes of VL-Adapter (Sung et al. 2022, section 3.3
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import (
@@ -31,11 +32,13 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from weft.core.errors import unknown
+from weft.core.errors import ConfigError, unknown
 
 Axis = Literal["task", "modality", "stack", "layer", "block"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 PRESETS = ("single", "multiple", "half", "unified")
+SHARED = "shared"  # the one slot of a tensor that all tasks share
+_TASK_NAME = re.compile(r"[a-z0-9_]+")
 
 Axes = frozenset[Axis]
 NONE: Axes = frozenset()
@@ -169,6 +172,29 @@ class Sharing(BaseModel):
         if self.layer_group != 1:
             words["layer_group"] = self.layer_group
         return words
+
+
+def check_tasks(tasks: Sequence[str] | None) -> tuple[str, ...]:
+    """The task names, `("default",)` for None.
+
+    Raises:
+        ConfigError: If a name is not `[a-z0-9_]+`, occurs twice or is `shared`, or if there is none.
+    """
+    names = ("default",) if tasks is None else tuple(tasks)
+    if isinstance(tasks, str) or not names:
+        raise ConfigError(
+            f"`tasks` must be a list of names, but is {tasks!r}. Write for instance ['vqa', 'gqa']."
+        )
+    for name in names:
+        if not isinstance(name, str) or not _TASK_NAME.fullmatch(name) or name == SHARED:
+            raise ConfigError(
+                f"`tasks` must be of lower-case letters, digits and underscores and not 'shared', but one is "
+                f"{name!r}. Rename it; it becomes part of the checkpoint's keys."
+            )
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"`tasks` must be unique, but {name!r} occurs twice. Leave one out.")
+    return names
 
 
 def _preset(cls: type[Sharing], name: object, options: dict[str, Any]) -> Any:

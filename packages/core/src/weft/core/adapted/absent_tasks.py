@@ -7,17 +7,24 @@ papers' code leaves such weights alone, so their gradients are set to None befor
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from weft.core.adapted.routing import Routing
 
-if TYPE_CHECKING:
-    from weft.core.adapted.bank import Store
+class Slots(Protocol):
+    """The slots of a model, of which some belong to single tasks."""
+
+    tasks: tuple[str, ...]
+
+    def slots(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """Key of the bank, name of the slot and parameter of every slot."""
+
+    def clear_absent(self) -> None:
+        """Set the gradients of slots to None whose tasks no row had since the last step."""
 
 
 class Presence(nn.Module):
@@ -39,19 +46,24 @@ class Presence(nn.Module):
         self.tasks = tasks
         self.named: set[int] = set()
         self.noted = False
-        self.last: Routing | None = None
+        self.last: object = None
         self.across_processes = True
         self.register_buffer("seen", torch.zeros(tasks + 1, dtype=torch.uint8), persistent=False)
 
-    def note(self, routing: Routing) -> None:
-        """Note the tasks of a routing if it was used to train."""
-        if routing.used and routing is not self.last:
-            if routing.present is None:
-                self.note_ids(routing.ids.values())
-            else:
-                self.named |= routing.present
-            self.last = routing
-        routing.used = False
+    def note(self, routing: object, tasks: Collection[Tensor] | frozenset[int]) -> None:
+        """Note the tasks of a routing, once however many sites saw it.
+
+        Args:
+            routing: Whose tasks they are.
+            tasks: The tasks, or ids known on the device alone.
+        """
+        if routing is self.last:
+            return
+        if isinstance(tasks, frozenset):
+            self.named |= tasks
+        else:
+            self.note_ids(tasks)
+        self.last = routing
 
     def note_ids(self, ids: Iterable[Tensor]) -> None:
         """Note tasks known on the device, -1 being none."""
@@ -83,25 +95,25 @@ class Presence(nn.Module):
         return {index for index, value in enumerate(present) if value} if noted else None
 
 
-_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+_WATCHED: weakref.WeakSet[Slots] = weakref.WeakSet()
 _HOOKED = False
 
 
-def watch(store: Store) -> None:
-    """Clear absent slots of this store before any optimiser that holds one of them takes a step.
+def watch(store: Slots) -> None:
+    """Clear absent slots before any optimiser that holds one of them takes a step.
 
     Args:
-        store: The store; it is forgotten when it is gone.
+        store: All slots of a model; they are forgotten when they are gone.
     """
     global _HOOKED
-    _STORES.add(store)
+    _WATCHED.add(store)
     if not _HOOKED:
         register_optimizer_step_pre_hook(_before_step)
         _HOOKED = True
 
 
 def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    stores = [store for store in _STORES if len(store.tasks) > 1]
+    stores = [store for store in _WATCHED if len(store.tasks) > 1]
     if not stores:
         return
     place = {

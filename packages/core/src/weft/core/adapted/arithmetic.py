@@ -14,12 +14,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from weft.core.adapted.bank import Store
+from weft.core.adapted.bank import store_of
 from weft.core.adapted.module import SiteUnit, site_units
 from weft.core.adapted.tasks import add_task
 from weft.core.all_or_nothing import all_or_nothing
-from weft.core.errors import AttachError, ConfigError, unknown
-from weft.core.planning import SHARED
+from weft.core.errors import ConfigError, unknown
+from weft.core.sharing import SHARED
 
 
 def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> float:
@@ -41,9 +41,7 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
             are not those of a mean. The model is unchanged then.
         AttachError: If the model has no units, or is wrapped for data-parallel training.
     """
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise AttachError("`model` must have units, but it has none. Call `attach` first.")
+    store = store_of(model)
     if not weights:
         raise ConfigError(
             "`weights` must name a task, but is empty. Write for instance {'vqa': 0.5, 'gqa': 0.5}."

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from weft.core.adapted.bank import Store, filled_bank
+from weft.core.adapted.bank import Store, filled_bank, store_of
 from weft.core.adapted.model import AdaptedModel, route_checkpointing
 from weft.core.adapted.module import SiteUnit, restore_class, swap_class, units_at, unlink
 from weft.core.adapted.token_modality import image_tokens
@@ -59,7 +59,7 @@ def attach(
     store.needs_owners = any(site.owned for site in planned.sites)
     store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
     for bank in planned.banks.values():
-        store.add(bank, filled_bank(bank, dtype, _device(model, bank.path)))
+        store.add(bank.key, filled_bank(bank.spec, bank.slots, dtype, _device(model, bank.path)))
     with all_or_nothing(model):
         _link(model, planned, store)
         model.requires_grad_(False)
@@ -80,9 +80,7 @@ def detach(model: Model) -> Model:
     Raises:
         AttachError: If the model has no units.
     """
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise AttachError("`model` must have units, but it has none. There is nothing to detach.")
+    store = store_of(model, then="There is nothing to detach.")
     with all_or_nothing(model):
         _unlink(model)
         del model.weft

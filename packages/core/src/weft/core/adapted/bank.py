@@ -17,7 +17,9 @@ from weft.core.adapted.absent_tasks import Presence, watch
 from weft.core.adapted.routing import Routing
 from weft.core.backbone.owners import Media, OwnersRule
 from weft.core.backbone.sites import Site
-from weft.core.planning import SHARED, PlannedBank
+from weft.core.errors import AttachError, WeftError
+from weft.core.sharing import SHARED
+from weft.core.unit.protocol import TensorSpec
 from weft.kernels import RoutedRows, route_rows
 
 Prepared = dict[tuple[str, bool, int, torch.device], RoutedRows]
@@ -130,16 +132,16 @@ class Together(torch.autograd.Function):
         return None, *gradients[0].unbind()
 
 
-def filled_bank(planned: PlannedBank, dtype: torch.dtype, device: torch.device) -> Bank:
+def filled_bank(spec: TensorSpec, slots: Sequence[str], dtype: torch.dtype, device: torch.device) -> Bank:
     """A bank with initial values; on the meta device there are none.
 
     Args:
-        planned: What the plan says.
+        spec: What the unit asked for.
+        slots: Names of the slots in order.
         dtype: Dtype of the slots.
         device: Device of the slots.
     """
-    spec = planned.spec
-    bank = Bank(planned.slots, spec.shape, dtype, device, spec.trainable)
+    bank = Bank(slots, spec.shape, dtype, device, spec.trainable)
     if device.type != "meta":
         with torch.no_grad():
             for value in bank.parameters():
@@ -195,10 +197,10 @@ class Store(Folder):
         self.prepared, self.prepared_for = {}, None
         self.presence = Presence(len(self.tasks)).to(device)
 
-    def add(self, planned: PlannedBank, bank: Bank) -> None:
+    def add(self, key: str, bank: Bank) -> None:
         """Hang a bank at its address."""
-        self.descend(planned.key.split("."), bank)
-        self.banks_by_key[planned.key] = bank
+        self.descend(key.split("."), bank)
+        self.banks_by_key[key] = bank
 
     def slots(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         """Key of the bank, name of the slot and parameter of every slot."""
@@ -275,7 +277,7 @@ class Store(Folder):
         if not any(len(bank.slots) > 1 for bank in self.banks_by_key.values()):
             return
         if self.routing is not None:
-            self.presence.note(self.routing)
+            self.routing.note(self.presence)
         present = self.presence.collect()
         if present is None:
             return
@@ -283,3 +285,22 @@ class Store(Folder):
         for _, slot, value in self.slots():
             if slot in absent:
                 value.grad = None
+
+
+def store_of(
+    model: nn.Module, error: type[WeftError] = AttachError, then: str = "Call `attach` first."
+) -> Store:
+    """The store of an adapted model.
+
+    Args:
+        model: The model.
+        error: Class of the error for one that has no units.
+        then: What to do about it, for the message.
+
+    Raises:
+        WeftError: Of class `error`, if the model has no units.
+    """
+    store = getattr(model, "weft", None)
+    if not isinstance(store, Store):
+        raise error(f"`model` must have units, but it has none. {then}")
+    return store

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.core.adapted.attaching import detach
-from weft.core.adapted.bank import Store
+from weft.core.adapted.bank import Store, store_of
 from weft.core.adapted.module import SiteUnit, site_units
 from weft.core.adapted.routing import route_names
 from weft.core.all_or_nothing import Kept, all_or_nothing
@@ -79,9 +79,7 @@ def merged(model: nn.Module, *, task: str | None = None) -> Iterator[Merged]:
 
 
 def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise AttachError("`model` must have units, but it has none. There is nothing to merge.")
+    store = store_of(model, then="There is nothing to merge.")
     units = list(site_units(model))
     for each in units:
         if type(each.unit).merge is Unit.merge:

@@ -19,6 +19,7 @@ from weft.core.adapted.token_modality import token_modality
 from weft.core.backbone.owners import Media
 from weft.core.errors import RoutingError
 from weft.core.files.save_options import check_save_options
+from weft.core.files.saving import save_adapter
 
 
 class RoutedCheckpoint:
@@ -144,7 +145,7 @@ class AdaptedModel(Picklable):
             with store.using(routing, store.enabled):
                 yield
         finally:
-            store.presence.note(routing)
+            routing.note(store.presence)
 
     def add_task(self, task: str, *, like: str | None = None) -> None:
         """Give a new task slots of its own, wherever tasks have any; see `weft.core.adapted.tasks.add_task`."""
@@ -162,7 +163,7 @@ class AdaptedModel(Picklable):
         """
         store = self.weft
         if store.routing is not None:
-            store.presence.note(store.routing)
+            store.routing.note(store.presence)
         store.routing = None if task is None else route_names(task, store.tasks, store.presence.seen.device)
 
     @contextlib.contextmanager
@@ -210,8 +211,6 @@ class AdaptedModel(Picklable):
         Raises:
             ConfigError: If another argument is given, or one that asks for something else than is written.
         """
-        from weft.core.files.checkpoint import save_adapter
-
         check_save_options(kwargs)
         if is_main_process:
             save_adapter(self, save_directory, state_dict=state_dict)  # type: ignore[arg-type]

@@ -275,7 +275,7 @@ class SiteUnits:
 
 def _note(presence: Presence, routing: Routing, gradient: Tensor) -> None:
     routing.used = True
-    presence.note(routing)
+    routing.note(presence)
 
 
 def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,6 @@ where a model repeats it (beams, tokens laid flat): then the ids are repeated, r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -14,38 +13,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from weft.core.adapted.absent_tasks import Presence
 from weft.core.backbone.owners import Media, media_of
 from weft.core.backbone.sites import Modality, Site
-from weft.core.errors import ConfigError, RoutingError, unknown
+from weft.core.errors import RoutingError, unknown
 
-TASK_NAME = re.compile(r"[a-z0-9_]+")
 IDENTITY = -1
 _ROWS = {"input_ids": "text", "inputs_embeds": "text", "decoder_input_ids": "text", "pixel_values": "vision"}
 
 TaskNames = Sequence[str | None]
-
-
-def check_tasks(tasks: Sequence[str] | None) -> tuple[str, ...]:
-    """The task names, `("default",)` for None.
-
-    Raises:
-        ConfigError: If a name is not `[a-z0-9_]+`, occurs twice or is `shared`, or if there is none.
-    """
-    names = ("default",) if tasks is None else tuple(tasks)
-    if isinstance(tasks, str) or not names:
-        raise ConfigError(
-            f"`tasks` must be a list of names, but is {tasks!r}. Write for instance ['vqa', 'gqa']."
-        )
-    for name in names:
-        if not isinstance(name, str) or not TASK_NAME.fullmatch(name) or name == "shared":
-            raise ConfigError(
-                f"`tasks` must be of lower-case letters, digits and underscores and not 'shared', but one is "
-                f"{name!r}. Rename it; it becomes part of the checkpoint's keys."
-            )
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"`tasks` must be unique, but {name!r} occurs twice. Leave one out.")
-    return names
 
 
 @dataclass(eq=False)
@@ -108,6 +84,16 @@ class Routing:
             owner = media_here.owner(rows).to(device)
             return _repeated(ids, media_here.counts.shape[0], site).index_select(0, owner)
         return _repeated(ids, rows, site)
+
+    def note(self, presence: Presence) -> None:
+        """Note the tasks if rows were trained under them.
+
+        Args:
+            presence: Where to.
+        """
+        if self.used:
+            presence.note(self, self.ids.values() if self.present is None else self.present)
+        self.used = False
 
     def _of_owners(self, ids: Tensor, site: Site, rows: int) -> Tensor:
         owner = self.owners[site.modality].to(ids.device)

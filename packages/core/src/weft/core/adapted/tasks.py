@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from weft.core.adapted.bank import Bank, Store
+from weft.core.adapted.bank import Bank, Store, store_of
 from weft.core.adapted.module import site_units
-from weft.core.adapted.routing import check_tasks
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError, ConfigError, unknown
-from weft.core.planning import SHARED
+from weft.core.sharing import SHARED, check_tasks
 from weft.core.unit.protocol import TensorSpec
 
 
@@ -98,9 +97,7 @@ def check_wrapped(model: nn.Module, store: Store) -> None:
 
 
 def _free_store(model: nn.Module) -> Store:
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise AttachError("`model` must have units, but it has none. Call `attach` first.")
+    store = store_of(model)
     if store.wrapped_parameters is not None:
         raise AttachError(
             "`model` must not be wrapped for data-parallel training when its tasks change, but it was called "

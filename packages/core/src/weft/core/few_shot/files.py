@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from weft.core.errors import CheckpointError, FewShotError
 from weft.core.few_shot.model import FewShotHead, make_head
 from weft.core.few_shot.samples import listed
 from weft.core.few_shot.selection import Selection
-from weft.core.files.stored_files import open_tensors
+from weft.core.files.stored_files import open_tensors, written_together
 
 WEIGHTS = "head.safetensors"
 CONFIG = "head.json"
@@ -71,29 +70,24 @@ def save_head(
             f"`class_names` must hold one name per class ({head.num_classes}), but holds {len(class_names)}. "
             "Give them in the order of the class weights."
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().contiguous().cpu() for name, value in head.state_dict().items()}
     tensors[TEMPERATURE] = torch.tensor(head.temperature, dtype=torch.float64)
-    weights = folder / f".{WEIGHTS}.part"
-    save_file(tensors, str(weights))
-    values = {
-        "format": FORMAT,
-        "weft": version("weft-core"),
-        "config": head.config.model_dump(mode="json"),
-        "selected": head.selected,
-        "selected_on": head.selected_on,
-        "num_samples": head.num_samples,
-        "dtype": str(head.class_weights.dtype).removeprefix("torch."),
-        "provenance": None if provenance is None else asdict(provenance),
-        "class_names": None if class_names is None else list(class_names),
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-    }
-    text = folder / f".{CONFIG}.part"
-    text.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(text, folder / CONFIG)
-    return folder
+    with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
+        save_file(tensors, str(weights))
+        values = {
+            "format": FORMAT,
+            "weft": version("weft-core"),
+            "config": head.config.model_dump(mode="json"),
+            "selected": head.selected,
+            "selected_on": head.selected_on,
+            "num_samples": head.num_samples,
+            "dtype": str(head.class_weights.dtype).removeprefix("torch."),
+            "provenance": None if provenance is None else asdict(provenance),
+            "class_names": None if class_names is None else list(class_names),
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        }
+        settings.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Path(folder)
 
 
 def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> FewShotHead:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from weft.core.few_shot.methods.xmadapter import XMAdapterConfig
 
 _META_REDUCTION, _QUERY_REDUCTION = 16, 4
 
@@ -115,23 +111,6 @@ class MixedTextKeys(TextKeys):
     def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
         """One key per image key."""
         return functional.normalize(torch.lerp(class_features[labels], image_keys, self.share), dim=-1)
-
-
-def make_text_keys(config: XMAdapterConfig, width: int, device: torch.device | None = None) -> TextKeys:
-    """The text side that a configuration describes.
-
-    Args:
-        config: The configuration.
-        width: Width of the features.
-        device: Where to make the weights; `meta` to count them.
-    """
-    if config.text_keys == "class":
-        layers = 1 if config.network == "linear" else 2
-        return ClassTextKeys(width, config.text_width or max(1, width // 4), layers, device)
-    if config.text_keys == "residual":
-        return ResidualTextKeys(width, device)
-    # Without a text cache nothing reads it, and it has no weights.
-    return MixedTextKeys(config.text_share)
 
 
 def _network(width: int, text_width: int, layers: int, device: torch.device | None) -> nn.Sequential:

@@ -1,9 +1,11 @@
-"""Files of adapters as strangers may have written them: read without running anything, and checked before use."""
+"""Files of adapters: written whole or not at all; read without running anything, and checked, whoever wrote them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,32 @@ from weft.core.errors import CheckpointError
 _AGAIN = "Copy or save it again."
 # Kinds of numbers that are trained, by their names in a file.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@contextlib.contextmanager
+def written_together(folder: str | Path, *names: str) -> Iterator[list[Path]]:
+    """Where to write some files that belong together; they get their names once all are written and on the disk.
+
+    Args:
+        folder: Where they go; made if it is missing.
+        names: Their names.
+
+    Yields:
+        A path to write to for each of them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [folder / f".{name}.part" for name in names]
+    try:
+        yield parts
+        for part in parts:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        for part, name in zip(parts, names, strict=True):
+            os.replace(part, folder / name)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "path") -> dict[str, Any]:

@@ -6,17 +6,15 @@ network is kept at inference and one vector per position enters it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import AddressError
 from weft.core.unit.initialisers import normal, zeros
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from weft.core.unit.protocol import TensorSpec, UnitConfig, register_unit
+from weft.core.units.stack_prompt import Prompt, StackPrompt
 
 
 @register_unit
@@ -75,8 +73,6 @@ class PromptConfig(UnitConfig):
 
     def build(self, site: Site) -> Prompt:
         """The computation at a place for prompts."""
-        from weft.core.units.stack_prompt import StackPrompt
-
         network = self.hidden_size is not None
         return StackPrompt(site, self.length, network=network) if site.whole else Prompt(network=network)
 
@@ -84,43 +80,3 @@ class PromptConfig(UnitConfig):
     def example(cls) -> PromptConfig:
         """A short prompt with its network."""
         return cls(length=3, hidden_size=6)
-
-
-class Prompt(Unit):
-    """The computation.
-
-    Args:
-        network: Whether there is a network.
-    """
-
-    def __init__(self, *, network: bool) -> None:
-        self.network = network
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The prompt of every row, after what other units put there.
-
-        Args:
-            output: Shape `(rows, length of earlier prompts, width)`.
-            inputs: The text's embeddings, shape `(rows, text, width)`.
-            weights: The tensors.
-
-        Returns:
-            Shape `(rows, earlier + length, width)`; rows of task -1 get zeros, which count as no token.
-        """
-        import torch
-
-        prompt = weights["table"].to(output.dtype)
-        if self.network:
-            prompt = _layer(torch.tanh(_layer(prompt, weights, "inner")), weights, "outer")
-        rows = output.shape[0]
-        if prompt.shape[0] == 1 or weights.task_ids is None:
-            prompt = prompt[:1].expand(rows, -1, -1)
-        else:
-            prompt = prompt.index_select(0, weights.task_ids.clamp_min(0))
-        prompt = weights.keep_identity(prompt, torch.zeros_like(prompt))
-        return torch.cat([output, prompt], dim=1)
-
-
-def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
-    bias = weights[f"{name}.bias"].to(x.dtype)[:, None]
-    return bias.baddbmm(x, weights[f"{name}.weight"].to(x.dtype))

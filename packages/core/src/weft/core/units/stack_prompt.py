@@ -1,6 +1,6 @@
-"""A prompt in front of a whole stack, put there where the stack is called.
+"""The computations of a prompt, where a model has a place for one and in front of a whole stack.
 
-The stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
+A stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
 sees both. Every other stack returns the tokens alone; a decoder's cache holds the prompt, so that generation reads
 it once. Prompts have no learned positions, and tokens keep theirs; positions that are relative to one another, as in
 rotary embeddings, count the prompt. Positions from outside are taken as those of the tokens: in a loop of one's own
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.core.backbone.sites import Site
 from weft.core.errors import RoutingError
-from weft.core.units.prompt import Prompt
+from weft.core.unit.protocol import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,43 @@ if TYPE_CHECKING:
 Call = dict[str, Any]
 
 
+class Prompt(Unit):
+    """The prompt where a model asks for one: it becomes a part of the module's output.
+
+    Args:
+        network: Whether there is a network.
+    """
+
+    def __init__(self, *, network: bool) -> None:
+        self.network = network
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """The prompt of every row, after what other units put there.
+
+        Args:
+            output: Shape `(rows, length of earlier prompts, width)`.
+            inputs: The text's embeddings, shape `(rows, text, width)`.
+            weights: The tensors.
+
+        Returns:
+            Shape `(rows, earlier + length, width)`; rows of task -1 get zeros, which count as no token.
+        """
+        import torch
+
+        prompt = weights["table"].to(output.dtype)
+        if self.network:
+            prompt = _layer(torch.tanh(_layer(prompt, weights, "inner")), weights, "outer")
+        rows = output.shape[0]
+        if prompt.shape[0] == 1 or weights.task_ids is None:
+            prompt = prompt[:1].expand(rows, -1, -1)
+        else:
+            prompt = prompt.index_select(0, weights.task_ids.clamp_min(0))
+        prompt = weights.keep_identity(prompt, torch.zeros_like(prompt))
+        return torch.cat([output, prompt], dim=1)
+
+
 class StackPrompt(Prompt):
-    """The computation.
+    """The prompt in front of a whole stack, whose call it changes.
 
     Args:
         site: The whole stack.
@@ -223,3 +258,8 @@ def _without(result: Any, length: int) -> Any:
     if result.get("hidden_states") is not None:
         result["hidden_states"] = tuple(states[:, length:] for states in result["hidden_states"])
     return result
+
+
+def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
+    bias = weights[f"{name}.bias"].to(x.dtype)[:, None]
+    return bias.baddbmm(x, weights[f"{name}.weight"].to(x.dtype))

@@ -10,7 +10,6 @@ import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from weft.core import load_adapter
-from weft.core.files.checkpoint import CONFIG as WEFT_CONFIG
 from weft.core.files.interop.adapterhub import import_adapterhub
 from weft.core.files.interop.peft import CONFIG as ADAPTER_CONFIG
 from weft.core.files.interop.peft import export_peft, import_peft

@@ -24,7 +24,7 @@ from weft.core.few_shot.grid import Search, Ties, search_grid
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.model import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples, checked_features
-from weft.core.few_shot.text_keys import TextKeys, make_text_keys
+from weft.core.few_shot.text_keys import ClassTextKeys, MixedTextKeys, ResidualTextKeys, TextKeys
 from weft.core.few_shot.training import TrainingOptions, train_head
 from weft.kernels import affinity_difference, cache_class_sums
 
@@ -270,6 +270,23 @@ class XMAdapter(TipAdapter):
         keep = [number for number in range(self.num_classes) if number not in gone]
         super().remove_classes(classes)
         self.prompt_weights = self.prompt_weights[keep]
+
+
+def make_text_keys(config: XMAdapterConfig, width: int, device: torch.device | None = None) -> TextKeys:
+    """The text side that a configuration describes.
+
+    Args:
+        config: The configuration.
+        width: Width of the features.
+        device: Where to make the weights; `meta` to count them.
+    """
+    if config.text_keys == "class":
+        layers = 1 if config.network == "linear" else 2
+        return ClassTextKeys(width, config.text_width or max(1, width // 4), layers, device)
+    if config.text_keys == "residual":
+        return ResidualTextKeys(width, device)
+    # Without a text cache nothing reads it, and it has no weights.
+    return MixedTextKeys(config.text_share)
 
 
 XMAdapterConfig.head = XMAdapter

@@ -7,7 +7,6 @@ can express are written: units on linear maps, and of the backbone whole modules
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.core.adapted.attaching import attach
-from weft.core.adapted.bank import Store
+from weft.core.adapted.bank import Store, store_of
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SiteMap
@@ -28,7 +27,7 @@ from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps
 from weft.core.files.interop.peft_reading import ROLES, parts_of
 from weft.core.files.interop.peft_settings import check_settings
 from weft.core.files.interop.peft_writing import Units, ia3_as_peft, lora_as_peft
-from weft.core.files.stored_files import open_tensors, read_tensors, read_words
+from weft.core.files.stored_files import open_tensors, read_tensors, read_words, written_together
 from weft.core.unit.protocol import UnitConfig
 from weft.core.units.frozen import FrozenConfig
 from weft.core.units.ia3 import IA3Config
@@ -51,7 +50,7 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
     Raises:
         CheckpointError: If PEFT's format cannot hold what the model has.
     """
-    store = _store(model)
+    store = store_of(model, CheckpointError)
     plan = store.plan
     adapters = [config for config in plan.configs if config.parts]
     loras = [config for config in adapters if isinstance(config, LoRAConfig)]
@@ -129,7 +128,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
     values = {part.site.address: part.tensors for part in parts}
     with all_or_nothing(model) as kept, torch.no_grad():
         attach(model, _with_full(model, sites, configs, full), [task])
-        store = _store(model)
+        store = store_of(model, CheckpointError)
         for unit in store.plan.units:
             for name, value in values[unit.site.address].items():
                 store.banks_by_key[unit.banks[name]].slot_of(task).copy_(value)
@@ -153,14 +152,10 @@ def _with_full(
 def _write(
     folder: Path, tensors: Mapping[str, Tensor], words: Mapping[str, Any], metadata: dict[str, str]
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{WEIGHTS}.part"
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(own, part, metadata)
-    settings = folder / f".{CONFIG}.part"
-    settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / WEIGHTS)
-    os.replace(settings, folder / CONFIG)
+    with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
+        save_file(own, weights, metadata)
+        settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
 
 
 def _slot(store: Store, task: str | None) -> str:
@@ -174,10 +169,3 @@ def _slot(store: Store, task: str | None) -> str:
     if task not in store.tasks:
         raise CheckpointError(unknown("`task`", task, store.tasks))
     return task
-
-
-def _store(model: nn.Module) -> Store:
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise CheckpointError("`model` must have units, but has none. Call `attach` first.")
-    return store

@@ -6,8 +6,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from weft.core import attach, load_adapter
-from weft.core.files.checkpoint import CONFIG, WEIGHTS, adapter_state
-from weft.core.files.interop.trainer import AdapterCheckpoints
+from weft.core.files.loading import AdapterCheckpoints
+from weft.core.files.saving import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
 
 TASKS = ["vqa", "gqa"]

@@ -1,100 +1,30 @@
-"""Checkpoints: `adapter_model.safetensors`, keyed by addresses, and `weft_config.json`.
-
-There is no pickle. Saving never touches the network; both files are written under temporary names and then
-renamed. Loading is strict.
-"""
+"""Loading a checkpoint: strictly, without a pickle, and all of it or nothing."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.core.adapted.attaching import attach
-from weft.core.adapted.bank import Store
+from weft.core.adapted.bank import Store, store_of
 from weft.core.adapted.tasks import add_task
 from weft.core.all_or_nothing import Kept, all_or_nothing
 from weft.core.backbone.fingerprint import Backbone, describe_structure, same_weights, weights_digest
 from weft.core.backbone.resolving import resolve
 from weft.core.errors import CheckpointError, unknown
 from weft.core.files.hub import like_named, local_folder
+from weft.core.files.saving import CONFIG, FORMAT, WEIGHTS, statistics, tensors_of
 from weft.core.files.stored_files import FLOATS, check_tensors, open_tensors, read_words
 from weft.core.planning import Plan, plan
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "weft_config.json"
-FORMAT = 1
 _READ = ("model_class", "name", "structure", "weights")
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Key to tensor of everything that training changes: all slots, and what is trained in full.
-
-    With the parameters trained in full go the statistics that their modules keep, such as a batch norm's.
-
-    Args:
-        model: An adapted model.
-        state_dict: Gathered state of the model, where its parameters are sharded; by default its own.
-
-    Raises:
-        CheckpointError: If the model has no units, or `state_dict` lacks a tensor.
-    """
-    store = _store(model)
-    paths = {f"{key}.{slot}": f"weft.{key}.{slot}" for key, slot, _ in store.slots()}
-    paths |= {full.key: full.path for full in store.plan.full} | _statistics(model, store.plan)
-    values = _tensors(model) if state_dict is None else dict(state_dict)
-    missing = sorted(path for path in paths.values() if path not in values)
-    if missing:
-        raise CheckpointError(
-            f"`state_dict` must hold every trained tensor, but lacks {', '.join(missing[:5])}. Gather the "
-            "full state of the model that was attached to."
-        )
-    return {key: values[path].detach() for key, path in paths.items()}
-
-
-def save_adapter(
-    model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
-) -> None:
-    """Write the adapter of a model into a folder.
-
-    Args:
-        model: An adapted model.
-        folder: Made if it is missing.
-        state_dict: As for `adapter_state`.
-
-    Raises:
-        CheckpointError: As `adapter_state` does.
-    """
-    planned: Plan = _store(model).plan
-    state = {key: value.to("cpu").contiguous() for key, value in adapter_state(model, state_dict).items()}
-    config = {
-        "format": FORMAT,
-        "weft_version": version("weft-core"),
-        **planned.to_dict(),
-        "tensors": {key: list(value.shape) for key, value in state.items()},
-    }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f".{WEIGHTS}.part"
-    save_file(
-        state, weights, metadata={"format": "pt", "weft": str(FORMAT), "tasks": ",".join(planned.tasks)}
-    )
-    settings = folder / f".{CONFIG}.part"
-    settings.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for part, name in ((weights, WEIGHTS), (settings, CONFIG)):
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, folder / name)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -173,7 +103,7 @@ def load_adapter(
             _add_tasks(model, config, tasks, check_weights)
         else:
             _attach(model, config, tasks, check_weights)
-            _cast_slots(_store(model), folder, dtype)
+            _cast_slots(store_of(model), folder, dtype)
         _load(model, folder, config, tasks, kept)
     return model
 
@@ -195,7 +125,7 @@ def _attach(
 def _add_tasks(
     model: nn.Module, config: Mapping[str, Any], tasks: Sequence[str] | None, check_weights: bool
 ) -> None:
-    planned = _store(model).plan
+    planned = store_of(model).plan
     _check_structure(planned.backbone, config["backbone"])
     if check_weights:
         # What was changed since the units were attached counts; of a sharded model only its start is known.
@@ -205,7 +135,7 @@ def _add_tasks(
     if tasks is not None:
         _check_known_tasks(tasks, config["tasks"])
         for task in tasks:
-            if task not in _store(model).tasks:
+            if task not in store_of(model).tasks:
                 add_task(model, task)
 
 
@@ -222,11 +152,11 @@ def _cast_slots(store: Store, folder: Path, dtype: torch.dtype | None) -> None:
 def _load(
     model: nn.Module, folder: Path, config: Mapping[str, Any], tasks: Sequence[str] | None, kept: Kept
 ) -> None:
-    store = _store(model)
+    store = store_of(model)
     targets: dict[str, Tensor] = {f"{key}.{slot}": value for key, slot, value in store.slots()}
-    tensors = _tensors(model)
+    tensors = tensors_of(model)
     targets |= {full.key: tensors[full.path] for full in store.plan.full}
-    targets |= {key: tensors[path] for key, path in _statistics(model, store.plan).items()}
+    targets |= {key: tensors[path] for key, path in statistics(model, store.plan).items()}
     with open_tensors(folder / WEIGHTS) as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         wanted = set(targets)
@@ -261,22 +191,6 @@ def _fill(target: Tensor, value: Tensor) -> None:
     target.copy_(value)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _statistics(model: nn.Module, planned: Plan) -> dict[str, str]:
-    """Key to name of the saved buffers of modules whose own parameters are trained in full."""
-    modules = {full.path.rpartition(".")[0]: full.key.rpartition(".")[0] for full in planned.full}
-    found = {}
-    for path, key in modules.items():
-        module = model.get_submodule(path)
-        for name, _ in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set:
-                found[f"{key}.{name}"] = f"{path}.{name}" if path else name
-    return found
-
-
 def _check_keys(
     wanted: set[str],
     found: set[str],
@@ -309,7 +223,7 @@ def _check_structure(here: Backbone, saved: Mapping[str, Any]) -> None:
 
 def _check_weights(model: nn.Module, planned: Plan, here: Backbone, config: Mapping[str, Any]) -> None:
     """Refuse a backbone of other weights; where other parameters are trained in full, the keys differ and say so."""
-    saved, own = config["backbone"], {full.key for full in planned.full} | set(_statistics(model, planned))
+    saved, own = config["backbone"], {full.key for full in planned.full} | set(statistics(model, planned))
     if own != {key for key in config.get("tensors", own) if key.startswith("full.")}:
         return
     if not same_weights(model, resolve(model), here.weights, saved["weights"]):
@@ -331,8 +245,25 @@ def _check_known_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
             raise CheckpointError(unknown("`tasks`", task, known))
 
 
-def _store(model: nn.Module) -> Store:
-    store = getattr(model, "weft", None)
-    if not isinstance(store, Store):
-        raise CheckpointError("`model` must have units, but has none. Call `attach` or `load_adapter` first.")
-    return store
+class AdapterCheckpoints:
+    """Mixin that lets `transformers.Trainer` resume from, and go back to, adapters that it saved.
+
+    A trainer saves an adapted model by `save_pretrained`, which writes the adapter alone. Its own loading looks for
+    a whole model or a model of PEFT, so both ways of loading are ours. Optimiser, schedule and random states are the
+    trainer's as ever.
+
+    Example:
+        >>> from transformers import Trainer
+        >>> class AdapterTrainer(AdapterCheckpoints, Trainer):
+        ...     pass
+    """
+
+    model: nn.Module
+    state: Any
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_adapter(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        # It is the same model; a tower's running statistics may have moved since that step.
+        load_adapter(self.model, self.state.best_model_checkpoint, check_weights=False)
