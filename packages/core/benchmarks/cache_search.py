@@ -51,14 +51,7 @@ def main() -> None:
     betas, alphas = head.config.betas(), head.config.alphas()
 
     started = time.process_time()
-    grid = torch.tensor(betas)
-    right = count_right(
-        head.zero_shot(queries),
-        truth,
-        len(betas),
-        lambda rows: head.cache.class_sums(queries[rows], grid),
-        alphas,
-    )
+    right = count_right(head.zero_shot(queries), truth, head.grid(queries))
     ours = time.process_time() - started
 
     one_hot = functional.one_hot(labels, options.classes).float()

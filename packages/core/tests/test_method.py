@@ -101,8 +101,6 @@ def test_the_json_schema_has_every_unit():
 def test_a_unit_from_outside_joins_in():
     from typing import Literal
 
-    from weft.core.unit import protocol as registry
-
     class Mine(UnitConfig):
         method: Literal["mine"] = "mine"
         size: int = 1
@@ -119,7 +117,7 @@ def test_a_unit_from_outside_joins_in():
         with pytest.raises(ConfigError, match="`method` must be new, but 'mine' is taken by"):
             register_unit(Other)
     finally:
-        registry._REGISTRY.pop("mine")
+        units().forget("mine")
 
 
 def test_a_unit_without_a_name_is_refused():

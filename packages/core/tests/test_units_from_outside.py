@@ -8,9 +8,8 @@ import pytest
 from weft.core import plan, register_unit
 from weft.core.testing import UnitContract, tiny_backbone
 from weft.core.testing.unit_contract import registered
-from weft.core.unit import protocol as registry
 from weft.core.unit.initialisers import zeros
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, units
 
 
 class Gain(Unit):
@@ -42,7 +41,7 @@ class GainConfig(UnitConfig):
 def gain() -> Iterator[None]:
     register_unit(GainConfig)
     yield
-    registry._REGISTRY.pop("gain")
+    units().forget("gain")
 
 
 class TestAUnitFromOutside(UnitContract):

@@ -107,6 +107,20 @@ def test_two_modalities_mix_before_or_after_the_exponential(layout, mix, ratio, 
     )
 
 
+def test_a_ratio_may_depend_on_the_sums_that_it_mixes(layout):
+    given, _ = layout
+    q, k, tq, tk = unit(5, 8), unit(12, 8), unit(5, 6), unit(4, 6)
+    caches = {"queries": q, "keys": k, "beta": 2.0, "text_queries": tq, "text_class_keys": tk, **given}
+    image, text = (cache_logits(**caches, ratio=share) for share in (1.0, 0.0))
+    share = image.amax(1, keepdim=True) / (image.amax(1, keepdim=True) + text.amax(1, keepdim=True))
+
+    def ratio(image, text):
+        sure, unsure = image.amax(1, keepdim=True), text.amax(1, keepdim=True)
+        return sure / (sure + unsure)
+
+    assert torch.equal(cache_logits(**caches, ratio=ratio), cache_logits(**caches, ratio=share))
+
+
 def test_class_text_keys_count_once_per_key_without_weights(layout):
     given, labels = layout
     q, k, tq, tk = unit(5, 8), unit(12, 8), unit(5, 6), unit(4, 6)
@@ -241,6 +255,11 @@ T = torch.zeros(5, 6)
             {"text_queries": T[:4], "text_keys": torch.zeros(12, 6)},
             KernelShapeError,
             "`text_queries` must have size 5",
+        ),
+        (
+            {"text_queries": T, "text_keys": torch.zeros(12, 6), "mix": "before", "ratio": torch.lerp},
+            KernelValueError,
+            "`ratio` may be a function of the class sums only with mix='after'",
         ),
         ({"backend": "x"}, KernelValueError, "`backend` must be one of"),
     ],

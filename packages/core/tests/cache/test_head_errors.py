@@ -15,7 +15,7 @@ from weft.core.few_shot import (
     make_head,
     parse_head,
 )
-from weft.core.few_shot.model import HeadConfig, register_head
+from weft.core.few_shot.head_config import HeadConfig, register_head
 
 
 @pytest.mark.parametrize(

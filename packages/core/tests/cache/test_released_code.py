@@ -8,9 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from weft.core.few_shot import APET, APEConfig, APETConfig, LPPlusPlus, LPPlusPlusConfig, make_head
-from weft.core.few_shot.grid import search_grid
+from weft.core.few_shot.grid import Grid, search_grid
 from weft.core.few_shot.methods.ape import channel_order
-from weft.core.few_shot.samples import as_samples
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
 LABELS = torch.arange(CLASSES).repeat_interleave(SHOTS)
@@ -126,17 +125,11 @@ def test_the_first_of_equal_choices_is_that_of_the_loops_of_ape() -> None:
                 right = int((head.logits(queries).argmax(1) == LABELS[:9]).sum())
                 if right > best:
                     best, chosen = right, head.selected
-    again = head._search(as_samples(queries, LABELS[:9], width=WIDTH, num_classes=CLASSES), "first")
+    with pytest.warns(UserWarning, match="chooses epochs and hyper-parameters on the test"):
+        again = head.search(queries, LABELS[:9], selected_on="paper")
     assert again.selected == chosen
     assert again.tied > 1
     sums = torch.eye(2).repeat(2, 1, 1)
-    two = search_grid(
-        torch.zeros(2, 2),
-        torch.tensor([0, 1]),
-        [{"b": 1.0}, {"b": 2.0}],
-        lambda rows: sums[:, rows],
-        [0.5, 1.0],
-        ties="first",
-        loops=("alpha", "b"),
-    )
+    grid = Grid([{"b": 1.0}, {"b": 2.0}], lambda rows: sums[:, rows], [0.5, 1.0], loops=("alpha", "b"))
+    two = search_grid(torch.zeros(2, 2), torch.tensor([0, 1]), grid, ties="first")
     assert two.selected == {"b": 1.0, "alpha": 0.5}

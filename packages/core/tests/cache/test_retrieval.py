@@ -31,7 +31,7 @@ def test_the_bound_holds_and_all_keys_give_the_exact_sum(neighbours: int, weight
     cache = KeyCache.of(keys, labels, 6)
     weights = cache.balance() if weighted else None
     queries = functional.normalize(torch.randn(9, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
-    exact = cache.class_sums(queries, 5.5, key_weights=weights)
+    exact = cache.logits(queries, 5.5, key_weights=weights)
     found = NearestKeys(cache).class_sums(queries, 5.5, neighbours, weights)
     assert bool((found.sums <= exact + 1e-5).all())
     assert bool((exact <= found.sums + found.bounds + 1e-5).all())
@@ -65,7 +65,7 @@ def test_compressed_keys_find_nearly_all_of_the_mass() -> None:
     _, keys, labels = many(10, 1000)
     cache = KeyCache.of(keys, labels, 10)
     queries = keys[::500]
-    exact = cache.class_sums(queries, 20.0)
+    exact = cache.logits(queries, 20.0)
     found = NearestKeys(cache, "ivf_pq").class_sums(queries, 20.0, 2000)
     assert bool((found.sums <= exact + 1e-4).all())
     assert float(found.sums.sum() / exact.sum()) > 0.8

@@ -80,7 +80,7 @@ def test_a_grid_of_betas_does_not_drift_from_direct_evaluation(make_task, scale:
     assert grid.dtype == torch.float32
     one_hot = functional.one_hot(labels, 10).double()
     similarity = queries.double() @ features.double().T
-    for beta, found in zip(grid.double(), head.cache.class_sums(queries, grid), strict=True):
+    for beta, found in zip(grid.double(), head.cache.logits(queries, grid), strict=True):
         direct = (-beta * (1 - similarity)).exp() @ one_hot
         assert float(((found - direct) / direct).abs().max()) <= 1e-4
 
@@ -97,7 +97,8 @@ def test_the_search_finds_what_evaluating_every_pair_finds(make_task) -> None:
             logits = logits + alpha * torch.exp(-beta * (1 - queries @ features.T)) @ one_hot
             right[beta, alpha] = int((logits.argmax(1) == truth).sum())
     first = max(right, key=lambda pair: right[pair])
-    found = head._search(head._samples(queries, truth, "features"), "first")
+    with pytest.warns(TestSelectionWarning):
+        found = head.search(queries, truth, selected_on="paper")
     assert (found.selected["beta"], found.selected["alpha"]) == first
     assert found.accuracy == pytest.approx(100 * right[first] / len(truth))
     assert found.evaluated == 175
@@ -109,8 +110,8 @@ def test_a_grid_of_sharpness_does_not_drift(make_task) -> None:
     weights, features, labels, queries, _ = make_task()
     head = TipAdapter(weights).fit(features, labels)
     betas = steps(50, 200)
-    grid = head.cache.class_sums(queries, torch.tensor(betas))
-    direct = torch.stack([head.cache.class_sums(queries, beta) for beta in betas])
+    grid = head.cache.logits(queries, torch.tensor(betas))
+    direct = torch.stack([head.cache.logits(queries, beta) for beta in betas])
     torch.testing.assert_close(grid, direct, atol=0, rtol=1e-4)
 
 

@@ -138,7 +138,7 @@ def test_samples_on_which_the_modalities_differ_weigh_more(
     weights, features, labels, queries, _ = make_task()
     config = XMAdapterConfig(difference=difference, weighting=weighting, hard_weight=2.0, epochs=0)
     head = XMAdapter(weights, config).fit(features, labels)
-    image, text = head._sums(queries, 5.5)
+    image, text = (head._mixed(queries, 5.5, ratios=torch.tensor(share)) for share in (1.0, 0.0))
     intensity = head._intensity(queries, image, text)
     far = head._difference(queries, image, text)
     assert float(intensity.mean()) == pytest.approx(1, abs=1e-5)

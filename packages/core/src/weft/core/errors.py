@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class WeftError(Exception):
@@ -82,3 +86,16 @@ def unknown(what: str, name: object, known: Iterable[str], *, show: int = 12) ->
         return f"{start} There is none to choose from."
     listed = ", ".join(names[:show]) + (", …" if len(names) > show else "")
     return f"{start} Choose one of {listed}."
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """One line per fault of a pydantic error, each with the place it stands at.
+
+    Args:
+        error: The error, of any model.
+    """
+    lines = []
+    for fault in error.errors(include_url=False):
+        place = ".".join(str(word) for word in fault["loc"])
+        lines.append(f"- {place}: {fault['msg']}" if place else f"- {fault['msg']}")
+    return lines

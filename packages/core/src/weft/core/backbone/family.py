@@ -6,8 +6,6 @@ taken. A backbone made of other backbones (`nested`) takes their sites over with
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +13,7 @@ from weft.core.backbone.module_paths import Paths
 from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.sites import Block, Modality, Reads
 from weft.core.errors import BackboneError
+from weft.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,7 @@ class Family:
     owners: OwnersRule | None = None
 
 
-_REGISTRY: dict[str, Family] = {}
-_LOADED: set[str] = set()
+FAMILIES: Registry[Family] = Registry("`model_types`", BackboneError, "weft.core.backbone.families")
 
 
 def register_family(family: Family) -> Family:
@@ -169,21 +167,10 @@ def register_family(family: Family) -> Family:
         BackboneError: If another family has one of its model types.
     """
     for model_type in family.model_types:
-        other = _REGISTRY.get(model_type)
-        if other is not None and other.name != family.name:
-            raise BackboneError(
-                f"`model_types` of family {family.name!r} must be its own, but {model_type!r} belongs to "
-                f"{other.name!r}. Choose another model type."
-            )
-        _REGISTRY[model_type] = family
+        FAMILIES.register(model_type, family)
     return family
 
 
-def families() -> dict[str, Family]:
+def families() -> Registry[Family]:
     """All registered families by model type, alphabetically."""
-    package = importlib.import_module("weft.core.backbone.families")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _LOADED:
-            importlib.import_module(f"weft.core.backbone.families.{module.name}")
-            _LOADED.add(module.name)
-    return dict(sorted(_REGISTRY.items()))
+    return FAMILIES

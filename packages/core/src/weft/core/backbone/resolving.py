@@ -33,7 +33,7 @@ def resolve(model: nn.Module) -> SiteMap:
 def _resolve(model: nn.Module) -> SiteMap:
     known = families()
     model_type = _model_type(model, known)
-    if model_type not in known:
+    if model_type is None or model_type not in known:
         hint = unknown("`config.model_type`", model_type, known)
         raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
     family = known[model_type]

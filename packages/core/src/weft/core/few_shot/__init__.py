@@ -10,12 +10,15 @@ head.logits(queries)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from weft.core.registry import lazy_names
 
 if TYPE_CHECKING:
     from weft.core.few_shot.encoder import ImageTextEncoder
-    from weft.core.few_shot.files import Provenance, load_head, save_head
+    from weft.core.few_shot.files import Provenance
+    from weft.core.few_shot.head import FewShotHead, load_head, make_head, save_head
+    from weft.core.few_shot.head_config import HeadConfig, heads, parse_head, register_head
     from weft.core.few_shot.methods.ape import APE, APEConfig
     from weft.core.few_shot.methods.ape_t import APET, APETConfig
     from weft.core.few_shot.methods.clip_adapter import CLIPAdapter, CLIPAdapterConfig
@@ -30,50 +33,7 @@ if TYPE_CHECKING:
     from weft.core.few_shot.methods.tip_adapter_f import TipAdapterF, TipAdapterFConfig
     from weft.core.few_shot.methods.xmadapter import XMAdapter, XMAdapterConfig
     from weft.core.few_shot.methods.zero_shot import ZeroShotConfig, ZeroShotHead
-    from weft.core.few_shot.model import FewShotHead, HeadConfig, heads, make_head, parse_head, register_head
     from weft.core.few_shot.prompts import ContextPrompts
-
-_HOMES = {
-    "APE": "methods.ape",
-    "APEConfig": "methods.ape",
-    "APET": "methods.ape_t",
-    "APETConfig": "methods.ape_t",
-    "CLIPAdapter": "methods.clip_adapter",
-    "CLIPAdapterConfig": "methods.clip_adapter",
-    "CoCoOp": "methods.cocoop",
-    "CoCoOpConfig": "methods.cocoop",
-    "ContextPrompts": "prompts",
-    "CoOp": "methods.coop",
-    "CoOpConfig": "methods.coop",
-    "CrossModalProbe": "methods.cross_modal_probe",
-    "CrossModalProbeConfig": "methods.cross_modal_probe",
-    "FewShotHead": "model",
-    "GDA": "methods.gda",
-    "GDAConfig": "methods.gda",
-    "HeadConfig": "model",
-    "heads": "model",
-    "ImageTextEncoder": "encoder",
-    "LinearProbe": "methods.linear_probe",
-    "LinearProbeConfig": "methods.linear_probe",
-    "load_head": "files",
-    "LPPlusPlus": "methods.lp_plus_plus",
-    "LPPlusPlusConfig": "methods.lp_plus_plus",
-    "make_head": "model",
-    "parse_head": "model",
-    "Provenance": "files",
-    "register_head": "model",
-    "save_head": "files",
-    "TaskRes": "methods.task_res",
-    "TaskResConfig": "methods.task_res",
-    "TipAdapter": "methods.tip_adapter",
-    "TipAdapterConfig": "methods.tip_adapter",
-    "TipAdapterF": "methods.tip_adapter_f",
-    "TipAdapterFConfig": "methods.tip_adapter_f",
-    "XMAdapter": "methods.xmadapter",
-    "XMAdapterConfig": "methods.xmadapter",
-    "ZeroShotConfig": "methods.zero_shot",
-    "ZeroShotHead": "methods.zero_shot",
-}
 
 __all__ = [
     "APE",
@@ -117,8 +77,4 @@ __all__ = [
     "save_head",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from weft.core.few_shot.model import FewShotHead
-
-# Rows whose (rows, keys) votes live at a time.
-_ROWS = 64
 
 
 class Votes(NamedTuple):
@@ -90,31 +83,28 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(head: FewShotHead, features: Tensor, top: int) -> list[Explanation]:
-    """Explanations of some rows; see `FewShotHead.explain`.
+def explanations(logits: Tensor, zero_shot: Tensor, votes: Votes | None, top: int) -> list[Explanation]:
+    """Explanations of some rows.
 
     Args:
-        head: A fitted head.
-        features: Checked features, shape (rows, width).
+        logits: Shape (rows, classes).
+        zero_shot: Logits of the class names alone, shape (rows, classes).
+        votes: What every key adds; None where there are no keys.
         top: Greatest number of votes listed.
     """
+    best = logits.topk(min(2, logits.shape[1]), dim=1).indices
     found: list[Explanation] = []
-    with torch.no_grad():
-        for block in features.split(_ROWS):
-            logits, zero = head._logits(block), head.zero_shot(block)
-            votes = head._votes(block)
-            two = logits.topk(min(2, logits.shape[1]), dim=1).indices
-            for row in range(len(block)):
-                first, second = int(two[row, 0]), int(two[row, -1])
-                found.append(
-                    Explanation(
-                        predicted=first,
-                        runner_up=second,
-                        margin=float(logits[row, first] - logits[row, second]),
-                        zero_shot=float(zero[row, first] - zero[row, second]),
-                        votes=() if votes is None else _strongest(votes, row, top),
-                    )
-                )
+    for row in range(len(logits)):
+        first, second = int(best[row, 0]), int(best[row, -1])
+        found.append(
+            Explanation(
+                predicted=first,
+                runner_up=second,
+                margin=float(logits[row, first] - logits[row, second]),
+                zero_shot=float(zero_shot[row, first] - zero_shot[row, second]),
+                votes=() if votes is None else _strongest(votes, row, top),
+            )
+        )
     return found
 
 

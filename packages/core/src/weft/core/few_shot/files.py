@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +16,15 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from weft.core.errors import CheckpointError, FewShotError
-from weft.core.few_shot.model import FewShotHead, make_head
+from weft.core.errors import CheckpointError
 from weft.core.few_shot.samples import listed
-from weft.core.few_shot.selection import Selection
 from weft.core.files.stored_files import open_tensors, written_together
 
 WEIGHTS = "head.safetensors"
 CONFIG = "head.json"
 FORMAT = 1
-TEMPERATURE = "temperature"
 
 
 @dataclass(frozen=True)
@@ -44,65 +42,37 @@ class Provenance:
     split: str
 
 
-def save_head(
-    head: FewShotHead,
-    folder: str | Path,
-    *,
-    provenance: Provenance | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Path:
-    """Write a fitted head.
+def write_head(folder: str | Path, tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> Path:
+    """Write the two files of a head.
 
     Args:
-        head: The head.
         folder: Where to; made if it does not exist.
-        provenance: What the features were made from; a head without it is loaded without that check.
-        class_names: Names in the order of the classes; kept for people, never looked up.
+        tensors: Its tensors.
+        words: All else.
 
     Returns:
         The folder.
-
-    Raises:
-        FewShotError: There is not one name per class.
     """
-    if class_names is not None and len(class_names) != head.num_classes:
-        raise FewShotError(
-            f"`class_names` must hold one name per class ({head.num_classes}), but holds {len(class_names)}. "
-            "Give them in the order of the class weights."
-        )
-    tensors = {name: value.detach().contiguous().cpu() for name, value in head.state_dict().items()}
-    tensors[TEMPERATURE] = torch.tensor(head.temperature, dtype=torch.float64)
+    plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
-        save_file(tensors, str(weights))
-        values = {
-            "format": FORMAT,
-            "weft": version("weft-core"),
-            "config": head.config.model_dump(mode="json"),
-            "selected": head.selected,
-            "selected_on": head.selected_on,
-            "num_samples": head.num_samples,
-            "dtype": str(head.class_weights.dtype).removeprefix("torch."),
-            "provenance": None if provenance is None else asdict(provenance),
-            "class_names": None if class_names is None else list(class_names),
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        }
+        save_file(plain, str(weights))
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        values = {"format": FORMAT, "weft": version("weft-core"), **words, "sha256": digest}
         settings.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(folder)
 
 
-def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> FewShotHead:
-    """Read a head.
+def read_head(
+    folder: str | Path, provenance: Provenance | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the two files of a head, of which the tensors are not compared with anything yet; see `check_fits`.
 
     Args:
-        folder: A folder that `save_head` wrote.
-        provenance: What the head is to be used with; what differs from what it was made from is refused.
-
-    Returns:
-        The head, on the CPU.
+        folder: A folder that `write_head` wrote.
+        provenance: What the head is to be used with.
 
     Raises:
-        CheckpointError: A file is absent, damaged, or of another format; tensors are missing, unexpected or
-            mis-shaped; or the head is stale. Every fault is listed.
+        CheckpointError: A file is absent, damaged, or of another format, or the head is stale.
     """
     folder = Path(folder)
     values = _read_json(folder)
@@ -118,16 +88,7 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     if "class_weights" not in tensors:
         raise CheckpointError(f"{weights} must hold `class_weights`, but does not. Save the head again.")
-    head = make_head(tensors["class_weights"], values["config"])
-    head.num_samples = int(values["num_samples"])
-    with torch.random.fork_rng(devices=[]):  # what is drawn is written over
-        head.build(head.num_samples)
-    head.to(tensors["class_weights"].dtype)
-    _check_tensors(folder, {**head.state_dict(), TEMPERATURE: torch.ones(())}, tensors)
-    temperature = float(tensors.pop(TEMPERATURE))
-    head.load_state_dict(tensors)
-    head.selection = Selection(dict(values["selected"]), values["selected_on"], temperature)
-    return head.requires_grad_(False).eval()
+    return values, tensors
 
 
 def class_names_of(folder: str | Path) -> list[str] | None:
@@ -180,7 +141,17 @@ def _check_provenance(folder: Path, saved: dict[str, str] | None, expected: Prov
         )
 
 
-def _check_tensors(folder: Path, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+def check_fits(folder: str | Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of the head that its settings describe.
+
+    Args:
+        folder: Where they come from, for the message.
+        expected: Name to tensor of the head.
+        found: Name to tensor of the file.
+
+    Raises:
+        CheckpointError: With every fault.
+    """
     faults = [f"  - missing: {name}" for name in sorted(expected.keys() - found.keys())]
     faults += [f"  - unexpected: {name}" for name in sorted(found.keys() - expected.keys())]
     faults += [
@@ -199,4 +170,4 @@ def _check_tensors(folder: Path, expected: dict[str, torch.Tensor], found: dict[
         if outside:
             faults.append(f"  - cache.labels: out of range at {listed(outside)}")
     if faults:
-        raise CheckpointError("\n".join([f"{folder / WEIGHTS} does not fit its {CONFIG}:", *faults]))
+        raise CheckpointError("\n".join([f"{Path(folder) / WEIGHTS} does not fit its {CONFIG}:", *faults]))

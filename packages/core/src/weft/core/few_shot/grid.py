@@ -53,99 +53,90 @@ def steps(scale: float, count: int) -> list[float]:
     return [0.1 + index * (scale - 0.1) / count for index in range(count)]
 
 
-def search_grid(
-    init: Tensor,
-    labels: Tensor,
-    candidates: Sequence[Mapping[str, float]],
-    sums_of: Callable[[slice], Tensor],
-    alphas: Sequence[float],
-    *,
-    ties: Ties = "loss",
-    loops: Sequence[str] = (),
-) -> Search:
+@dataclass(frozen=True)
+class Grid:
+    """What a search compares: `init + alpha · sums` for every candidate and alpha.
+
+    Attributes:
+        candidates: Hyper-parameters behind each class sum.
+        sums_of: Rows to class sums, shape (candidates, rows, classes).
+        alphas: Values of alpha.
+        loops: Names of the hyper-parameters from the outermost to the innermost loop of the papers' code, where the
+            order is another one than candidates and then alphas; their values ascend.
+    """
+
+    candidates: Sequence[Mapping[str, float]]
+    sums_of: Callable[[slice], Tensor]
+    alphas: Sequence[float]
+    loops: Sequence[str] = ()
+
+
+def search_grid(init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss") -> Search:
     """Choose the candidate and the alpha of the most accurate `init + alpha · sums`.
 
     Args:
         init: Zero-shot logits, shape (rows, classes).
-        labels: Classes, shape (rows,).
-        candidates: Hyper-parameters behind each class sum.
-        sums_of: Rows to class sums, shape (candidates, rows, classes).
-        alphas: Values of alpha.
+        labels: Classes, int64, shape (rows,).
+        grid: What is compared.
         ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
-            that is first in the order of candidates and then alphas, as the papers' code does.
-        loops: Names of the hyper-parameters from the outermost to the innermost loop of that code, where the order is
-            another one; their values ascend.
+            that the papers' code comes to first.
 
     Returns:
         The choice; `selected` also holds `alpha`.
     """
-    target = labels.to(torch.int64)
-    blocks = _blocks(init.shape[0], init.shape[1], len(candidates))
-    right = count_right(init, target, len(candidates), sums_of, alphas)
+    candidates, alphas = grid.candidates, grid.alphas
+    right = count_right(init, labels, grid)
     best = int(right.max())
     tied = (right == best).nonzero().tolist()
     place, column = tied[0]
-    if loops:
+    if grid.loops:
         place, column = min(
-            tied, key=lambda pair: [{**candidates[pair[0]], "alpha": alphas[pair[1]]}[name] for name in loops]
+            tied,
+            key=lambda pair: [{**candidates[pair[0]], "alpha": alphas[pair[1]]}[name] for name in grid.loops],
         )
     if ties == "loss" and len(tied) > 1:
-        losses = _losses(init, target, sums_of, alphas, tied, blocks)
+        losses = _losses(init, labels, grid, tied)
         place, column = tied[int(losses.argmin())]
     return Search(
         selected={**candidates[place], "alpha": alphas[column]},
-        accuracy=100 * best / len(target),
+        accuracy=100 * best / len(labels),
         evaluated=right.numel(),
         tied=len(tied),
-        samples=len(target),
+        samples=len(labels),
     )
 
 
-def count_right(
-    init: Tensor,
-    labels: Tensor,
-    candidates: int,
-    sums_of: Callable[[slice], Tensor],
-    alphas: Sequence[float],
-) -> Tensor:
+def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
     """How many rows each candidate and alpha classify rightly; see `search_grid`.
 
     Args:
         init: Zero-shot logits, shape (rows, classes).
         labels: Classes, int64, shape (rows,).
-        candidates: Number of candidates.
-        sums_of: Rows to class sums, shape (candidates, rows, classes).
-        alphas: Values of alpha.
+        grid: What is compared.
 
     Returns:
         Int64, shape (candidates, alphas).
     """
-    right = torch.zeros(candidates, len(alphas), dtype=torch.int64)
+    candidates = len(grid.candidates)
+    right = torch.zeros(candidates, len(grid.alphas), dtype=torch.int64)
     for rows in _blocks(init.shape[0], init.shape[1], candidates):
-        sums, zero, truth = sums_of(rows), init[rows], labels[rows]
+        sums, zero, truth = grid.sums_of(rows), init[rows], labels[rows]
         together = max(1, _CACHED_ELEMENTS // zero.numel())
         for first in range(0, candidates, together):
             part = sums[first : first + together]
-            for column, alpha in enumerate(alphas):
+            for column, alpha in enumerate(grid.alphas):
                 predicted = torch.add(zero, part, alpha=alpha).argmax(-1)
                 right[first : first + together, column] += (predicted == truth).sum(-1).cpu()
     return right
 
 
-def _losses(
-    init: Tensor,
-    target: Tensor,
-    sums_of: Callable[[slice], Tensor],
-    alphas: Sequence[float],
-    tied: list[list[int]],
-    blocks: list[slice],
-) -> Tensor:
+def _losses(init: Tensor, labels: Tensor, grid: Grid, tied: list[list[int]]) -> Tensor:
     losses = torch.zeros(len(tied), dtype=torch.float64)
-    for rows in blocks:
-        sums = sums_of(rows)
+    for rows in _blocks(init.shape[0], init.shape[1], len(grid.candidates)):
+        sums = grid.sums_of(rows)
         for number, (place, column) in enumerate(tied):
-            logits = torch.add(init[rows], sums[place], alpha=alphas[column])
-            losses[number] += float(functional.cross_entropy(logits, target[rows], reduction="sum"))
+            logits = torch.add(init[rows], sums[place], alpha=grid.alphas[column])
+            losses[number] += float(functional.cross_entropy(logits, labels[rows], reduction="sum"))
     return losses
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from weft.core.errors import FewShotError
-from weft.kernels import cache_class_sums, sort_by_class
+from weft.kernels import cache_logits, sort_by_class
 
 
 class KeyCache(nn.Module):
-    """Keys with labels, laid out for `weft.kernels.cache_class_sums`.
+    """Keys with labels, laid out for `weft.kernels.cache_logits`.
 
     Values are labels (int32), never one-hot vectors, and no (queries, keys) matrix is made. A class may have any
     number of keys, also none: its sum is then zero.
@@ -59,7 +60,7 @@ class KeyCache(nn.Module):
         """Keys of every class, int64, shape (classes,)."""
         return torch.bincount(self.labels.to(torch.int64), minlength=self.num_classes)
 
-    def layout(self) -> dict[str, int | Tensor]:
+    def layout(self) -> dict[str, Any]:
         """What kernels must know: `shots` where all classes have equally many keys, else `offsets`."""
         counts = self.counts()
         shots = int(counts[0])
@@ -73,40 +74,22 @@ class KeyCache(nn.Module):
         mean = counts[counts > 0].mean()
         return (mean / counts.clamp(min=1))[self.labels.to(torch.int64)]
 
-    def class_sums(
-        self,
-        queries: Tensor,
-        beta: float | Tensor,
-        *,
-        keys: Tensor | None = None,
-        key_weights: Tensor | None = None,
-        init: Tensor | None = None,
-        alpha: float = 1.0,
+    def logits(
+        self, queries: Tensor, beta: float | Tensor, *, keys: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """`init + alpha · Σ_{j in class} w_j · exp(-beta (1 - q·k_j))`; see `weft.kernels.cache_class_sums`.
+        """`init + alpha · Σ_{j in class} w_j · exp(-beta (1 - q·k_j))`; see `weft.kernels.cache_logits`.
 
         Args:
             queries: Shape (queries, width).
             beta: Sharpness, or a grid of shape (betas,).
             keys: Other keys with the labels of these, in their order; shape (keys, width).
-            key_weights: Shape (keys,).
-            init: Shape (queries, classes).
-            alpha: Factor of the sums.
+            **options: What else `cache_logits` takes, such as `key_weights`, `init` and `alpha`.
 
         Returns:
             Shape (queries, classes), or (betas, queries, classes) for a grid.
         """
-        layout = self.layout()
-        return cache_class_sums(
-            queries.to(self.keys.dtype),
-            self.keys if keys is None else keys,
-            beta=beta,
-            shots=layout.get("shots"),  # type: ignore[arg-type]
-            offsets=layout.get("offsets"),  # type: ignore[arg-type]
-            key_weights=key_weights,
-            init=init,
-            alpha=alpha,
-        )
+        cached = self.keys if keys is None else keys
+        return cache_logits(queries.to(self.keys.dtype), cached, beta=beta, **self.layout(), **options)
 
     def with_added(self, keys: Tensor, labels: Tensor, num_classes: int) -> KeyCache:
         """This cache and more keys; they are numbered after those that are there.

@@ -19,42 +19,46 @@ _SHOWN = 8
 class Samples:
     """Labelled features that a head is fitted on.
 
+    They lie on the device of the head; what is taken of them has its dtype.
+
     Attributes:
         views: Unit features of every sample under every augmentation, shape (views, samples, width).
-        labels: Class of every sample, int32, shape (samples,).
+        labels: Class of every sample, int64, shape (samples,).
+        dtype: Dtype of the head.
     """
 
     views: Tensor
     labels: Tensor
+    dtype: torch.dtype
 
     def __len__(self) -> int:
         return self.labels.numel()
 
-    def to(self, device: torch.device) -> Samples:
-        """The same samples on a device."""
-        return Samples(self.views.to(device), self.labels.to(device))
-
     def mean(self) -> Tensor:
         """Mean of the views of each sample, of unit length, shape (samples, width)."""
         if self.views.shape[0] == 1:
-            return self.views[0]
-        return functional.normalize(self.views.mean(0), dim=-1)
+            return self.views[0].to(self.dtype)
+        return functional.normalize(self.views.mean(0), dim=-1).to(self.dtype)
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Every view as a sample of its own: (views · samples, width), and the labels, (views · samples,)."""
+        return self.views.flatten(0, 1).to(self.dtype), self.labels.repeat(self.views.shape[0])
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One random view of each of some samples, shape (rows, width)."""
         chosen = torch.randint(self.views.shape[0], rows.shape, generator=generator)
-        return self.views[chosen.to(self.views.device), rows.to(self.views.device)]
+        return self.views[chosen.to(self.views.device), rows.to(self.views.device)].to(self.dtype)
 
 
 def as_samples(
-    features: Tensor, labels: Tensor, *, width: int, num_classes: int, name: str = "features"
+    features: Tensor, labels: Tensor, class_weights: Tensor, *, num_classes: int, name: str = "features"
 ) -> Samples:
-    """Check labelled features.
+    """Check labelled features, and move them to where a head is.
 
     Args:
         features: Unit features, shape (samples, width), or (views, samples, width) with several augmentations.
         labels: Integer classes, shape (samples,).
-        width: Width of the encoder.
+        class_weights: Those of the head, shape (…, width), whose device and dtype count.
         num_classes: Number of classes.
         name: What messages call the features.
 
@@ -65,6 +69,7 @@ def as_samples(
         FewShotError: Shapes or dtypes disagree, a feature is not finite or not of unit length, a label is out of
             range, or there is no sample.
     """
+    width = class_weights.shape[-1]
     if isinstance(features, Tensor) and features.dim() == 3:
         views = torch.stack([checked_features(view, width=width, name=name) for view in features])
     else:
@@ -87,7 +92,8 @@ def as_samples(
             f"`labels` must lie in 0..{num_classes - 1}, but hold {low if low < 0 else high}. Count classes from "
             "0, in the order of the class weights."
         )
-    return Samples(views, labels.to(device=views.device, dtype=torch.int32))
+    device = class_weights.device
+    return Samples(views.to(device), labels.to(device, torch.int64), class_weights.dtype)
 
 
 def checked_features(features: Tensor, *, width: int, name: str = "features") -> Tensor:
@@ -128,7 +134,7 @@ def check_every_class(labels: Tensor, num_classes: int) -> None:
     Raises:
         FewShotError: Classes have no sample; they are listed.
     """
-    counts = torch.bincount(labels.to(torch.int64), minlength=num_classes)
+    counts = torch.bincount(labels, minlength=num_classes)
     absent = (counts == 0).nonzero().flatten().tolist()
     if absent:
         raise FewShotError(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.core.few_shot.head import FewShotHead, score_of
 from weft.core.few_shot.samples import Samples
-
-if TYPE_CHECKING:
-    from weft.core.few_shot.model import FewShotHead
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -91,7 +89,6 @@ def train_head(
     """
     loss = loss or _cross_entropy(head)
     generator = torch.Generator().manual_seed(seed)
-    device, dtype = head.class_weights.device, head.class_weights.dtype
     steps = math.ceil(len(samples) / options.batch_size)
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -107,8 +104,7 @@ def train_head(
         order = torch.randperm(len(samples), generator=generator)
         total = 0.0
         for rows in order.split(options.batch_size):
-            features = samples.draw(rows, generator).to(device, dtype)
-            value = loss(features, samples.labels[rows.to(samples.labels.device)].to(device, torch.int64))
+            value = loss(samples.draw(rows, generator), samples.labels[rows.to(samples.labels.device)])
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -116,7 +112,7 @@ def train_head(
             total += float(value.detach()) * len(rows)
         history.append(total / len(samples))
         if validation is not None and options.select_epoch:
-            score = _score(head, validation)
+            score = score_of(head.eval(), validation)
             if best is None or score > best:
                 best, kept = score, [parameter.detach().clone() for parameter in parameters]
     for parameter, value in zip(parameters, kept, strict=bool(kept)):
@@ -129,13 +125,4 @@ def train_head(
 
 
 def _cross_entropy(head: FewShotHead) -> Loss:
-    return lambda features, labels: functional.cross_entropy(head._logits(features), labels)
-
-
-def _score(head: FewShotHead, validation: Samples) -> tuple[float, float]:
-    from weft.core.few_shot.model import accuracy
-
-    head.eval()
-    with torch.no_grad():
-        logits = head._logits(validation.mean().to(head.class_weights))
-    return accuracy(logits, validation.labels)
+    return lambda features, labels: functional.cross_entropy(head.scores(features), labels)

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.errors import FewShotError
-from weft.core.few_shot.files import load_head
+from weft.core.few_shot.head import load_head, make_head
 from weft.core.few_shot.methods.coop import CoOp
-from weft.core.few_shot.model import make_head
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
 _GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -134,7 +133,7 @@ class HeadContract:
         def fail(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(head.config_class.head, "_search", fail)
+        monkeypatch.setattr(head.config_class.head, "_choose", fail)
         with pytest.raises(KeyboardInterrupt):
             head.fit(*samples(5), samples(3))
         with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from weft.core.errors import ConfigError, unknown
+from weft.core.errors import ConfigError, faults_of, unknown
 from weft.core.unit.protocol import UnitConfig, units
 
 
@@ -33,19 +33,6 @@ def parse_method(value: Any) -> tuple[UnitConfig, ...]:
         return _validate(value)
     except ValidationError as error:
         raise ConfigError("\n".join(["the method is wrong:", *faults_of(error)])) from None
-
-
-def faults_of(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic error, each with the place it stands at.
-
-    Args:
-        error: The error, of any model.
-    """
-    lines = []
-    for fault in error.errors(include_url=False):
-        place = ".".join(str(word) for word in fault["loc"])
-        lines.append(f"- {place}: {fault['msg']}" if place else f"- {fault['msg']}")
-    return lines
 
 
 def _validate(value: Any) -> tuple[UnitConfig, ...]:

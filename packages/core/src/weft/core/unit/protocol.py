@@ -11,18 +11,16 @@ To add a unit from outside: subclass `UnitConfig` and `Unit`, and decorate the c
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic.fields import FieldInfo
 
 from weft.core.backbone.sites import Modality, Site, SiteMap
 from weft.core.errors import ConfigError
+from weft.core.registry import Registry, method_of
 from weft.core.sharing import TASK, Axes, Sharing
 
 if TYPE_CHECKING:
@@ -305,8 +303,7 @@ class UnitConfig(BaseModel):
         return cls()  # type: ignore[call-arg]
 
 
-_REGISTRY: dict[str, type[UnitConfig]] = {}
-_LOADED: set[str] = set()
+UNITS: Registry[type[UnitConfig]] = Registry("`method`", ConfigError, "weft.core.units")
 C = TypeVar("C", bound=type[UnitConfig])
 
 
@@ -316,31 +313,10 @@ def register_unit(config: C) -> C:
     Raises:
         ConfigError: If `method` has no default, or belongs to another unit.
     """
-    fields: dict[str, FieldInfo] = config.__pydantic_fields__
-    method = fields["method"].default
-    if not isinstance(method, str):
-        raise ConfigError(
-            f"`method` of {config.__name__} must have its name as default, but has none. Write "
-            '`method: Literal["my_unit"] = "my_unit"`.'
-        )
-    other = _REGISTRY.get(method)
-    if other is not None and (other.__module__, other.__qualname__) != (
-        config.__module__,
-        config.__qualname__,
-    ):
-        raise ConfigError(
-            f"`method` must be new, but {method!r} is taken by {other.__module__}.{other.__qualname__}. "
-            f"Choose another name for {config.__qualname__}."
-        )
-    _REGISTRY[method] = config
+    UNITS.register(method_of(config, ConfigError), config)
     return config
 
 
-def units() -> dict[str, type[UnitConfig]]:
+def units() -> Registry[type[UnitConfig]]:
     """All registered units by `method`, alphabetically."""
-    package = importlib.import_module("weft.core.units")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _LOADED:
-            importlib.import_module(f"weft.core.units.{module.name}")
-            _LOADED.add(module.name)
-    return dict(sorted(_REGISTRY.items()))
+    return UNITS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from weft.kernels.checks import (
 from weft.kernels.errors import KernelShapeError, KernelValueError
 
 MIXES = ("after", "before")
+Ratio = float | Tensor | Callable[[Tensor, Tensor], Tensor]
 
 
 def cache_class_sums(
@@ -99,7 +102,7 @@ def cache_logits(
     text_keys: Tensor | None = None,
     text_class_keys: Tensor | None = None,
     text_beta: float | Tensor | None = None,
-    ratio: float | Tensor = 0.5,
+    ratio: Ratio = 0.5,
     mix: str = "after",
     backend: str = "auto",
 ) -> Tensor:
@@ -131,7 +134,8 @@ def cache_logits(
         text_class_keys: instead, one per class, shape (classes, text width).
         text_beta: sharpness of the text affinity, default `beta`; only with ``mix="after"``.
         ratio: share of the image affinity; a number or a tensor of shape (), (queries, 1), (classes,) or
-            (1, classes).
+            (1, classes). With ``mix="after"`` also a function of the class sums of images and of texts to such
+            a tensor.
         mix: ``after`` or ``before`` the exponential.
         backend: ``auto``, ``triton`` or ``torch``.
 
@@ -176,6 +180,11 @@ def cache_logits(
     if text_queries is None:
         sums = sums_of(queries, keys, beta)
     elif mix == "before":
+        if callable(ratio) and not isinstance(ratio, Tensor):
+            raise KernelValueError(
+                "`ratio` may be a function of the class sums only with mix='after', but mix is 'before', where there "
+                "are no sums of images and of texts. Give a number or a tensor."
+            )
         sums = sums_of(
             *_join(queries, keys, text_queries, text_keys, text_class_keys, shots, offsets, ratio), beta
         )
@@ -190,7 +199,7 @@ def cache_logits(
                 text_queries, text_class_keys, beta=text_beta, key_weights=sizes, shots=1, backend=backend
             )
         image = sums_of(queries, keys, beta)
-        sums = torch.lerp(text, image, _ratio_after(ratio, image))
+        sums = torch.lerp(text, image, _ratio_after(ratio, image, text))
     factor = alpha if class_weights is None else alpha * class_weights.to(sums.dtype)
     logits = sums * factor
     return logits if init is None else logits + init
@@ -333,10 +342,12 @@ def _class_sizes(
     return torch.diff(offsets, prepend=offsets.new_zeros(1)).to(dtype)
 
 
-def _ratio_after(ratio: float | Tensor, sums: Tensor) -> Tensor:
+def _ratio_after(ratio: Ratio, image: Tensor, text: Tensor) -> Tensor:
+    if callable(ratio) and not isinstance(ratio, Tensor):
+        ratio = ratio(image, text)
     if isinstance(ratio, Tensor):
-        return ratio.to(sums.dtype)
-    return torch.full((), ratio, dtype=sums.dtype, device=sums.device)
+        return ratio.to(image.dtype)
+    return torch.full((), ratio, dtype=image.dtype, device=image.device)
 
 
 def _join(

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.errors import FewShotError
-from weft.core.few_shot.explain import Votes
-from weft.core.few_shot.grid import Search, Ties, search_grid
+from weft.core.few_shot.grid import Grid
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
-from weft.core.few_shot.model import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 _EPSILON = 1e-6
@@ -79,8 +78,9 @@ class APE(TipAdapter):
         self.register_buffer("channels", torch.zeros(kept, dtype=torch.int64))
         self.selected = {"alpha": self.config.alpha, "beta": self.config.beta, "gamma": self.config.gamma}
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        keys = samples.mean().to(self.class_weights)
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Choose the channels, and cache the features on them."""
+        keys = samples.mean()
         self.channels = channel_order(
             self.class_weights, keys, samples.labels, self.config.similarity_weight
         )[: self.config.num_channels(self.width)]
@@ -90,11 +90,7 @@ class APE(TipAdapter):
         return functional.normalize(features[:, self.channels], dim=-1)
 
     def _queries(self, features: Tensor) -> Tensor:
-        """What is compared with the keys."""
         return self._pruned(features)
-
-    def _gammas(self) -> list[float]:
-        return self.config.gammas()
 
     def _class_channels(self) -> Tensor:
         return self._pruned(self.class_weights)
@@ -103,53 +99,27 @@ class APE(TipAdapter):
         """`KL_j` of every key, in bits, shape (keys,)."""
         return label_divergence(self.cache.keys @ self._class_channels().T, self.cache.labels)
 
-    def _key_weights(self) -> Tensor:
-        weights = (self.selected["gamma"] * self._divergence()).exp()
+    def _key_weights(self, gamma: float | None = None) -> Tensor:
+        """Weight of every vote, at the gamma in use or another, shape (keys,)."""
+        weights = ((self.selected["gamma"] if gamma is None else gamma) * self._divergence()).exp()
         return weights * self.cache.balance() if self.config.balance_classes else weights
 
-    def _logits(self, features: Tensor) -> Tensor:
-        sums = self._class_sums(self._queries(features), self.selected["beta"])
+    def scores(self, features: Tensor) -> Tensor:
+        """The class names' logits and the votes of the pruned keys."""
+        sums = self._class_sums(self._queries(features), self.selected["beta"], self._key_weights())
         return sums * self.selected["alpha"] + self.zero_shot(features)
 
-    def _used_keys(self) -> Tensor:
-        """Keys in the order of the cache's labels, shape (keys, channels)."""
-        return self.cache.keys
-
-    def _class_sums(self, queries: Tensor, beta: float | Tensor) -> Tensor:
-        return self.cache.class_sums(queries, beta, keys=self._used_keys(), key_weights=self._key_weights())
-
-    def _search(self, samples: Samples, ties: Ties) -> Search:
-        features = samples.mean().to(self.class_weights)
-        queries, betas = self._queries(features), self.config.betas()
-        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
-
-        def sums_of(rows: slice) -> Tensor:
-            parts = []
-            for gamma in gammas:
-                self.selected["gamma"] = gamma
-                parts.append(self._class_sums(queries[rows], grid))
-            return torch.cat(parts)
-
-        gammas = self._gammas()
-        candidates = [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas]
-        with torch.no_grad():
-            zero = self.zero_shot(features)
-            found = search_grid(
-                zero,
-                samples.labels,
-                candidates,
-                sums_of,
-                self.config.alphas(),
-                ties=ties,
-                loops=("beta", "alpha", "gamma"),
-            )
-        self.selected = {**self.selected, **found.selected}
-        return found
-
-    def _votes(self, features: Tensor) -> Votes:
-        affinity = (self.selected["beta"] * (self._queries(features) @ self._used_keys().T - 1)).exp()
-        votes = self.selected["alpha"] * affinity * self._key_weights()
-        return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
+    def grid(self, features: Tensor) -> Grid:
+        """Values of gamma, beta and alpha."""
+        queries, betas, gammas = self._queries(features), self.config.betas(), self.config.gammas()
+        sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        weights = [self._key_weights(gamma) for gamma in gammas]
+        return Grid(
+            [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas],
+            lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
+            self.config.alphas(),
+            loops=("beta", "alpha", "gamma"),
+        )
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
         """Refused: the choice of channels belongs to the classes it was made for.

@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.grid import Search, Ties
+from weft.core.few_shot.grid import Grid
+from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.ape import APE, PrunedCacheConfig
 from weft.core.few_shot.methods.tip_adapter import TipAdapter
-from weft.core.few_shot.model import register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -72,11 +72,11 @@ class APET(APE):
         self.residual = nn.Parameter(torch.zeros(self.num_classes, kept), requires_grad=False)
         self.value_weights = nn.Parameter(torch.ones(num_samples), requires_grad=False)
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        super()._fit(samples, validation, seed)
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train the residual and the vote weights on the channels of APE."""
+        super().fit_samples(samples, validation, seed)
         if self._whole:
-            keys = samples.mean().to(self.class_weights)
-            self.cache = KeyCache.of(keys, samples.labels, self.num_classes)
+            self.cache = KeyCache.of(samples.mean(), samples.labels, self.num_classes)
         trained = [self.residual, self.value_weights]
         train_head(self, trained, samples, self.config, validation=validation, seed=seed)
 
@@ -98,20 +98,15 @@ class APET(APE):
             return self.cache.keys.index_add(1, self.channels, shift)
         return functional.normalize(self.cache.keys + shift, dim=-1)
 
-    def _key_weights(self) -> Tensor:
+    def _key_weights(self, gamma: float | None = None) -> Tensor:
         if not self._whole:
-            return super()._key_weights() * self.value_weights
+            return super()._key_weights(gamma) * self.value_weights
         balance = TipAdapter._key_weights(self)
         return self.value_weights if balance is None else self.value_weights * balance
 
-    def _gammas(self) -> list[float]:
-        return [0.0] if self._whole else super()._gammas()
-
-    def _search(self, samples: Samples, ties: Ties) -> Search:
-        found = super()._search(samples, ties)
-        if self._whole:
-            del self.selected["gamma"]
-        return found
+    def grid(self, features: Tensor) -> Grid:
+        """Values of beta and alpha, and of gamma where votes are weighted by it."""
+        return TipAdapter.grid(self, features) if self._whole else super().grid(features)
 
     def remove_classes(self, classes: Sequence[int]) -> None:
         """Remove classes with their keys, residuals and vote weights; see `TipAdapter.remove_classes`."""

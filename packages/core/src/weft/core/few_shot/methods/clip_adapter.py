@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -58,15 +59,18 @@ class CLIPAdapter(FewShotHead):
             nn.ReLU(),
         )
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train the network."""
         train_head(self, [*self.adapter.parameters()], samples, self.config, validation=validation, seed=seed)
 
-    def _adapted(self, features: Tensor) -> Tensor:
+    def adapted(self, features: Tensor) -> Tensor:
+        """The features mixed with what the network makes of them, of unit length."""
         ratio = self.config.ratio
         return functional.normalize(ratio * self.adapter(features) + (1 - ratio) * features, dim=-1)
 
-    def _logits(self, features: Tensor) -> Tensor:
-        return self.zero_shot(self._adapted(features))
+    def scores(self, features: Tensor) -> Tensor:
+        """Zero-shot logits of the adapted features."""
+        return self.zero_shot(self.adapted(features))
 
 
 CLIPAdapterConfig.head = CLIPAdapter

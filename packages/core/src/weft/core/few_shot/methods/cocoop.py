@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.methods.coop import CoOp, PromptHeadConfig
-from weft.core.few_shot.model import register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import train_head
 
@@ -53,7 +53,8 @@ class CoCoOp(CoOp):
             nn.Linear(self.width, hidden), nn.ReLU(), nn.Linear(hidden, self.config.context_width)
         ).requires_grad_(False)
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train the context and the network."""
         prompts = self._required_prompts()
         self._start(prompts)
         trained = [self.context, *self.meta.parameters()]
@@ -61,7 +62,8 @@ class CoCoOp(CoOp):
         with torch.no_grad():
             self.prompted.copy_(prompts(self.context))
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits of every image under the prompts that it shifts."""
         prompts = self._required_prompts()
         together = max(1, _PROMPTS // self.num_classes)
         rows = []

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from weft.core.errors import FewShotError
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.prompts import Prompts
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
@@ -118,7 +119,8 @@ class CoOp(FewShotHead):
             other.prompted.copy_(prompts(self.context))
         return other.requires_grad_(False).eval()
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train the context, and keep the class features under it."""
         prompts = self._required_prompts()
         self._start(prompts)
         train_head(self, [self.context], samples, self.config, validation=validation, seed=seed)
@@ -135,7 +137,8 @@ class CoOp(FewShotHead):
                 )
             self.context.data.copy_(words)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The cosine with the class features under the context."""
         # While it is trained, and while epochs are compared, the context changes; afterwards its features are kept.
         learning = self.context.requires_grad
         weights = self._required_prompts()(self.context) if learning else self.prompted

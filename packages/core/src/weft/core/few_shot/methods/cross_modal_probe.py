@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -53,7 +54,8 @@ class CrossModalProbe(FewShotHead):
         self.weight = nn.Parameter(self.class_weights.clone(), requires_grad=False)
         self.selected = {"learning_rate": self.config.learning_rate, "weight_decay": self.config.weight_decay}
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train from the class weights, with each rate and decay where validation samples choose."""
         if validation is None:
             self._train(samples, None, seed, self.config)
             return
@@ -63,7 +65,7 @@ class CrossModalProbe(FewShotHead):
             for decay in self.config.decays:
                 choice = {"learning_rate": rate, "weight_decay": decay}
                 self._train(samples, validation, seed, self.config.model_copy(update=choice))
-                score = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+                score = score_of(self, validation)
                 if best is None or score > best:
                     best, self.selected, kept = score, choice, self.weight.detach().clone()
         self.weight.data.copy_(kept)
@@ -82,7 +84,8 @@ class CrossModalProbe(FewShotHead):
 
         train_head(self, [self.weight], samples, options, validation=validation, seed=seed, loss=loss)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The cosine with the trained weights."""
         weights = torch.lerp(self.weight, self.class_weights, self.config.zero_shot_share)
         return self.config.logit_scale * (features @ weights.T)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from weft.core.few_shot.grid import Search, Ties, search_grid
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.grid import Grid
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 _POWERS = range(-4, 3)
@@ -49,9 +51,9 @@ class GDA(FewShotHead):
         self.register_buffer("bias", torch.zeros(self.num_classes))
         self.selected = {"alpha": self.config.alpha}
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        features = samples.views.flatten(0, 1).to(self.class_weights.device, torch.float64)
-        labels = samples.labels.to(torch.int64).repeat(samples.views.shape[0])
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Work out mean and precision."""
+        features, labels = replace(samples, dtype=torch.float64).flat()
         counts = torch.bincount(labels, minlength=self.num_classes).clamp(min=1).double()
         means = torch.zeros(self.num_classes, self.width, dtype=torch.float64, device=features.device)
         means = means.index_add(0, labels, features) / counts[:, None]
@@ -70,25 +72,16 @@ class GDA(FewShotHead):
         self.weight.copy_(weight)
         self.bias.copy_(torch.where(held, bias, 0))
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The class names' logits and the Gaussian classifier's."""
         return self.zero_shot(features) + self.selected["alpha"] * self._gaussian(features)
 
     def _gaussian(self, features: Tensor) -> Tensor:
         return features @ self.weight.T + self.bias
 
-    def _search(self, samples: Samples, ties: Ties) -> Search:
-        features = samples.mean().to(self.class_weights)
-        with torch.no_grad():
-            found = search_grid(
-                self.zero_shot(features),
-                samples.labels,
-                [{}],
-                lambda rows: self._gaussian(features[rows])[None],
-                self.config.alphas,
-                ties=ties,
-            )
-        self.selected = {**self.selected, **found.selected}
-        return found
+    def grid(self, features: Tensor) -> Grid:
+        """The weights of the Gaussian classifier."""
+        return Grid([{}], lambda rows: self._gaussian(features[rows])[None], self.config.alphas)
 
 
 GDAConfig.head = GDA

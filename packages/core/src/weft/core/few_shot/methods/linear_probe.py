@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 
@@ -46,7 +47,8 @@ class LinearProbe(FewShotHead):
         self.linear = nn.Linear(self.width, self.num_classes).requires_grad_(False)
         self.selected = {"penalty": self.config.penalty}
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Minimise the loss, at each penalty where validation samples choose."""
         if validation is None:
             self._minimise(samples, self.config.penalty)
             return
@@ -54,15 +56,14 @@ class LinearProbe(FewShotHead):
         kept: dict[str, Tensor] = {}
         for penalty in self.config.penalties:
             self._minimise(samples, penalty)
-            score = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+            score = score_of(self, validation)
             if best is None or score > best:
                 best, self.selected = score, {"penalty": penalty}
                 kept = {name: value.clone() for name, value in self.linear.state_dict().items()}
         self.linear.load_state_dict(kept)
 
     def _minimise(self, samples: Samples, penalty: float) -> None:
-        features = samples.views.flatten(0, 1).to(self.class_weights)
-        labels = samples.labels.to(torch.int64).repeat(samples.views.shape[0])
+        features, labels = samples.flat()
         for value in self.linear.parameters():
             nn.init.zeros_(value)
         self.linear.requires_grad_(True)
@@ -81,7 +82,8 @@ class LinearProbe(FewShotHead):
         optimizer.zero_grad()
         self.linear.requires_grad_(False)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The classifier's logits."""
         return self.linear(features)
 
 

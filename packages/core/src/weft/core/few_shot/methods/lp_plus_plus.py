@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, accuracy, register_head
+from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 
@@ -63,9 +64,9 @@ class LPPlusPlus(FewShotHead):
         self.blend = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        features = samples.views.flatten(0, 1).to(self.class_weights)
-        labels = samples.labels.to(torch.int64).to(features.device).repeat(samples.views.shape[0])
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Step the class vectors, and the blending factors now and then."""
+        features, labels = samples.flat()
         similarity = features @ self.class_weights.T
         self._start(features, labels, similarity)
         largest = torch.linalg.matrix_norm(features, ord=2).square()
@@ -77,7 +78,7 @@ class LPPlusPlus(FewShotHead):
         best = -1.0
         kept = [value.clone() for value in (*trained, self.blend)]
         for epoch in range(self.config.epochs):
-            probabilities = self._scores(features, similarity).softmax(-1)
+            probabilities = self._blended(features, similarity).softmax(-1)
             error = probabilities - functional.one_hot(labels, self.num_classes).to(probabilities)
             error = error / len(features)
             gradients = [error.T @ features, error.sum(0) * self.config.bias]
@@ -89,7 +90,7 @@ class LPPlusPlus(FewShotHead):
             if (epoch + 1) % self.config.blend_every == 0:
                 self.blend.data.sub_(blend_rate * blend_gradient)
             if validation is not None:
-                score, _ = accuracy(self._logits(validation.mean().to(self.class_weights)), validation.labels)
+                score, _ = score_of(self, validation)
                 if score >= best:
                     best, kept = score, [value.clone() for value in (*trained, self.blend)]
         if best >= 0:
@@ -105,10 +106,11 @@ class LPPlusPlus(FewShotHead):
         means = torch.zeros_like(self.blend).index_add(0, labels, own) / counts.clamp(min=1)
         self.blend.data.fill_(float(self.config.initial_blend * means[counts > 0].mean()))
 
-    def _logits(self, features: Tensor) -> Tensor:
-        return self._scores(features, features @ self.class_weights.T)
+    def scores(self, features: Tensor) -> Tensor:
+        """The logits of the blended class vectors."""
+        return self._blended(features, features @ self.class_weights.T)
 
-    def _scores(self, features: Tensor, similarity: Tensor) -> Tensor:
+    def _blended(self, features: Tensor, similarity: Tensor) -> Tensor:
         return features @ self.weight.T + similarity * self.blend + self.bias
 
 

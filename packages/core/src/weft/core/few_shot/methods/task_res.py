@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -49,10 +50,12 @@ class TaskRes(FewShotHead):
         """Make a residual of zeros."""
         self.residual = nn.Parameter(torch.zeros(self.num_classes, self.width), requires_grad=False)
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train the residual."""
         train_head(self, [self.residual], samples, self.config, validation=validation, seed=seed)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The cosine with the moved class weights."""
         weights = functional.normalize(self.class_weights + self.config.scale * self.residual, dim=-1)
         return self.config.logit_scale * (features @ weights.T)
 

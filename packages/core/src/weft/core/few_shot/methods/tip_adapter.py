@@ -11,11 +11,12 @@ from torch import Tensor
 
 from weft.core.errors import FewShotError
 from weft.core.few_shot.explain import Votes
-from weft.core.few_shot.grid import Search, Ties, search_grid, steps
+from weft.core.few_shot.grid import Grid, steps
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
 from weft.core.few_shot.retrieval import IndexKind, NearestKeys
-from weft.core.few_shot.samples import Samples, checked_features
+from weft.core.few_shot.samples import Samples
 
 
 class CacheHeadConfig(HeadConfig):
@@ -82,15 +83,16 @@ class TipAdapter(FewShotHead):
         self.cache = KeyCache(num_samples, self.width, self.num_classes)
         self.selected = {"alpha": self.config.alpha, "beta": self.config.beta}
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        keys = samples.mean().to(self.class_weights)
-        self.cache = KeyCache.of(keys, samples.labels, self.num_classes)
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Cache the mean features."""
+        self.cache = KeyCache.of(samples.mean(), samples.labels, self.num_classes)
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The class names' logits and the votes of the keys."""
         limit = getattr(self.config, "exact_limit", None)
         if limit is not None and len(self.cache.labels) > limit:
             return self._indexed_logits(features)
-        return self.cache.class_sums(
+        return self.cache.logits(
             features,
             self.selected["beta"],
             key_weights=self._key_weights(),
@@ -110,32 +112,35 @@ class TipAdapter(FewShotHead):
             key_weights=self._key_weights(),
         )
 
+    def _queries(self, features: Tensor) -> Tensor:
+        """What is compared with the keys."""
+        return features
+
+    def _used_keys(self) -> Tensor:
+        """Keys in the order of the cache's labels, shape (keys, …)."""
+        return self.cache.keys
+
     def _key_weights(self) -> Tensor | None:
+        """Weight of every vote, shape (keys,)."""
         return self.cache.balance() if self.config.balance_classes else None
 
-    def _search(self, samples: Samples, ties: Ties) -> Search:
-        features = samples.mean().to(self.class_weights)
-        betas = self.config.betas()
-        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
-        weights = self._key_weights()
+    def _class_sums(self, queries: Tensor, beta: float | Tensor, key_weights: Tensor | None) -> Tensor:
+        return self.cache.logits(queries, beta, keys=self._used_keys(), key_weights=key_weights)
 
-        def sums_of(rows: slice) -> Tensor:
-            return self.cache.class_sums(features[rows], grid, key_weights=weights)
+    def grid(self, features: Tensor) -> Grid:
+        """Values of beta and alpha."""
+        queries, betas, weights = self._queries(features), self.config.betas(), self._key_weights()
+        sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        return Grid(
+            [{"beta": beta} for beta in betas],
+            lambda rows: self._class_sums(queries[rows], sharpness, weights),
+            self.config.alphas(),
+        )
 
-        with torch.no_grad():
-            found = search_grid(
-                self.zero_shot(features),
-                samples.labels,
-                [{"beta": beta} for beta in betas],
-                sums_of,
-                self.config.alphas(),
-                ties=ties,
-            )
-        self.selected = {**self.selected, **found.selected}
-        return found
-
-    def _votes(self, features: Tensor) -> Votes:
-        affinity = (self.selected["beta"] * (features @ self.cache.keys.detach().T - 1)).exp()
+    def votes(self, features: Tensor) -> Votes:
+        """What each cached sample adds to the logit of its class."""
+        cosine = self._queries(features) @ self._used_keys().detach().T
+        affinity = (self.selected["beta"] * (cosine - 1)).exp()
         weights = self._key_weights()
         votes = self.selected["alpha"] * (affinity if weights is None else affinity * weights)
         return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
@@ -153,7 +158,7 @@ class TipAdapter(FewShotHead):
             FewShotError: The head is not fitted, or an argument breaks a rule.
         """
         self._require_cache()
-        new = checked_features(class_weights, width=self.width, name="class_weights").to(self.class_weights)
+        new = self._checked(class_weights, "class_weights")
         total = self.num_classes + len(new)
         samples = self._samples(features, labels, "features", total)
         self.cache = self.cache.with_added(samples.mean(), samples.labels, total)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
-from weft.core.few_shot.model import register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -31,8 +31,9 @@ class TipAdapterF(TipAdapter):
 
     config_class = TipAdapterFConfig
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        super()._fit(samples, validation, seed)
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Cache the mean features, and train them."""
+        super().fit_samples(samples, validation, seed)
         train_head(self, [self.cache.keys], samples, self.config, validation=validation, seed=seed)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,13 +20,13 @@ from torch.nn import functional
 
 from weft.core.errors import FewShotError
 from weft.core.few_shot.explain import Votes
-from weft.core.few_shot.grid import Search, Ties, search_grid
+from weft.core.few_shot.grid import Grid
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
-from weft.core.few_shot.model import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples, checked_features
 from weft.core.few_shot.text_keys import ClassTextKeys, MixedTextKeys, ResidualTextKeys, TextKeys
 from weft.core.few_shot.training import TrainingOptions, train_head
-from weft.kernels import affinity_difference, cache_class_sums
+from weft.kernels import affinity_difference
 
 _SMALL = 1e-12
 
@@ -123,8 +123,9 @@ class XMAdapter(TipAdapter):
         if self.config.ratio_mode == "fixed":
             self.selected["ratio"] = self.config.ratio
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        super()._fit(samples, validation, seed)
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Cache the mean features, and train what the configuration says."""
+        super().fit_samples(samples, validation, seed)
         trained = [*self.text.parameters()]
         if self.config.train_keys:
             trained.append(self.cache.keys)
@@ -133,35 +134,56 @@ class XMAdapter(TipAdapter):
         if trained:
             train_head(self, trained, samples, self.config, validation=validation, seed=seed, loss=self._loss)
 
-    def _logits(self, features: Tensor) -> Tensor:
-        sums = self._fused(*self._sums(features, self.selected["beta"]))
-        return sums * self.selected["alpha"] + self.zero_shot(features)
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits of the class names and of both caches."""
+        return self._mixed(features, self.selected["beta"], scored=True)
 
-    def _sums(self, features: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Class sums of the image cache and of the text cache, each (rows, classes) or (betas, rows, classes)."""
-        weights = self._key_weights()
-        image = self.cache.class_sums(features, beta, key_weights=weights)
-        if self.config.text_keys == "off":
-            return image, None
-        queries, keys = self._text_sides(features)
-        sharpness: float | Tensor = beta if self.config.text_beta is None else self.config.text_beta
-        if len(keys) == self.num_classes and self.config.text_keys == "class":
-            # All samples of a class share one key: it counts as often as the class has samples.
-            count = self.cache.counts().to(keys.dtype)
-            if weights is not None:
-                count = torch.zeros_like(count).index_add(0, self.cache.labels.to(torch.int64), weights)
-            text = cache_class_sums(queries, keys, beta=sharpness, shots=1, key_weights=count)
-        else:
-            text = self.cache.class_sums(queries, sharpness, keys=keys, key_weights=weights)
-        return image, text.expand_as(image)
+    def _mixed(
+        self,
+        features: Tensor,
+        beta: float | Tensor,
+        *,
+        ratios: Tensor | None = None,
+        scored: bool = False,
+        seen: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Mixed class sums of both caches, or the logits made of them.
+
+        Args:
+            features: Shape (rows, width).
+            beta: Sharpness, or a grid of shape (betas,).
+            ratios: Shares of the image cache; by default what the configuration says.
+            scored: Whether logits are meant.
+            seen: Gets the class sums of images and of texts, and the share, where there is a text cache.
+        """
+
+        def ratio(image: Tensor, text: Tensor) -> Tensor:
+            share = self._ratio(image, text) if ratios is None else ratios
+            if seen is not None:
+                seen.extend((image, text, share))
+            return share
+
+        options: dict[str, Any] = {"key_weights": self._key_weights()}
+        if self.config.text_keys != "off":
+            queries, keys = self._text_sides(features)
+            # All samples of a class may share one key: it counts as often as the class has samples.
+            kind = "text_class_keys" if self.config.text_keys == "class" else "text_keys"
+            options |= {
+                "text_queries": queries,
+                kind: keys,
+                "text_beta": self.config.text_beta,
+                "ratio": ratio,
+            }
+        if scored:
+            options |= {"init": self.zero_shot(features), "alpha": self.selected["alpha"]}
+        return self.cache.logits(features, beta, **options)
 
     def _text_sides(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.text.queries(features), self.text.keys(
-            self.prompt_weights, self.cache.keys, self.cache.labels.to(torch.int64)
-        )
+        labels = self.cache.labels.to(torch.int64)
+        return self.text.queries(features), self.text.keys(self.prompt_weights, self.cache.keys, labels)
 
-    def _fused(self, image: Tensor, text: Tensor | None) -> Tensor:
-        return image if text is None else torch.lerp(text, image, self._ratio(image, text))
+    def _text_keys_of_samples(self, keys: Tensor) -> Tensor:
+        return keys[self.cache.labels.to(torch.int64)] if self.config.text_keys == "class" else keys
 
     def _ratio(self, image: Tensor, text: Tensor) -> Tensor:
         """Share of the image cache, broadcast against (…, rows, classes)."""
@@ -182,12 +204,12 @@ class XMAdapter(TipAdapter):
         return 1 - entropy / math.log(max(2, int(held.sum())))
 
     def _loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        image, text = self._sums(features, self.selected["beta"])
-        logits = self._fused(image, text) * self.selected["alpha"] + self.zero_shot(features)
+        seen: list[Tensor] = []
+        logits = self._mixed(features, self.selected["beta"], scored=True, seen=seen)
         losses = functional.cross_entropy(logits, labels, reduction="none")
-        if text is None or self.config.hard_weight == 0:
+        if not seen or self.config.hard_weight == 0:
             return losses.mean()
-        return (self._intensity(features, image, text) * losses).mean()
+        return (self._intensity(features, *seen[:2]) * losses).mean()
 
     def _intensity(self, features: Tensor, image: Tensor, text: Tensor) -> Tensor:
         """Weight of every sample of a batch, with mean one and without a gradient, shape (batch,)."""
@@ -203,60 +225,51 @@ class XMAdapter(TipAdapter):
         if self.config.difference == "class":
             return 1 - functional.cosine_similarity(image, text, dim=-1)
         queries, keys = self._text_sides(features)
-        if len(keys) == self.num_classes and self.config.text_keys == "class":
-            keys = keys[self.cache.labels.to(torch.int64)]
-        beta = self.selected["beta"]
         return affinity_difference(
-            features, self.cache.keys, queries, keys, beta=beta, text_beta=self.config.text_beta or beta
+            features,
+            self.cache.keys,
+            queries,
+            self._text_keys_of_samples(keys),
+            beta=self.selected["beta"],
+            text_beta=self.config.text_beta,
         ).to(image.dtype)
 
-    def _search(self, samples: Samples, ties: Ties) -> Search:
-        features = samples.mean().to(self.class_weights)
-        betas = self.config.betas()
-        grid = torch.tensor(betas, dtype=features.dtype, device=features.device)
-        shares = self._searched_ratios()
-        candidates = [{"beta": beta, **share} for share in shares for beta in betas]
+    def grid(self, features: Tensor) -> Grid:
+        """Values of beta and alpha, and of a fixed ratio."""
+        betas, ratios = self.config.betas(), self._searched_ratios()
+        sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        shares = [{"ratio": ratio} for ratio in ratios] or [{}]
 
         def sums_of(rows: slice) -> Tensor:
-            image, text = self._sums(features[rows], grid)
-            if text is None or "ratio" not in shares[0]:
-                return self._fused(image, text)
-            return torch.cat([torch.lerp(text, image, share["ratio"]) for share in shares])
+            if not ratios:
+                return self._mixed(features[rows], sharpness)
+            # One more axis in front of the betas.
+            each = torch.tensor(ratios, dtype=features.dtype, device=features.device).view(-1, 1, 1, 1)
+            return self._mixed(features[rows], sharpness, ratios=each).flatten(0, 1)
 
-        with torch.no_grad():
-            found = search_grid(
-                self.zero_shot(features), samples.labels, candidates, sums_of, self.config.alphas(), ties=ties
-            )
-        self.selected = {**self.selected, **found.selected}
-        return found
+        candidates = [{"beta": beta, **share} for share in shares for beta in betas]
+        return Grid(candidates, sums_of, self.config.alphas())
 
-    def _searched_ratios(self) -> list[dict[str, float]]:
-        if self.config.ratio_mode != "fixed" or self.config.text_keys == "off":
-            return [{}]
+    def _searched_ratios(self) -> list[float]:
         steps = self.config.ratio_steps
-        if steps == 1:
-            return [{"ratio": self.config.ratio}]
-        return [{"ratio": index / (steps - 1)} for index in range(steps)]
+        if self.config.ratio_mode != "fixed" or self.config.text_keys == "off":
+            return []
+        return [self.config.ratio] if steps == 1 else [index / (steps - 1) for index in range(steps)]
 
-    def _votes(self, features: Tensor) -> Votes:
-        beta = self.selected["beta"]
-        image = (beta * (features @ self.cache.keys.detach().T - 1)).exp()
-        weights = self._key_weights()
-        weights = image.new_ones(image.shape[1]) if weights is None else weights
+    def votes(self, features: Tensor) -> Votes:
+        """What each cached sample adds to the logit of its class, and its affinity in both caches."""
+        image = super().votes(features)
         if self.config.text_keys == "off":
-            return Votes(
-                self.cache.labels,
-                self.cache.origin,
-                self.selected["alpha"] * image * weights,
-                {"image": image},
-            )
+            return image
+        beta, weights = self.selected["beta"], self._key_weights()
+        seen: list[Tensor] = []
+        self._mixed(features, beta, seen=seen)
         queries, keys = self._text_sides(features)
-        if len(keys) == self.num_classes and self.config.text_keys == "class":
-            keys = keys[self.cache.labels.to(torch.int64)]
-        text = ((self.config.text_beta or beta) * (queries @ keys.T - 1)).exp()
-        ratio = self._ratio(*(sums for sums in self._sums(features, beta) if sums is not None))
-        votes = self.selected["alpha"] * torch.lerp(text, image, ratio) * weights
-        return Votes(self.cache.labels, self.cache.origin, votes, {"image": image, "text": text})
+        cosine = queries @ self._text_keys_of_samples(keys).T
+        text = ((self.config.text_beta or beta) * (cosine - 1)).exp()
+        votes = self.selected["alpha"] * torch.lerp(text, image.affinities["image"], seen[2])
+        votes = votes if weights is None else votes * weights
+        return image._replace(votes=votes, affinities={**image.affinities, "text": text})
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
         """Add classes; their class features also make their text keys. See `TipAdapter.add_classes`."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from weft.core.few_shot.model import FewShotHead, HeadConfig, register_head
+from weft.core.few_shot.head import FewShotHead
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 
@@ -26,10 +27,11 @@ class ZeroShotHead(FewShotHead):
     config_class = ZeroShotConfig
     needs_fit = False
 
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Nothing: the samples are not used."""
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
+        """The class names' logits."""
         return self.zero_shot(features)
 
 

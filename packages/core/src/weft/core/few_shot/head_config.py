@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from weft.core.errors import ConfigError, unknown
-from weft.core.unit.method import faults_of
+from weft.core.errors import ConfigError, faults_of, unknown
+from weft.core.registry import Registry, method_of
 
 
 class HeadConfig(BaseModel):
@@ -38,8 +36,7 @@ class HeadConfig(BaseModel):
         return 0
 
 
-_REGISTRY: dict[str, type[HeadConfig]] = {}
-_LOADED: set[str] = set()
+HEADS: Registry[type[HeadConfig]] = Registry("`method`", ConfigError, "weft.core.few_shot.methods")
 C = TypeVar("C", bound=type[HeadConfig])
 
 
@@ -47,26 +44,15 @@ def register_head(config: C) -> C:
     """Make a head known under the default of its `method`; a class decorator.
 
     Raises:
-        ConfigError: If the name belongs to another head.
+        ConfigError: If `method` has no default, or belongs to another head.
     """
-    other = _REGISTRY.setdefault(method_of(config), config)
-    if (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
-        raise ConfigError(
-            f"`method` must be new, but {method_of(config)!r} is taken by {other.__module__}."
-            f"{other.__qualname__}. Choose another name for {config.__qualname__}."
-        )
-    _REGISTRY[method_of(config)] = config
+    HEADS.register(method_of(config, ConfigError), config)
     return config
 
 
-def heads() -> dict[str, type[HeadConfig]]:
+def heads() -> Registry[type[HeadConfig]]:
     """Configurations of all registered heads by `method`, alphabetically."""
-    package = importlib.import_module("weft.core.few_shot.methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _LOADED:
-            importlib.import_module(f"weft.core.few_shot.methods.{module.name}")
-            _LOADED.add(module.name)
-    return dict(sorted(_REGISTRY.items()))
+    return HEADS
 
 
 def parse_head(value: HeadConfig | Mapping[str, Any]) -> HeadConfig:
@@ -83,16 +69,10 @@ def parse_head(value: HeadConfig | Mapping[str, Any]) -> HeadConfig:
     """
     if isinstance(value, HeadConfig):
         return value
-    known = heads()
     method = value.get("method")
-    if method not in known:
-        raise ConfigError(unknown("`method`", method, known))
+    if method not in HEADS:
+        raise ConfigError(unknown("`method`", method, HEADS))
     try:
-        return known[str(method)].model_validate(dict(value))
+        return HEADS[str(method)].model_validate(dict(value))
     except ValidationError as error:
         raise ConfigError("\n".join([f"the head {method!r} is wrong:", *faults_of(error)])) from None
-
-
-def method_of(config: type[HeadConfig]) -> str:
-    """Name of the head that a class of configurations is for."""
-    return str(config.model_fields["method"].default)

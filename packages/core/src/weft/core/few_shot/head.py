@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,18 @@ from torch.nn import functional
 
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import ConfigError, FewShotError
-from weft.core.few_shot.grid import Search
-from weft.core.few_shot.registry import HeadConfig as HeadConfig
-from weft.core.few_shot.registry import heads as heads
-from weft.core.few_shot.registry import method_of
-from weft.core.few_shot.registry import parse_head as parse_head
-from weft.core.few_shot.registry import register_head as register_head
+from weft.core.few_shot.calibration import fit_temperature
+from weft.core.few_shot.explain import Explanation, Votes, explanations
+from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
+from weft.core.few_shot.grid import Grid, Search, Ties, search_grid
+from weft.core.few_shot.head_config import HeadConfig, parse_head
 from weft.core.few_shot.samples import Samples, as_samples, check_every_class, checked_features
 from weft.core.few_shot.selection import SelectedOn, Selection, warn_of_the_test_set
+from weft.core.registry import method_of
 
-if TYPE_CHECKING:
-    from weft.core.few_shot.explain import Explanation, Votes
-    from weft.core.few_shot.files import Provenance
+# Rows whose (rows, keys) votes live at a time.
+_EXPLAINED_ROWS = 64
+_TEMPERATURE = "temperature"
 
 Labelled = tuple[Tensor, Tensor]
 
@@ -60,7 +60,7 @@ class FewShotHead(nn.Module, ABC):
     def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
         super().__init__()
         self.config: Any = (
-            self.config_class(method=method_of(self.config_class)) if config is None else config
+            self.config_class(method=method_of(self.config_class, ConfigError)) if config is None else config
         )
         if type(self.config) is not self.config_class:
             raise ConfigError(
@@ -145,7 +145,7 @@ class FewShotHead(nn.Module, ABC):
             self.num_samples = len(samples)
             self.build(len(samples))
             self.to(self.class_weights.device, self.class_weights.dtype)
-            self._fit(samples, chosen_by, seed)
+            self.fit_samples(samples, chosen_by, seed)
             if chosen_by is not None:
                 self._choose(chosen_by, selected_on)
         return self.eval()
@@ -163,9 +163,7 @@ class FewShotHead(nn.Module, ABC):
         Raises:
             FewShotError: The head is not fitted, the features break a rule, or a class does not exist.
         """
-        self._require_fitted()
-        checked = checked_features(features, width=self.width).to(self.class_weights)
-        scores = self._logits(checked)
+        scores = self.scores(self._checked(features))
         return scores if classes is None else scores[:, self._checked_classes(classes)]
 
     def transfer_logits(self, features: Tensor, class_weights: Tensor) -> Tensor:
@@ -184,16 +182,8 @@ class FewShotHead(nn.Module, ABC):
         Raises:
             FewShotError: The head is not fitted, or an argument breaks a rule.
         """
-        self._require_fitted()
-        checked = checked_features(features, width=self.width).to(self.class_weights)
-        weights = checked_features(class_weights, width=self.width, name="class_weights").to(
-            self.class_weights
-        )
-        return self.config.logit_scale * (self._adapted(checked) @ weights.T)
-
-    def _adapted(self, features: Tensor) -> Tensor:
-        """Image features as the head sees them."""
-        return features
+        checked, weights = self._checked(features), self._checked(class_weights, "class_weights")
+        return self.config.logit_scale * (self.adapted(checked) @ weights.T)
 
     def forward(self, features: Tensor) -> Tensor:
         """The same as `logits`."""
@@ -226,8 +216,6 @@ class FewShotHead(nn.Module, ABC):
 
     def calibrate(self, features: Tensor, labels: Tensor) -> float:
         """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
-        from weft.core.few_shot.calibration import fit_temperature
-
         samples = self._samples(features, labels, "validation features")
         value = fit_temperature(self.logits(samples.mean()), samples.labels)
         self.selection = replace(self.selection, temperature=value)
@@ -240,10 +228,11 @@ class FewShotHead(nn.Module, ABC):
             features: Unit image features, shape (rows, width).
             top: Greatest number of votes listed for each row.
         """
-        from weft.core.few_shot.explain import explain
-
-        self._require_fitted()
-        return explain(self, checked_features(features, width=self.width).to(self.class_weights), top)
+        found: list[Explanation] = []
+        with torch.no_grad():
+            for rows in self._checked(features).split(_EXPLAINED_ROWS):
+                found += explanations(self.scores(rows), self.zero_shot(rows), self.votes(rows), top)
+        return found
 
     def save(
         self,
@@ -252,21 +241,44 @@ class FewShotHead(nn.Module, ABC):
         provenance: Provenance | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Path:
-        """Write the head as safetensors and JSON; see `weft.core.few_shot.files.save_head`."""
-        from weft.core.few_shot.files import save_head
+        """Write the head as safetensors and JSON.
 
+        Args:
+            folder: Where to; made if it does not exist.
+            provenance: What the features were made from; a head without it is loaded without that check.
+            class_names: Names in the order of the classes; kept for people, never looked up.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FewShotError: The head is not fitted, or there is not one name per class.
+        """
         self._require_fitted()
-        return save_head(self, folder, provenance=provenance, class_names=class_names)
+        if class_names is not None and len(class_names) != self.num_classes:
+            raise FewShotError(
+                f"`class_names` must hold one name per class ({self.num_classes}), but holds {len(class_names)}. "
+                "Give them in the order of the class weights."
+            )
+        words = {
+            "config": self.config.model_dump(mode="json"),
+            "selected": self.selected,
+            "selected_on": self.selected_on,
+            "num_samples": self.num_samples,
+            "dtype": str(self.class_weights.dtype).removeprefix("torch."),
+            "provenance": None if provenance is None else asdict(provenance),
+            "class_names": None if class_names is None else list(class_names),
+        }
+        temperature = torch.tensor(self.temperature, dtype=torch.float64)
+        return write_head(folder, {**self.state_dict(), _TEMPERATURE: temperature}, words)
 
     @classmethod
     def load(cls, folder: str | Path, *, provenance: Provenance | None = None) -> Self:
-        """Read a head of this class; see `weft.core.few_shot.files.load_head`.
+        """Read a head of this class; see `load_head`.
 
         Raises:
             FewShotError: The folder holds another kind of head.
         """
-        from weft.core.few_shot.files import load_head
-
         head = load_head(folder, provenance=provenance)
         if not isinstance(head, cls):
             raise FewShotError(
@@ -280,26 +292,41 @@ class FewShotHead(nn.Module, ABC):
         return self.config.logit_scale * (features @ self.class_weights.T)
 
     @abstractmethod
-    def _fit(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Fit; epochs are chosen by `validation` where there is one."""
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Fit, within `fit`; what is trained chooses its epoch by `validation`.
+
+        Args:
+            samples: Training samples.
+            validation: Samples that choose, if there are any.
+            seed: Seed of order and views.
+        """
 
     @abstractmethod
-    def _logits(self, features: Tensor) -> Tensor:
-        """Logits of checked features of the head's dtype."""
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits of checked features, on the device and in the dtype of the head, shape (rows, classes)."""
 
-    def _search(self, samples: Samples, ties: Literal["loss", "first"]) -> Search:
-        """Choose `selected` on some samples; a head without hyper-parameters only scores them."""
-        with torch.no_grad():
-            right = self._logits(samples.mean().to(self.class_weights)).argmax(1) == samples.labels
-        return Search({}, 100 * float(right.float().mean()), samples=len(samples))
+    def adapted(self, features: Tensor) -> Tensor:
+        """Image features as the head sees them; by default as they are."""
+        return features
 
-    def _votes(self, features: Tensor) -> Votes | None:
+    def grid(self, features: Tensor) -> Grid | None:
+        """What a search compares on some features; None for heads without hyper-parameters beside training."""
+        return None
+
+    def votes(self, features: Tensor) -> Votes | None:
         """What each cached sample adds to the logit of its class; None for heads without a cache."""
         return None
 
     def _choose(self, samples: Samples, chosen_on: SelectedOn) -> Search:
-        found = self._search(samples, "first" if chosen_on == "paper" else "loss")
-        self.selection = Selection(self.selected, chosen_on)
+        features = samples.mean()
+        with torch.no_grad():
+            grid = self.grid(features)
+            if grid is None:
+                found = Search({}, score_of(self, samples)[0], samples=len(samples))
+            else:
+                ties: Ties = "first" if chosen_on == "paper" else "loss"
+                found = search_grid(self.zero_shot(features), samples.labels, grid, ties=ties)
+        self.selection = Selection({**self.selected, **found.selected}, chosen_on)
         return found
 
     def _samples(
@@ -307,8 +334,12 @@ class FewShotHead(nn.Module, ABC):
     ) -> Samples:
         """Checked samples, on the device of the head."""
         count = self.num_classes if num_classes is None else num_classes
-        samples = as_samples(features, labels, width=self.width, num_classes=count, name=name)
-        return samples.to(self.class_weights.device)
+        return as_samples(features, labels, self.class_weights, num_classes=count, name=name)
+
+    def _checked(self, features: Tensor, name: str = "features") -> Tensor:
+        """Checked features for a fitted head, on its device and in its dtype."""
+        self._require_fitted()
+        return checked_features(features, width=self.width, name=name).to(self.class_weights)
 
     def _require_fitted(self) -> None:
         if self.needs_fit and not self.num_samples:
@@ -338,8 +369,52 @@ def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> 
     return head
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate."""
-    target = labels.to(torch.int64)
-    right = (logits.argmax(1) == target).double().mean()
-    return 100 * float(right), -float(functional.cross_entropy(logits.float(), target))
+def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> FewShotHead:
+    """Read a head.
+
+    Args:
+        folder: A folder that `FewShotHead.save` wrote.
+        provenance: What the head is to be used with; what differs from what it was made from is refused.
+
+    Returns:
+        The head, on the CPU.
+
+    Raises:
+        CheckpointError: A file is absent, damaged, or of another format; tensors are missing, unexpected or
+            mis-shaped; or the head is stale. Every fault is listed.
+    """
+    words, tensors = read_head(folder, provenance)
+    head = make_head(tensors["class_weights"], words["config"])
+    head.num_samples = int(words["num_samples"])
+    with torch.random.fork_rng(devices=[]):  # what is drawn is written over
+        head.build(head.num_samples)
+    head.to(tensors["class_weights"].dtype)
+    check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)
+    temperature = float(tensors.pop(_TEMPERATURE))
+    head.load_state_dict(tensors)
+    head.selection = Selection(dict(words["selected"]), words["selected_on"], temperature)
+    return head.requires_grad_(False).eval()
+
+
+def save_head(
+    head: FewShotHead,
+    folder: str | Path,
+    *,
+    provenance: Provenance | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Write a fitted head; see `FewShotHead.save`."""
+    return head.save(folder, provenance=provenance, class_names=class_names)
+
+
+def score_of(head: FewShotHead, samples: Samples) -> tuple[float, float]:
+    """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate.
+
+    Args:
+        head: A head, fitted or being fitted.
+        samples: The samples.
+    """
+    with torch.no_grad():
+        logits = head.scores(samples.mean())
+    right = (logits.argmax(1) == samples.labels).double().mean()
+    return 100 * float(right), -float(functional.cross_entropy(logits.float(), samples.labels))

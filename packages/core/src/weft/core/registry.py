@@ -1,0 +1,166 @@
+"""Names that are looked up when they are asked for: registries, and the public names of a package."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Things by name: read-only, alphabetical, loaded at the first look, open to third parties.
+
+    No list of names is kept anywhere. A thing is found because a module of `package` registers it when it is
+    imported, or is it; because an installed distribution names it as an entry point; or because `register` got it.
+
+    Args:
+        what: What messages call a name, such as "`method`".
+        error: Class of the error for a name that is taken.
+        package: Package whose modules are looked through.
+        attribute: What each of those modules holds under the module's own name; such modules are imported one by
+            one, when their names are asked for. By default they register what they hold, and all are imported at once.
+        group: Group of entry points, or None.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        error: type[Exception],
+        package: str,
+        *,
+        attribute: str | None = None,
+        group: str | None = None,
+    ) -> None:
+        self._what = what
+        self._error = error
+        self._package = package
+        self._attribute = attribute
+        self._group = group
+        self._registered: dict[str, T] = {}
+        self._modules: dict[str, bool] = {}
+
+    def register(self, name: str, thing: T, *, replace: bool = False) -> None:
+        """Make a thing known; the same one may be registered again.
+
+        Args:
+            name: Its name.
+            thing: The thing.
+            replace: Take the name from another thing.
+
+        Raises:
+            Exception: The registry's error, if another thing has the name.
+        """
+        other = self._registered.get(name)
+        if other is None and self._attribute is not None:
+            other = self.get(name)
+        if other is not None and _described(other) != _described(thing) and not replace:
+            raise self._error(
+                f"{self._what} must be new, but {name!r} is taken by {_described(other)}. Choose another name for "
+                f"{_described(thing)}."
+            )
+        self._registered[name] = thing
+
+    def forget(self, name: str) -> None:
+        """Take back what `register` made known.
+
+        Args:
+            name: Its name.
+        """
+        del self._registered[name]
+
+    def __getitem__(self, name: str) -> T:
+        """The thing of a name."""
+        return self._loaders()[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._loaders()))
+
+    def __len__(self) -> int:
+        return len(self._loaders())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaders()
+
+    def _loaders(self) -> dict[str, Callable[[], T]]:
+        if not self._modules:
+            path = importlib.import_module(self._package).__path__
+            self._modules = {module.name: False for module in pkgutil.iter_modules(path)}
+        found: dict[str, Callable[[], T]] = {}
+        for name, imported in self._modules.items():
+            if self._attribute is not None:
+                found[name] = partial(self._held, name, self._attribute)
+            elif not imported:
+                importlib.import_module(f"{self._package}.{name}")
+                self._modules[name] = True
+        if self._group is not None:
+            found |= {entry.name: entry.load for entry in entry_points(group=self._group)}
+        return found | {name: partial(self._registered.__getitem__, name) for name in self._registered}
+
+    def _held(self, name: str, attribute: str) -> T:
+        thing: T = getattr(importlib.import_module(f"{self._package}.{name}"), attribute)
+        return thing
+
+
+def _described(thing: Any) -> str:
+    """What tells two things apart: where a class or function is defined, the name of anything else."""
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    return repr(thing.name)
+
+
+def method_of(config: type[BaseModel], error: type[Exception]) -> str:
+    """The default of a configuration's `method`, under which it is registered.
+
+    Args:
+        config: The class of configurations.
+        error: Class of the error for one that has none.
+
+    Raises:
+        Exception: Of class `error`, if `method` has no default.
+    """
+    method = config.__pydantic_fields__["method"].default
+    if not isinstance(method, str):
+        raise error(
+            f"`method` of {config.__name__} must have its name as default, but has none. Write "
+            '`method: Literal["my_name"] = "my_name"`.'
+        )
+    return method
+
+
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose public names are loaded when they are asked for.
+
+    The names, and the modules they come from, are those that the package imports under `if TYPE_CHECKING:`.
+
+    Args:
+        package: Its name.
+    """
+    module = sys.modules[package]
+    source: str = module.__spec__.loader.get_source(package)  # type: ignore[union-attr]
+    homes = {
+        alias.name: node.module
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for alias in node.names
+    }
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        setattr(module, name, value)
+        return value
+
+    return get, lambda: sorted({*vars(module), *homes})
