@@ -26,7 +26,7 @@ from weft.core.few_shot.calibration import fit_temperature
 from weft.core.few_shot.explain import Explanation, Votes, explanations
 from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
 from weft.core.few_shot.grid import Grid, Search, Ties, search_grid
-from weft.core.few_shot.head_config import HeadConfig, parse_head
+from weft.core.few_shot.head_config import HEADS, HeadConfig, parse_head
 from weft.core.few_shot.samples import Samples, as_samples, check_every_class, checked_features
 from weft.core.few_shot.selection import SelectedOn, Selection, warn_of_the_test_set
 from weft.core.registry import method_of
@@ -305,6 +305,10 @@ class FewShotHead(nn.Module, ABC):
     def scores(self, features: Tensor) -> Tensor:
         """Logits of checked features, on the device and in the dtype of the head, shape (rows, classes)."""
 
+    def optional_tensors(self) -> tuple[str, ...]:
+        """Parameters that may be absent from a file; they stay as `build` makes them. By default none."""
+        return ()
+
     def adapted(self, features: Tensor) -> Tensor:
         """Image features as the head sees them; by default as they are."""
         return features
@@ -384,11 +388,13 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
             mis-shaped; or the head is stale. Every fault is listed.
     """
     words, tensors = read_head(folder, provenance)
-    head = make_head(tensors["class_weights"], words["config"])
+    earlier = HEADS[words["config"]["method"]].earlier if words["config"].get("method") in HEADS else {}
+    head = make_head(tensors["class_weights"], {**earlier, **words["config"]})
     head.num_samples = int(words["num_samples"])
     with torch.random.fork_rng(devices=[]):  # what is drawn is written over
         head.build(head.num_samples)
     head.to(tensors["class_weights"].dtype)
+    tensors = {name: head.get_parameter(name) for name in head.optional_tensors()} | tensors
     check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)
     temperature = float(tensors.pop(_TEMPERATURE))
     head.load_state_dict(tensors)

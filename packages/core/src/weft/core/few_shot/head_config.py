@@ -17,10 +17,15 @@ class HeadConfig(BaseModel):
     Args:
         method: Name of the head.
         logit_scale: Factor of the cosine between image and class, `exp` of CLIP's learned scale.
+
+    Class attributes:
+        head: The class of heads that it describes.
+        earlier: What fields mean in files that were written before there were such fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     head: ClassVar[type[Any]]
+    earlier: ClassVar[Mapping[str, Any]] = {}
 
     method: str
     logit_scale: float = Field(default=100.0, gt=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,8 @@ class APETConfig(TrainingOptions, PrunedCacheConfig):
         keys: `whole` keys of all channels and votes without the weights of APE, as in the released code; or `pruned` as
             APE's, with keys and class weights of unit length again, and votes weighted by `gamma` too.
     """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"keys": "pruned"}
 
     method: Literal["ape_t"] = "ape_t"
     similarity_weight: float = Field(default=0.2, ge=0, le=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +28,8 @@ class LPPlusPlusConfig(HeadConfig):
         blend_gradient: What moves the factors: the gradients of all steps so far (`accumulated`), as in the released
             code, which never clears them; or that of the step at hand (`step`), as the paper's formula has it.
     """
+
+    earlier: ClassVar[Mapping[str, Any]] = {"bias": False, "blend_gradient": "step"}
 
     method: Literal["lp_plus_plus"] = "lp_plus_plus"
     epochs: int = Field(default=300, ge=0)
@@ -63,6 +66,10 @@ class LPPlusPlus(FewShotHead):
         self.weight = nn.Parameter(torch.zeros(self.num_classes, self.width), requires_grad=False)
         self.blend = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
+
+    def optional_tensors(self) -> tuple[str, ...]:
+        """The biases, where they are zero and not trained."""
+        return () if self.config.bias else ("bias",)
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Step the class vectors, and the blending factors now and then."""
