@@ -13,6 +13,7 @@ from weft.core import load_adapter
 from weft.core.files.interop.adapterhub import import_adapterhub
 from weft.core.files.interop.peft import CONFIG as ADAPTER_CONFIG
 from weft.core.files.interop.peft import export_peft, import_peft
+from weft.core.files.saving import CONFIG as WEFT_CONFIG
 from weft.train.backbones.loading import load_backbone
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError

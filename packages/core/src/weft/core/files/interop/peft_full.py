@@ -14,17 +14,18 @@ from weft.core.all_or_nothing import Kept
 from weft.core.backbone.components import full_parameters
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import AddressError, CheckpointError
-from weft.core.planning import Plan
 
 _LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)  # PEFT refuses to copy them
 
 
-def trained_in_full(model: nn.Module, plan: Plan) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+def trained_in_full(
+    model: nn.Module, trained: set[str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The outermost modules of which all is trained, as PEFT would copy them, and the biases of other modules.
 
     Args:
         model: An adapted model.
-        plan: Its plan.
+        trained: Names of its parameters that are trained in full.
 
     Returns:
         Path of each module to its state, and name of each bias in a model of PEFT to its value.
@@ -32,7 +33,6 @@ def trained_in_full(model: nn.Module, plan: Plan) -> tuple[dict[str, dict[str, T
     Raises:
         CheckpointError: If PEFT cannot hold it, or would not compute the same.
     """
-    trained = {full.path for full in plan.full}
     _check_untied(model, trained)
     found: dict[str, nn.Module] = {}
     covered: set[str] = set()

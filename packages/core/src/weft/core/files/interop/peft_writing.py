@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from weft.core.units.dora import norms
 
 from weft.core.adapted.bank import Store
 from weft.core.errors import CheckpointError
@@ -21,7 +20,7 @@ from weft.core.files.interop.peft_reading import ROLES
 from weft.core.files.interop.peft_settings import MAGNITUDE, patterns_for, tidy
 from weft.core.planning import PlannedUnit
 from weft.core.units.ia3 import IA3Config
-from weft.core.units.lora import LoRAConfig
+from weft.core.units.lora import LoRAConfig, norms
 
 Written = tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]
 
