@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, FewShotError
 from weft.core.few_shot.samples import listed
 from weft.core.files.stored_files import open_tensors, written_together
 
@@ -42,22 +42,44 @@ class Provenance:
     split: str
 
 
-def write_head(folder: str | Path, tensors: Mapping[str, Tensor], words: Mapping[str, Any]) -> Path:
+def write_head(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    words: Mapping[str, Any],
+    *,
+    provenance: Provenance | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
     """Write the two files of a head.
 
     Args:
         folder: Where to; made if it does not exist.
-        tensors: Its tensors.
+        tensors: Its tensors, `class_weights` among them.
         words: All else.
+        provenance: What the features were made from.
+        class_names: Names in the order of the classes.
 
     Returns:
         The folder.
+
+    Raises:
+        FewShotError: There is not one name per class.
     """
+    classes = len(tensors["class_weights"])
+    if class_names is not None and len(class_names) != classes:
+        raise FewShotError(
+            f"`class_names` must hold one name per class ({classes}), but holds {len(class_names)}. Give them in the "
+            "order of the class weights."
+        )
+    origin = {
+        "provenance": None if provenance is None else asdict(provenance),
+        "class_names": None if class_names is None else list(class_names),
+    }
     plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
         save_file(plain, str(weights))
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        values = {"format": FORMAT, "weft": version("weft-core"), **words, "sha256": digest}
+        values = {"format": FORMAT, "weft": version("weft-core"), **words, **origin, "sha256": digest}
         settings.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(folder)
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import ConfigError, FewShotError
@@ -27,7 +26,13 @@ from weft.core.few_shot.explain import Explanation, Votes, explanations
 from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
 from weft.core.few_shot.grid import Grid, Search, Ties, search_grid
 from weft.core.few_shot.head_config import HEADS, HeadConfig, parse_head
-from weft.core.few_shot.samples import Samples, as_samples, check_every_class, checked_features
+from weft.core.few_shot.samples import (
+    Samples,
+    as_samples,
+    check_every_class,
+    checked_classes,
+    checked_features,
+)
 from weft.core.few_shot.selection import SelectedOn, Selection, warn_of_the_test_set
 from weft.core.registry import method_of
 
@@ -164,7 +169,7 @@ class FewShotHead(nn.Module, ABC):
             FewShotError: The head is not fitted, the features break a rule, or a class does not exist.
         """
         scores = self.scores(self._checked(features))
-        return scores if classes is None else scores[:, self._checked_classes(classes)]
+        return scores if classes is None else scores[:, checked_classes(classes, self.num_classes)]
 
     def transfer_logits(self, features: Tensor, class_weights: Tensor) -> Tensor:
         """Scores of classes that the head was not fitted on, from their names alone.
@@ -210,9 +215,7 @@ class FewShotHead(nn.Module, ABC):
         self._require_fitted()
         samples = self._samples(features, labels, "validation features")
         warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
-        with all_or_nothing(self):
-            self.selected = self.selected  # a copy, which may be changed on the way
-            return self._choose(samples, selected_on)
+        return self._choose(samples, selected_on)
 
     def calibrate(self, features: Tensor, labels: Tensor) -> float:
         """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
@@ -255,22 +258,15 @@ class FewShotHead(nn.Module, ABC):
             FewShotError: The head is not fitted, or there is not one name per class.
         """
         self._require_fitted()
-        if class_names is not None and len(class_names) != self.num_classes:
-            raise FewShotError(
-                f"`class_names` must hold one name per class ({self.num_classes}), but holds {len(class_names)}. "
-                "Give them in the order of the class weights."
-            )
         words = {
             "config": self.config.model_dump(mode="json"),
             "selected": self.selected,
             "selected_on": self.selected_on,
             "num_samples": self.num_samples,
             "dtype": str(self.class_weights.dtype).removeprefix("torch."),
-            "provenance": None if provenance is None else asdict(provenance),
-            "class_names": None if class_names is None else list(class_names),
         }
-        temperature = torch.tensor(self.temperature, dtype=torch.float64)
-        return write_head(folder, {**self.state_dict(), _TEMPERATURE: temperature}, words)
+        tensors = {**self.state_dict(), _TEMPERATURE: torch.tensor(self.temperature, dtype=torch.float64)}
+        return write_head(folder, tensors, words, provenance=provenance, class_names=class_names)
 
     @classmethod
     def load(cls, folder: str | Path, *, provenance: Provenance | None = None) -> Self:
@@ -326,7 +322,7 @@ class FewShotHead(nn.Module, ABC):
         with torch.no_grad():
             grid = self.grid(features)
             if grid is None:
-                found = Search({}, score_of(self, samples)[0], samples=len(samples))
+                found = Search({}, samples.score(self.scores(features))[0], samples=len(samples))
             else:
                 ties: Ties = "first" if chosen_on == "paper" else "loss"
                 found = search_grid(self.zero_shot(features), samples.labels, grid, ties=ties)
@@ -350,15 +346,6 @@ class FewShotHead(nn.Module, ABC):
             raise FewShotError(
                 f"{type(self).__name__} must be fitted first, but is not. Call `fit(features, labels)`."
             )
-
-    def _checked_classes(self, classes: Sequence[int]) -> list[int]:
-        for number in classes:
-            if not 0 <= number < self.num_classes:
-                raise FewShotError(
-                    f"`classes` must lie in 0..{self.num_classes - 1}, but hold {number}. Count from 0, in the "
-                    "order of the class weights."
-                )
-        return list(classes)
 
 
 def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
@@ -402,25 +389,4 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
     return head.requires_grad_(False).eval()
 
 
-def save_head(
-    head: FewShotHead,
-    folder: str | Path,
-    *,
-    provenance: Provenance | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Path:
-    """Write a fitted head; see `FewShotHead.save`."""
-    return head.save(folder, provenance=provenance, class_names=class_names)
-
-
-def score_of(head: FewShotHead, samples: Samples) -> tuple[float, float]:
-    """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate.
-
-    Args:
-        head: A head, fitted or being fitted.
-        samples: The samples.
-    """
-    with torch.no_grad():
-        logits = head.scores(samples.mean())
-    right = (logits.argmax(1) == samples.labels).double().mean()
-    return 100 * float(right), -float(functional.cross_entropy(logits.float(), samples.labels))
+save_head = FewShotHead.save

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,15 @@ class Samples:
     def flat(self) -> tuple[Tensor, Tensor]:
         """Every view as a sample of its own: (views · samples, width), and the labels, (views · samples,)."""
         return self.views.flatten(0, 1).to(self.dtype), self.labels.repeat(self.views.shape[0])
+
+    def score(self, logits: Tensor) -> tuple[float, float]:
+        """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate.
+
+        Args:
+            logits: Of the mean features, shape (samples, classes).
+        """
+        right = (logits.argmax(1) == self.labels).double().mean()
+        return 100 * float(right), -float(functional.cross_entropy(logits.float(), self.labels))
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One random view of each of some samples, shape (rows, width)."""
@@ -126,6 +136,21 @@ def checked_features(features: Tensor, *, width: int, name: str = "features") ->
             f"({int(off.sum())} such rows). Use torch.nn.functional.normalize(features, dim=-1)."
         )
     return features
+
+
+def checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:
+    """Numbers of classes.
+
+    Raises:
+        FewShotError: There is no such class.
+    """
+    for number in classes:
+        if not 0 <= number < num_classes:
+            raise FewShotError(
+                f"`classes` must lie in 0..{num_classes - 1}, but hold {number}. Count from 0, in the order of the "
+                "class weights."
+            )
+    return list(classes)
 
 
 def check_every_class(labels: Tensor, num_classes: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.samples import Samples
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -112,7 +112,9 @@ def train_head(
             total += float(value.detach()) * len(rows)
         history.append(total / len(samples))
         if validation is not None and options.select_epoch:
-            score = score_of(head.eval(), validation)
+            head.eval()
+            with torch.no_grad():
+                score = validation.score(head.scores(validation.mean()))
             if best is None or score > best:
                 best, kept = score, [parameter.detach().clone() for parameter in parameters]
     for parameter, value in zip(parameters, kept, strict=bool(kept)):

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
@@ -65,7 +65,7 @@ class CrossModalProbe(FewShotHead):
             for decay in self.config.decays:
                 choice = {"learning_rate": rate, "weight_decay": decay}
                 self._train(samples, validation, seed, self.config.model_copy(update=choice))
-                score = score_of(self, validation)
+                score = validation.score(self.scores(validation.mean()))
                 if best is None or score > best:
                     best, self.selected, kept = score, choice, self.weight.detach().clone()
         self.weight.data.copy_(kept)

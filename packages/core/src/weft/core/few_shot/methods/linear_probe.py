@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
@@ -56,7 +56,7 @@ class LinearProbe(FewShotHead):
         kept: dict[str, Tensor] = {}
         for penalty in self.config.penalties:
             self._minimise(samples, penalty)
-            score = score_of(self, validation)
+            score = validation.score(self.scores(validation.mean()))
             if best is None or score > best:
                 best, self.selected = score, {"penalty": penalty}
                 kept = {name: value.clone() for name, value in self.linear.state_dict().items()}

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead, score_of
+from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
@@ -97,7 +97,7 @@ class LPPlusPlus(FewShotHead):
             if (epoch + 1) % self.config.blend_every == 0:
                 self.blend.data.sub_(blend_rate * blend_gradient)
             if validation is not None:
-                score, _ = score_of(self, validation)
+                score, _ = validation.score(self.scores(validation.mean()))
                 if score >= best:
                     best, kept = score, [value.clone() for value in (*trained, self.blend)]
         if best >= 0:

@@ -16,7 +16,7 @@ from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.retrieval import IndexKind, NearestKeys
-from weft.core.few_shot.samples import Samples
+from weft.core.few_shot.samples import Samples, checked_classes
 
 
 class CacheHeadConfig(HeadConfig):
@@ -175,7 +175,7 @@ class TipAdapter(FewShotHead):
             FewShotError: The head is not fitted, a class does not exist, or no key would be left.
         """
         self._require_cache()
-        gone = set(self._checked_classes(classes))
+        gone = set(checked_classes(classes, self.num_classes))
         keep = [number for number in range(self.num_classes) if number not in gone]
         self.cache = self.cache.of_classes(keep)
         self.class_weights = self.class_weights[keep]

@@ -61,7 +61,8 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
             "`model` must have units of method lora alone, or ia3 alone, to be written for PEFT, but has "
             f"{methods}. Save it with `save_pretrained` instead."
         )
-    full, biases = trained_in_full(model, {each.path for each in plan.full})
+    paths = {each.path for each in plan.full}
+    full, biases = trained_in_full(model, paths, {unit.site.path for unit in plan.units})
     if biases and factors:
         raise CheckpointError(
             f"`train_full` must not name biases beside (IA)³ to be written for PEFT, which trains {next(iter(biases))} "

@@ -19,13 +19,14 @@ _LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)  # P
 
 
 def trained_in_full(
-    model: nn.Module, trained: set[str]
+    model: nn.Module, trained: set[str], adapted: set[str]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The outermost modules of which all is trained, as PEFT would copy them, and the biases of other modules.
 
     Args:
         model: An adapted model.
         trained: Names of its parameters that are trained in full.
+        adapted: Names of the modules at which it has units.
 
     Returns:
         Path of each module to its state, and name of each bias in a model of PEFT to its value.
@@ -49,7 +50,6 @@ def trained_in_full(
             "and not all that belongs to the same modules. Save it with `save_pretrained` instead."
         )
     _check_ends(model, found)
-    adapted = {unit.site.path for unit in plan.units}
     for path in sorted(adapted):
         if (inside := next((each for each in found if _under(path, each)), None)) is not None:
             raise CheckpointError(
