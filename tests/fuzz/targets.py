@@ -108,9 +108,9 @@ def _table(file: str, **options: Any) -> Callable[[bytes, Path], None]:
 
 def read_annotations(data: bytes, folder: Path) -> None:
     """One file of a published data set, as training and `weft data check` read it."""
+
     from weft.data import load_dataset
     from weft.data.checks import check_dataset
-    from weft.data.records.types import media_of
 
     tree, path, content = chosen(data, trees.data_sets())
     tree.write(folder, path, content)
@@ -118,7 +118,7 @@ def read_annotations(data: bytes, folder: Path) -> None:
 
     def read() -> None:
         for record in list(load_dataset(name, folder, split, **options))[:3]:
-            each(*(medium.read for medium in media_of(record)))
+            each(*(medium.read for medium in record.media_refs()))
 
     each(
         read,
@@ -148,8 +148,8 @@ def _archive(name: str) -> Callable[[bytes, Path], None]:
 
 def read_image(data: bytes, folder: Path) -> None:
     """An image, whatever its name says."""
+    from weft.data import MediaRef
     from weft.data.media.transforms import ImageTransform
-    from weft.data.records.types import MediaRef
 
     ImageTransform(size=8)(MediaRef.from_bytes(data, "image").image())
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from weft.data import TaskMixture
-from weft.data.shards.parquet import open_shards
+from weft.data.shards.opening import open_shards
 
 
 def resident_mb() -> float:

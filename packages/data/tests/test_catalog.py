@@ -7,16 +7,18 @@ import pytest
 
 import weft.data.catalog as catalog
 from weft.data import (
+    Caption,
     DatasetSpec,
     InvalidArgumentError,
     MalformedRecordError,
+    MediaRef,
     UnknownNameError,
     dataset_spec,
     list_datasets,
     load_dataset,
+    record_class,
     register_dataset,
 )
-from weft.data.records.types import RECORD_TYPES, Caption, MediaRef, media_of
 from weft.data.testing import image_bytes, write_tree
 
 
@@ -26,7 +28,13 @@ def spec(name="third_party", **changes):
             media = MediaRef.from_bytes(image_bytes())
             yield Caption(id=f"{number // changes.get('repeat', 1)}", media=media, media_id="m")
 
-    values = {"task": "caption", "splits": ("train",), "summary": "s", "licence": "l", "needs_root": False}
+    values = {
+        "record_type": "caption",
+        "splits": ("train",),
+        "summary": "s",
+        "licence": "l",
+        "needs_root": False,
+    }
     values.update({key: value for key, value in changes.items() if key != "repeat"})
     return DatasetSpec(name=name, read=read, **values)
 
@@ -42,7 +50,7 @@ def test_the_list_is_sorted_and_every_name_has_facts():
     assert names == sorted(names)
     for name in names:
         facts = dataset_spec(name)
-        assert facts.task in RECORD_TYPES
+        assert record_class(facts.record_type).record_type == facts.record_type
         assert facts.summary
         assert facts.licence
         assert facts.how_to_get or not facts.needs_root
@@ -53,7 +61,7 @@ def test_third_parties_register_and_load(registry):
     register_dataset(spec())
     records = load_dataset("third_party", count=3)
     assert len(records) == 3
-    assert media_of(records[0])[0].image().size == (12, 8)
+    assert records[0].media_refs()[0].image().size == (12, 8)
     assert dataset_spec("third_party").options == {"count": 2}
 
 
@@ -75,11 +83,11 @@ def test_a_taken_name_needs_consent(registry):
     register_dataset(spec(), replace=True)
 
 
-def test_an_unknown_task_is_refused(registry):
+def test_an_unknown_record_type_is_refused(registry):
     with pytest.raises(
-        UnknownNameError, match=r"task of data set 'third_party': 'captoin'. Did you mean 'caption'"
+        UnknownNameError, match=r"record type of data set 'third_party': 'captoin'. Did you mean 'caption'"
     ):
-        register_dataset(spec(task="captoin"))
+        register_dataset(spec(record_type="captoin"))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,7 @@ def test_records_can_be_selected_filtered_and_sliced(tmp_path):
 
 def test_class_names_need_classes(registry):
     register_dataset(spec())
-    with pytest.raises(InvalidArgumentError, match="needs records of task 'classify'"):
+    with pytest.raises(InvalidArgumentError, match="needs records of type 'classify'"):
         load_dataset("third_party").class_names  # noqa: B018 - the property itself is under test
 
 

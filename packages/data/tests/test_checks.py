@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weft.data import load_dataset
-from weft.data.catalog import splits_of
-from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
-from weft.data.errors import InvalidArgumentError, UnknownNameError
-from weft.data.records.contact_sheet import contact_sheet, load_font, record_text, wrap_to_width
-from weft.data.records.types import (
+from weft.data import (
     Caption,
     Classify,
     ImageQA,
@@ -21,8 +16,13 @@ from weft.data.records.types import (
     Retrieval,
     VideoMC,
     VideoQA,
+    load_dataset,
 )
-from weft.data.sources.opening import BytesStore
+from weft.data.catalog import splits_of
+from weft.data.checks import MAX_NAMED, check_dataset, describe_dataset, describe_datasets
+from weft.data.errors import InvalidArgumentError, UnknownNameError
+from weft.data.records.contact_sheet import contact_sheet, load_font, wrap_to_width
+from weft.data.sources.store import BytesStore
 from weft.data.testing import image_bytes, write_tree
 
 QUESTIONS = [["what?", "circle", 0], ["red?", "yes", 1]]
@@ -102,7 +102,7 @@ def test_a_sheet_shows_every_kind_of_record():
     sheet = contact_sheet(RECORDS, columns=3, tile=60)
     assert sheet.width == 3 * 68 + 8
     assert sheet.getpixel((20, 60)) == (200, 30, 30)
-    assert [record_text(record) for record in RECORDS] == [
+    assert [record.summary() for record in RECORDS] == [
         "What colour? -> red",
         "Both are red. -> True",
         "One is red. -> ?",
@@ -112,7 +112,7 @@ def test_a_sheet_shows_every_kind_of_record():
         "Who? -> he / *she",
         "Why? -> ?",
     ]
-    assert record_text(Record(id="x")) == "x"
+    assert Record(id="x").summary() == "x"
 
 
 def test_a_sheet_shows_four_frames_of_a_video(monkeypatch):

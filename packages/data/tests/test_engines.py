@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from weft.data import Classify, MediaRef
 from weft.data.errors import (
     CorruptMediaError,
     InvalidArgumentError,
@@ -18,7 +19,6 @@ from weft.data.features.index import FeatureKey
 from weft.data.media.tolerance import CorruptMediaCounter
 from weft.data.processes.engines import check_engine, run_jobs
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import Classify, MediaRef
 from weft.data.shards.convert import convert
 from weft.data.testing import image_bytes, mean_colors
 

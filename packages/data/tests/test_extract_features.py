@@ -10,13 +10,13 @@ import zlib
 import numpy as np
 import pytest
 
+from weft.data import Classify, MediaRef
 from weft.data.errors import StateMismatchError
 from weft.data.features.extract import LOCK, extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.processes.locks import held
-from weft.data.records.types import Classify, MediaRef
-from weft.data.sources.opening import FolderStore
+from weft.data.sources.folders import FolderStore
 from weft.data.testing import image_bytes, mean_colors
 
 KEY = FeatureKey("toy", "w", "t")

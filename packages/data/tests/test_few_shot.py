@@ -3,9 +3,11 @@ import random
 import pytest
 
 from weft.data import (
+    Caption,
     Classify,
     FewShotDraw,
     InvalidArgumentError,
+    MediaRef,
     StateMismatchError,
     UnknownNameError,
     base_to_new,
@@ -15,7 +17,6 @@ from weft.data import (
     restrict_classes,
 )
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import Caption, MediaRef
 
 
 def make(counts, split="train"):
@@ -86,7 +87,7 @@ def test_records_without_classes_are_refused():
     captions = RecordSet(
         "c", "train", "caption", [Caption(id="1", media=MediaRef.from_bytes(b""), media_id="1")]
     )
-    with pytest.raises(InvalidArgumentError, match="must be of task 'classify', but 'c' holds 'caption'"):
+    with pytest.raises(InvalidArgumentError, match="must be of type 'classify', but 'c' holds 'caption'"):
         few_shot(captions)
 
 

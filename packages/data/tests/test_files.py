@@ -9,14 +9,11 @@ import fsspec
 import pytest
 
 from weft.data.errors import CorruptMediaError, MissingFileError, UnsafePathError
-from weft.data.sources.opening import (
-    ArchiveStore,
-    BytesStore,
-    FolderStore,
-    close_handles,
-    open_store,
-    safe_member,
-)
+from weft.data.sources.archives import ArchiveStore
+from weft.data.sources.folders import FolderStore
+from weft.data.sources.handles import close_handles
+from weft.data.sources.opening import open_store
+from weft.data.sources.store import BytesStore, safe_member
 from weft.data.testing import write_tree, zip_bytes
 
 FILES = {"a.txt": b"alpha", "deep/er/b.txt": b"beta"}

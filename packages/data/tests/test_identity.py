@@ -11,13 +11,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from weft.data import load_dataset
+from weft.data import MediaRef, PairBool, load_dataset
 from weft.data.errors import MissingFileError
 from weft.data.features.identity import content_of, identity_of
-from weft.data.records.types import MediaRef, PairBool
 from weft.data.scenes.store import MotionStore, SceneStore
-from weft.data.sources.folders import remote_version
-from weft.data.sources.opening import ArchiveStore, FolderStore, close_handles, open_store
+from weft.data.sources.archives import ArchiveStore
+from weft.data.sources.folders import FolderStore, remote_version
+from weft.data.sources.handles import close_handles
+from weft.data.sources.opening import open_store
 from weft.data.testing import image_bytes
 
 RED, BLUE = image_bytes((255, 0, 0)), image_bytes((0, 0, 255))

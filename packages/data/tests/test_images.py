@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from weft.data import MediaRef
 from weft.data.errors import CorruptMediaError, InvalidArgumentError
 from weft.data.media import images
 from weft.data.media.images import decode_image, to_rgb
@@ -18,7 +19,6 @@ from weft.data.media.transforms import (
     resize_short_side,
     resize_square,
 )
-from weft.data.records.types import MediaRef
 from weft.data.testing import image_bytes
 
 

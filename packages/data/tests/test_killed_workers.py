@@ -5,11 +5,11 @@ import os
 
 import pytest
 
+from weft.data import Classify, MediaRef
 from weft.data.errors import WorkerDiedError
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import Classify, MediaRef
 from weft.data.shards.convert import convert
 from weft.data.testing import mean_colors
 
@@ -22,7 +22,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from weft.data.sources.opening import Store
+from weft.data.sources.store import Store
 from weft.data.testing import image_bytes
 
 

@@ -15,16 +15,16 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from weft.data import load_dataset
+from weft.data import MediaRef, load_dataset
 from weft.data.errors import CorruptMediaError, InvalidArgumentError
 from weft.data.media import images
 from weft.data.media.images import FORMATS, decode_image
 from weft.data.media.transforms import ImageTransform
 from weft.data.media.video import read_frames
 from weft.data.records.source import StoredFile
-from weft.data.records.types import MediaRef
+from weft.data.sources.folders import FolderStore
 from weft.data.sources.limits import UNPACKED_MIB, check_unpacked, limit
-from weft.data.sources.opening import FolderStore, open_store
+from weft.data.sources.opening import open_store
 from weft.data.testing import image_bytes, zip_bytes
 
 ZEROS = bytes(3 * 2**20)

@@ -8,9 +8,8 @@ import os
 
 import pytest
 
-from weft.data import Classify, draw_few_shot
+from weft.data import Classify, MediaRef, draw_few_shot
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import MediaRef
 
 FOLDER = "linzhiqiu+cross_modal_adaptation"
 SPLIT_FILES = {

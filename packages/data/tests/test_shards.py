@@ -6,16 +6,7 @@ from dataclasses import fields, replace
 import fsspec
 import pytest
 
-from weft.data import load_dataset
-from weft.data.errors import (
-    CorruptMediaError,
-    InvalidArgumentError,
-    MissingFileError,
-    StateMismatchError,
-    UnknownNameError,
-)
-from weft.data.records.record_set import RecordSet
-from weft.data.records.types import (
+from weft.data import (
     Caption,
     Classify,
     ImageQA,
@@ -24,11 +15,20 @@ from weft.data.records.types import (
     Retrieval,
     VideoMC,
     VideoQA,
-    media_of,
+    load_dataset,
 )
+from weft.data.errors import (
+    CorruptMediaError,
+    InvalidArgumentError,
+    MissingFileError,
+    StateMismatchError,
+    UnknownNameError,
+)
+from weft.data.records.record_set import RecordSet
 from weft.data.shards.convert import convert
-from weft.data.shards.parquet import ShardedRecords, open_shards
-from weft.data.sources.opening import BytesStore
+from weft.data.shards.opening import open_shards
+from weft.data.shards.parquet import ShardedRecords
+from weft.data.sources.store import BytesStore
 from weft.data.testing import image_bytes, write_tree
 
 
@@ -66,20 +66,20 @@ EVERY_KIND = [
 ]
 
 
-@pytest.mark.parametrize("record", EVERY_KIND, ids=lambda record: record.task)
+@pytest.mark.parametrize("record", EVERY_KIND, ids=lambda record: record.record_type)
 def test_every_kind_of_record_comes_back_equal(tmp_path, record):
-    media = [ref for ref in media_of(record) if ref.path != "v"]
+    media = [ref for ref in record.media_refs() if ref.path != "v"]
     converted = convert(
-        RecordSet("s", "train", record.task, [record]), tmp_path / "out", embed_media=bool(media)
+        RecordSet("s", "train", record.record_type, [record]), tmp_path / "out", embed_media=bool(media)
     )
     back = converted[0]
     assert type(back) is type(record)
     for field in fields(record):
         if field.name not in ("image", "images", "media", "video"):
             assert getattr(back, field.name) == getattr(record, field.name)
-    for old, new in zip(media_of(record), media_of(back), strict=True):
+    for old, new in zip(record.media_refs(), back.media_refs(), strict=True):
         assert (new.path, new.kind, new.start, new.end) == (old.path, old.kind, old.start, old.end)
-    assert [ref.read() for ref in media_of(back) if ref.path != "v"] == [ref.read() for ref in media]
+    assert [ref.read() for ref in back.media_refs() if ref.path != "v"] == [ref.read() for ref in media]
 
 
 def test_positions_cross_shards_and_row_groups(tmp_path):

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from weft.data import ImageQA, MediaRef
 from weft.data.errors import CorruptMediaError, MalformedRecordError, MissingFileError
 from weft.data.records.rows import Row
 from weft.data.records.source import Source, StoredFile
-from weft.data.records.types import ImageQA, MediaRef
 from weft.data.sources.opening import open_store
 from weft.data.testing import image_bytes, write_tree, zip_bytes
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from weft.data import Caption, MediaRef
 from weft.data.errors import InvalidArgumentError, StateMismatchError
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import Caption, MediaRef
 from weft.data.shards.convert import convert
 from weft.data.shards.parquet import ShardedRecords
 from weft.data.shards.streaming import ShardStream

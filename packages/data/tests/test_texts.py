@@ -12,7 +12,7 @@ from weft.data import load_dataset
 from weft.data.errors import MalformedRecordError
 from weft.data.records.rows import Row
 from weft.data.records.source import StoredFile
-from weft.data.sources.opening import FolderStore
+from weft.data.sources.folders import FolderStore
 from weft.data.sources.texts import lines_of
 from weft.data.testing import image_bytes, write_tree
 

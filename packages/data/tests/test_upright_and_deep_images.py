@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
+from weft.data import Classify, MediaRef
 from weft.data.errors import CorruptMediaError
 from weft.data.media import images
 from weft.data.media.images import decode_image, to_rgb
 from weft.data.records.contact_sheet import contact_sheet
-from weft.data.records.types import Classify, MediaRef
 
 FORMATS = {
     "jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from weft.data import MediaRef
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError, UnknownNameError
 from weft.data.media.video import frame_indices, read_frames
-from weft.data.records.types import MediaRef
 from weft.data.sources.opening import open_store
 
 

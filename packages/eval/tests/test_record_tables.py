@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from weft.data import load_dataset
+from weft.data import Caption, MediaRef, Retrieval, load_dataset
 from weft.data.errors import CorruptMediaError
-from weft.data.records.types import Caption, MediaRef, Retrieval
 from weft.data.sources.opening import open_store
 from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.scoring import reference, score

@@ -35,9 +35,9 @@ from transformers.utils import logging
 
 from weft.core import attach
 from weft.core.composites.visual_embedding import pool_grid
+from weft.data import ImageQA, MediaRef
 from weft.data.features.store import FeatureStore
-from weft.data.records.types import ImageQA, MediaRef
-from weft.data.sources.opening import FolderStore
+from weft.data.sources.folders import FolderStore
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual

@@ -9,7 +9,6 @@ import yaml
 from weft.core import attach
 from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.store import FeatureStore
-from weft.data.records.types import media_of
 from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
 from weft.train.engine.scoring import make_visual
@@ -40,7 +39,7 @@ def test_extracted_features_are_those_of_the_recipes_own_tower(values, tmp_path,
     tasks = load_tasks(own)
     backbone = load_backbone(own.backbone)
     attach(backbone.model, own.method, list(own.tasks))
-    images = [media_of(record) for record in tasks["vqa"]["test"]]
+    images = [record.media_refs() for record in tasks["vqa"]["test"]]
     seen = [
         make_visual(recipe, backbone, tasks, Progress())(images)["visual_features"]
         for recipe in (own, stored)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weft.data.records.types import ImageQA, PairBool, media_of
+from weft.data import ImageQA, PairBool
 from weft.train.errors import RunError
 from weft.train.preflight.fitness import check_fit
 from weft.train.preflight.tasks import TaskData, load_tasks
@@ -47,7 +47,7 @@ def test_training_records_without_a_single_answer_are_refused(values, task):
 def encoded(record, size=(40, 30)):
     rng = np.random.default_rng(len(record.id))
     found = []
-    for _ in media_of(record):
+    for _ in record.media_refs():
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
         found.append(buffer.getvalue())
@@ -59,9 +59,9 @@ def test_a_served_statement_is_judged_with_all_images_of_its_task(values):
     tasks = load_tasks(recipe)
     execute(recipe, tasks=tasks)
     folder = Path(values["output"]) / "tiny"
-    types = {"vqa": ImageQA.task, "nlvr": PairBool.task}
+    types = {"vqa": ImageQA.record_type, "nlvr": PairBool.record_type}
     record = tasks["nlvr"]["test"][0]
-    count = len(media_of(record))
+    count = len(record.media_refs())
     answer = load_predictor(folder, types, {"vqa": 1, "nlvr": 2})
     first = encoded(tasks["vqa"]["test"][0])[0]
     pair = (first, encoded(record)[0])

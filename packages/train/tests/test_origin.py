@@ -15,7 +15,7 @@ from weft.data import load_dataset
 from weft.data.features.index import FeatureKey
 from weft.data.features.write import write_features
 from weft.data.shards.convert import convert
-from weft.data.sources.opening import close_handles
+from weft.data.sources.handles import close_handles
 from weft.data.testing import image_bytes
 from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RunError

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import BartConfig
 
 from weft.core.composites import DualEncoder, VisualSeq2Seq
-from weft.data.records.types import Caption, MediaRef
+from weft.data import Caption, MediaRef
 from weft.data.testing import image_bytes
 from weft.eval.readers.image_processor import load_transform, square_transform
 from weft.train.backbones.from_scratch import config_from, save_backbone, texts_of, train_tokenizer

@@ -21,10 +21,9 @@ import yaml
 from PIL import Image
 
 from weft.core import attach
-from weft.data import load_dataset
+from weft.data import MediaRef, load_dataset
 from weft.data.features.store import FeatureStore
-from weft.data.records.types import MediaRef, media_of
-from weft.data.sources.opening import close_handles
+from weft.data.sources.handles import close_handles
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.scoring import make_visual
@@ -95,7 +94,11 @@ def tower(recipe: Any) -> Any:
 
 def media(tasks: Any) -> Iterable[MediaRef]:
     return (
-        ref for data in tasks.values() for split in data.splits.values() for r in split for ref in media_of(r)
+        ref
+        for data in tasks.values()
+        for split in data.splits.values()
+        for r in split
+        for ref in r.media_refs()
     )
 
 

@@ -2,9 +2,9 @@ import random
 from collections import Counter
 
 import pytest
-from weft.data.records.types.record_set import RecordSet
 
-from weft.data.records.types import Caption, ImageQA, MediaRef
+from weft.data import Caption, ImageQA, MediaRef
+from weft.data.records.record_set import RecordSet
 from weft.eval.evaluate.inputs import example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import score

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from weft.data.records.types import MediaRef, Retrieval
+from weft.data import MediaRef, Retrieval
 from weft.train.engine.lost_process import others_may_die
 from weft.train.engine.sharding import check_shared
 from weft.train.errors import RecipeError, RunError

@@ -19,7 +19,6 @@ from weft.core.composites.visual_embedding import pool_grid
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
-from weft.data.records.types import media_of
 from weft.eval.errors import ScoreInputError
 from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RecipeError, RunError
@@ -125,14 +124,14 @@ def test_every_record_gets_the_features_of_its_own_picture(tmp_path, pictures, c
     stored = open_features(recipe, tasks, stored_config())
     kinds = {kind: grid_features(picture) for picture, kind in pictures}
     for question in (*tasks["gqa"]["train"], *tasks["gqa"]["test"]):
-        found = stored([media_of(question)])["visual_features"]
+        found = stored([question.media_refs()])["visual_features"]
         assert np.array_equal(found[0, 0].numpy(), kinds[question.answers[0]].astype(np.float32))
     pair = tasks["nlvr"]["train"][0]
-    left, right = stored([media_of(pair)])["visual_features"][0]
+    left, right = stored([pair.media_refs()])["visual_features"][0]
     assert np.array_equal(left.numpy(), grid_features(pictures[0][0]).astype(np.float32))
     assert np.array_equal(right.numpy(), grid_features(pictures[1][0]).astype(np.float32))
     blind = open_features(load_recipe(recipe.model_dump(), ["blank_images=true"]), tasks, stored_config())
-    assert not blind([media_of(pair)])["visual_features"].any()
+    assert not blind([pair.media_refs()])["visual_features"].any()
 
 
 def test_the_video_tasks_train_and_hidden_tests_are_predicted_only(tmp_path, pictures, changes):

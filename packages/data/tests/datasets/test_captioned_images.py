@@ -3,8 +3,7 @@ from typing import ClassVar
 
 import pytest
 
-from weft.data import MalformedRecordError, UnknownNameError, load_dataset
-from weft.data.records.types import Retrieval
+from weft.data import MalformedRecordError, Retrieval, UnknownNameError, load_dataset
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from weft.data import MalformedRecordError, UnknownNameError, load_dataset
-from weft.data.records.types import Retrieval
+from weft.data import MalformedRecordError, Retrieval, UnknownNameError, load_dataset
 from weft.data.testing import DatasetContract, image_bytes, write_tree, zip_bytes
 
 
@@ -54,7 +53,7 @@ class TestNotoEmoji(DatasetContract):
     def test_retrieval_pairs_share_the_image_between_languages(self, tmp_path):
         pairs = self.load(write_tree(tmp_path / "r", self.files()), languages=["en", "de"], task="retrieval")
         assert isinstance(pairs[0], Retrieval)
-        assert pairs.task == "retrieval"
+        assert pairs.record_type == "retrieval"
         assert pairs[0].media_id == pairs[1].media_id
         assert pairs[0].text_id != pairs[1].text_id
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 import pytest
 
 from weft.data import InvalidArgumentError, MissingFileError, load_dataset
-from weft.data.records.types import media_of
 from weft.data.shards.convert import convert
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
@@ -54,7 +53,7 @@ def test_converted_records_are_the_original_ones_and_media_are_read_when_asked_f
     for one, other in zip(original, converted, strict=True):
         assert (one.id, one.question, one.answers) == (other.id, other.question, other.answers)
         assert one.image.read() == other.image.read()
-    places = [media_of(record)[0].identity for record in converted]
+    places = [record.media_refs()[0].identity for record in converted]
     assert len(set(places)) == 3
     assert converted[2].image.uri.endswith("shard-00001.parquet:0")
     with pytest.raises(MissingFileError, match="must name a medium of"):

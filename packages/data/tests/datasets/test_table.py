@@ -8,13 +8,17 @@ import pyarrow.parquet
 import pytest
 
 from weft.data import (
+    Caption,
+    Classify,
+    ImageQA,
     InvalidArgumentError,
     MalformedRecordError,
     MissingFileError,
+    PairBool,
     UnknownNameError,
+    VideoMC,
     load_dataset,
 )
-from weft.data.records.types import Caption, Classify, ImageQA, PairBool, VideoMC
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 CSV = "picture,q,a,note\nimg/0.png,what is it?,cat,x\nimg/1.png,which colour?,red,y\n"
@@ -56,7 +60,7 @@ def test_json_lines_with_captions(tmp_path):
     records = load(tmp_path, "train.jsonl", "\n".join(map(json.dumps, rows)), record="caption")
     assert isinstance(records[0], Caption)
     assert [(record.id, record.captions) for record in records] == [("5", ("a", "b")), ("6", ("c",))]
-    assert records.task == "caption"
+    assert records.record_type == "caption"
 
 
 def test_pairs_from_two_columns_in_a_tsv(tmp_path):

@@ -6,8 +6,14 @@ from typing import ClassVar
 
 import pytest
 
-from weft.data import MalformedRecordError, MissingFileError, UnknownNameError, load_dataset
-from weft.data.records.types import Classify, PairBool
+from weft.data import (
+    Classify,
+    MalformedRecordError,
+    MissingFileError,
+    PairBool,
+    UnknownNameError,
+    load_dataset,
+)
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from weft.data import load_dataset
+from weft.data import Retrieval, load_dataset
 from weft.data.errors import InvalidArgumentError
 from weft.data.media.video import read_frames
-from weft.data.records.types import Retrieval
 from weft.data.scenes.films import film_text
 from weft.data.scenes.motion import STEPS, backwards, render_frames, sample_moving_scene
 

@@ -4,10 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from weft.data import load_dataset
+from weft.data import VideoQA, load_dataset
 from weft.data.errors import InvalidArgumentError, UnknownNameError
 from weft.data.media.video import read_frames
-from weft.data.records.types import VideoQA, media_of
 from weft.data.scenes.motion import STEPS, STILL, render_frames, sample_moving_scene
 from weft.data.scenes.render import IMAGE_SIZE
 from weft.data.scenes.scene import GRID_SIZE
@@ -82,7 +81,7 @@ def test_the_number_of_objects_is_a_knob_and_makes_other_images(task):
         load_dataset("scenes", **options),
         load_dataset("scenes", **options, min_objects=4, max_objects=5),
     )
-    uris = [{ref.uri for record in records for ref in media_of(record)} for records in (usual, crowded)]
+    uris = [{ref.uri for record in records for ref in record.media_refs()} for records in (usual, crowded)]
     assert uris[0].isdisjoint(uris[1])
     assert usual.fingerprint() != crowded.fingerprint()
     if task == "caption":

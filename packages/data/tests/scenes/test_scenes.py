@@ -5,7 +5,6 @@ import pytest
 
 from weft.data import load_dataset
 from weft.data.errors import InvalidArgumentError, MissingFileError, UnknownNameError
-from weft.data.records.types import media_of
 from weft.data.scenes import pretraining
 from weft.data.scenes.captions import caption
 from weft.data.scenes.examples import ScenePool, Template, draw_questions
@@ -252,8 +251,10 @@ def test_repeating_is_saying_again():
 def test_the_data_set_gives_records_with_images(task):
     records = load_dataset("scenes", split="test", task=task, size=20, num_scenes=50)
     assert len(records) == 20
-    assert {r.task for r in records} == {{"nlvr": "pair_bool", "caption": "caption"}.get(task, "image_qa")}
-    images = [ref.image() for ref in media_of(records[0])]
+    assert {r.record_type for r in records} == {
+        {"nlvr": "pair_bool", "caption": "caption"}.get(task, "image_qa")
+    }
+    images = [ref.image() for ref in records[0].media_refs()]
     assert all(image.size == (IMAGE_SIZE, IMAGE_SIZE) for image in images)
     assert len(images) == (2 if task == "nlvr" else 1)
     again = load_dataset("scenes", split="test", task=task, size=20, num_scenes=50)
@@ -273,8 +274,8 @@ def test_tasks_of_a_split_speak_of_the_same_images():
 def test_splits_show_other_scenes():
     train = load_dataset("scenes", split="train", task="caption", size=40, num_scenes=40)
     test = load_dataset("scenes", split="test", task="caption", size=40, num_scenes=40)
-    assert {ref.read() for r in train for ref in media_of(r)}.isdisjoint(
-        {ref.read() for r in test for ref in media_of(r)}
+    assert {ref.read() for r in train for ref in r.media_refs()}.isdisjoint(
+        {ref.read() for r in test for ref in r.media_refs()}
     )
 
 

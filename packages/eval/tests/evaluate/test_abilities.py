@@ -19,7 +19,7 @@ from weft.core.composites import (
     BlipRetrieval,
     BlipRetrievalConfig,
 )
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Retrieval
+from weft.data import Caption, ImageQA, MediaRef, PairBool, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import continues_prompt, lacking
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from transformers import BatchEncoding
 
+from weft.data import ImageQA, MediaRef
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import ImageQA, MediaRef
 from weft.data.testing import image_bytes
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules

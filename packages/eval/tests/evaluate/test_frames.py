@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from transformers import BatchEncoding
 
+from weft.data import MediaRef, Retrieval
 from weft.data.errors import CorruptMediaError, InvalidArgumentError
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import MediaRef, Retrieval
 from weft.data.sources.opening import open_store
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches, TextRules

@@ -17,9 +17,9 @@ from transformers import AutoImageProcessor, CLIPConfig
 from transformers.utils import is_torchvision_available
 
 from weft.core.composites import DualEncoderConfig
+from weft.data import MediaRef
 from weft.data.errors import CorruptMediaError
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import MediaRef
 from weft.eval.errors import ImageProcessorError
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.visual import Pixels

@@ -1,6 +1,6 @@
 import pytest
 
-from weft.data.records.types import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
+from weft.data import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import SCORED_TYPES, check_metric, check_targets
@@ -39,7 +39,7 @@ def test_a_metric_of_other_records_is_refused() -> None:
 
 def test_records_of_a_derived_type_are_scored_as_their_base_is() -> None:
     class Restored(ImageQA):
-        task = "restored"
+        record_type = "restored"
 
     records = [Restored(id="1", image=IMAGE, image_id="1", question="?", answers=("yes",))]
     check_metric("gqa", records, "accuracy")

@@ -13,9 +13,8 @@ from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
 
 from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
-from weft.data import load_dataset
+from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, load_dataset
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import Caption, Classify, ImageQA, MediaRef, PairBool
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
 from weft.eval.evaluate.kinds import kind_of
@@ -151,8 +150,10 @@ def test_records_without_a_kind_are_refused():
         kind_of([record])
     with pytest.raises(ScoreInputError, match="at least one record"):
         kind_of([])
-    with pytest.raises(ScoreTypeError, match="is Classify"):
-        reference(record)
+    with pytest.raises(
+        ScoreTypeError, match="'image_qa' for the metric 'vqa', but '1' is of type 'classify'"
+    ):
+        score("vqa", {"1": "cat"}, [record])
 
 
 def test_perfect_predictions_score_a_hundred_and_show_groups(records):

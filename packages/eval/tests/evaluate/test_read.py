@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from weft.core.testing.processed import tiny
-from weft.data import load_dataset
-from weft.data.records.types import PairBool, Retrieval
+from weft.data import PairBool, Retrieval, load_dataset
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict, unfit

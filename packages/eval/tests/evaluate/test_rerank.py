@@ -6,7 +6,7 @@ import torch
 
 from weft.core import attach
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
-from weft.data.records.types import MediaRef, Retrieval
+from weft.data import MediaRef, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches, TextRules
 from weft.eval.evaluate.matches import Matches, Reranked, reranked_ranks

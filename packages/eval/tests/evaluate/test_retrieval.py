@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import BatchEncoding
 
+from weft.data import Caption, MediaRef, Retrieval
 from weft.data.media.shift import RandomShift
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import Caption, MediaRef, Retrieval
 from weft.data.testing import image_bytes
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches, TextRules

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from weft.data import Caption, MediaRef, VideoMC
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
-from weft.data.records.types import Caption, MediaRef, VideoMC
-from weft.data.sources.opening import FolderStore
+from weft.data.sources.folders import FolderStore
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from weft.data import load_dataset
+from weft.data import Retrieval, load_dataset
 from weft.data.media.transforms import ImageTransform
-from weft.data.records.types import Retrieval
 from weft.eval.evaluate.inputs import Batches, TextRules, example
 from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict

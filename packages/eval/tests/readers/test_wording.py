@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, VideoMC
+from weft.data import Caption, ImageQA, MediaRef, PairBool, VideoMC
 from weft.data.testing import image_bytes
 from weft.eval.readers import ReaderError, Wording, ask
 from weft.eval.readers.rows import decoded

@@ -22,18 +22,16 @@ from weft.data.errors import (
     UnsafePathError,
     WeftDataError,
 )
+from weft.data.media.reference import MediaRef
+from weft.data.records.caption import Caption
+from weft.data.records.classify import Classify
+from weft.data.records.image_qa import ImageQA
+from weft.data.records.pair_bool import PairBool
+from weft.data.records.record import Record, record_class, register_record_type
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import (
-    Caption,
-    Classify,
-    ImageQA,
-    MediaRef,
-    PairBool,
-    Record,
-    Retrieval,
-    VideoMC,
-    VideoQA,
-)
+from weft.data.records.retrieval import Retrieval
+from weft.data.records.video_mc import VideoMC
+from weft.data.records.video_qa import VideoQA
 from weft.data.sampling.few_shot import FewShotDraw, base_to_new, draw_few_shot, few_shot, restrict_classes
 from weft.data.sampling.mixing import TaskMixture
 from weft.data.sampling.task_records import TaskRecords
@@ -71,6 +69,8 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "open_store",
+    "record_class",
     "register_dataset",
+    "register_record_type",
     "restrict_classes",
 ]

@@ -15,10 +15,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from weft.data.errors import InvalidArgumentError, MalformedRecordError, unknown_name
+from weft.data.records.record import Record, record_class
 from weft.data.records.record_set import RecordSet
 from weft.data.records.source import OnError, Source
-from weft.data.records.types import RECORD_TYPES, Record
-from weft.data.sources.opening import Store, open_store
+from weft.data.sources.opening import open_store
+from weft.data.sources.store import Store
 
 ENTRY_POINT_GROUP = "weft.datasets"
 
@@ -44,7 +45,7 @@ class DatasetSpec:
 
     Args:
         name: Lower-case name, unique.
-        task: Task of its records unless an option changes it, a key of `RECORD_TYPES`.
+        record_type: Type of its records unless an option changes it, such as "image_qa".
         splits: Official split names, in their natural order; empty where the user names them.
         read: `read(source, split, **options)` yields records; its keyword-only parameters are the options.
         summary: One line.
@@ -59,7 +60,7 @@ class DatasetSpec:
     """
 
     name: str
-    task: str
+    record_type: str
     splits: tuple[str, ...]
     read: Callable[..., Iterable[Record]] = field(repr=False)
     summary: str
@@ -92,10 +93,10 @@ def register_dataset(spec: DatasetSpec, *, replace: bool = False) -> DatasetSpec
         replace: Allow a name that is taken.
 
     Raises:
-        InvalidArgumentError: If the name is taken or the task unknown.
+        InvalidArgumentError: If the name is taken.
+        UnknownNameError: If the record type is unknown.
     """
-    if spec.task not in RECORD_TYPES:
-        raise unknown_name(f"task of data set {spec.name!r}", spec.task, RECORD_TYPES)
+    record_class(spec.record_type, f"record type of data set {spec.name!r}")
     if spec.name in _registered and not replace and _registered[spec.name] is not spec:
         raise InvalidArgumentError(
             f"`name` of a data set must be unique, but {spec.name!r} is taken. "
@@ -175,11 +176,16 @@ def load_dataset(
     )
     source = Source(name, store, spec.bases, spec.how_to_get, on_error, require_media)
     records = list(_checked(name, spec.read(source, split, **options)))
-    task = records[0].task if records else spec.task
     for note in source.notes:
         _log.warning("%s, split %s: %s", name, split, note)
     return RecordSet(
-        name, split, task, records, tuple(source.skipped), tuple(source.classes), tuple(source.notes)
+        name,
+        split,
+        records[0].record_type if records else spec.record_type,
+        records,
+        tuple(source.skipped),
+        tuple(source.classes),
+        tuple(source.notes),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from weft.data.catalog import dataset_spec, list_datasets, load_dataset, splits_of
 from weft.data.errors import CorruptMediaError, WeftDataError
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import media_of
 
 MAX_NAMED = 20
 
@@ -18,7 +17,7 @@ class DatasetFacts:
     """What is known about a data set without opening a file."""
 
     name: str
-    task: str
+    record_type: str
     splits: tuple[str, ...]
     sizes: Mapping[str, int]
     summary: str
@@ -80,7 +79,7 @@ def describe_dataset(name: str) -> DatasetFacts:
     spec = dataset_spec(name)
     return DatasetFacts(
         name=spec.name,
-        task=spec.task,
+        record_type=spec.record_type,
         splits=spec.splits,
         sizes=dict(spec.expected),
         summary=spec.summary,
@@ -166,7 +165,7 @@ def check_dataset(
 def _class_counts(records: RecordSet[Any]) -> dict[str, int]:
     """Records of each class, by label; classes of the data set that the split lacks have none."""
     counts = dict.fromkeys(records.classes, 0)
-    if records.task == "classify":
+    if records.record_type == "classify":
         for record in sorted(records, key=lambda record: record.label):
             counts[record.class_name] = counts.get(record.class_name, 0) + 1
     return counts
@@ -182,7 +181,7 @@ def _check_media(records: RecordSet[Any], mode: str, sample: int) -> tuple[int, 
     damaged: dict[str, None] = {}
     seen: set[str] = set()
     for position in looked:
-        for reference in media_of(records[position]):
+        for reference in records[position].media_refs():
             if reference.path in seen:
                 continue
             seen.add(reference.path)

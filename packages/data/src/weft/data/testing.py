@@ -18,8 +18,8 @@ from PIL import Image
 
 from weft.data.catalog import dataset_spec, load_dataset
 from weft.data.errors import MissingFileError, UnknownNameError
+from weft.data.records.record import Record, record_class
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import RECORD_TYPES, Record, media_of
 
 Files = Mapping[str, bytes | str]
 
@@ -35,7 +35,7 @@ def image_bytes(
 
 def mean_colors(records: Sequence[Record]) -> list[NDArray[np.float32]]:
     """Return the mean colour of each record's first image, shape (3,): a tiny encoder that pickles."""
-    images = (media_of(record)[0].image() for record in records)
+    images = (record.media_refs()[0].image() for record in records)
     return [np.asarray(image, np.float32).mean(axis=(0, 1)) for image in images]
 
 
@@ -83,15 +83,15 @@ class DatasetContract:
         return self.load(write_tree(tmp_path / "root", self.files()))
 
     def test_records_are_typed_with_unique_ids(self, records: RecordSet[Any]) -> None:
-        """Every record has the type of the set's task, and its own id."""
+        """Every record has the set's type, and its own id."""
         assert len(records) == self.count
-        assert {type(record) for record in records} == {RECORD_TYPES[records.task]}
+        assert {type(record) for record in records} == {record_class(records.record_type)}
         assert len({record.id for record in records}) == len(records)
         assert all(isinstance(record.id, str) for record in records)
 
     def test_media_stay_closed_until_asked_and_then_open(self, records: RecordSet[Any]) -> None:
         """References of the first record lead to files that exist."""
-        references = media_of(records[0])
+        references = records[0].media_refs()
         assert references
         assert all(reference.exists() for reference in references)
         assert all(reference.image().mode == "RGB" for reference in references if reference.kind == "image")
@@ -100,7 +100,7 @@ class DatasetContract:
         """A pickled record set is equal, media included."""
         copy = pickle.loads(pickle.dumps(records))
         assert copy.fingerprint() == records.fingerprint()
-        assert media_of(copy[0])[0].read() == media_of(records[0])[0].read()
+        assert copy[0].media_refs()[0].read() == records[0].media_refs()[0].read()
 
     def test_zip_and_url_give_the_same_records(self, records: RecordSet[Any], tmp_path: Path) -> None:
         """A zip of the root and a memory:// URL parse to the same records."""
@@ -113,7 +113,7 @@ class DatasetContract:
             for root in (archive, f"memory://{self.name}"):
                 other = self.load(root)
                 assert other.fingerprint() == records.fingerprint(), root
-                assert media_of(other[0])[0].read() == media_of(records[0])[0].read()
+                assert other[0].media_refs()[0].read() == records[0].media_refs()[0].read()
         finally:
             filesystem.rm(f"/{self.name}", recursive=True)
 

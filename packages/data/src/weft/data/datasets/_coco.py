@@ -1,7 +1,7 @@
 """Where COCO images lie, and how their files are named."""
 
+from weft.data.media.reference import MediaRef
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import MediaRef
 
 
 class CocoImages:

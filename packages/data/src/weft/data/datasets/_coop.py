@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import Classify, Record
 
 SPLITS = ("train", "val", "test")
 HOW_TO_GET_SPLIT = (

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from weft.data.datasets.image_folder import is_own_image
+from weft.data.datasets._image_names import is_own_image
 from weft.data.errors import MalformedRecordError
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import Classify, Record
 
 FEWER_CLASSES = 200
 CLASS_NAMES = ("classnames.txt", "imagenet/classnames.txt")

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator
 
 from weft.data.errors import unknown_name
+from weft.data.media.reference import MediaRef
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source, StoredFile
-from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 TASKS = ("caption", "retrieval")
 Locate = Callable[[str, str], MediaRef]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from weft.data.errors import InvalidArgumentError
+from weft.data.media.reference import MediaRef
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import MediaRef
 
 Speech = Literal["span", "clip"] | bool
 """Which spoken text a record holds: that of its span (also `True`), that of the whole clip, or none."""

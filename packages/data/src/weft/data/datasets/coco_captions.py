@@ -6,9 +6,12 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coco import CocoImages
 from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
 from weft.data.errors import unknown_name
+from weft.data.media.reference import MediaRef
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 _OFFICIAL = {"train2014": "train2014", "val2014": "val2014", "train2017": "train2017", "val2017": "val2017"}
 
@@ -78,7 +81,7 @@ def _official(source: Source, split: str, task: str, images: CocoImages) -> Iter
 
 SPEC = DatasetSpec(
     name="coco_captions",
-    task="caption",
+    record_type="caption",
     splits=("train", "val", "test", *_OFFICIAL),
     read=read,
     summary="COCO photos with five captions each; captioning and retrieval.",

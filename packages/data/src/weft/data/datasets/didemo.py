@@ -6,9 +6,12 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import VideoFiles
 from weft.data.errors import unknown_name
+from weft.data.media.reference import MediaRef
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import Caption, MediaRef, Record, Retrieval
 
 SECONDS_PER_SEGMENT = 5.0
 _UNITS = ("paragraph", "description")
@@ -107,7 +110,7 @@ def _description(row: Row, locate: _Locate) -> Retrieval:
 
 SPEC = DatasetSpec(
     name="didemo",
-    task="retrieval",
+    record_type="retrieval",
     splits=("train", "val", "test"),
     read=read,
     summary="Personal videos with descriptions of moments; paragraph-to-video retrieval.",

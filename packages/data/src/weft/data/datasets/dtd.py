@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coop import HOW_TO_GET_SPLIT, SPLITS, read_coop
+from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.records.types import Record
 
 SPLIT_FILE = "split_zhou_DescribableTextures.json"
 IMAGE_FOLDERS = ("images", "")
@@ -18,7 +18,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="dtd",
-    task="classify",
+    record_type="classify",
     splits=SPLITS,
     read=read,
     summary="Textures in 47 classes.",

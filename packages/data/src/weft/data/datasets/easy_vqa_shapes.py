@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets import easy_vqa
+from weft.data.datasets._easy_vqa import BASES, HOW_TO_GET
+from weft.data.datasets._easy_vqa import read as read_questions
+from weft.data.media.reference import MediaRef
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.records.types import Classify, ImageQA, MediaRef, Record
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -27,8 +30,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
     source.classes = list(NAMES)
     images: dict[str, MediaRef] = {}
     words: dict[str, set[str]] = {}
-    for record in easy_vqa.read(source, split):
-        assert isinstance(record, ImageQA)
+    for record in read_questions(source, split):
         images.setdefault(record.image_id, record.image)
         words.setdefault(record.image_id, set()).update(_told(record.question, record.answers[0]))
     for image_id, image in images.items():
@@ -49,13 +51,13 @@ def _told(question: str, answer: str) -> set[str]:
 
 SPEC = DatasetSpec(
     name="easy_vqa_shapes",
-    task="classify",
+    record_type="classify",
     splits=("train", "test"),
     read=read,
     summary="easy-VQA's images of one coloured shape, in 24 classes.",
     licence="MIT",
     citation="Victor Zhou, easy-VQA, 2019; the classes are read from its questions.",
-    how_to_get=easy_vqa.SPEC.how_to_get,
-    bases=easy_vqa.SPEC.bases,
+    how_to_get=HOW_TO_GET,
+    bases=BASES,
     expected={"train": 3542, "test": 880},
 )

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import CorruptMediaError, MissingFileError
+from weft.data.media.reference import MediaRef
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.source import Source, StoredFile
-from weft.data.records.types import Classify, MediaRef, Record
 from weft.data.sources.store import Store
 
 CLASS_NAMES = (
@@ -123,7 +125,7 @@ def _sprite(file: StoredFile) -> tuple[bytes, bytes, str]:
 
 SPEC = DatasetSpec(
     name="fashion_mnist",
-    task="classify",
+    record_type="classify",
     splits=("train", "test", "sprite"),
     read=read,
     summary="Grey 28-pixel pictures of clothes in ten classes.",

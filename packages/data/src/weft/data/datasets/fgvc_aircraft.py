@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import Classify, Record
 
 
 def read(source: Source, split: str) -> Iterator[Record]:
@@ -35,7 +36,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="fgvc_aircraft",
-    task="classify",
+    record_type="classify",
     splits=("train", "val", "test"),
     read=read,
     summary="Aircraft of 100 variants.",

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import MediaRef, Record
 
 
 def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
@@ -38,7 +39,7 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
 
 SPEC = DatasetSpec(
     name="flickr30k",
-    task="retrieval",
+    record_type="retrieval",
     splits=("train", "val", "test"),
     read=read,
     summary="Photos with five captions each; image-text retrieval.",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.records.image_qa import ImageQA
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source, StoredFile
-from weft.data.records.types import ImageQA, Record
 
 _KEPT = ("types", "groups", "entailed", "equivalent", "isBalanced", "semantic", "semanticStr", "fullAnswer")
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_testdev": "testdev", "vlt5_submit": "submit"}
@@ -101,7 +102,7 @@ def _vlt5(source: Source, path: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="gqa",
-    task="image_qa",
+    record_type="image_qa",
     splits=(
         "train_balanced",
         "val_balanced",

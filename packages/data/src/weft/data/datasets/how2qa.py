@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Record, VideoMC
+from weft.data.records.video_mc import VideoMC
 
 NUM_OPTIONS = 4
 _CSV = {"train": "train_release", "val": "val_release", "test_public": "test_public_release"}
@@ -76,7 +77,7 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: Speech 
 
 SPEC = DatasetSpec(
     name="how2qa",
-    task="video_mc",
+    record_type="video_mc",
     splits=("train", "val", "test_public"),
     read=read,
     summary="Four-way questions about instructional videos.",

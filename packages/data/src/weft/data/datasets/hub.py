@@ -6,9 +6,9 @@ from pathlib import Path
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.hub import load_hub_dataset
+from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.records.types import Record
-from weft.data.sources.opening import FolderStore
+from weft.data.sources.folders import FolderStore
 
 
 def read(
@@ -27,7 +27,7 @@ def read(
     Args:
         source: A folder in the hub's format, where `repo` names none.
         split: Split name there.
-        record: Task of the records, a key of `RECORD_TYPES`.
+        record: Type of the records, such as "image_qa".
         columns: Record field to column name.
         repo: Repository id on the hub.
         revision: Commit or tag of the repository, which must be given: data sets of the hub move.
@@ -60,7 +60,7 @@ def read(
 
 SPEC = DatasetSpec(
     name="hub",
-    task="image_qa",
+    record_type="image_qa",
     splits=(),
     read=read,
     summary="A data set of the Hugging Face hub, or a local folder in its format, by columns.",

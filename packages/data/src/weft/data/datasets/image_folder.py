@@ -5,17 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
+from weft.data.datasets._image_names import IMAGE_ENDINGS, is_own_image
 from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import Classify, Record
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LEAF = "leaf"
 _TRAIN = "train"
-# What notebooks, network drives and archivers put beside people's files; names with a dot in front are theirs too.
-_FOREIGN = frozenset(
-    {"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"}
-)
 
 Parts = tuple[str, ...]
 
@@ -76,14 +73,6 @@ def read(source: Source, split: str, *, classes: Sequence[str] | str | None = No
         )
 
 
-def is_own_image(name: str) -> bool:
-    """Tell whether a path is that of an image, and neither hidden nor put there by another program."""
-    parts = name.split("/")
-    return name.lower().endswith(IMAGE_ENDINGS) and not any(
-        part.startswith(".") or part in _FOREIGN for part in parts
-    )
-
-
 def _class_folder(parts: Parts, depth: int, leaf: bool) -> str:
     return unicodedata.normalize("NFC", parts[-2] if leaf else parts[depth - 1])
 
@@ -133,7 +122,7 @@ def find_splits(source: Source, **options: Any) -> list[str]:
 
 SPEC = DatasetSpec(
     name="image_folder",
-    task="classify",
+    record_type="classify",
     splits=(),
     read=read,
     find_splits=find_splits,

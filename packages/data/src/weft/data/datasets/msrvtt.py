@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import VideoFiles
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, Record, Retrieval
 
 _LISTS = {
     "train": "train_list_full.txt",
@@ -125,7 +127,7 @@ def _pair(row: Row, name: str, text: str, videos: VideoFiles, task: str) -> Reco
 
 SPEC = DatasetSpec(
     name="msrvtt",
-    task="retrieval",
+    record_type="retrieval",
     splits=tuple(_LISTS),
     read=read,
     summary="10,000 web videos with twenty captions each; several official and customary splits.",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import VideoFiles
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Record, VideoQA
+from weft.data.records.video_qa import VideoQA
 
 
 def read(source: Source, split: str) -> Iterator[Record]:
@@ -33,7 +34,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="msrvtt_qa",
-    task="video_qa",
+    record_type="video_qa",
     splits=("train", "val", "test"),
     read=read,
     summary="Open questions about web videos, one answer each.",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
+from weft.data.records.pair_bool import PairBool
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import PairBool, Record
 
 NUM_PERMUTATIONS = 6
 
@@ -67,7 +68,7 @@ def _path(row: Row, split: str, permutation: int) -> str:
 
 SPEC = DatasetSpec(
     name="nlvr",
-    task="pair_bool",
+    record_type="pair_bool",
     splits=("train", "dev", "test", "hidden"),
     read=read,
     summary="Sentences about images of coloured shapes in three boxes; true or false, with consistency.",

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
+from weft.data.records.pair_bool import PairBool
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import PairBool, Record
 
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_test": "test"}
 _KEPT = ("identifier", "synset", "query", "writer", "validation", "extra_validations", "directory")
@@ -90,7 +91,7 @@ def _images(source: Source, subset: str, probe: str) -> MediaFolder:
 
 SPEC = DatasetSpec(
     name="nlvr2",
-    task="pair_bool",
+    record_type="pair_bool",
     splits=(
         "train",
         "dev",

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import unknown_name
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, Record, Retrieval
 
 LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
 _TASKS = ("caption", "retrieval")
@@ -80,7 +82,7 @@ def read(
 
 SPEC = DatasetSpec(
     name="noto_emoji",
-    task="caption",
+    record_type="caption",
     splits=("train", "val", "test"),
     read=read,
     summary="3,543 emoji images (72 pixels) with names in eleven languages.",

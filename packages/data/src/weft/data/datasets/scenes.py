@@ -7,8 +7,14 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.media.reference import MediaRef
+from weft.data.records.caption import Caption
+from weft.data.records.image_qa import ImageQA
+from weft.data.records.pair_bool import PairBool
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, Retrieval, VideoQA
+from weft.data.records.video_qa import VideoQA
 from weft.data.scenes.captions import draw_captions
 from weft.data.scenes.examples import SceneExample, ScenePool, Template, draw_questions
 from weft.data.scenes.films import BACKWARDS, draw_films
@@ -179,7 +185,7 @@ def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore
 
 SPEC = DatasetSpec(
     name="scenes",
-    task="image_qa",
+    record_type="image_qa",
     splits=("train", "validation", "test"),
     read=read,
     summary="Questions, statements about pairs, captions and short videos of scenes; generated, no files needed.",

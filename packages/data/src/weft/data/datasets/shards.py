@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
+from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.records.types import Record
 from weft.data.shards.media import listed
 from weft.data.shards.parquet import INDEX, ShardedRecords
 
@@ -43,7 +43,7 @@ def find_splits(source: Source) -> list[str]:
 
 SPEC = DatasetSpec(
     name="shards",
-    task="image_qa",
+    record_type="image_qa",
     splits=(),
     read=read,
     find_splits=find_splits,

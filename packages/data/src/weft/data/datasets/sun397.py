@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coop import HOW_TO_GET_SPLIT, SPLITS, read_coop
+from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.records.types import Record
 
 SPLIT_FILE = "split_zhou_SUN397.json"
 IMAGE_FOLDERS = ("SUN397", "")
@@ -18,7 +18,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="sun397",
-    task="classify",
+    record_type="classify",
     splits=SPLITS,
     read=read,
     summary="Scenes in 397 classes.",

@@ -6,12 +6,14 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MalformedRecordError
+from weft.data.records.classify import Classify
 from weft.data.records.columns import ColumnMapping
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source, StoredFile
-from weft.data.records.types import Classify, Record
+from weft.data.sources.folders import FolderStore
 from weft.data.sources.limits import check_unpacked
-from weft.data.sources.opening import FolderStore, Store
+from weft.data.sources.store import Store
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 TRAIN = "train"
@@ -33,7 +35,7 @@ def read(
     Args:
         source: The folder of the table, or the table itself.
         split: Name of the split; the table is `SPLIT.csv` (or .tsv, .jsonl, .parquet) unless `file` is given.
-        record: Task of the records, a key of `RECORD_TYPES`.
+        record: Type of the records, such as "image_qa".
         columns: Record field to column name (for `images` a list of columns). Fields that are not named use
             the column of their own name; `id` falls back to the row number.
         file: Path of the table below the root.
@@ -168,7 +170,7 @@ def _parquet(stored: StoredFile) -> list[dict[str, Any]]:
 
 SPEC = DatasetSpec(
     name="table",
-    task="image_qa",
+    record_type="image_qa",
     splits=(),
     read=read,
     find_splits=find_splits,

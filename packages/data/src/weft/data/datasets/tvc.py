@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, Record
 
 
 def read(
@@ -48,7 +49,7 @@ def read(
 
 SPEC = DatasetSpec(
     name="tvc",
-    task="caption",
+    record_type="caption",
     splits=("train", "val", "test_public", "test"),
     read=read,
     summary="Captions of moments in TV clips; two per clip in training, four in validation.",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Record, VideoMC
+from weft.data.records.video_mc import VideoMC
 
 NUM_OPTIONS = 5
 
@@ -45,7 +46,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
 
 SPEC = DatasetSpec(
     name="tvqa",
-    task="video_mc",
+    record_type="video_mc",
     splits=("train", "val", "test_public", "test_release"),
     read=read,
     summary="Five-way questions about TV clips, with subtitles and spans.",

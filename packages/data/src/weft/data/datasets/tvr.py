@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import VideoFiles, span_of
+from weft.data.records.record import Record
+from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Record, Retrieval
 
 
 def read(source: Source, split: str) -> Iterator[Record]:
@@ -32,7 +33,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="tvr",
-    task="retrieval",
+    record_type="retrieval",
     splits=("train", "val", "test_public"),
     read=read,
     summary="Descriptions of moments in TV clips.",

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
+from weft.data.records.image_qa import ImageQA
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
-from weft.data.records.types import ImageQA, Record
 
 _FOLDERS = ("VG_100K", "VG_100K_2", "image", "images", "")
 
@@ -60,7 +61,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
 
 SPEC = DatasetSpec(
     name="visual_genome_qa",
-    task="image_qa",
+    record_type="image_qa",
     splits=("train",),
     read=read,
     summary="1.4 million questions about Visual Genome images, as extra training data for VQA.",

@@ -6,9 +6,10 @@ from typing import Any
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._answers import leave_one_out
 from weft.data.datasets._coco import CocoImages, is_coco_stem
+from weft.data.records.image_qa import ImageQA
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import ImageQA, Record
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 _IMAGE_SUBSETS = {**_SUBSETS, "test-dev": "test2015"}
@@ -117,7 +118,7 @@ def _karpathy_truth(row: Row, label: Mapping[str, float]) -> Mapping[str, Any]:
 
 SPEC = DatasetSpec(
     name="vqav2",
-    task="image_qa",
+    record_type="image_qa",
     splits=("train", "val", "test", "test-dev", "karpathy_train", "karpathy_val", "karpathy_test"),
     read=read,
     summary="Open questions about COCO photos, ten answers each.",

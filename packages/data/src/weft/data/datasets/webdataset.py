@@ -8,11 +8,14 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import MalformedRecordError
+from weft.data.media.reference import MediaRef
 from weft.data.records.columns import ColumnMapping
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import MediaRef, Record
-from weft.data.sources.opening import ArchiveStore, FolderStore, Store
+from weft.data.sources.archives import ArchiveStore
+from weft.data.sources.folders import FolderStore
+from weft.data.sources.store import Store
 from weft.data.sources.texts import parse_json
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -37,7 +40,7 @@ def read(
     Args:
         source: The folder of the tars, or one tar.
         split: Split name.
-        record: Task of the records, a key of `RECORD_TYPES`.
+        record: Type of the records, such as "image_qa".
         columns: Record field to column, such as `{"captions": "txt"}`.
         classes: Class names in label order, for classification by names instead of numbers.
     """
@@ -119,7 +122,7 @@ def _object(text: str, member: str, row: Row) -> dict[str, Any]:
 
 SPEC = DatasetSpec(
     name="webdataset",
-    task="caption",
+    record_type="caption",
     splits=(),
     read=read,
     find_splits=find_splits,

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
+from weft.data.records.caption import Caption
+from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
-from weft.data.records.types import Caption, Record
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
@@ -68,7 +69,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
 
 SPEC = DatasetSpec(
     name="yc2c",
-    task="caption",
+    record_type="caption",
     splits=("train", "val", "test"),
     read=read,
     summary="Captions of steps in cooking videos.",

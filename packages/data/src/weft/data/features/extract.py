@@ -32,7 +32,7 @@ from weft.data.features.store import FeatureStore
 from weft.data.features.write import described
 from weft.data.processes.engines import Engine, check_engine, run_jobs
 from weft.data.processes.locks import held
-from weft.data.records.types import Record, media_of
+from weft.data.records.record import Record
 
 Encode = Callable[[Sequence[Record]], Sequence[NDArray[Any]]]
 Decide = Callable[[Callable[[], Any]], Any]
@@ -173,7 +173,7 @@ def encode_part(part: Part, done: Callable[[int], None] | None = None) -> str:
             if identity_of(record, tag) != identity:
                 raise StateMismatchError(
                     f"Media must stay as they are while they are encoded, but those of {record.id!r} "
-                    f"({', '.join(ref.uri for ref in media_of(record))}) changed. Extract again to go on."
+                    f"({', '.join(ref.uri for ref in record.media_refs())}) changed. Extract again to go on."
                 )
         write_shard(folder, part.name, part.ids, arrays, contents=contents, ragged=part.ragged)
     return part.name

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Callable
 
-from weft.data.records.types import MediaRef, Record, media_of
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import Record
 
 
 def identity_of(medium: MediaRef | Record, tag: str = "") -> str:
@@ -25,7 +26,7 @@ def content_of(medium: MediaRef | Record, tag: str = "") -> str:
 
 
 def _joined(medium: MediaRef | Record, tag: str, digest: Callable[[MediaRef], str]) -> str:
-    refs = (medium,) if isinstance(medium, MediaRef) else media_of(medium)
+    refs = (medium,) if isinstance(medium, MediaRef) else medium.media_refs()
     digests = [digest(ref) for ref in refs]
     if len(digests) == 1 and not tag:
         return digests[0]

@@ -19,7 +19,8 @@ from weft.data.errors import CorruptMediaError, StateMismatchError, unknown_name
 from weft.data.features.identity import content_of, identity_of
 from weft.data.features.index import FeatureKey, read_index, require_key
 from weft.data.features.shards import OpenShard, read_items
-from weft.data.records.types import MediaRef, Record, media_of
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import Record
 
 Features = NDArray[np.floating[Any]]
 
@@ -115,7 +116,7 @@ class FeatureStore:
             MissingFileError: If the store goes by identities and the file is not there.
         """
         if self.by_name:
-            (ref,) = (medium,) if isinstance(medium, MediaRef) else media_of(medium)
+            (ref,) = (medium,) if isinstance(medium, MediaRef) else medium.media_refs()
             found = self.named(ref.path)
             return self.named(PurePosixPath(ref.path).stem) if found is None else found
         found = self._positions.get(identity_of(medium, tag))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, unknown_name
-from weft.data.records.types import MediaRef
+from weft.data.media.reference import MediaRef
 
 Backend = Literal["pyav", "torchcodec"]
 BACKENDS = ("pyav", "torchcodec")

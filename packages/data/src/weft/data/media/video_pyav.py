@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
-from weft.data.records.types import MediaRef
+from weft.data.media.reference import MediaRef
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,dv,mxf,rm,nut,wtv,ivf,obu,"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
-from weft.data.records.types import MediaRef
+from weft.data.media.reference import MediaRef
 
 
 class _Times(Sequence[float]):

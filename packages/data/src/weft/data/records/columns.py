@@ -6,44 +6,53 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from weft.data.errors import unknown_name
+from weft.data.media.reference import MediaRef
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record, field_types, media_fields, record_class
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder
-from weft.data.records.types import RECORD_TYPES, Classify, MediaRef, PairBool, Record
-from weft.data.sources.opening import BytesStore
+from weft.data.sources.store import BytesStore
 
 _MEDIA = ("image", "media", "video", "images")
-_TEXTS = ("answers", "captions", "options")
-_IDENTITIES = ("image_id", "media_id", "text_id", "group_id")
+_READERS: Mapping[Any, Callable[[Row, str], Any]] = {
+    str: Row.text,
+    int: Row.integer,
+    int | None: Row.integer,
+    float: Row.number_of,
+    bool: Row.boolean,
+    bool | None: Row.boolean,
+    tuple[str, ...]: Row.texts,
+    Mapping[str, float]: Row.mapping,
+}
+"""What reads a field of a type from a column; names that end in `id` are identities, other types stay as they are."""
 
 
 class ColumnMapping:
     """Which column feeds which field of a record.
 
     Args:
-        task: Task of the records, a key of `RECORD_TYPES`.
+        record_type: Type of the records, such as "image_qa".
         columns: Record field to column name (for `images` a list of columns). Fields that are not named use
             the column of their own name.
         media: Folder that paths in media columns start from.
         labels: Class name to label, for rows that have a name and no label.
 
     Raises:
-        UnknownNameError: For an unknown task or field.
+        UnknownNameError: For an unknown record type or field.
     """
 
     def __init__(
         self,
-        task: str,
+        record_type: str,
         columns: Mapping[str, str | Sequence[str]],
         media: MediaFolder | None = None,
         labels: Mapping[str, int] | None = None,
     ) -> None:
-        if task not in RECORD_TYPES:
-            raise unknown_name("record type", task, RECORD_TYPES)
-        self.kind = RECORD_TYPES[task]
-        names = [field.name for field in fields(self.kind)]
+        self.kind = record_class(record_type)
+        names = list(field_types(self.kind))
         for name in columns:
             if name not in names:
-                raise unknown_name(f"field of {task} in `columns`", name, names)
+                raise unknown_name(f"field of {record_type} in `columns`", name, names)
         self.columns: dict[str, list[str]] = {}
         for name in names:
             column = columns.get(name, name)
@@ -83,15 +92,15 @@ class ColumnMapping:
             )
         values: dict[str, Any] = {}
         for name, columns in self.columns.items():
-            if name in _MEDIA:
+            if name in media_fields(self.kind):
                 values[name] = self._media_of(row, name, columns)
             elif name != "extra" and row.has(columns[0]):
                 values[name] = self._value(row, name, columns[0])
         values.setdefault("id", fallback_id)
         if self.kind is Classify:
             self._complete_class(row, values)
-        for name in _IDENTITIES:
-            if name in self.columns and name not in values:
+        for name in self.columns:
+            if name.endswith("_id") and name not in values:
                 values[name] = self._identity(values, name)
         for field in fields(self.kind):
             if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
@@ -109,7 +118,7 @@ class ColumnMapping:
 
         A path is one only within the folder that all paths start from: two archives may hold equal names.
         """
-        found = [values[key] for key in ("image", "media", "video") if key in values]
+        found = [values[key] for key in media_fields(self.kind) if isinstance(values[key], MediaRef)]
         if name not in ("image_id", "media_id") or not found:
             return str(values["id"])
         if isinstance(found[0].store, BytesStore):
@@ -132,7 +141,7 @@ class ColumnMapping:
 
     def _media_of(self, row: Row, name: str, columns: Sequence[str]) -> Any:
         kind = "video" if name == "video" else "image"
-        if name != "images":
+        if field_types(self.kind)[name] is MediaRef:
             return self._reference(row, columns[0], row.field(columns[0]), kind)
         values = row.field(columns[0]) if len(columns) == 1 else [row.field(column) for column in columns]
         many = values if isinstance(values, list) else [values]
@@ -154,11 +163,6 @@ class ColumnMapping:
         return self._media.ref(value, kind)
 
     def _value(self, row: Row, name: str, column: str) -> Any:
-        if name in _TEXTS:
-            return row.texts(column)
-        readers: dict[str, Callable[[str], Any]] = {"soft_targets": row.mapping, "answer": row.integer}
-        if name == "label":
-            return row.boolean(column) if self.kind is PairBool else row.integer(column)
-        if name == "id" or name in _IDENTITIES:
+        if name == "id" or name.endswith("_id"):
             return row.identity(column)
-        return readers.get(name, row.text)(column)
+        return _READERS.get(field_types(self.kind)[name], Row.field)(row, column)

@@ -7,19 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from weft.data.errors import InvalidArgumentError, MissingDependencyError
+from weft.data.media.reference import MediaRef
 from weft.data.media.video import read_frames
-from weft.data.records.types import (
-    Caption,
-    Classify,
-    ImageQA,
-    MediaRef,
-    PairBool,
-    Record,
-    Retrieval,
-    VideoMC,
-    VideoQA,
-    media_of,
-)
+from weft.data.records.record import Record
 
 _MARGIN = 8
 _LINE = 14
@@ -69,7 +59,7 @@ def contact_sheet(
             f"`columns`, `tile` and `lines` must be positive, but are {columns}, {tile} and {lines}."
         )
     face = load_font(font)
-    written = [record_text(record) for record in records] if texts is None else texts
+    written = [record.summary() for record in records] if texts is None else texts
     wrapped = [wrap_to_width(text, tile, lines, face) for text in written]
     rows = -(-len(records) // columns)
     height = tile + max(map(len, wrapped)) * _LINE + _MARGIN
@@ -83,25 +73,6 @@ def contact_sheet(
         for number, line in enumerate(wrapped[position]):
             draw.text((left, top + tile + 4 + number * _LINE), line, fill=_INK, font=face)
     return sheet
-
-
-def record_text(record: Record) -> str:
-    """Return the text of a record in one line, as the sheet shows it."""
-    match record:
-        case ImageQA() | VideoQA():
-            return f"{record.question} -> {', '.join(dict.fromkeys(record.answers)) or '?'}"
-        case PairBool():
-            return f"{record.sentence} -> {'?' if record.label is None else record.label}"
-        case Caption():
-            return " | ".join(record.captions) or "?"
-        case Retrieval():
-            return record.text
-        case Classify():
-            return f"{record.label}: {record.class_name}"
-        case VideoMC():
-            options = [f"{'*' if k == record.answer else ''}{text}" for k, text in enumerate(record.options)]
-            return f"{record.question} -> {' / '.join(options)}"
-    return record.id
 
 
 def wrap_to_width(text: str, width: int, most: int, face: Face) -> list[str]:
@@ -160,7 +131,7 @@ def _paste_media(
     sheet: Image.Image, record: Record, left: int, top: int, tile: int, require_media: bool, face: Face
 ) -> None:
     """Put the images of a record side by side, in the middle of their part of the cell, just above the text."""
-    references = media_of(record)
+    references = record.media_refs()
     width = max(1, tile // max(1, len(references)))
     for number, reference in enumerate(references):
         picture = _picture(reference, tile, require_media)

@@ -6,9 +6,9 @@ from typing import Any
 
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.columns import ColumnMapping
+from weft.data.records.record import Record
 from weft.data.records.record_set import RecordSet
 from weft.data.records.rows import Row
-from weft.data.records.types import Record
 
 
 class HubRecords(Sequence[Record]):
@@ -50,7 +50,7 @@ def load_hub_dataset(
     Args:
         repo: Repository id, or the name of a builder such as "parquet" with `data_files=`.
         split: Split name there.
-        record: Task of the records, a key of `RECORD_TYPES`.
+        record: Type of the records, such as "image_qa".
         columns: Record field to column name.
         revision: Commit or tag. Data sets of the hub move, so it must be given for a repository; a local folder has
             none.

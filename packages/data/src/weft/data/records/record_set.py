@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, overload
 
 from weft.data.errors import InvalidArgumentError, WeftDataError
-from weft.data.records.types import MEDIA_FIELDS, Classify, MediaRef, Record, media_of
-from weft.data.sources.opening import BytesStore, Store
+from weft.data.media.reference import MediaRef
+from weft.data.records.classify import Classify
+from weft.data.records.record import Record
+from weft.data.sources.store import BytesStore, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -19,7 +21,7 @@ class RecordSet(Sequence[R], Generic[R]):
     Args:
         name: Name of the data set.
         split: Name of the split.
-        task: Task of the records, a key of `RECORD_TYPES`.
+        record_type: Type of the records, such as "image_qa".
         records: The records; a list, or any sequence that makes them on demand.
         skipped: One message per malformed row that was left out.
         classes: Class names in the order of their labels, also of those that no record has; empty where not known.
@@ -28,7 +30,7 @@ class RecordSet(Sequence[R], Generic[R]):
 
     name: str
     split: str
-    task: str
+    record_type: str
     records: Sequence[R] = field(repr=False)
     skipped: tuple[str, ...] = field(default=(), repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
@@ -82,7 +84,7 @@ class RecordSet(Sequence[R], Generic[R]):
         for record in self.records:
             if not isinstance(record, Classify):
                 raise InvalidArgumentError(
-                    f"`class_names` needs records of task 'classify', but {self.name!r} holds {self.task!r}. "
+                    f"`class_names` needs records of type 'classify', but {self.name!r} holds {self.record_type!r}. "
                     "Load a classification data set."
                 )
             if names.setdefault(record.label, record.class_name) != record.class_name:
@@ -103,15 +105,10 @@ class RecordSet(Sequence[R], Generic[R]):
 
         It is equal exactly for the same records in the same order, wherever their files lie.
         """
-        digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.task}\0".encode())
+        digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.record_type}\0".encode())
         for record in self.records:
-            shown = [(ref.path, ref.kind, ref.start, ref.end) for ref in media_of(record)]
-            said = {
-                each.name: getattr(record, each.name)
-                for each in fields(record)
-                if each.name not in MEDIA_FIELDS
-            }
-            digest.update(f"{said!r}\0{shown!r}\0".encode(errors="backslashreplace"))
+            shown = [(ref.path, ref.kind, ref.start, ref.end) for ref in record.media_refs()]
+            digest.update(f"{record.without_media()!r}\0{shown!r}\0".encode(errors="backslashreplace"))
         return digest.hexdigest()
 
     def media_fingerprint(self) -> str:
@@ -122,7 +119,7 @@ class RecordSet(Sequence[R], Generic[R]):
         """
         digest, seen = hashlib.sha256(), set[tuple[Store, str]]()
         for record in self.records:
-            for ref in media_of(record):
+            for ref in record.media_refs():
                 if not isinstance(ref.store, BytesStore):
                     if (ref.store, ref.path) in seen:
                         continue

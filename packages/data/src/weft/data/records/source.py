@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from weft.data.errors import MalformedRecordError, MissingFileError
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import R, Record
 from weft.data.records.rows import Row
-from weft.data.records.types import MediaRef, Record
-from weft.data.sources.opening import ArchiveStore, FolderStore, Store, safe_member
+from weft.data.sources.archives import ArchiveStore
+from weft.data.sources.folders import FolderStore
+from weft.data.sources.store import Store, safe_member
 from weft.data.sources.texts import gunzip, is_writable, lines_of, parse_csv, parse_json
 
 OnError = Literal["raise", "skip"]
@@ -203,9 +206,7 @@ class Source:
             if value:
                 yield Row(value if head is None else _named(head, value), name, number)
 
-    def build(
-        self, rows: Iterable[Row], make: Callable[[Row], Record | Iterable[Record] | None]
-    ) -> Iterator[Record]:
+    def build(self, rows: Iterable[Row], make: Callable[[Row], R | Iterable[R] | None]) -> Iterator[R]:
         """Turn rows into records; malformed rows raise, or are counted where the caller chose to go on.
 
         A row whose record has an id that came before is malformed too.

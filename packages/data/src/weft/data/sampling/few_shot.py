@@ -14,8 +14,8 @@ from typing import Any
 
 from weft.data.errors import InvalidArgumentError, StateMismatchError, unknown_name
 from weft.data.processes.atomic import write_text
+from weft.data.records.classify import Classify
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import Classify
 
 VALIDATION_SHOTS = 4
 """The protocol never draws more validation images per class than this."""
@@ -170,7 +170,7 @@ def _draw(records: RecordSet[Classify], shots: int, generator: random.Random) ->
     for index, record in enumerate(records):
         if not isinstance(record, Classify):
             raise InvalidArgumentError(
-                f"`records` must be of task 'classify', but {records.name!r} holds {record.task!r}. "
+                f"`records` must be of type 'classify', but {records.name!r} holds {record.record_type!r}. "
                 "Few-shot draws need classes."
             )
         by_label.setdefault(record.label, []).append(index)

@@ -14,7 +14,7 @@ from weft.data.errors import MissingFileError
 from weft.data.scenes.motion import backwards, encode_video, sample_moving_scene
 from weft.data.scenes.render import render
 from weft.data.scenes.scene import GRID_SIZE, sample_scene
-from weft.data.sources.opening import Store
+from weft.data.sources.store import Store
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from weft.data.errors import InvalidArgumentError, StateMismatchError
 from weft.data.processes.atomic import write_bytes, write_text
 from weft.data.processes.engines import Engine, check_engine, run_jobs
 from weft.data.records.record_set import RecordSet
-from weft.data.records.types import media_of
 from weft.data.shards.parquet import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
 _PLAN = "plan.json"
@@ -61,7 +60,7 @@ def convert(
         "version": VERSION,
         "name": records.name,
         "split": records.split,
-        "task": records.task,
+        "task": records.record_type,
         "group_rows": group_rows,
         "rows_per_shard": rows_per_shard,
         "embed_media": embed_media,
@@ -102,7 +101,7 @@ def _media_digest(records: RecordSet[Any]) -> str:
     """Digest of which pictures are written: shards of replaced ones are not gone on with."""
     digest = hashlib.sha256()
     for record in records:
-        digest.update("".join(ref.identity for ref in media_of(record)).encode())
+        digest.update("".join(ref.identity for ref in record.media_refs()).encode())
     return digest.hexdigest()
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from weft.data.errors import MissingFileError
-from weft.data.records.types import MediaRef, Record
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import Record
 from weft.data.shards.parquet import ShardedRecords, decode_record
 from weft.data.sources.store import Store
 
@@ -76,4 +77,4 @@ def listed(records: ShardedRecords) -> Iterator[Record]:
                 if records.embeds:
                     path, store = f"{shard}/{group}/{row}/{number}/{path}", media
                 made.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
-            yield decode_record(records.task, text, made)
+            yield decode_record(records.record_type, text, made)

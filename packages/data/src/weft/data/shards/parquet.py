@@ -9,15 +9,16 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, overload
 
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
-from weft.data.records.record_set import RecordSet
-from weft.data.records.types import MEDIA_FIELDS, RECORD_TYPES, MediaRef, Record, media_of
+from weft.data.media.reference import MediaRef
+from weft.data.records.record import Record, rebuilt, record_class
 from weft.data.sources.handles import cached
 from weft.data.sources.limits import check_unpacked
-from weft.data.sources.opening import Store, open_store
+from weft.data.sources.opening import open_store
+from weft.data.sources.store import Store
 
 VERSION = 1
 INDEX = "index.json"
@@ -75,24 +76,15 @@ def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: boo
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_record(task: str, text: str, media: Sequence[MediaRef]) -> Record:
+def decode_record(record_type: str, text: str, media: Sequence[MediaRef]) -> Record:
     """Rebuild a record from a row of a shard.
 
     Args:
-        task: Task of the record.
+        record_type: Type of the record.
         text: Column `record`.
         media: References made of column `media`.
     """
-    references = tuple(media)
-    kind = RECORD_TYPES[task]
-    values: dict[str, Any] = json.loads(text)
-    for name in MEDIA_FIELDS:
-        if name in kind.__dataclass_fields__:
-            values[name] = references if name == "images" else references[0]
-    for name in ("answers", "captions", "options"):
-        if name in values:
-            values[name] = tuple(values[name])
-    return kind(**values)
+    return rebuilt(record_class(record_type), json.loads(text), media)
 
 
 class ShardedRecords(Sequence[Record]):
@@ -134,7 +126,7 @@ class ShardedRecords(Sequence[Record]):
         )
         self.name: str = index["name"]
         self.split: str = index["split"]
-        self.task: str = index["task"]
+        self.record_type: str = index["task"]
         self.group_rows: int = index["group_rows"]
         self.shards = tuple(ShardInfo(**shard) for shard in index["shards"])
         self._starts = [0]
@@ -208,11 +200,11 @@ class ShardedRecords(Sequence[Record]):
 
     def media(self, shard: int, group: int) -> list[list[MediaRef]]:
         """Return the media of every record of a row group; the last few groups stay in each process."""
-        return [list(media_of(record)) for record in self.read_group(shard, group)]
+        return [list(record.media_refs()) for record in self.read_group(shard, group)]
 
     def _decode(self, shard: int, group: int) -> list[Record]:
         return [
-            decode_record(self.task, text, [_reference(cell, self.store) for cell in cells])
+            decode_record(self.record_type, text, [_reference(cell, self.store) for cell in cells])
             for text, cells in self._read(shard, group, True)
         ]
 
@@ -259,24 +251,8 @@ class _OpenShard:
         self._stream.close()
 
 
-def open_shards(
-    root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-) -> RecordSet[Any]:
-    """Return the record set of a sharded data set; records are read when asked for.
-
-    Args:
-        root: Folder or URL of the shards.
-        storage_options: What the fsspec filesystem needs; never printed.
-    """
-    records = ShardedRecords(root, storage_options)
-    return RecordSet(records.name, records.split, records.task, records)
-
-
 def _to_json(record: Record) -> str:
-    values = {
-        field.name: getattr(record, field.name) for field in fields(record) if field.name not in MEDIA_FIELDS
-    }
-    return json.dumps(values, ensure_ascii=False, sort_keys=True)
+    return json.dumps(record.without_media(), ensure_ascii=False, sort_keys=True)
 
 
 def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
@@ -288,7 +264,7 @@ def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
             "start": reference.start,
             "end": reference.end,
         }
-        for reference in media_of(record)
+        for reference in record.media_refs()
     ]
 
 

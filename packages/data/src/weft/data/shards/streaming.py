@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from weft.data.errors import InvalidArgumentError, StateMismatchError
-from weft.data.records.types import Record
+from weft.data.records.record import Record
 from weft.data.sampling.permutation import permute
 from weft.data.shards.parquet import ShardedRecords
 

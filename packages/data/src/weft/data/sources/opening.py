@@ -1,7 +1,4 @@
-"""Where bytes lie: local folders, zip and tar archives read in place, and any fsspec URL.
-
-A `Store` is a small picklable value (a URL and its options); `open_store` chooses the kind by name.
-"""
+"""Open what a URL names as a store: a folder, or an archive that is read in place."""
 
 import os
 from collections.abc import Mapping
@@ -9,10 +6,7 @@ from typing import Any
 
 from weft.data.sources.archives import ARCHIVE_ENDINGS, ArchiveStore
 from weft.data.sources.folders import FolderStore
-from weft.data.sources.handles import close_handles
-from weft.data.sources.store import BytesStore, Store, safe_member
-
-__all__ = ["ArchiveStore", "BytesStore", "FolderStore", "Store", "close_handles", "open_store", "safe_member"]
+from weft.data.sources.store import Store
 
 
 def open_store(

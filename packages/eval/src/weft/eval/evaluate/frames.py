@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from weft.data import MediaRef
 from weft.data.media.video import Policy, decode_frames
-from weft.data.records.types import MediaRef
 from weft.eval.readers.image_processor import Transform, stacked
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.eval.evaluate.abilities import continues_prompt, lacking
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import kind_of

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from weft.core.backbone.text_length import tokenised
+from weft.data import Record
 from weft.data.media.shift import RandomShift
-from weft.data.records.types import Record, media_of
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.visual import DrawnVisual, Visual
@@ -164,7 +164,7 @@ class Batches:
 
     def images(self, records: Sequence[Record]) -> dict[str, Tensor]:
         """The visual inputs of records alone; see `weft.eval.evaluate.visual`."""
-        return self.visual([media_of(record) for record in records])
+        return self.visual([record.media_refs() for record in records])
 
     def training(self, rows: Sequence[tuple[str, Record]], epoch: int = 0) -> dict[str, Any]:
         """Inputs with what the objective compares them to, for rows of any mixture of tasks.
@@ -233,7 +233,7 @@ class Batches:
     def _drawn_images(
         self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example], epoch: int
     ) -> dict[str, Tensor]:
-        images = [media_of(record) for _, record in rows]
+        images = [record.media_refs() for _, record in rows]
         if not isinstance(self.visual, DrawnVisual):
             return self.visual(images)
         names = [f"{self.seed}/{task}/{record.id}/{epoch}/frames" for task, record in rows]
@@ -257,7 +257,7 @@ def _all_answers(record: Any) -> list[tuple[str, float]]:
 
 def _identities(rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
     texts = [kind_of([record]).text(record) for _, record in rows]
-    images = [tuple(ref.place for ref in media_of(record)) for _, record in rows]
+    images = [tuple(ref.place for ref in record.media_refs()) for _, record in rows]
     return {"same_text": _numbered(texts), "same_image": _numbered(images)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
+from weft.data import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false", "retrieve"]
@@ -21,7 +21,7 @@ class Kind:
     """How records of one type become texts.
 
     Attributes:
-        task: Type of record, a key of `weft.data.records.types.RECORD_TYPES`.
+        record_type: Type of record, such as "image_qa".
         mode: `generate` writes the answer; `true_false` compares the logits of two words; `retrieve` compares
             the features of text and image.
         text: What the model reads, without the task's prompt.
@@ -33,7 +33,7 @@ class Kind:
         one_answer: The metric where every record has one answer, if it is another.
     """
 
-    task: str
+    record_type: str
     mode: Mode
     text: Callable[[Any], str]
     target: Callable[[Any, random.Random], tuple[str, float]] | None
@@ -102,7 +102,7 @@ _KINDS: dict[str, Kind] = {}
 
 def register_kind(kind: Kind) -> Kind:
     """Make a kind known for its type of record."""
-    _KINDS[kind.task] = kind
+    _KINDS[kind.record_type] = kind
     return kind
 
 
@@ -124,13 +124,13 @@ def kind_of(records: Sequence[Record]) -> Kind:
         raise ScoreInputError(
             "`records` must hold at least one record, but is empty. Check the split and its options."
         )
-    task = records[0].task
-    if task not in _KINDS:
+    record_type = records[0].record_type
+    if record_type not in _KINDS:
         raise ScoreInputError(
-            f"`records` of type {task!r} cannot be read by a model. Known types are "
+            f"`records` of type {record_type!r} cannot be read by a model. Known types are "
             f"{', '.join(sorted(_KINDS))}; register another with `register_kind`."
         )
-    return _KINDS[task]
+    return _KINDS[record_type]
 
 
 def metric_of(records: Sequence[Record]) -> str:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
-from weft.data.records.types import RECORD_TYPES, Record, Retrieval
+from weft.data import Record, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.scoring import reference, references, score
-
-SCORED_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "caption": ("caption",),
-        "exact": ("image_qa", "video_qa"),
-        "gqa": ("image_qa",),
-        "multiple_choice": ("video_mc",),
-        "nlvr": ("pair_bool",),
-        "nlvr2": ("pair_bool",),
-        "open_ended": ("video_qa",),
-        "retrieval": ("retrieval",),
-        "vqa": ("image_qa",),
-        "vqa_vl_adapter": ("image_qa",),
-    }
-)
-"""Name of a metric to the types of records it scores, keys of `weft.data.records.types.RECORD_TYPES`."""
+from weft.eval.evaluate.scoring import SCORED_TYPES, fits, reference, score
 
 _TRIED = 2
 
@@ -43,15 +26,15 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
     Raises:
         ScoreInputError: Naming the metrics, the records or the headlines that would fit.
     """
-    if not _fits(metric, records[0]):
-        fitting = sorted(repr(name) for name in SCORED_TYPES if _fits(name, records[0]))
+    if not fits(metric, records[0]):
+        fitting = sorted(repr(name) for name in SCORED_TYPES if fits(name, records[0]))
         raise ScoreInputError(
-            f"`metric` must score records of type {records[0].task!r}, but {metric!r} scores "
+            f"`metric` must score records of type {records[0].record_type!r}, but {metric!r} scores "
             f"{' and '.join(map(repr, SCORED_TYPES[metric]))}. Take {' or '.join(fitting) or 'other records'}."
         )
     forms: dict[tuple[int, bool], list[Record]] = {}
     for record in records:
-        given = references(record)
+        given = record.references()
         forms.setdefault((len(given), all(map(str.strip, given))), []).append(record)
     lacking = [record for (count, whole), alike in forms.items() if not (count and whole) for record in alike]
     if len(lacking) == len(records) and not any(map(reference, records)):
@@ -73,12 +56,6 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
         score(metric, _answers(few), few, headline=headline)
 
 
-def _fits(metric: str, record: Record) -> bool:
-    return metric not in SCORED_TYPES or isinstance(
-        record, tuple(RECORD_TYPES[name] for name in SCORED_TYPES[metric])
-    )
-
-
 def check_targets(records: Sequence[Record]) -> int:
     """Refuse records to train on of which none says what is right, or some say it with an empty text.
 
@@ -93,7 +70,7 @@ def check_targets(records: Sequence[Record]) -> int:
     """
     absent, empty = [], []
     for record in records:
-        given = (record.text,) if isinstance(record, Retrieval) else references(record)
+        given = (record.text,) if isinstance(record, Retrieval) else record.references()
         if not given:
             absent.append(record.id)
         elif not all(map(str.strip, given)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
@@ -84,6 +84,6 @@ def unfit(model: Any, records: Sequence[Record]) -> str | None:
     if reason is None:
         return None
     if isinstance(model, Reader):
-        return f"records of type {kind.task!r} need a model that can {ABILITIES[needed]}, but {reason}"
+        return f"records of type {kind.record_type!r} need a model that can {ABILITIES[needed]}, but {reason}"
     methods = "` and `".join(METHODS[needed])
-    return f"records of type {kind.task!r} need a model with `{methods}` to {ABILITIES[needed]}, but {reason}"
+    return f"records of type {kind.record_type!r} need a model with `{methods}` to {ABILITIES[needed]}, but {reason}"

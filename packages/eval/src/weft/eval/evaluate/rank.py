@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutput
 
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import continues_prompt, lacking
 from weft.eval.evaluate.generate import start_token

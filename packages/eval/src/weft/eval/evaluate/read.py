@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.eval.evaluate.inputs import TextRules, example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from weft.core.units.frame_attention import frame_weights
-from weft.data.records.types import Retrieval
+from weft.data import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.matches import Array, Matches, Reranked

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from weft.data.records.types import Retrieval
+from weft.data import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.matches import Array, Matches, reranked_ranks

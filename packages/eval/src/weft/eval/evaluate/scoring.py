@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from weft.data.records.types import Caption, ImageQA, PairBool, Record, Retrieval, VideoMC, VideoQA
+from weft.data import Caption, ImageQA, PairBool, Record, VideoMC, VideoQA, record_class
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics import (
     ScoreReport,
@@ -125,6 +126,29 @@ METRICS: Mapping[str, Scorer] = {
 """Metric names that a task may take."""
 
 
+SCORED_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "caption": ("caption",),
+        "exact": ("image_qa", "video_qa"),
+        "gqa": ("image_qa",),
+        "multiple_choice": ("video_mc",),
+        "nlvr": ("pair_bool",),
+        "nlvr2": ("pair_bool",),
+        "open_ended": ("video_qa",),
+        "retrieval": ("retrieval",),
+        "vqa": ("image_qa",),
+        "vqa_vl_adapter": ("image_qa",),
+    }
+)
+"""Name of a metric to the types of records it scores."""
+
+
+def fits(metric: str, record: Record) -> bool:
+    """Tell whether a metric scores records of this type; one that names no types scores all."""
+    kinds = tuple(map(record_class, SCORED_TYPES.get(metric, ())))
+    return isinstance(record, kinds) or not kinds
+
+
 def score(
     metric: str,
     predictions: Mapping[str, str] | Matches,
@@ -145,6 +169,7 @@ def score(
 
     Raises:
         ScoreInputError: If the metric or the headline is unknown, or the answers are hidden.
+        ScoreTypeError: If a record is of another type than the metric scores.
     """
     if metric not in METRICS:
         raise ScoreInputError(f"`metric` must be one of {', '.join(METRICS)}, but is {metric!r}.")
@@ -153,6 +178,12 @@ def score(
         raise ScoreInputError(
             f"`records` must hold the answers to be scored, but {len(hidden)} have none, such as {hidden[0]!r}. "
             "Score another split, or write the predictions in the benchmark's submission format."
+        )
+    other = next((r for r in records if not fits(metric, r)), None)
+    if other is not None:
+        raise ScoreTypeError(
+            f"`records` must be of type {' or '.join(map(repr, SCORED_TYPES[metric]))} for the metric {metric!r}, but "
+            f"{other.id!r} is of type {other.record_type!r}. Choose another metric."
         )
     report = METRICS[metric](predictions, records, record_groups(records))
     if headline is None:
@@ -164,42 +195,15 @@ def score(
 
 def reference(record: Record) -> str:
     """The first right answer of a record, or an empty text if it is hidden."""
-    if isinstance(record, ImageQA | VideoQA):
-        return record.answers[0] if record.answers else ""
-    if isinstance(record, Caption):
-        return record.captions[0] if record.captions else ""
-    if isinstance(record, Retrieval):
-        return record.text_id
-    if isinstance(record, VideoMC):
-        return "" if record.answer is None else f"a{record.answer}"
-    if isinstance(record, PairBool):
-        return "" if record.label is None else ("true" if record.label else "false")
-    raise ScoreTypeError(
-        f"`record` must be a question, a statement or a caption, but is {type(record).__name__}."
-    )
-
-
-def references(record: Record) -> tuple[str, ...]:
-    """Every right answer of a record; none if it is hidden."""
-    if isinstance(record, ImageQA | VideoQA):
-        return record.answers
-    if isinstance(record, Caption):
-        return record.captions
-    first = reference(record)
-    return (first,) if first else ()
+    return next(iter(record.references()), "")
 
 
 def record_groups(records: Sequence[Record]) -> Groups:
     """Axis to record id to group, for the axes that every record tells: question type, novelty, skin tone."""
     axes: Groups = {}
     for record in records:
-        kind = getattr(record, "question_type", "") or str(record.extra.get("template", ""))
-        if kind:
-            axes.setdefault("question_type", {})[record.id] = kind
-        if "novel" in record.extra:
-            axes.setdefault("combination", {})[record.id] = "novel" if record.extra["novel"] else "seen"
-        if "tones" in record.extra:
-            axes.setdefault("skin_tone", {})[record.id] = "variant" if record.extra["tones"] else "plain"
+        for axis, group in record.groups().items():
+            axes.setdefault(axis, {})[record.id] = group
     return {axis: members for axis, members in axes.items() if len(members) == len(records)}
 
 

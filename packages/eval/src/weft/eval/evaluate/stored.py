@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from weft.data import MediaRef
 from weft.data.errors import MissingFileError
 from weft.data.features.store import FeatureStore
-from weft.data.records.types import MediaRef
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.evaluate.visual import Images
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from weft.data.records.types import MediaRef
+from weft.data import MediaRef
 from weft.eval.readers.image_processor import Transform, stacked
 
 Images = Sequence[Sequence[MediaRef]]

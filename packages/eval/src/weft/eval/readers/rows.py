@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from weft.data import MediaRef
 from weft.data.media.depth import to_eight_bits
-from weft.data.records.types import MediaRef
 from weft.eval.readers.errors import ReaderError
 
 Role = Literal["system", "user", "assistant"]

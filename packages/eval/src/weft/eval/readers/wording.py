@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.core.errors import unknown
-from weft.data.records.types import Record, media_of
+from weft.data import Record
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Learn, Row, Turn
 
@@ -81,7 +81,7 @@ class Wording:
         fields = {name: getattr(record, name) for name in word_fields(type(record))}
         extra = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
         self.check(type(record), extra)
-        name, pictures = f"{task}/{record.id}", list(media_of(record))
+        name, pictures = f"{task}/{record.id}", list(record.media_refs())
         words = {**extra, **fields, TEXT: text}
         parts = _filled(self.ask, words, pictures, name)
         before = (Turn("system", _filled(self.system, words, [], name)),) if self.system else ()

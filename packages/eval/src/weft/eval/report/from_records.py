@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.data.records.types import MediaRef, Record, Retrieval, media_of
+from weft.data import MediaRef, Record, Retrieval
 from weft.data.sources.store import BytesStore
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.scoring import record_groups, references
+from weft.eval.evaluate.scoring import record_groups
 from weft.eval.metrics.report import ScoreReport
 from weft.eval.report.predictions import PredictionTable, prediction_table
 
@@ -54,7 +54,7 @@ def record_table(
     return prediction_table(
         task,
         predictions,
-        {record.id: references(record) for record in records},
+        {record.id: record.references() for record in records},
         report,
         questions={record.id: kind.text(record) for record in records},
         groups=groups,
@@ -104,10 +104,10 @@ def _shown(record: Record) -> str:
         media.identity
         if isinstance(media.store, BytesStore)
         else (media.path, media.kind, media.start, media.end)
-        for media in media_of(record)
+        for media in record.media_refs()
     ]
     return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else ""
 
 
 def _images(record: Record) -> list[MediaRef]:
-    return [media for media in media_of(record) if media.kind == "image"]
+    return [media for media in record.media_refs() if media.kind == "image"]

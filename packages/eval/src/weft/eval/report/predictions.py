@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weft.data import MediaRef
 from weft.data.media.images import decode_image, to_rgb
 from weft.data.processes.atomic import write_text
-from weft.data.records.types import MediaRef
 from weft.data.sources.texts import lines_of, parse_json
 from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.metrics.report import PERCENT, ScoreReport

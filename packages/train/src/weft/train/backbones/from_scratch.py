@@ -12,8 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.core import composites
+from weft.data import Record
 from weft.data.processes.atomic import whole_folder
-from weft.data.records.types import Record
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.readers.image_processor import ProcessorTransform
 from weft.train.errors import RunError, near

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from weft.core.backbone.tensor_digests import module_digest
+from weft.data import Caption, MediaRef
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
-from weft.data.records.types import Caption, MediaRef
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.readers.image_processor import Transform
 from weft.train.backbones.loaded import LoadedBackbone

@@ -31,7 +31,7 @@ def list_all() -> None:
         records = sum(facts.sizes.values())
         shown = f"{records:,}" if records else "-"
         sys.stdout.write(
-            f"{facts.name:<18} {facts.task:<11} {shown:>11}  {facts.licence:<24.24} {facts.summary}\n"
+            f"{facts.name:<18} {facts.record_type:<11} {shown:>11}  {facts.licence:<24.24} {facts.summary}\n"
         )
 
 
@@ -51,7 +51,7 @@ def show(
 
     facts = describe_dataset(name)
     rows = {
-        "task": facts.task,
+        "record_type": facts.record_type,
         "summary": facts.summary,
         "splits": ", ".join(facts.splits) or "named by you",
         "records": ", ".join(f"{key} {size:,}" for key, size in facts.sizes.items()) or "not stated",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.core.backbone.text_length import fixed_text_length
+from weft.data import MediaRef
 from weft.data.media.shift import RandomShift
-from weft.data.records.types import MediaRef
 from weft.eval.evaluate.augmented import AugmentedPixels
 from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches

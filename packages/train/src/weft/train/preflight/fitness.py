@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from weft.core import plan
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.inputs import example
@@ -100,7 +100,7 @@ def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:
     if kind_of(records).mode != "generate":
         raise RunError(
             f"`tasks.{task}.choose_from` must be left out of a task that writes no answers, but its records are "
-            f"of type {kind_of(records).task!r}."
+            f"of type {kind_of(records).record_type!r}."
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.eval.evaluate.scoring import references
 from weft.eval.readers import Reader
 from weft.train.backbones.read import reader_of
 from weft.train.errors import RunError
@@ -39,7 +38,7 @@ def load_learnable(recipe: Recipe) -> dict[str, TaskData]:
 
 def _trainable(recipe: Recipe, task: str, records: Any, reader: Reader) -> tuple[Any, dict[str, int]]:
     """The records of a task that have an answer, and one short enough; and how many were left out for which reason."""
-    answers = [references(record) for record in records]
+    answers = [record.references() for record in records]
     answered = [place for place, own in enumerate(answers) if own]
     if not answered:
         return records, {}

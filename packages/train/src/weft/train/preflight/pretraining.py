@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from weft.data.records.types import Caption, ImageQA, PairBool
+from weft.data import Caption, ImageQA, PairBool
 from weft.eval.evaluate.kinds import Kind, register_kind
 from weft.train.errors import RunError
 from weft.train.recipe.sections import PretrainingSection
@@ -28,7 +28,7 @@ class Denoising(ImageQA):
         section: How words are masked.
     """
 
-    task: ClassVar[str] = "denoising"
+    record_type: ClassVar[str] = "denoising"
     captions: tuple[str, ...]
     section: PretrainingSection
 
@@ -44,7 +44,7 @@ class Matching(PairBool):
         section: How often they are.
     """
 
-    task: ClassVar[str] = "matching"
+    record_type: ClassVar[str] = "matching"
     captions: tuple[str, ...]
     same: frozenset[str]
     others: Sequence[str]

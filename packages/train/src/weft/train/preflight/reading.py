@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from weft.data.records.types import Record, media_of
+from weft.data import Record
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
@@ -98,7 +98,7 @@ def _check_records(batches: ReaderBatches, task: str, role: str, records: Sequen
             said = batches.rules[task].written(kind.text(record))
             reader.check(batches.wordings[task].row(record, task, said))
         except ReaderError as error:
-            shown = "".join(f" It shows {ref.uri}." for ref in media_of(record)[:1])
+            shown = "".join(f" It shows {ref.uri}." for ref in record.media_refs()[:1])
             raise RunError(f"Task {task!r} cannot be read on its {role} split: {error}{shown}") from None
 
 

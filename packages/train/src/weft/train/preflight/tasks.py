@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from weft.data import load_dataset
-from weft.data.records.types import Caption, MediaRef, Record, media_of
+from weft.data import Caption, MediaRef, Record, load_dataset
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe.sections import DataSection
@@ -142,7 +141,7 @@ def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
 
 def images_of(data: TaskData) -> Iterator[MediaRef]:
     """Every image or video of one task's splits, as often as it comes."""
-    return (ref for records in data.splits.values() for record in records for ref in media_of(record))
+    return (ref for records in data.splits.values() for record in records for ref in record.media_refs())
 
 
 def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weft.data.records.types import ImageQA
+from weft.data import ImageQA
 from weft.eval.serving.lmms_harness import HarnessModel
 from weft.train.errors import RunError, near
 from weft.train.output.result import check_finished
@@ -23,7 +23,7 @@ class RunModel(HarnessModel):
         run: Folder of the run.
         task: One of its tasks.
         batch_size: Requests per pass.
-        record_type: What the task's texts are, a key of `weft.data.records.types.RECORD_TYPES`.
+        record_type: What the task's texts are, such as "image_qa".
         device: Accepted because the harness passes it; the model lies on the GPU where there is one.
         max_batch_size: Accepted because the harness passes it.
 
@@ -36,7 +36,7 @@ class RunModel(HarnessModel):
         run: str,
         task: str,
         batch_size: int | str = 1,
-        record_type: str = ImageQA.task,
+        record_type: str = ImageQA.record_type,
         device: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:

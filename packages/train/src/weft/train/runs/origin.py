@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from weft.data.records.types import media_of
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
@@ -47,7 +46,7 @@ def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
             if features is None:
                 found[f"data.{name}.{role}.media"] = f"media, sha256 {records.media_fingerprint()}"
             else:
-                images = (ref for record in records for ref in media_of(record))
+                images = (ref for record in records for ref in record.media_refs())
                 found[f"data.{name}.{role}.features"] = f"features, sha256 {features.fingerprint(images)}"
     return found | {key: f"content, sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import set_seed
 
 from weft.core import attach
-from weft.data.records.types import Record
+from weft.data import Record
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.scoring import make_batches, make_visual
 from weft.train.engine.task_losses import nan_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from weft.data.records.types import Caption, ImageQA, MediaRef, PairBool, Record
+from weft.data import Caption, ImageQA, MediaRef, PairBool, Record
 
 
 def _question(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
@@ -20,8 +20,8 @@ def _picture(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
 
 
 RECORDS: Mapping[str, Callable[[str, str, tuple[MediaRef, ...]], Record]] = {
-    ImageQA.task: _question,
-    PairBool.task: _statement,
-    Caption.task: _picture,
+    ImageQA.record_type: _question,
+    PairBool.record_type: _statement,
+    Caption.record_type: _picture,
 }
 """Type of a record to what makes one of a name, a text and its images."""

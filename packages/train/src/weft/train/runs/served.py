@@ -10,7 +10,7 @@ import torch
 from transformers import set_seed
 
 from weft.core import load_adapter
-from weft.data.records.types import MediaRef, PairBool
+from weft.data import MediaRef, PairBool
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
 from weft.train.backbones.loading import load_backbone
@@ -29,7 +29,7 @@ def load_predictor(
 
     Args:
         folder: Folder with `recipe.yaml` and `adapter/`, such as that of a run.
-        types: Task to the type of its records, a key of `weft.data.records.types.RECORD_TYPES`.
+        types: Task to the type of its records, such as "image_qa".
         images: Task to the number of images that each of its records shows; by default one, and one or two for
             statements.
 
@@ -56,7 +56,7 @@ def load_predictor(
     visual = None if backbone.transform is None else Pixels(backbone.transform)
     batches = make_batches(recipe, backbone, visual)
 
-    counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.task}
+    counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.record_type}
     counts |= {name: range(count, count + 1) for name, count in images.items()}
 
     def answer(task: str, questions: Sequence[str], shown: Sequence[Sequence[bytes]]) -> list[str]:

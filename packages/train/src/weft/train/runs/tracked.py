@@ -15,7 +15,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.data.records.types import media_of
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.report import inspect_html, tables_in
 from weft.eval.serving import log_model
@@ -155,7 +154,11 @@ def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) ->
         recipe: The recipe of the run; its folder holds the adapter.
         tasks: The records, whose types decide what each task can be asked.
     """
-    types = {name: kind_of(data[role]).task for name, data in tasks.items() for role in list(data.splits)[:1]}
+    types = {
+        name: kind_of(data[role]).record_type
+        for name, data in tasks.items()
+        for role in list(data.splits)[:1]
+    }
     asked = {name: kind for name, kind in types.items() if kind in RECORDS}
     if not asked or recipe.blank_images or recipe.backbone.language is not None:
         return
@@ -176,7 +179,7 @@ def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) ->
 
 def _shown(data: TaskData) -> int:
     """How many images a record of a task shows."""
-    return len(media_of(next(iter(data.splits.values()))[0]))
+    return len(next(iter(data.splits.values()))[0].media_refs())
 
 
 class Report(TrainerCallback):

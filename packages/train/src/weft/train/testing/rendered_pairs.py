@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
-from weft.data.records.types import MediaRef, Retrieval
+from weft.data import MediaRef, Retrieval
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
 from weft.eval.evaluate.matches import Matches

@@ -152,10 +152,10 @@ def _load(section: SourceSection, split: str) -> Any:
     root = None if section.root is None else expanded(section.root, "data.root")
     options = expanded_options(section.options, "data.options")
     records = load_dataset(section.name, root=root, split=split, **options)
-    if len(records) == 0 or records.task != "classify":
+    if len(records) == 0 or records.record_type != "classify":
         raise RunError(
             f"The split {split!r} of data set {section.name!r} must hold labelled images, but holds {len(records)} "
-            f"records of task {records.task!r}. Choose a classification data set; see `weft data list`."
+            f"records of type {records.record_type!r}. Choose a classification data set; see `weft data list`."
         )
     return records
 
