@@ -116,7 +116,12 @@ def adapters() -> dict[str, Tree]:
     place = _place("adapters")
     attach(model(), BottleneckConfig(bottleneck_size=2), ["a", "b"]).save_pretrained(place / "weft")
     export_peft(attach(model(), LoRAConfig(rank=1), ["a"]), place / "peft")
-    found = {kind: Tree(_files(place / kind)) for kind in ("weft", "peft")}
+    several = [
+        LoRAConfig(rank=1, magnitude=True),
+        LoRAConfig(name="more", rank=2, magnitude=True, linears=("key",)),
+    ]
+    export_peft(attach(model(), several, ["a"]), place / "patterns")
+    found = {kind: Tree(_files(place / kind)) for kind in ("weft", "peft", "patterns")}
     hub = ROOT / "packages" / "core" / "tests" / "data" / "adapterhub" / "bart_double_seq_bn"
     return {**found, "adapterhub": Tree(_files(hub))}
 

@@ -129,6 +129,10 @@ def change(folder, **words):
             {"alpha_pattern": {"q_proj(": 3}},
             r"regular expressions in `alpha_pattern`, but 'q_proj\(' is none",
         ),
+        ({"alpha_pattern": [["q_proj", 3]]}, "must have a mapping from names as `alpha_pattern`"),
+        ({"modules_to_save": 3}, "must have a list of names as `modules_to_save` in its settings, but has 3"),
+        ({"bias": ["all"]}, r"must have a word as `bias` in its settings, but has \['all'\]"),
+        ({"lora_alpha": "8"}, "must scale its updates by a positive number, but the alpha of .* is '8'"),
         ({"lora_dropout": 2}, "must hold settings that a unit can have, but the method is wrong"),
     ],
     ids=[
@@ -139,6 +143,10 @@ def change(folder, **words):
         "length",
         "alpha",
         "pattern",
+        "patterns",
+        "modules",
+        "bias",
+        "word",
         "dropout",
     ],
 )
@@ -239,7 +247,14 @@ def test_two_magnitudes_at_a_map_are_not_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", ["[3]", "{", '{"vision_model.encoder.layers.0.self_attn.qkv": [["query", 9]]}']
+    "words",
+    [
+        "[3]",
+        "[" * 100_000,
+        '{"a": [["b", 1e999]]}',
+        "{",
+        '{"vision_model.encoder.layers.0.self_attn.qkv": [["query", 9]]}',
+    ],
 )
 def test_what_another_program_says_of_fused_maps_is_no_harm(tmp_path, words):
     from safetensors.torch import load_file, save_file

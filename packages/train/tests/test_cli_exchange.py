@@ -103,6 +103,15 @@ def test_adapterhub_comes_in(tmp_path, capsys):
     torch.testing.assert_close(logits(other, batch), logits(model, batch), atol=1e-6, rtol=1e-6)
 
 
+def test_settings_that_are_no_json_are_told(bart, capsys):
+    folder = bart[0]
+    (folder / "hub").mkdir()
+    (folder / "hub" / "adapter_config.json").write_bytes(b"\xd0{")
+    assert run("import", folder / "hub", folder / "out", "--backbone", folder / "bart") == 2
+    assert "`SOURCE` must hold whole files, but" in capsys.readouterr().err.replace("\n", " ")
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

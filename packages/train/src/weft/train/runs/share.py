@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from weft.core.files.interop.adapterhub import import_adapterhub
 from weft.core.files.interop.peft import CONFIG as ADAPTER_CONFIG
 from weft.core.files.interop.peft import export_peft, import_peft
 from weft.core.files.saving import CONFIG as WEFT_CONFIG
+from weft.core.files.stored_files import read_words
 from weft.train.backbones.loading import load_backbone
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError
@@ -81,7 +81,7 @@ def import_adapter(source: Path, output: Path, *, backbone: str, task: str = "de
             f"`SOURCE` must hold {ADAPTER_CONFIG} of PEFT or AdapterHub, but {source} does not. Give the folder that "
             "PEFT's `save_pretrained` or AdapterHub's `save_adapter` wrote."
         )
-    words = json.loads(settings.read_text(encoding="utf-8"))
+    words = read_words(settings, argument="SOURCE")
     read = import_peft if "peft_type" in words else import_adapterhub
     model = read(plain_model(backbone), source, task=task)
     model.save_pretrained(output)

@@ -114,7 +114,13 @@ def _shares(roles: str | None) -> dict[str, Shares]:
         return {
             str(path): [(str(role), int(count)) for role, count in shares] for path, shares in found.items()
         }
-    except (AttributeError, TypeError, ValueError):  # the words of another program
+    except (
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):  # the words of another program
         return {}
 
 

@@ -46,6 +46,11 @@ _OF_NO_WEIGHT = {
     "use_rslora",
     "velora_config",
 }
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("alpha_pattern", dict, "a mapping from names"),
+    ("modules_to_save", list, "a list of names"),
+    ("bias", str, "a word"),
+)
 # Ways to start that leave the weights of the backbone as they are.
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
@@ -72,6 +77,7 @@ def check_settings(words: Mapping[str, Any]) -> tuple[str, ...]:
             f"`folder` must hold what LoRA, DoRA and (IA)³ compute on linear maps, but sets {', '.join(odd)}. Merge "
             "it in PEFT, or train it anew."
         )
+    _check_kinds(words)
     start = words.get("init_lora_weights")
     if start not in _STARTS and str(start).lower() != "gaussian":
         raise CheckpointError(
@@ -128,6 +134,18 @@ def tidy(alpha: float) -> float:
         alpha: The number.
     """
     return float(f"{alpha:.12g}")
+
+
+def _check_kinds(words: Mapping[str, Any]) -> None:
+    for name, kind, called in _KINDS:
+        value = words.get(name)
+        names = list(value) if isinstance(value, list | dict) else []
+        if value is not None and not (
+            isinstance(value, kind) and all(isinstance(each, str) for each in names)
+        ):
+            raise CheckpointError(
+                f"`folder` must have {called} as `{name}` in its settings, but has {value!r}. Copy or save it again."
+            )
 
 
 def _fits(pattern: str, name: str) -> bool:
