@@ -1,19 +1,28 @@
 """A recipe trains on what `weft data convert` wrote, and on a folder in the hub's format, as on the original files."""
 
+import gc
 import io
 import json
+import shutil
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from weft.data import load_dataset
+from weft.data import ImageQA, load_dataset
+from weft.data.errors import InvalidArgumentError
+from weft.data.sampling.mixing import TaskMixture
 from weft.data.shards.convert import convert
+from weft.data.shards.parquet import decode_record
+from weft.train.errors import RecipeError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 from weft.train.testing.curves import losses
@@ -74,3 +83,108 @@ def test_a_run_on_shards_or_in_the_format_of_the_hub_is_that_on_the_original_fil
         assert other[1].keys() == own[1].keys()
         assert all(torch.equal(other[1][key], value) for key, value in own[1].items())
         assert other[2] == own[2]
+
+
+def write_shards(root: Path) -> None:
+    for split in ("train", "test"):
+        records = load_dataset("table", root / "own", split, record="image_qa")
+        convert(records, root / "shards" / split, rows_per_shard=4, group_rows=2)
+
+
+@pytest.fixture
+def streamed(values: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A recipe on shards that are streamed, mixed with a task on rendered scenes."""
+    write_questions(tmp_path)
+    write_shards(tmp_path)
+    data = {"name": "shards", "root": str(tmp_path / "shards"), "streaming": True}
+    own = {"prompt": "vqa: ", "metric": "vqa", "max_new_tokens": 3, "data": data}
+    values["tasks"] = {"own": own, "scenes": values["tasks"]["vqa"]}
+    mixing = {"strategy": "temperature", "temperature": 2.0, "unit": "mixed"}
+    del values["training"]["steps"]
+    values["training"] |= {
+        "epochs": 1,
+        "vision": "trained",
+        "mixing": mixing,
+        "log_every": 1,
+        "save_every": 1,
+    }
+    return values
+
+
+def outcome(values: dict[str, Any], *changes: str, resume: bool = False) -> tuple[Any, Any, Any]:
+    result = execute(load_recipe(values, list(changes)), resume=resume)
+    weights = load_file(result.folder / "adapter" / "adapter_model.safetensors")
+    return losses(result.folder), {key: value.tolist() for key, value in weights.items()}, dict(result.scores)
+
+
+def test_streamed_shards_train_as_listed_ones_also_by_workers_and_after_a_kill(streamed):
+    listed = outcome(streamed, "name=listed", "tasks.own.data.streaming=false")
+    assert len(listed[0]) > 3
+    assert outcome(streamed, "name=whole") == listed
+    assert outcome(streamed, "name=workers", "training.workers=2", "training.keep_images=0") == listed
+    again = load_recipe(streamed, ["name=whole"]).folder
+    shutil.rmtree(again / "adapter")
+    (again / "result.json").unlink()
+    shutil.rmtree(max((again / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:])))
+    assert outcome(streamed, "name=whole", resume=True)[:2] == listed[:2]
+
+
+def test_rows_of_the_hub_stream_as_they_are_listed(streamed, tmp_path):
+    options = {"record": "image_qa", "columns": COLUMNS}
+    streamed["tasks"]["own"]["data"] |= {"name": "hub", "root": str(tmp_path / "hub"), "options": options}
+    listed = outcome(streamed, "name=listed", "tasks.own.data.streaming=false")
+    assert outcome(streamed, "name=streamed") == listed
+
+
+def test_a_stream_holds_the_records_of_a_few_row_groups_whatever_the_size_of_the_set(tmp_path, monkeypatch):
+    write_questions(tmp_path)
+    own = load_dataset("table", tmp_path / "own", "train", record="image_qa")
+    many = own.with_records([replace(own[k % ROWS], id=str(k)) for k in range(600)])
+    convert(many, tmp_path / "many" / "train", rows_per_shard=60, group_rows=3, embed_media=True)
+    del many, own
+    live: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        live.append(sum(isinstance(each, ImageQA) for each in gc.get_objects()))
+        return decode_record(*arguments)
+
+    monkeypatch.setattr("weft.data.shards.media.decode_record", counted)
+    monkeypatch.setattr("weft.data.shards.parquet.decode_record", counted)
+    streamed = load_dataset("shards", tmp_path / "many", "train", streaming=True)
+    gc.collect()
+    assert len(streamed) == 600
+    mixture = TaskMixture({"vqa": len(streamed)}, batch_size=4)
+    for batch in islice(mixture, 12):
+        assert [streamed[row].id for _, row in batch] == [str(row) for _, row in batch]
+        assert [streamed[row].image.read() for _, row in batch] == [png(row % ROWS) for _, row in batch]
+    # Four groups of texts, four with their pictures, and two in the making.
+    assert max(live) - live[0] <= 3 * (4 + 1 + 4 + 1)
+    del live[:]
+    assert len(streamed.fingerprint()) == len(streamed.media_fingerprint()) == 64
+    assert not live, "the index tells what the shards hold"
+
+
+def test_what_needs_a_list_of_streamed_records_is_refused_in_one_message(streamed):
+    streamed["tasks"]["own"]["data"] |= {
+        "train": ["train", "test"],
+        "sizes": {"train": 4},
+        "each_caption": True,
+    }
+    streamed["training"]["vision"] = "frozen"
+    streamed["tasks"]["scenes"]["data"]["streaming"] = True
+    with pytest.raises(RecipeError) as raised:
+        execute(load_recipe(streamed))
+    told = str(raised.value)
+    assert "tasks.own.data.streaming: this must be false with" in told
+    for word in ("several training splits", "`each_caption`", "`sizes.train`", "`training.vision: frozen`"):
+        assert word in told
+    assert "tasks.scenes.data.streaming" in told
+    assert "not one of hub, shards" in told
+
+
+def test_only_data_that_allow_it_are_streamed(tmp_path):
+    write_questions(tmp_path)
+    with pytest.raises(
+        InvalidArgumentError, match=r"`streaming` must be left out of data set 'table'.*hub, shards can"
+    ):
+        load_dataset("table", tmp_path / "own", "train", record="image_qa", streaming=True)

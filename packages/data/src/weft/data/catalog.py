@@ -56,6 +56,8 @@ class DatasetSpec:
         expected: Split to the number of records officially stated, where known.
         hub: Copies on the hub.
         needs_root: False for data sets that are generated.
+        draw: `draw(source, split, **options)` gives a sequence that makes its records when they are asked for, where
+            the format allows that; options as for `read`.
         find_splits: `find_splits(source, **options)` names the splits that a root has, where the user names them.
     """
 
@@ -71,6 +73,7 @@ class DatasetSpec:
     expected: Mapping[str, int] = field(default_factory=dict)
     hub: tuple[HubSource, ...] = ()
     needs_root: bool = True
+    draw: Callable[..., Sequence[Record]] | None = field(default=None, repr=False)
     find_splits: Callable[..., Sequence[str]] | None = field(default=None, repr=False)
 
     @property
@@ -137,6 +140,7 @@ def load_dataset(
     on_error: OnError = "raise",
     require_media: bool = True,
     follow_links: bool = False,
+    streaming: bool = False,
     **options: Any,
 ) -> RecordSet[Any]:
     """Read the annotations of one split; images and videos stay closed until a record is asked for them.
@@ -150,32 +154,28 @@ def load_dataset(
             `RecordSet.skipped`.
         require_media: Whether absent images or videos stop the loading.
         follow_links: Allow links that lead out of a local `root`.
+        streaming: Make records when they are asked for instead of listing them: memory holds a few row groups. Ids that
+            appear twice are not found then.
         **options: Options of this data set; see `dataset_spec(name).options`.
 
     Raises:
         UnknownNameError: Unknown data set, split or option, with near matches.
         MissingFileError: Files that are not there, with every path tried and how to get them.
         MalformedRecordError: A row that breaks the format, or an id that appears twice.
-        InvalidArgumentError: No `root` for a data set that needs one.
+        InvalidArgumentError: No `root` for a data set that needs one, or `streaming` of one that must be listed.
     """
-    spec = dataset_spec(name)
-    if spec.splits and split not in spec.splits:
-        raise unknown_name(f"split of {name}", split, spec.splits)
-    for option in options:
-        if option not in spec.options:
-            raise unknown_name(f"option of {name}", option, spec.options)
-    if root is None and spec.needs_root:
-        raise InvalidArgumentError(
-            f"`root` must be given for data set {name!r}, but is None. "
-            f"How to get the files: {spec.how_to_get}"
-        )
+    spec = _asked(name, root, split, streaming, options)
     store = (
         root
         if isinstance(root, Store)
         else open_store(root or ".", storage_options, follow_links=follow_links)
     )
     source = Source(name, store, spec.bases, spec.how_to_get, on_error, require_media)
-    records = list(_checked(name, spec.read(source, split, **options)))
+    records: Sequence[Record]
+    if streaming and spec.draw is not None:
+        records = spec.draw(source, split, **options)
+    else:
+        records = list(_checked(name, spec.read(source, split, **options)))
     for note in source.notes:
         _log.warning("%s, split %s: %s", name, split, note)
     return RecordSet(
@@ -187,6 +187,32 @@ def load_dataset(
         tuple(source.classes),
         tuple(source.notes),
     )
+
+
+def _asked(name: str, root: Any, split: str, streaming: bool, options: Mapping[str, Any]) -> DatasetSpec:
+    """The data set that arguments of `load_dataset` name, which it can give."""
+    spec = dataset_spec(name)
+    if streaming and spec.draw is None:
+        raise InvalidArgumentError(
+            f"`streaming` must be left out of data set {name!r}, which must be read to know its records. Convert it "
+            f"with `weft data convert`, and stream the shards: {', '.join(streamed_datasets())} can be."
+        )
+    if spec.splits and split not in spec.splits:
+        raise unknown_name(f"split of {name}", split, spec.splits)
+    for option in options:
+        if option not in spec.options:
+            raise unknown_name(f"option of {name}", option, spec.options)
+    if root is None and spec.needs_root:
+        raise InvalidArgumentError(
+            f"`root` must be given for data set {name!r}, but is None. "
+            f"How to get the files: {spec.how_to_get}"
+        )
+    return spec
+
+
+def streamed_datasets() -> list[str]:
+    """The names of the data sets that `load_dataset(streaming=True)` takes, sorted."""
+    return [name for name in list_datasets() if dataset_spec(name).draw is not None]
 
 
 def splits_of(

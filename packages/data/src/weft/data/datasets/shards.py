@@ -6,7 +6,7 @@ from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.record import Record
 from weft.data.records.source import Source
-from weft.data.shards.media import listed
+from weft.data.shards.media import DrawnRecords, listed
 from weft.data.shards.parquet import INDEX, ShardedRecords
 
 
@@ -21,6 +21,15 @@ def read(source: Source, split: str) -> Iterator[Record]:
         MissingFileError: There is no index.
         InvalidArgumentError: The one conversion is of another split.
     """
+    yield from listed(_opened(source, split))
+
+
+def draw(source: Source, split: str) -> DrawnRecords:
+    """The records of a conversion, made when they are asked for; arguments as for `read`."""
+    return DrawnRecords(_opened(source, split))
+
+
+def _opened(source: Source, split: str) -> ShardedRecords:
     found = source.find(f"{split}/{INDEX}", INDEX)
     folder = found.path.rpartition("/")[0]
     records = ShardedRecords(found.store, folder=folder)
@@ -29,7 +38,7 @@ def read(source: Source, split: str) -> Iterator[Record]:
             f"`split` must be that of the conversion in {found.name} ({records.split!r}), but is {split!r}. "
             "Name that one, or put a conversion of each split into a folder of its name."
         )
-    yield from listed(records)
+    return records
 
 
 def find_splits(source: Source) -> list[str]:
@@ -46,6 +55,7 @@ SPEC = DatasetSpec(
     record_type="image_qa",
     splits=(),
     read=read,
+    draw=draw,
     find_splits=find_splits,
     summary="Parquet shards with an index, of any type of record.",
     licence="that of the data",

@@ -103,8 +103,14 @@ class RecordSet(Sequence[R], Generic[R]):
     def fingerprint(self) -> str:
         """Return a SHA-256 over all that the records say and the names of their media, not their content.
 
-        It is equal exactly for the same records in the same order, wherever their files lie.
+        It is equal exactly for the same records in the same order, wherever their files lie. Records that are made on
+        demand are not read where the sequence knows a `digest` of all of them.
         """
+        known = getattr(self.records, "digest", None)
+        if known is not None:
+            return hashlib.sha256(
+                f"{self.name}\0{self.split}\0{self.record_type}\0{known}".encode()
+            ).hexdigest()
         digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.record_type}\0".encode())
         for record in self.records:
             shown = [(ref.path, ref.kind, ref.start, ref.end) for ref in record.media_refs()]
@@ -115,8 +121,12 @@ class RecordSet(Sequence[R], Generic[R]):
         """Return a SHA-256 over sketches of all media, in order: a replaced picture gives another one.
 
         It is equal wherever the files lie and whenever they were written; see `Store.sketch`. A file that cannot be
-        read counts by what is wrong with it.
+        read counts by what is wrong with it. Records that are made on demand are not read where the sequence knows a
+        `media_digest` of all of them.
         """
+        known: str | None = getattr(self.records, "media_digest", None)
+        if known is not None:
+            return known
         digest, seen = hashlib.sha256(), set[tuple[Store, str]]()
         for record in self.records:
             for ref in record.media_refs():

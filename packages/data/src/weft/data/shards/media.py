@@ -1,13 +1,17 @@
-"""Pictures and videos that lie in shards, opened one at a time: records are listed without them."""
+"""Records of shards without their pictures and videos, which are opened one at a time: listed, or as they are drawn."""
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, overload
 
 from weft.data.errors import MissingFileError
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record
 from weft.data.shards.parquet import ShardedRecords, decode_record
 from weft.data.sources.store import Store
+
+_KEPT_GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,62 @@ class ShardMedia(Store):
         return shard, group, row, number
 
 
+class DrawnRecords(Sequence[Record]):
+    """Records of a sharded data set that are made when they are asked for, the same as `listed` gives.
+
+    Those of the last few row groups stay in each process, whatever the size of the set; media stay in their shards.
+
+    Args:
+        records: The data set.
+    """
+
+    def __init__(self, records: ShardedRecords) -> None:
+        self.shards, self.digest = records, records.index_digest
+        self.media_digest = self.digest if records.embeds else None
+        self._media = ShardMedia(records)
+        self._groups: OrderedDict[tuple[int, int], list[Record]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        """Return a record, or a list of them for a slice; the text of one row group is read."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        shard, group, row = self.shards.locate(index)
+        place = (shard, group)
+        if place not in self._groups:
+            self._groups[place] = _group(self.shards, self._media, *place)
+            if len(self._groups) > _KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return self._groups[place][row]
+
+    def __iter__(self) -> Iterator[Record]:
+        return listed(self.shards)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_groups": OrderedDict()}
+
+
 def listed(records: ShardedRecords) -> Iterator[Record]:
     """Yield every record; embedded media stay in their shards until they are asked for."""
     media = ShardMedia(records)
     for shard, group, _ in records.groups():
-        for row, (text, cells) in enumerate(records.rows(shard, group)):
-            made = []
-            for number, cell in enumerate(cells):
-                path, store = cell["path"], records.store
-                if records.embeds:
-                    path, store = f"{shard}/{group}/{row}/{number}/{path}", media
-                made.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
-            yield decode_record(records.record_type, text, made)
+        yield from _group(records, media, shard, group)
+
+
+def _group(records: ShardedRecords, media: ShardMedia, shard: int, group: int) -> list[Record]:
+    found = []
+    for row, (text, cells) in enumerate(records.rows(shard, group)):
+        made = []
+        for number, cell in enumerate(cells):
+            path, store = cell["path"], records.store
+            if records.embeds:
+                path, store = f"{shard}/{group}/{row}/{number}/{path}", media
+            made.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
+        found.append(decode_record(records.record_type, text, made))
+    return found

@@ -10,6 +10,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
@@ -90,6 +91,9 @@ def decode_record(record_type: str, text: str, media: Sequence[MediaRef]) -> Rec
 class ShardedRecords(Sequence[Record]):
     """The records of a sharded data set; the index alone is read on opening.
 
+    Attributes:
+        index_digest: SHA-256 of the index, which holds the checksum of every shard.
+
     Args:
         root: Folder or URL of the shards.
         storage_options: What the fsspec filesystem needs; never printed.
@@ -121,9 +125,8 @@ class ShardedRecords(Sequence[Record]):
                 f"`root` must be a sharded data set of version {VERSION}, but {self.store.describe()} has "
                 f"{index.get('version')}. Convert it again."
             )
-        self._token = (
-            f"{self.store.describe(folder)}#{hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]}"
-        )
+        self.index_digest = hashlib.sha256(json.dumps(index).encode()).hexdigest()
+        self._token = f"{self.store.describe(folder)}#{self.index_digest[:16]}"
         self.name: str = index["name"]
         self.split: str = index["split"]
         self.record_type: str = index["task"]
@@ -148,12 +151,21 @@ class ShardedRecords(Sequence[Record]):
         """Return a record; one row group is read, and the last few stay decoded in each process."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
+        shard, group, row = self.locate(index)
+        return self.read_group(shard, group)[row]
+
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """Return shard, row group and row of a record.
+
+        Raises:
+            IndexError: If there is no such record.
+        """
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"index must lie in 0..{len(self) - 1}, but is {index}")
         shard = bisect_right(self._starts, position) - 1
         group, row = divmod(position - self._starts[shard], self.group_rows)
-        return self.read_group(shard, group)[row]
+        return shard, group, row
 
     def read_group(self, shard: int, group: int) -> list[Record]:
         """Return the records of one row group.
@@ -188,7 +200,7 @@ class ShardedRecords(Sequence[Record]):
                     f"{self.store.describe(self.at(shard.file))} must match its checksum, but does not. Get it again."
                 )
 
-    @property
+    @cached_property
     def embeds(self) -> bool:
         """Whether the media lie in the shards; all rows of a conversion are alike in this."""
         first = next((cell for _, cells in self._read(0, 0, True) for cell in cells), None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from weft.train.output.result import write_json
 from weft.train.preflight.answers import read_answers
 from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.stored import open_features
-from weft.train.preflight.tasks import TaskData, all_images
+from weft.train.preflight.tasks import TaskData, all_images, images_of
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import TrainingSection
 from weft.train.recipe.training import Recipe
@@ -91,16 +92,17 @@ def make_visual(
     if stored is not None:
         return stored
     if recipe.training.vision == "trained":
-        return _decoded(recipe.training, transform_of(backbone), all_images(tasks))
-    key, images = tower_key(backbone), all_images(tasks)
+        images = chain.from_iterable(map(images_of, tasks.values()))
+        return _decoded(recipe.training, transform_of(backbone), images)
+    key, every = tower_key(backbone), all_images(tasks)
     if recipe.blank_images:
-        return Blank(blank_shape(backbone, images[0]))
+        return Blank(blank_shape(backbone, every[0]))
     folder = Path(recipe.output) / "features" / key.digest()
-    store = extract_own(backbone, images, folder, key, processes, progress)
-    return stored_features([([store], images)], tokens=0)
+    store = extract_own(backbone, every, folder, key, processes, progress)
+    return stored_features([([store], every)], tokens=0)
 
 
-def _decoded(section: TrainingSection, transform: Transform, images: Sequence[MediaRef]) -> Visual:
+def _decoded(section: TrainingSection, transform: Transform, images: Iterable[MediaRef]) -> Visual:
     """Pixels in every batch, for a tower that is trained."""
     if any(ref.kind == "video" for ref in images):
         return Frames(transform, section.frames, section.keep_images)

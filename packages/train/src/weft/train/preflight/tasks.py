@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.data import Caption, MediaRef, Record, load_dataset
+from weft.data.catalog import streamed_datasets
 from weft.eval.evaluate.scoring import METRICS
 from weft.train.errors import RecipeError, RunError, near
-from weft.train.recipe.sections import DataSection
+from weft.train.recipe.sections import DataSection, TokenizerSection
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded, expanded_options
 
@@ -88,10 +89,11 @@ def _load(task: str, data: DataSection, role: Role, split: str | list[str]) -> A
     if role != "train":
         options |= expanded_options(data.test_options, f"{place}.test_options")
     names = [split] if isinstance(split, str) else split
-    parts = [
-        load_dataset(data.name, root=root, split=name, require_media=data.features is None, **options)
-        for name in names
-    ]
+    how: dict[str, Any] = {
+        "require_media": data.features is None,
+        "streaming": data.streaming and role == "train",
+    }
+    parts = [load_dataset(data.name, root=root, split=name, **how, **options) for name in names]
     records = parts[0] if len(parts) == 1 else _joined(parts)
     if role == "train" and data.each_caption:
         records = records.with_records([single for record in records for single in _one_caption_each(record)])
@@ -128,6 +130,36 @@ def _one_caption_each(record: Record) -> list[Record]:
         replace(record, id=f"{record.id}#{number}", captions=(caption,))
         for number, caption in enumerate(record.captions)
     ]
+
+
+def _streaming_faults(recipe: Recipe) -> list[str]:
+    """What a recipe asks for that needs a list of the records that it streams."""
+    faults = []
+    for name, task in recipe.tasks.items():
+        if not task.data.streaming:
+            continue
+        able = streamed_datasets()
+        wrong = {
+            f"a data set that is not one of {', '.join(able)}": task.data.name not in able,
+            "several training splits": not isinstance(task.data.train, str),
+            "`each_caption`": task.data.each_caption,
+            "`pretraining`": task.data.pretraining is not None,
+            "`sizes.train`": "train" in task.data.sizes,
+            "`features`": task.data.features is not None,
+            "`training.vision: frozen`, which extracts the features of all pictures first": (
+                recipe.training.vision == "frozen"
+            ),
+            "a tokenizer that is trained on all texts": isinstance(
+                recipe.backbone.tokenizer, TokenizerSection
+            ),
+        }
+        found = [words for words, is_so in wrong.items() if is_so]
+        if found:
+            faults.append(
+                f"tasks.{name}.data.streaming: this must be false with what needs a list of all training records, but "
+                f"is true with {' and '.join(found)}."
+            )
+    return faults
 
 
 def all_images(tasks: Mapping[str, TaskData]) -> list[Any]:
@@ -190,6 +222,7 @@ def check_recipe(recipe: Recipe) -> None:
             for name, task in recipe.tasks.items()
             if task.data.validation is None
         ]
+    faults += _streaming_faults(recipe)
     if recipe.training.sharded and recipe.save_model:
         faults.append(
             "training.sharded: this must be false with `save_model`, because no process then holds the whole model, "

@@ -129,6 +129,8 @@ class DataSection(Section):
         each_caption: Whether each caption of an image is a training example of its own; else one of an image's
             captions is drawn in every epoch.
         pretraining: What the captions are turned into, or none.
+        streaming: Make training records when they are drawn, in the same order, instead of listing them at the start:
+            memory holds a few row groups of shards, or none of the rows that `datasets` maps into memory.
     """
 
     name: str
@@ -144,6 +146,7 @@ class DataSection(Section):
     features: str | list[str] | None = None
     each_caption: bool = False
     pretraining: PretrainingSection | None = None
+    streaming: bool = False
 
     @property
     def stores(self) -> list[str]:
