@@ -1,10 +1,13 @@
+from typing import Any
+
 import pytest
 
-from weft.data import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA
+from weft.data import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA, record_class
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of, metric_of
-from weft.eval.evaluate.metric_fit import SCORED_TYPES, check_metric, check_targets
-from weft.eval.evaluate.scoring import METRICS
+from weft.eval.evaluate.metric_fit import check_metric, check_targets
+from weft.eval.evaluate.scoring import METRICS, register_metric, score
+from weft.eval.metrics import ScoreReport, exact_accuracy
 
 IMAGE = MediaRef.from_bytes(b"", "image")
 QUESTIONS = [
@@ -17,7 +20,27 @@ PAIRS = [
 
 
 def test_every_metric_says_what_it_scores() -> None:
-    assert SCORED_TYPES.keys() == METRICS.keys()
+    assert all(metric.types and all(map(record_class, metric.types)) for metric in METRICS.values())
+
+
+def test_a_metric_from_outside_scores_like_the_official_ones() -> None:
+    def first_words(predictions: Any, records: Any, groups: Any) -> ScoreReport:
+        right = {r.id: r.answers[0].split()[0] for r in records}
+        return exact_accuracy(
+            {key: text.split()[0] for key, text in predictions.items()}, right, groups=groups
+        )
+
+    try:
+        register_metric("first_word", "image_qa")(first_words)
+        check_metric("first_word", QUESTIONS)
+        report = score("first_word", {r.id: "yes indeed" for r in QUESTIONS}, QUESTIONS)
+        assert report.scores["accuracy"] == 100
+        with pytest.raises(ScoreInputError, match=r"'first_word' scores 'image_qa'\. Take 'caption'"):
+            check_metric("first_word", CAPTIONS)
+        with pytest.raises(ScoreInputError, match="`metric` must be new, but 'first_word' is taken by"):
+            register_metric("first_word", "caption")(first_words)
+    finally:
+        METRICS.forget("first_word")
 
 
 @pytest.mark.parametrize(

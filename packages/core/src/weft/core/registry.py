@@ -26,7 +26,7 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         what: What messages call a name, such as "`method`".
         error: Class of the error for a name that is taken.
-        package: Package whose modules are looked through.
+        package: Package whose modules are looked through, or None.
         attribute: What each of those modules holds under the module's own name; such modules are imported one by
             one, when their names are asked for. By default they register what they hold, and all are imported at once.
         group: Group of entry points, or None.
@@ -36,7 +36,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self,
         what: str,
         error: type[Exception],
-        package: str,
+        package: str | None = None,
         *,
         attribute: str | None = None,
         group: str | None = None,
@@ -92,7 +92,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return name in self._loaders()
 
     def _loaders(self) -> dict[str, Callable[[], T]]:
-        if not self._modules:
+        if self._package is not None and not self._modules:
             path = importlib.import_module(self._package).__path__
             self._modules = {module.name: False for module in pkgutil.iter_modules(path)}
         found: dict[str, Callable[[], T]] = {}
@@ -112,10 +112,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def _described(thing: Any) -> str:
-    """What tells two things apart: where a class or function is defined, the name of anything else."""
+    """What tells two things apart: where a class or function is defined, the name of anything else, or all of it."""
     if hasattr(thing, "__qualname__"):
         return f"{thing.__module__}.{thing.__qualname__}"
-    return repr(thing.name)
+    return repr(getattr(thing, "name", thing))
 
 
 def method_of(config: type[BaseModel], error: type[Exception]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from weft.data import Record, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.scoring import SCORED_TYPES, fits, reference, score
+from weft.eval.evaluate.scoring import METRICS, fits, reference, score
 
 _TRIED = 2
 
@@ -27,10 +27,10 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
         ScoreInputError: Naming the metrics, the records or the headlines that would fit.
     """
     if not fits(metric, records[0]):
-        fitting = sorted(repr(name) for name in SCORED_TYPES if fits(name, records[0]))
+        fitting = sorted(repr(name) for name in METRICS if fits(name, records[0]))
         raise ScoreInputError(
             f"`metric` must score records of type {records[0].record_type!r}, but {metric!r} scores "
-            f"{' and '.join(map(repr, SCORED_TYPES[metric]))}. Take {' or '.join(fitting) or 'other records'}."
+            f"{' and '.join(map(repr, METRICS[metric].types))}. Take {' or '.join(fitting) or 'other records'}."
         )
     forms: dict[tuple[int, bool], list[Record]] = {}
     for record in records:

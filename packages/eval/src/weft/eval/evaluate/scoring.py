@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from weft.core.registry import Registry
 from weft.data import Caption, ImageQA, PairBool, Record, VideoMC, VideoQA, record_class
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics import (
@@ -32,18 +32,57 @@ Groups = dict[str, dict[Any, str]]
 Scorer = Callable[[Any, Sequence[Any], Groups], ScoreReport]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a task may name.
+
+    Attributes:
+        scorer: Predictions, records and groups of records to their scores.
+        types: Types of the records it scores; empty for any.
+    """
+
+    scorer: Scorer
+    types: tuple[str, ...] = ()
+
+
+METRICS: Registry[Metric] = Registry("`metric`", ScoreInputError, group="weft.metrics")
+"""Metrics by the names that a task may take; an entry point of the group `weft.metrics` names a `Metric`."""
+
+
+def register_metric(name: str, *types: str) -> Callable[[Scorer], Scorer]:
+    """Make a function known as a metric; a decorator.
+
+    Args:
+        name: What tasks call it.
+        types: Types of the records it scores; none for any.
+
+    Raises:
+        ScoreInputError: If another metric has the name.
+    """
+
+    def register(scorer: Scorer) -> Scorer:
+        METRICS.register(name, Metric(scorer, types))
+        return scorer
+
+    return register
+
+
+@register_metric("vqa", "image_qa")
 def _vqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
     return vqa_accuracy(predictions, {r.id: list(r.answers) for r in records}, groups=groups)
 
 
+@register_metric("vqa_vl_adapter", "image_qa")
 def _vqa_vl_adapter(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
     return vl_adapter_vqa_accuracy(predictions, {r.id: list(r.answers) for r in records}, groups=groups)
 
 
+@register_metric("gqa", "image_qa")
 def _gqa(predictions: dict[Any, str], records: Sequence[ImageQA], groups: Groups) -> ScoreReport:
     return gqa_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
 
 
+@register_metric("exact", "image_qa", "video_qa")
 def _exact(predictions: dict[Any, str], records: Sequence[ImageQA | VideoQA], groups: Groups) -> ScoreReport:
     several = [r for r in records if len(set(map(plain_answer, r.answers))) > 1]
     if several:
@@ -54,10 +93,12 @@ def _exact(predictions: dict[Any, str], records: Sequence[ImageQA | VideoQA], gr
     return exact_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
 
 
+@register_metric("nlvr", "pair_bool")
 def _nlvr(predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups) -> ScoreReport:
     return _judgements(nlvr_accuracy, predictions, records, groups)
 
 
+@register_metric("nlvr2", "pair_bool")
 def _nlvr2(predictions: dict[Any, str], records: Sequence[PairBool], groups: Groups) -> ScoreReport:
     return _judgements(nlvr2_accuracy, predictions, records, groups)
 
@@ -72,6 +113,7 @@ def _judgements(
     return metric(predictions, {r.id: bool(r.label) for r in records}, sentences=sentences, groups=groups)
 
 
+@register_metric("caption", "caption")
 def _caption(predictions: dict[Any, str], records: Sequence[Caption], groups: Groups) -> ScoreReport:
     """The official scores, and `exact`: the share of captions that are a reference, word for word."""
     report = caption_scores(predictions, {r.id: list(r.captions) for r in records}, groups=groups)
@@ -93,6 +135,7 @@ def _words(text: str) -> list[str]:
     return text.lower().split()
 
 
+@register_metric("multiple_choice", "video_mc")
 def _multiple_choice(predictions: dict[Any, str], records: Sequence[VideoMC], groups: Groups) -> ScoreReport:
     """An answer counts if it is exactly `a` and the option's number; anything else is wrong."""
     right = {r.id: r.answer or 0 for r in records}
@@ -100,10 +143,12 @@ def _multiple_choice(predictions: dict[Any, str], records: Sequence[VideoMC], gr
     return multiple_choice_accuracy(chosen, right, groups=groups)
 
 
+@register_metric("open_ended", "video_qa")
 def _open_ended(predictions: dict[Any, str], records: Sequence[VideoQA], groups: Groups) -> ScoreReport:
     return open_ended_accuracy(predictions, {r.id: r.answers[0] for r in records}, groups=groups)
 
 
+@register_metric("retrieval", "retrieval")
 def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
     from weft.eval.evaluate.retrieve import retrieval_scores
@@ -111,41 +156,9 @@ def _retrieval(predictions: Any, records: Sequence[Any], groups: Groups) -> Scor
     return retrieval_scores(predictions, records, groups)
 
 
-METRICS: Mapping[str, Scorer] = {
-    "caption": _caption,
-    "exact": _exact,
-    "gqa": _gqa,
-    "multiple_choice": _multiple_choice,
-    "nlvr": _nlvr,
-    "nlvr2": _nlvr2,
-    "open_ended": _open_ended,
-    "retrieval": _retrieval,
-    "vqa": _vqa,
-    "vqa_vl_adapter": _vqa_vl_adapter,
-}
-"""Metric names that a task may take."""
-
-
-SCORED_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "caption": ("caption",),
-        "exact": ("image_qa", "video_qa"),
-        "gqa": ("image_qa",),
-        "multiple_choice": ("video_mc",),
-        "nlvr": ("pair_bool",),
-        "nlvr2": ("pair_bool",),
-        "open_ended": ("video_qa",),
-        "retrieval": ("retrieval",),
-        "vqa": ("image_qa",),
-        "vqa_vl_adapter": ("image_qa",),
-    }
-)
-"""Name of a metric to the types of records it scores."""
-
-
 def fits(metric: str, record: Record) -> bool:
     """Tell whether a metric scores records of this type; one that names no types scores all."""
-    kinds = tuple(map(record_class, SCORED_TYPES.get(metric, ())))
+    kinds = tuple(map(record_class, METRICS[metric].types)) if metric in METRICS else ()
     return isinstance(record, kinds) or not kinds
 
 
@@ -182,10 +195,10 @@ def score(
     other = next((r for r in records if not fits(metric, r)), None)
     if other is not None:
         raise ScoreTypeError(
-            f"`records` must be of type {' or '.join(map(repr, SCORED_TYPES[metric]))} for the metric {metric!r}, but "
+            f"`records` must be of type {' or '.join(map(repr, METRICS[metric].types))} for the metric {metric!r}, but "
             f"{other.id!r} is of type {other.record_type!r}. Choose another metric."
         )
-    report = METRICS[metric](predictions, records, record_groups(records))
+    report = METRICS[metric].scorer(predictions, records, record_groups(records))
     if headline is None:
         return report
     if headline not in report.scores:
