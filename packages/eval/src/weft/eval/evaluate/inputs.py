@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -107,6 +107,9 @@ class Batches:
     seed: int = 0
     shift: RandomShift | None = None
     text_length: int | None = None
+
+    may_drop: ClassVar[bool] = False
+    """Whether a batch may hold fewer rows than were drawn."""
 
     def inputs(self, task: str, records: Sequence[Record]) -> dict[str, Tensor]:
         """What a model reads to answer records of one task.

@@ -75,4 +75,5 @@ def fault_of_loading(error: BaseException) -> str:
             "it needs code of its own, which weft never runs. Take a model of a type that transformers knows, or "
             "convert it to one"
         )
-    return text
+    # What follows the first paragraph is advice about transformers.
+    return " ".join(text.partition("\n\n")[0].split())

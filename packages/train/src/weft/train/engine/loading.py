@@ -69,7 +69,10 @@ class Collate:
     batches: Batches | ReaderBatches
 
     def __call__(self, rows: Sequence[tuple[str, Any, int, int]]) -> dict[str, Any]:
-        """Return the inputs, and beside them `records` (ids of its rows), `rows` of the whole batch drawn, and `epoch`.
+        """Return the inputs, and beside them what belongs to the batch.
+
+        That is `records`, the ids of its rows; `left_out`, how many rows it lacks; `rows` of the whole batch that was
+        drawn, over all processes; and `epoch`.
 
         Raises:
             WeftDataError: If an image or another file cannot be read. A worker returns the error as `failed`.
@@ -85,7 +88,8 @@ class Collate:
             return {"failed": error}
         ids = [record.id for _, record, _, _ in rows]
         kept = batch.pop("kept", range(len(rows)))
-        return batch | {"records": [ids[place] for place in kept], "rows": whole, "epoch": epoch}
+        records = [ids[place] for place in kept]
+        return batch | {"records": records, "left_out": len(rows) - len(kept), "rows": whole, "epoch": epoch}
 
 
 class TaskLoader(DataLoader[Any]):

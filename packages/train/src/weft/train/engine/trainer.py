@@ -107,7 +107,7 @@ class MultiTaskTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.mixture, self.batches, self.validate = mixture, batches, validate
         self.best, self.stale = float("-inf"), 0
-        self._logged_at = time.perf_counter()
+        self._logged_at, self.left_out = time.perf_counter(), 0
         self.task_losses = TaskLosses(mixture.tasks, processes, Path(args.output_dir).parent)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -153,13 +153,14 @@ class MultiTaskTrainer(Trainer):
             raise inputs["failed"]
         tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
         epoch, name = inputs.pop("epoch"), inputs.pop("objective")
+        self.left_out += inputs.pop("left_out")
         losses_of = self.objectives.get(name) or objective(name)
         with self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
         if self.processes.size == 1:
             return losses.mean()
-        if isinstance(self.batches, ReaderBatches) and self.batches.may_drop:
+        if self.batches.may_drop:
             rows = int(self.processes.sum(torch.tensor(len(losses), device=losses.device)))
         # Gradients are averaged over processes, which may hold one row more or less of the batch.
         return losses.sum() * (self.processes.size / rows)
@@ -176,6 +177,11 @@ class MultiTaskTrainer(Trainer):
             logs |= {f"loss/{task}": loss for task, loss in losses.items()}
             logs["samples_per_second"] = rows / (now - self._logged_at)
             self._logged_at = now
+            if self.batches.may_drop:
+                logs["rows_left_out"] = int(
+                    self.processes.sum(torch.tensor(self.left_out, device=self.args.device))
+                )
+                self.left_out = 0
             if self.processes.device.type == "cuda":
                 logs["gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.processes.device) / 2**20
         super().log(logs, *args, **kwargs)

@@ -222,6 +222,7 @@ class Report(TrainerCallback):
             "grad_norm": "train/gradient_norm",
             "samples_per_second": "time/samples_per_second",
             "gpu_memory_mb": "memory/gpu_peak_mb",
+            "rows_left_out": "train/rows_left_out",
         }
         values = {}
         for name, value in logs.items():
@@ -244,7 +245,8 @@ def _words(logs: Mapping[str, float]) -> list[str]:
     memory = logs.get("gpu_memory_mb") or peak_memory_mb()
     speed = logs["samples_per_second"]
     said = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
-    return [f"loss {logs['loss']:.4g}", f"{said} samples/s", f"{memory:,.0f} MiB", *losses]
+    left_out = [f"{logs['rows_left_out']:,} rows left out"] if logs.get("rows_left_out") else []
+    return [f"loss {logs['loss']:.4g}", f"{said} samples/s", f"{memory:,.0f} MiB", *losses, *left_out]
 
 
 def peak_memory_mb() -> float:

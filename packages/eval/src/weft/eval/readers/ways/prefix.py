@@ -41,8 +41,12 @@ class PrefixReader(OneSequence):
             return "its language model is an encoder and a decoder"
         if image_token(config) is None:
             return "its pictures do not stand among the tokens"
+        if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
+            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
         if chat_template(processor) is not None:
             return "its processor has a chat template"
+        if not _shows_by_itself(config, processor):
+            return "its processor has no chat template, and puts no picture before a text by itself"
         return None
 
     @property
@@ -71,6 +75,15 @@ class PrefixReader(OneSequence):
 
     def _filling(self, name: str) -> int:
         return self._kind if name == KINDS else 0
+
+
+def _shows_by_itself(config: Any, processor: Any) -> bool:
+    """Whether a processor puts pictures before a text that marks none; others need a template to say where they are."""
+    try:
+        made = processed(processor, [[blank()]], ["a"])
+    except ValueError:
+        return False
+    return bool((made[IDS] == image_token(config)).any())
 
 
 def _picture_mark(config: Any, processor: Any) -> str:
