@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,6 +32,7 @@ OWN = (
 """Configs of weft's own models, which come without a processor of transformers."""
 
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
+_PIXELS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 
 
 def saved_config(section: BackboneSection) -> PreTrainedConfig:
@@ -198,7 +199,20 @@ def _processor(section: BackboneSection, path: str) -> Any:
                 f"`backbone.processor` must hold settings of the model's processor ({type(processor).__name__}), but "
                 f"one is {name!r}. {near(name, known)}"
             )
-    return load_processor(path, revision=section.revision, **section.processor)
+    return load_processor(path, revision=section.revision, **_by_size(section.processor, processor))
+
+
+def _by_size(settings: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """Settings in which numbers of pixels are a size, as releases of transformers to come want it."""
+    size = getattr(processor.image_processor, "size", None)
+    sizes = {
+        edge: size.get(edge) if isinstance(size, dict) else getattr(size, edge, None) for edge in _PIXELS
+    }
+    pixels = {edge: settings[name] for edge, name in _PIXELS.items() if name in settings}
+    if not pixels or None in sizes.values():
+        return dict(settings)
+    others = {name: value for name, value in settings.items() if name not in _PIXELS.values()}
+    return {**others, "size": {**sizes, **others.get("size", {}), **pixels}}
 
 
 def _settings(processor: Any) -> list[str]:

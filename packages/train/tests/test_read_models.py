@@ -1,0 +1,218 @@
+"""What a recipe can say of a model that its own processor reads, and what other parts of weft do with such a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from weft.core import load_adapter
+from weft.core.testing.processed import tiny
+from weft.train.backbones.loading import load_backbone
+from weft.train.errors import RunError
+from weft.train.preflight.learned import load_learnable
+from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.training import Recipe
+from weft.train.runs.dry_run import dry_run
+from weft.train.runs.extract import extract_stores
+from weft.train.runs.replay import nan_batch
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
+from weft.train.runs.served import load_predictor
+from weft.train.runs.share import export_adapter
+from weft.train.testing.own_data import own_task, write_own_data
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_own_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for name in ("llava", "qwen2_5_vl", "blip2"):
+        tiny(name).save(root / name)
+    return root
+
+
+@pytest.fixture
+def make(data: Path, models: Path, tmp_path: Path) -> Make:
+    """A recipe of seconds, with changes."""
+
+    def recipe(*changes: str, name: str = "llava") -> Recipe:
+        values = {
+            "name": "own",
+            "backbone": {"name": str(models / name)},
+            "method": {"method": "lora", "rank": 2, "sharing": "multiple"},
+            "tasks": {
+                "vqa": own_task(data, "image_qa", ask="{question}", metric="exact", max_new_tokens=3),
+                "caption": own_task(data, "caption", ask="Describe.", max_new_tokens=3),
+            },
+            "training": {
+                "steps": 2,
+                "batch_size": 4,
+                "learning_rate": 1e-2,
+                "log_every": 1,
+                "threads": 1,
+                "mixing": {"unit": "mixed"},
+            },
+            "tracking": {"enabled": False},
+            "output": str(tmp_path / "runs"),
+        }
+        return load_recipe(values, list(changes))
+
+    return recipe
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def rewrite(data: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> None:
+    rows = [json.loads(line) for line in (data / "vqa.jsonl").read_text().splitlines()]
+    (data / "vqa.jsonl").write_text("\n".join(json.dumps(change(k, row)) for k, row in enumerate(rows)))
+
+
+def test_records_without_an_answer_are_left_out_and_counted(make: Make, data: Path, tmp_path: Path) -> None:
+    rewrite(data, lambda k, row: row | ({"answer": None} if k in (8, 12) else {}))
+    recipe = make()
+    tasks = load_learnable(recipe)
+    assert len(tasks["vqa"]["train"]) == 14
+    assert tasks["vqa"].left_out == {"no answer": 2}
+    assert "vqa: 2 records to train on are left out, with no answer" in str(dry_run(recipe))
+    result = execute(recipe)
+    noted = json.loads((result.folder / "result.json").read_text())["data"]["data.vqa.train"]
+    assert noted.startswith("14 records")
+    assert noted.endswith("2 left out with no answer")
+
+
+def test_long_answers_are_left_out_by_rule(make: Make) -> None:
+    recipe = make("tasks.vqa.max_target_tokens=3", "training.too_long=drop", "training.batch_size=2")
+    reader = load_backbone(recipe.backbone).reader
+    assert reader is not None
+    tasks = load_learnable(recipe)
+    kept, left = tasks["vqa"]["train"], tasks["vqa"].left_out["too long an answer"]
+    assert len(kept) + left == 16
+    assert all(reader.answer_length(record.answers[0]) <= 3 for record in kept)
+
+
+def test_a_batch_whose_rows_are_all_too_long_ends_the_run(make: Make) -> None:
+    with pytest.raises(Exception, match="all of its rows are too long"):
+        execute(make("training.max_tokens=8", "training.too_long=drop"))
+
+
+def test_settings_of_the_processor_reach_it(make: Make) -> None:
+    def pictures(*changes: str) -> list[str]:
+        return [text.split("<|vision_end|>")[0] for text in dry_run(make(*changes, name="qwen2_5_vl")).texts]
+
+    assert pictures() != pictures("backbone.processor.max_pixels=1600")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_half_of_the_memory_is_enough_for_what_is_frozen(make: Make, attention: str) -> None:
+    recipe = make("backbone.dtype=bfloat16", f"backbone.attention={attention}")
+    model = load_backbone(recipe.backbone).model
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == attention
+    result = execute(recipe)
+    assert {value.dtype for value in weights(result.folder).values()} == {torch.float32}
+    assert rescore(result.folder).scores == result.scores
+
+
+def test_workers_change_nothing(make: Make) -> None:
+    one, two = (execute(make(f"training.workers={count}", f"name=w{count}")) for count in (0, 1))
+    first, second = weights(one.folder), weights(two.folder)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_model_trained_whole_is_a_backbone_again(make: Make) -> None:
+    result = execute(make("method={method: full}", "save_model=true"))
+    again = load_backbone(make(f"backbone.name={result.folder / 'model'}").backbone)
+    assert again.reader is not None
+    assert again.reader.name == "chat"
+    before = load_backbone(make().backbone).model.state_dict()
+    after = again.model.state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_language_alone_is_measured_with_grey_pictures(make: Make) -> None:
+    seen, blank = execute(make("name=seen")), execute(make("name=blank", "blank_images=true"))
+    one, two = weights(seen.folder), weights(blank.folder)
+    assert any(not torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_likeliest_of_a_list_is_chosen(make: Make, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps(["red", "green", "blue", "yellow"]))
+    result = execute(make(f"tasks.vqa.choose_from={answers}"))
+    said = json.loads((result.folder / "predictions" / "vqa.json").read_text())
+    assert set(said.values()) <= {"red", "green", "blue", "yellow"}
+
+
+def test_statements_are_judged_by_likelihood(make: Make, data: Path) -> None:
+    rows = [json.loads(line) for line in (data / "vqa.jsonl").read_text().splitlines()]
+    judged = [
+        {"image": row["image"], "sentence": f"{row['answer']} is shown", "label": k % 2 == 0}
+        for k, row in enumerate(rows)
+    ]
+    (data / "judged.jsonl").write_text("\n".join(map(json.dumps, judged)))
+    options = "{record: pair_bool, columns: {images: [image]}, file: judged.jsonl}"
+    result = execute(
+        make(
+            f"tasks.vqa.data.options={options}",
+            "tasks.vqa.ask='{sentence}. True or false?'",
+            "tasks.vqa.metric=nlvr",
+        )
+    )
+    said = json.loads((result.folder / "predictions" / "vqa.json").read_text())
+    assert set(said.values()) <= {"true", "false"}
+
+
+def test_a_finished_run_answers_encoded_pictures(make: Make, data: Path) -> None:
+    result = execute(make())
+    answer = load_predictor(result.folder, {"vqa": "image_qa", "caption": "caption"})
+    picture = (data / "images" / "0000.png").read_bytes()
+    said = answer("vqa", ["What colour is the circle?"] * 2, [[picture], [picture]])
+    assert said[0] == said[1]
+    assert len(answer("caption", [""], [[picture]])) == 1
+
+
+def test_a_run_is_exported_to_peft(make: Make, tmp_path: Path) -> None:
+    result = execute(make("method.sharing=single"))
+    export_adapter(result.folder, tmp_path / "peft")
+    assert (tmp_path / "peft" / "adapter_config.json").is_file()
+
+
+def test_the_batch_of_a_loss_that_is_no_number_is_made_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weft.train.objectives.by_reader import ByReader
+
+    whole = ByReader.__call__
+    monkeypatch.setattr(ByReader, "__call__", lambda *given: whole(*given) * float("nan"))
+    recipe = make()
+    with pytest.raises(RunError, match="Every loss must be a number"):
+        execute(recipe)
+    batch = nan_batch(recipe.folder)
+    assert len(batch.tasks) == 4
+    assert batch.inputs["input_ids"].shape == batch.inputs["labels"].shape
+
+
+def test_features_are_not_extracted_where_none_are_read(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="must read stored features to have them extracted"):
+        extract_stores(make(), tmp_path / "stores")
+
+
+def test_an_adapter_fits_the_backbone_that_it_was_trained_on(make: Make) -> None:
+    result = execute(make(name="blip2"))
+    model = load_adapter(load_backbone(make(name="blip2").backbone).model, result.folder / "adapter")
+    assert set(model.weft.plan.tasks) == {"vqa", "caption"}
