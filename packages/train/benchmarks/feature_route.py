@@ -43,8 +43,8 @@ from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual
 from weft.train.backbones.loading import MINIATURE, load_backbone
 from weft.train.engine.schedule import make_mixture
-from weft.train.engine.scoring import text_rules
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
+from weft.train.preflight.reading import text_rules
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.feature_import import import_features

@@ -17,12 +17,13 @@ from weft.eval.evaluate.inputs import Batches
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.schedule import make_mixture
-from weft.train.engine.scoring import make_visual, text_rules
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
 from weft.train.objectives import generation
 from weft.train.output.progress import Progress
+from weft.train.preflight.reading import text_rules
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.open_session import make_visual
 
 
 class Clock(TrainerCallback):

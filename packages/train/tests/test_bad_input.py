@@ -118,7 +118,7 @@ def test_a_fault_is_named_before_any_long_work(
 ) -> None:
     if "nobody may write" in fault and sys.platform != "linux":
         pytest.skip("/sys, where even root makes no folder, is Linux's")
-    monkeypatch.setattr("weft.train.runs.run.load_backbone", loaded)
+    monkeypatch.setattr("weft.train.backbones.loading.load_backbone", loaded)
     path, file = tmp_path / "recipe.yaml", tmp_path / "file"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     file.write_text("")
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_long_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("weft.train.runs.extract.load_backbone", loaded)
+    monkeypatch.setattr("weft.train.backbones.loading.load_backbone", loaded)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     assert refused(words[0], str(path), *(word.format(file=path) for word in words[1:])) == 2

@@ -11,12 +11,12 @@ from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.store import FeatureStore
 from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
-from weft.train.engine.scoring import make_visual
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.extract import extract_stores
+from weft.train.runs.open_session import make_visual
 from weft.train.runs.run import execute
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from weft.eval.evaluate.inputs import example
-from weft.train.engine.scoring import text_rules
+from weft.train.preflight.reading import text_rules
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
 

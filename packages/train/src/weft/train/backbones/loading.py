@@ -15,8 +15,10 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    set_seed,
 )
 
+from weft.core import attach, load_adapter
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig, load_blip
 from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
@@ -33,7 +35,9 @@ from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.read import OWN, load_read, planned_read, reader_of, saved_config
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RecipeError, RunError
+from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import BackboneSection, TokenizerSection
+from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -88,6 +92,39 @@ def load_backbone(
             f"loaded: {fault_of_loading(error)}"
         ) from None
     return LoadedBackbone(model, tokenizer, None, name)
+
+
+def load_adapted(
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    adapter: Path | None = None,
+    texts: Callable[[], Iterable[str]] | None = None,
+    processes: Processes = ONE,
+) -> LoadedBackbone:
+    """The backbone of a recipe with its units, on the device of this process.
+
+    Args:
+        recipe: The recipe.
+        folder: As for `load_backbone`.
+        adapter: Folder of the weights that the units get; by default they are new.
+        texts: As for `load_backbone`.
+        processes: The processes of the run, all of which call this; the first one fills caches for the others.
+
+    Raises:
+        RunError: As `load_backbone` does.
+        CheckpointError: If the adapter does not fit.
+    """
+    # A new architecture gets the weights it was drawn with, so that an adapter finds its backbone again.
+    set_seed(recipe.seed)
+    with processes.first_alone():
+        backbone = load_backbone(recipe.backbone, folder=folder, texts=texts)
+        if adapter is None:
+            attach(backbone.model, recipe.method, list(recipe.tasks))
+        else:
+            load_adapter(backbone.model, adapter)
+        backbone.model.to(processes.device)
+    return backbone
 
 
 def _new_transform(section: BackboneSection) -> ProcessorTransform:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.train.engine.sharding import share_like, whole
+from weft.train.engine.sharding import sharded_like, whole
 
 AVERAGE = "average.safetensors"
 
@@ -64,7 +64,7 @@ class WeightAverage(TrainerCallback):
     def load(self, folder: Path) -> None:
         """Read the average of a checkpoint."""
         saved = load_file(folder / AVERAGE)
-        _copy({name: share_like(saved[name], value) for name, value in self.average.items()}, self.average)
+        _copy({name: sharded_like(saved[name], value) for name, value in self.average.items()}, self.average)
 
 
 def _copy(

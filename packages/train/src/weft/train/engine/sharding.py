@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimiser states are shared out over the processes; each layer is gathered to run."""
+"""FSDP2: weights, gradients and optimiser states are sharded over the processes; each layer is gathered to run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ENTRANCES = ("generate", "embed", "encode_images", "encode_image", "encode_text"
 """Methods by which evaluation enters a model besides `forward`."""
 
 
-def check_shared(objectives: Mapping[str, Any]) -> None:
-    """Refuse objectives that keep a copy of the weights, such as BLIP's slow one, beside a model that is shared out.
+def check_shardable(objectives: Mapping[str, Any]) -> None:
+    """Refuse objectives that keep a copy of the weights, such as BLIP's momentum encoder, beside a sharded model.
 
     Args:
         objectives: Name to objective.
@@ -38,10 +38,10 @@ def check_shared(objectives: Mapping[str, Any]) -> None:
 
 
 def shard(model: Any, processes: Processes) -> None:
-    """Share a model out over all processes, in place: each of its layers, and the rest with the banks of the units.
+    """Shard a model over all processes, in place: each of its layers, and the rest with the banks of the units.
 
     Banks lie under the root, because a unit is read by layers in an order that depends on the batch. Scalars, such as
-    CLIP's temperature, cannot be shared out and stay whole.
+    CLIP's temperature, cannot be sharded and stay whole.
 
     Args:
         model: An adapted model, equal on all processes.
@@ -64,26 +64,26 @@ def _layers(model: PreTrainedModel) -> tuple[str, ...]:
 
 @contextmanager
 def resting(model: nn.Module) -> Iterator[None]:
-    """Inside the block and after it, every process holds its shares alone; evaluation leaves the root gathered."""
+    """Inside the block and after it, every process holds its own shards alone; evaluation leaves the root gathered."""
     reshard(model)
     yield
     reshard(model)
 
 
-def is_shared(model: nn.Module) -> bool:
-    """Whether a model is shared out over processes."""
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a model is sharded over processes."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def reshard(model: nn.Module) -> None:
-    """Let go of what was gathered; nothing happens to a model that is not shared out."""
+    """Let go of what was gathered; nothing happens to a model that is not sharded."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def whole(value: Any) -> Any:
-    """A tensor with all its shares, nested in mappings and lists or not; every process must ask for it."""
+    """A tensor with all its shards, nested in mappings and lists or not; every process must ask for it."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, dict):
@@ -93,12 +93,12 @@ def whole(value: Any) -> Any:
     return value
 
 
-def share_like(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor, shared out as another one is; every process must ask for it.
+def sharded_like(value: Tensor, target: Tensor) -> Tensor:
+    """A whole tensor, sharded as another one is; every process must ask for it.
 
     Args:
         value: The whole tensor, equal on all processes.
-        target: A tensor of the same shape, shared out or not.
+        target: A tensor of the same shape, sharded or not.
     """
     if not isinstance(target, DTensor):
         return value
@@ -117,11 +117,11 @@ def whole_adapter(model: Any) -> dict[str, Tensor]:
     return values | dict(model.named_buffers())
 
 
-def share_states(optimizer: torch.optim.Optimizer) -> None:
-    """Share out the states of an optimiser that were loaded whole."""
+def shard_states(optimizer: torch.optim.Optimizer) -> None:
+    """Shard the states of an optimiser that were loaded whole."""
     for group in optimizer.param_groups:
         for value in group["params"]:
             state = optimizer.state[value]
             for name, moment in state.items():
                 if isinstance(moment, Tensor) and moment.shape == value.shape:
-                    state[name] = share_like(moment, value)
+                    state[name] = sharded_like(moment, value)

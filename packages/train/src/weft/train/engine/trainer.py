@@ -34,7 +34,7 @@ from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.checkpoints import is_whole, rotate, seal
 from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
-from weft.train.engine.sharding import check_shared, resting, shard, share_states, whole, whole_adapter
+from weft.train.engine.sharding import check_shardable, resting, shard, shard_states, whole, whole_adapter
 from weft.train.engine.task_losses import TaskLosses
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
@@ -94,7 +94,7 @@ class MultiTaskTrainer(Trainer):
         )
         self.sharded = section.sharded and processes.size > 1
         if self.sharded:
-            check_shared(self.objectives)
+            check_shardable(self.objectives)
             shard(model, processes)
             # The trainer's own word for a model that it neither moves nor wraps; it is only true from here on.
             self.is_distributed_loading_by_transformers = True
@@ -240,7 +240,7 @@ class MultiTaskTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.sharded and checkpoint is not None:
-            share_states(self.optimizer)
+            shard_states(self.optimizer)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return whole(super()._get_grad_norm(model, grad_norm))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from transformers import set_seed
-
-from weft.core import attach
-from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.loading import load_adapted
 from weft.train.backbones.own_features import extract_own, tower_key
 from weft.train.backbones.read import is_read
 from weft.train.errors import RunError
@@ -22,7 +18,7 @@ from weft.train.recipe.training import Recipe
 def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
     """Extract the features of every image of every task; what an interrupted call left is gone on with.
 
-    Processes that a launcher started share the images out.
+    Processes that a launcher started divide the images among them.
 
     Args:
         recipe: A recipe whose backbone holds a vision tower.
@@ -45,10 +41,7 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
         )
     tasks = load_tasks(recipe)
     check_writable(folder, "--store")
-    set_seed(recipe.seed)
-    backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
-    model: Any = backbone.model.to(processes.device)
-    attach(model, recipe.method, list(recipe.tasks))
+    backbone = load_adapted(recipe, texts=lambda: training_texts(recipe, tasks), processes=processes)
     key = tower_key(backbone)
     return {
         name: extract_own(

@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
-
-from weft.core import attach
 from weft.data import Record
-from weft.train.backbones.loading import load_backbone
-from weft.train.engine.scoring import make_batches, make_visual
 from weft.train.engine.task_losses import nan_file
 from weft.train.errors import RunError
-from weft.train.output.progress import Progress
 from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.open_session import open_session
 from weft.train.runs.origin import check_data, origin_of
 
 
@@ -68,10 +63,7 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
     recipe = load_recipe(folder / "recipe.yaml")
     tasks = load_learnable(recipe)
     check_data(folder, origin_of(recipe, tasks), "`run`")
-    set_seed(recipe.seed)
-    backbone = load_backbone(recipe.backbone, folder=folder)
-    attach(backbone.model, recipe.method, list(recipe.tasks))
-    batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, Progress()))
+    batches = open_session(recipe, tasks, folder=folder).batches
     known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
     rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
     made = batches.training(rows, epoch=noted["epoch"])

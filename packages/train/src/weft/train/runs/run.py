@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from weft.core import attach, detach, load_adapter
+from weft.core import detach, load_adapter
 from weft.data.processes.atomic import whole_folder
-from weft.eval.evaluate.inputs import Batches
-from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.tracking import Run
 from weft.train.backbones.from_scratch import save_backbone
-from weft.train.backbones.loading import load_backbone
 from weft.train.backbones.read import is_read
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
@@ -24,7 +21,8 @@ from weft.train.engine.full_disk import disk_may_fill
 from weft.train.engine.interrupted import may_be_interrupted
 from weft.train.engine.lost_process import others_may_die
 from weft.train.engine.schedule import make_mixture, total_steps
-from weft.train.engine.scoring import evaluate_tasks, make_batches, make_visual
+from weft.train.engine.scoring import evaluate_tasks
+from weft.train.engine.session import Session
 from weft.train.engine.sharding import reshard, whole_adapter
 from weft.train.engine.stopping import Stop, how_to_start
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
@@ -53,10 +51,11 @@ from weft.train.output.result import (
 )
 from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import load_learnable
-from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of, training_texts
+from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.processes import Processes, join_processes
 from weft.train.recipe.kept import kept_text
 from weft.train.recipe.training import Recipe
+from weft.train.runs.open_session import open_session
 from weft.train.runs.origin import ORIGIN, check_data, origin_of, read_origin
 from weft.train.runs.tracked import Report, check_tracking, track_result, tracked, tracking_folder
 
@@ -129,14 +128,8 @@ def _run(
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
     clock = Clock()
-    set_seed(recipe.seed)
-    with processes.first_alone():
-        backbone = load_backbone(
-            recipe.backbone, folder=recipe.folder, texts=lambda: training_texts(recipe, tasks)
-        )
-        model = attach(backbone.model, recipe.method, list(recipe.tasks)).to(processes.device)
-    visual = make_visual(recipe, backbone, tasks, progress, processes)
-    batches = make_batches(recipe, backbone, visual)
+    session = open_session(recipe, tasks, folder=recipe.folder, processes=processes, progress=progress)
+    model = session.model
     plan = model.weft.plan
     own = tracked(recipe, plan, checkpoint, read_origin(recipe.folder)) if processes.first else nullcontext()
     if processes.first:
@@ -146,13 +139,12 @@ def _run(
             clock.load(recipe.folder)
             load_adapter(model, checkpoint)
         else:
-            _train(recipe, model, tasks, batches, checkpoint, run, progress, processes, clock)
+            _train(session, checkpoint, run, clock)
             # Before anything is scored: whatever happens then, what was trained is kept.
             state = whole_adapter(model)
             if processes.first:
                 _save_trained(recipe, model, state, clock)
-        folder = recipe.folder / "predictions"
-        reports = evaluate_tasks(recipe, model, tasks, batches, "test", folder, progress, processes)
+        reports = evaluate_tasks(session, "test", recipe.folder / "predictions")
         result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
             write_json(recipe.folder / RESULT, result_values(recipe, result, read_origin(recipe.folder)))
@@ -160,6 +152,7 @@ def _run(
     if not processes.first:
         return result
     if recipe.save_model:
+        backbone = session.backbone
         words = backbone.tokenizer if backbone.reader is None else backbone.reader.processor
         save_backbone(detach(model), words, backbone.transform, recipe.folder / "model")
     return result
@@ -183,22 +176,12 @@ def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
         torch.set_num_threads(recipe.training.threads)
     if is_read(recipe.backbone):
         return  # It is shown pictures in every batch.
-    backbone = load_backbone(recipe.backbone, texts=lambda: training_texts(recipe, tasks))
-    attach(backbone.model, recipe.method, list(recipe.tasks))
-    make_visual(recipe, backbone, tasks, Progress())
+    open_session(recipe, tasks)
 
 
-def _train(
-    recipe: Recipe,
-    model: Any,
-    tasks: Mapping[str, TaskData],
-    batches: Batches | ReaderBatches,
-    checkpoint: Path | None,
-    run: Run | None,
-    progress: Progress,
-    processes: Processes,
-    clock: Clock,
-) -> None:
+def _train(session: Session, checkpoint: Path | None, run: Run | None, clock: Clock) -> None:
+    recipe, model, tasks = session.recipe, session.model, session.tasks
+    processes, progress = session.processes, session.progress
     section = recipe.training
     mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     steps = total_steps(recipe, mixture)
@@ -207,7 +190,7 @@ def _train(
     arguments = training_arguments(section, folder, seed=recipe.seed, steps=steps, processes=processes)
 
     def validate() -> dict[str, float]:
-        return average(evaluate_tasks(recipe, model, tasks, batches, "validation", None, progress, processes))
+        return average(evaluate_tasks(session, "validation"))
 
     begun = 0 if checkpoint is None else step_of(checkpoint)
     with progress.bar(f"train {recipe.title}", steps, begun) as advance:
@@ -216,13 +199,13 @@ def _train(
             arguments,
             records={name: data["train"] for name, data in tasks.items()},
             mixture=mixture,
-            batches=batches,
+            batches=session.batches,
             section=section,
             validate=validate if section.evaluate_every else None,
             callbacks=[Report(run, advance, progress.note, processes), stop],
             processes=processes,
             objectives=objectives_of(
-                model, section, section.batch_size // processes.size, getattr(batches, "reader", None)
+                model, section, section.batch_size // processes.size, getattr(session.batches, "reader", None)
             ),
             clock=clock,
         )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
-from transformers import set_seed
 
-from weft.core import load_adapter
 from weft.data import MediaRef, PairBool
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
-from weft.train.backbones.loading import load_backbone
-from weft.train.engine.scoring import make_batches
+from weft.train.backbones.loading import load_adapted
 from weft.train.errors import RunError
+from weft.train.output.result import ADAPTER
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.open_session import make_batches
 from weft.train.runs.requests import RECORDS
 
 Predictor = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
@@ -42,16 +42,14 @@ def load_predictor(
     """
     folder = Path(folder)
     recipe = load_recipe(folder / "recipe.yaml")
-    # A new architecture gets the weights it was drawn with, so that the adapter finds its backbone again.
-    set_seed(recipe.seed)
-    backbone = load_backbone(recipe.backbone, folder=folder)
+    backbone = load_adapted(recipe, folder=folder, adapter=folder / ADAPTER)
     if backbone.transform is None and backbone.reader is None:
         raise RunError(
             f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
             "Serve a run whose backbone holds a vision tower."
         )
-    model = load_adapter(backbone.model, folder / "adapter")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model: Any = backbone.model
     model.to(device)
     visual = None if backbone.transform is None else Pixels(backbone.transform)
     batches = make_batches(recipe, backbone, visual)

@@ -14,10 +14,11 @@ from weft.core.files.interop.peft import CONFIG as ADAPTER_CONFIG
 from weft.core.files.interop.peft import export_peft, import_peft
 from weft.core.files.saving import CONFIG as WEFT_CONFIG
 from weft.core.files.stored_files import read_words
-from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.loading import load_adapted
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
+from weft.train.output.result import ADAPTER
 from weft.train.recipe.loading import load_recipe
 
 
@@ -37,25 +38,23 @@ def export_adapter(
         CheckpointError: If PEFT's format cannot hold the adapter.
     """
     check_writable(output, "OUTPUT")
-    is_run = (adapter / "recipe.yaml").is_file() and (adapter / "adapter").is_dir()
+    is_run = (adapter / "recipe.yaml").is_file() and (adapter / ADAPTER).is_dir()
     if not is_run and not (adapter / WEFT_CONFIG).is_file():
         raise RunError(
             f"`ADAPTER` must be the folder of a finished run or of a saved adapter, with {WEFT_CONFIG}, but {adapter} "
             "is neither. Give the folder that `weft train` or `save_pretrained` wrote."
         )
+    weights = adapter / ADAPTER if is_run else adapter
     if backbone is not None:
-        model = plain_model(backbone)
+        model = load_adapter(plain_model(backbone), weights)
     elif is_run:
-        recipe = load_recipe(adapter / "recipe.yaml")
-        # A new architecture gets the weights it was drawn with, so that the adapter finds its backbone again.
-        transformers.set_seed(recipe.seed)
-        model = load_backbone(recipe.backbone, folder=adapter).model
+        model = load_adapted(load_recipe(adapter / "recipe.yaml"), folder=adapter, adapter=weights).model
     else:
         raise RunError(
             "`--backbone` must be given for an adapter without a recipe, but is not. Name the folder or hub id of the "
             "model it was trained on."
         )
-    export_peft(load_adapter(model, adapter / "adapter" if is_run else adapter), output, task=task)
+    export_peft(model, output, task=task)
 
 
 def import_adapter(source: Path, output: Path, *, backbone: str, task: str = "default") -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""A session opened: the model of a recipe, how the run sees images, and what makes its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+
+from weft.core.backbone.text_length import fixed_text_length
+from weft.data import MediaRef
+from weft.data.media.shift import RandomShift
+from weft.eval.evaluate.augmented import AugmentedPixels
+from weft.eval.evaluate.frames import Frames
+from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.evaluate.stored import stored_features
+from weft.eval.evaluate.visual import Blank, Pixels, Visual
+from weft.eval.readers.image_processor import Transform
+from weft.train.backbones.loaded import LoadedBackbone
+from weft.train.backbones.loading import load_adapted
+from weft.train.backbones.own_features import blank_shape, extract_own, tower_key, transform_of
+from weft.train.engine.session import Session
+from weft.train.output.progress import Progress
+from weft.train.preflight.reading import reader_batches, text_rules
+from weft.train.preflight.stored import open_features
+from weft.train.preflight.tasks import TaskData, all_images, images_of, training_texts
+from weft.train.processes import ONE, Processes
+from weft.train.recipe.sections import TrainingSection
+from weft.train.recipe.training import Recipe
+
+
+def open_session(
+    recipe: Recipe,
+    tasks: Mapping[str, TaskData],
+    *,
+    folder: Path | None = None,
+    adapter: Path | None = None,
+    processes: Processes = ONE,
+    progress: Progress | None = None,
+) -> Session:
+    """Load the model of a recipe, with new units or saved ones, and prepare what its batches are made with.
+
+    Args:
+        recipe: The recipe.
+        tasks: Its records.
+        folder: Folder of the run; see `load_adapted`.
+        adapter: Folder of the weights that the units get.
+        processes: The processes of the run, all of which call this.
+        progress: Where to show progress.
+
+    Raises:
+        RunError: As `load_adapted` and `make_visual` do.
+    """
+    progress = progress or Progress()
+    texts = None if adapter is not None else lambda: training_texts(recipe, tasks)
+    backbone = load_adapted(recipe, folder=folder, adapter=adapter, texts=texts, processes=processes)
+    batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, progress, processes))
+    return Session(recipe, tasks, backbone, batches, processes, progress)
+
+
+def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None) -> Batches | ReaderBatches:
+    """What makes the inputs of a run.
+
+    Args:
+        recipe: The recipe.
+        backbone: Its backbone: its reader; or the tokenizer, and the length that its texts are padded to.
+        visual: How the run sees images, or None where the backbone has a reader.
+    """
+    if backbone.reader is not None:
+        return reader_batches(recipe, backbone.reader)
+    assert visual is not None, "a backbone without a reader is shown images by the run"
+    return Batches(
+        backbone.tokenizer,
+        visual,
+        {name: text_rules(task) for name, task in recipe.tasks.items()},
+        seed=recipe.seed,
+        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
+        text_length=fixed_text_length(backbone.model),
+    )
+
+
+def make_visual(
+    recipe: Recipe,
+    backbone: LoadedBackbone,
+    tasks: Mapping[str, TaskData],
+    progress: Progress,
+    processes: Processes = ONE,
+) -> Visual | None:
+    """How this run sees images: stored features, or those of a frozen tower, or pixels in every batch.
+
+    A backbone that its own processor reads is shown images by its reader: there is nothing to prepare.
+
+    Args:
+        recipe: The recipe.
+        backbone: Its backbone, with units.
+        tasks: The records.
+        progress: Where to show progress.
+        processes: The processes of the run, all of which call this: they divide the images among them.
+
+    Raises:
+        RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
+    """
+    if backbone.reader is not None:
+        return None
+    model = backbone.model
+    stored = open_features(recipe, tasks, model.config)
+    if stored is not None:
+        return stored
+    if recipe.training.vision == "trained":
+        images = chain.from_iterable(map(images_of, tasks.values()))
+        return _decoded(recipe.training, transform_of(backbone), images)
+    key, every = tower_key(backbone), all_images(tasks)
+    if recipe.blank_images:
+        return Blank(blank_shape(backbone, every[0]))
+    folder = Path(recipe.output) / "features" / key.digest()
+    store = extract_own(backbone, every, folder, key, processes, progress)
+    return stored_features([([store], every)], tokens=0)
+
+
+def _decoded(section: TrainingSection, transform: Transform, images: Iterable[MediaRef]) -> Visual:
+    """Pixels in every batch, for a tower that is trained."""
+    if any(ref.kind == "video" for ref in images):
+        return Frames(transform, section.frames, section.keep_images)
+    plain = Pixels(transform, keep_mib=section.keep_images)
+    return plain if section.augment is None else AugmentedPixels(plain, **section.augment.model_dump())
