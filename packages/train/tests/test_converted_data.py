@@ -24,6 +24,7 @@ from weft.data.shards.convert import convert
 from weft.data.shards.parquet import decode_record
 from weft.train.errors import RecipeError
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing.curves import losses
 
@@ -126,7 +127,8 @@ def test_streamed_shards_train_as_listed_ones_also_by_workers_and_after_a_kill(s
     shutil.rmtree(again / "adapter")
     (again / "result.json").unlink()
     shutil.rmtree(max((again / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:])))
-    assert outcome(streamed, "name=whole", resume=True)[:2] == listed[:2]
+    assert outcome(streamed, "name=whole", resume=True) == listed
+    assert rescore(again).scores == listed[2]
 
 
 def test_rows_of_the_hub_stream_as_they_are_listed(streamed, tmp_path):

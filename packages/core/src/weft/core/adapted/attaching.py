@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from weft.core.adapted.bank import Store, filled_bank, store_of
-from weft.core.adapted.model import AdaptedModel, route_checkpointing
+from weft.core.adapted.model import AdaptedModel, route_checkpointing, with_frozen_statistics
 from weft.core.adapted.module import SiteUnit, restore_class, swap_class, units_at, unlink
 from weft.core.adapted.token_modality import image_tokens
 from weft.core.all_or_nothing import all_or_nothing
@@ -71,6 +71,9 @@ def attach(
         swap_class(model, AdaptedModel)
         route_checkpointing(model, store)
         _check_counts(model, planned)
+        if model.training:
+            for norm in with_frozen_statistics(model):
+                norm.eval()
     return model
 
 
@@ -81,6 +84,7 @@ def detach(model: Model) -> Model:
         AttachError: If the model has no units.
     """
     store = store_of(model, then="There is nothing to detach.")
+    resting = with_frozen_statistics(model)
     with all_or_nothing(model):
         _unlink(model)
         del model.weft
@@ -88,6 +92,8 @@ def detach(model: Model) -> Model:
         route_checkpointing(model, None)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(store.trained_before[name])
+        for norm in resting:
+            norm.train(model.training)
     return model
 
 

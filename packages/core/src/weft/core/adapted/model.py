@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from weft.core.adapted.bank import Store
 from weft.core.adapted.module import Picklable
@@ -178,6 +179,18 @@ class AdaptedModel(Picklable):
         with store.using(store.routing, store.enabled, present):
             yield
 
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode of the backbone's modules; frozen ones keep their running statistics, which nothing would save.
+
+        Args:
+            mode: Training or evaluation. Batch norms that no method trains in full stay in evaluation.
+        """
+        super().train(mode)  # type: ignore[misc]
+        if mode:
+            for module in with_frozen_statistics(self):
+                module.eval()
+        return self
+
     @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Switch all units off; what is trained in full keeps its trained values."""
@@ -225,6 +238,19 @@ class AdaptedModel(Picklable):
             kwargs["gradient_checkpointing_func"] = RoutedCheckpoint(self.weft, gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable=enable, **kwargs)  # type: ignore[misc]
         route_checkpointing(self, self.weft)  # type: ignore[arg-type]
+
+
+def with_frozen_statistics(model: Any) -> list[nn.Module]:
+    """The norms with running statistics of an adapted model whose own parameters no method trains in full."""
+    trained = {full.path.rpartition(".")[0] for full in model.weft.plan.full}
+    return [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, _NormBase)
+        and module.affine
+        and module.track_running_stats
+        and path not in trained
+    ]
 
 
 def _media(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
