@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768, help="hidden size; BART-base has 768")
     parser.add_argument("--layers", type=int, default=2, help="layers of encoder and of decoder")
     parser.add_argument("--rows", type=int, default=64, help="rows of the batch")
-    parser.add_argument("--length", type=int, default=56, help="tokens of a row; VL-BART reads 36 of the image and 20 of text")
+    parser.add_argument("--length", type=int, default=56, help="tokens of a row: VL-BART's 36 and 20")
     parser.add_argument("--repeats", type=int, default=15, help="measured rounds")
     parser.add_argument("--no-loop", action="store_true", help="leave out the loop over tasks")
     parser.add_argument("--peft", action="store_true", help="inference of LoRA, beside PEFT's")

@@ -15,6 +15,7 @@ from weft.eval.metrics.few_shot import restricted_predictions
 
 # Metric to a right prediction and its reference; ids are those of NLVR2, which all metrics take.
 CASES: dict[str, tuple[Any, Any]] = {
+    "anls": ("yes", ["yes"]),
     "calibration": (0.5, True),
     "caption_scores": ("a red cat sits here", ["a red cat sits here", "a cat"]),
     "didemo_localisation": ([(0, 0), (0, 1), (1, 1)], [(0, 0)] * 4),
@@ -24,6 +25,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "nlvr2_accuracy": ("true", "True"),
     "nlvr_accuracy": ("true", "true"),
     "open_ended_accuracy": ("yes", "yes"),
+    "relaxed_accuracy": ("yes", "yes"),
     "top1_accuracy": ("cat", "cat"),
     "vl_adapter_vqa_accuracy": ("yes", ["yes"] * 10),
     "vqa_accuracy": ("yes", ["yes"] * 10),

@@ -10,8 +10,8 @@ import pytest
 from weft.data import Caption, MediaRef, Retrieval, load_dataset
 from weft.data.errors import CorruptMediaError
 from weft.data.sources.opening import open_store
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.scoring import reference, score
+from weft.eval.metrics.matches import Matches
 from weft.eval.report import record_table, tables_in
 
 SIZES = {"vqa": "vqa", "gqa": "gqa", "nlvr": "nlvr", "caption": "caption"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from weft.eval.evaluate.scoring import METRICS
+from weft.eval.metrics.registry import METRICS
 from weft.train.cli import main
 from weft.train.errors import RecipeError
 from weft.train.preflight.tasks import check_recipe

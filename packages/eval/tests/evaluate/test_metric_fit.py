@@ -6,8 +6,9 @@ from weft.data import Caption, ImageQA, MediaRef, Record, Retrieval, VideoQA, re
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import check_metric, check_targets
-from weft.eval.evaluate.scoring import METRICS, register_metric, score
+from weft.eval.evaluate.scoring import score
 from weft.eval.metrics import ScoreReport, exact_accuracy
+from weft.eval.metrics.registry import METRICS, register_metric
 
 IMAGE = MediaRef.from_bytes(b"", "image")
 QUESTIONS = [
@@ -56,7 +57,10 @@ def test_a_metric_fits_its_records_and_has_its_headlines(records: list[Record], 
 
 
 def test_a_metric_of_other_records_is_refused() -> None:
-    with pytest.raises(ScoreInputError, match=r"'caption' scores 'caption'\. Take 'exact' or 'gqa' or 'vqa'"):
+    with pytest.raises(
+        ScoreInputError,
+        match=r"'caption' scores 'caption'\. Take 'anls' or 'exact' or 'gqa' or 'relaxed' or 'vqa'",
+    ):
         check_metric("caption", QUESTIONS)
 
 

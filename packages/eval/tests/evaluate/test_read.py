@@ -12,10 +12,10 @@ import torch
 from weft.core.testing.processed import tiny
 from weft.data import PairBool, Retrieval, load_dataset
 from weft.eval.evaluate.inputs import TextRules
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict, unfit
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.metrics.matches import Matches
 from weft.eval.readers import Limits, ReaderError, Wording, ask, reader_for
 from weft.eval.readers.told import told
 

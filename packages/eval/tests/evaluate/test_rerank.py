@@ -9,11 +9,10 @@ from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetriev
 from weft.data import MediaRef, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches, TextRules
-from weft.eval.evaluate.matches import Matches, Reranked, reranked_ranks
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.rank_blip import choose, encode_answers, likeliest
 from weft.eval.evaluate.rerank import rerank
-from weft.eval.evaluate.retrieve import retrieval_scores
+from weft.eval.metrics.matches import Matches, Reranked, reranked_ranks, retrieval_scores
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {

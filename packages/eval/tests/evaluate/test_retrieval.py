@@ -14,11 +14,11 @@ from weft.data.media.transforms import ImageTransform
 from weft.data.testing import image_bytes
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches, TextRules
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict, unfit
 from weft.eval.evaluate.scoring import score
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.metrics import retrieval_recall
+from weft.eval.metrics.matches import Matches
 
 TRANSFORM = ImageTransform(
     size=6, shape="square", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3, resample="nearest"

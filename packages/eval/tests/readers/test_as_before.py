@@ -11,10 +11,10 @@ import torch
 from weft.data import Retrieval, load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.evaluate.inputs import Batches, TextRules, example
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.metrics.matches import Matches
 from weft.eval.readers import PairedProcessor, Reader, Row, Wording, Writing, reader_for
 from weft.eval.testing.own_subjects import own_subject
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from weft.data import Record, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.scoring import METRICS, fits, reference, score
+from weft.eval.evaluate.scoring import fits, reference, score
+from weft.eval.metrics.matches import Matches
+from weft.eval.metrics.registry import METRICS, metric_named
 
 _TRIED = 2
 
@@ -19,18 +23,19 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
     as predictions, so that no list of rules or names can be out of date.
 
     Args:
-        metric: A key of `METRICS`.
+        metric: A name of `weft.eval.metrics.registry.METRICS`.
         records: The records that will be scored. Where all answers are hidden, nothing is.
         headline: Entry of the scores that tables are to show, or None.
 
     Raises:
         ScoreInputError: Naming the metrics, the records or the headlines that would fit.
     """
+    chosen = metric_named(metric)
     if not fits(metric, records[0]):
         fitting = sorted(repr(name) for name in METRICS if fits(name, records[0]))
         raise ScoreInputError(
             f"`metric` must score records of type {records[0].record_type!r}, but {metric!r} scores "
-            f"{' and '.join(map(repr, METRICS[metric].types))}. Take {' or '.join(fitting) or 'other records'}."
+            f"{' and '.join(map(repr, chosen.types))}. Take {' or '.join(fitting) or 'other records'}."
         )
     forms: dict[tuple[int, bool], list[Record]] = {}
     for record in records:
@@ -44,6 +49,10 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
             f"`records` must all have answers, or all hide them, but {len(lacking)} of {len(records)} have none or an "
             f"empty one, such as {lacking[0].id!r}. Mend these records or leave them out of the split."
         )
+    if headline is not None and chosen.headlines and headline not in chosen.headlines:
+        raise ScoreInputError(
+            f"`headline` must be one of {', '.join(chosen.headlines)}, but is {headline!r}."
+        )
     for alike in forms.values():
         try:
             score(metric, _answers(alike[:_TRIED]), alike[:_TRIED])
@@ -51,9 +60,6 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
             raise ScoreInputError(
                 f"{len(alike)} of {len(records)} records do not fit {metric!r}: {error}"
             ) from None
-    if headline is not None:
-        few = next(iter(forms.values()))[:_TRIED]
-        score(metric, _answers(few), few, headline=headline)
 
 
 def check_targets(records: Sequence[Record]) -> int:
@@ -91,11 +97,6 @@ def check_targets(records: Sequence[Record]) -> int:
 def _answers(records: Sequence[Any]) -> Any:
     if not isinstance(records[0], Retrieval):
         return {record.id: reference(record) for record in records}
-    # Features are tensors before they are arrays: torch is not loaded for the names of metrics.
-    import numpy as np
-
-    from weft.eval.evaluate.matches import Matches
-
     texts = tuple(dict.fromkeys(record.text_id for record in records))
     images = tuple(dict.fromkeys(record.media_id for record in records))
     of_texts, of_images = (np.ones((len(ids), 1), np.float32) for ids in (texts, images))

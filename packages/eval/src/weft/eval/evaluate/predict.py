@@ -14,10 +14,10 @@ from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
 from weft.eval.evaluate.generate import answers
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import Mode, kind_of
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import retrieve
+from weft.eval.metrics.matches import Matches
 from weft.eval.readers import Reader
 
 Route = Callable[..., AbstractContextManager[Any]]

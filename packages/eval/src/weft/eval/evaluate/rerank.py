@@ -14,8 +14,8 @@ from weft.core.units.frame_attention import frame_weights
 from weft.data import Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import Batches
-from weft.eval.evaluate.matches import Array, Matches, Reranked
 from weft.eval.evaluate.retrieve import retrieve
+from weft.eval.metrics.matches import Array, Matches, Reranked
 
 
 def rerank(

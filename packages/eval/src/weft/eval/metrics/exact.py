@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
+from weft.eval.metrics.credit import credit_report
+from weft.eval.metrics.registry import Groups, register_metric
+from weft.eval.metrics.report import ScoreReport
 
 VARIANT = "case, white space and a final full stop aside"
 
@@ -44,18 +47,7 @@ def exact_accuracy(
     right: dict[Hashable, float] = {
         key: float(plain_answer(predictions[key]) == plain_answer(references[key])) for key in paired.ids
     }
-    return ScoreReport(
-        metric="exact_accuracy",
-        variant=VARIANT,
-        headline="accuracy",
-        scores={"accuracy": mean_of(right.values(), 100)},
-        units={"accuracy": PERCENT},
-        n=len(right),
-        groups=group_means(groups or {}, right, scale=100),
-        per_sample={key: 100 * value for key, value in right.items()},
-        missing=paired.missing,
-        extra=paired.extra,
-    )
+    return credit_report("exact_accuracy", VARIANT, paired, right, groups)
 
 
 def plain_answer(answer: str) -> str:
@@ -68,3 +60,27 @@ def plain_answer(answer: str) -> str:
     """
     words = " ".join(unicodedata.normalize("NFC", answer).casefold().split())
     return words.removesuffix(".").rstrip()
+
+
+def one_answer(records: Sequence[Any], metric: str) -> dict[Any, str]:
+    """Record id to its right answer, where each has only one.
+
+    Args:
+        records: Questions.
+        metric: Name of the metric, for messages.
+
+    Raises:
+        ScoreInputError: A record has several.
+    """
+    several = [record for record in records if len(set(map(plain_answer, record.references()))) > 1]
+    if several:
+        raise ScoreInputError(
+            f"Each record must have one answer for the metric {metric!r}, but {several[0].id!r} has "
+            f"{shown(list(several[0].references()))}. Take 'vqa' where several people answered."
+        )
+    return {record.id: record.references()[0] for record in records}
+
+
+@register_metric("exact", "image_qa", "video_qa", headlines=("accuracy",))
+def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    return exact_accuracy(predictions, one_answer(records, "exact"), groups=groups)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.registry import Groups, register_metric
 from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, group_means, mean_of
 
 Question = Mapping[str, Any]
@@ -232,3 +233,9 @@ def _steps(program: list[Mapping[str, Any]]) -> int:
     """Number of reasoning steps: operations other than the last, asking one."""
     texts = [f"{step['operation']}: {step['argument']}" for step in program]
     return sum(not any(part in text for part in _NOT_A_STEP) for text in texts)
+
+
+@register_metric("gqa", "image_qa", headlines=("accuracy",))
+def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    references = {record.id: record.references()[0] for record in records}
+    return gqa_accuracy(predictions, references, groups=groups)

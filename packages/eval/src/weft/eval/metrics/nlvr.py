@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_each
+from weft.eval.metrics.registry import Groups, register_metric
 from weft.eval.metrics.report import PERCENT, ScoreReport, group_means
 
 
@@ -148,3 +150,15 @@ def _nlvr2_sentence(key: Hashable) -> str:
         )
     fields[2] = ""
     return "-".join(fields)
+
+
+def _of_records(
+    metric: Callable[..., ScoreReport], predictions: Any, records: Sequence[Any], groups: Groups
+) -> ScoreReport:
+    labels = {record.id: bool(record.label) for record in records}
+    sentences = {record.id: record.group_id for record in records}
+    return metric(predictions, labels, sentences=sentences, groups=groups)
+
+
+for _name, _metric in (("nlvr", nlvr_accuracy), ("nlvr2", nlvr2_accuracy)):
+    register_metric(_name, "pair_bool", headlines=("accuracy", "consistency"))(partial(_of_records, _metric))

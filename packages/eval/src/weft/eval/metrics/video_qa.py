@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from weft.eval.errors import ScoreInputError
 from weft.eval.metrics.alignment import align, require_each, require_text
 from weft.eval.metrics.classify import top1_accuracy
-from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
+from weft.eval.metrics.credit import credit_report
+from weft.eval.metrics.registry import Groups, register_metric
+from weft.eval.metrics.report import PERCENT, ScoreReport
 
 _ENOUGH_TO_JUDGE = 20
 
@@ -101,16 +103,21 @@ def open_ended_accuracy(
         for key in paired.ids
     }
     note = f"{outside} of {len(right)} right answers lie outside the vocabulary and count as wrong"
-    return ScoreReport(
-        metric="open_ended_accuracy",
-        variant="exact match",
-        headline="accuracy",
-        scores={"accuracy": mean_of(right.values(), 100)},
-        units={"accuracy": PERCENT},
-        n=len(right),
-        groups=group_means(groups or {}, right, scale=100),
-        per_sample={key: 100 * value for key, value in right.items()},
-        missing=paired.missing,
-        extra=paired.extra,
-        notes=(note,) if outside else (),
-    )
+    notes = (note,) if outside else ()
+    return credit_report("open_ended_accuracy", "exact match", paired, right, groups, notes=notes)
+
+
+@register_metric("multiple_choice", "video_mc", headlines=("accuracy",))
+def _choices_of_records(
+    predictions: Mapping[Any, str], records: Sequence[Any], groups: Groups
+) -> ScoreReport:
+    """An answer counts if it is exactly `a` and the option's number; anything else is wrong."""
+    right = {record.id: record.answer or 0 for record in records}
+    chosen = {key: number if predictions[key] == f"a{number}" else -1 for key, number in right.items()}
+    return multiple_choice_accuracy(chosen, right, groups=groups)
+
+
+@register_metric("open_ended", "video_qa", headlines=("accuracy",))
+def _words_of_records(predictions: Mapping[Any, str], records: Sequence[Any], groups: Groups) -> ScoreReport:
+    references = {record.id: record.references()[0] for record in records}
+    return open_ended_accuracy(predictions, references, groups=groups)

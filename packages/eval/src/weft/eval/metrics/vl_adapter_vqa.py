@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weft.eval.metrics.registry import Groups, register_metric
 from weft.eval.metrics.report import ScoreReport
 from weft.eval.metrics.vqa import agreement_report, leave_one_out
 from weft.eval.metrics.vqa_normalise import normalise, process_punctuation, strip_whitespace
@@ -58,3 +59,9 @@ def _agreement(prediction: str, answers: Sequence[str]) -> float:
     if len(set(answers)) > 1:
         answers = [process_punctuation(answer) for answer in answers]
     return leave_one_out(normalise(strip_whitespace(prediction)), answers)
+
+
+@register_metric("vqa_vl_adapter", "image_qa", headlines=("accuracy",))
+def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    references = {record.id: record.references() for record in records}
+    return vl_adapter_vqa_accuracy(predictions, references, groups=groups)

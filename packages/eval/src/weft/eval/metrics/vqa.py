@@ -7,7 +7,9 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of
+from weft.eval.metrics.credit import credit_report
+from weft.eval.metrics.registry import Groups, register_metric
+from weft.eval.metrics.report import ScoreReport
 from weft.eval.metrics.vqa_normalise import normalise, strip_whitespace
 
 OFFICIAL = "official-vqa-2021"
@@ -95,18 +97,7 @@ def agreement_report(
     for key in paired.ids:
         agreement[key] = score_one(predictions[key], _human_answers(key, references[key]))
     axes = {**_annotated_groups(paired.ids, references), **(groups or {})}
-    return ScoreReport(
-        metric=metric,
-        variant=variant,
-        headline="accuracy",
-        scores={"accuracy": mean_of(agreement.values(), 100, _OFFICIAL_DIGITS)},
-        units={"accuracy": PERCENT},
-        n=len(agreement),
-        groups=group_means(axes, agreement, scale=100, digits=_OFFICIAL_DIGITS),
-        per_sample={key: 100 * value for key, value in agreement.items()},
-        missing=paired.missing,
-        extra=paired.extra,
-    )
+    return credit_report(metric, variant, paired, agreement, axes, digits=_OFFICIAL_DIGITS)
 
 
 def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
@@ -170,3 +161,8 @@ def _annotated_groups(ids: list[Hashable], references: Mapping[Any, Any]) -> dic
         if members:
             found[axis] = members
     return found
+
+
+@register_metric("vqa", "image_qa", headlines=("accuracy",))
+def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    return vqa_accuracy(predictions, {record.id: record.references() for record in records}, groups=groups)

@@ -15,7 +15,7 @@ from weft.eval.metrics.report import ScoreReport
 from weft.eval.report.predictions import PredictionTable, prediction_table
 
 if TYPE_CHECKING:
-    from weft.eval.evaluate.matches import Matches
+    from weft.eval.metrics.matches import Matches
 
 
 def record_table(

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.evaluate.kinds import metric_of
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.predict import Predictions, predict
 from weft.eval.evaluate.processes import shared_batches
 from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.scoring import reference, score
 from weft.eval.metrics import ScoreReport
+from weft.eval.metrics.matches import Matches
 from weft.eval.report import record_table
 from weft.eval.submissions import save_submission
 from weft.train.engine.session import Session

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from weft.data import Caption, MediaRef, Record, load_dataset
 from weft.data.catalog import streamed_datasets
-from weft.eval.evaluate.scoring import METRICS
+from weft.eval.metrics.registry import METRICS
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe.sections import DataSection, TokenizerSection
 from weft.train.recipe.training import Recipe

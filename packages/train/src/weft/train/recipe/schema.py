@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from weft.core.few_shot import heads
 from weft.core.unit.method import MethodConfig
-from weft.eval.evaluate.scoring import METRICS
+from weft.eval.metrics.registry import METRICS
 from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.sections import Section
 from weft.train.recipe.training import Recipe

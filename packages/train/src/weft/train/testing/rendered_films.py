@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from weft.data.scenes.scene import GRID_SIZE, Scene, SceneObject, sample_scene
-from weft.eval.evaluate.retrieve import retrieval_scores
+from weft.eval.metrics.matches import retrieval_scores
 from weft.train.testing.rendered_pairs import (
     COLUMNS,
     PATCH,

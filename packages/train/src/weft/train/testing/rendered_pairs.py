@@ -19,9 +19,8 @@ from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.data import MediaRef, Retrieval
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
-from weft.eval.evaluate.matches import Matches
 from weft.eval.evaluate.rerank import rerank
-from weft.eval.evaluate.retrieve import retrieval_scores
+from weft.eval.metrics.matches import Matches, retrieval_scores
 from weft.train.objectives.image_text import ImageText
 from weft.train.recipe.sections import ContrastSection
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from weft.eval.errors import ScoreInputError
+from weft.eval.metrics.registry import register_metric
+from weft.eval.metrics.report import ScoreReport
+from weft.eval.metrics.retrieval import retrieval_from_features, retrieval_from_ranks
+
 Array = npt.NDArray[Any]
+RANKS = tuple(f"{way}_{name}" for name in ("R@1", "R@5", "R@10", "MedR", "MeanR") for way in ("i2t", "t2i"))
 
 
 @dataclass(frozen=True)
@@ -132,3 +138,54 @@ def _ordered(
 ) -> dict[str, list[str]]:
     order = np.take_along_axis(candidates, np.argsort(-scores, axis=1, kind="stable"), axis=1)[:, :best]
     return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
+
+
+@register_metric("retrieval", "retrieval", headlines=("mean_recall", "rsum", *RANKS))
+def retrieval_scores(
+    matches: Matches, records: Sequence[Any], groups: Mapping[str, Mapping[Any, str]]
+) -> ScoreReport:
+    """Recall and rank in both directions, whole and by groups.
+
+    Args:
+        matches: The features of these records.
+        records: The pairs.
+        groups: Axis to record id to group.
+
+    Returns:
+        The report of `retrieval_from_features`.
+
+    Raises:
+        ScoreInputError: If the features belong to other records.
+    """
+    if {r.text_id for r in records} != set(matches.text_ids) or {r.media_id for r in records} != set(
+        matches.image_ids
+    ):
+        raise ScoreInputError(
+            f"`matches` must hold the texts and images of the {len(records)} records, but holds "
+            f"{len(matches.text_ids)} texts and {len(matches.image_ids)} images, and some differ. Encode the "
+            "same split that is scored."
+        )
+    shared: dict[str, Any] = {
+        "image_ids": matches.image_ids,
+        "text_ids": matches.text_ids,
+        "image_groups": _regrouped(groups, {r.id: r.media_id for r in records}),
+        "text_groups": _regrouped(groups, {r.id: r.text_id for r in records}),
+    }
+    own = own_texts(matches, records)
+    if matches.reranked is not None:
+        image_ranks, text_ranks = reranked_ranks(matches, own)
+        return retrieval_from_ranks(image_ranks, text_ranks, variant=matches.reranked.variant, **shared)
+    return retrieval_from_features(matches.image_features, matches.text_features, own, **shared)
+
+
+def own_texts(matches: Matches, records: Sequence[Any]) -> list[list[int]]:
+    """The rows of each image's own texts, in the order of the images."""
+    rows = {text: row for row, text in enumerate(matches.text_ids)}
+    texts_of: dict[str, dict[int, None]] = {image: {} for image in matches.image_ids}
+    for record in records:
+        texts_of[record.media_id][rows[record.text_id]] = None
+    return [list(texts_of[image]) for image in matches.image_ids]
+
+
+def _regrouped(groups: Mapping[str, Mapping[Any, str]], ids: Mapping[str, str]) -> dict[str, dict[Any, str]]:
+    return {axis: {ids[record]: name for record, name in members.items()} for axis, members in groups.items()}
