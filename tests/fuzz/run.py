@@ -73,8 +73,14 @@ def with_hypothesis(name: str, seconds: float) -> int:
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
-    started, tried = time.monotonic(), 0
     known: set[str] = set()
+    for data in corpus_of(name):  # what is imported and made once is made here, and costs no input its time
+        try:
+            feed(name, data)
+        except Exception as error:
+            known.add(place_of(error))
+            _keep(name, data, error)
+    started, tried = time.monotonic(), 0
     last = [b""]
     edit = st.tuples(
         st.sampled_from(("splice", "token", "repeat")),

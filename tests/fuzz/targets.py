@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -33,7 +35,7 @@ shots: [1, 2]
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error is one that weft raises on purpose: the command line ends with it alone, without a trace."""
-    from weft.train.cli.endings import is_mistake
+    from weft.train.errors import is_mistake
 
     return is_mistake(error)
 
@@ -51,15 +53,14 @@ def each(*steps: Callable[[], object]) -> None:
 def read_recipe(data: bytes, folder: Path) -> None:
     """A recipe file, as `weft recipes show` and `weft plan` read it, and as it is kept."""
     from weft.train.cli.recipes import _whole
-    from weft.train.recipe.few_shot import few_shot_recipe
     from weft.train.recipe.kept import kept_text
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_any
+    from weft.train.recipe.training import Recipe
 
     path = _put(folder / "recipe.yaml", data)
     each(lambda: _whole(str(path)))
-    recipe = few_shot_recipe(path)
-    if recipe is None:
-        recipe = load_recipe(path)
+    recipe = load_any(path)
+    if isinstance(recipe, Recipe):
         each(lambda: _plan(recipe))
     kept_text(recipe)
 
@@ -68,7 +69,7 @@ def read_override(data: bytes, folder: Path) -> None:
     """Words of the command line after a recipe."""
     import yaml
 
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_recipe
     from weft.train.runs.sweep import read_axes
 
     word = data.decode("utf-8", "surrogateescape")
@@ -177,9 +178,13 @@ def _backbone() -> Any:
 
 def read_head(data: bytes, folder: Path) -> None:
     """One file of a few-shot head."""
-    from weft.core.few_shot.files import load_head
+    from weft.core.few_shot import load_head
+    from weft.core.few_shot.files import CONFIG, WEIGHTS
 
     tree, path, content = chosen(data, trees.heads())
+    if path == WEIGHTS:  # with the digest of what there is, so that more than the digest is looked at
+        words = json.loads(tree.files[CONFIG]) | {"sha256": hashlib.sha256(content).hexdigest()}
+        tree = trees.Tree({CONFIG: json.dumps(words).encode()})
     tree.write(folder, path, content)
     load_head(folder)
 
@@ -208,17 +213,17 @@ def read_run(data: bytes, folder: Path) -> None:
     from weft.eval.report import inspect_html, tables_in
     from weft.train.engine.checkpoints import require_resumable
     from weft.train.engine.stopping import how_to_start
-    from weft.train.recipe.few_shot import few_shot_recipe
-    from weft.train.recipe.training import load_recipe
-    from weft.train.runs.origin import check_origin
+    from weft.train.recipe.loading import load_any, load_recipe
+    from weft.train.runs.origin import other_data, other_recipe
 
     tree, path, content = chosen(data, trees.runs(RECIPE))
     tree.write(folder, path, content)
     kept = load_recipe(tree.about["values"], [*tree.about["short"], f"output={folder.parent}", "name=in"])
     each(
         lambda: inspect_html(tables_in(folder)),
-        lambda: few_shot_recipe(folder / "recipe.yaml") or load_recipe(folder / "recipe.yaml"),
-        lambda: check_origin(kept),
+        lambda: load_any(folder / "recipe.yaml"),
+        lambda: other_recipe(folder, kept),
+        lambda: other_data(folder, {}),
         lambda: require_resumable(folder / "checkpoints"),
         lambda: how_to_start(folder),
     )
@@ -227,7 +232,7 @@ def read_run(data: bytes, folder: Path) -> None:
 def go_on_with_run(data: bytes, folder: Path) -> None:
     """One file of a checkpoint or of an adapter, as `weft train --resume` and `weft evaluate` read it."""
     from weft.train.engine.checkpoints import MANIFEST, is_whole, seal
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_recipe
     from weft.train.runs.rescore import rescore
     from weft.train.runs.run import execute
 

@@ -131,8 +131,7 @@ def heads() -> dict[str, Tree]:
     """A few-shot head."""
     import torch
 
-    from weft.core.few_shot import ZeroShotHead
-    from weft.core.few_shot.files import save_head
+    from weft.core.few_shot import ZeroShotHead, save_head
 
     return {"head": Tree(_files(save_head(ZeroShotHead(torch.eye(3)), _place("heads") / "head")))}
 
@@ -185,7 +184,7 @@ def runs(recipe: str) -> dict[str, Tree]:
     """A finished run of two steps with its checkpoints; the recipe itself is its `about`."""
     import yaml
 
-    from weft.train.recipe.training import load_recipe
+    from weft.train.recipe.loading import load_recipe
     from weft.train.runs.run import execute
 
     place, values = _place("runs"), yaml.safe_load(recipe)

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from weft.train.cli import main
-from weft.train.cli.endings import ROOTS, is_mistake
-from weft.train.errors import RunError
+from weft.train.errors import ROOTS, RunError, is_mistake
 
 
 def run(*words: str) -> int:

@@ -33,6 +33,21 @@ class StoppedError(RunError):
     exit_code = 128 + signal.SIGTERM
 
 
+ROOTS = (
+    "weft.kernels.errors.KernelError",
+    "weft.core.errors.WeftError",
+    "weft.data.errors.WeftDataError",
+    "weft.eval.errors.EvalError",
+    "weft.train.errors.TrainError",
+)
+"""The one root of each package's errors. By name: importing them all would load torch for a misspelt option."""
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is one of weft's own, which name what to mend."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in ROOTS for kind in type(error).__mro__)
+
+
 MOST_NAMES = 12
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from weft.core.errors import CheckpointError, FewShotError
 from weft.core.few_shot.samples import listed
-from weft.core.files.stored_files import open_tensors, written_together
+from weft.core.files.stored_files import open_tensors, read_words, written_together
 
 WEIGHTS = "head.safetensors"
 CONFIG = "head.json"
@@ -110,6 +110,11 @@ def read_head(
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     if "class_weights" not in tensors:
         raise CheckpointError(f"{weights} must hold `class_weights`, but does not. Save the head again.")
+    if not 0 <= values["num_samples"] <= sum(value.numel() for value in tensors.values()):
+        raise CheckpointError(
+            f"{folder / CONFIG} must name the samples that {WEIGHTS} holds, but names {values['num_samples']}. Save "
+            "the head again."
+        )
     return values, tensors
 
 
@@ -129,16 +134,21 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"`folder` must hold {CONFIG}, but {folder} does not. Name a folder that `head.save(folder)` wrote."
         )
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        needed = {"format", "config", "selected", "selected_on", "num_samples", "provenance", "class_names"}
-        lacking = sorted((needed | {"sha256"}) - values.keys())
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise CheckpointError(f"{path} must be JSON, but cannot be read: {error}. Save it again.") from None
+    values = read_words(path, argument="folder")
+    needed = {"format", "config", "selected", "selected_on", "num_samples", "provenance", "class_names"}
+    lacking = sorted((needed | {"sha256"}) - values.keys())
     if values.get("format") != FORMAT or lacking:
         raise CheckpointError(
             f"{path} must be of format {FORMAT} with all its keys, but is of format {values.get('format')!r} and "
             f"lacks {', '.join(lacking) or 'none'}. Save the head again with this release of weft."
+        )
+    kinds: dict[str, Any] = {"config": dict, "selected": dict, "selected_on": str | None, "num_samples": int}
+    kinds |= {"provenance": dict | None, "class_names": list | None}
+    odd = [name for name, kind in kinds.items() if not isinstance(values[name], kind)]
+    if odd or not all(isinstance(value, int | float) for value in values["selected"].values()):
+        raise CheckpointError(
+            f"{path} must hold what was saved, but {', '.join(odd or ['selected'])} is of another kind. Save the head "
+            "again."
         )
     return values
 

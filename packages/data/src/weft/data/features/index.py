@@ -6,17 +6,21 @@ whose run was killed, is no part of it.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from weft.data.errors import MissingFileError, StateMismatchError
 from weft.data.features.shards import Shard
 from weft.data.processes.atomic import write_text
+from weft.data.records.rows import Kept, read_kept
 
 INDEX = "index.json"
 VERSION = 2
 By = Literal["identity", "name"]
+_SHARD = re.compile(r"[0-9]{5,9}(-[0-9a-f]+)?")
 
 
 @dataclass(frozen=True)
@@ -75,44 +79,70 @@ def read_index(folder: Path) -> Index:
     Raises:
         MissingFileError: If the folder is no store.
         StateMismatchError: If it is one of another version.
+        CorruptMediaError: If it is damaged.
     """
     try:
-        values: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        kept = read_kept(folder / INDEX)
     except FileNotFoundError:
         raise MissingFileError(
             f"`path` must be a feature store, but {folder} has no {INDEX}. Extract the features first."
         ) from None
-    found = values.pop("version", None)
-    if found == 1 and values["key"]["weights"] == "imported":
-        return _first_version(values)
+    found = kept.value.get("version")
+    if found == 1 and kept.object("key").text("weights") == "imported":
+        return _first_version(kept)
     if found != VERSION:
         raise StateMismatchError(
             f"`path` must be a feature store of version {VERSION}, but {folder} is of version {found}. Extract the "
             "features again: those of the first version went by paths, which two pictures may share."
         )
-    shape = values.pop("item_shape")
-    return Index(
-        key=FeatureKey(**values.pop("key")),
-        shards=tuple(Shard(**shard) for shard in values.pop("shards")),
-        item_shape=None if shape is None else tuple(shape),
-        **values,
-    )
+    by: Any = kept.one_of("by", get_args(By))
+    dtype, ragged = kept.one_of("dtype", ("float16", "float32")), kept.boolean("ragged")
+    shards = tuple(map(_shard, kept.objects("shards")))
+    return Index(_key(kept), by, dtype, ragged, _shape(kept, ragged), shards)
 
 
-def _first_version(values: dict[str, Any]) -> Index:
+def _key(kept: Kept) -> FeatureKey:
+    key = kept.object("key")
+    return FeatureKey(key.text("encoder"), key.text("weights"), key.text("transform"))
+
+
+def _shape(kept: Kept, ragged: bool) -> tuple[int | None, ...] | None:
+    """The shape of an item, of which the first axis is None where it differs."""
+    if kept.field("item_shape") is None:
+        return None
+    first, rest = kept.items("item_shape")[:ragged], kept.items("item_shape")[ragged:]
+    if first != [None] * ragged or not all(type(size) is int and size >= 0 for size in rest):
+        kept.fail("`item_shape` must hold sizes of axes")
+    return (*first, *rest)
+
+
+def _shard(kept: Kept) -> Shard:
+    name, sizes = kept.text("name"), kept.object("bytes")
+    if not _SHARD.fullmatch(name) or not all(Path(file).name == file for file in sizes.value):
+        kept.fail("must name files in the folder of the store")
+    bytes_of = {file: sizes.count(file) for file in sizes.value}
+    if kept.count("count") > sum(bytes_of.values()):
+        kept.fail("must have files as large as its items")
+    return Shard(name, kept.count("count"), bytes_of)
+
+
+def _first_version(kept: Kept) -> Index:
     """The index of a store that was imported by the first version: by names, as others gave them, then as now."""
-    ends = [*values["starts"][1:], values["count"]]
-    counts = [end - start for start, end in zip(values["starts"], ends, strict=True)]
-    names = [f"{number:05d}" for number in range(len(counts))]
-    sizes = values["bytes"]
-    shards = [
-        Shard(name, count, {file: size for file, size in sizes.items() if name in file or not number})
-        for number, (name, count) in enumerate(zip(names, counts, strict=True))
-    ]
-    key = {name: values["key"][name] for name in ("encoder", "weights", "transform")}
-    return Index(
-        FeatureKey(**key), "name", "float16", values["ragged"], tuple(values["item_shape"]), tuple(shards)
-    )
+    starts, ragged = kept.counts("starts"), kept.boolean("ragged")
+    counts = [end - start for start, end in pairwise([*starts, kept.count("count")])]
+    if min(counts, default=0) < 0:
+        kept.fail("`starts` must rise up to `count`")
+    sizes = {file: kept.object("bytes").count(file) for file in kept.object("bytes").value}
+    if not all(Path(file).name == file for file in sizes):
+        kept.fail("must name files in the folder of the store")
+    shards = []
+    for number, count in enumerate(counts):
+        name = f"{number:05d}"
+        shards.append(
+            Shard(name, count, {file: size for file, size in sizes.items() if name in file or not number})
+        )
+    shape = _shape(kept, ragged)
+    return Index(_key(kept), "name", "float16", ragged, shape, tuple(shards))
 
 
 def require_key(folder: Path, found: FeatureKey, key: FeatureKey) -> None:

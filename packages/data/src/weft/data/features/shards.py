@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import MalformedRecordError
+from weft.data.errors import CorruptMediaError, MalformedRecordError
 from weft.data.processes.atomic import write_bytes, write_text
+from weft.data.records.rows import parse_kept, read_kept
+
+# What numpy raises where a header or a size is not that of an array.
+_NO_ARRAY = (OSError, ValueError, EOFError, TypeError, SyntaxError, TokenError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,31 @@ class OpenShard:
         folder: Folder of the store.
         name: Name of the shard.
         ragged: Whether its items differ in the first axis.
+        count: Number of its items, if the index tells.
+        shape: Shape of an item (without the first axis if `ragged`), if the index tells.
+
+    Raises:
+        CorruptMediaError: If its file holds something else.
     """
 
-    def __init__(self, folder: Path, name: str, ragged: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        ragged: bool,
+        *,
+        count: int | None = None,
+        shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         self._folder, self._name, self._ragged = folder, name, ragged
-        self._array = np.load(folder / array_file(name), mmap_mode="r")
+        file = folder / array_file(name)
+        self._array = open_array(file, "f")
+        told = self._array.shape
+        if (shape is not None and told[1:] != shape) or (not ragged and count not in (None, told[0])):
+            raise CorruptMediaError(
+                f"{file} must hold the {count} items of shape {shape} that the index names, but has the shape {told}. "
+                "Extract the features again."
+            )
 
     def row(self, item: int) -> NDArray[Any]:
         """Return the features of one item as a view into the file."""
@@ -64,7 +89,8 @@ class OpenShard:
 
     def is_whole(self, item: int) -> bool:
         """Tell whether an item matches its checksum."""
-        return zlib.crc32(np.ascontiguousarray(self.row(item)).tobytes()) == self._items["checksums"][item]
+        sums = self._items["checksums"]
+        return item < len(sums) and zlib.crc32(np.ascontiguousarray(self.row(item)).tobytes()) == sums[item]
 
     @cached_property
     def _items(self) -> dict[str, Any]:
@@ -72,7 +98,36 @@ class OpenShard:
 
     @cached_property
     def _offsets(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum(self._items["lengths"])]).astype(np.int64)
+        items = self._items
+        lengths = items.get("lengths", [])
+        if len(lengths) != len(items["ids"]) or sum(lengths) != len(self._array):
+            raise CorruptMediaError(
+                f"{self._folder / items_file(self._name)} must name the length of every item, {len(self._array)} "
+                "altogether, but does not. Extract the features again."
+            )
+        return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def open_array(file: Path, kind: str) -> NDArray[Any]:
+    """Memory-map an array that weft wrote.
+
+    Args:
+        file: The file.
+        kind: Of its numbers, as numpy names kinds in a letter; all letters that may be.
+
+    Raises:
+        CorruptMediaError: If it is no such array; objects, which numpy would unpickle, are none.
+    """
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        told = f"it holds {array.dtype}" if isinstance(array, np.ndarray) else "it is an archive"
+    except _NO_ARRAY as error:
+        array, told = np.empty(()), str(error)
+    if not isinstance(array, np.ndarray) or not array.ndim or array.dtype.kind not in kind:
+        raise CorruptMediaError(
+            f"{file} must be an array of features, but {told}. Extract the features again."
+        )
+    return array
 
 
 def shard_name(number: int, ids: Sequence[str]) -> str:
@@ -91,28 +146,34 @@ def items_file(name: str) -> str:
 
 
 def read_items(folder: Path, name: str) -> dict[str, Any]:
-    """What the rows are: `ids`, `contents` (or empty), `checksums` and, of ragged shards, `lengths`."""
-    values: dict[str, Any]
-    try:
-        values = json.loads((folder / items_file(name)).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if "-" in name:
-            raise
-        values = _items_of_first_version(folder, int(name))
+    """What the rows are: `ids`, `contents` (or empty), `checksums` and, of ragged shards, `lengths`.
+
+    Raises:
+        CorruptMediaError: If the file does not say that.
+    """
+    file = folder / items_file(name)
+    if not file.is_file() and "-" not in name:
+        return _items_of_first_version(folder, int(name))
+    kept = read_kept(file)
+    values: dict[str, Any] = {key: list(kept.texts(key)) for key in ("ids", "contents")}
+    values |= {key: kept.counts(key) for key in ("checksums", "lengths") if kept.has(key)}
+    if len(values.get("checksums", ())) != len(values["ids"]):
+        kept.fail("must hold a checksum for each id")
     return values
 
 
 def _items_of_first_version(folder: Path, number: int) -> dict[str, Any]:
     """The items of a shard where one file names those of all."""
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    start, end = [*index["starts"], index["count"]][number : number + 2]
+    index = read_kept(folder / "index.json")
+    start, end = [*index.counts("starts"), index.count("count")][number : number + 2]
+    ids = parse_kept(b'{"ids": %b}' % (folder / "ids.json").read_bytes(), str(folder / "ids.json"))
     values = {
-        "ids": json.loads((folder / "ids.json").read_text(encoding="utf-8"))[start:end],
+        "ids": list(ids.texts("ids"))[start:end],
         "contents": [],
-        "checksums": np.load(folder / "checksums.npy")[start:end].tolist(),
+        "checksums": open_array(folder / "checksums.npy", "iu")[start:end].tolist(),
     }
-    if index["ragged"]:
-        values["lengths"] = np.diff(np.load(folder / "offsets.npy")[start : end + 1]).tolist()
+    if index.boolean("ragged"):
+        values["lengths"] = np.diff(open_array(folder / "offsets.npy", "iu")[start : end + 1]).tolist()
     return values
 
 

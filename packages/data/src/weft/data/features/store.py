@@ -198,7 +198,9 @@ class FeatureStore:
         name = self._index.shards[number].name
         shard = self._open.get(name)
         if shard is None:
-            shard = self._open[name] = OpenShard(self.path, name, self.ragged)
+            own = self.item_shape[self.ragged :] if self.item_shape else None
+            count = self._index.shards[number].count
+            shard = self._open[name] = OpenShard(self.path, name, self.ragged, count=count, shape=own)
             if len(self._open) > _OPEN_SHARDS:
                 self._open.popitem(last=False)
         return shard, item - int(self._starts[number])

@@ -1,10 +1,11 @@
-"""One row of an annotation file, with its position, and checked access to its fields."""
+"""One row of an annotation file, or an object that weft wrote, with its position and checked access to its fields."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
-from weft.data.errors import MalformedRecordError
+from weft.data.errors import CorruptMediaError, MalformedRecordError
 from weft.data.sources.texts import is_writable, parse_json
 
 _INTEGER = re.compile(r"\s*-?[0-9]+\s*")
@@ -154,3 +155,96 @@ class Row:
                 f"`{key}` must be text that UTF-8 can write, but {text!r} holds half of a surrogate pair"
             )
         return text
+
+
+class Kept(Row):
+    """An object in a file that weft wrote, as somebody else may have changed it.
+
+    Args:
+        value: The parsed value.
+        file: Address of the file, for messages.
+        number: Place in the file; the whole by default.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, value: Any, file: str, number: int | str = "top") -> None:
+        super().__init__(value, file, number)
+        if not isinstance(value, dict):
+            self.fail(f"must be an object, but is {type(value).__name__}")
+
+    def fail(self, rule: str) -> NoReturn:
+        """Raise the error for this file.
+
+        Raises:
+            CorruptMediaError: Always; names file, place and rule.
+        """
+        where = "" if self.number == "top" else f", {self.number}"
+        raise CorruptMediaError(
+            f"{self.file}{where}: {rule}. The file is damaged, or weft did not write it: make it again."
+        )
+
+    def count(self, key: str, least: int = 0) -> int:
+        """Return a whole number that counts something.
+
+        Args:
+            key: The field.
+            least: Its smallest value.
+        """
+        value = self.integer(key)
+        if value < least:
+            self.fail(f"`{key}` must be at least {least}, but is {value}")
+        return value
+
+    def counts(self, key: str) -> list[int]:
+        """Return a list of whole numbers, none of them negative."""
+        values = self.items(key)
+        if not all(type(value) is int and 0 <= value < 2**63 for value in values):
+            self.fail(f"`{key}` must hold whole numbers from 0 on")
+        return values
+
+    def one_of(self, key: str, known: Collection[str]) -> str:
+        """Return a text that must be one of some."""
+        value = self.text(key)
+        if value not in known:
+            self.fail(f"`{key}` must be one of {', '.join(sorted(known))}, but is {value!r}")
+        return value
+
+    def objects(self, key: str) -> list["Kept"]:
+        """Return a list of objects."""
+        return [Kept(value, self.file, f"{key} {place}") for place, value in enumerate(self.items(key))]
+
+    def object(self, key: str) -> "Kept":
+        """Return an object inside this one."""
+        return Kept(self.field(key), self.file, key)
+
+
+def read_kept(file: Path) -> Kept:
+    """Read a file that weft wrote.
+
+    Args:
+        file: The file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        CorruptMediaError: If it is no JSON object.
+    """
+    return parse_kept(file.read_bytes(), str(file))
+
+
+def parse_kept(data: bytes, name: str) -> Kept:
+    """Parse the content of a file that weft wrote.
+
+    Args:
+        data: The content.
+        name: Address of the file, for messages.
+
+    Raises:
+        CorruptMediaError: If it is no JSON object.
+    """
+    try:
+        return Kept(parse_json(data.decode("utf-8")), name)
+    except (UnicodeDecodeError, MalformedRecordError) as error:
+        raise CorruptMediaError(
+            f"{name} must be JSON, but {error}. It is damaged, or weft did not write it: make it again."
+        ) from error

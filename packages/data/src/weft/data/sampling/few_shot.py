@@ -60,7 +60,7 @@ class FewShotDraw:
             values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             values["train"], values["validation"] = tuple(values["train"]), tuple(values["validation"])
             return cls(**values)
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise StateMismatchError(
                 f"`path` must be a few-shot draw written by FewShotDraw.save, but {path} is not: "
                 f"{error}. Draw again."

@@ -14,6 +14,7 @@ from weft.data.errors import InvalidArgumentError, StateMismatchError
 from weft.data.processes.atomic import write_bytes, write_text
 from weft.data.processes.engines import Engine, check_engine, run_jobs
 from weft.data.records.record_set import RecordSet
+from weft.data.records.rows import read_kept
 from weft.data.shards.parquet import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
 _PLAN = "plan.json"
@@ -108,7 +109,7 @@ def _media_digest(records: RecordSet[Any]) -> str:
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
     """Refuse a folder with something else in it; note the plan of this conversion."""
     if (folder / _PLAN).exists():
-        if json.loads((folder / _PLAN).read_text(encoding="utf-8")) != plan:
+        if read_kept(folder / _PLAN).value != plan:
             raise StateMismatchError(
                 f"`path` must hold an unfinished run of the same conversion, but {folder} holds another. "
                 "Remove it, "

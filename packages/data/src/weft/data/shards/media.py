@@ -46,8 +46,7 @@ class ShardMedia(Store):
         if not path:
             return self.records.store.describe()
         shard, group, row, _ = self._place(path)
-        file = self.records.store.describe(self.records.at(self.records.shards[shard].file))
-        return f"{file}:{group * self.records.group_rows + row}"
+        return self.records.address(shard, group)(row)
 
     def place(self, path: str) -> str:
         """Return the checksum of the shard and the place in it: what a replaced shard has others of."""
@@ -119,7 +118,7 @@ def listed(records: ShardedRecords) -> Iterator[Record]:
 
 
 def _group(records: ShardedRecords, media: ShardMedia, shard: int, group: int) -> list[Record]:
-    found = []
+    found, address = [], records.address(shard, group)
     for row, (text, cells) in enumerate(records.rows(shard, group)):
         made = []
         for number, cell in enumerate(cells):
@@ -127,5 +126,5 @@ def _group(records: ShardedRecords, media: ShardMedia, shard: int, group: int) -
             if records.embeds:
                 path, store = f"{shard}/{group}/{row}/{number}/{path}", media
             made.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
-        found.append(decode_record(records.record_type, text, made))
+        found.append(decode_record(records.record_type, text, made, address(row)))
     return found

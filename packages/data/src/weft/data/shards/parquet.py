@@ -8,14 +8,17 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any, overload
 
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
 from weft.data.media.reference import MediaRef
-from weft.data.records.record import Record, rebuilt, record_class
+from weft.data.records.record import Record, record_class
+from weft.data.records.rows import Kept, parse_kept
+from weft.data.shards.rows import kept_record
 from weft.data.sources.handles import cached
 from weft.data.sources.limits import check_unpacked
 from weft.data.sources.opening import open_store
@@ -77,15 +80,19 @@ def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: boo
     return bytes(sink.getvalue().to_pybytes())
 
 
-def decode_record(record_type: str, text: str, media: Sequence[MediaRef]) -> Record:
+def decode_record(record_type: str, text: str, media: Sequence[MediaRef], place: str) -> Record:
     """Rebuild a record from a row of a shard.
 
     Args:
         record_type: Type of the record.
         text: Column `record`.
         media: References made of column `media`.
+        place: Address of the row, for messages.
+
+    Raises:
+        CorruptMediaError: If they are not those of such a record.
     """
-    return rebuilt(record_class(record_type), json.loads(text), media)
+    return kept_record(record_class(record_type), parse_kept(text.encode("utf-8", "replace"), place), media)
 
 
 class ShardedRecords(Sequence[Record]):
@@ -113,25 +120,25 @@ class ShardedRecords(Sequence[Record]):
         self.store = root if isinstance(root, Store) else open_store(root, storage_options)
         self.folder = folder
         try:
-            index = json.loads(self.store.read(self.at(INDEX)))
+            index = parse_kept(self.store.read(self.at(INDEX)), self.store.describe(self.at(INDEX)))
         except MissingFileError:
             raise MissingFileError(
                 f"`root` must be a sharded data set, but {self.store.describe(self.at(INDEX))} does not exist. "
                 "Convert the "
                 "data set first."
             ) from None
-        if index.get("version") != VERSION:
+        version = index.value.get("version")
+        if version != VERSION:
             raise StateMismatchError(
                 f"`root` must be a sharded data set of version {VERSION}, but {self.store.describe()} has "
-                f"{index.get('version')}. Convert it again."
+                f"{version}. Convert it again."
             )
-        self.index_digest = hashlib.sha256(json.dumps(index).encode()).hexdigest()
+        self.index_digest = hashlib.sha256(json.dumps(index.value).encode()).hexdigest()
         self._token = f"{self.store.describe(folder)}#{self.index_digest[:16]}"
-        self.name: str = index["name"]
-        self.split: str = index["split"]
-        self.record_type: str = index["task"]
-        self.group_rows: int = index["group_rows"]
-        self.shards = tuple(ShardInfo(**shard) for shard in index["shards"])
+        self.name, self.split, self.record_type = index.text("name"), index.text("split"), index.text("task")
+        record_class(self.record_type, f"record type of {self.store.describe(self.at(INDEX))}")
+        self.group_rows = index.count("group_rows", least=1)
+        self.shards = tuple(map(_info, index.objects("shards")))
         self._starts = [0]
         for shard in self.shards:
             self._starts.append(self._starts[-1] + shard.rows)
@@ -214,11 +221,17 @@ class ShardedRecords(Sequence[Record]):
         """Return the media of every record of a row group; the last few groups stay in each process."""
         return [list(record.media_refs()) for record in self.read_group(shard, group)]
 
+    def address(self, shard: int, group: int) -> Callable[[int], str]:
+        """Gives the addresses of the rows of a group for messages, without credentials."""
+        file, first = self.store.describe(self.at(self.shards[shard].file)), group * self.group_rows
+        return lambda row: f"{file}:{first + row}"
+
     def _decode(self, shard: int, group: int) -> list[Record]:
-        return [
-            decode_record(self.record_type, text, [_reference(cell, self.store) for cell in cells])
-            for text, cells in self._read(shard, group, True)
-        ]
+        found, address = [], self.address(shard, group)
+        for row, (text, cells) in enumerate(self._read(shard, group, True)):
+            media = [_reference(cell, self.store) for cell in cells]
+            found.append(decode_record(self.record_type, text, media, address(row)))
+        return found
 
     def _read(self, shard: int, group: int, with_bytes: bool) -> list[tuple[str, list[dict[str, Any]]]]:
         import pyarrow as arrow
@@ -229,13 +242,23 @@ class ShardedRecords(Sequence[Record]):
             leaves = [file.schema.column(place).path for place in range(len(file.schema))]
             wanted = [leaf for leaf in leaves if leaf != "id" and (with_bytes or not leaf.endswith(".bytes"))]
             table = file.read_row_group(group, columns=wanted)
+            if table.num_rows != min(self.group_rows, self.shards[shard].rows - group * self.group_rows):
+                raise ValueError("it has another number of rows than the index says")
+            texts, media = table.column("record").to_pylist(), table.column("media").to_pylist()
         except CorruptMediaError:
             raise
-        except (arrow.ArrowException, OSError) as error:
+        except (arrow.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
             raise CorruptMediaError(
                 f"{self.store.describe(name)} must be a whole Parquet file, but {error}. Get it again."
             ) from error
-        return list(zip(table.column("record").to_pylist(), table.column("media").to_pylist(), strict=True))
+        if not all(isinstance(text, str) for text in texts) or not all(
+            _are_cells(row, with_bytes) for row in media
+        ):
+            raise CorruptMediaError(
+                f"{self.store.describe(name)} must hold records and their media, but holds something else. Convert "
+                "the data set again."
+            )
+        return list(zip(texts, media, strict=True))
 
     def _file(self, name: str) -> Any:
         return cached(f"parquet:{self._token}/{name}", {}, lambda: _OpenShard(self.store, name)).file
@@ -278,6 +301,25 @@ def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
         }
         for reference in record.media_refs()
     ]
+
+
+def _info(kept: Kept) -> ShardInfo:
+    file = kept.text("file")
+    if PurePosixPath(file).name != file:
+        kept.fail("`file` must lie beside the index")
+    return ShardInfo(file, kept.count("rows"), kept.count("bytes"), kept.text("sha256"))
+
+
+def _are_cells(cells: Any, with_bytes: bool) -> bool:
+    """Whether a row of the column `media` says where its media are."""
+    kinds: dict[str, Any] = {"path": str, "kind": str, "start": float | None, "end": float | None}
+    if with_bytes:
+        kinds["bytes"] = bytes | None
+    return isinstance(cells, list) and all(
+        isinstance(cell, dict)
+        and all(name in cell and isinstance(cell[name], kind) for name, kind in kinds.items())
+        for cell in cells
+    )
 
 
 def _reference(cell: Mapping[str, Any], store: Store) -> MediaRef:

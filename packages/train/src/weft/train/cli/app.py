@@ -12,12 +12,12 @@ import typer
 from weft.train.cli import data, demo, exchange, features, inspection, recipes, report, runs, sweep
 from weft.train.cli.endings import (
     interrupt_of,
-    is_mistake,
     of_every_command,
     printable,
     say_defect,
     say_interrupted,
 )
+from weft.train.errors import is_mistake
 
 app = typer.Typer(
     name="weft",

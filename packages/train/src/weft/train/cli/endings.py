@@ -41,21 +41,6 @@ def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
     return rest, variables, trace
 
 
-ROOTS = (
-    "weft.kernels.errors.KernelError",
-    "weft.core.errors.WeftError",
-    "weft.data.errors.WeftDataError",
-    "weft.eval.errors.EvalError",
-    "weft.train.errors.TrainError",
-)
-"""The one root of each package's errors. By name: importing them all would load torch for a misspelt option."""
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether an error is one of weft's own, which name what to mend."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" in ROOTS for kind in type(error).__mro__)
-
-
 def printable(text: str) -> str:
     """A message without credentials, and without what a terminal cannot show or would obey.
 

@@ -39,7 +39,7 @@ def metric_options(
     if choices is not None:
         try:
             options["choices"] = json.loads(choices.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"`--choices` must be GQA's choices file, but {choices} cannot be read: {error}. Give such as "
                 "testdev_choices.json."

@@ -9,9 +9,13 @@ import re
 import shutil
 from pathlib import Path
 
+from transformers import TrainerState
+
 from weft.train.errors import RunError
+from weft.train.output.kept import as_written
 
 MANIFEST = "manifest.json"
+BEFORE = "Remove it: --resume then takes the checkpoint before."
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -45,7 +49,7 @@ def is_whole(checkpoint: Path) -> bool:
         return False
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and all(
         (checkpoint / name).is_file()
@@ -59,6 +63,26 @@ def is_whole(checkpoint: Path) -> bool:
 def newest_whole(folder: Path) -> Path | None:
     """The checkpoint with the highest step that is whole, or None."""
     return next((path for path in _by_step(folder) if is_whole(path)), None)
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """What the trainer wrote down of itself.
+
+    Args:
+        checkpoint: A whole checkpoint.
+
+    Raises:
+        RunError: If it has not the types that the trainer goes on with.
+    """
+    with as_written(checkpoint, BEFORE):
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        for name, like in vars(TrainerState()).items():
+            value = getattr(state, name)
+            numbers = isinstance(like, int | float) and not isinstance(like, bool)
+            fits = isinstance(value, int | float) if numbers else isinstance(value, type(like))
+            if like is not None and not fits:
+                raise TypeError(f"{name} of trainer_state.json is {value!r}")
+    return state
 
 
 def step_of(checkpoint: Path) -> int:

@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+from weft.train.output.kept import as_written
+
 SECONDS = "seconds.json"
 
 
@@ -27,4 +29,5 @@ class Clock:
     def load(self, folder: Path) -> None:
         """Add what was written down; checkpoints of earlier versions say nothing."""
         if (folder / SECONDS).is_file():
-            self._before = float(json.loads((folder / SECONDS).read_text(encoding="utf-8")))
+            with as_written(folder / SECONDS):
+                self._before = float(json.loads((folder / SECONDS).read_text(encoding="utf-8")))

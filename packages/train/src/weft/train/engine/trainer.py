@@ -21,7 +21,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -31,13 +30,14 @@ from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
-from weft.train.engine.checkpoints import is_whole, rotate, seal
+from weft.train.engine.checkpoints import BEFORE, is_whole, rotate, seal, state_of
 from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.sharding import check_shardable, resting, shard, shard_states, whole, whole_adapter
 from weft.train.engine.task_losses import TaskLosses
 from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
+from weft.train.output.kept import as_written
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import TrainingSection
 
@@ -206,7 +206,7 @@ class MultiTaskTrainer(Trainer):
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint; one that ends the training is only loaded, so that no step follows it."""
         self._load_from_checkpoint(str(checkpoint))
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        state = state_of(checkpoint)
         if state.global_step < self.args.max_steps and not self._is_exhausted():
             self.train(resume_from_checkpoint=str(checkpoint))
 
@@ -238,9 +238,14 @@ class MultiTaskTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with as_written(Path(checkpoint or ""), BEFORE):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if self.sharded and checkpoint is not None:
             shard_states(self.optimizer)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with as_written(Path(checkpoint or ""), BEFORE):
+            super()._load_rng_state(checkpoint)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return whole(super()._get_grad_norm(model, grad_norm))
@@ -268,11 +273,13 @@ class MultiTaskTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
         load_adapter(self.model if model is None else model, checkpoint)
-        if self.average:
-            self.average.load(checkpoint)
-        load_states(self.objectives, checkpoint)
-        self.clock.load(checkpoint)
-        self.best, self.stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
+        with as_written(checkpoint, BEFORE):
+            if self.average:
+                self.average.load(checkpoint)
+            load_states(self.objectives, checkpoint)
+            self.clock.load(checkpoint)
+            best_score, stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
+            self.best, self.stale = float(best_score), int(stale)
         best, partial = (Path(self.args.output_dir) / name for name in ("best", ".saving-best"))
         if self.processes.first and not best.exists() and is_whole(partial):
             partial.rename(best)

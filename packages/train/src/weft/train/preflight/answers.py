@@ -22,7 +22,7 @@ def read_answers(task: str, path: str) -> list[str]:
     file = Path(expanded(path, f"tasks.{task}.choose_from"))
     try:
         answers = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"`tasks.{task}.choose_from` must be a JSON file with a list of answers, but {file} cannot be read: {error}"
         ) from None

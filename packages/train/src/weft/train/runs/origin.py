@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -13,8 +12,10 @@ from typing import Any
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
+from weft.train.output.kept import read_json
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData
+from weft.train.recipe.files import read_yaml
 from weft.train.recipe.kept import kept_text
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
@@ -56,9 +57,11 @@ def read_origin(folder: Path) -> dict[str, str]:
 
     Args:
         folder: Folder of the run.
+
+    Raises:
+        RunError: If the note is damaged.
     """
-    values: dict[str, str] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    return values
+    return read_json(folder / ORIGIN)
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -75,7 +78,8 @@ def other_recipe(folder: Path, recipe: Recipe) -> list[str]:
         folder: Folder of the run.
         recipe: The other recipe.
     """
-    kept = flat(_of_file(folder / "recipe.yaml"))
+    path = folder / "recipe.yaml"
+    kept = flat(read_yaml(path)) if path.is_file() else {}
     kept.pop("tracking.parent", None)
     return differences(kept, settings_of(recipe))
 
@@ -135,10 +139,6 @@ def flat(values: Any, above: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat(value, f"{above}.{key}" if above else str(key))
     return found
-
-
-def _of_file(path: Path) -> Any:
-    return read_plain_yaml(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

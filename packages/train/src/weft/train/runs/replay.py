@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from weft.data import Record
 from weft.train.engine.task_losses import nan_file
 from weft.train.errors import RunError
+from weft.train.output.kept import as_written, read_json
 from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.open_session import open_session
@@ -59,20 +59,23 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
             f"`run` must be the folder of a run that a loss ended, with recipe.yaml and {file.name}, but {folder} is "
             "not. Give the folder that the message named."
         )
-    noted = json.loads(file.read_text(encoding="utf-8"))
+    noted = read_json(file)
     recipe = load_recipe(folder / "recipe.yaml")
     tasks = load_learnable(recipe)
     check_data(folder, origin_of(recipe, tasks), "`run`")
     batches = open_session(recipe, tasks, folder=folder).batches
     known = {name: {record.id: record for record in data["train"]} for name, data in tasks.items()}
-    rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
-    made = batches.training(rows, epoch=noted["epoch"])
+    with as_written(file):
+        rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
+        losses = tuple(float(row["loss"]) for row in noted["rows"])
+        step, epoch = int(noted["step"]), int(noted["epoch"])
+    made = batches.training(rows, epoch=epoch)
     return ReplayedBatch(
-        step=noted["step"],
-        epoch=noted["epoch"],
+        step=step,
+        epoch=epoch,
         tasks=tuple(task for task, _ in rows),
         records=tuple(record for _, record in rows),
-        losses=tuple(float(row["loss"]) for row in noted["rows"]),
+        losses=losses,
         inputs=_inputs(made),
     )
 

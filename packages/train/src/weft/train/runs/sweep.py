@@ -19,10 +19,12 @@ import yaml
 from weft.train.engine.checkpoints import newest_whole
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
+from weft.train.output.kept import as_written, read_json
 from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
 from weft.train.preflight.learned import load_learnable
 from weft.train.preflight.tasks import roles_of
+from weft.train.recipe.files import read_yaml
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
@@ -149,10 +151,15 @@ def run_sweep(
         {
             "values": dict(point.values),
             "name": point.recipe.name,
-            "scores": json.loads((point.recipe.folder / RESULT).read_text(encoding="utf-8"))["scores"],
+            "scores": _scores(point.recipe.folder / RESULT),
         }
         for point in points
     ]
+
+
+def _scores(result: Path) -> dict[str, float]:
+    with as_written(result):
+        return {str(name): float(score) for name, score in read_json(result)["scores"].items()}
 
 
 def log_of(recipe: Recipe) -> Path:
@@ -250,7 +257,7 @@ def run_point(source: str, point: Point, parent: str | None, *, anew: bool = Fal
     if folder.exists():
         words = ["--resume"] if has_begun(folder) and not anew else ["--overwrite"]
     if "--resume" in words:
-        saved = read_plain_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        saved = read_yaml(folder / "recipe.yaml")
         parent = saved["tracking"]["parent"]
     changes = [*point.overrides, *([f"tracking.parent={parent}"] if parent else [])]
     with log_of(point.recipe).open("a", encoding="utf-8") as log:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from weft.core.few_shot import load_head
 from weft.train.errors import RunError
+from weft.train.output.kept import as_written, read_json
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
@@ -51,8 +52,19 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
     benches = {
         name: Bench(part, records[name], extractor, folder / "heads" / name) for name, part in parts.items()
     }
-    saved = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    seconds = {(cell["head"], cell["shots"], cell["seed"]): cell["seconds"] for cell in saved["cells"]}
+    saved = read_json(folder / RESULT)
+    with as_written(folder / RESULT):
+        seconds = {
+            (cell["head"], cell["shots"], cell["seed"]): float(cell["seconds"]) for cell in saved["cells"]
+        }
+        notes = tuple(map(str, saved["notes"]))
+        lacking = [
+            key
+            for key in product(map(label_of, recipe.heads), recipe.shots, recipe.seeds)
+            if key not in seconds
+        ]
+        if lacking:
+            raise KeyError(f"no result of {lacking[0]}")
     cells: list[Cell] = []
     for shots in recipe.shots:
         for seed in recipe.seeds:
@@ -64,7 +76,7 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
                 }
                 cell = together(found) if recipe.also else found[""]
                 cells.append(replace(cell, seconds=seconds[label, shots, seed]))
-    return FewShotComparison(recipe.title, folder, cells, tuple(saved["notes"]))
+    return FewShotComparison(recipe.title, folder, cells, notes)
 
 
 def _cell(bench: Bench, label: str, shots: int, seed: int, split: str) -> Cell:
