@@ -17,7 +17,8 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
 
     Returns:
         Title to column to what stands there: `reader` and `learns` name the reader and its objective; each ability is
-        `"yes"`, or `""` where the reader does not declare it.
+        `"yes"`, or `""` where the reader does not declare it; `trained` is `"yes"` where the model can be adapted and
+        learns from rows of several tasks.
 
     Raises:
         AssertionError: If a reader declares what it does not do.
@@ -29,8 +30,20 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
         row = {"reader": reader.name, "learns": reader.objective}
         for ability in ABILITIES:
             row[ability] = _checked(subject, ability) if ability in reader.abilities else ""
+        row["trained"] = _trained(subject)
         table[subject.title] = row
     return table
+
+
+def _trained(subject: Subject) -> str:
+    reader = subject.reader
+    if subject.method is None or reader.untrained is not None:
+        return ""
+    if reader.objective == "generation":
+        checks.check_mixed(subject)
+    else:
+        checks.check_adapted(subject)
+    return "yes"
 
 
 def _checked(subject: Subject, ability: Ability) -> str:

@@ -56,6 +56,17 @@ def check_alone(subject: Subject) -> None:
     torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
 
 
+def check_adapted(subject: Subject) -> None:
+    """An adapted model learns from the rows."""
+    assert subject.method is not None, "only models that can be adapted are asked"
+    model = attach(copy.deepcopy(subject.model), subject.method, sorted({row.task for row in subject.rows}))
+    batch = subject.reader.training(subject.rows)
+    with model.route(tasks=batch.tasks):
+        subject.reader.losses(model, batch).rows.sum().backward()
+    found = [value.grad for value in model.parameters() if value.requires_grad and value.grad is not None]
+    assert any(bool(gradient.any()) for gradient in found), "nothing is learned"
+
+
 def check_padding(subject: Subject) -> None:
     """A row's loss depends neither on the side of padding, nor on the side that the tokenizer is set to."""
     reader, model, tokenizer = subject.reader, subject.wide(), subject.processor.tokenizer
