@@ -29,7 +29,7 @@ class Limits(NamedTuple):
 # The goal of each package is 14, 9, 0, 0 (kernels may keep long functions). Only ever lower these.
 LIMITS = {
     "kernels": Limits(13, 8, 0, 10),
-    "core": Limits(14, 9, 0, 3),
+    "core": Limits(14, 9, 0, 0),
     "data": Limits(14, 9, 0, 7),
     "eval": Limits(12, 9, 0, 13),
     "train": Limits(14, 9, 0, 4),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +31,7 @@ def resolve(model: nn.Module) -> SiteMap:
 
 
 def _resolve(model: nn.Module) -> SiteMap:
-    known = families()
-    model_type = _model_type(model, known)
-    if model_type is None or model_type not in known:
-        hint = unknown("`config.model_type`", model_type, known)
-        raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
-    family = known[model_type]
+    family, model_type = _family_of(model)
     required = family.model_types[model_type]
     sites: list[Site] = []
     layers: dict[str, str] = {}
@@ -76,16 +71,15 @@ def _resolve(model: nn.Module) -> SiteMap:
     sites.extend(own)
     taken_paths = {site.path for site in (*sites, *maps) if site.role}
     maps.extend(map_sites(model, outside, components, taken_paths))
+    held = siteless | {site.tower for site in sites}
+    present = tuple(tower for tower in towers if tower in held)
     for tower in required:
-        if tower not in towers or not (tower in siteless or any(site.tower == tower for site in sites)):
+        if tower not in present:
             raise BackboneError(
                 f"family {family.name!r} expects a tower {tower!r} in a model of type {model_type!r}, but "
                 f"its modules are not there. The class is {type(model).__name__}; its children are "
                 f"{', '.join(name for name, _ in model.named_children())}."
             )
-    present = tuple(
-        tower for tower in towers if tower in siteless or any(site.tower == tower for site in sites)
-    )
     default = tuple(tower for tower in family.default_towers if tower in present) or present
     if family.owners is not None:
         sites, maps = (
@@ -104,12 +98,17 @@ def _resolve(model: nn.Module) -> SiteMap:
     )
 
 
-def _model_type(model: nn.Module, known: Mapping[str, Family]) -> str | None:
+def _family_of(model: nn.Module) -> tuple[Family, str]:
+    """The family of a model, and under which of its types."""
+    known = families()
     model_type: str | None = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type is not None:
-        return model_type
-    classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
-    return next((name for name in classes if name in known), None)
+    if model_type is None:
+        classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
+        model_type = next((name for name in classes if name in known), None)
+    if model_type is None or model_type not in known:
+        hint = unknown("`config.model_type`", model_type, known)
+        raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
+    return known[model_type], model_type
 
 
 def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:

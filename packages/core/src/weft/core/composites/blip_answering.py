@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip.modeling_blip_text import BlipTextAttention
 
-from weft.core.composites.blip_retrieval import check_encode_token, frame_signal, frame_tokens
+from weft.core.composites.blip_retrieval import check_encode_token, frame_tokens, grounded_states
 
 
 class BlipAnsweringConfig(BlipConfig):
@@ -93,16 +93,7 @@ class BlipAnswering(BlipForQuestionAnswering):
             Shape `(batch, length, width)`.
         """
         tokens = frame_tokens(self, pixel_values).flatten(1, 2)
-        ids = input_ids.clone()
-        ids[:, 0] = self.config.encode_token_id
-        with frame_signal(self, frame_weights):
-            states: Tensor = self.text_encoder(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                encoder_hidden_states=tokens,
-                encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
-            ).last_hidden_state
-        return states
+        return grounded_states(self, input_ids, attention_mask, tokens, frame_weights)
 
     def answer_losses(
         self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor

@@ -134,15 +134,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
         Raises:
             ConfigError: If weights are given to a model without the unit.
         """
-        ids = input_ids.clone()
-        ids[:, 0] = self.config.encode_token_id
-        with frame_signal(self, frame_weights):
-            hidden = self.text_encoder(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                encoder_hidden_states=tokens,
-                encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
-            ).last_hidden_state
+        hidden = grounded_states(self, input_ids, attention_mask, tokens, frame_weights)
         logits: Tensor = self.itm_head(hidden[:, 0])
         return logits
 
@@ -216,7 +208,34 @@ def frame_tokens(model: Any, pixel_values: Tensor) -> Tensor:
     return hidden.unflatten(0, frames.shape[:2])
 
 
-def frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextManager[None]:
+def grounded_states(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, tokens: Tensor, frame_weights: Tensor | None
+) -> Tensor:
+    """States of texts that look at images, with [ENC] in their first place.
+
+    Args:
+        model: Any BLIP with the field `encode_token_id`.
+        input_ids: Shape `(batch, length)`.
+        attention_mask: Shape `(batch, length)`.
+        tokens: Tokens of the image or the frames beside each text, shape `(batch, tokens, width)`.
+        frame_weights: Weight of each frame, shape `(batch, frames)`, or None.
+
+    Returns:
+        Shape `(batch, length, width)`.
+    """
+    ids = input_ids.clone()
+    ids[:, 0] = model.config.encode_token_id
+    with _frame_signal(model, frame_weights):
+        states: Tensor = model.text_encoder(
+            input_ids=ids,
+            attention_mask=attention_mask,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
+        ).last_hidden_state
+    return states
+
+
+def _frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextManager[None]:
     """Hand frame weights to the units of a model, if there are any weights.
 
     Raises:

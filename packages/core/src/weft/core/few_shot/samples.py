@@ -54,10 +54,11 @@ class Samples:
         right = (logits.argmax(1) == self.labels).double().mean()
         return 100 * float(right), -float(functional.cross_entropy(logits.float(), self.labels))
 
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """One random view of each of some samples, shape (rows, width)."""
+    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One random view of each of some samples, shape (rows, width), and their labels."""
         chosen = torch.randint(self.views.shape[0], rows.shape, generator=generator)
-        return self.views[chosen.to(self.views.device), rows.to(self.views.device)].to(self.dtype)
+        rows = rows.to(self.views.device)
+        return self.views[chosen.to(rows.device), rows].to(self.dtype), self.labels[rows]
 
 
 def as_samples(

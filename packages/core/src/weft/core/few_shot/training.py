@@ -71,7 +71,7 @@ def train_head(
     validation: Samples | None,
     seed: int,
     loss: Loss | None = None,
-) -> list[float]:
+) -> None:
     """Train some parameters of a head on its samples.
 
     Args:
@@ -83,9 +83,6 @@ def train_head(
             cross-entropy. None keeps the last epoch.
         seed: Seed of order and views.
         loss: Features and labels of a batch to its loss; cross-entropy of the logits by default.
-
-    Returns:
-        Mean loss of each epoch.
     """
     loss = loss or _cross_entropy(head)
     generator = torch.Generator().manual_seed(seed)
@@ -93,24 +90,18 @@ def train_head(
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = options.make_optimizer(parameters)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: options.rate_factor(step, steps)
-    )  # stepped every iteration
+    # Stepped every iteration.
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.rate_factor(step, steps))
     best: tuple[float, float] | None = None
     kept: list[Tensor] = []
-    history: list[float] = []
     for _ in range(options.epochs):
         head.train()
-        order = torch.randperm(len(samples), generator=generator)
-        total = 0.0
-        for rows in order.split(options.batch_size):
-            value = loss(samples.draw(rows, generator), samples.labels[rows.to(samples.labels.device)])
+        for rows in torch.randperm(len(samples), generator=generator).split(options.batch_size):
+            value = loss(*samples.draw(rows, generator))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             schedule.step()
-            total += float(value.detach()) * len(rows)
-        history.append(total / len(samples))
         if validation is not None and options.select_epoch:
             head.eval()
             with torch.no_grad():
@@ -123,7 +114,6 @@ def train_head(
         parameter.requires_grad_(False)
         parameter.grad = None
     head.eval()
-    return history
 
 
 def _cross_entropy(head: FewShotHead) -> Loss:
