@@ -239,12 +239,15 @@ def test_an_adapted_model_keeps_the_dtype_of_its_weights(tmp_path):
     [
         ("[]", r"must hold an object in weft_config.json, but .* holds a list"),
         ("null", r"must hold an object in weft_config.json, but .* holds a NoneType"),
-        ('{"format": 1', r"is no JSON"),
-        ("[" * 100_000, r"is no JSON"),
-        ('{"format": 1}', r"`backbone` is no object, `tasks` is no list of names, `method` is no method"),
+        ('{"format": 1', r"is not JSON"),
+        ("[" * 100_000, r"is not JSON"),
+        (
+            '{"format": 1}',
+            r"`backbone` is not an object, `tasks` is not a list of names, `method` is not a method",
+        ),
         (
             '{"format": 1, "backbone": {"structure": "a"}, "tasks": ["a", 1], "method": 3}',
-            r"`backbone` lacks model_class, `backbone` lacks name, `backbone` lacks weights, `tasks` is no list",
+            r"`backbone` lacks model_class, `backbone` lacks name, `backbone` lacks weights, `tasks` is not a list",
         ),
     ],
     ids=["list", "null", "cut", "deep", "no keys", "wrong keys"],

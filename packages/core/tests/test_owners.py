@@ -216,11 +216,11 @@ def test_what_does_not_follow_from_the_batch_is_refused():
         with pytest.raises(RoutingError, match=message):
             model.model.get_image_features(batch["pixel_values"])
         batch["input_ids"][1, 0] = IMAGE
-        with pytest.raises(RoutingError, match="equally many for each of its 3 pictures"):
+        with pytest.raises(RoutingError, match="equally many for each of its 3 images"):
             model(**batch)
         batch["input_ids"][0, :3] = 7
         batch["input_ids"][1, 1:3] = IMAGE
-        with pytest.raises(RoutingError, match="must be those of whole pictures"):
+        with pytest.raises(RoutingError, match="must be those of whole images"):
             model(**batch)
 
 
@@ -265,7 +265,7 @@ def test_owners_of_another_number_are_refused():
         model(**batch)
     with (
         model.route(tasks={"vision": ["a", "b"]}),
-        pytest.raises(RoutingError, match="each of the 3 pictures"),
+        pytest.raises(RoutingError, match="each of the 3 images"),
     ):
         model(**batch)
 
@@ -276,7 +276,7 @@ def test_merged_patches_keep_their_owners():
     assert media.owner(5).tolist() == [0] * 3 + [2] * 2
     assert not media.fits(3)
     uneven = SizedMedia(torch.tensor([2]), torch.tensor([1, 1]), torch.tensor([6, 4]), 10)
-    with pytest.raises(RoutingError, match="Each picture must have a multiple of 5"):
+    with pytest.raises(RoutingError, match="Each image must have a multiple of 5"):
         uneven.owner(2)
 
 
@@ -285,9 +285,9 @@ def test_pictures_and_videos_of_one_size_are_told_apart_by_their_rows_or_refused
     videos = EqualMedia(torch.tensor([0, 6]), 3)
     assert media_of([pictures_of, videos], 2, "vision.0.ffn") is pictures_of
     assert media_of([pictures_of, videos], 3, "vision.0.ffn") is videos
-    with pytest.raises(RoutingError, match="pictures and videos are equally many there"):
+    with pytest.raises(RoutingError, match="images and videos are equally many there"):
         media_of([pictures_of, videos], 6, "vision.0.ffn")
-    with pytest.raises(RoutingError, match="no picture of the batch has such"):
+    with pytest.raises(RoutingError, match="no image of the batch has such"):
         media_of([pictures_of], 5, "vision.0.ffn")
 
 

@@ -187,7 +187,7 @@ def test_resuming_without_the_runs_recipe_is_refused(values: dict[str, Any], fin
     ("name", "content", "message"),
     [
         ("adapter/adapter_model.safetensors", b"cut", r"adapter_model\.safetensors cannot be read"),
-        ("adapter/weft_config.json", b"{", r"weft_config\.json is no JSON"),
+        ("adapter/weft_config.json", b"{", r"weft_config\.json is not JSON"),
         ("recipe.yaml", b"\xff\xfe", r"recipe\.yaml must be YAML"),
     ],
 )

@@ -53,7 +53,7 @@ def test_files_of_strangers_are_told_and_never_run(tmp_path):
             r"cls_token is not finite in 16 of 16",
         ),
         ("visual_encoder.cls_token", torch.zeros(1, 1, 16, dtype=torch.complex64), "cls_token is of complex"),
-        ("visual_encoder.cls_token", "text", "cls_token is no plain tensor but str"),
+        ("visual_encoder.cls_token", "text", "cls_token is not a plain tensor but str"),
         ("visual_encoder.pos_embed", torch.zeros(7), r"position_embedding is \(7,\) and should be"),
         (3, torch.zeros(1), "has the name 3"),
     ],

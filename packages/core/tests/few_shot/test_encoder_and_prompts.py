@@ -104,9 +104,7 @@ def test_class_weights_are_means_over_templates(encoder: ImageTextEncoder) -> No
 
 
 def test_names_and_templates_are_checked(encoder: ImageTextEncoder) -> None:
-    with pytest.raises(
-        FewShotError, match="`class_names` must differ, but 1 stand there more than once: owl"
-    ):
+    with pytest.raises(FewShotError, match="`class_names` must differ, but 1 are repeated: owl"):
         encoder.class_weights(["owl", "owl"])
     same = encoder.class_weights(["owl", "owl"], allow_duplicates=True)
     assert torch.equal(same[0], same[1])

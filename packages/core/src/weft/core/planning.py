@@ -91,7 +91,7 @@ class Plan:
         banks: Every bank by its key.
         full: Parameters of the backbone that are trained.
         backbone_parameters: All parameters of the backbone, tied ones once.
-        owners: Rule by which pictures belong to rows, where a row may have any number of them.
+        owners: Rule by which images belong to rows, where a row may have any number of them.
     """
 
     backbone: Backbone

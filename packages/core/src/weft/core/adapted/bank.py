@@ -224,7 +224,7 @@ class Store(Folder):
             routing: The routing.
             enabled: Whether units act.
             signals: The signals; None leaves them as they are.
-            media: Pictures and videos of the batch at hand; None leaves them as they are.
+            media: Images and videos of the current batch; None leaves them as they are.
             prepared: What `routed` found for the same batch before, if anything.
         """
         before = self.routing, self.enabled, self.signals, self.media, self.prepared, self.prepared_for
@@ -241,7 +241,7 @@ class Store(Folder):
         """The rows of a site sorted by task, once for all sites of a batch that see the same rows.
 
         Args:
-            routing: The routing at hand.
+            routing: The current routing.
             site: The site.
             rows: Rows of its input.
             device: Device of its input.

@@ -125,7 +125,7 @@ class AdaptedModel(Picklable):
             tasks: A task for each row (None: no unit acts on the row), or a mapping from modality to that.
             task_ids: The same as positions in `model.weft.tasks`, shape `(rows,)`, -1 for no unit.
             owners: Modality to the row of the batch that each row of its towers belongs to, int64: of each
-                picture, tile or packed token, in the order in which the tower sees them. Needed only where it does
+                image, tile or packed token, in the order in which the tower sees them. Needed only where it does
                 not follow from the batch; see `weft.core.backbone.owners`.
 
         Raises:
@@ -254,7 +254,7 @@ def with_frozen_statistics(model: Any) -> list[nn.Module]:
 
 
 def _media(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
-    """Pictures and videos of a batch, where the model has towers that need to know their owners."""
+    """Images and videos of a batch, where the model has towers that need to know their owners."""
     rule = model.weft.owners_rule if model.weft.needs_owners else None
     if rule is None or all(ids.shape[0] == 1 for ids in routing.ids.values()):
         return None
@@ -278,7 +278,7 @@ def root_methods(base: type) -> dict[str, Any]:
         store = self.weft
         routing = store.routing if task_ids is None else route_ids(task_ids)
         inputs = {"input_ids": args[0] if args else kwargs.get("inputs"), **kwargs}
-        # Newer releases encode the pictures before the first call of the model.
+        # Newer releases encode the images before the first call of the model.
         media = None if routing is None else _media(self, routing, inputs)
         with store.using(routing, store.enabled, media=media), store.repeating():
             return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]

@@ -51,7 +51,7 @@ class Routing:
             site: The site.
             rows: Rows of its input.
             device: Device of its input.
-            media: Pictures and videos of the batch, where a family knows their owners.
+            media: Images and videos of the batch, where a family knows their owners.
 
         Returns:
             Shape `(rows,)`, int64.
@@ -100,7 +100,7 @@ class Routing:
         if owner.shape[0] != rows:
             raise RoutingError(
                 f"`owners` must name the row of the batch for each of the {rows} rows of {site.address}, but "
-                f"has {owner.shape[0]}. Count pictures, tiles or packed tokens as the tower sees them."
+                f"has {owner.shape[0]}. Count images, tiles or packed tokens as the tower sees them."
             )
         return ids.index_select(0, owner)
 
@@ -111,7 +111,7 @@ def check_batch(routing: Routing, inputs: Mapping[str, Any], *, owned: bool, rep
     Args:
         routing: The routing.
         inputs: What the model's `forward` got, by name.
-        owned: Whether pictures may differ in number from the rows, and their owners are known otherwise.
+        owned: Whether images may differ in number from the rows, and their owners are known otherwise.
         repeats: Whether rows may stand for several each, as beams do in generation.
 
     Raises:
@@ -155,8 +155,8 @@ def _of_media(ids: Tensor, media: Media, site: Site, rows: int) -> Tensor:
     known = media.placeholders(rows).shape[0]
     if ids.shape[0] != known:
         raise RoutingError(
-            f"`tasks` must give a task for each of the {known} pictures of {site.address}, but gives "
-            f"{ids.shape[0]} for {site.modality!r}. Leave {site.modality!r} out: pictures follow their rows."
+            f"`tasks` must give a task for each of the {known} images of {site.address}, but gives "
+            f"{ids.shape[0]} for {site.modality!r}. Leave {site.modality!r} out: images follow their rows."
         )
     return ids.index_select(0, media.medium(rows).to(ids.device))
 
@@ -236,7 +236,7 @@ def check_owners(
             fault = f"names rows from {int(value.min())} to {int(value.max())} of a batch of {batch}"
         if fault:
             raise RoutingError(
-                f"`owners` must give, for each modality, the row of the batch of every picture, tile or packed "
+                f"`owners` must give, for each modality, the row of the batch of every image, tile or packed "
                 f"token, but {fault}. Give integers from 0."
             )
         found[modality] = value.to(torch.int64)

@@ -24,7 +24,7 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     Args:
         model: An adapted model.
         task: Name of the new task.
-        like: Task whose slots are copied; by default they are drawn anew.
+        like: Task whose slots are copied; by default they are newly drawn.
 
     Raises:
         ConfigError: If the name is not allowed or taken, or `like` is no task.

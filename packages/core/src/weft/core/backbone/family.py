@@ -69,7 +69,7 @@ class Stack:
         blocks: The sub-layers of each layer.
         name: Name of the stack if its tower has several.
         modality: Modality of its rows.
-        packed: Whether tokens of all rows lie behind one another.
+        packed: Whether the tokens of all rows are packed into one sequence.
     """
 
     tower: str
@@ -139,7 +139,7 @@ class Family:
         outside: Modules outside the layers whose linear maps may be adapted.
         default_towers: Towers adapted if a configuration names none; empty stands for all.
         owners: Rule by which the rows of its towers of media belong to rows of the batch; see
-            `weft.core.backbone.owners`. None where every row has one picture.
+            `weft.core.backbone.owners`. None where every row has one image.
     """
 
     name: str

@@ -84,7 +84,7 @@ def weights_digest(model: nn.Module, trained: Collection[str] = ()) -> str | Non
         trained: Names of its parameters that a checkpoint holds; with each go the buffers of its own module.
 
     Returns:
-        The hash behind the version of this rule; None where values are not at hand or quantised.
+        The hash behind the version of this rule; None where values are absent or quantised.
     """
     modules = {name.rpartition(".")[0] for name in trained}
     values: list[tuple[str, torch.Tensor]] = [

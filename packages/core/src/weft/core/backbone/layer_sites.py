@@ -59,7 +59,7 @@ def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
         Sites whose role is `FIRST`, `LAST`, `ONLY` or, for those between, empty.
 
     Raises:
-        ConfigError: If a layer is left out between two others, or the tokens of all rows lie behind one another.
+        ConfigError: If a layer is left out between two others, or the tokens of all rows are packed into one sequence.
     """
     stacks: dict[tuple[str, str], list[Site]] = {}
     for site in chosen:
@@ -75,8 +75,8 @@ def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
         for place, site in enumerate(within):
             if site.packed:
                 raise ConfigError(
-                    f"`towers` must have a row of their own for every input here, but {site.address} lays the tokens "
-                    f"of all rows behind one another. Leave out {site.tower!r}."
+                    f"`towers` must have a row of their own for every input here, but {site.address} packs the "
+                    f"tokens of all rows into one sequence. Leave out {site.tower!r}."
                 )
             ends = place == 0, place == len(within) - 1
             role = {(True, True): ONLY, (True, False): FIRST, (False, True): LAST}.get(ends, "")

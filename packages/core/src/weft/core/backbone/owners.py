@@ -1,8 +1,8 @@
-"""Owners: the row of the batch that each picture, tile or packed token belongs to.
+"""Owners: the row of the batch that each image, tile or packed token belongs to.
 
-A vision tower sees the pictures of all rows at once, as many as there are: equal numbers of pictures and rows
+A vision tower sees the images of all rows at once, as many as there are: equal numbers of images and rows
 prove nothing. Whose they are follows from the placeholders in the rows' tokens, since models put the features
-of the pictures where those stand, in order. A family names the rule that fits its models.
+of the images where those stand, in order. A family names the rule that fits its models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VIDEO_TOKENS = ("video_token_id", "video_token_index")
 
 
 class Media(ABC):
-    """Pictures or videos of one call of a tower.
+    """Images or videos of one call of a tower.
 
     Args:
         counts: Placeholders in each row of the batch, int64, shape `(batch,)`.
@@ -59,8 +59,8 @@ class Media(ABC):
         within = (ends[owner] >= last).all() & (last[-1] == ends[-1]) & (sizes > 0).all()
         _hold(
             within,
-            "the placeholders of each row must be those of whole pictures, but they are not. Check the number "
-            "of pictures of each row, or say whose they are with `owners=`.",
+            "the placeholders of each row must be those of whole images, but they are not. Check the number "
+            "of images of each row, or say whose they are with `owners=`.",
         )
         return owner.index_select(0, self.medium(rows))
 
@@ -93,8 +93,8 @@ class EqualMedia(Media):
         total = self.counts.sum()
         _hold(
             total % media == 0,
-            f"the placeholders of a batch must be equally many for each of its {media} pictures, but they are "
-            "not. Check the number of pictures of each row, or say whose they are with `owners=`.",
+            f"the placeholders of a batch must be equally many for each of its {media} images, but they are "
+            "not. Check the number of images of each row, or say whose they are with `owners=`.",
         )
         return (total // media).expand(media)
 
@@ -124,7 +124,7 @@ class SizedMedia(Media):
         group = self.total // rows
         _hold(
             (self.tower_rows % group == 0).all(),
-            f"each picture must have a multiple of {group} of the tower's {self.total} rows, of which a site "
+            f"each image must have a multiple of {group} of the tower's {self.total} rows, of which a site "
             f"sees {rows}, but not all have. Say whose the rows are with `owners=`.",
         )
         index = torch.arange(self.sizes.shape[0], device=self.sizes.device)
@@ -142,7 +142,7 @@ def media_of(owned: Sequence[Media], rows: int, address: str) -> Media:
     """The media that a tower's rows are of.
 
     Args:
-        owned: What the batch holds: pictures, videos or both.
+        owned: What the batch holds: images, videos or both.
         rows: Rows of the tower.
         address: Where, for the message.
 
@@ -155,7 +155,7 @@ def media_of(owned: Sequence[Media], rows: int, address: str) -> Media:
         fitting = list[Media](exact)
     if len(fitting) == 1:
         return fitting[0]
-    fault = "pictures and videos are equally many there" if fitting else "no picture of the batch has such"
+    fault = "images and videos are equally many there" if fitting else "no image of the batch has such"
     raise RoutingError(
         f"`owners` must be given for the {rows} rows of {address}, because whose they are does not follow from "
         f"the batch: {fault}. Write `route(tasks=..., owners={{'vision': [row of the batch, ...]}})`, or give "
@@ -164,7 +164,7 @@ def media_of(owned: Sequence[Media], rows: int, address: str) -> Media:
 
 
 def equal_media(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
-    """The rule of models that give each picture, tile or frame the same number of placeholders.
+    """The rule of models that give each image, tile or frame the same number of placeholders.
 
     Args:
         model: The model; its config names the placeholders.
@@ -174,14 +174,14 @@ def equal_media(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
     for name, fields in (("pixel_values", IMAGE_TOKENS), ("pixel_values_videos", VIDEO_TOKENS)):
         pixels, counts = inputs.get(name), placeholders(model, inputs, fields)
         if pixels is not None and counts is not None:
-            # Pictures in rows, `(batch, pictures, ...)`, leave padding out of the tower: its rows are the media.
+            # Images in rows, `(batch, images, ...)`, leave padding out of the tower: its rows are the media.
             by_row = name == "pixel_values" and pixels.dim() > 4
             found.append(EqualMedia(counts, None if by_row else pixels.shape[0]))
     return found
 
 
 def media_by_grid(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
-    """The rule of models that lay the patches of all media behind one another, with a grid of each.
+    """The rule of models that pack the patches of all media into one sequence, with a grid of each.
 
     Args:
         model: The model; its config names the placeholders and how many patches become one.
@@ -202,13 +202,13 @@ def media_by_grid(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
 
 
 def media_by_tiles(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
-    """The rule of LLaVA: pictures of equal size in 1.5, of as many tiles as their shape asks for in later ones.
+    """The rule of LLaVA: images of equal size in 1.5, of as many tiles as their shape asks for in later ones.
 
-    How many features a picture keeps is asked of the model's own packing, on tensors without values.
+    How many features an image keeps is asked of the model's own packing, on tensors without values.
 
     Args:
         model: The model.
-        inputs: What its `forward` got, by name: `image_sizes`, shape `(pictures, 2)`, where it takes tiles.
+        inputs: What its `forward` got, by name: `image_sizes`, shape `(images, 2)`, where it takes tiles.
     """
     holder: Any = getattr(model, "model", model)
     sizes, pixels = inputs.get("image_sizes"), inputs.get("pixel_values")

@@ -40,7 +40,7 @@ class Site:
         out_width: Features of the output of `path`.
         rows: Range of output features that belong to the role, where several roles are fused; or None.
         modality: What the rows of this site are, for routing and for sharing.
-        packed: Whether tokens of all rows lie behind one another, shape `(tokens, width)`.
+        packed: Whether the tokens of all rows are packed into one sequence, shape `(tokens, width)`.
         owned: Whether its rows are media of the batch's rows, whose owners must be known; see
             `weft.core.backbone.owners`.
         closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.

@@ -119,7 +119,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
         """[DEC] and the prompt without its last token."""
         if not bool((mask == 1).all()):
             raise ConfigError(
-                "`prompts` of one batch must be of one length, because a caption goes on where its prompt ends, but "
+                "`prompts` of one batch must be of one length, because a caption continues where its prompt ends, but "
                 "some are padded. Give all captions the same prompt."
             )
         start = prompts[:, :-1].clone()

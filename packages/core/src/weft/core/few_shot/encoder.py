@@ -165,7 +165,7 @@ def check_names(class_names: Sequence[str], *, allow_duplicates: bool = False) -
     twice = sorted(name for name, count in Counter(class_names).items() if count > 1)
     if twice and not allow_duplicates:
         raise FewShotError(
-            f"`class_names` must differ, but {len(twice)} stand there more than once: {', '.join(twice[:5])}. No "
+            f"`class_names` must differ, but {len(twice)} are repeated: {', '.join(twice[:5])}. No "
             "text tells such classes apart; rename them, or pass `allow_duplicates=True`."
         )
 

@@ -51,7 +51,7 @@ class FewShotHead(nn.Module, ABC):
         config: Its configuration; by default that of the method's own defaults.
 
     Attributes:
-        selection: What was chosen, on what, and the temperature; every `fit` begins it anew.
+        selection: What was chosen, on what, and the temperature; every `fit` resets it.
         num_samples: Training samples; 0 before `fit`.
 
     Raises:
@@ -199,7 +199,7 @@ class FewShotHead(nn.Module, ABC):
         return (self.logits(features) / self.temperature).softmax(-1)
 
     def search(self, features: Tensor, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
-        """Choose the hyper-parameters anew and use them from now on, at the temperature one.
+        """Choose the hyper-parameters again and use them from now on; the temperature becomes one.
 
         Args:
             features: Unit image features, shape (samples, width).

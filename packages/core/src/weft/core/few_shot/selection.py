@@ -1,4 +1,4 @@
-"""What was chosen for a head, on what, and how its logits are scaled: one value, which every fit begins anew."""
+"""What was chosen for a head, on what, and how its logits are scaled: one value, which every fit resets."""
 
 from __future__ import annotations
 

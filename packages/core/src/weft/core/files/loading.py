@@ -53,13 +53,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def _check_words(file: Path, config: Mapping[str, Any]) -> None:
     """Refuse settings that miss what loading reads of them."""
     backbone, tasks = config.get("backbone"), config.get("tasks")
-    faults = [] if isinstance(backbone, Mapping) else ["`backbone` is no object"]
+    faults = [] if isinstance(backbone, Mapping) else ["`backbone` is not an object"]
     if isinstance(backbone, Mapping):
         faults += [f"`backbone` lacks {name}" for name in _READ if name not in backbone]
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-        faults.append("`tasks` is no list of names")
+        faults.append("`tasks` is not a list of names")
     if not isinstance(config.get("method"), list | Mapping):
-        faults.append("`method` is no method")
+        faults.append("`method` is not a method")
     if faults:
         raise CheckpointError(
             f"`path` must hold the settings that `save_pretrained` writes, but in {file} {', '.join(faults)}. "

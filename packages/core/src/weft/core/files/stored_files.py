@@ -55,13 +55,13 @@ def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "pat
         argument: Name of the argument that led to the file, for messages.
 
     Raises:
-        CheckpointError: If it cannot be read, is no JSON, no object, or lacks a key.
+        CheckpointError: If it cannot be read, is not JSON or not an object, or lacks a key.
     """
     try:
         words = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"`{argument}` must hold whole files, but {file} is no JSON: {error}. {_AGAIN}"
+            f"`{argument}` must hold whole files, but {file} is not JSON: {error}. {_AGAIN}"
         ) from None
     if not isinstance(words, dict):
         raise CheckpointError(
@@ -145,7 +145,7 @@ def tensor_fault(value: Any, like: Tensor | None = None) -> str | None:
         like: What it is to be copied into: floating-point numbers, whole numbers or truth values.
     """
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-        return f"is no plain tensor but {getattr(value, 'layout', type(value).__name__)}"
+        return f"is not a plain tensor but {getattr(value, 'layout', type(value).__name__)}"
     if value.is_complex():
         return f"is of complex numbers ({value.dtype})"
     floats = FLOATS.values()

@@ -60,7 +60,7 @@ class TensorSpec:
 
 
 class Weights(Protocol):
-    """What a unit reads at one site, for the batch at hand."""
+    """What a unit reads at one site, for the current batch."""
 
     @property
     def task_ids(self) -> Tensor | None:

@@ -31,7 +31,7 @@ class AIMConfig(UnitConfig):
     the layer's own, frozen, with the frames of one place in the role of tokens. A trained embedding of the frame's
     number, zero at the start, is added before the first layer.
 
-    Rows of the tower are the frames of one video behind one another.
+    Rows of the tower are the frames of one video in order.
 
     Args:
         frames: Frames of every video.

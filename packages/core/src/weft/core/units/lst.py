@@ -1,7 +1,7 @@
 """Ladder side-tuning: a narrow network beside a frozen tower, which learns without a gradient through the tower.
 
 Source: LST (Sung et al., NeurIPS 2022). Its authors start the side network from a pruned copy of the backbone; ours is
-drawn anew. `residual` is our own.
+newly drawn. `residual` is our own.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class PrefixConfig(UnitConfig):
         """The attentions: the modules that hold the maps to keys.
 
         Raises:
-            ConfigError: If the tokens of all rows lie behind one another there.
+            ConfigError: If the tokens of all rows are packed into one sequence there.
         """
         keys = sites.select(
             towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=("key",)
@@ -57,7 +57,7 @@ class PrefixConfig(UnitConfig):
             if site.packed:
                 raise ConfigError(
                     f"`towers` must have a row of their own for every input where keys are added, but "
-                    f"{site.address} lays the tokens of all rows behind one another. Leave out "
+                    f"{site.address} packs the tokens of all rows into one sequence. Leave out "
                     f"{site.tower!r}."
                 )
         return tuple(

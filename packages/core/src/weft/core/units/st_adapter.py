@@ -26,7 +26,7 @@ class STAdapterConfig(UnitConfig):
     """`x_patch + conv_t(x_patch D + b) U + c` before the attention of every layer, linear throughout.
 
     `conv_t` mixes each channel over `kernel_size` neighbouring frames at one place, and starts at zero. The class
-    token passes by. Rows of the tower are the frames of one video behind one another.
+    token passes by. Rows of the tower are the frames of one video in order.
 
     Args:
         frames: Frames of every video.

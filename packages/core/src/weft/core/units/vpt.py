@@ -56,7 +56,7 @@ class VPTConfig(UnitConfig):
         """Every layer as a whole.
 
         Raises:
-            ConfigError: If the tokens of all rows lie behind one another, or shallow prompts would skip a layer.
+            ConfigError: If the tokens of all rows are packed into one sequence, or shallow prompts would skip a layer.
         """
         towers = self.towers if self.towers is not None else ("vision",)
         chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)

@@ -1,6 +1,6 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT over packed patches and a Llama-like decoder, joined by a merger.
 
-The tokens of all images lie behind one another in the vision tower, and their
+The vision tower reads the tokens of all images as one sequence, and their
 grids say whose they are.
 """
 

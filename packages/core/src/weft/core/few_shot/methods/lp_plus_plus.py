@@ -26,7 +26,7 @@ class LPPlusPlusConfig(HeadConfig):
         initial_blend: Factor of the mean similarity of a class with its name, from which the factors start.
         bias: Train a bias of each class, as the released code does.
         blend_gradient: What moves the factors: the gradients of all steps so far (`accumulated`), as in the released
-            code, which never clears them; or that of the step at hand (`step`), as the paper's formula has it.
+            code, which never clears them; or that of the current step (`step`), as the paper's formula has it.
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"bias": False, "blend_gradient": "step"}
