@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,13 +73,7 @@ def _resolve(model: nn.Module) -> SiteMap:
     maps.extend(map_sites(model, outside, components, taken_paths))
     held = siteless | {site.tower for site in sites}
     present = tuple(tower for tower in towers if tower in held)
-    for tower in required:
-        if tower not in present:
-            raise BackboneError(
-                f"family {family.name!r} expects a tower {tower!r} in a model of type {model_type!r}, but "
-                f"its modules are not there. The class is {type(model).__name__}; its children are "
-                f"{', '.join(name for name, _ in model.named_children())}."
-            )
+    _check_towers(model, family, model_type, present)
     default = tuple(tower for tower in family.default_towers if tower in present) or present
     if family.owners is not None:
         sites, maps = (
@@ -109,6 +103,16 @@ def _family_of(model: nn.Module) -> tuple[Family, str]:
         hint = unknown("`config.model_type`", model_type, known)
         raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
     return known[model_type], model_type
+
+
+def _check_towers(model: nn.Module, family: Family, model_type: str, present: Sequence[str]) -> None:
+    for tower in family.model_types[model_type]:
+        if tower not in present:
+            raise BackboneError(
+                f"family {family.name!r} expects a tower {tower!r} in a model of type {model_type!r}, but "
+                f"its modules are not there. The class is {type(model).__name__}; its children are "
+                f"{', '.join(name for name, _ in model.named_children())}."
+            )
 
 
 def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
