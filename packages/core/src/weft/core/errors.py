@@ -1,4 +1,4 @@
-"""Errors of weft, and the one way in which unknown names are reported.
+"""Errors of weft, and the one way in which unknown names and faulty configurations are reported.
 
 Every message names the argument, the rule, the value and the next step.
 """
@@ -26,7 +26,7 @@ class AddressError(WeftError, LookupError):
 
 
 class BackboneError(WeftError, ValueError):
-    """The backbone is of no known family, or not the one a checkpoint was made for."""
+    """The backbone's family is unknown, or it is not the backbone that a checkpoint was made for."""
 
 
 class AttachError(WeftError, RuntimeError):

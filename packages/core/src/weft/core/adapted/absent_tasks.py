@@ -1,4 +1,4 @@
-"""Presence: which tasks had rows since the last optimiser step.
+"""Absent tasks: those that had no rows since the last optimiser step, whose slots it leaves alone.
 
 Autograd gives the slots of an absent task a gradient of zeros, because one graph serves all routings. The
 papers' code leaves such weights alone, so their gradients are set to None before an optimiser sees them.

@@ -1,4 +1,4 @@
-"""Banks: the only owners of adapter weights. They hang once, under `model.weft`; sites hold references.
+"""Banks: the only owners of adapter weights. They are registered once, under `model.weft`; sites hold references.
 
 A bank is one tensor of a unit at one slot address, with a parameter for every task that does not share it.
 Sites that share it resolve to the same bank.
@@ -198,7 +198,7 @@ class Store(Folder):
         self.presence = Presence(len(self.tasks)).to(device)
 
     def add(self, key: str, bank: Bank) -> None:
-        """Hang a bank at its address."""
+        """Register a bank at its address."""
         self.descend(key.split("."), bank)
         self.banks_by_key[key] = bank
 

@@ -26,7 +26,7 @@ class BlipAnsweringConfig(BlipConfig):
 
 
 class MaskedCrossAttention(BlipTextAttention):
-    """Cross-attention that heeds its mask.
+    """Cross-attention that applies its mask.
 
     The parent receives the mask of what it attends to and hands on none, so that padding is read like words.
     """

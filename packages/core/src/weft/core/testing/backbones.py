@@ -11,13 +11,13 @@ from torch import Tensor
 
 BATCH = 4
 
-_TEXT: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-_VISION: dict[str, Any] = {**_TEXT, "image_size": 16, "patch_size": 8}
+_VISION: dict[str, Any] = {**SIZES, "image_size": 16, "patch_size": 8}
 
 Batch = dict[str, Any]
 Builder = Callable[[], tuple[Any, Batch]]
@@ -42,7 +42,8 @@ def _register(builder: Builder) -> Builder:
     return builder
 
 
-def _ids(*shape: int) -> Tensor:
+def token_ids(*shape: int) -> Tensor:
+    """Ids of ordinary tokens, drawn from torch's generator."""
     return torch.randint(5, 90, shape)
 
 
@@ -54,7 +55,7 @@ def seq2seq_batch() -> Batch:
     """Two rows, one of them shorter, with labels."""
     mask = torch.ones(BATCH, 7, dtype=torch.long)
     mask[1, 5:] = 0
-    return {"input_ids": _ids(BATCH, 7), "attention_mask": mask, "labels": _ids(BATCH, 5)}
+    return {"input_ids": token_ids(BATCH, 7), "attention_mask": mask, "labels": token_ids(BATCH, 5)}
 
 
 BART_FIELDS: dict[str, Any] = {
@@ -106,10 +107,10 @@ def _clip() -> tuple[Any, Batch]:
     special = {"eos_token_id": 99, "bos_token_id": 98, "pad_token_id": 99}
     config = transformers.CLIPConfig(
         projection_dim=8,
-        text_config={**_TEXT, "vocab_size": 100, "max_position_embeddings": 16, **special},
+        text_config={**SIZES, "vocab_size": 100, "max_position_embeddings": 16, **special},
         vision_config=_VISION,
     )
-    text = _ids(BATCH, 7)
+    text = token_ids(BATCH, 7)
     text[:, -1] = 99
     batch = {"input_ids": text, "pixel_values": _pixels(), "return_loss": True}
     return transformers.CLIPModel(config), batch

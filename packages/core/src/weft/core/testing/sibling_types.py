@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import transformers
 
-from weft.core.testing.backbones import BART_FIELDS, T5_FIELDS, seq2seq_batch
+from weft.core.testing.backbones import BART_FIELDS, T5_FIELDS, seq2seq_batch, token_ids
 from weft.core.testing.vision_language import (
     _DECODER,
     _QWEN_VISION,
@@ -14,7 +14,6 @@ from weft.core.testing.vision_language import (
     ROWS,
     Case,
     _idefics,
-    _ids,
     _qwen_batch,
     _qwen_fields,
     _text_after,
@@ -65,19 +64,21 @@ def mbart() -> Case:
 
 def llama() -> Case:
     """Llama alone."""
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER)), {"input_ids": _ids(ROWS, 6)}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER)), {
+        "input_ids": token_ids(ROWS, 6)
+    }
 
 
 def mistral() -> Case:
     """Mistral alone."""
     config = transformers.MistralConfig(**_DECODER, head_dim=8)
-    return transformers.MistralForCausalLM(config), {"input_ids": _ids(ROWS, 6)}
+    return transformers.MistralForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
 
 
 def qwen3() -> Case:
     """Qwen3 alone, whose queries and keys have norms."""
     config = transformers.Qwen3Config(**_DECODER, head_dim=8)
-    return transformers.Qwen3ForCausalLM(config), {"input_ids": _ids(ROWS, 6)}
+    return transformers.Qwen3ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
 
 
 SIBLINGS = {

@@ -8,18 +8,14 @@ import torch
 import transformers
 from torch import Tensor
 
+from weft.core.testing.backbones import SIZES, token_ids
+
 Case = tuple[Any, dict[str, Any]]
 
 ROWS = 2
-_SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-_VISION: dict[str, Any] = {**_SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
+_VISION: dict[str, Any] = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
 _DECODER: dict[str, Any] = {
-    **_SIZES,
+    **SIZES,
     "num_key_value_heads": 1,
     "vocab_size": 120,
     "max_position_embeddings": 128,
@@ -28,7 +24,7 @@ _DECODER: dict[str, Any] = {
     "eos_token_id": 2,
 }
 _MED: dict[str, Any] = {
-    **_SIZES,
+    **SIZES,
     "vocab_size": 100,
     "encoder_hidden_size": 16,
     "max_position_embeddings": 32,
@@ -40,23 +36,19 @@ _MED: dict[str, Any] = {
 IMAGE, VIDEO, START, END = 110, 111, 112, 113
 
 
-def _ids(*shape: int) -> Tensor:
-    return torch.randint(5, 90, shape)
-
-
 def _pixels(side: int = 16) -> Tensor:
     return torch.randn(ROWS, 3, side, side)
 
 
 def _text_after(images: int, token: int = IMAGE, text: int = 6) -> dict[str, Tensor]:
-    ids = torch.cat([torch.full((ROWS, images), token), _ids(ROWS, text)], dim=1)
+    ids = torch.cat([torch.full((ROWS, images), token), token_ids(ROWS, text)], dim=1)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def bert() -> Case:
     """A BERT encoder."""
-    return transformers.BertModel(transformers.BertConfig(vocab_size=100, **_SIZES)), {
-        "input_ids": _ids(ROWS, 7)
+    return transformers.BertModel(transformers.BertConfig(vocab_size=100, **SIZES)), {
+        "input_ids": token_ids(ROWS, 7)
     }
 
 
@@ -77,9 +69,9 @@ def dinov2() -> Case:
 
 def siglip() -> Case:
     """A SigLIP dual encoder."""
-    text = {**_SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
+    text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
     config = transformers.SiglipConfig(text_config=text, vision_config=_VISION)
-    return transformers.SiglipModel(config), {"input_ids": _ids(ROWS, 16), "pixel_values": _pixels()}
+    return transformers.SiglipModel(config), {"input_ids": token_ids(ROWS, 16), "pixel_values": _pixels()}
 
 
 def _blip_config() -> Any:
@@ -90,19 +82,19 @@ def _blip_config() -> Any:
 
 def blip_retrieval() -> Case:
     """BLIP with its matching head."""
-    batch = {"input_ids": _ids(ROWS, 7), "pixel_values": _pixels(), "use_itm_head": True}
+    batch = {"input_ids": token_ids(ROWS, 7), "pixel_values": _pixels(), "use_itm_head": True}
     return transformers.BlipForImageTextRetrieval(_blip_config()), batch
 
 
 def blip_vqa() -> Case:
     """BLIP for question answering."""
-    batch = {"input_ids": _ids(ROWS, 7), "pixel_values": _pixels(), "labels": _ids(ROWS, 5)}
+    batch = {"input_ids": token_ids(ROWS, 7), "pixel_values": _pixels(), "labels": token_ids(ROWS, 5)}
     return transformers.BlipForQuestionAnswering(_blip_config()), batch
 
 
 def blip_caption() -> Case:
     """BLIP for captions."""
-    ids = _ids(ROWS, 7)
+    ids = token_ids(ROWS, 7)
     batch = {"input_ids": ids, "labels": ids, "pixel_values": _pixels()}
     return transformers.BlipForConditionalGeneration(_blip_config()), batch
 
@@ -114,7 +106,7 @@ def _queries(vocabulary: int) -> dict[str, Any]:
         "image_token_index": 100,
         "vision_config": _VISION,
         "qformer_config": {
-            **_SIZES,
+            **SIZES,
             "vocab_size": vocabulary,
             "encoder_hidden_size": 16,
             "cross_attention_frequency": 2,
@@ -144,7 +136,7 @@ def instructblip() -> Case:
     config = transformers.InstructBlipConfig(**_queries(100))
     model = transformers.InstructBlipForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens)
-    question = _ids(ROWS, 5)
+    question = token_ids(ROWS, 5)
     batch = {"qformer_input_ids": question, "qformer_attention_mask": torch.ones_like(question)}
     return model, {**_text_after(4, 100), **batch, "pixel_values": _pixels()}
 
@@ -184,7 +176,7 @@ def _qwen_batch() -> dict[str, Any]:
     rows = []
     for tokens in (grid.prod(dim=1) // 4).tolist():
         marks = [torch.tensor([START]), torch.full((tokens,), IMAGE), torch.tensor([END])]
-        rows.append(torch.cat([*marks, _ids(8 - tokens)]))
+        rows.append(torch.cat([*marks, token_ids(8 - tokens)]))
     ids = torch.stack(rows)
     return {
         "input_ids": ids,

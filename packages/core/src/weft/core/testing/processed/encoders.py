@@ -6,8 +6,9 @@ from typing import Any
 
 import transformers
 
+from weft.core.testing.backbones import SIZES
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import SIZES, VISION, tokenizer
+from weft.core.testing.processed.words import VISION, tokenizer
 
 Pair = tuple[Any, Any]
 

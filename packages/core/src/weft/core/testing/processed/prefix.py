@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import transformers
 
+from weft.core.testing.backbones import BART_FIELDS, SIZES
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import SIZES, VISION, decoder_sizes, tokenizer
+from weft.core.testing.processed.words import VISION, decoder_sizes, tokenizer
 
 Pair = tuple[Any, Any]
 
@@ -110,13 +111,7 @@ def florence2() -> Pair:
         },
         text_config={
             "model_type": "bart",
-            "d_model": 16,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
+            **BART_FIELDS,
             "vocab_size": len(words),
             "max_position_embeddings": 256,
             "pad_token_id": 0,

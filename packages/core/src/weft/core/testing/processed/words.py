@@ -8,6 +8,8 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from weft.core.testing.backbones import SIZES
+
 SENTENCES = (
     "what colour is the circle? what shape is that? how many are there?",
     "describe the picture. a red square beside a small blue circle",
@@ -17,12 +19,6 @@ SENTENCES = (
     "user assistant system User Assistant USER ASSISTANT",
 )
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
 VISION: dict[str, Any] = {**SIZES, "image_size": 32, "patch_size": 8}
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 
