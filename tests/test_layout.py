@@ -31,7 +31,7 @@ LIMITS = {
     "kernels": Limits(13, 8, 0, 10),
     "core": Limits(14, 9, 0, 0),
     "data": Limits(14, 9, 0, 7),
-    "eval": Limits(12, 9, 0, 13),
+    "eval": Limits(12, 9, 0, 0),
     "train": Limits(14, 9, 0, 4),
 }
 PYTHON = sorted([*ROOT.glob("packages/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.py")])

@@ -56,30 +56,15 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
             "Log `parameters/trainable` and `parameters/total`."
         )
     figure, axes = _figure(width, height)
-    axes.set_xscale("log")
-    shares = [entry.percent or 0.0 for entry in shown]
-    axes.set_xlim(min(shares) / 2.2, max(200.0, max(shares) * 2) if max(shares) > 50 else max(shares) * 2.2)
-    scores = [entry.average.mean for entry in shown if entry.average]
-    levels = [entry.average.mean for entry in comparison.entries if entry.control and entry.average]
-    low, high = min(scores + levels), max(scores + levels)
-    margin = max(high - low, 1.0)
-    axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
-
+    controls = [entry for entry in comparison.entries if entry.control and entry.average]
+    _set_limits(axes, shown, controls)
     front = comparison.front()
     line = [(entry.percent, entry.average.mean) for entry in front if entry.percent and entry.average]
     if len(line) > 1:
         axes.plot(*zip(*line, strict=True), color=_FRONT, linewidth=1.6, alpha=0.55, zorder=2)
     for entry in shown:
-        assert entry.average is not None, "only entries with an average are drawn"
-        on_front = entry in front
-        axes.errorbar(
-            entry.percent, entry.average.mean, yerr=entry.average.std or 0.0, fmt="o", markersize=8.5,
-            color=_FRONT if on_front else _POINT, ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if
-            entry.average.std else 0, markeredgewidth=1.2, zorder=3,
-            markeredgecolor="white" if entry.published is None else _POINT,
-            markerfacecolor="white" if entry.published else None,
-        )  # fmt: skip
-    _baselines(axes, [entry for entry in comparison.entries if entry.control and entry.average])
+        _draw_point(axes, entry, _FRONT if entry in front else _POINT)
+    _baselines(axes, controls)
     axes.xaxis.set_major_formatter(_plain_percent)
     axes.set_xlabel("trained parameters, % of the model (log scale)")
     axes.set_ylabel(
@@ -97,6 +82,29 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
         color=_INK,
     )
     return _save(figure, path)
+
+
+def _set_limits(axes: Any, shown: Sequence[Entry], controls: Sequence[Entry]) -> None:
+    """Set logarithmic shares and linear scores, with room for labels."""
+    axes.set_xscale("log")
+    shares = [entry.percent or 0.0 for entry in shown]
+    axes.set_xlim(min(shares) / 2.2, max(200.0, max(shares) * 2) if max(shares) > 50 else max(shares) * 2.2)
+    scores = [entry.average.mean for entry in (*shown, *controls) if entry.average]
+    low, high = min(scores), max(scores)
+    margin = max(high - low, 1.0)
+    axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
+
+
+def _draw_point(axes: Any, entry: Entry, color: str) -> None:
+    """Draw a method as a point with its deviation; one that others published is hollow."""
+    assert entry.average is not None, "only entries with an average are drawn"
+    deviation = entry.average.std
+    axes.errorbar(
+        entry.percent, entry.average.mean, yerr=deviation or 0.0, fmt="o", markersize=8.5, color=color,
+        ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if deviation else 0, markeredgewidth=1.2, zorder=3,
+        markeredgecolor="white" if entry.published is None else _POINT,
+        markerfacecolor="white" if entry.published else None,
+    )  # fmt: skip
 
 
 def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 4.6) -> Path:

@@ -68,14 +68,7 @@ def rank_answers(
     """
     if keep < 1:
         raise ScoreInputError(f"`keep` must be at least 1, but is {keep}. Leave it at 128, or raise it.")
-    own = candidates if isinstance(candidates, Mapping) else {record.id: candidates for record in records}
-    bare = [record.id for record in records if not own.get(record.id)]
-    if bare:
-        raise ScoreInputError(
-            f"`candidates` must give every record at least one answer, but {len(bare)} have none, such as "
-            f"{bare[0]!r}. Pass a list for all, or one per record id."
-        )
-
+    own = _own(candidates, records)
     if isinstance(batches, ReaderBatches):
         choice = _by_reader(model, task, batches, own, per_token, batch_size)
     else:
@@ -88,6 +81,18 @@ def rank_answers(
         for rows, part in zip(chunks, chosen, strict=True)
         for record, best in zip(rows, part, strict=True)
     }
+
+
+def _own(candidates: Candidates, records: Sequence[Record]) -> Mapping[str, Sequence[str]]:
+    """Record id to its candidates."""
+    own = candidates if isinstance(candidates, Mapping) else {record.id: candidates for record in records}
+    bare = [record.id for record in records if not own.get(record.id)]
+    if bare:
+        raise ScoreInputError(
+            f"`candidates` must give every record at least one answer, but {len(bare)} have none, such as "
+            f"{bare[0]!r}. Pass a list for all, or one per record id."
+        )
+    return own
 
 
 def _by_reader(

@@ -33,9 +33,8 @@ def rerank(
 ) -> Matches:
     """Encode both sides, then match each text and image with its best candidates of the other side.
 
-    `score = logit of "yes" + similarity_weight * similarity`. Images are read once more, one after another, and each
-    is compared with the texts that it or they themselves chose; so the tokens of one image are in memory, not those of
-    the split.
+    `score = logit of "yes" + similarity_weight * similarity`. Images are read once more, one after another, and
+    compared with the texts that they chose or that chose them, so that the tokens of one image are in memory.
 
     Args:
         model: A `weft.core.composites.BlipRetrieval`, in evaluation mode and routed to `task`.
@@ -57,33 +56,19 @@ def rerank(
 
     Source: ALBEF (Li et al. 2021), section 3.4; BLIP's evaluation code.
     """
-    if candidates < 1:
-        raise ScoreInputError(
-            f"`candidates` must be at least 1, but is {candidates}. BLIP takes 128 for Flickr30k and 256 for COCO."
-        )
+    _check_candidates(candidates)
 
-    def first(done: int) -> None:
-        if progress is not None:
-            progress(done // 2)
-
+    first = None if progress is None else (lambda done: progress(done // 2))
     matches = retrieve(model, task, records, batches, batch_size=batch_size, device=device, progress=first)
     texts, images = matches.text_features, matches.image_features
-    best_texts = _best(images, texts, candidates)
-    best_images = _best(texts, images, candidates)
-    wanted: dict[int, set[int]] = defaultdict(set)
-    for image, row in enumerate(best_texts.tolist()):
-        wanted[image].update(row)
-    for text, row in enumerate(best_images.tolist()):
-        for image in row:
-            wanted[image].add(text)
-    text_scores = np.empty(best_texts.shape, dtype=np.float32)
-    image_scores = np.empty(best_images.shape, dtype=np.float32)
-    record_of_text = {record.text_id: record for record in records}
-    record_of_image = {record.media_id: record for record in records}
+    best_texts, best_images = _best(images, texts, candidates), _best(texts, images, candidates)
+    wanted = _pairs(best_texts, best_images)
+    text_scores, image_scores = (np.empty(best.shape, np.float32) for best in (best_texts, best_images))
+    of_text, of_image = ({getattr(r, key): r for r in records} for key in ("text_id", "media_id"))
     for image, image_id in enumerate(matches.image_ids):
         rows = sorted(wanted[image])
-        pixels = batches.images([record_of_image[image_id]])["pixel_values"].to(device)
-        chosen = [record_of_text[matches.text_ids[row]] for row in rows]
+        pixels = batches.images([of_image[image_id]])["pixel_values"].to(device)
+        chosen = [of_text[matches.text_ids[row]] for row in rows]
         logits = _logits(model, task, chosen, batches, pixels, texts[rows], frame_aware, batch_size, device)
         scores = dict(zip(rows, logits + similarity_weight * (texts[rows] @ images[image]), strict=True))
         text_scores[image] = [scores[row] for row in best_texts[image].tolist()]
@@ -91,10 +76,33 @@ def rerank(
             image_scores[rows[row], column] = scores[rows[row]]
         if progress is not None:
             progress((len(records) + (image + 1) * len(records) // len(images)) // 2)
+    variant = _variant(best_texts, best_images, similarity_weight, frame_aware)
+    return replace(matches, reranked=Reranked(variant, best_texts, text_scores, best_images, image_scores))
+
+
+def _check_candidates(candidates: int) -> None:
+    if candidates < 1:
+        raise ScoreInputError(
+            f"`candidates` must be at least 1, but is {candidates}. BLIP takes 128 for Flickr30k and 256 for COCO."
+        )
+
+
+def _variant(best_texts: Array, best_images: Array, similarity_weight: float, frame_aware: bool) -> str:
+    """How the scores were made, in words."""
     variant = f"best {best_texts.shape[1]} texts and {best_images.shape[1]} images matched"
     variant += f", similarity times {similarity_weight:g} added" if similarity_weight else ""
-    variant += ", frame-aware" if frame_aware else ""
-    return replace(matches, reranked=Reranked(variant, best_texts, text_scores, best_images, image_scores))
+    return variant + (", frame-aware" if frame_aware else "")
+
+
+def _pairs(best_texts: Array, best_images: Array) -> dict[int, set[int]]:
+    """Image to the texts that it is matched with: those it chose, and those that chose it."""
+    wanted: dict[int, set[int]] = defaultdict(set)
+    for image, row in enumerate(best_texts.tolist()):
+        wanted[image].update(row)
+    for text, row in enumerate(best_images.tolist()):
+        for image in row:
+            wanted[image].add(text)
+    return wanted
 
 
 def _logits(

@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_each
-from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport
+from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport, mean_of
 
 
 def calibration(
@@ -45,43 +45,19 @@ def calibration(
         >>> calibration({1: 0.75, 2: 0.75, 3: 0.75, 4: 0.75}, {1: True, 2: True, 3: True, 4: False}).value
         0.0
     """
-    if bins < 1:
-        raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
+    _check_bins(bins)
     paired = align(confidences, correct, subset=subset)
-    require_each(
-        "confidences",
-        confidences,
-        paired.ids,
-        lambda value: isinstance(value, Real),
-        "a number",
-        "Pass the probability of the predicted answer.",
-    )
-    wrong = [key for key in paired.ids if not 0 <= confidences[key] <= 1]
-    if wrong:
-        raise ScoreInputError(
-            f"Each confidence must lie in 0..1, but {len(wrong)} do not: {shown(wrong)} "
-            f"(the first is {confidences[wrong[0]]}). Pass probabilities, not logits."
-        )
-    members: dict[int, list[Hashable]] = {}
-    for key in paired.ids:
-        members.setdefault(_bin(confidences[key], bins), []).append(key)
-    accuracy: dict[str, GroupScore] = {}
-    confidence: dict[str, GroupScore] = {}
-    gaps = []
-    for place in sorted(members):
-        keys = members[place]
-        edge = f"{(place + 1) / bins:.3f}"
-        accuracy[edge] = GroupScore(sum(bool(correct[key]) for key in keys) / len(keys), len(keys))
-        confidence[edge] = GroupScore(sum(confidences[key] for key in keys) / len(keys), len(keys))
-        gaps.append((abs(accuracy[edge].score - confidence[edge].score), len(keys)))
+    _check_confidences(confidences, paired.ids)
+    accuracy, confidence = _diagram(confidences, correct, paired.ids, bins)
+    gaps = [(abs(accuracy[edge].score - mean.score), mean.n) for edge, mean in confidence.items()]
     squares = {key: (confidences[key] - bool(correct[key])) ** 2 for key in paired.ids}
-    n = len(paired.ids)
+    n = len(squares)
     scores: dict[str, float | None] = {
         "ece": sum(gap * size for gap, size in gaps) / n,
         "mce": max(gap for gap, _ in gaps),
-        "brier": sum(squares.values()) / n,
-        "accuracy": sum(bool(correct[key]) for key in paired.ids) / n,
-        "confidence": sum(confidences[key] for key in paired.ids) / n,
+        "brier": mean_of(squares.values()),
+        "accuracy": mean_of([bool(correct[key]) for key in paired.ids]),
+        "confidence": mean_of([confidences[key] for key in paired.ids]),
     }
     return ScoreReport(
         metric="calibration",
@@ -95,6 +71,44 @@ def calibration(
         missing=paired.missing,
         extra=paired.extra,
     )
+
+
+def _check_bins(bins: int) -> None:
+    if bins < 1:
+        raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
+
+
+def _check_confidences(confidences: Mapping[Any, float], ids: list[Hashable]) -> None:
+    require_each(
+        "confidences",
+        confidences,
+        ids,
+        lambda value: isinstance(value, Real),
+        "a number",
+        "Pass the probability of the predicted answer.",
+    )
+    wrong = [key for key in ids if not 0 <= confidences[key] <= 1]
+    if wrong:
+        raise ScoreInputError(
+            f"Each confidence must lie in 0..1, but {len(wrong)} do not: {shown(wrong)} "
+            f"(the first is {confidences[wrong[0]]}). Pass probabilities, not logits."
+        )
+
+
+def _diagram(
+    confidences: Mapping[Any, float], correct: Mapping[Any, bool], ids: list[Hashable], bins: int
+) -> tuple[dict[str, GroupScore], dict[str, GroupScore]]:
+    """Upper edge of every bin that is not empty to its accuracy, and to its mean confidence."""
+    members: dict[int, list[Hashable]] = {}
+    for key in ids:
+        members.setdefault(_bin(confidences[key], bins), []).append(key)
+    accuracy: dict[str, GroupScore] = {}
+    confidence: dict[str, GroupScore] = {}
+    for place, keys in sorted(members.items()):
+        edge = f"{(place + 1) / bins:.3f}"
+        accuracy[edge] = GroupScore(sum(bool(correct[key]) for key in keys) / len(keys), len(keys))
+        confidence[edge] = GroupScore(sum(confidences[key] for key in keys) / len(keys), len(keys))
+    return accuracy, confidence
 
 
 def _bin(confidence: float, bins: int) -> int:

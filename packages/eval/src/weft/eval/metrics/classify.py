@@ -40,20 +40,7 @@ def top1_accuracy(
         50.0
     """
     paired = align(predictions, references, subset=subset)
-    for side, labels in (("predictions", predictions), ("references", references)):
-        require_each(
-            side,
-            labels,
-            paired.ids,
-            _is_label,
-            "a class name or an integer",
-            "Take the arg-max of scores before this call.",
-        )
-    if len({isinstance(labels[key], str) for labels in (predictions, references) for key in paired.ids}) > 1:
-        raise ScoreTypeError(
-            "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "
-            "Convert one side."
-        )
+    _check_labels(predictions, references, paired.ids)
     per_sample: dict[Hashable, float] = {
         key: 100.0 * bool(predictions[key] == references[key]) for key in paired.ids
     }
@@ -74,6 +61,25 @@ def top1_accuracy(
         missing=paired.missing,
         extra=paired.extra,
     )
+
+
+def _check_labels(
+    predictions: Mapping[Any, Label], references: Mapping[Any, Label], ids: list[Hashable]
+) -> None:
+    for side, labels in (("predictions", predictions), ("references", references)):
+        require_each(
+            side,
+            labels,
+            ids,
+            _is_label,
+            "a class name or an integer",
+            "Take the arg-max of scores before this call.",
+        )
+    if len({isinstance(labels[key], str) for labels in (predictions, references) for key in ids}) > 1:
+        raise ScoreTypeError(
+            "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "
+            "Convert one side."
+        )
 
 
 def _is_label(value: object) -> bool:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, group_means, mean_of
+from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, mean_of
 
 Question = Mapping[str, Any]
 Consistency = Literal["off", "all", "known"]
 
 # The official script compares the answers of "Common" questions ("what do both have in common?") with these.
 _COMMON_ANSWERS = ("color", "material", "shape")
+_LEFT_OUT = "consistency leaves out {} entailed questions that are not in the references"
 _NOT_A_STEP = ("exist", "query: name", "choose name")
 
 
@@ -52,8 +55,7 @@ def gqa_accuracy(
         `structural`, `semantic`, `steps`, `words`.
 
     Raises:
-        ScoreInputError: Ids do not match, no question is balanced, an entailed question or a choice is
-            absent.
+        ScoreInputError: Ids do not match, no question is balanced, an entailed question or a choice is absent.
         ScoreTypeError: A prediction is not text.
 
     Source:
@@ -67,18 +69,44 @@ def gqa_accuracy(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     questions = {key: _question(references[key]) for key in paired.ids}
-    balanced = [key for key in paired.ids if questions[key].get("isBalanced", True)]
-    if not balanced:
+    correct = {key: float(predictions[key] == questions[key]["answer"]) for key in paired.ids}
+    scored = {key: correct[key] for key in _balanced(questions)}
+    scores = _scores(scored, predictions, questions, choices)
+    scores["consistency"], left_out = _consistency(list(scored), correct, questions, consistency)
+    axes = {**_question_axes(list(scored), questions), **(groups or {})}
+    notes = (_LEFT_OUT.format(left_out),) if left_out else ()
+    report = credit_report("gqa_accuracy", "official", paired, scored, axes, notes=notes)
+    return replace(
+        report,
+        scores=scores,
+        units=dict.fromkeys(scores, PERCENT) | {"distribution": DISTANCE},
+        reasons={key: _reason(key, consistency, choices) for key, value in scores.items() if value is None},
+    )
+
+
+def _balanced(questions: Mapping[Any, Question]) -> list[Any]:
+    """Ids of the questions that means run over."""
+    found = [key for key, question in questions.items() if question.get("isBalanced", True)]
+    if not found:
         raise ScoreInputError(
             f"`references` must hold at least one balanced question, but all {len(questions)} have "
             "`isBalanced` false. Score the balanced file of this split."
         )
-    correct = {key: float(predictions[key] == questions[key]["answer"]) for key in paired.ids}
-    scored = {key: correct[key] for key in balanced}
+    return found
+
+
+def _scores(
+    scored: Mapping[Any, float],
+    predictions: Mapping[Any, str],
+    questions: Mapping[Any, Question],
+    choices: Mapping[Any, Mapping[str, list[str]]] | None,
+) -> dict[str, float | None]:
+    """All scores but consistency, over the balanced questions `scored`."""
+    balanced = list(scored)
     structural = {
         key: question["types"]["structural"] for key, question in questions.items() if "types" in question
     }
-    scores: dict[str, float | None] = {
+    return {
         "accuracy": _percent(list(scored.values())),
         "binary": _percent([scored[key] for key in balanced if structural.get(key, "query") != "query"]),
         "open": _percent([scored[key] for key in balanced if structural.get(key) == "query"]),
@@ -87,30 +115,6 @@ def gqa_accuracy(
         "plausibility": _membership("plausible", balanced, predictions, questions, choices),
         "distribution": _distribution(balanced, predictions, questions),
     }
-    notes: list[str] = []
-    if consistency != "off":
-        scores["consistency"], left_out = _consistency(balanced, correct, questions, consistency)
-        if left_out:
-            notes.append(
-                f"consistency leaves out {left_out} entailed questions that are not in the references"
-            )
-    axes = {**_question_axes(balanced, questions), **(groups or {})}
-    return ScoreReport(
-        metric="gqa_accuracy",
-        variant="official",
-        headline="accuracy",
-        scores=scores,
-        units=dict.fromkeys(scores, PERCENT) | {"distribution": DISTANCE},
-        n=len(balanced),
-        groups=group_means(axes, scored, scale=100),
-        per_sample={key: 100 * value for key, value in scored.items()},
-        missing=paired.missing,
-        extra=paired.extra,
-        notes=tuple(notes),
-        reasons={
-            name: _reason(name, consistency, choices) for name, value in scores.items() if value is None
-        },
-    )
 
 
 def _reason(score: str, consistency: Consistency, choices: Any) -> str:
@@ -171,6 +175,9 @@ def _consistency(
     questions: Mapping[Any, Question],
     mode: str,
 ) -> tuple[float | None, int]:
+    """Mean accuracy of entailed questions, and how many are left out; nothing where switched off."""
+    if mode == "off":
+        return None, 0
     means, left_out = [], 0
     for key in balanced:
         entailed = [other for other in questions[key].get("entailed", ()) if other != key]

@@ -54,23 +54,9 @@ def didemo_localisation(
         "a list of moments (first, last)",
         "Rank all moments of the video, best first.",
     )
-    overlap: dict[Hashable, float] = {}
-    ranks: list[float] = []
-    for key in paired.ids:
-        candidates = [tuple(moment) for moment in predictions[key]]
-        annotated = [tuple(moment) for moment in references[key]]
-        places = {moment: place for place, moment in reversed(list(enumerate(candidates, start=1)))}
-        absent = [moment for moment in annotated if moment not in places]
-        if absent or not annotated:
-            raise ScoreInputError(
-                f"Each value of `predictions` must rank every annotated moment, but that of {key!r} lacks "
-                f"{shown(absent) or 'all'} among its {len(candidates)}. Rank all moments of the video."
-            )
-        found = sorted(places[moment] for moment in annotated)
-        overlaps = sorted(_overlap(candidates[0], moment) for moment in annotated)
-        overlap[key] = float(np.mean(overlaps[-_BEST_OF:]))
-        ranks.append(float(np.mean(found[:_BEST_OF])))
-    mean_ranks = np.array(ranks)
+    found = {key: _of_best_annotations(key, predictions[key], references[key]) for key in paired.ids}
+    overlap = {key: shared for key, (shared, _) in found.items()}
+    mean_ranks = np.array([rank for _, rank in found.values()])
     scores: dict[str, float | None] = {
         "miou": float(np.mean(list(overlap.values()))),
         "rank1": float((mean_ranks <= 1).mean()),
@@ -88,6 +74,24 @@ def didemo_localisation(
         missing=paired.missing,
         extra=paired.extra,
     )
+
+
+def _of_best_annotations(
+    key: Hashable, ranked: Sequence[Moment], annotations: Sequence[Moment]
+) -> tuple[float, float]:
+    """Mean overlap with the first candidate, and mean rank, over the annotations that suit best."""
+    candidates = [tuple(moment) for moment in ranked]
+    annotated = [tuple(moment) for moment in annotations]
+    places = {moment: place for place, moment in reversed(list(enumerate(candidates, start=1)))}
+    absent = [moment for moment in annotated if moment not in places]
+    if absent or not annotated:
+        raise ScoreInputError(
+            f"Each value of `predictions` must rank every annotated moment, but that of {key!r} lacks "
+            f"{shown(absent) or 'all'} among its {len(candidates)}. Rank all moments of the video."
+        )
+    found = sorted(places[moment] for moment in annotated)
+    overlaps = sorted(_overlap(candidates[0], moment) for moment in annotated)
+    return float(np.mean(overlaps[-_BEST_OF:])), float(np.mean(found[:_BEST_OF]))
 
 
 def _are_moments(value: object) -> bool:

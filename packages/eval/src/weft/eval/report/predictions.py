@@ -191,33 +191,41 @@ def prediction_table(
             f"`predictions` and `references` must hold every scored sample, but {len(lost)} are missing, "
             f"such as {lost[0]!r}. Pass those the report was made from."
         )
-    kept = _chosen(report.per_sample, pictures) if folder is not None and images is not None else set()
-    rows = []
-    for place, (key, score) in enumerate(report.per_sample.items()):
-        files: tuple[str, ...] = ()
-        if key in kept and images is not None and folder is not None:
-            files = _save_pictures(Path(folder), f"{task}-{place}", images.get(key, ()))
-        rows.append(
-            PredictionRow(
-                id=str(key),
-                prediction=str(predictions[key]),
-                references=_most_usual_first(references[key]),
-                score=score,
-                question=(questions or {}).get(key, ""),
-                groups={axis: members[key] for axis, members in (groups or {}).items() if key in members},
-                pictures=files,
-                media=(media or {}).get(key, ""),
-            )
+    where = Path(folder) if folder is not None else None
+    files = {} if where is None or images is None else _kept_pictures(task, report, images, where, pictures)
+    rows = [
+        PredictionRow(
+            id=str(key),
+            prediction=str(predictions[key]),
+            references=_most_usual_first(references[key]),
+            score=score,
+            question=(questions or {}).get(key, ""),
+            groups={axis: members[key] for axis, members in (groups or {}).items() if key in members},
+            pictures=files.get(key, ()),
+            media=(media or {}).get(key, ""),
         )
+        for key, score in report.per_sample.items()
+    ]
     # Samples of captions are scored by CIDEr-D whatever the report shows first; its best is 10.
     best = 10.0 if "CIDEr" in report.scores else 100.0 if report.units[report.headline] == PERCENT else 1.0
-    where = Path(folder) if folder is not None else None
     return PredictionTable(task, f"{report.metric} ({report.variant})", best, tuple(rows), where)
 
 
 def _most_usual_first(references: Sequence[str]) -> tuple[str, ...]:
     given = [references] if isinstance(references, str) else list(references)
     return tuple(sorted(dict.fromkeys(given), key=lambda text: -given.count(text)))
+
+
+def _kept_pictures(
+    task: str, report: ScoreReport, images: Mapping[Any, Sequence[Any]], folder: Path, count: int
+) -> dict[Hashable, tuple[str, ...]]:
+    """Sample id to the files of its pictures, for the samples whose pictures are kept."""
+    kept = _chosen(report.per_sample, count)
+    return {
+        key: _save_pictures(folder, f"{task}-{place}", images.get(key, ()))
+        for place, key in enumerate(report.per_sample)
+        if key in kept
+    }
 
 
 def _chosen(scores: Mapping[Any, float], count: int) -> set[Hashable]:

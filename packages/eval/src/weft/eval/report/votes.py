@@ -57,22 +57,29 @@ def votes_picture(
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(images), most + 1, squeeze=False)
-    for row, (image, why) in enumerate(zip(images, explanations, strict=True)):
-        for axes in grid[row]:
-            axes.set_xticks([])
-            axes.set_yticks([])
-        grid[row][0].imshow(image)
-        grid[row][0].set_title(names[why.predicted], fontsize=8, fontweight="bold")
-        grid[row][0].set_xlabel(f"leads {names[why.runner_up]}\nby {why.margin:.2f}", fontsize=7)
-        for axes, vote in zip(grid[row][1:], why.votes, strict=False):
-            axes.imshow(cached_images[vote.sample])
-            axes.set_title(f"{names[vote.label]}: {vote.vote:.3f}", fontsize=8)
-            near = "\n".join(f"{word} {value:.2f}" for word, value in vote.affinities.items())
-            axes.set_xlabel(near, fontsize=7)
-            for spine in axes.spines.values():
-                spine.set_color(_RIGHT if vote.label == why.predicted else _WRONG)
-                spine.set_linewidth(2)
-        for axes in grid[row][1 + len(why.votes) :]:
-            axes.set_visible(False)
+    for row, image, why in zip(grid, images, explanations, strict=True):
+        _draw_row(row, image, why, cached_images, names)
     figure.savefig(path, dpi=120)
     return Path(path)
+
+
+def _draw_row(
+    row: Sequence[Any], image: Any, why: Explanation, cached_images: Sequence[Any], names: Sequence[str]
+) -> None:
+    """Draw an image and its voters into a row of axes."""
+    for axes in row:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    row[0].imshow(image)
+    row[0].set_title(names[why.predicted], fontsize=8, fontweight="bold")
+    row[0].set_xlabel(f"leads {names[why.runner_up]}\nby {why.margin:.2f}", fontsize=7)
+    for axes, vote in zip(row[1:], why.votes, strict=False):
+        axes.imshow(cached_images[vote.sample])
+        axes.set_title(f"{names[vote.label]}: {vote.vote:.3f}", fontsize=8)
+        near = "\n".join(f"{word} {value:.2f}" for word, value in vote.affinities.items())
+        axes.set_xlabel(near, fontsize=7)
+        for spine in axes.spines.values():
+            spine.set_color(_RIGHT if vote.label == why.predicted else _WRONG)
+            spine.set_linewidth(2)
+    for axes in row[1 + len(why.votes) :]:
+        axes.set_visible(False)

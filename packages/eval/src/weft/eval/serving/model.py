@@ -67,28 +67,29 @@ def save_model(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
-        from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(_CODE),
             artifacts={"adapter": str(Path(adapter).absolute())},
             model_config={"loader": loader, "tasks": list(tasks), "options": dict(options or {})},
-            signature=ModelSignature(
-                inputs=Schema(
-                    [
-                        ColSpec("string", "question"),
-                        ColSpec("binary", "image"),
-                        ColSpec("binary", "second_image", required=False),
-                    ]
-                ),
-                outputs=Schema([ColSpec("string", "answer")]),
-                params=ParamSchema([ParamSpec("task", "string", tasks[0])]),
-            ),
+            signature=_signature(tasks[0]),
             pip_requirements=list(pip_requirements or _installed()),
         )
     return Path(folder)
+
+
+def _signature(task: str) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    asked = [
+        ColSpec("string", "question"),
+        ColSpec("binary", "image"),
+        ColSpec("binary", "second_image", required=False),
+    ]
+    answered, chosen = [ColSpec("string", "answer")], [ParamSpec("task", "string", task)]
+    return ModelSignature(inputs=Schema(asked), outputs=Schema(answered), params=ParamSchema(chosen))
 
 
 def log_model(run: Run, *, adapter: Path | str, loader: str, name: str = "model", **arguments: Any) -> None:

@@ -141,13 +141,7 @@ def open_run(
     uri = store_uri(store)
     spool = Spool.create(spool_folder(store), name)
     all_tags = {key: str(value) for key, value in (tags or {}).items()} | {SPOOL_TAG: spool.folder.name}
-    if isinstance(parent, Run):
-        # The parent must be in the store before a child can name it there; if it cannot, the spool tells
-        # later.
-        parent.flush()
-    parent_id = parent.run_id if isinstance(parent, Run) else parent
-    if parent_id is not None:
-        all_tags["mlflow.parentRunId"] = parent_id
+    all_tags |= _parent_tag(parent)
     spool.append(
         "start",
         uri=shown_uri(uri),
@@ -169,6 +163,14 @@ def open_run(
     run = Run(name, uri, spool, sender)
     with spool.alone():
         yield from _open(run, spool, sender, interval)
+
+
+def _parent_tag(parent: Run | str | None) -> dict[str, str]:
+    if isinstance(parent, Run):
+        # It must be in the store before a child can name it there; if it cannot, the spool tells later.
+        parent.flush()
+    parent_id = parent.run_id if isinstance(parent, Run) else parent
+    return {} if parent_id is None else {"mlflow.parentRunId": parent_id}
 
 
 def _open(run: Run, spool: Spool, sender: Sender, interval: float) -> Iterator[Run]:

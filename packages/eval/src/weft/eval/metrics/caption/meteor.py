@@ -6,7 +6,6 @@ import importlib.util
 import os
 import queue
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from weft.eval.errors import MissingToolError
 from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.caption.java import java_command
 from weft.eval.metrics.caption.texts import caption_texts
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
@@ -90,11 +90,7 @@ def meteor(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     program = find_jar(jar)
-    command = shutil.which(java)
-    if command is None:
-        raise MissingToolError(
-            f"METEOR needs Java, but the command {java!r} is not on the path. Install a Java runtime, 17 for instance."
-        )
+    command = java_command(java, "METEOR")
     candidates, groups_of_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
     # The program reads a request up to the end of its line.
     requests = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from weft.eval.errors import MissingToolError
 from weft.eval.metrics.alignment import align, require_text
+from weft.eval.metrics.caption.java import java_command
 from weft.eval.metrics.caption.texts import caption_texts
 from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 
@@ -86,32 +86,13 @@ def spice(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     program = find_spice(jar)
-    command = shutil.which(java)
-    if command is None:
-        raise MissingToolError(
-            f"SPICE needs Java, but the command {java!r} is not on the path. Install a Java runtime."
-        )
-    candidates, texts = caption_texts(predictions, references, paired.ids, tokenized=False)
-    asked = [
-        {"image_id": place, "test": candidate, "refs": group}
-        for place, (candidate, group) in enumerate(zip(candidates, texts, strict=True))
-    ]
-    answers = _run([command, f"-Xmx{memory}", "-jar", str(program.absolute())], program, asked, timeout)
-    by_place = {int(answer["image_id"]): answer["scores"] for answer in answers}
-    if by_place.keys() != set(range(len(asked))):
-        raise MissingToolError(
-            f"SPICE must return {len(asked)} scores, but returned {len(by_place)}. Run the program by hand."
-        )
-    per_sample: dict[Any, float] = {}
-    for place, key in enumerate(paired.ids):
-        value = float(by_place[place]["All"]["f"])
-        if not math.isnan(value):
-            per_sample[key] = value
+    command = java_command(java, "SPICE")
+    texts = caption_texts(predictions, references, paired.ids, tokenized=False)
+    answers = _run([command, f"-Xmx{memory}", "-jar", str(program.absolute())], program, *texts, timeout)
+    given = {key: float(answer["All"]["f"]) for key, answer in zip(paired.ids, answers, strict=True)}
+    per_sample = {key: value for key, value in given.items() if not math.isnan(value)}
     left_out = len(paired.ids) - len(per_sample)
-    scores: dict[str, float | None] = {"SPICE": _mean(list(per_sample.values()))}
-    for category in by_place[0]:
-        if category != "All":
-            scores[category] = _mean([float(answer[category]["f"]) for answer in by_place.values()])
+    scores = _scores(answers)
     return ScoreReport(
         metric="spice",
         variant="SPICE 1.0",
@@ -127,9 +108,25 @@ def spice(
     )
 
 
+def _scores(answers: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Mean of every category; "All" is SPICE itself."""
+    names = dict.fromkeys(("All", *answers[0]))
+    means = {name: _mean([float(answer[name]["f"]) for answer in answers]) for name in names}
+    return {"SPICE": means.pop("All"), **means}
+
+
 def _run(
-    command: list[str], program: Path, asked: list[dict[str, Any]], timeout: float
+    command: list[str],
+    program: Path,
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    timeout: float,
 ) -> list[dict[str, Any]]:
+    """Category to scores, for each candidate."""
+    asked = [
+        {"image_id": place, "test": candidate, "refs": group}
+        for place, (candidate, group) in enumerate(zip(candidates, references, strict=True))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         question, answer, cache = (Path(folder) / name for name in ("in.json", "out.json", "cache"))
         cache.mkdir()
@@ -153,7 +150,13 @@ def _run(
                 f"SPICE must finish, but ended with status {done.returncode}: {last}. "
                 "It needs 8 GB of memory and a Java that its parser supports."
             )
-        return list(json.loads(answer.read_text(encoding="utf-8")))
+        answers = json.loads(answer.read_text(encoding="utf-8"))
+    by_place = {int(answer["image_id"]): answer["scores"] for answer in answers}
+    if by_place.keys() != set(range(len(asked))):
+        raise MissingToolError(
+            f"SPICE must return {len(asked)} scores, but returned {len(by_place)}. Run the program by hand."
+        )
+    return [by_place[place] for place in range(len(asked))]
 
 
 def _mean(values: list[float]) -> float | None:
