@@ -68,6 +68,20 @@ def test_an_entry_point_gives_a_thing_of_another_distribution(
     assert things["third"] is float
 
 
+def test_what_was_registered_is_found_without_looking_through_distributions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    things: Registry[type] = Registry("`thing`", ValueError, group="weft.things")
+    things.register("mine", int)
+    looks: list[str] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: looks.append(group) or [])
+    assert things["mine"] is int
+    assert "mine" in things
+    assert not looks
+    assert "yours" not in things
+    assert looks == ["weft.things"]
+
+
 @pytest.mark.parametrize("known", [units(), families(), heads()], ids=["units", "families", "heads"])
 def test_a_registry_is_alphabetical_and_read_only(known: Registry[object]) -> None:
     assert list(known) == sorted(known)

@@ -79,8 +79,8 @@ class Registry(Mapping[str, T], Generic[T]):
         del self._registered[name]
 
     def __getitem__(self, name: str) -> T:
-        """The thing of a name."""
-        return self._loaders()[name]()
+        """The thing of a name; what was registered is found without looking through packages."""
+        return self._registered[name] if name in self._registered else self._loaders()[name]()
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._loaders()))
@@ -89,7 +89,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._loaders())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._loaders()
+        return name in self._registered or name in self._loaders()
 
     def _loaders(self) -> dict[str, Callable[[], T]]:
         if self._package is not None and not self._modules:
