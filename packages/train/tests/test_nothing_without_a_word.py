@@ -80,3 +80,27 @@ def test_a_served_statement_is_judged_with_all_images_of_its_task(values):
             answer("vqa", ["what"], [given])
     either = load_predictor(folder, types)
     assert all(len(either("nlvr", ["a star"], [given])) == 1 for given in (pair, (first,)))
+
+
+def test_tasks_that_show_other_numbers_of_images_are_not_drawn_into_one_batch(values):
+    training = {**values["training"], "mixing": {"unit": "mixed"}}
+    recipe = load_recipe({**values, "training": training})
+    tasks = load_tasks(recipe)
+    with pytest.raises(
+        RunError, match=r"`training.mixing.unit` .* show 1 \(task '\w+'\) and 2 \(task 'nlvr'\)"
+    ):
+        check_fit(recipe, tasks)
+    alone = load_recipe({**values, "training": training, "tasks": {"nlvr": values["tasks"]["nlvr"]}})
+    check_fit(alone, {"nlvr": tasks["nlvr"]})
+
+
+def test_records_of_a_task_that_show_other_numbers_of_images_are_refused(values):
+    recipe = load_recipe(values)
+    tasks = load_tasks(recipe)
+    records = list(tasks["nlvr"]["train"])
+    records[3] = replace(records[3], images=records[3].images[:1])
+    uneven = TaskData({**tasks["nlvr"].splits, "train": tasks["nlvr"]["train"].with_records(records)})
+    with pytest.raises(
+        RunError, match=r"`tasks.nlvr.data.train` must show the same number .* some show 1 and some 2"
+    ):
+        check_fit(recipe, {**tasks, "nlvr": uneven})

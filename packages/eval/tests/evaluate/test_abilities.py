@@ -199,3 +199,12 @@ def test_texts_are_padded_to_the_length_that_a_model_wants():
     assert texts["attention_mask"].all(), "a tokenizer without a mask is one of a model that reads padding"
     wanted = functional.pad(torch.tensor(batches.tokenizer(QUESTIONS[1].question).input_ids), (0, 3), value=2)
     assert torch.equal(texts["input_ids"][1], wanted)
+
+
+def test_rows_of_one_batch_show_the_same_number_of_images():
+    batches = Batches(tokenizer(), NoImages(), {"vqa": TextRules("", 8), "nlvr": TextRules("", 8)})
+    one = ImageQA(id="1", image=IMAGE, image_id="1", question="what is this", answers=("a",))
+    two = PairBool(id="2", images=(IMAGE, IMAGE), group_id="2", sentence="this star", label=True)
+    with pytest.raises(ScoreInputError, match="must show the same number of images, but show 1 and 2"):
+        batches.training([("vqa", one), ("nlvr", two)])
+    assert len(batches.training([("vqa", one), ("vqa", one)])["tasks"]) == 2

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from weft.core.backbone.text_length import tokenised
-from weft.data import Record
+from weft.data import MediaRef, Record
 from weft.data.media.shift import RandomShift
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.kinds import kind_of
@@ -167,7 +167,7 @@ class Batches:
 
     def images(self, records: Sequence[Record]) -> dict[str, Tensor]:
         """The visual inputs of records alone; see `weft.eval.evaluate.visual`."""
-        return self.visual([record.media_refs() for record in records])
+        return self.visual(_alike([record.media_refs() for record in records]))
 
     def training(self, rows: Sequence[tuple[str, Record]], epoch: int = 0) -> dict[str, Any]:
         """Inputs with what the objective compares them to, for rows of any mixture of tasks.
@@ -184,7 +184,7 @@ class Batches:
             rows show the same, of any batch.
 
         Raises:
-            ScoreInputError: If the rows have several objectives.
+            ScoreInputError: If the rows have several objectives, or other numbers of images.
         """
         objectives = {kind_of([record]).objective for _, record in rows}
         if len(objectives) > 1:
@@ -236,7 +236,7 @@ class Batches:
     def _drawn_images(
         self, rows: Sequence[tuple[str, Record]], drawn: Sequence[Example], epoch: int
     ) -> dict[str, Tensor]:
-        images = [record.media_refs() for _, record in rows]
+        images = _alike([record.media_refs() for _, record in rows])
         if not isinstance(self.visual, DrawnVisual):
             return self.visual(images)
         names = [f"{self.seed}/{task}/{record.id}/{epoch}/frames" for task, record in rows]
@@ -245,6 +245,16 @@ class Batches:
 
     def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
         return {**self.texts(rows), **self.images([record for _, record in rows])}
+
+
+def _alike(images: list[tuple[MediaRef, ...]]) -> list[tuple[MediaRef, ...]]:
+    counts = sorted({len(group) for group in images})
+    if len(counts) > 1:
+        raise ScoreInputError(
+            f"`rows` of one batch must show the same number of images, but show {' and '.join(map(str, counts))}. Draw "
+            "homogeneous batches: set training.mixing.unit to homogeneous."
+        )
+    return images
 
 
 def _padded(values: Tensor, length: int, fill: int, at_left: bool) -> Tensor:

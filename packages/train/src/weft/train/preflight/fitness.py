@@ -69,7 +69,9 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 check_targets(data["train"])
             except ScoreInputError as error:
                 raise RunError(f"Task {name!r} cannot be trained. {error}") from None
-    if reader is not None:
+    if reader is None:
+        _check_batches(recipe, tasks)
+    else:
         check_reading(recipe, tasks, reader, processes)
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
@@ -133,6 +135,31 @@ def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:
         raise RunError(
             f"`tasks.{name}.data.train` must name records with answers, but none of its {len(records):,} has one: all "
             f"would weigh nothing. Take a split whose answers are not hidden, and see `weft data check`{kept}."
+        )
+
+
+def _check_batches(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
+    """Refuse records that cannot lie in one batch: weft's own models read equally many images in each row."""
+    mixed = recipe.training.mixing.unit == "mixed"
+    trained: dict[int, str] = {}
+    for name, data in tasks.items():
+        for role, records in data.splits.items():
+            if role == "train" and recipe.tasks[name].data.streaming:
+                continue  # known when they are drawn
+            counts = {len(record.media_refs()) for record in records}
+            if role == "train" and mixed:
+                trained |= dict.fromkeys(counts, name)
+            if len(counts) > 1:
+                raise RunError(
+                    f"`tasks.{name}.data.{role}` must show the same number of images in every record, but some show "
+                    f"{min(counts)} and some {max(counts)}. Make a task of each, or take a model with a processor of "
+                    "transformers under `backbone.name`."
+                )
+    if len(trained) > 1:
+        shown = " and ".join(f"{count} (task {name!r})" for count, name in sorted(trained.items()))
+        raise RunError(
+            "`training.mixing.unit` must be 'homogeneous' where tasks show other numbers of images, but is 'mixed' and "
+            f"they show {shown}. Leave it out, or take a model with a processor of transformers under `backbone.name`."
         )
 
 
