@@ -111,7 +111,7 @@ def rows_from_csv(text: str) -> list[Row]:
         One row per line.
 
     Raises:
-        ComparisonError: A column is unknown, or a cell is no number.
+        ComparisonError: A column is unknown, or a cell is not a number.
     """
     rows = []
     for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):

@@ -111,7 +111,7 @@ def _padded_left(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _continued(inputs: dict[str, Tensor], tokens: Sequence[int]) -> dict[str, Tensor]:
-    """Inputs whose rows go on with the same tokens."""
+    """Inputs whose rows continue with the same tokens."""
     shape = inputs["attention_mask"].shape
     rows = torch.tensor(tokens, dtype=torch.long, device=inputs["input_ids"].device).expand(shape[0], -1)
     more = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}

@@ -36,7 +36,7 @@ def calibration(
 
     Raises:
         ScoreInputError: Ids do not match, a confidence lies outside 0..1 or is NaN, or `bins` is below 1.
-        ScoreTypeError: A confidence is no number.
+        ScoreTypeError: A confidence is not a number.
 
     Source:
         Guo et al. 2017, equation 3; Brier 1950 for the top answer.

@@ -9,7 +9,7 @@ from typing import Any
 from weft.eval.errors import FormatError, shown
 from weft.eval.metrics.nlvr import nlvr2_accuracy, nlvr_accuracy
 from weft.eval.submissions.format import Predictions, References, Submission, register_submission
-from weft.eval.submissions.reading import by_id, read_csv, read_json_lines
+from weft.eval.submissions.reading import by_id, read_csv, read_pairs
 
 _ORDERS = 6
 _IMAGE_FIELDS = 4
@@ -37,14 +37,7 @@ def _nlvr_identifier(name: str) -> str:
 
 
 def _labels(path: Path) -> References:
-    rows = read_json_lines(path)
-    bad = [place for place, row in enumerate(rows, start=1) if "identifier" not in row or "label" not in row]
-    if bad:
-        raise FormatError(
-            f"Each line of {str(path)!r} must have `identifier` and `label`, but {len(bad)} do not: line "
-            f"{shown(bad)}. Use a split with labels."
-        )
-    return by_id(((row["identifier"], row["label"]) for row in rows), path)
+    return by_id(read_pairs(path, "identifier", "label", "labels"), path)
 
 
 def _read_nlvr_gold(path: Path) -> References:

@@ -70,6 +70,28 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_pairs(path: Path, key: str, value: str, held: str) -> list[tuple[Any, Any]]:
+    """Two fields of every line of a JSON-lines file.
+
+    Args:
+        path: The file.
+        key: Name of the one field.
+        value: Name of the other.
+        held: What a file with both fields has, for the message.
+
+    Raises:
+        FormatError: A line lacks a field.
+    """
+    rows = read_json_lines(path)
+    bad = [place for place, row in enumerate(rows, start=1) if key not in row or value not in row]
+    if bad:
+        raise FormatError(
+            f"Each line of {str(path)!r} must have `{key}` and `{value}`, but {len(bad)} do not: line {shown(bad)}. "
+            f"Use a split with {held}."
+        )
+    return [(row[key], row[value]) for row in rows]
+
+
 def read_csv(path: Path, columns: int) -> list[list[str]]:
     """Read rows of at least so many cells.
 

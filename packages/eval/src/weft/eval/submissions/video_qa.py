@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weft.eval.errors import FormatError, shown
+from weft.eval.errors import FormatError
 from weft.eval.metrics.video_qa import multiple_choice_accuracy, open_ended_accuracy
 from weft.eval.submissions.format import Predictions, References, Submission, register_submission
-from weft.eval.submissions.reading import by_id, read_json, read_json_lines, records
+from weft.eval.submissions.reading import by_id, read_json, read_pairs, records
 
 
 def _read_choices(path: Path) -> Predictions:
@@ -24,14 +24,7 @@ def _read_choices(path: Path) -> Predictions:
 
 
 def _read_tvqa_gold(path: Path) -> References:
-    rows = read_json_lines(path)
-    bad = [place for place, row in enumerate(rows, start=1) if "qid" not in row or "answer_idx" not in row]
-    if bad:
-        raise FormatError(
-            f"Each line of {str(path)!r} must have `qid` and `answer_idx`, but {len(bad)} do not: line "
-            f"{shown(bad)}. Use a split with answers."
-        )
-    return by_id(((row["qid"], int(row["answer_idx"])) for row in rows), path)
+    return by_id(((key, int(place)) for key, place in read_pairs(path, "qid", "answer_idx", "answers")), path)
 
 
 def _write_choices(predictions: Mapping[Any, Any]) -> str:

@@ -149,10 +149,10 @@ def _query_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
     return _mean(made, rows, lambda row: _followed(made, _query_inputs(made, [row]), f" {row.answer}</s>"))
 
 
-def _florence_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
+def _labelled_loss(inputs: Callable[..., Inputs], made: Tiny, rows: Sequence[Row]) -> Tensor:
     def one(row: Row) -> Inputs:
         labels = made.processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
-        return _query_inputs(made, [row]) | {"labels": labels}
+        return inputs(made, [row]) | {"labels": labels}
 
     return _mean(made, rows, one)
 
@@ -177,14 +177,6 @@ def _blip_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
     return inputs
 
 
-def _answer_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> Inputs:
-        labels = made.processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
-        return _blip_inputs(made, [row]) | {"labels": labels}
-
-    return _mean(made, rows, one)
-
-
 def _caption_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
     def one(row: Row) -> Inputs:
         inputs = _blip_inputs(made, [row])
@@ -199,11 +191,11 @@ _OWN: dict[str, tuple[Callable[..., Inputs], Callable[..., Tensor] | None]] = {
     "paligemma": (_paligemma_inputs, _paligemma_loss),
     "blip2": (_query_inputs, _query_loss),
     "instructblip": (_query_inputs, _query_loss),
-    "florence2": (_query_inputs, _florence_loss),
+    "florence2": (_query_inputs, partial(_labelled_loss, _query_inputs)),
     "clip": (_pair_inputs, _pair_loss),
     "siglip": (_pair_inputs, _pair_loss),
     "siglip2": (_pair_inputs, _pair_loss),
     "blip_itr": (_blip_inputs, None),
-    "blip_vqa": (_blip_inputs, _answer_loss),
+    "blip_vqa": (_blip_inputs, partial(_labelled_loss, _blip_inputs)),
     "blip_caption": (_blip_inputs, _caption_loss),
 }

@@ -57,7 +57,7 @@ class Run:
             step: Training step; 0 for numbers of the whole run.
 
         Raises:
-            TrackingError: A name is too long or holds a character MLflow refuses, or a value is no number.
+            TrackingError: A name is too long or holds a character MLflow refuses, or a value is not a number.
         """
         values = {_metric_name(name): _number(name, value) for name, value in metrics.items()}
         items = list(values.items())
@@ -128,7 +128,7 @@ def open_run(
         params: Parameters, logged once; values become text, mappings are joined with dots.
         tags: Tags; values become text.
         parent: The run this one is part of, or its id.
-        run_id: Id of an existing run to go on with. Parameters that changed since are kept as tags
+        run_id: Id of an existing run to resume. Parameters that changed since are kept as tags
             `changed.<name>`.
         interval: Seconds between deliveries.
 

@@ -256,7 +256,7 @@ def _fault(content: dict[str, Any], *, first: bool) -> str | None:
     if wrong:
         return f"{wrong[0]!r} is {content.get(wrong[0])!r}"
     if kind == "metrics" and not all(isinstance(value, int | float) for value in content["values"].values()):
-        return "a metric is no number"
+        return "a metric is not a number"
     if kind == "start" and SPOOL_TAG not in content["tags"]:
         return f"it has no tag {SPOOL_TAG!r}"
     return None

@@ -97,7 +97,7 @@ class BlipReader(Reader):
         if self.head != "compare":
             return None
         if self._own:
-            return "its contrast and matching keep a slow copy between steps, which no batch holds"
+            return "its contrast and matching keep a momentum encoder between steps, which no batch holds"
         return (
             "a BLIP of transformers that compares keeps no temperature; weft's own (`config` of type "
             "weft_blip_retrieval, with the original file as `weights`) does"
