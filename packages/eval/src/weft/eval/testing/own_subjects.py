@@ -23,9 +23,9 @@ from weft.core.composites import (
     VisualSeq2Seq,
     VisualSeq2SeqConfig,
 )
-from weft.core.testing.backbones import T5_FIELDS, bart_config
+from weft.core.testing.backbones import SIZES, T5_FIELDS, bart_config
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import SIZES, VISION, tokenizer
+from weft.core.testing.processed.words import VISION, tokenizer
 from weft.eval.readers import PairedProcessor, Row
 from weft.eval.testing.subject import Subject
 
