@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
-    for name in ("llava", "qwen2_5_vl", "blip2"):
+    for name in ("llava", "qwen2_5_vl", "blip2", "blip_vqa"):
         tiny(name).save(root / name)
     return root
 
@@ -125,6 +125,29 @@ def test_half_of_the_memory_is_enough_for_what_is_frozen(make: Make, attention: 
     result = execute(recipe)
     assert {value.dtype for value in weights(result.folder).values()} == {torch.float32}
     assert rescore(result.folder).scores == result.scores
+
+
+@pytest.mark.parametrize("name", ["llava", "blip_vqa"])
+def test_precision_reaches_models_that_are_called_whole_and_in_parts(name: str, make: Make) -> None:
+    plain, half = (execute(make(f"training.precision={p}", f"name={p}", name=name)) for p in ("fp32", "bf16"))
+    one, two = weights(plain.folder), weights(half.folder)
+    assert any(not torch.equal(one[key], two[key]) for key in one)
+    assert all(torch.allclose(one[key], two[key], atol=0.05) for key in one)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "blip2"])
+def test_recomputed_activations_give_the_same_weights(name: str, make: Make) -> None:
+    kept = execute(make("name=kept", name=name))
+    again = execute(make("name=again", "training.checkpointing=true", name=name))
+    one, two = weights(kept.folder), weights(again.folder)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_activations_are_not_recomputed_where_embeddings_change_in_place(make: Make) -> None:
+    with pytest.raises(
+        RunError, match=r"`training.checkpointing` must be left out .* adds to its embeddings in place"
+    ):
+        execute(make("training.checkpointing=true", name="blip_vqa"))
 
 
 def test_workers_change_nothing(make: Make) -> None:

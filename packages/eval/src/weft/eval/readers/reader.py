@@ -175,6 +175,11 @@ class Reader(ABC):
         return True
 
     @property
+    def recomputes(self) -> bool:
+        """Whether the model can compute its activations again in the backward pass."""
+        return True
+
+    @property
     def title(self) -> str:
         """What messages call the model."""
         return f"{_title(self.config)}, read as {self.name!r},"

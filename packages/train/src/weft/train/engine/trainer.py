@@ -6,8 +6,8 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,10 @@ class MultiTaskTrainer(Trainer):
             enable({"use_reentrant": False})
         self.rows = TaskRows(records)
         # Validation is `validate`; the trainer only wants to see that there is something to evaluate.
-        super().__init__(
-            model=model, args=args, train_dataset=self.rows, eval_dataset=self.rows, callbacks=callbacks
-        )
+        with _known_as_adapted(model):
+            super().__init__(
+                model=model, args=args, train_dataset=self.rows, eval_dataset=self.rows, callbacks=callbacks
+            )
         self.sharded = section.sharded and processes.size > 1
         if self.sharded:
             check_shardable(self.objectives)
@@ -284,6 +285,19 @@ class MultiTaskTrainer(Trainer):
         if self.processes.first and not best.exists() and is_whole(partial):
             partial.rename(best)
         self.processes.wait()
+
+
+@contextmanager
+def _known_as_adapted(model: Any) -> Iterator[None]:
+    """Tell transformers that a quantised model has units to train; it asks for an adapter of PEFT."""
+    told = bool(getattr(model, "is_quantized", False) and model.weft.plan.units)
+    if told:
+        model._hf_peft_config_loaded = True
+    try:
+        yield
+    finally:
+        if told:
+            del model._hf_peft_config_loaded
 
 
 def decays(name: str, value: Tensor, section: TrainingSection) -> bool:

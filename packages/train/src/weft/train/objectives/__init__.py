@@ -35,7 +35,7 @@ def objectives_of(
         Name of a general objective to what stands in its place. One that keeps state between steps is an `nn.Module`.
     """
     if reader is not None:
-        return {reader.objective: ByReader(reader)}
+        return {reader.objective: ByReader(reader, section.precision)}
     found: dict[str, Objective] = {}
     for general, name in getattr(model, "objectives", {}).items():
         module = importlib.import_module(f"{__name__}.{name}")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weft.eval.evaluate.read import computed_in
 from weft.eval.readers import Reader
+
+_COMPUTED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ByReader:
@@ -16,10 +19,13 @@ class ByReader:
 
     Args:
         reader: The reader.
+        precision: The recipe's `training.precision`. The trainer sees to it in a model's own `forward`; parts that a
+            reader calls one by one get it here.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, precision: str = "fp32") -> None:
         self.reader = reader
+        self.computed = None if reader.calls_whole else _COMPUTED[precision]
 
     def __call__(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
         """One loss per row, shape `(batch,)`.
@@ -30,5 +36,6 @@ class ByReader:
         """
         device = next(model.parameters()).device
         made = batch["batch"].to(device, dtype=computed_in(model), non_blocking=True)
-        losses = self.reader.losses(model, made).rows
+        with torch.autocast(device.type, self.computed, enabled=self.computed is not None):
+            losses = self.reader.losses(model, made).rows
         return losses * made.weights.to(losses.dtype)

@@ -117,6 +117,10 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
             faults.append((f"tasks.{name}.data.features", "this model reads pictures, not stored features"))
     if recipe.evaluation.rerank and "match" not in reader.abilities:
         faults.append(("evaluation.rerank", "this model has no matching head"))
+    if training.checkpointing and not reader.recomputes:
+        faults.append(
+            ("training.checkpointing", "this model adds to its embeddings in place, and cannot do so again")
+        )
     if training.too_long == "cut" and reader.objective != "contrastive":
         faults.append(("training.too_long", "rows with answers are never cut; take 'refuse' or 'drop'"))
     if faults:

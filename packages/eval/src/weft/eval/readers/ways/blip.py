@@ -108,6 +108,11 @@ class BlipReader(Reader):
         """See `Reader.calls_whole`; the parts of transformers' BLIP are called one by one."""
         return self._own
 
+    @property
+    def recomputes(self) -> bool:
+        """See `Reader.recomputes`; transformers' BLIP adds to its embeddings in place."""
+        return self._own
+
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
         super().check(row)
