@@ -66,6 +66,9 @@ def test_an_entry_point_gives_a_thing_of_another_distribution(
     things: Registry[type] = Registry("`thing`", ValueError, package, attribute="THING", group="weft.things")
     assert list(things) == ["first", "second", "third"]
     assert things["third"] is float
+    taken = importlib.metadata.EntryPoint("first", "builtins:float", "weft.things")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [taken])
+    assert things["first"].__name__ == "First"
 
 
 def test_what_was_registered_is_found_without_looking_through_distributions(

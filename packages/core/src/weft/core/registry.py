@@ -79,8 +79,11 @@ class Registry(Mapping[str, T], Generic[T]):
         del self._registered[name]
 
     def __getitem__(self, name: str) -> T:
-        """The thing of a name; what was registered is found without looking through packages."""
-        return self._registered[name] if name in self._registered else self._loaders()[name]()
+        """The thing of a name; distributions are looked through only for names that are not of our own."""
+        if name in self._registered:
+            return self._registered[name]
+        own = self._own()
+        return own[name]() if name in own else self._loaders()[name]()
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._loaders()))
@@ -89,9 +92,14 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._loaders())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._registered or name in self._loaders()
+        return name in self._registered or name in self._own() or name in self._loaders()
 
     def _loaders(self) -> dict[str, Callable[[], T]]:
+        entries = () if self._group is None else entry_points(group=self._group)
+        return {entry.name: entry.load for entry in entries} | self._own()
+
+    def _own(self) -> dict[str, Callable[[], T]]:
+        """What was registered, and what the package's modules hold; neither gives its name to a distribution."""
         if self._package is not None and not self._modules:
             path = importlib.import_module(self._package).__path__
             self._modules = {module.name: False for module in pkgutil.iter_modules(path)}
@@ -102,8 +110,6 @@ class Registry(Mapping[str, T], Generic[T]):
             elif not imported:
                 importlib.import_module(f"{self._package}.{name}")
                 self._modules[name] = True
-        if self._group is not None:
-            found |= {entry.name: entry.load for entry in entry_points(group=self._group)}
         return found | {name: partial(self._registered.__getitem__, name) for name in self._registered}
 
     def _held(self, name: str, attribute: str) -> T:
