@@ -110,7 +110,9 @@ def test_damaged_files_are_refused(saved: Path) -> None:
     with pytest.raises(CheckpointError, match=r"must hold head.safetensors"):
         load_head(saved)
     (saved / "head.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"`folder` must hold whole files, but .*head\.json is no JSON"):
+    with pytest.raises(
+        CheckpointError, match=r"`folder` must hold whole files, but .*head\.json is not JSON"
+    ):
         load_head(saved)
     with pytest.raises(CheckpointError, match=r"must hold head.json, but .* does not"):
         load_head(saved / "nowhere")
