@@ -32,7 +32,7 @@ LIMITS = {
     "core": Limits(14, 9, 0, 0),
     "data": Limits(14, 9, 0, 7),
     "eval": Limits(12, 9, 0, 0),
-    "train": Limits(14, 9, 0, 4),
+    "train": Limits(14, 9, 0, 0),
 }
 PYTHON = sorted([*ROOT.glob("packages/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("docs/**/*.py")])
 

@@ -1,4 +1,4 @@
-"""Memory of training contrast and matching with a slow copy of the adapters alone, against one of both towers.
+"""Memory of training contrast and matching with a momentum encoder of the adapters alone, against one of both towers.
 
 `python packages/train/benchmarks/momentum_memory.py` trains two steps of BLIP-base of random weights with UniAdapter in
 a process of its own for each way, and prints parameters held twice and peak memory: that of the process on a CPU, of

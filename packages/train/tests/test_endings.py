@@ -98,7 +98,7 @@ def test_ctrl_c_in_a_run_says_how_it_goes_on(
     monkeypatch.setattr("weft.train.runs.run.evaluate_tasks", interrupted)
     assert told("train", str(path), "training.steps=1", "training.save_every=1") == 130
     said = capsys.readouterr().err
-    assert "weft: interrupted by Ctrl-C. checkpoint-1 is whole: --resume goes on from it." in said
+    assert "weft: interrupted by Ctrl-C. --resume resumes it from checkpoint-1." in said
     monkeypatch.setattr("weft.train.backbones.loading.load_backbone", interrupted)
     assert told("train", str(path), "name=other") == 130
     assert "There is no checkpoint yet: --overwrite starts again." in capsys.readouterr().err

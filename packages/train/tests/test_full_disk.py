@@ -17,8 +17,8 @@ import yaml
 from safetensors.torch import load_file
 
 from weft.train.cli import main
+from weft.train.engine.breaking_off import disk_may_fill, is_full
 from weft.train.engine.checkpoints import is_whole
-from weft.train.engine.full_disk import disk_may_fill, is_full
 from weft.train.errors import RunError
 from weft.train.output.progress import Advance, Progress
 from weft.train.recipe.loading import load_recipe
@@ -120,7 +120,7 @@ def test_a_disk_that_fills_ends_the_run_which_goes_on_when_there_is_room(
     folder = disk / "tiny"
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
     newest = max(kept, key=lambda name: int(name.split("-")[1]))
-    assert said[-1].endswith(f"{newest} is whole: free some space and go on from it with --resume.")
+    assert said[-1].endswith(f"Free some space. --resume resumes it from {newest}.")
     assert all(name.startswith("checkpoint-") for name in kept)
     assert all(is_whole(folder / "checkpoints" / name) for name in kept)
     assert not (folder / "result.json").exists()
@@ -140,7 +140,7 @@ def test_a_run_without_a_checkpoint_says_to_start_again(values, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("weft.train.engine.trainer.seal", full)
-        with pytest.raises(RunError, match=r"There is no checkpoint yet: .* start again with --overwrite"):
+        with pytest.raises(RunError, match=r"There is no checkpoint yet: --overwrite starts again"):
             execute(load_recipe(values, ["training.save_every=2"]))
         patch.setattr(Path, "write_text", full)
         with pytest.raises(RunError, match=r"must be a folder that can be written.*No space left"):

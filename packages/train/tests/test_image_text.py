@@ -204,7 +204,7 @@ def test_sixteen_pairs_are_learnt_by_heart():
     model = attach(BlipRetrieval(wide), UNIT)
     batch = pairs(16)
     batch["input_ids"][:, 0] = 96
-    # The slow copy follows quickly, because there are few steps.
+    # The momentum encoder follows quickly, because there are few steps.
     loss = ImageText(model, ContrastSection(queue_size=16, alpha=0.0, momentum=0.5), rows=16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(75):

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import yaml
 
 from weft.data import MediaRef, Retrieval
-from weft.train.engine.lost_process import others_may_die
+from weft.train.engine.breaking_off import others_may_die
 from weft.train.engine.sharding import check_shardable
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.fitness import check_objectives
@@ -331,7 +331,7 @@ def test_objectives_that_compare_rows_stay_in_one_process(values):
 def test_a_broken_connection_says_which_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     two = Processes(1, 2, torch.device("cpu"))
     broken = RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer.")
-    said = r"process 1 has lost another one: .*; start again with --overwrite"
+    said = r"process 1 has lost another one: .* --overwrite starts again"
     with pytest.raises(RunError, match=said), others_may_die(two, tmp_path):
         raise broken
     with pytest.raises(RuntimeError, match="Read error"), others_may_die(ONE, tmp_path):

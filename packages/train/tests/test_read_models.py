@@ -223,7 +223,7 @@ def test_the_batch_of_a_loss_that_is_no_number_is_made_again(
     whole = ByReader.__call__
     monkeypatch.setattr(ByReader, "__call__", lambda *given: whole(*given) * float("nan"))
     recipe = make()
-    with pytest.raises(RunError, match="Every loss must be a number"):
+    with pytest.raises(RunError, match="Every loss must be finite"):
         execute(recipe)
     batch = nan_batch(recipe.folder)
     assert len(batch.tasks) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial as with_first
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,17 +53,14 @@ def compare(
 
         sys.stdout.write("\n".join(published_tables()) + "\n")
         return
-    for option, picture in (("--plot", plot), ("--bars", bars), ("--curves", curves)):
+    pictures = {"--plot": plot, "--bars": bars, "--curves": curves}
+    for option, picture in pictures.items():
         if picture is not None:
             check_picture(picture, option)
     store = existing_store(store)
     from weft.eval.compare import Comparison as Compared
     from weft.eval.compare import (
-        learning_curves,
         page_from_runs,
-        pareto_plot,
-        read_curves,
-        task_bars,
         to_csv,
         to_latex,
         to_markdown,
@@ -78,15 +75,21 @@ def compare(
     writers = (to_terminal, to_markdown, to_csv, to_latex, with_first(page_from_runs, store))
     write: dict[str, Callable[[Comparison], str]] = dict(zip(FORMATS, writers, strict=True))
     sys.stdout.write(write[form](found).rstrip() + "\n")
-    if plot is not None:
-        with written(plot, "--plot") as partial:
-            pareto_plot(found, partial)
-    if bars is not None:
-        with written(bars, "--bars") as partial:
-            task_bars(found, partial)
-    if curves is not None:
-        with written(curves, "--curves") as partial:
-            learning_curves(read_curves(store, found), partial)
+    _draw(found, pictures, store)
+
+
+def _draw(found: Comparison, pictures: Mapping[str, Path | None], store: str | None) -> None:
+    from weft.eval.compare import learning_curves, pareto_plot, read_curves, task_bars
+
+    draw: dict[str, Callable[[Path], object]] = {
+        "--plot": lambda path: pareto_plot(found, path),
+        "--bars": lambda path: task_bars(found, path),
+        "--curves": lambda path: learning_curves(read_curves(store, found), path),
+    }
+    for option, picture in pictures.items():
+        if picture is not None:
+            with written(picture, option) as partial:
+                draw[option](partial)
 
 
 def _marked(comparison: Comparison, store: str | None, against: str) -> Comparison:

@@ -22,7 +22,7 @@ def sweep(
         list[str] | None,
         typer.Option(help="An axis, such as training.learning_rate=1e-3,3e-4 (may be repeated)."),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of every combination, parted by commas.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Seeds of every combination, comma-separated.")] = "0",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make anew what lies there for another recipe or other data.")

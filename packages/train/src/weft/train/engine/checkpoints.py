@@ -105,6 +105,18 @@ def remove_partial(folder: Path) -> None:
         shutil.rmtree(path)
 
 
+def how_to_resume(folder: Path) -> str:
+    """A sentence that says how a run that broke off is taken up again.
+
+    Args:
+        folder: Folder of the run.
+    """
+    whole = newest_whole(folder / "checkpoints")
+    if whole is None:
+        return "There is no checkpoint yet: --overwrite starts again."
+    return f"--resume resumes it from {whole.name}."
+
+
 def require_resumable(folder: Path) -> Path:
     """The checkpoint to resume from.
 

@@ -12,7 +12,7 @@ SECONDS = "seconds.json"
 
 
 class Clock:
-    """Runs from now on; a run that goes on from a checkpoint begins with what stands there."""
+    """Runs from now on; a resumed run begins with what its checkpoint says."""
 
     def __init__(self) -> None:
         self._started, self._before = time.perf_counter(), 0.0

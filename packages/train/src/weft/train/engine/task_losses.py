@@ -1,4 +1,4 @@
-"""The losses of each task since the last log, and the alarm when one of them is no number."""
+"""The losses of each task since the last log, and the alarm when one of them is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weft.train.engine.checkpoints import newest_whole
+from weft.train.engine.checkpoints import how_to_resume
 from weft.train.errors import RunError
 from weft.train.output.result import write_json
 from weft.train.processes import Processes
 
 
 def nan_file(rank: int) -> str:
-    """Name of the file that lists the batch of a loss that is no number, one for each process that finds one."""
+    """Name of the file that lists the batch of a NaN loss, one for each process that finds one."""
     return f"nan-batch-{rank}.json" if rank else "nan-batch.json"
 
 
@@ -25,7 +25,7 @@ class TaskLosses:
     Args:
         tasks: Names of all tasks, the same on every process.
         processes: The processes of the run.
-        folder: Where the batch of a loss that is no number is written down.
+        folder: Where the batch of a NaN loss is written down.
     """
 
     def __init__(self, tasks: Sequence[str], processes: Processes, folder: Path) -> None:
@@ -57,7 +57,7 @@ class TaskLosses:
         self._last = (values, tasks, records, step, epoch)
 
     def check(self) -> None:
-        """Refuse to go on after a loss that is no number. It is asked a step late, so that no step waits for it.
+        """Refuse to go on after a loss that is NaN or infinite. It is asked a step late, so that no step waits for it.
 
         Raises:
             RunError: Naming step, tasks and records; the whole batch is listed in the run's folder.
@@ -79,14 +79,11 @@ class TaskLosses:
             f"{task}/{record}" for task, record, good in zip(tasks, records, finite, strict=True) if not good
         ]
         raise RunError(
-            f"Every loss must be a number, but {len(wrong)} of {len(rows)} of step {step + 1} are not, such as that "
-            f"of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.runs.replay makes it again. "
-            f"Lower training.learning_rate, set training.precision=fp32, or look at the record; {self._going_on()}."
+            f"Every loss must be finite, but {len(wrong)} of {len(rows)} of step {step + 1} are NaN or infinite, such "
+            f"as that of {wrong[0]}. The batch is listed in {path}, and nan_batch of weft.train.runs.replay makes it "
+            "again. Lower training.learning_rate, set training.precision=fp32, or look at the record. "
+            f"{how_to_resume(self.folder)}"
         )
-
-    def _going_on(self) -> str:
-        whole = newest_whole(self.folder / "checkpoints")
-        return "there is no checkpoint yet" if whole is None else f"--resume goes on from {whole.name}"
 
     def drain(self) -> tuple[dict[str, float], int]:
         """Mean loss of every task that had rows since the last call, and the number of rows, over all processes."""

@@ -1,4 +1,4 @@
-"""A slow copy of what is trained, and of nothing else: the frozen backbone serves both models."""
+"""The momentum encoder: a copy of what is trained, and of nothing else; the frozen backbone serves both models."""
 
 from __future__ import annotations
 

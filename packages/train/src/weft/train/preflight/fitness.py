@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from weft.core import plan
 from weft.data import Record
@@ -43,32 +44,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     model = planned_model(recipe.backbone)
     able = model if reader is None else reader
     for name, data in tasks.items():
-        reason = unfit(able, next(iter(data.splits.values())))
-        if reason is not None:
-            raise RunError(
-                f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
-                "another type of record: see `weft data show`."
-            )
-        if recipe.tasks[name].choose_from is not None:
-            _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
-        answers = recipe.tasks[name].answers
-        if answers == "all" and lacking(able, "weigh") is not None:
-            raise RunError(
-                f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
-                f"'all' and the backbone is a {type(model).__name__}. Leave it out, or take a BLIP that answers."
-            )
-        if recipe.training.augment is not None and any(ref.kind == "video" for ref in images_of(data)):
-            raise RunError(
-                f"`training.augment` must be left out where a task has videos, but {name!r} has. Their frames are "
-                "drawn at random anyway."
-            )
-        _check_scores(recipe, name, data)
-        _check_answers(recipe, name, data)
-        if "train" in data:
-            try:
-                check_targets(data["train"])
-            except ScoreInputError as error:
-                raise RunError(f"Task {name!r} cannot be trained. {error}") from None
+        _check_task(recipe, name, data, able, type(model).__name__)
     if reader is None:
         _check_batches(recipe, tasks)
     else:
@@ -95,6 +71,36 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
                 "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
             )
+
+
+def _check_task(recipe: Recipe, name: str, data: TaskData, able: Any, kind: str) -> None:
+    """Refuse what a backbone of a kind, by what it or its reader is able to do, cannot do of one task."""
+    reason = unfit(able, next(iter(data.splits.values())))
+    if reason is not None:
+        raise RunError(
+            f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
+            "another type of record: see `weft data show`."
+        )
+    if recipe.tasks[name].choose_from is not None:
+        _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
+    answers = recipe.tasks[name].answers
+    if answers == "all" and lacking(able, "weigh") is not None:
+        raise RunError(
+            f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
+            f"'all' and the backbone is a {kind}. Leave it out, or take a BLIP that answers."
+        )
+    if recipe.training.augment is not None and any(ref.kind == "video" for ref in images_of(data)):
+        raise RunError(
+            f"`training.augment` must be left out where a task has videos, but {name!r} has. Their frames are "
+            "drawn at random anyway."
+        )
+    _check_scores(recipe, name, data)
+    _check_answers(recipe, name, data)
+    if "train" in data:
+        try:
+            check_targets(data["train"])
+        except ScoreInputError as error:
+            raise RunError(f"Task {name!r} cannot be trained. {error}") from None
 
 
 def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:

@@ -227,8 +227,8 @@ class ContrastSection(Section):
 
     Attributes:
         queue_size: Earlier features that each row is compared with; a multiple of the batch over all devices.
-        momentum: Share of the slow copy of the trained weights that stays in a step.
-        alpha: Share of the slow copy's opinion in the targets.
+        momentum: Share of the momentum encoder's weights that stays in a step.
+        alpha: Share of the momentum encoder's opinion in the targets.
         alpha_steps: Steps over which that share rises from 0.
         negatives: Whether hard negatives come from the batch of a device (`local`) or of all (`gathered`).
     """

@@ -16,7 +16,7 @@ from weft.train.recipe.training import Recipe
 
 
 def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
-    """Extract the features of every image of every task; what an interrupted call left is gone on with.
+    """Extract the features of every image of every task; an interrupted call resumes.
 
     Processes that a launcher started divide the images among them.
 

@@ -1,4 +1,4 @@
-"""The batch of a loss that was no number, made again from what the run wrote down about it."""
+"""The batch of a NaN loss, made again from what the run wrote down about it."""
 
 from __future__ import annotations
 

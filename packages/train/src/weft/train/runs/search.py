@@ -202,7 +202,7 @@ def _ends(ranges: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwrite: bool) -> Any:
-    """The study of a search, new or gone on with; its trials are compared, so one recipe and its data made all."""
+    """The study of a search, new or resumed; its trials are compared, so one recipe and its data made all."""
     optuna = _optuna()
     Path(base.output).mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{(Path(base.output) / f'{base.name}.search.db').absolute()}"

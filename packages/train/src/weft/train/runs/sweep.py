@@ -236,7 +236,7 @@ def runs_to_make_anew(points: Sequence[Point], overwrite: bool) -> set[str]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a folder holds what would count, or be gone on with: scores, trained weights, or a checkpoint."""
+    """Whether a folder holds what would count, or be resumed: scores, trained weights, or a checkpoint."""
     scored = (folder / RESULT).is_file() or is_unscored(folder)
     return scored or newest_whole(folder / "checkpoints") is not None
 
@@ -267,7 +267,7 @@ def run_point(source: str, point: Point, parent: str | None, *, anew: bool = Fal
 
 @contextmanager
 def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
-    """The MLflow run that the runs of the sweep are part of, made once and gone on with later."""
+    """The MLflow run that the runs of the sweep are part of, made once and resumed later."""
     if not base.tracking.enabled:
         yield None
         return

@@ -215,7 +215,7 @@ def train(
         Mean loss of each step.
     """
     torch.manual_seed(seed)
-    # In so few steps a slow copy would stay far behind, and its opinion be of no use.
+    # In so few steps a momentum encoder would stay far behind, and its opinion be of no use.
     section = ContrastSection(queue_size=batch_size, momentum=0.0, alpha=0.0)
     objective = ImageText(model, section, rows=batch_size)
     trained = [value for value in model.parameters() if value.requires_grad]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, Provenance, XM
 from weft.core.few_shot.selection import SelectedOn, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
 from weft.train.errors import RunError
+from weft.train.output.progress import Progress
 from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
 from weft.train.runs.few_shot.comparison import Cell
 from weft.train.runs.few_shot.draws import Records, class_names_of
-from weft.train.runs.few_shot.features import Extractor
+from weft.train.runs.few_shot.features import FEATURES, Extractor, load_encoder
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,28 @@ class Bench:
         confidences = dict(enumerate(best.values.double().clamp(0, 1).tolist()))
         correct = dict(enumerate((best.indices == labels).tolist()))
         return calibration(confidences, correct).value
+
+
+def open_benches(
+    recipe: FewShotRecipe, records: Mapping[str, Records], folder: Path, progress: Progress
+) -> dict[str, Bench]:
+    """A bench for every data set of a recipe, all with one encoder.
+
+    Args:
+        recipe: The recipe.
+        records: Data set to its splits.
+        folder: Folder of the run.
+        progress: Where to show progress.
+
+    Raises:
+        RunError: As `load_encoder`; or features are of another width than the recipe says.
+    """
+    encoder, transform = load_encoder(recipe.encoder)
+    extractor = Extractor(encoder, transform, Path(recipe.output) / FEATURES, recipe.batch_size, progress)
+    return {
+        name: Bench(part, records[name], extractor, folder / "heads" / name)
+        for name, part in recipe.parts().items()
+    }
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -26,6 +26,9 @@ from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.recipe.few_shot import EncoderSection, ViewsSection
 
+FEATURES = "features"
+"""Folder in a recipe's `output` that keeps the features of images for all of its runs."""
+
 
 @dataclass
 class Extractor:

@@ -15,10 +15,9 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.loading import load_any
-from weft.train.runs.few_shot.bench import Bench
+from weft.train.runs.few_shot.bench import Bench, open_benches
 from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
 from weft.train.runs.few_shot.draws import draw, load_records
-from weft.train.runs.few_shot.features import Extractor, load_encoder
 
 
 def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewShotComparison:
@@ -45,13 +44,7 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
         torch.set_num_threads(recipe.threads)
     parts = recipe.parts()
     records = {name: load_records(part) for name, part in parts.items()}
-    encoder, transform = load_encoder(recipe.encoder)
-    extractor = Extractor(
-        encoder, transform, Path(recipe.output) / "features", recipe.batch_size, progress or Progress()
-    )
-    benches = {
-        name: Bench(part, records[name], extractor, folder / "heads" / name) for name, part in parts.items()
-    }
+    benches = open_benches(recipe, records, folder, progress or Progress())
     saved = read_json(folder / RESULT)
     with as_written(folder / RESULT):
         seconds = {

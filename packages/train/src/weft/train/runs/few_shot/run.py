@@ -25,15 +25,12 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT, write_json
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.kept import kept_text
-from weft.train.runs.few_shot.bench import Bench
+from weft.train.runs.few_shot.bench import open_benches
 from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
 from weft.train.runs.few_shot.draws import check_images, draw, load_records
-from weft.train.runs.few_shot.features import Extractor, load_encoder
+from weft.train.runs.few_shot.features import FEATURES
 from weft.train.runs.few_shot.votes import write_votes
 from weft.train.runs.tracked import check_tracking, tracking_folder, tracking_store
-
-FEATURES = "features"
-"""Folder in a recipe's `output` that keeps the features of images for all of its runs."""
 
 _PAPER = (
     "Epochs and hyper-parameters were chosen on the test set (selection: paper), as in the papers' code: these "
@@ -82,15 +79,9 @@ def execute_few_shot(
 def _run(
     recipe: FewShotRecipe, records: dict[str, Any], draws: dict[str, dict[Any, Any]], progress: Progress
 ) -> FewShotComparison:
-    parts = recipe.parts()
     grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
-    encoder, transform = load_encoder(recipe.encoder)
+    benches = open_benches(recipe, records, recipe.folder, progress)
     make_run_folder(recipe.folder, {"recipe.yaml": kept_text(recipe)})
-    extractor = Extractor(encoder, transform, Path(recipe.output) / FEATURES, recipe.batch_size, progress)
-    benches = {
-        name: Bench(part, records[name], extractor, recipe.folder / "heads" / name)
-        for name, part in parts.items()
-    }
     cells: list[Cell] = []
     with _tracked(recipe) as run:
         with progress.bar(f"heads of {recipe.title}", len(grid) * len(recipe.heads)) as advance:
@@ -105,9 +96,8 @@ def _run(
         notes = (_PAPER,) if recipe.selection == "paper" else ()
         comparison = FewShotComparison(recipe.title, recipe.folder, cells, notes)
         _write(comparison)
-        for name, part in parts.items():
-            folders = (recipe.folder / "heads" / name, recipe.folder / "votes" / name)
-            write_votes(part, records[name], extractor, draws[name], *folders)
+        for name, bench in benches.items():
+            write_votes(bench, draws[name], recipe.folder / "votes" / name)
         if run is not None:
             _log_comparison(run, comparison)
     return comparison

@@ -7,42 +7,32 @@ from typing import Any
 
 from weft.core.few_shot import load_head
 from weft.eval.report.votes import votes_picture
-from weft.train.recipe.few_shot import FewShotRecipe, label_of
-from weft.train.runs.few_shot.draws import Records
-from weft.train.runs.few_shot.features import Extractor
+from weft.train.recipe.few_shot import label_of
+from weft.train.runs.few_shot.bench import Bench
 
 _IMAGES, _VOTERS = 4, 5
 
 
-def write_votes(
-    recipe: FewShotRecipe,
-    records: Records,
-    extractor: Extractor,
-    draws: dict[tuple[int, int], Any],
-    heads: Path,
-    folder: Path,
-) -> None:
+def write_votes(bench: Bench, draws: dict[tuple[int, int], Any], folder: Path) -> None:
     """Explain a few test images, spread over the test set, by every head with a cache.
 
     The heads of the most shots and the first seed are taken; each gives `HEAD.txt` and `HEAD.png`.
 
     Args:
-        recipe: The recipe, after its heads were saved.
-        records: Its splits.
-        extractor: Finds the features again.
+        bench: The bench that fitted and saved the heads.
         draws: Shots and seed to training and validation records.
-        heads: Where the heads lie.
         folder: Where to write.
     """
+    recipe, records = bench.recipe, bench.records
     shots, seed = max(recipe.shots), recipe.seeds[0]
     train, _ = draws[shots, seed]
     test = next(iter(records.test.values()))
     count = min(_IMAGES, len(test))
     rows = [place * len(test) // count for place in range(count)]
-    features = extractor.plain(test, "test images")[rows]
+    features = bench.extractor.plain(test, "test images")[rows]
     names = records.class_names[: records.num_base]
     for label in map(label_of, recipe.heads):
-        head = load_head(heads / f"{label}-K{shots}-seed{seed}")
+        head = load_head(bench.place(label, shots, seed))
         if not hasattr(head, "cache"):
             continue
         explanations = head.explain(features, top=_VOTERS)
