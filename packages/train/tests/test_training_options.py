@@ -229,7 +229,7 @@ def test_an_epoch_that_accumulation_does_not_divide_ends_with_a_short_step(value
     assert (len(mixture), total_steps(recipe, mixture)) == (10, 12)
 
 
-def test_a_loss_that_is_no_number_names_task_record_and_batch(values, monkeypatch):
+def test_a_nan_loss_names_task_record_and_batch(values, monkeypatch):
     from weft.train.objectives import generation
 
     whole = generation.losses
@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_names_task_record_and_batch(values, monkeypatc
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(generation, "losses", poisoned)
     recipe = load_recipe(values, ["training.save_every=1"])
-    with pytest.raises(RunError, match=r"8 of 8 of step 3 are not, such as that of (vqa|nlvr)/"):
+    with pytest.raises(RunError, match=r"8 of 8 of step 3 are NaN or infinite, such as that of (vqa|nlvr)/"):
         execute(recipe)
     written = json.loads((recipe.folder / "nan-batch.json").read_text())
     assert len(written["rows"]) == 8

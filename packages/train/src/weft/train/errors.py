@@ -24,7 +24,7 @@ class RecipeError(TrainError, ValueError):
 
 
 class RunError(TrainError, RuntimeError):
-    """A run cannot start, go on or be read, for a reason that its user can mend."""
+    """A run cannot start, resume or be read, for a reason that its user can mend."""
 
 
 class StoppedError(RunError):

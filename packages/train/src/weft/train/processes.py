@@ -84,7 +84,7 @@ def join_processes() -> Processes:
 
     Raises:
         RunError: If the processes cannot meet, or the launcher asks for FSDP or DeepSpeed. The recipe says whether a
-            model is sharded, and weft shards it itself: Accelerate leaves FSDP out on CPUs without a word.
+            model is sharded, and weft shards it itself: Accelerate silently leaves FSDP out on CPUs.
     """
     for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(variable, "false").lower() in ("true", "1"):

@@ -123,7 +123,7 @@ def convert(
     workers: Annotated[int, typer.Option(min=1, help="Processes, or parallel tasks on Ray.")] = 2,
     option: Options = None,
 ) -> None:
-    """Write Parquet shards with an index and checksums; called again after a crash, it goes on."""
+    """Write Parquet shards with an index and checksums; called again after a crash, it resumes."""
     from weft.data import load_dataset
     from weft.data.shards.convert import convert as write_shards
 

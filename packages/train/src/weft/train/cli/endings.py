@@ -54,7 +54,7 @@ def printable(text: str) -> str:
 
 
 def interrupt_of(ended: SystemExit) -> KeyboardInterrupt | None:
-    """The Ctrl-C that ended a command; typer turns it into an exit without a word."""
+    """The Ctrl-C that ended a command; typer turns it into a silent exit."""
     found: BaseException | None = ended
     while found is not None:
         if isinstance(found, KeyboardInterrupt):
@@ -64,7 +64,7 @@ def interrupt_of(ended: SystemExit) -> KeyboardInterrupt | None:
 
 
 def say_interrupted(stop: KeyboardInterrupt) -> None:
-    """Say on the first process that Ctrl-C ended the command, and how it goes on."""
+    """Say on the first process that Ctrl-C ended the command, and how to resume."""
     if is_first():
         notes = " ".join(getattr(stop, "__notes__", ()))
         sys.stderr.write(f"\nweft: interrupted by Ctrl-C. {notes}".rstrip() + "\n")

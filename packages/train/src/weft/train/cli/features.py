@@ -18,7 +18,7 @@ def features(
         "weft-features"
     ),
 ) -> None:
-    """Extract the features of a recipe's images into memory-mapped stores; goes on where it was interrupted."""
+    """Extract the features of a recipe's images into memory-mapped stores; resumes where it was interrupted."""
     from weft.train.cli.console import is_first, progress
     from weft.train.recipe.loading import load_recipe
     from weft.train.runs.extract import extract_stores

@@ -30,13 +30,15 @@ def plan(
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from the newest whole checkpoint.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")
     ] = False,
     auto_resume: Annotated[
         bool,
-        typer.Option("--auto-resume", help="Go on if there is a whole checkpoint, otherwise start."),
+        typer.Option("--auto-resume", help="Resume if there is a whole checkpoint, otherwise start."),
     ] = False,
     dry_run: Annotated[
         bool,

@@ -35,7 +35,7 @@ def sweep(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="With --search: sets of values that are tried.")] = 20,
 ) -> None:
-    """Run a recipe over a grid of values and seeds, or search; started again, it goes on where it was interrupted."""
+    """Run a recipe over a grid of values and seeds, or search; started again, it resumes where it was interrupted."""
     from rich.console import Console
 
     from weft.train.cli.console import progress

@@ -72,7 +72,7 @@ def state_of(checkpoint: Path) -> TrainerState:
         checkpoint: A whole checkpoint.
 
     Raises:
-        RunError: If it has not the types that the trainer goes on with.
+        RunError: If it has not the types that the trainer resumes with.
     """
     with as_written(checkpoint, BEFORE):
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

@@ -57,7 +57,7 @@ class TaskLosses:
         self._last = (values, tasks, records, step, epoch)
 
     def check(self) -> None:
-        """Refuse to go on after a loss that is NaN or infinite. It is asked a step late, so that no step waits for it.
+        """Refuse to continue after a NaN or infinite loss. It is asked a step late, so that no step waits for it.
 
         Raises:
             RunError: Naming step, tasks and records; the whole batch is listed in the run's folder.

@@ -205,7 +205,7 @@ class MultiTaskTrainer(Trainer):
         return scores
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; one that ends the training is only loaded, so that no step follows it."""
+        """Resume from a checkpoint; one that ends the training is only loaded, so that no step follows it."""
         self._load_from_checkpoint(str(checkpoint))
         state = state_of(checkpoint)
         if state.global_step < self.args.max_steps and not self._is_exhausted():

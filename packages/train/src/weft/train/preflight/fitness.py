@@ -125,7 +125,7 @@ def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
 
 
 def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:
-    """Refuse training records none of which has anything to learn: they would train at weight 0 without a word."""
+    """Refuse training records none of which has anything to learn: they would silently train at weight 0."""
     if "train" not in data:
         return
     records = data["train"]
@@ -170,7 +170,7 @@ def _check_batches(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
 
 
 def check_device(recipe: Recipe, processes: Processes) -> None:
-    """Refuse what the device of a run cannot do, and what its libraries would leave out without a word.
+    """Refuse what the device of a run cannot do, and what its libraries would silently leave out.
 
     Args:
         recipe: The recipe.

@@ -103,7 +103,7 @@ def _check_records(batches: ReaderBatches, task: str, role: str, records: Sequen
 
 
 def _check_keys(recipe: Recipe, reader: Reader) -> None:
-    """Refuse keys that have no meaning here, instead of leaving them out without a word."""
+    """Refuse keys that have no meaning here, instead of silently leaving them out."""
     training = recipe.training
     faults = [
         (f"training.{key}", "this model's own processor shows pictures as it was trained with")

@@ -74,7 +74,7 @@ def execute(
     Args:
         recipe: The recipe.
         tasks: Its records, if they are loaded already.
-        resume: Go on from the newest whole checkpoint; a run that is trained and was not scored is scored.
+        resume: Resume from the newest whole checkpoint; a run that is trained and was not scored is scored.
         overwrite: Remove an earlier run of the same name first.
         auto_resume: Resume if there is a whole checkpoint; otherwise start, again if the run ended before the first.
         progress: Where to show progress; nowhere by default.
@@ -233,7 +233,7 @@ def prepare_folder(
     overwrite: bool = False,
     auto_resume: bool = False,
 ) -> Path | None:
-    """Claim the folder of a run, and make it or find what to go on with there.
+    """Claim the folder of a run, and make it or find what to resume there.
 
     Args:
         recipe: The recipe.
@@ -244,7 +244,7 @@ def prepare_folder(
         auto_resume: As for `execute`.
 
     Returns:
-        The checkpoint to go on from, or None.
+        The checkpoint to resume from, or None.
 
     Raises:
         InUseError: If another process writes this run.
@@ -256,7 +256,7 @@ def prepare_folder(
         resume, overwrite = how_to_start(folder)
     if resume and overwrite:
         raise RunError(
-            "`--resume` must be left out with `--overwrite`, but both are given: one goes on with what the other "
+            "`--resume` must be left out with `--overwrite`, but both are given: one resumes what the other "
             "removes. Take one of them."
         )
     values = kept_text(recipe)

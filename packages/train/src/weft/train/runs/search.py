@@ -91,7 +91,7 @@ def run_search(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Trial]:
-    """Run trials until there are so many; a search that was interrupted goes on when it is started again.
+    """Run trials until there are so many; a search that was interrupted resumes when it is started again.
 
     The study lies in `OUTPUT/NAME.search.db`. Values are drawn by Optuna's tree-structured Parzen estimator from the
     validation averages of the trials before; test scores are reported and never choose. In MLflow the runs are children
@@ -230,7 +230,7 @@ def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwr
             optuna.delete_study(study_name=base.name, storage=storage)
             study = opened()
     study.set_user_attr(_MADE_FROM, made_from)
-    # A search that goes on must not draw again what it drew first.
+    # A search that resumes must not draw again what it drew first.
     study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
     return study
 

@@ -109,7 +109,7 @@ def run_sweep(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Run every point that has no result yet; a sweep that was interrupted goes on when it is started again.
+    """Run every point that has no result yet; a sweep that was interrupted resumes when it is started again.
 
     What lies in the folder of a run counts only for the recipe, data and files that made it.
 

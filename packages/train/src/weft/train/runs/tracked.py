@@ -36,7 +36,7 @@ _PLACES = ("data", "choose_from", "name", "language", "weights")
 def tracked(
     recipe: Recipe, plan: Any, checkpoint: Path | None, origin: Mapping[str, str]
 ) -> Iterator[Run | None]:
-    """Open the run in the tracking store, or go on with it; None if the recipe is not tracked."""
+    """Open the run in the tracking store, or resume it; None if the recipe is not tracked."""
     if not recipe.tracking.enabled:
         yield None
         return
