@@ -1,9 +1,8 @@
-import importlib
 import json
 
 import pytest
 
-from weft.data import MalformedRecordError, MissingFileError, load_dataset
+from weft.data import MalformedRecordError, MissingFileError, dataset_spec, load_dataset
 from weft.data.testing import DatasetContract, image_bytes, write_tree
 
 ROWS = {
@@ -11,31 +10,31 @@ ROWS = {
     "val": [["a/2.jpg", 0, "ant"]],
     "test": [["a/3.jpg", 0, "ant"]],
 }
-NAMES = (
-    "caltech101",
-    "oxford_pets",
-    "stanford_cars",
-    "flowers102",
-    "food101",
-    "sun397",
-    "dtd",
-    "eurosat",
-    "ucf101",
-)
+# Name to its split file and the folders that its paths may start from.
+SETS = {
+    "caltech101": ("Caltech101", ("101_ObjectCategories", "caltech-101/101_ObjectCategories", "")),
+    "oxford_pets": ("OxfordPets", ("images", "")),
+    "stanford_cars": ("StanfordCars", ("", "images")),
+    "flowers102": ("OxfordFlowers", ("jpg", "images", "")),
+    "food101": ("Food101", ("images", "")),
+    "sun397": ("SUN397", ("SUN397", "")),
+    "dtd": ("DescribableTextures", ("images", "")),
+    "eurosat": ("EuroSAT", ("2750", "")),
+    "ucf101": ("UCF101", ("UCF-101-midframes", "")),
+}
 
 
 def layout(name, folder):
-    module = importlib.import_module(f"weft.data.datasets.{name}")
     prefix = f"{folder}/" if folder else ""
     images = {f"{prefix}{path}": image_bytes(kind="JPEG") for rows in ROWS.values() for path, _, _ in rows}
-    return {module.SPLIT_FILE: json.dumps(ROWS), **images}
+    return {f"split_zhou_{SETS[name][0]}.json": json.dumps(ROWS), **images}
 
 
 class CoopContract(DatasetContract):
     count = 2
 
     def files(self):
-        return layout(self.name, importlib.import_module(f"weft.data.datasets.{self.name}").IMAGE_FOLDERS[0])
+        return layout(self.name, SETS[self.name][1][0])
 
     def test_rows_keep_their_order_and_names(self, records):
         assert [(record.label, record.class_name) for record in records] == [(1, "bird"), (0, "ant")]
@@ -77,11 +76,10 @@ class TestUCF101(CoopContract):
     name = "ucf101"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SETS)
 def test_every_customary_layout_is_accepted(tmp_path, name):
-    module = importlib.import_module(f"weft.data.datasets.{name}")
-    for number, folder in enumerate(module.IMAGE_FOLDERS):
-        for base in module.SPEC.bases:
+    for number, folder in enumerate(SETS[name][1]):
+        for base in dataset_spec(name).bases:
             files = layout(name, folder)
             root = tmp_path / f"{number}-{base or 'root'}"
             write_tree(root, {f"{base}/{path}" if base else path: data for path, data in files.items()})

@@ -1,7 +1,7 @@
 """Where COCO images lie, and how their files are named."""
 
 from weft.data.media.reference import MediaRef
-from weft.data.records.source import MediaFolder, Source
+from weft.data.records.source import MediaFiles, Source
 
 
 class CocoImages:
@@ -13,7 +13,7 @@ class CocoImages:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._folders: dict[str, MediaFolder] = {}
+        self._subsets: dict[str, MediaFiles] = {}
 
     def by_number(self, subset: str, image_id: str) -> MediaRef:
         """Return the image with a number.
@@ -26,20 +26,16 @@ class CocoImages:
 
     def by_name(self, subset: str, file_name: str) -> MediaRef:
         """Return the image with a file name, in the folder of `subset`."""
-        if subset not in self._folders:
-            self._folders[subset] = self._source.media(
-                [
-                    subset,
-                    f"images/{subset}",
-                    f"COCO/images/{subset}",
-                    f"COCO/{subset}",
-                    f"coco/images/{subset}",
-                ],
-                archives=[f"{subset}.zip", f"images/{subset}.zip", f"COCO/{subset}.zip"],
-                probe=file_name,
-                what=f"images of {subset}",
-            )
-        return self._folders[subset].ref(file_name)
+        folders = (
+            subset,
+            f"images/{subset}",
+            f"COCO/images/{subset}",
+            f"COCO/{subset}",
+            f"coco/images/{subset}",
+        )
+        archives = (f"{subset}.zip", f"images/{subset}.zip", f"COCO/{subset}.zip")
+        files = MediaFiles(self._source, folders, archives, what=f"images of {subset}")
+        return self._subsets.setdefault(subset, files).ref(file_name)
 
     def by_stem(self, stem: str) -> MediaRef:
         """Return the image named without ending, such as `COCO_val2014_000000000042`."""

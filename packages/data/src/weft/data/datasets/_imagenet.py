@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from weft.data.datasets._image_names import is_own_image
 from weft.data.errors import MalformedRecordError
 from weft.data.records.classify import Classify
-from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
 
 FEWER_CLASSES = 200
@@ -35,7 +34,7 @@ def read_folders(
     domain: str,
     class_of: Callable[[str, dict[str, str]], str | None] | None = None,
     every_class: bool = True,
-) -> Iterator[Record]:
+) -> Iterator[Classify]:
     """Yield one `Classify` per image, by class and then by file name.
 
     Labels count the class folders in sorted order: from 0 to 999, or to 199 for the variants with 200
@@ -58,8 +57,7 @@ def read_folders(
             wnid = class_of(folder, names) if class_of else folder
             if wnid not in order:
                 raise MalformedRecordError(
-                    f"{media.store.describe(media.prefix)}: folder {folder!r} must be a class of "
-                    "classnames.txt, but "
+                    f"{media.store.describe(media.prefix)}: folder {folder!r} must be a class of classnames.txt, but "
                     "is not. Remove the folder or get the right classnames.txt."
                 )
             by_class.setdefault(wnid, []).append(path)

@@ -1,11 +1,12 @@
 """The Karpathy split file of captioned images (COCO, Flickr30K), and the lists that BLIP made of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from weft.data.errors import unknown_name
 from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
-from weft.data.records.record import Record
+from weft.data.records.record import EMPTY, Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source, StoredFile
@@ -18,6 +19,35 @@ def check_task(name: str, task: str) -> None:
     """Refuse a task other than caption and retrieval."""
     if task not in TASKS:
         raise unknown_name(f"task of {name}", task, TASKS)
+
+
+def captioned(
+    task: str,
+    media: MediaRef,
+    media_id: str,
+    texts: Sequence[tuple[str, str]],
+    *,
+    record_id: str = "",
+    extra: Mapping[str, Any] = EMPTY,
+) -> Iterator[Caption | Retrieval]:
+    """Yield one `Caption` with all texts of a medium, or one `Retrieval` for each.
+
+    Args:
+        task: "caption" or "retrieval".
+        media: The medium.
+        media_id: Its identity.
+        texts: Id and words of each text.
+        record_id: Id of the `Caption`, where it is not that of the medium.
+        extra: Official fields.
+    """
+    if task == "caption":
+        captions = tuple(text for _, text in texts)
+        yield Caption(
+            id=record_id or media_id, media=media, media_id=media_id, captions=captions, extra=extra
+        )
+        return
+    for text_id, text in texts:
+        yield Retrieval(id=text_id, media=media, media_id=media_id, text=text, text_id=text_id, extra=extra)
 
 
 def read_karpathy(
@@ -43,20 +73,11 @@ def read_karpathy(
         if not sentences:
             row.fail("`sentences` must not be empty")
         extra = {"file_name": file_name, "split": row.text("split")}
-        if task == "caption":
-            captions = tuple(sentence.text("raw") for sentence in sentences)
-            yield Caption(id=media_id, media=media, media_id=media_id, captions=captions, extra=extra)
-            return
-        for position, sentence in enumerate(sentences):
-            text_id = sentence.identity("sentid") if sentence.has("sentid") else f"{media_id}.{position}"
-            yield Retrieval(
-                id=text_id,
-                media=media,
-                media_id=media_id,
-                text=sentence.text("raw"),
-                text_id=text_id,
-                extra=extra,
-            )
+        ids = [
+            s.identity("sentid") if s.has("sentid") else f"{media_id}.{k}" for k, s in enumerate(sentences)
+        ]
+        texts = [(text_id, sentence.text("raw")) for text_id, sentence in zip(ids, sentences, strict=True)]
+        yield from captioned(task, media, media_id, texts, extra=extra)
 
     yield from source.build(source.rows(file, Row(file.json(), file.name, "top").items("images")), make)
 
@@ -76,13 +97,8 @@ def read_blip(source: Source, file: StoredFile, locate: Locate, task: str) -> It
     def make(row: Row) -> Iterator[Record]:
         folder, _, file_name = row.text("image").rpartition("/")
         media, media_id = locate(folder, file_name), file_name.rsplit(".", 1)[0]
-        captions = row.texts("caption")
-        if task == "caption":
-            record_id = f"{media_id}#{row.number}" if isinstance(row.field("caption"), str) else media_id
-            yield Caption(id=record_id, media=media, media_id=media_id, captions=captions)
-            return
-        for position, caption in enumerate(captions):
-            text_id = f"{row.number}.{position}"
-            yield Retrieval(id=text_id, media=media, media_id=media_id, text=caption, text_id=text_id)
+        texts = [(f"{row.number}.{k}", text) for k, text in enumerate(row.texts("caption"))]
+        record_id = f"{media_id}#{row.number}" if isinstance(row.field("caption"), str) else media_id
+        yield from captioned(task, media, media_id, texts, record_id=record_id)
 
     yield from source.build(source.rows(file, file.json()), make)

@@ -1,12 +1,13 @@
 """What video data sets share: where videos lie, spans in seconds, subtitles."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from weft.data.errors import InvalidArgumentError
 from weft.data.media.reference import MediaRef
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
+from weft.data.records.video_mc import VideoMC
 
 Speech = Literal["span", "clip"] | bool
 """Which spoken text a record holds: that of its span (also `True`), that of the whole clip, or none."""
@@ -62,6 +63,23 @@ def span_of(row: Row, key: str | int) -> tuple[float | None, float | None]:
         return float(first), float(second)
     except ValueError:
         row.fail(f"`{key}` must be a span in seconds such as '10.2-14.1', but is {value!r}")
+
+
+def multiple_choice(
+    row: Row, videos: "VideoFiles", speech: "Subtitles", num_options: int, **extra: Any
+) -> VideoMC:
+    """Return the question of a line as TVQA and VALUE write them: `q`, options `a0` and so on, `answer_idx`."""
+    name, (start, end) = row.text("vid_name"), span_of(row, "ts")
+    return VideoMC(
+        id=row.identity("qid"),
+        video=videos.ref(name, start, end),
+        media_id=name,
+        question=row.text("q"),
+        options=tuple(row.text(f"a{k}") for k in range(num_options)),
+        answer=row.integer("answer_idx") if row.has("answer_idx") else None,
+        subtitles=speech.between(name, start, end),
+        extra={**extra, "ts": row.field("ts")},
+    )
 
 
 class Subtitles:

@@ -4,16 +4,14 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coco import CocoImages
-from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
+from weft.data.datasets._karpathy import captioned, check_task, read_blip, read_karpathy
 from weft.data.errors import unknown_name
 from weft.data.media.reference import MediaRef
-from weft.data.records.caption import Caption
 from weft.data.records.record import Record
-from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
-_OFFICIAL = {"train2014": "train2014", "val2014": "val2014", "train2017": "train2017", "val2017": "val2017"}
+_OFFICIAL = ("train2014", "val2014", "train2017", "val2017")
 
 
 def read(
@@ -62,19 +60,10 @@ def _official(source: Source, split: str, task: str, images: CocoImages) -> Iter
         own = captions.get(image_id)
         if not own:
             row.fail(f"image {image_id} must have a caption, but `annotations` has none")
-        if row.has("file_name"):
-            media = images.by_name(split, row.text("file_name"))
-        else:
-            media = images.by_number(split, image_id)
-        if task == "caption":
-            texts = tuple(caption.text("caption") for caption in own)
-            yield Caption(id=image_id, media=media, media_id=image_id, captions=texts)
-            return
-        for caption in own:
-            text_id = caption.identity("id")
-            yield Retrieval(
-                id=text_id, media=media, media_id=image_id, text=caption.text("caption"), text_id=text_id
-            )
+        named = row.has("file_name")
+        media = images.by_name(split, row.text("file_name")) if named else images.by_number(split, image_id)
+        texts = [(caption.identity("id"), caption.text("caption")) for caption in own]
+        yield from captioned(task, media, image_id, texts)
 
     yield from source.build(source.rows(file, top.items("images")), make)
 
@@ -87,10 +76,9 @@ SPEC = DatasetSpec(
     summary="COCO photos with five captions each; captioning and retrieval.",
     licence="Captions CC BY 4.0; images under Flickr terms",
     citation="Chen et al.: Microsoft COCO Captions, 2015; split of Karpathy and Fei-Fei, CVPR 2015.",
-    how_to_get="dataset_coco.json from "
-    "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip "
-    "(or captions_*.json from https://cocodataset.org), images train2014 and val2014 from "
-    "https://cocodataset.org; root holds them, folders or zips.",
+    how_to_get="dataset_coco.json from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip (or "
+    "captions_*.json from https://cocodataset.org), images train2014 and val2014 from https://cocodataset.org; root "
+    "holds them, folders or zips.",
     bases=("", "COCO", "coco", "annotations"),
     expected={"train": 113287, "val": 5000, "test": 5000},
     hub=(HubSource(repo="yerevann/coco-karpathy", note="text and URLs only"),),

@@ -6,14 +6,13 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import VideoFiles
 from weft.data.errors import unknown_name
-from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
 from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
-from weft.data.records.source import MediaFolder, Source
+from weft.data.records.source import MediaFiles, Source
 
-SECONDS_PER_SEGMENT = 5.0
+_FOLDERS = ("videos", "didemo_videos", "video")
 _UNITS = ("paragraph", "description")
 
 
@@ -42,9 +41,9 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
         return
     file = source.find(f"{split}_data.json", f"data/{split}_data.json")
     rows = [row for row in source.rows(file, file.json()) if listed is None or row.text("video") in listed]
-    locate = _Locate(source)
+    videos = MediaFiles(source, _FOLDERS, kind="video", what="videos")
     if unit == "description" and task == "retrieval":
-        yield from source.build(rows, lambda row: _description(row, locate))
+        yield from source.build(rows, lambda row: _description(row, videos))
         return
     by_video: dict[str, list[Row]] = {}
     for row in rows:
@@ -57,39 +56,24 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
             return None
         texts = tuple(item.text("description").strip() for item in own)
         if task == "caption":
-            return Caption(id=name, media=locate(name), media_id=name, captions=texts)
-        return Retrieval(id=name, media=locate(name), media_id=name, text=" ".join(texts), text_id=name)
+            return Caption(id=name, media=videos.ref(name), media_id=name, captions=texts)
+        return Retrieval(id=name, media=videos.ref(name), media_id=name, text=" ".join(texts), text_id=name)
 
     yield from source.build(rows, make)
 
 
-class _Locate:
-    """Maps the official file name of a video (with its ending) to a reference."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._folder: MediaFolder | None = None
-
-    def __call__(self, name: str) -> MediaRef:
-        if self._folder is None:
-            self._folder = self._source.media(["videos", "didemo_videos", "video"], probe=name, what="videos")
-        return self._folder.ref(name, "video")
-
-
 def _line_maker(source: Source) -> Callable[[Row], Retrieval]:
-    videos = VideoFiles(source, ["videos", "didemo_videos", "video"])
+    videos = VideoFiles(source, _FOLDERS)
 
     def make(row: Row) -> Retrieval:
-        name = row.text("clip_name")
+        name, text = row.text("clip_name"), row.text("caption")
         record_id = f"{name}#{row.number}"
-        return Retrieval(
-            id=record_id, media=videos.ref(name), media_id=name, text=row.text("caption"), text_id=record_id
-        )
+        return Retrieval(id=record_id, media=videos.ref(name), media_id=name, text=text, text_id=record_id)
 
     return make
 
 
-def _description(row: Row, locate: _Locate) -> Retrieval:
+def _description(row: Row, videos: MediaFiles) -> Retrieval:
     text_id, name = row.identity("annotation_id"), row.text("video")
     times = row.items("times") if row.has("times") else []
     for value in times:
@@ -97,7 +81,7 @@ def _description(row: Row, locate: _Locate) -> Retrieval:
             row.fail(f"`times` must be pairs of first and last segment, but holds {value!r}")
     return Retrieval(
         id=text_id,
-        media=locate(name),
+        media=videos.ref(name),
         media_id=name,
         text=row.text("description"),
         text_id=text_id,
@@ -116,8 +100,7 @@ SPEC = DatasetSpec(
     summary="Personal videos with descriptions of moments; paragraph-to-video retrieval.",
     licence="Annotations BSD-2; videos YFCC, Creative Commons",
     citation="Hendricks et al.: Localizing Moments in Video with Natural Language, ICCV 2017.",
-    how_to_get="Clone https://github.com/LisaAnne/LocalizingMoments (data/SPLIT_data.json), videos by its "
-    "scripts into "
+    how_to_get="Clone https://github.com/LisaAnne/LocalizingMoments (data/SPLIT_data.json), videos by its scripts into "
     "videos/; optionally SPLIT_list.txt from https://github.com/albanie/collaborative-experts.",
     bases=("", "data", "didemo"),
     hub=(HubSource(repo="friedrichor/DiDeMo"),),

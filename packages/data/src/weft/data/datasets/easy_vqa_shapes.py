@@ -8,7 +8,6 @@ from weft.data.datasets._easy_vqa import BASES, HOW_TO_GET
 from weft.data.datasets._easy_vqa import read as read_questions
 from weft.data.media.reference import MediaRef
 from weft.data.records.classify import Classify
-from weft.data.records.record import Record
 from weft.data.records.source import Source
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
@@ -17,7 +16,7 @@ NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 _NEGATED = re.compile(r"\b(?:not|no)\b")
 
 
-def read(source: Source, split: str) -> Iterator[Record]:
+def read(source: Source, split: str) -> Iterator[Classify]:
     """Yield one `Classify` per image whose questions and answers tell both its colour and its shape.
 
     Answers name a colour or a shape, and questions do, unless the answer denies what they ask about. Images come in

@@ -8,7 +8,6 @@ from weft.data.catalog import DatasetSpec
 from weft.data.errors import CorruptMediaError, MissingFileError
 from weft.data.media.reference import MediaRef
 from weft.data.records.classify import Classify
-from weft.data.records.record import Record
 from weft.data.records.source import Source, StoredFile
 from weft.data.sources.store import Store
 
@@ -70,7 +69,7 @@ class _Tiles(Store):
         return f"{self._label}#{path}"
 
 
-def read(source: Source, split: str) -> Iterator[Record]:
+def read(source: Source, split: str) -> Iterator[Classify]:
     """Yield one `Classify` per picture.
 
     Splits "train" and "test" read the official idx files. Split "sprite" cuts the 900 pictures of the
@@ -131,7 +130,6 @@ SPEC = DatasetSpec(
     summary="Grey 28-pixel pictures of clothes in ten classes.",
     licence="MIT",
     citation="Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017.",
-    how_to_get="Clone https://github.com/zalandoresearch/fashion-mnist; root is the clone or its folder "
-    "data/fashion/.",
+    how_to_get="Clone https://github.com/zalandoresearch/fashion-mnist; root is the clone or its folder data/fashion/.",
     expected={"train": 60000, "test": 10000},
 )

@@ -6,7 +6,7 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record
-from weft.data.records.source import MediaFolder, Source
+from weft.data.records.source import MediaFiles, Source
 
 
 def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
@@ -19,16 +19,10 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
     """
     check_task("flickr30k", task)
     file = source.find("dataset_flickr30k.json", f"flickr30k_{split}.json")
-    images: MediaFolder | None = None
+    archives = ["flickr30k-images.zip", "flickr30k-images.tar", "flickr30k-images.tar.gz"]
+    images = MediaFiles(source, ["flickr30k-images", "flickr30k_images", "images"], archives)
 
     def locate(folder: str, file_name: str) -> MediaRef:
-        nonlocal images
-        if images is None:
-            images = source.media(
-                ["flickr30k-images", "flickr30k_images", "images"],
-                archives=["flickr30k-images.zip", "flickr30k-images.tar", "flickr30k-images.tar.gz"],
-                probe=file_name,
-            )
         return images.ref(file_name)
 
     if file.path.endswith(("dataset_flickr30k.json", "dataset_flickr30k.json.gz")):
@@ -45,10 +39,8 @@ SPEC = DatasetSpec(
     summary="Photos with five captions each; image-text retrieval.",
     licence="Images under Flickr terms, research only",
     citation="Young et al., TACL 2014; split of Karpathy and Fei-Fei, CVPR 2015.",
-    how_to_get="Images by the form at https://shannon.cs.illinois.edu/DenotationGraph/, "
-    "dataset_flickr30k.json "
-    "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; root holds the file "
-    "and "
+    how_to_get="Images by the form at https://shannon.cs.illinois.edu/DenotationGraph/, dataset_flickr30k.json from "
+    "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; root holds the file and "
     "flickr30k-images/.",
     bases=("", "flickr30k", "Flickr30k"),
     expected={"train": 29000, "val": 1014, "test": 1000},

@@ -5,15 +5,14 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.records.image_qa import ImageQA
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
-from weft.data.records.source import MediaFolder, Source, StoredFile
+from weft.data.records.source import MediaFiles, Source, StoredFile
 
 _KEPT = ("types", "groups", "entailed", "equivalent", "isBalanced", "semantic", "semanticStr", "fullAnswer")
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_testdev": "testdev", "vlt5_submit": "submit"}
 
 
-def read(source: Source, split: str, *, questions: str | None = None) -> Iterator[Record]:
+def read(source: Source, split: str, *, questions: str | None = None) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question; official fields for the metric stay in `extra`.
 
     Official splits read `{split}_questions.json`, or every shard of a folder of that name. Splits `vlt5_*`
@@ -28,13 +27,10 @@ def read(source: Source, split: str, *, questions: str | None = None) -> Iterato
         yield from _vlt5(source, questions or f"{_VLT5[split]}.json")
         return
     files = _question_files(source, split, questions)
-    images: MediaFolder | None = None
+    images = _images(source)
 
     def make(row: Row) -> ImageQA:
-        nonlocal images
         image_id = row.identity("imageId")
-        if images is None:
-            images = _images(source, image_id)
         types: dict[str, Any] = row.mapping("types") if row.has("types") else {}
         answer = row.text("answer", "")
         return ImageQA(
@@ -70,23 +66,17 @@ def _parts(path: str) -> list[str]:
     return path.rsplit("/", 1)[-1].split(".")[0].split("_")
 
 
-def _images(source: Source, image_id: str) -> MediaFolder:
-    return source.media(
-        ["images", "images/allImages/images", "GQA/images"],
-        archives=["images.zip", "allImages.zip"],
-        probe=f"{image_id}.jpg",
-    )
+def _images(source: Source) -> MediaFiles:
+    folders = ["images", "images/allImages/images", "GQA/images"]
+    return MediaFiles(source, folders, ["images.zip", "allImages.zip"])
 
 
-def _vlt5(source: Source, path: str) -> Iterator[Record]:
+def _vlt5(source: Source, path: str) -> Iterator[ImageQA]:
     file = source.find(path)
-    images: MediaFolder | None = None
+    images = _images(source)
 
     def make(row: Row) -> ImageQA:
-        nonlocal images
         image_id = row.identity("img_id")
-        if images is None:
-            images = _images(source, image_id)
         label = row.mapping("label") if row.has("label") else {}
         return ImageQA(
             id=row.identity("question_id"),
@@ -120,9 +110,8 @@ SPEC = DatasetSpec(
     summary="Compositional questions with one answer each; balanced and unbalanced splits.",
     licence="CC BY 4.0 (annotations)",
     citation="Hudson and Manning: GQA, CVPR 2019.",
-    how_to_get="questions1.2.zip and images.zip from "
-    "https://cs.stanford.edu/people/dorarad/gqa/download.html; "
-    "root holds SPLIT_questions.json (or the folder of shards) and images/ or images.zip.",
+    how_to_get="questions1.2.zip and images.zip from https://cs.stanford.edu/people/dorarad/gqa/download.html; root "
+    "holds SPLIT_questions.json (or the folder of shards) and images/ or images.zip.",
     bases=("", "questions1.2", "questions", "GQA", "gqa", "data"),
     expected={
         "train_balanced": 943000,

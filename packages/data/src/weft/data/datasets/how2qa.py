@@ -4,8 +4,7 @@ import random
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
-from weft.data.records.record import Record
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, multiple_choice, span_of
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 from weft.data.records.video_mc import VideoMC
@@ -14,7 +13,9 @@ NUM_OPTIONS = 4
 _CSV = {"train": "train_release", "val": "val_release", "test_public": "test_public_release"}
 
 
-def read(source: Source, split: str, *, option_seed: int = 0, subtitles: Speech = "span") -> Iterator[Record]:
+def read(
+    source: Source, split: str, *, option_seed: int = 0, subtitles: Speech = "span"
+) -> Iterator[VideoMC]:
     """Yield one `VideoMC` per question.
 
     The official CSV has no header and holds the right option last in every row, so options are shuffled by a
@@ -39,8 +40,7 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: Speech 
     def make_csv(row: Row) -> VideoMC:
         if len(row.value) != 7:
             row.fail(
-                "must have 7 columns (video, span, three wrong options, question, right), but has "
-                f"{len(row.value)}"
+                f"must have 7 columns (video, span, three wrong options, question, right), but has {len(row.value)}"
             )
         name, (start, end) = row.text(0), span_of(row, 1)
         options = [row.text(k) for k in (2, 3, 4, 6)]
@@ -56,23 +56,12 @@ def read(source: Source, split: str, *, option_seed: int = 0, subtitles: Speech 
             subtitles=speech.between(name, start, end),
         )
 
-    def make_value(row: Row) -> VideoMC:
-        name, (start, end) = row.text("vid_name"), span_of(row, "ts")
-        return VideoMC(
-            id=row.identity("qid"),
-            video=videos.ref(name, start, end),
-            media_id=name,
-            question=row.text("q"),
-            options=tuple(row.text(f"a{k}") for k in range(NUM_OPTIONS)),
-            answer=row.integer("answer_idx") if row.has("answer_idx") else None,
-            subtitles=speech.between(name, start, end),
-            extra={"ts": row.field("ts")},
-        )
-
     if ".csv" in file.path:
         yield from source.build(source.csv_rows(file, header=False), make_csv)
     else:
-        yield from source.build(source.json_lines(file), make_value)
+        yield from source.build(
+            source.json_lines(file), lambda row: multiple_choice(row, videos, speech, NUM_OPTIONS)
+        )
 
 
 SPEC = DatasetSpec(
@@ -83,9 +72,8 @@ SPEC = DatasetSpec(
     summary="Four-way questions about instructional videos.",
     licence="MIT",
     citation="Li et al.: HERO, EMNLP 2020.",
-    how_to_get="CSV files from https://github.com/ych133/How2R-and-How2QA, or the VALUE files ann/how2qa/; "
-    "root "
-    "holds how2QA_SPLIT.csv (or the clone) and videos/.",
+    how_to_get="CSV files from https://github.com/ych133/How2R-and-How2QA, or the VALUE files ann/how2qa/; root holds "
+    "how2QA_SPLIT.csv (or the clone) and videos/.",
     bases=("", "ann", "video/ann", "how2QA"),
     expected={"train": 35405, "val": 2852, "test_public": 2937},
 )

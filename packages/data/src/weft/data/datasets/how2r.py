@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import VideoFiles, span_of
-from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
 
-def read(source: Source, split: str) -> Iterator[Record]:
+def read(source: Source, split: str) -> Iterator[Retrieval]:
     """Yield one `Retrieval` per description.
 
     The official CSV has no header: video, span of the clip, span of the moment, description. The media is the

@@ -8,7 +8,6 @@ from weft.data.catalog import DatasetSpec
 from weft.data.datasets._image_names import IMAGE_ENDINGS, is_own_image
 from weft.data.errors import InvalidArgumentError, unknown_name
 from weft.data.records.classify import Classify
-from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
 
 LEAF = "leaf"
@@ -17,7 +16,7 @@ _TRAIN = "train"
 Parts = tuple[str, ...]
 
 
-def read(source: Source, split: str, *, classes: Sequence[str] | str | None = None) -> Iterator[Record]:
+def read(source: Source, split: str, *, classes: Sequence[str] | str | None = None) -> Iterator[Classify]:
     """Yield one `Classify` per image, sorted by path.
 
     Hidden folders and those of other programs (`.ipynb_checkpoints`, `@eaDir`, `__MACOSX`) are no classes. Names that

@@ -25,8 +25,7 @@ SPEC = DatasetSpec(
     summary="Photos in 1,000 classes.",
     licence="research use, by agreement",
     citation="Russakovsky et al.: ImageNet Large Scale Visual Recognition Challenge, IJCV 2015.",
-    how_to_get="Images from https://image-net.org as images/{train,val}/n01440764/*.JPEG, classnames.txt "
-    "as linked in "
+    how_to_get="Images from https://image-net.org as images/{train,val}/n01440764/*.JPEG, classnames.txt as linked in "
     "CoOp's DATASETS.md; root is imagenet/.",
     bases=("", "imagenet", "ImageNet"),
     expected={"val": 50000},

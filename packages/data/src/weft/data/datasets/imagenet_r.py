@@ -1,23 +1,13 @@
 """ImageNet-R: renditions (art, toys, sculpture) of 200 classes."""
 
-from collections.abc import Iterator
-
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._imagenet import read_folders
-from weft.data.records.record import Record
-from weft.data.records.source import Source
-
-
-def read(source: Source, split: str) -> Iterator[Record]:
-    """Yield one `Classify` per image, by class and file name."""
-    yield from read_folders(source, ["imagenet-r"], domain="imagenet_r", every_class=False)
-
 
 SPEC = DatasetSpec(
     name="imagenet_r",
     record_type="classify",
     splits=("test",),
-    read=read,
+    read=lambda source, split: read_folders(source, ["imagenet-r"], domain="imagenet_r", every_class=False),
     summary="Renditions of 200 ImageNet classes.",
     licence="MIT",
     citation="Hendrycks et al.: The Many Faces of Robustness, ICCV 2021.",

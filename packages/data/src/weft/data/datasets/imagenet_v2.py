@@ -28,8 +28,7 @@ SPEC = DatasetSpec(
     summary="A second test set for ImageNet.",
     licence="MIT (code)",
     citation="Recht et al.: Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019.",
-    how_to_get="imagenetv2-matched-frequency.tar.gz from "
-    "https://huggingface.co/datasets/vaishaal/ImageNetV2, and "
+    how_to_get="imagenetv2-matched-frequency.tar.gz from https://huggingface.co/datasets/vaishaal/ImageNetV2, and "
     "ImageNet's classnames.txt beside it; root is imagenetv2/.",
     bases=("", "imagenetv2"),
     expected={"test": 10000},

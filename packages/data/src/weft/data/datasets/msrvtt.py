@@ -1,15 +1,15 @@
 """MSR-VTT: web videos with twenty captions each; the full split, 1k-A with 9k or 7k videos, jsonl lists."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.datasets._karpathy import check_task
+from weft.data.datasets._karpathy import captioned, check_task
 from weft.data.datasets._video import VideoFiles
 from weft.data.records.caption import Caption
-from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
-from weft.data.records.source import Source
+from weft.data.records.source import Source, StoredFile
 
 _LISTS = {
     "train": "train_list_full.txt",
@@ -25,7 +25,7 @@ _CSV = ("MSRVTT_JSFUSION_test.csv", "msrvtt_data/MSRVTT_JSFUSION_test.csv")
 _BLIP = {"train_9k": "msrvtt_train.jsonl", "train_7k": "msrvtt_train.jsonl", "test_1k": "msrvtt_test.jsonl"}
 
 
-def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
+def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Caption | Retrieval]:
     """Yield `Retrieval` records (one per caption) or `Caption` records (one per video).
 
     Captions come from `MSRVTT_data.json`. The videos of a split come from the id lists of
@@ -46,21 +46,23 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
     lines = source.find_optional(_BLIP[split]) if split in _BLIP else None
     if table is not None:
         rows = source.csv_rows(table, header=True)
-        yield from source.build(
-            rows, lambda row: _pair(row, row.text("video_id"), row.text("sentence"), videos, task)
-        )
+        yield from source.build(rows, partial(_line, "video_id", "sentence", videos, task))
         return
     data = None if split == "test_1k" else source.find_optional("MSRVTT_data.json", "annotation/MSR_VTT.json")
     if data is None and lines is not None:
         rows = source.json_lines(lines)
-        yield from source.build(
-            rows, lambda row: _pair(row, row.text("clip_name"), row.text("caption"), videos, task)
-        )
+        yield from source.build(rows, partial(_line, "clip_name", "caption", videos, task))
         return
     if data is None:
         if split == "test_1k":
             source.find(*_CSV, _BLIP[split])
         data = source.find("MSRVTT_data.json", "annotation/MSR_VTT.json")
+    yield from _original(source, split, data, videos, task)
+
+
+def _original(
+    source: Source, split: str, data: StoredFile, videos: VideoFiles, task: str
+) -> Iterator[Caption | Retrieval]:
     top = Row(data.json(), data.name, "top")
     wanted = _wanted(source, split, top)
     captions: dict[str, list[Row]] = {}
@@ -68,7 +70,7 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
         if row.text("video_id") in wanted:
             captions.setdefault(row.text("video_id"), []).append(row)
 
-    def make(row: Row) -> Iterator[Record]:
+    def make(row: Row) -> Iterator[Caption | Retrieval]:
         name = row.text("video_id")
         if name not in wanted:
             return
@@ -76,18 +78,19 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
         if not own:
             row.fail(f"video {name} must have a caption, but `sentences` has none")
         extra = {"category": row.field("category")} if row.has("category") else {}
-        if task == "caption":
-            texts = tuple(caption.text("caption") for caption in own)
-            yield Caption(id=name, media=videos.ref(name), media_id=name, captions=texts, extra=extra)
-            return
-        for caption in own:
-            text_id = caption.identity("sen_id")
-            text = caption.text("caption")
-            yield Retrieval(
-                id=text_id, media=videos.ref(name), media_id=name, text=text, text_id=text_id, extra=extra
-            )
+        texts = [(caption.identity("sen_id"), caption.text("caption")) for caption in own]
+        yield from captioned(task, videos.ref(name), name, texts, extra=extra)
 
     yield from source.build(source.rows(data, top.items("videos")), make)
+
+
+def _line(
+    name_key: str, text_key: str, videos: VideoFiles, task: str, row: Row
+) -> Iterator[Caption | Retrieval]:
+    name = row.text(name_key)
+    record_id = f"{name}#{row.number}"
+    texts = [(record_id, row.text(text_key))]
+    yield from captioned(task, videos.ref(name), name, texts, record_id=record_id)
 
 
 def read_id_list(source: Source, *names: str) -> list[str] | None:
@@ -118,13 +121,6 @@ def _wanted(source: Source, split: str, top: Row) -> set[str]:
     return {row.text("video_id") for row in rows if row.text("split") in official[split]}
 
 
-def _pair(row: Row, name: str, text: str, videos: VideoFiles, task: str) -> Record:
-    record_id = f"{name}#{row.number}"
-    if task == "caption":
-        return Caption(id=record_id, media=videos.ref(name), media_id=name, captions=(text,))
-    return Retrieval(id=record_id, media=videos.ref(name), media_id=name, text=text, text_id=record_id)
-
-
 SPEC = DatasetSpec(
     name="msrvtt",
     record_type="retrieval",
@@ -133,11 +129,9 @@ SPEC = DatasetSpec(
     summary="10,000 web videos with twenty captions each; several official and customary splits.",
     licence="not stated; do not pass the videos on",
     citation="Xu et al.: MSR-VTT, CVPR 2016; 1k-A split of Yu et al., ECCV 2018.",
-    how_to_get="MSRVTT_data.json and MSRVTT_JSFUSION_test.csv (msrvtt_data.zip of CLIP4Clip), videos of "
-    "the official "
-    "challenge, id lists from https://github.com/albanie/collaborative-experts (misc/datasets/msrvtt); "
-    "root holds them, "
-    "videos under videos/.",
+    how_to_get="MSRVTT_data.json and MSRVTT_JSFUSION_test.csv (msrvtt_data.zip of CLIP4Clip), videos of the official "
+    "challenge, id lists from https://github.com/albanie/collaborative-experts (misc/datasets/msrvtt); root holds "
+    "them, videos under videos/.",
     bases=("", "msrvtt_data", "msrvtt", "MSRVTT"),
     hub=(HubSource(repo="friedrichor/MSR-VTT", note="configurations train_9k, train_7k, test_1k"),),
 )

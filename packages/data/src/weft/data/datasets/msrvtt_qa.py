@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import VideoFiles
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 from weft.data.records.video_qa import VideoQA
 
 
-def read(source: Source, split: str) -> Iterator[Record]:
+def read(source: Source, split: str) -> Iterator[VideoQA]:
     """Yield one `VideoQA` per question; `video_id` 7010 is the file video7010."""
     file = source.find(
         f"{split}_qa.json", f"{split}.json", f"msrvtt_qa_{split}.json", f"msrvttqa/{split}.json"

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.pair_bool import PairBool
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
@@ -14,7 +13,7 @@ NUM_PERMUTATIONS = 6
 
 def read(
     source: Source, split: str, *, permutation: int | str = 0, structured: bool = True
-) -> Iterator[Record]:
+) -> Iterator[PairBool]:
     """Yield `PairBool` records with one image each.
 
     Every sentence has six images that differ in the order of the boxes only. Records that share the first

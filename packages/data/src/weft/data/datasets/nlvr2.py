@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.records.pair_bool import PairBool
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
-from weft.data.records.source import MediaFolder, Source
+from weft.data.records.source import MediaFiles, Source
 
 _VLT5 = {"vlt5_train": "train", "vlt5_valid": "valid", "vlt5_test": "test"}
 _KEPT = ("identifier", "synset", "query", "writer", "validation", "extra_validations", "directory")
 
 
-def read(source: Source, split: str, *, annotations: str | None = None) -> Iterator[Record]:
+def read(source: Source, split: str, *, annotations: str | None = None) -> Iterator[PairBool]:
     """Yield `PairBool` records with a left and a right image.
 
     `group_id` is the identifier without its pair number: records of one group show one sentence with several
@@ -27,21 +26,19 @@ def read(source: Source, split: str, *, annotations: str | None = None) -> Itera
         yield from _vlt5(source, split, annotations)
         return
     file = source.find(annotations or f"{split}.json", f"{split.split('_')[0]}/{split}.json")
-    images: MediaFolder | None = None
+    images: dict[str, MediaFiles] = {}
 
     def make(row: Row) -> PairBool:
-        nonlocal images
         identifier = row.text("identifier")
         parts = _identifier(row, identifier)
         pair = "-".join(parts[:3])
         folder = f"{row.identity('directory')}/" if row.has("directory") else ""
         names = [f"{folder}{pair}-img{k}.png" for k in (0, 1)]
-        if images is None:
-            images = _images(source, parts[0], names[0])
+        photos = images.setdefault(parts[0], _images(source, parts[0]))
         return PairBool(
             id=identifier,
             group_id="-".join((parts[0], parts[1], parts[3])),
-            images=tuple(images.ref(name) for name in names),
+            images=tuple(map(photos.ref, names)),
             sentence=row.text("sentence"),
             label=row.boolean("label") if row.has("label") else None,
             extra={key: row.field(key) for key in _KEPT if row.has(key)},
@@ -50,21 +47,19 @@ def read(source: Source, split: str, *, annotations: str | None = None) -> Itera
     yield from source.build(source.json_lines(file), make)
 
 
-def _vlt5(source: Source, split: str, annotations: str | None) -> Iterator[Record]:
+def _vlt5(source: Source, split: str, annotations: str | None) -> Iterator[PairBool]:
     file = source.find(annotations or f"{_VLT5[split]}.json")
-    images: MediaFolder | None = None
+    images: dict[str, MediaFiles] = {}
 
     def make(row: Row) -> PairBool:
-        nonlocal images
         identifier = row.text("identifier")
         parts = _identifier(row, identifier)
         names = [f"{row.text(key)}.png" for key in ("img0", "img1")]
-        if images is None:
-            images = _images(source, parts[0], names[0])
+        photos = images.setdefault(parts[0], _images(source, parts[0]))
         return PairBool(
             id=row.text("uid", identifier),
             group_id="-".join((parts[0], parts[1], parts[3])),
-            images=tuple(images.ref(name) for name in names),
+            images=tuple(map(photos.ref, names)),
             sentence=row.text("sent"),
             label=row.boolean("label") if row.has("label") else None,
             extra={"identifier": identifier},
@@ -80,11 +75,11 @@ def _identifier(row: Row, identifier: str) -> list[str]:
     return parts
 
 
-def _images(source: Source, subset: str, probe: str) -> MediaFolder:
-    return source.media(
+def _images(source: Source, subset: str) -> MediaFiles:
+    return MediaFiles(
+        source,
         [f"images/{subset}", subset, f"{subset}/images", "images"],
-        archives=[f"{subset}_img.zip", f"{subset}.zip", "images.zip"],
-        probe=probe,
+        [f"{subset}_img.zip", f"{subset}.zip", "images.zip"],
         what="photos (they must be asked for from the authors)",
     )
 
@@ -107,9 +102,8 @@ SPEC = DatasetSpec(
     summary="Sentences about pairs of photos, true or false, with consistency.",
     licence="Annotations CC BY 4.0; photos are not licensed",
     citation="Suhr et al.: A Corpus for Reasoning About Natural Language Grounded in Photographs, ACL 2019.",
-    how_to_get="Annotations from https://github.com/lil-lab/nlvr (folder nlvr2/data), photos by the form "
-    "named "
-    "there; root holds SPLIT.json and images/SPLIT/. Files named .png are often JPEG, which is fine.",
+    how_to_get="Annotations from https://github.com/lil-lab/nlvr (folder nlvr2/data), photos by the form named there; "
+    "root holds SPLIT.json and images/SPLIT/. Files named .png are often JPEG, which is fine.",
     bases=(
         "",
         "nlvr2/data",

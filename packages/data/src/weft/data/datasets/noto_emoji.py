@@ -1,17 +1,18 @@
 """noto-emoji: emoji images with their names in eleven languages, for captioning and retrieval."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from weft.data.catalog import DatasetSpec
+from weft.data.datasets._karpathy import check_task
 from weft.data.errors import unknown_name
 from weft.data.records.caption import Caption
 from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
-from weft.data.records.source import Source
+from weft.data.records.source import MediaFiles, Source
 
 LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
-_TASKS = ("caption", "retrieval")
 
 
 def read(
@@ -36,15 +37,10 @@ def read(
     for language in chosen:
         if language not in LANGUAGES:
             raise unknown_name("language of noto_emoji", language, LANGUAGES)
-    if task not in _TASKS:
-        raise unknown_name("task of noto_emoji", task, _TASKS)
+    check_task("noto_emoji", task)
     file = source.find("captions.jsonl")
     rows = list(source.json_lines(file))
-    images = source.media(
-        ["png72", "png/72", "images"],
-        archives=["png72.zip"],
-        probe=rows[0].text("file") if rows else None,
-    )
+    images = MediaFiles(source, ["png72", "png/72", "images"], ["png72.zip"])
 
     def make(row: Row) -> Iterator[Record]:
         if row.text("split") != split:
@@ -55,27 +51,18 @@ def read(
             key: row.field(key) for key in ("char", "tones", "base", "aliases", "keywords") if row.has(key)
         }
         for language in chosen:
-            record_id = media_id if len(chosen) == 1 else f"{media_id}.{language}"
+            said: dict[str, Any] = {
+                "id": media_id if len(chosen) == 1 else f"{media_id}.{language}",
+                "media": media,
+                "media_id": media_id,
+                "language": language,
+                "extra": extra,
+            }
             name = names.text(language)
             if task == "caption":
-                yield Caption(
-                    id=record_id,
-                    media=media,
-                    media_id=media_id,
-                    captions=(name,),
-                    language=language,
-                    extra=extra,
-                )
+                yield Caption(**said, captions=(name,))
             else:
-                yield Retrieval(
-                    id=record_id,
-                    media=media,
-                    media_id=media_id,
-                    text=name,
-                    text_id=f"{media_id}.{language}",
-                    language=language,
-                    extra=extra,
-                )
+                yield Retrieval(**said, text=name, text_id=f"{media_id}.{language}")
 
     yield from source.build(rows, make)
 

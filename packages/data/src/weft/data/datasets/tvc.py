@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records.caption import Caption
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
 
 def read(
     source: Source, split: str, *, subtitles: Speech = "span", file: str | None = None
-) -> Iterator[Record]:
+) -> Iterator[Caption]:
     """Yield one `Caption` per clip with all its descriptions (none where they are hidden).
 
     Args:
@@ -55,8 +54,7 @@ SPEC = DatasetSpec(
     summary="Captions of moments in TV clips; two per clip in training, four in validation.",
     licence="Annotations MIT; frames closed, features only",
     citation="Lei et al.: TVR, ECCV 2020.",
-    how_to_get="Clone https://github.com/jayleicn/TVCaption (folder data/), or the VALUE files ann/tvc/; "
-    "root holds "
+    how_to_get="Clone https://github.com/jayleicn/TVCaption (folder data/), or the VALUE files ann/tvc/; root holds "
     "tvc_SPLIT_release.jsonl.",
     bases=("", "data", "ann", "video/ann"),
     expected={"val": 10895},

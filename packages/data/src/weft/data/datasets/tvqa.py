@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
-from weft.data.records.record import Record
+from weft.data.datasets._video import Speech, Subtitles, VideoFiles, multiple_choice
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 from weft.data.records.video_mc import VideoMC
@@ -12,7 +11,7 @@ from weft.data.records.video_mc import VideoMC
 NUM_OPTIONS = 5
 
 
-def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Record]:
+def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[VideoMC]:
     """Yield one `VideoMC` per question.
 
     Args:
@@ -28,18 +27,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
     videos = VideoFiles(source, ["videos", "tv_videos", "frames"])
 
     def make(row: Row) -> VideoMC:
-        name = row.text("vid_name")
-        start, end = span_of(row, "ts")
-        return VideoMC(
-            id=row.identity("qid"),
-            video=videos.ref(name, start, end),
-            media_id=name,
-            question=row.text("q"),
-            options=tuple(row.text(f"a{k}") for k in range(NUM_OPTIONS)),
-            answer=row.integer("answer_idx") if row.has("answer_idx") else None,
-            subtitles=speech.between(name, start, end),
-            extra={"show_name": row.text("show_name", ""), "ts": row.field("ts")},
-        )
+        return multiple_choice(row, videos, speech, NUM_OPTIONS, show_name=row.text("show_name", ""))
 
     yield from source.build(source.json_lines(file), make)
 
@@ -52,8 +40,7 @@ SPEC = DatasetSpec(
     summary="Five-way questions about TV clips, with subtitles and spans.",
     licence="Code MIT; frames closed, features only",
     citation="Lei et al.: TVQA, EMNLP 2018.",
-    how_to_get="tvqa_qa_release.tar.gz and tvqa_subtitles from https://nlp.cs.unc.edu/projects/tvqa/, or "
-    "the VALUE "
+    how_to_get="tvqa_qa_release.tar.gz and tvqa_subtitles from https://nlp.cs.unc.edu/projects/tvqa/, or the VALUE "
     "files ann/tvqa/ and ann/tv_subtitles.jsonl; root holds tvqa_SPLIT.jsonl.",
     bases=("", "ann", "video/ann", "tvqa"),
     expected={"train": 122039, "val": 15253, "test_public": 7623},

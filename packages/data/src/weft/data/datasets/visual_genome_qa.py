@@ -4,14 +4,13 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
 from weft.data.records.image_qa import ImageQA
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
 
 _FOLDERS = ("VG_100K", "VG_100K_2", "image", "images", "")
 
 
-def read(source: Source, split: str) -> Iterator[Record]:
+def read(source: Source, split: str) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question, with one answer.
 
     Args:
@@ -68,7 +67,6 @@ SPEC = DatasetSpec(
     licence="CC BY 4.0",
     citation="Krishna et al.: Visual Genome, IJCV 2017.",
     how_to_get="question_answers.json.zip (unpacked) and both image archives from "
-    "https://homes.cs.washington.edu/~ranjay/visualgenome/; root holds question_answers.json, VG_100K/ and "
-    "VG_100K_2/.",
+    "https://homes.cs.washington.edu/~ranjay/visualgenome/; root holds question_answers.json, VG_100K/ and VG_100K_2/.",
     bases=("", "VG", "vg", "visual_genome"),
 )

@@ -7,7 +7,6 @@ from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._answers import leave_one_out
 from weft.data.datasets._coco import CocoImages, is_coco_stem
 from weft.data.records.image_qa import ImageQA
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
@@ -17,7 +16,7 @@ _IMAGE_SUBSETS = {**_SUBSETS, "test-dev": "test2015"}
 
 def read(
     source: Source, split: str, *, questions: str | None = None, annotations: str | None = None
-) -> Iterator[Record]:
+) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question, in file order.
 
     Official splits (train, val, test, test-dev) join a questions file with an annotations file by question
@@ -38,7 +37,7 @@ def read(
 
 def _official(
     source: Source, split: str, images: CocoImages, questions: str | None, annotations: str | None
-) -> Iterator[Record]:
+) -> Iterator[ImageQA]:
     subset = _SUBSETS[split]
     names = [f"v2_OpenEnded_mscoco_{subset}_questions.json", f"OpenEnded_mscoco_{subset}_questions.json"]
     file = source.find(*([questions] if questions else names))
@@ -66,7 +65,7 @@ def _official(
 
 def _karpathy(
     source: Source, split: str, images: CocoImages, questions: str | None, annotations: str | None
-) -> Iterator[Record]:
+) -> Iterator[ImageQA]:
     file = source.find(questions or f"{split}.json")
     official: dict[str, Row] = {}
     for subset in ("train2014", "val2014"):
@@ -124,10 +123,9 @@ SPEC = DatasetSpec(
     summary="Open questions about COCO photos, ten answers each.",
     licence="Annotations CC BY 4.0; images under Flickr terms",
     citation="Goyal et al.: Making the V in VQA Matter, CVPR 2017.",
-    how_to_get="Questions and annotations from https://visualqa.org/download.html, images (train2014, "
-    "val2014, "
-    "test2015) from https://cocodataset.org; root holds the JSON files and the image folders or zips. "
-    "The Karpathy lists karpathy_{train,val,test}.json come with VL-T5.",
+    how_to_get="Questions and annotations from https://visualqa.org/download.html, images (train2014, val2014, "
+    "test2015) from https://cocodataset.org; root holds the JSON files and the image folders or zips. The Karpathy "
+    "lists karpathy_{train,val,test}.json come with VL-T5.",
     bases=("", "vqa", "VQA", "annotations", "questions", "data"),
     expected={"train": 443757, "val": 214354, "test": 447793},
     hub=(HubSource(repo="lmms-lab/VQAv2", note="no train split; moved to lmms-lab-encoder"),),

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
 from weft.data.records.caption import Caption
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
 _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 
 
-def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Record]:
+def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Caption]:
     """Yield one `Caption` per step.
 
     Args:

@@ -65,8 +65,7 @@ class RandomResizedCrop:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise InvalidArgumentError(
-                "`scale` must be two shares in 0..1 and `ratio` two positive numbers, each in rising "
-                "order, but are "
+                "`scale` must be two shares in 0..1 and `ratio` two positive numbers, each in rising order, but are "
                 f"{self.scale} and {self.ratio}."
             )
 

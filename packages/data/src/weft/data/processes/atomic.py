@@ -62,8 +62,7 @@ def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iter
     target = Path(path)
     if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidArgumentError(
-            f"`path` must not exist or be an empty folder, but {target} holds something. "
-            "Choose another, or remove it."
+            f"`path` must not exist or be an empty folder, but {target} holds something. Choose another, or remove it."
         )
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     temporary.mkdir(parents=True)

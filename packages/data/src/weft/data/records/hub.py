@@ -65,8 +65,7 @@ def load_hub_dataset(
     local = Path(repo).is_dir()
     if "/" in repo and revision is None and not local:
         raise InvalidArgumentError(
-            f"`revision` must be given for {repo!r}, but is None. Pin the commit shown on its page, so "
-            "that the data "
+            f"`revision` must be given for {repo!r}, but is None. Pin the commit shown on its page, so that the data "
             "cannot change under a recipe."
         )
     ColumnMapping(record, columns)

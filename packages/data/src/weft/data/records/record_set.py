@@ -7,7 +7,6 @@ from typing import Generic, TypeVar, overload
 
 from weft.data.errors import InvalidArgumentError, WeftDataError
 from weft.data.media.reference import MediaRef
-from weft.data.records.classify import Classify
 from weft.data.records.record import Record
 from weft.data.sources.store import BytesStore, Store
 
@@ -82,15 +81,16 @@ class RecordSet(Sequence[R], Generic[R]):
         """
         names: dict[int, str] = dict(enumerate(self.classes))
         for record in self.records:
-            if not isinstance(record, Classify):
+            label, name = getattr(record, "label", None), getattr(record, "class_name", None)
+            if label is None or name is None:
                 raise InvalidArgumentError(
                     f"`class_names` needs records of type 'classify', but {self.name!r} holds {self.record_type!r}. "
                     "Load a classification data set."
                 )
-            if names.setdefault(record.label, record.class_name) != record.class_name:
+            if names.setdefault(label, name) != name:
                 raise InvalidArgumentError(
-                    f"Label {record.label} of {self.name!r} must have one name, but has "
-                    f"{names[record.label]!r} and {record.class_name!r}. Repair the split file."
+                    f"Label {label} of {self.name!r} must have one name, but has {names[label]!r} and {name!r}. "
+                    "Repair the split file."
                 )
         absent = next((label for label in range(len(names)) if label not in names), None)
         if absent is not None:

@@ -44,8 +44,7 @@ class Row:
             MalformedRecordError: Always; names file, row, rule and remedy.
         """
         raise MalformedRecordError(
-            f"{self.file}, row {self.number}: {rule}. "
-            "Repair the row, or pass on_error='skip' to leave such rows out."
+            f"{self.file}, row {self.number}: {rule}. Repair the row, or pass on_error='skip' to leave such rows out."
         )
 
     def has(self, key: str) -> bool:

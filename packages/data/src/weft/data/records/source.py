@@ -264,12 +264,44 @@ class Source:
         paths = "\n  ".join(dict.fromkeys(self.store.describe(path) for path in tried))
         advice = f"\nHow to get them: {self.how_to_get}" if self.how_to_get else ""
         return MissingFileError(
-            f"`root` must hold the {what} of data set {self.dataset!r}, "
-            f"but none of these exists:\n  {paths}{advice}"
+            f"`root` must hold the {what} of data set {self.dataset!r}, but none of these exists:\n  {paths}{advice}"
         )
 
     def _candidates(self, paths: Sequence[str]) -> list[str]:
         return ["/".join(part for part in (base, path) if part) for path in paths for base in self.bases]
+
+
+class MediaFiles:
+    """Media by their names; the folder or archive that holds them is looked for when the first is asked for.
+
+    Args:
+        source: Root of the data set.
+        folders: As in `Source.media`.
+        archives: As in `Source.media`.
+        kind: "image" or "video".
+        what: Word for messages.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        folders: Sequence[str],
+        archives: Sequence[str] = (),
+        *,
+        kind: Literal["image", "video"] = "image",
+        what: str = "images",
+    ) -> None:
+        self._source, self._folders, self._archives = source, folders, archives
+        self._kind, self._what = kind, what
+        self._found: MediaFolder | None = None
+
+    def ref(self, name: str) -> MediaRef:
+        """Return a reference to the file `name`."""
+        if self._found is None:
+            self._found = self._source.media(
+                self._folders, archives=self._archives, probe=name, what=self._what
+            )
+        return self._found.ref(name, self._kind)
 
 
 def _named(head: Sequence[str], cells: Sequence[str]) -> dict[str | None, Any]:

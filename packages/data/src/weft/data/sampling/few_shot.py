@@ -62,8 +62,7 @@ class FewShotDraw:
             return cls(**values)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise StateMismatchError(
-                f"`path` must be a few-shot draw written by FewShotDraw.save, but {path} is not: "
-                f"{error}. Draw again."
+                f"`path` must be a few-shot draw written by FewShotDraw.save, but {path} is not: {error}. Draw again."
             ) from error
 
     def apply(
@@ -183,7 +182,6 @@ def _draw(records: RecordSet[Classify], shots: int, generator: random.Random) ->
 def _same(records: RecordSet[Classify], fingerprint: str, what: str) -> None:
     if records.fingerprint() != fingerprint:
         raise StateMismatchError(
-            f"`{what}` must be the records the draw was made from, but {records.name!r} "
-            f"({records.split}) differs. "
-            "Use the same data and options, or draw again."
+            f"`{what}` must be the records the draw was made from, but {records.name!r} ({records.split}) differs. Use "
+            "the same data and options, or draw again."
         )

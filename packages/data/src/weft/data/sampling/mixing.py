@@ -184,9 +184,8 @@ class TaskMixture:
         """
         if state.get("version") != 1 or state.get("mixture") != self.fingerprint():
             raise StateMismatchError(
-                "`state` must come from a mixture with the same sizes, strategy, batch sizes and seed, but "
-                f"belongs to {state.get('mixture')!r} and this is {self.fingerprint()!r}. "
-                "Restore the old settings, or start anew."
+                "`state` must come from a mixture with the same sizes, strategy, batch sizes and seed, but belongs to "
+                f"{state.get('mixture')!r} and this is {self.fingerprint()!r}. Restore the old settings, or start anew."
             )
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
 

@@ -132,8 +132,7 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
     active = [task for task, share in shares.items() if share > 0]
     if total < len(active):
         raise InvalidArgumentError(
-            f"`steps_per_epoch` must leave at least one place for each of {len(active)} tasks, but "
-            f"leaves {total}. "
+            f"`steps_per_epoch` must leave at least one place for each of {len(active)} tasks, but leaves {total}. "
             "Raise it, or give a weight of 0 to tasks that should not be drawn."
         )
     whole = {task: max(int(share * total), 1 if share > 0 else 0) for task, share in shares.items()}

@@ -111,14 +111,12 @@ def _claim(folder: Path, plan: dict[str, Any]) -> None:
     if (folder / _PLAN).exists():
         if read_kept(folder / _PLAN).value != plan:
             raise StateMismatchError(
-                f"`path` must hold an unfinished run of the same conversion, but {folder} holds another. "
-                "Remove it, "
-                "or choose another folder."
+                f"`path` must hold an unfinished run of the same conversion, but {folder} holds another. Remove it, or "
+                "choose another folder."
             )
     elif folder.exists() and any(folder.iterdir()):
         raise StateMismatchError(
-            f"`path` must be empty or hold an unfinished run, but {folder} holds something else. Remove "
-            "it, or choose "
+            f"`path` must be empty or hold an unfinished run, but {folder} holds something else. Remove it, or choose "
             "another folder."
         )
     write_text(folder / _PLAN, json.dumps(plan))

@@ -123,9 +123,8 @@ class ShardedRecords(Sequence[Record]):
             index = parse_kept(self.store.read(self.at(INDEX)), self.store.describe(self.at(INDEX)))
         except MissingFileError:
             raise MissingFileError(
-                f"`root` must be a sharded data set, but {self.store.describe(self.at(INDEX))} does not exist. "
-                "Convert the "
-                "data set first."
+                f"`root` must be a sharded data set, but {self.store.describe(self.at(INDEX))} does not exist. Convert "
+                "the data set first."
             ) from None
         version = index.value.get("version")
         if version != VERSION:

@@ -106,8 +106,7 @@ class ShardStream:
         differing = [name for name, value in expected.items() if state.get(name) != value]
         if differing:
             raise StateMismatchError(
-                "`state` must belong to the same shards, seed and window, but differs in "
-                f"{', '.join(differing)}. "
+                f"`state` must belong to the same shards, seed and window, but differs in {', '.join(differing)}. "
                 "Restore the old settings, or start anew."
             )
         self.epoch = int(state["epoch"])
