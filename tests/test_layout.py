@@ -30,7 +30,7 @@ class Limits(NamedTuple):
 LIMITS = {
     "kernels": Limits(13, 8, 0, 10),
     "core": Limits(14, 9, 0, 0),
-    "data": Limits(14, 9, 0, 7),
+    "data": Limits(14, 9, 0, 0),
     "eval": Limits(12, 9, 0, 0),
     "train": Limits(14, 9, 0, 0),
 }

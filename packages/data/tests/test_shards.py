@@ -144,6 +144,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch):
         convert(numbered(20, "other"), tmp_path / "cut", rows_per_shard=4)
     with pytest.raises(StateMismatchError, match="holds another"):
         convert(numbered(20, first=1), tmp_path / "cut", rows_per_shard=4)
+    (tmp_path / "cut" / ".shard-00003.parquet.0.part.parquet").write_bytes(b"what SIGKILL leaves of a file")
     convert(numbered(20), tmp_path / "cut", rows_per_shard=4)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 

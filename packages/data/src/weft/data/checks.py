@@ -124,42 +124,32 @@ def check_dataset(
         UnknownNameError: Unknown data set, split or option.
         InvalidArgumentError: No split is given, and the root has none.
     """
-    spec = dataset_spec(name)
-    found = []
     places: dict[str, Any] = {"storage_options": storage_options, "follow_links": follow_links}
+    found = []
     for split in splits or splits_of(name, root, **places, **options):
+        expected = None if options else dataset_spec(name).expected.get(split)
         try:
             records: RecordSet[Any] = load_dataset(
-                name,
-                root,
-                split,
-                on_error="skip",
-                require_media=media != "none",
-                **places,
-                **options,
+                name, root, split, on_error="skip", require_media=media != "none", **places, **options
             )
         except LookupError:
             raise
         except WeftDataError as error:
-            found.append(SplitCheck(split, None, spec.expected.get(split), (str(error),)))
-            continue
-        problems = list(_capped(records.skipped, "malformed rows"))
-        expected = None if options else spec.expected.get(split)
-        if expected is not None and len(records) != expected:
-            problems.append(f"{split} must hold {expected} records, but holds {len(records)}.")
-        checked, media_problems = _check_media(records, media, sample)
-        found.append(
-            SplitCheck(
-                split,
-                len(records),
-                expected,
-                (*problems, *media_problems),
-                checked,
-                _class_counts(records),
-                records.notes,
-            )
-        )
+            found.append(SplitCheck(split, None, dataset_spec(name).expected.get(split), (str(error),)))
+        else:
+            found.append(_check_split(records, expected, media, sample))
     return DatasetCheck(name, os.fspath(root), tuple(found))
+
+
+def _check_split(records: RecordSet[Any], expected: int | None, media: str, sample: int) -> SplitCheck:
+    problems = _capped(records.skipped, "malformed rows")
+    if expected is not None and len(records) != expected:
+        problems.append(f"{records.split} must hold {expected} records, but holds {len(records)}.")
+    checked, media_problems = _check_media(records, media, sample)
+    faults = (*problems, *media_problems)
+    return SplitCheck(
+        records.split, len(records), expected, faults, checked, _class_counts(records), records.notes
+    )
 
 
 def _class_counts(records: RecordSet[Any]) -> dict[str, int]:

@@ -76,46 +76,42 @@ def read(
             f"`size` must be at least 1 and `num_scenes` at least 2, but they are {size} and {num_scenes}."
         )
     chosen = _chosen(task, templates, max_moving, max_objects)
-    allow_held_out = split != "train"
-    objects: dict[str, Any] = {"min_objects": min_objects, "max_objects": max_objects}
-    name = (
-        split
-        if (min_objects, max_objects) == (_MIN_OBJECTS, GRID_SIZE)
-        else f"{split}-{min_objects}to{max_objects}"
+    pool, store = _drawn(
+        split, num_scenes, seed, task, min_objects, max_objects, max_moving, num_frames, shuffled
     )
-    store: SceneStore
-    if task in VIDEOS:
-        name = f"{name}-{max_moving}moving-{num_frames}frames"
-        pool = ScenePool.draw(
-            name,
-            num_scenes,
-            seed,
-            allow_held_out=allow_held_out,
-            draw_scene=sample_moving_scene,
-            max_moving=max_moving,
-            **objects,
-        )
-        store = MotionStore(
-            name,
-            num_scenes,
-            seed,
-            allow_held_out,
-            max_moving=max_moving,
-            num_frames=num_frames,
-            shuffled=shuffled,
-            **objects,
-        )
-    else:
-        pool = ScenePool.draw(name, num_scenes, seed, allow_held_out=allow_held_out, **objects)
-        store = SceneStore(name, num_scenes, seed, allow_held_out, **objects)
     if task == "motion_retrieval":
         examples = draw_films(pool, size, seed, distinct=split != "train")
     elif chosen:
         examples = draw_questions(chosen, pool, size, f"{task}/{seed}")
     else:
         examples = (draw_statements if task == "nlvr" else draw_captions)(pool, size, seed)
-    for example in examples:
-        yield _record(example, task, pool, store)
+    return (_record(example, task, pool, store) for example in examples)
+
+
+def _drawn(
+    split: str,
+    num_scenes: int,
+    seed: int,
+    task: str,
+    min_objects: int,
+    max_objects: int,
+    max_moving: int,
+    num_frames: int,
+    shuffled: bool,
+) -> tuple[ScenePool, SceneStore]:
+    """The scenes of a split, and the store that shows them."""
+    name = split
+    knobs: dict[str, Any] = {"min_objects": min_objects, "max_objects": max_objects}
+    if (min_objects, max_objects) != (_MIN_OBJECTS, GRID_SIZE):
+        name = f"{name}-{min_objects}to{max_objects}"
+    of_pool: dict[str, Any] = {"seed": seed, "allow_held_out": split != "train"}
+    if task in VIDEOS:
+        name, knobs["max_moving"] = f"{name}-{max_moving}moving-{num_frames}frames", max_moving
+        pool = ScenePool.draw(name, num_scenes, draw_scene=sample_moving_scene, **of_pool, **knobs)
+        shown: dict[str, Any] = {"num_frames": num_frames, "shuffled": shuffled}
+        return pool, MotionStore(name, num_scenes, **of_pool, **shown, **knobs)
+    pool = ScenePool.draw(name, num_scenes, **of_pool, **knobs)
+    return pool, SceneStore(name, num_scenes, **of_pool, **knobs)
 
 
 def _chosen(
@@ -135,43 +131,24 @@ def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore
     kind = "video" if task in VIDEOS else "image"
     images = tuple(MediaRef(store.name(k), store, kind) for k in example.scenes)  # type: ignore[arg-type]  # one of two words
     extra = {"template": example.template, "novel": any(pool.scenes[k].is_novel for k in example.scenes)}
+    said: dict[str, Any] = {"id": example.id, "extra": extra}
     if task == "nlvr":
-        return PairBool(
-            id=example.id,
-            images=images,
-            group_id=example.group,
-            sentence=example.text,
-            label=example.target == "true",
-            extra=extra,
-        )
+        label = example.target == "true"
+        return PairBool(**said, images=images, group_id=example.group, sentence=example.text, label=label)
     media_id = f"{pool.name}-{example.scenes[0]}"
     if task == "motion":
-        return VideoQA(
-            id=example.id,
-            video=images[0],
-            media_id=media_id,
-            question=example.text,
-            answers=(example.target,),
-            extra=extra,
-        )
+        question, answers = example.text, (example.target,)
+        return VideoQA(**said, video=images[0], media_id=media_id, question=question, answers=answers)
     if task == "motion_retrieval":
         assert isinstance(store, MotionStore), "made above"
         number, turned = example.scenes[0], example.template == BACKWARDS
         name = store.name_backwards(number) if turned else store.name(number)
-        return Retrieval(
-            id=example.id,
-            media=MediaRef(name, store, "video"),
-            media_id=example.id,
-            text=example.target,
-            text_id=example.target,
-            extra=extra,
-        )
+        film, text = MediaRef(name, store, "video"), example.target
+        return Retrieval(**said, media=film, media_id=example.id, text=text, text_id=text)
     if task == "caption":
-        return Caption(
-            id=example.id, media=images[0], media_id=media_id, captions=(example.target,), extra=extra
-        )
+        return Caption(**said, media=images[0], media_id=media_id, captions=(example.target,))
     return ImageQA(
-        id=example.id,
+        **said,
         image=images[0],
         image_id=media_id,
         question=example.text,
@@ -179,7 +156,6 @@ def _record(example: SceneExample, task: str, pool: ScenePool, store: SceneStore
         question_type=example.template.split(":")[0],
         answer_type="yes/no" if example.target in ("yes", "no") else "other",
         soft_targets={example.target: 1.0},
-        extra=extra,
     )
 
 

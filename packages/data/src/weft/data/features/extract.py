@@ -6,7 +6,7 @@ A store grows by what it lacks. One extraction at a time writes to it, and other
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,32 +120,90 @@ def extract_features(
     """
     check_engine(engine)
     _check(records, batch_size, shard_items, workers, place, decide, engine)
-    rank, size = place
-    first: Decide = decide or (lambda function: function())
-    folder, index = Path(path), Index(key, "identity", dtype, ragged)
     tags = [""] * len(records) if tag is None else [tag(record) for record in records]
-    missing: list[tuple[int, str]] = first(lambda: _missing(folder, key, records, tags))
-    with _Door() as door:
-        while missing and not first(lambda: door.take(folder)):
-            time.sleep(_POLL)
-        if missing:
-            first(lambda: _clean(folder))
-            first(lambda: _adopt(folder, index))
-            missing = first(lambda: _missing(folder, key, records, tags))
-        if missing:
-            used = first(lambda: _used(folder))
-            parts = [
-                _part(folder, name, chunk, records, tags, encode, batch_size, index)
-                for name, chunk in _chunks(missing, shard_items, used)
-            ]
-            report = _Report(progress, len(missing), size)
-            if size == 1:
-                for _ in run_jobs(report.around(encode_part, engine), parts, engine, workers):
-                    _adopt(folder, index)
-            else:
-                _together(parts, rank, size, first, report, lambda: _adopt(folder, index))
-        first(lambda: None)
-        return FeatureStore(folder, key)
+    index = Index(key, "identity", dtype, ragged)
+    work = _Work(Path(path), index, records, tags, encode, batch_size, shard_items, engine, workers)
+    return work.done(place, decide or (lambda function: function()), progress)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `extract_features` was asked for."""
+
+    folder: Path
+    index: Index
+    records: Sequence[Record]
+    tags: list[str]
+    encode: Encode
+    batch_size: int
+    shard_items: int
+    engine: Engine
+    workers: int
+
+    def done(
+        self, place: tuple[int, int], first: Decide, progress: Callable[[int, int], None] | None
+    ) -> FeatureStore:
+        """Do what is missing, once nobody else writes, and return the store."""
+        missing: list[tuple[int, str]] = first(self.missing)
+        with _Door() as door:
+            while missing and not first(lambda: door.take(self.folder)):
+                time.sleep(_POLL)
+            if missing:
+                first(lambda: _clean(self.folder))
+                first(self.adopt)
+                missing = first(self.missing)
+            if missing:
+                parts = self.parts(missing, first(self.used))
+                report = _Report(progress, len(missing), place[1])
+                if place[1] == 1:
+                    for _ in run_jobs(
+                        report.around(encode_part, self.engine), parts, self.engine, self.workers
+                    ):
+                        self.adopt()
+                else:
+                    _together(parts, place, first, report, self.adopt)
+            first(lambda: None)
+            return FeatureStore(self.folder, self.index.key)
+
+    def missing(self) -> list[tuple[int, str]]:
+        """Position and id of one record of every medium whose features are not in the store."""
+        there = (self.folder / INDEX).is_file()
+        store = FeatureStore(self.folder, self.index.key, sample=0) if there else None
+        wanted: dict[str, int] = {}
+        for position, (record, tag) in enumerate(zip(self.records, self.tags, strict=True)):
+            if store is None or store.find(record, tag) is None:
+                wanted.setdefault(identity_of(record, tag), position)
+        return [(position, identity) for identity, position in wanted.items()]
+
+    def used(self) -> set[int]:
+        """Numbers of the shards that are there."""
+        there = (self.folder / INDEX).is_file()
+        return {shard.number for shard in read_index(self.folder).shards} if there else set()
+
+    def parts(self, missing: Sequence[tuple[int, str]], used: set[int]) -> list[Part]:
+        """Shards of what is missing, under the first free numbers."""
+        free = (number for number in range(len(missing) + len(used) + 1) if number not in used)
+        made = []
+        for start, number in zip(range(0, len(missing), self.shard_items), free, strict=False):
+            positions, ids = map(list, zip(*missing[start : start + self.shard_items], strict=True))
+            made.append(
+                Part(
+                    str(self.folder),
+                    shard_name(number, ids),
+                    ids,
+                    [self.records[position] for position in positions],
+                    self.encode,
+                    self.batch_size,
+                    [self.tags[position] for position in positions],
+                    self.index.dtype,
+                    self.index.ragged,
+                )
+            )
+        return made
+
+    def adopt(self) -> None:
+        """Enter whole shards into the index, also those of a run that was killed."""
+        _adopt(self.folder, self.index)
 
 
 def encode_part(part: Part, done: Callable[[int], None] | None = None) -> str:
@@ -197,9 +255,10 @@ class _Report:
 
 
 def _together(
-    parts: Sequence[Part], rank: int, size: int, first: Decide, report: _Report, adopt: Callable[[], None]
+    parts: Sequence[Part], place: tuple[int, int], first: Decide, report: _Report, adopt: Callable[[], None]
 ) -> None:
     """Encode this process's share, in step with the others: all meet as often, whatever each has to do."""
+    rank, size = place
     beats = -(-max(len(part.ids) for part in parts) // parts[0].batch_size)
     for start in range(0, len(parts), size):
         left = beats
@@ -242,18 +301,6 @@ def _check(
             f"`engine` must be 'serial' where `place` says that there are several processes, but is {engine!r}. Choose "
             "one way to share the work."
         )
-
-
-def _missing(
-    folder: Path, key: FeatureKey, records: Sequence[Record], tags: Sequence[str]
-) -> list[tuple[int, str]]:
-    """Position and id of one record of every medium whose features are not in the store."""
-    store = FeatureStore(folder, key, sample=0) if (folder / INDEX).is_file() else None
-    wanted: dict[str, int] = {}
-    for position, (record, tag) in enumerate(zip(records, tags, strict=True)):
-        if store is None or store.find(record, tag) is None:
-            wanted.setdefault(identity_of(record, tag), position)
-    return [(position, identity) for identity, position in wanted.items()]
 
 
 class _Door(ExitStack):
@@ -301,40 +348,3 @@ def _adopt(folder: Path, index: Index) -> None:
             new.append(described(folder, name, len(read_items(folder, name)["ids"])))
     if new and shape is not None:
         index.with_shards(new, shape).write(folder)
-
-
-def _used(folder: Path) -> set[int]:
-    return {shard.number for shard in read_index(folder).shards} if (folder / INDEX).is_file() else set()
-
-
-def _chunks(
-    missing: Sequence[tuple[int, str]], size: int, used: set[int]
-) -> Iterator[tuple[str, Sequence[tuple[int, str]]]]:
-    """Shards of what is missing, under the first free numbers."""
-    free = (number for number in range(len(missing) + len(used) + 1) if number not in used)
-    for start, number in zip(range(0, len(missing), size), free, strict=False):
-        chunk = missing[start : start + size]
-        yield shard_name(number, [identity for _, identity in chunk]), chunk
-
-
-def _part(
-    folder: Path,
-    name: str,
-    chunk: Sequence[tuple[int, str]],
-    records: Sequence[Record],
-    tags: Sequence[str],
-    encode: Encode,
-    batch_size: int,
-    index: Index,
-) -> Part:
-    return Part(
-        str(folder),
-        name,
-        [identity for _, identity in chunk],
-        [records[position] for position, _ in chunk],
-        encode,
-        batch_size,
-        [tags[position] for position, _ in chunk],
-        index.dtype,
-        index.ragged,
-    )

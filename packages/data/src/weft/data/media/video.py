@@ -84,25 +84,10 @@ class Decoded:
 
 
 def read_frames(
-    video: MediaRef,
-    count: int,
-    *,
-    policy: Policy = "middle",
-    generator: random.Random | None = None,
-    stream: int | None = None,
-    backend: Backend = "pyav",
-    shorter: Literal["repeat", "refuse"] = "repeat",
+    video: MediaRef, count: int, *, stream: int | None = None, backend: Backend = "pyav"
 ) -> NDArray[np.uint8]:
-    """`decode_frames(...).frames`; see there."""
-    return decode_frames(
-        video,
-        count,
-        policy=policy,
-        generator=generator,
-        stream=stream,
-        backend=backend,
-        shorter=shorter,
-    ).frames
+    """The middle frames of equal segments of a video; see `decode_frames`."""
+    return decode_frames(video, count, stream=stream, backend=backend).frames
 
 
 def decode_frames(
@@ -142,31 +127,34 @@ def decode_frames(
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-
     _refuse_scripts(video)
     available = 0
 
     def choose(times: Sequence[float]) -> list[int]:
         nonlocal available
-        first = 0 if video.start is None else bisect_left(times, video.start)
-        stop = len(times) if video.end is None else bisect_right(times, video.end)
-        if first >= stop:
-            raise CorruptMediaError(
-                f"{video.uri} must have frames from {video.start} to {video.end} s, but has none among "
-                f"{len(times)}. Check the span in the annotations."
-            )
-        if shorter == "refuse" and stop - first < count:
+        span = _in_span(video, times)
+        available = len(span)
+        if shorter == "refuse" and available < count:
             raise InvalidArgumentError(
-                f"`count` must be at most the frames of {video.uri} ({stop - first}), but is {count}. Show fewer "
+                f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer "
                 "frames, or leave the video out."
             )
-        available = stop - first
-        return [first + index for index in frame_indices(available, count, policy, generator)]
+        return [span[index] for index in frame_indices(available, count, policy, generator)]
 
-    frames: NDArray[np.uint8] = importlib.import_module(f"weft.data.media.video_{backend}").read(
-        video, stream, choose
-    )
+    frames = importlib.import_module(f"weft.data.media.video_{backend}").read(video, stream, choose)
     return Decoded(frames, available)
+
+
+def _in_span(video: MediaRef, times: Sequence[float]) -> range:
+    """Numbers of the frames in the span of a video."""
+    first = 0 if video.start is None else bisect_left(times, video.start)
+    stop = len(times) if video.end is None else bisect_right(times, video.end)
+    if first >= stop:
+        raise CorruptMediaError(
+            f"{video.uri} must have frames from {video.start} to {video.end} s, but has none among {len(times)}. "
+            "Check the span in the annotations."
+        )
+    return range(first, stop)
 
 
 def _refuse_scripts(video: MediaRef) -> None:

@@ -18,7 +18,7 @@ from weft.data.records.rows import read_kept
 from weft.data.shards.parquet import INDEX, VERSION, ShardedRecords, ShardInfo, encode_shard
 
 _PLAN = "plan.json"
-Job = tuple[RecordSet[Any], str, str, int, bool]
+Job = tuple[RecordSet[Any], str, int, int, bool]
 
 
 def convert(
@@ -57,53 +57,48 @@ def convert(
             f"{rows_per_shard}, {group_rows} and {workers}."
         )
     folder = Path(path)
-    plan = {
+    index = {
         "version": VERSION,
         "name": records.name,
         "split": records.split,
         "task": records.record_type,
         "group_rows": group_rows,
-        "rows_per_shard": rows_per_shard,
-        "embed_media": embed_media,
-        "records": records.fingerprint(),
-        "media": _media_digest(records) if embed_media else "",
     }
-    _claim(folder, plan)
+    _claim(folder, {**index, **_contents(records, rows_per_shard, embed_media)})
     jobs = [
-        (
-            records[first : first + rows_per_shard],
-            str(folder),
-            f"shard-{number:05d}.parquet",
-            group_rows,
-            embed_media,
-        )
+        (records[first : first + rows_per_shard], str(folder), number, group_rows, embed_media)
         for number, first in enumerate(range(0, len(records), rows_per_shard))
     ]
     infos = sorted(run_jobs(write_shard, jobs, engine, workers), key=lambda info: info.file)
-    index = {key: plan[key] for key in ("version", "name", "split", "task", "group_rows")}
     write_text(folder / INDEX, json.dumps({**index, "shards": [asdict(info) for info in infos]}, indent=1))
-    (folder / _PLAN).unlink()
+    for left in (folder / _PLAN, *folder.glob(".shard-*")):  # what killed processes left half-written, too
+        left.unlink()
     return ShardedRecords(folder)
 
 
 def write_shard(job: Job) -> ShardInfo:
     """Write one shard whole, unless it is there already; the same function on every engine."""
-    records, folder, name, group_rows, embed_media = job
-    target = Path(folder) / name
+    records, folder, number, group_rows, embed_media = job
+    target = Path(folder) / f"shard-{number:05d}.parquet"
     if target.exists():
         data = target.read_bytes()
     else:
         data = encode_shard(records, group_rows=group_rows, embed_media=embed_media)
         write_bytes(target, data)
-    return ShardInfo(name, len(records), len(data), hashlib.sha256(data).hexdigest())
+    return ShardInfo(target.name, len(records), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _media_digest(records: RecordSet[Any]) -> str:
-    """Digest of which pictures are written: shards of replaced ones are not gone on with."""
+def _contents(records: RecordSet[Any], rows_per_shard: int, embed_media: bool) -> dict[str, Any]:
+    """What the shards of a conversion depend on beside its index; of media, which pictures are written."""
     digest = hashlib.sha256()
-    for record in records:
+    for record in records if embed_media else ():
         digest.update("".join(ref.identity for ref in record.media_refs()).encode())
-    return digest.hexdigest()
+    return {
+        "rows_per_shard": rows_per_shard,
+        "embed_media": embed_media,
+        "records": records.fingerprint(),
+        "media": digest.hexdigest() if embed_media else "",
+    }
 
 
 def _claim(folder: Path, plan: dict[str, Any]) -> None:
