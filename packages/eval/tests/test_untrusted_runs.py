@@ -59,6 +59,14 @@ def test_pictures_outside_of_a_run_are_refused(tmp_path: Path, secret: Path, how
         inspect_html(tables_in(run))
 
 
+@pytest.mark.parametrize("name", ["\ud800.jpg", "a\0.jpg", "x" * 5000])
+def test_pictures_whose_names_no_system_knows_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        FormatError, match=r"A picture of .* must lie in .* but leads to|no picture|does not exist"
+    ):
+        inspect_html(tables_in(run_with(tmp_path, {**ROW, "pictures": [name]})))
+
+
 def test_pictures_of_a_run_are_shown(tmp_path: Path) -> None:
     run = run_with(tmp_path, {**ROW, "pictures": ["pictures/1.jpg"]})
     (run / "predictions" / "pictures").mkdir()

@@ -74,8 +74,22 @@ def _goes_up_in_the_store(spool: Spool, secret: Path) -> None:
     spool.append("artifact", files="up", destination="../../elsewhere")
 
 
+def _names_what_no_system_knows(spool: Spool, secret: Path) -> None:
+    with (spool.folder / "events.jsonl").open("a") as events:
+        words = {"sequence": 1, "kind": "artifact", "time": 0, "files": "\ud800", "destination": None}
+        events.write(json.dumps(words) + "\n")
+
+
 @pytest.mark.parametrize(
-    "attack", [_climbs, _names_a_folder, _links_a_file, _links_a_folder, _goes_up_in_the_store]
+    "attack",
+    [
+        _names_what_no_system_knows,
+        _climbs,
+        _names_a_folder,
+        _links_a_file,
+        _links_a_folder,
+        _goes_up_in_the_store,
+    ],
 )
 def test_files_outside_of_a_spool_are_never_sent(
     store: Path, tmp_path: Path, attack: Callable[[Spool, Path], None]

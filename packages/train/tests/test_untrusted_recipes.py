@@ -191,6 +191,12 @@ def test_extends_stays_beside_the_recipe_or_among_the_built_in_ones(
         assert told("recipes", "show", str(own / "recipe.yaml")) == 2
         assert told("train", str(own / "recipe.yaml")) == 2
         assert "geheim" not in capsys.readouterr().err
+    for named in ("\\ud800", "a\\0b", "../" * 2000):
+        (own / "recipe.yaml").write_text(f'extends: "{named}"\n')
+        with pytest.raises(
+            RecipeError, match=r"`extends` of .* must name a file in the folder of the recipe"
+        ):
+            read_yaml(own / "recipe.yaml")
     for named, expected in (("base.yaml", 1), ("deeper/up.yaml", 1)):
         (own / "recipe.yaml").write_text(f"extends: {named}\nb: 3\n")
         assert read_yaml(own / "recipe.yaml") == {"a": expected, "b": 3}

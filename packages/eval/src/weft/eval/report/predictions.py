@@ -11,6 +11,7 @@ from typing import Any
 from weft.data import MediaRef
 from weft.data.media.images import decode_image, to_rgb
 from weft.data.processes.atomic import write_text
+from weft.data.sources.inside import leads_to
 from weft.data.sources.texts import lines_of, parse_json
 from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.metrics.report import PERCENT, ScoreReport
@@ -123,10 +124,11 @@ def require_inside(path: Path, folder: Path, what: str) -> None:
     Raises:
         FormatError: If it leads out.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    place = leads_to(path)
+    if place is None or not place.is_relative_to(folder.resolve()):
         raise FormatError(
-            f"{what} must lie in {folder}, but leads to {path.resolve()}. The folder was not written by weft alone: do "
-            "not trust it."
+            f"{what} must lie in {folder}, but leads to {place or repr(str(path))}. The folder was not written by "
+            "weft alone: do not trust it."
         )
 
 

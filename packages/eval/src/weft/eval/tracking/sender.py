@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.data.sources.credentials import CUT
+from weft.data.sources.inside import leads_to
 from weft.eval.errors import TrackingError
 from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool
 from weft.eval.tracking.store import (
@@ -90,9 +91,7 @@ def _destination(spool: Spool, store: Path | str | None) -> str:
         )
     if not named.startswith(("http://", "https://")):
         beside = store_uri(spool.folder.resolve().parent.parent)
-        if database_of(named) is None or Path(named.removeprefix("sqlite:///")).resolve() != database_of(
-            beside
-        ):
+        if database_of(named) is None or leads_to(named.removeprefix("sqlite:///")) != database_of(beside):
             raise TrackingError(
                 f"A spool must lie in the folder of its store, but {spool.folder} does not lie in that of {named}. "
                 "Name the store as `store` (--store) if it is right."

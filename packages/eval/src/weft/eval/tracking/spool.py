@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from weft.data.processes.locks import held
+from weft.data.sources.inside import leads_to
 from weft.eval.errors import TrackingError
 
 _EVENTS = "events.jsonl"
@@ -110,9 +111,11 @@ class Spool:
         top = self.files(event)
         inside = (self.folder / _FILES).resolve()
         for place in (top, *top.rglob("*")):
-            if not place.resolve().is_relative_to(inside):
+            target = leads_to(place)
+            if target is None or not target.is_relative_to(inside):
                 raise TrackingError(
-                    f"Files of a spool must lie in it, but {place} leads to {place.resolve()}. Do not send it."
+                    f"Files of a spool must lie in it, but {str(place)!r} leads to {target or 'no place'}. Do not "
+                    "send it."
                 )
 
     def append(self, kind: str, **content: Any) -> None:

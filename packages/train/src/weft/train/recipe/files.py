@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import isfile  # Path.is_file raises for names that are too long
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from weft.data.sources.inside import leads_to
 from weft.train.errors import RecipeError, near
 from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
 
@@ -34,10 +36,10 @@ def find_recipe(source: str | Path) -> Path:
         RecipeError: If there is neither, with near matches.
     """
     path = Path(source).expanduser()
-    if path.is_file():
+    if isfile(path):
         return path
     built_in = BUILT_IN / f"{source}.yaml"
-    if built_in.is_file():
+    if isfile(built_in):
         return built_in
     raise RecipeError(
         f"`RECIPE` must be a YAML file or a built-in name, but is {str(source)!r}. "
@@ -85,15 +87,15 @@ def _base(path: Path, values: Mapping[str, Any], above: tuple[Path, ...]) -> Pat
             f"{type(named).__name__}."
         )
     base, built_in = path.parent / named, BUILT_IN / f"{named}.yaml"
-    if not base.is_file() and _within(built_in, BUILT_IN) and built_in.is_file():
+    if not isfile(base) and _within(built_in, BUILT_IN) and isfile(built_in):
         return built_in
     top = (above or (path,))[-1].parent
     if not _within(base, top) and not _within(base, BUILT_IN):
         raise RecipeError(
             f"`extends` of {path} must name a file in the folder of the recipe ({top}) or a built-in recipe, but "
-            f"{named!r} leads to {base.resolve()}. Copy that file there."
+            f"{named!r} leads to {leads_to(base) or 'no place'}. Copy that file there."
         )
-    if not base.is_file():
+    if not isfile(base):
         raise RecipeError(f"`extends` of {path} must name a file beside it, but {base} does not exist.")
     if base.resolve() in {other.resolve() for other in (path, *above)}:
         raise RecipeError(f"`extends` of {path} must name another file, but {base} extends this one in turn.")
@@ -101,7 +103,8 @@ def _base(path: Path, values: Mapping[str, Any], above: tuple[Path, ...]) -> Pat
 
 
 def _within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    place = leads_to(path)
+    return place is not None and place.is_relative_to(folder.resolve())
 
 
 def remarks(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
