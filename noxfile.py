@@ -45,6 +45,7 @@ PARALLEL = ("-n", "auto", "--dist", "loadfile")
 # Each process computes on one thread: results do not depend on the machine, and small tensors are faster so.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+ADVISORIES = "https://pypi.org/pypi/pip/json"
 TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 TORCHVISION_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torchvision/"
 OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
@@ -123,6 +124,34 @@ def slurm(session: nox.Session) -> None:
     for program in ("slurmctld", "munged", "ip"):
         session.run(program, "-V", external=True)  # the tests would skip without it
     session.run("pytest", *(session.posargs or ("packages/train/tests/test_slurm.py",)))
+
+
+@nox.session
+def postgresql(session: nox.Session) -> None:
+    """A tracking store in PostgreSQL, in a cluster of its own on loopback (Debian: postgresql)."""
+    install(session, *editable(PACKAGES, "test"), "psycopg[binary]")
+    if not (shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))):
+        session.error(
+            "The programs of PostgreSQL's server must be installed: the tests would skip without them."
+        )
+    session.run("pytest", *(session.posargs or ("packages/train/tests/test_postgresql.py",)))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Weaknesses: of our sources (ruff's S rules), licences of what we need, and advisories for every pin."""
+    everything = [f"packages/{package}[{','.join(extras(package))}]" for package in PACKAGES]
+    install(session, *(word for path in everything for word in ("-e", path)), "ruff", "pip-audit")
+    session.run("ruff", "check", "--select", "S")
+    session.run("python", "scripts/licences.py", "docs/licences.md")
+    if fault := fault_of(ADVISORIES):
+        session.error(
+            f"The advisories of PyPI cannot be asked ({ADVISORIES}: {fault}), so that no pin was audited. Run this "
+            "session where they can be reached."
+        )
+    pinned = ("--requirement", str(CONSTRAINTS), "--no-deps", "--disable-pip")
+    # Strict: what could not be asked about counts as a fault, and not as free of them.
+    session.run("pip-audit", "--strict", "--progress-spinner", "off", *pinned, *session.posargs)
 
 
 @nox.session
@@ -302,12 +331,20 @@ def torchvision_wheels(session: nox.Session) -> tuple[str, ...]:
 @functools.cache
 def fault_of(address: str) -> str | None:
     """Return why a page cannot be reached, or None if it can; asked once, since pip would retry for long."""
-    request = urllib.request.Request(address, method="HEAD")
+    request = urllib.request.Request(address, method="HEAD")  # noqa: S310  (our own addresses, of https)
     try:
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310  (our own addresses, of https)
             return None
     except (urllib.error.URLError, TimeoutError) as error:
         return str(error)
+
+
+def extras(package: str) -> list[str]:
+    """Return the extras of a package that its users install; not those of its tests."""
+    import tomllib  # not at the top, so that an old Python gets as far as the message about itself
+
+    project = tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text("utf-8"))["project"]
+    return sorted(set(project.get("optional-dependencies", {})) - {"test"})
 
 
 def siblings(package: str) -> list[str]:

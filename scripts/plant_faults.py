@@ -129,7 +129,7 @@ def run_tests(fault: Fault, tree: Path) -> tuple[int, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     words = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *fault.words()]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  (the tests of a copy of this tree, without a shell)
         [sys.executable, "-m", "pytest", *words], cwd=tree, env=environment, capture_output=True, text=True,
         timeout=LONGEST_SECONDS, check=False,
     )  # fmt: skip

@@ -54,6 +54,7 @@ SHARD = {"name": "00000-ab", "count": 3, "bytes": {}}
         ({"shards": [{**SHARD, "count": -1}]}, "`count` must be at least 0, but is -1"),
         ({"shards": [{**SHARD, "name": "00000-../../x"}]}, "must name files in the folder of the store"),
         ({"shards": [{**SHARD, "bytes": {"../x": 1}}]}, "must name files in the folder of the store"),
+        ({"shards": [{**SHARD, "bytes": {"x" * 5000: 1}}]}, "must name files in the folder of the store"),
         ({"version": 1, "key": {"weights": "imported"}}, "must have the field `starts`"),
     ],
 )

@@ -20,6 +20,7 @@ from weft.data.records.rows import Kept, read_kept
 INDEX = "index.json"
 VERSION = 2
 By = Literal["identity", "name"]
+_FILE = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 _SHARD = re.compile(r"[0-9]{5,9}(-[0-9a-f]+)?")
 
 
@@ -118,7 +119,7 @@ def _shape(kept: Kept, ragged: bool) -> tuple[int | None, ...] | None:
 
 def _shard(kept: Kept) -> Shard:
     name, sizes = kept.text("name"), kept.object("bytes")
-    if not _SHARD.fullmatch(name) or not all(Path(file).name == file for file in sizes.value):
+    if not _SHARD.fullmatch(name) or not all(map(_FILE.fullmatch, sizes.value)):
         kept.fail("must name files in the folder of the store")
     bytes_of = {file: sizes.count(file) for file in sizes.value}
     if kept.count("count") > sum(bytes_of.values()):
@@ -133,7 +134,7 @@ def _first_version(kept: Kept) -> Index:
     if min(counts, default=0) < 0:
         kept.fail("`starts` must rise up to `count`")
     sizes = {file: kept.object("bytes").count(file) for file in kept.object("bytes").value}
-    if not all(Path(file).name == file for file in sizes):
+    if not all(map(_FILE.fullmatch, sizes)):
         kept.fail("must name files in the folder of the store")
     shards = []
     for number, count in enumerate(counts):

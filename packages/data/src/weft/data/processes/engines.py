@@ -67,12 +67,12 @@ def _run_ray(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
     ray_data = _import_ray()
 
     def run(row: dict[str, Any]) -> dict[str, bytes]:
-        return {"result": pickle.dumps(function(pickle.loads(row["job"])))}
+        return {"result": pickle.dumps(function(pickle.loads(row["job"])))}  # noqa: S301  (pickled by this process, for its own workers)
 
     rows = ray_data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
     pool = ray_data.TaskPoolStrategy(size=workers)
     for row in rows.map(run, compute=pool).iter_rows():
-        yield pickle.loads(row["result"])
+        yield pickle.loads(row["result"])  # noqa: S301  (pickled by this process, for its own workers)
 
 
 def _import_ray() -> Any:

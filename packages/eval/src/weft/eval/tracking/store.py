@@ -27,6 +27,10 @@ _ARTIFACTS = "artifacts"
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _CREDENTIALS_FILE = Path("~/.mlflow/credentials")
 _LONGEST_FIRST_USE = 300.0
+_SERVER_LOCKS = {
+    "postgresql": "SELECT pg_advisory_lock(hashtext('weft'))",
+    "mysql": f"SELECT GET_LOCK('weft', {_LONGEST_FIRST_USE:.0f})",
+}
 # MLflow's own defaults retry for minutes; a training run must know within seconds that nobody answers.
 _IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
@@ -197,10 +201,11 @@ def database_of(uri: str) -> Path | None:
 
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Let one process at a time make an embedded database, or what it lacks: MLflow's migrations do not bear two."""
+    """Let one process at a time make a database, or what it lacks: MLflow's migrations do not bear two."""
     database = database_of(uri)
     if database is None:
-        yield
+        with _lock_of_server(uri):
+            yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
     if database.is_file() and not os.access(database.parent, os.W_OK):
@@ -208,6 +213,21 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         return
     lock = database.with_name(f".{database.name}.lock")
     with held(lock, f"The tracking store {database}", wait=_LONGEST_FIRST_USE):
+        yield
+
+
+@contextmanager
+def _lock_of_server(uri: str) -> Iterator[None]:
+    """Hold a lock of the database server itself, as its users may run on many machines; it ends with its connection."""
+    statement = _SERVER_LOCKS.get(uri.partition("://")[0].partition("+")[0])
+    if statement is None:
+        yield
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(statement))
         yield
 
 

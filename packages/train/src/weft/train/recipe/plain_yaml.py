@@ -166,7 +166,7 @@ def read_plain_yaml(text: str) -> Any:
     {'steps': 10, 'at': '1:30', 'day': '2024-01-01'}
     """
     try:
-        return yaml.load(text, Loader=_PlainLoader)
+        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506  (the loader is a SafeLoader)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         # PyYAML's own constructors, for a tag whose value is none of its kind.
         raise yaml.YAMLError(f"a tag must suit its value, but {type(error).__name__}: {error}") from None

@@ -166,7 +166,7 @@ def _arguments(args: object) -> Iterable[object]:
 @contextmanager
 def _process(java: str, program: Path, timeout: float) -> Iterator[_Meteor]:
     command = [java, "-Xmx2G", "-jar", str(program.absolute()), "-", "-", "-stdio", "-l", "en", "-norm"]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  (Java on a jar and texts, without a shell)
         command,
         cwd=program.absolute().parent,
         stdin=subprocess.PIPE,

@@ -133,7 +133,7 @@ def _run(
         question.write_text(json.dumps(asked), encoding="utf-8")
         arguments = [str(question), "-cache", str(cache), "-out", str(answer), "-subset", "-silent"]
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603  (Java on a jar and files, without a shell)
                 [*command, *arguments],
                 cwd=program.absolute().parent,
                 capture_output=True,
