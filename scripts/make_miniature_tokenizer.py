@@ -9,10 +9,10 @@ import random
 import sys
 from pathlib import Path
 
+import scene_pretraining as pretraining
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BartTokenizer
 
-from weft.data.scenes import pretraining
 from weft.data.scenes.captions import draw_captions
 from weft.data.scenes.examples import ScenePool, draw_questions
 from weft.data.scenes.pairs import draw_statements

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import scene_pretraining as pretraining
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from torch.nn import functional
 from transformers import AutoTokenizer, BartConfig, PreTrainedTokenizerBase, ResNetConfig, ResNetModel
 
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
-from weft.data.scenes import pretraining
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
 

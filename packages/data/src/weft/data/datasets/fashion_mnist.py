@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 28-pixel grey pictures of clothes in ten classes; official idx files or the sprite."""
+"""Fashion-MNIST: 28-pixel grey images of clothes in ten classes; official idx files or the sprite."""
 
 import hashlib
 import struct
@@ -70,9 +70,9 @@ class _Tiles(Store):
 
 
 def read(source: Source, split: str) -> Iterator[Classify]:
-    """Yield one `Classify` per picture.
+    """Yield one `Classify` per image.
 
-    Splits "train" and "test" read the official idx files. Split "sprite" cuts the 900 pictures of the
+    Splits "train" and "test" read the official idx files. Split "sprite" cuts the 900 images of the
     repository's sprite, a 30 x 30 grid with three rows per class.
 
     Args:
@@ -127,7 +127,7 @@ SPEC = DatasetSpec(
     record_type="classify",
     splits=("train", "test", "sprite"),
     read=read,
-    summary="Grey 28-pixel pictures of clothes in ten classes.",
+    summary="Grey 28-pixel images of clothes in ten classes.",
     licence="MIT",
     citation="Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017.",
     how_to_get="Clone https://github.com/zalandoresearch/fashion-mnist; root is the clone or its folder data/fashion/.",

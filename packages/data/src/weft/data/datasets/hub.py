@@ -74,13 +74,7 @@ def draw(
         source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
     where = repo if repo is not None else str(folder.url)  # type: ignore[attr-defined]
     records = load_hub_dataset(
-        where,
-        split,
-        record=record,
-        columns=dict(columns),
-        revision=revision,
-        name=config,
-        classes=classes,
+        where, split, record=record, columns=dict(columns), revision=revision, name=config, classes=classes
     )
     return records.records
 

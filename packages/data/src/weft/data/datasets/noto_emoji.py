@@ -16,11 +16,7 @@ LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
 
 
 def read(
-    source: Source,
-    split: str,
-    *,
-    languages: Sequence[str] | str = ("en",),
-    task: str = "caption",
+    source: Source, split: str, *, languages: Sequence[str] | str = ("en",), task: str = "caption"
 ) -> Iterator[Record]:
     """Yield one record per emoji and language, in file order.
 

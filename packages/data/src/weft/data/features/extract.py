@@ -1,4 +1,4 @@
-"""Run a frozen encoder over media and keep what it gives; a run that was killed goes on where it stopped.
+"""Run a frozen encoder over media and keep what it gives; a killed run resumes where it stopped.
 
 A store grows by what it lacks. One extraction at a time writes to it, and others wait, to find their features there.
 """
@@ -104,7 +104,7 @@ def extract_features(
         engine: "serial", "processes" or "ray".
         workers: Processes of a pool, or shards at a time on Ray.
         place: Number of this process and of all that call this together with the same arguments, on one file system;
-            they share the shards out.
+            the shards are divided among them.
         decide: Calls a function on the first process and returns what it returns, or raises what it raises, on all of
             `place`; needed if there are several. They meet in it after every batch, so that none waits for long.
         progress: Called on every process with records done by all, as far as this one can tell, and records to do.

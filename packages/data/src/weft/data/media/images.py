@@ -34,11 +34,7 @@ _DAMAGE = (
 
 
 def decode_image(
-    data: bytes,
-    *,
-    name: str = "image",
-    background: tuple[int, int, int] = WHITE,
-    draft: int | None = None,
+    data: bytes, *, name: str = "image", background: tuple[int, int, int] = WHITE, draft: int | None = None
 ) -> Image.Image:
     """Decode an image, turned upright as its Exif orientation says; the format is told by content.
 

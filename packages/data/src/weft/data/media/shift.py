@@ -1,4 +1,4 @@
-"""Random shifts of transformed images, for models that read small pictures."""
+"""Random shifts of transformed images, for models that read small images."""
 
 import random
 from dataclasses import dataclass

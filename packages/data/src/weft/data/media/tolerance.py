@@ -1,4 +1,4 @@
-"""Go on past damaged media, counted and named, up to a stated limit; never a silent replacement."""
+"""Skip damaged media, counted and named, up to a stated limit; never a silent replacement."""
 
 import logging
 from collections.abc import Callable, Iterable

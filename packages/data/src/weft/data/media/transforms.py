@@ -40,7 +40,7 @@ def resize_short_side(image: Image.Image, size: int, resample: Resample = "bicub
         resample: Pillow filter.
 
     Raises:
-        CorruptMediaError: If the long side would become so long that the picture passes `WEFT_MAX_RESIZED_PIXELS`.
+        CorruptMediaError: If the long side would become so long that the image passes `WEFT_MAX_RESIZED_PIXELS`.
     """
     _positive("size", size)
     width, height = image.size

@@ -13,7 +13,7 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,dv,mxf,rm,nut,wtv,ivf,obu,"
     "h263,h264,hevc,av1,mjpeg,gif,apng,avif,png_pipe,webp_pipe"
 )
-"""Containers of pictures. FFmpeg knows others, such as `concat` and `hls`, that open further files and addresses."""
+"""Containers of videos. FFmpeg knows others, such as `concat` and `hls`, that open further files and addresses."""
 
 
 def read(
@@ -53,7 +53,7 @@ def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> 
 
 
 def _upright(frame: Any) -> NDArray[np.uint8]:
-    """The pixels, turned as the file says: telephones store what they film upright as if it lay on its side."""
+    """The pixels, turned as the file says: phones store what they film upright as if it lay on its side."""
     turned: NDArray[np.uint8] = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     return turned
 

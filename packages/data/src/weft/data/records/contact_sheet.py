@@ -1,4 +1,4 @@
-"""Render records as one picture: a grid of images with their text, for looking at data."""
+"""Render records as one image: a grid of images with their text, for looking at data."""
 
 import contextlib
 from collections.abc import Sequence

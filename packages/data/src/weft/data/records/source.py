@@ -207,7 +207,7 @@ class Source:
                 yield Row(value if head is None else _named(head, value), name, number)
 
     def build(self, rows: Iterable[Row], make: Callable[[Row], R | Iterable[R] | None]) -> Iterator[R]:
-        """Turn rows into records; malformed rows raise, or are counted where the caller chose to go on.
+        """Turn rows into records; malformed rows raise, or are counted where the caller chose to skip them.
 
         A row whose record has an id that came before is malformed too.
 

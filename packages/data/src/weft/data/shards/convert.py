@@ -1,6 +1,6 @@
 """Write a record set as Parquet shards: serially, in processes, or on Ray, with byte-identical results.
 
-A run that was killed goes on where it stopped: shards are written whole, and those that are there are kept.
+A killed run resumes where it stopped: shards are written whole, and those that are there are kept.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ def write_shard(job: Job) -> ShardInfo:
 
 
 def _contents(records: RecordSet[Any], rows_per_shard: int, embed_media: bool) -> dict[str, Any]:
-    """What the shards of a conversion depend on beside its index; of media, which pictures are written."""
+    """What the shards of a conversion depend on beside its index; of media, which images are written."""
     digest = hashlib.sha256()
     for record in records if embed_media else ():
         digest.update("".join(ref.identity for ref in record.media_refs()).encode())
