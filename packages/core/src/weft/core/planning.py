@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -92,6 +92,8 @@ class Plan:
         full: Parameters of the backbone that are trained.
         backbone_parameters: All parameters of the backbone, tied ones once.
         owners: Rule by which images belong to rows, where a row may have any number of them.
+        read_by_structure: Types of models within the backbone that no family declares.
+        unread: Tower without sites to the reason.
     """
 
     backbone: Backbone
@@ -102,6 +104,8 @@ class Plan:
     full: tuple[FullParameter, ...]
     backbone_parameters: int
     owners: OwnersRule | None = None
+    read_by_structure: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         """The plan itself: it is never changed."""
@@ -154,6 +158,8 @@ class Plan:
             "percent": self.percent,
             "components": self.components,
             "sites": [site.address for site in self.sites],
+            "read_by_structure": list(self.read_by_structure),
+            "unread": dict(self.unread),
         }
 
     def __str__(self) -> str:
@@ -169,6 +175,11 @@ class Plan:
         ]
         for name, count in rows:
             lines.append(f"{name:<{names}}  {count:>{numbers},}  {100 * count / total:8.4f} %")
+        if self.read_by_structure:
+            lines.append(
+                f"read by its structure, as no family declares it: {', '.join(self.read_by_structure)}"
+            )
+        lines += [f"no sites in {tower}: {reason}" for tower, reason in self.unread.items()]
         return "\n".join(lines)
 
 
@@ -212,6 +223,8 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
         full=full,
         backbone_parameters=sum(parameter.numel() for parameter in model.parameters()),
         owners=sites.owners,
+        read_by_structure=sites.read_by_structure,
+        unread=sites.unread,
     )
 
 

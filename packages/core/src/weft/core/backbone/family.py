@@ -6,8 +6,10 @@ taken. A backbone made of other backbones (`nested`) takes their sites over with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from weft.core.backbone.module_paths import Paths
 from weft.core.backbone.owners import OwnersRule
@@ -66,7 +68,7 @@ class Stack:
     Args:
         tower: Tower the stack belongs to.
         layers: Path of the module list, from the root; alternatives are tried in order.
-        blocks: The sub-layers of each layer.
+        blocks: The sub-layers of each layer, or what reads them from a layer.
         name: Name of the stack if its tower has several.
         modality: Modality of its rows.
         packed: Whether the tokens of all rows are packed into one sequence.
@@ -74,7 +76,7 @@ class Stack:
 
     tower: str
     layers: Paths
-    blocks: Mapping[Block, BlockSpec]
+    blocks: Mapping[Block, BlockSpec] | Callable[[nn.Module], Mapping[Block, BlockSpec]]
     name: str = ""
     modality: Modality = "text"
     packed: bool = False
@@ -140,6 +142,9 @@ class Family:
         default_towers: Towers adapted if a configuration names none; empty stands for all.
         owners: Rule by which the rows of its towers of media belong to rows of the batch; see
             `weft.core.backbone.owners`. None where every row has one image.
+        by_structure: Whether all but its model types and owners is read from the model; see
+            `weft.core.backbone.families.structure`.
+        optional_towers: Towers of nested backbones that may be of an unknown family; they hold no site then.
     """
 
     name: str
@@ -152,8 +157,12 @@ class Family:
     outside: tuple[Outside, ...] = ()
     default_towers: tuple[str, ...] = ()
     owners: OwnersRule | None = None
+    by_structure: bool = False
+    optional_towers: tuple[str, ...] = ()
 
 
+StructureReader = Callable[[nn.Module, Modality | None], Family]
+_STRUCTURE_READERS: list[StructureReader] = []
 FAMILIES: Registry[Family] = Registry("`model_types`", BackboneError, "weft.core.backbone.families")
 
 
@@ -174,3 +183,28 @@ def register_family(family: Family) -> Family:
 def families() -> Registry[Family]:
     """All registered families by model type, alphabetically."""
     return FAMILIES
+
+
+def register_structure(read: StructureReader) -> StructureReader:
+    """Make known what reads models of types that no family declares; the last one counts.
+
+    Args:
+        read: Makes a family for one model and the tower that it is of a larger one, if it is; raises `BackboneError`
+            where it cannot.
+    """
+    _STRUCTURE_READERS.append(read)
+    return read
+
+
+def read_structure(model: nn.Module, tower: Modality | None) -> Family:
+    """A family for one model of a type that no family declares.
+
+    Args:
+        model: The model.
+        tower: The tower that it is of a larger model, if it is one.
+
+    Raises:
+        BackboneError: If its structure cannot be read.
+    """
+    len(FAMILIES)  # the reader is found as families are: its module is imported with theirs
+    return _STRUCTURE_READERS[-1](model, tower)

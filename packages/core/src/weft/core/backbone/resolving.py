@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, families
+from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, families, read_structure
 from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, within
 from weft.core.backbone.outside_sites import map_sites
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Block, Modality, Site, SiteMap
 from weft.core.errors import BackboneError, unknown
 
 
@@ -30,79 +30,125 @@ def resolve(model: nn.Module) -> SiteMap:
     )  # the whole model is no site
 
 
-def _resolve(model: nn.Module) -> SiteMap:
-    family, model_type = _family_of(model)
+@dataclass
+class _Found:
+    """What is found in a model and its parts so far; the fields are those of a site map."""
+
+    family: list[str] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    maps: list[Site] = field(default_factory=list)
+    layers: dict[str, str] = field(default_factory=dict)
+    towers: dict[str, list[str]] = field(default_factory=dict)
+    components: dict[str, list[str]] = field(default_factory=dict)
+    siteless: set[str] = field(default_factory=set)
+    read_by_structure: tuple[str, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
+
+
+def _resolve(model: nn.Module, tower: Modality | None = None) -> SiteMap:
+    family, model_type, undeclared = _family_of(model, tower)
     required = family.model_types[model_type]
-    sites: list[Site] = []
-    layers: dict[str, str] = {}
-    towers: dict[str, list[str]] = {}
-    components: dict[str, list[str]] = {}
-    names = [family.name]
-    maps: list[Site] = []
-    outside = [(place.path, place.modality, place.block) for place in family.outside]
-    for tower, paths in family.towers.items():
-        _extend(towers, tower, _tower_paths(model, paths))
+    found = _Found([family.name], read_by_structure=undeclared)
+    for word, paths in family.towers.items():
+        _extend(found.towers, word, _tower_paths(model, paths))
     for stack in family.stacks:
         if stack.tower in required:
-            _add_stack(model, family, stack, sites, layers)
+            _add_stack(model, family, stack, found.sites, found.layers)
     for word, paths in family.components.items():
-        _extend(components, word, existing(model, paths, all_of_them=True))
+        _extend(found.components, word, existing(model, paths, all_of_them=True))
     # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
-    siteless = set() if family.stacks else set(towers)
+    found.siteless = set() if family.stacks else set(found.towers)
     places = [place for place in family.places if place.tower in required]
     own = [site for place in places for site in _place_sites(model, place)]
-    taken = {site.address for site in own}
     for attribute in family.nested:
-        child = at(model, attribute)
-        if child is None:
-            continue
-        inner = _resolve(child)
-        names.append(inner.family)
-        siteless |= set(inner.towers)
-        # A place of the whole model goes before one of its part with the same address. What holds a tower may read
-        # its layers one by one, and would find a prompt's rows there.
-        kept = [site for site in inner.sites if site.address not in taken and site.whole != "embeddings"]
-        sites.extend(_moved(site, attribute) for site in kept)
-        layers.update({below(attribute, path): front for path, front in inner.layers.items()})
-        for source, target in ((inner.towers, towers), (inner.components, components)):
-            for word, found in source.items():
-                _extend(target, word, [below(attribute, path) for path in found])
-        maps.extend(_moved(site, attribute) for site in inner.maps)
-    sites.extend(own)
-    taken_paths = {site.path for site in (*sites, *maps) if site.role}
-    maps.extend(map_sites(model, outside, components, taken_paths))
-    held = siteless | {site.tower for site in sites}
-    present = tuple(tower for tower in towers if tower in held)
+        _add_part(found, model, family, attribute, {site.address for site in own})
+    found.sites.extend(own)
+    taken = {site.path for site in (*found.sites, *found.maps) if site.role}
+    outside = [(place.path, place.modality, place.block) for place in family.outside]
+    found.maps.extend(map_sites(model, outside, found.components, taken))
+    held = found.siteless | {site.tower for site in found.sites}
+    present = tuple(word for word in found.towers if word in held)
     _check_towers(model, family, model_type, present)
-    default = tuple(tower for tower in family.default_towers if tower in present) or present
-    if family.owners is not None:
-        sites, maps = (
-            [replace(site, owned=True) if site.modality != "text" else site for site in found]
-            for found in (sites, maps)
-        )
     return SiteMap(
-        family="+".join(names),
-        sites=tuple(sites),
-        towers={word: tuple(towers[word]) for word in present},
-        components={word: tuple(paths) for word, paths in components.items() if paths},
-        layers=layers,
-        default_towers=default,
+        family="+".join(found.family),
+        sites=_owned(family, found.sites),
+        towers={word: tuple(found.towers[word]) for word in present},
+        components={word: tuple(paths) for word, paths in found.components.items() if paths},
+        layers=found.layers,
+        default_towers=tuple(word for word in family.default_towers if word in present) or present,
         owners=family.owners,
-        maps=tuple(maps),
+        maps=_owned(family, found.maps),
+        read_by_structure=tuple(dict.fromkeys(found.read_by_structure)),
+        unread=found.unread,
     )
 
 
-def _family_of(model: nn.Module) -> tuple[Family, str]:
-    """The family of a model, and under which of its types."""
+def _add_part(
+    found: _Found, model: nn.Module, family: Family, attribute: str, taken: Collection[str]
+) -> None:
+    """Take over what a nested backbone holds, with its path in front; `taken` are addresses of the whole model."""
+    child = at(model, attribute)
+    if child is None:
+        return
+    tower: Modality | None = (
+        "vision" if attribute in alternatives(family.components.get("vision", ())) else None
+    )
+    try:
+        inner = _resolve(child, tower)
+    except BackboneError as error:
+        if tower not in family.optional_towers:
+            raise
+        found.unread[str(tower)] = str(error)
+        found.siteless.add(str(tower))
+        _extend(found.towers, str(tower), [attribute])
+        return
+    found.family.append(inner.family)
+    found.read_by_structure += inner.read_by_structure
+    found.unread.update(inner.unread)
+    found.siteless |= set(inner.towers)
+    # A place of the whole model goes before one of its part with the same address. What holds a tower may read its
+    # layers one by one, and would find a prompt's rows there.
+    kept = [site for site in inner.sites if site.address not in taken and site.whole != "embeddings"]
+    found.sites.extend(_moved(site, attribute) for site in kept)
+    found.maps.extend(_moved(site, attribute) for site in inner.maps)
+    found.layers.update({below(attribute, path): front for path, front in inner.layers.items()})
+    for source, target in ((inner.towers, found.towers), (inner.components, found.components)):
+        for word, paths in source.items():
+            _extend(target, word, [below(attribute, path) for path in paths])
+
+
+def _owned(family: Family, sites: Iterable[Site]) -> tuple[Site, ...]:
+    return tuple(
+        replace(site, owned=True) if family.owners is not None and site.modality != "text" else site
+        for site in sites
+    )
+
+
+def _family_of(model: nn.Module, tower: Modality | None) -> tuple[Family, str, tuple[str, ...]]:
+    """The family of a model, its type, and the type once more if its layers are read though nobody declared it."""
     known = families()
-    model_type: str | None = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type is None:
-        classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
-        model_type = next((name for name in classes if name in known), None)
-    if model_type is None or model_type not in known:
+    model_type = _model_type(model, known)
+    declared = None if model_type is None else known.get(model_type)
+    if declared is not None and not declared.by_structure:
+        return declared, str(model_type), ()
+    try:
+        read = read_structure(model, tower)
+    except BackboneError as error:
         hint = unknown("`config.model_type`", model_type, known)
-        raise BackboneError(f"{hint} A family from outside is added with `register_family`.")
-    return known[model_type], model_type
+        raise BackboneError(
+            f"{hint} Nor can its structure be read: {error} A family from outside is added with `register_family`."
+        ) from error
+    if declared is not None:
+        return replace(read, owners=declared.owners), next(iter(read.model_types)), ()
+    return read, next(iter(read.model_types)), (str(model_type),)
+
+
+def _model_type(model: nn.Module, known: Mapping[str, Family]) -> str | None:
+    model_type: str | None = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type is not None:
+        return model_type
+    classes = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__)
+    return next((name for name in classes if name in known), None)
 
 
 def _check_towers(model: nn.Module, family: Family, model_type: str, present: Sequence[str]) -> None:
@@ -149,7 +195,8 @@ def _add_stack(
         path = f"{found[0]}.{index}"
         front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
         layers[path] = front
-        for block, spec in stack.blocks.items():
+        blocks = stack.blocks(layer) if callable(stack.blocks) else stack.blocks
+        for block, spec in blocks.items():
             sites.extend(_block_sites(layer, path, family, stack, index, block, spec))
 
 

@@ -100,6 +100,8 @@ class SiteMap:
         owners: The rule by which media belong to rows; see `weft.core.backbone.owners`. None where each row is one.
         maps: Linear maps outside the layers. The role of each is its name within its component, such as
             `projector.linear_1`.
+        read_by_structure: Types of models that no family declares, whose layers were read by their structure.
+        unread: Tower that holds no site to the reason.
     """
 
     family: str
@@ -110,6 +112,8 @@ class SiteMap:
     default_towers: tuple[str, ...] = ()
     owners: Callable[..., Any] | None = None
     maps: tuple[Site, ...] = ()
+    read_by_structure: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, address: str) -> Site:
         """The site of an address.
@@ -145,6 +149,12 @@ class SiteMap:
         """
         chosen = self.check_towers(towers)
         within = [site for site in self.sites if site.tower in chosen]
+        if not within or any(tower in self.unread for tower in chosen):
+            reasons = "".join(f" {self.unread[tower]}" for tower in chosen if tower in self.unread)
+            raise AddressError(
+                f"`towers` must name towers whose layers are known, but those of {', '.join(chosen)} are not.{reasons} "
+                f"Towers with sites are {', '.join(sorted({site.tower for site in self.sites})) or 'none'}."
+            )
         if stacks is not None:
             wanted = set(stacks)
             _all_present("stacks", wanted, {site.stack for site in within if site.stack})

@@ -81,6 +81,44 @@ def qwen3() -> Case:
     return transformers.Qwen3ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
 
 
+def gemma() -> Case:
+    """The first Gemma alone, of Llama's layers."""
+    config = transformers.GemmaConfig(**_DECODER, head_dim=8)
+    return transformers.GemmaForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+
+
+def gemma4() -> Case:
+    """Gemma 4 alone, whose layers add features of each token behind both sub-layers."""
+    config = transformers.Gemma4TextConfig(
+        **_DECODER,
+        head_dim=8,
+        global_head_dim=8,
+        layer_types=["sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=120,
+        num_kv_shared_layers=0,
+    )
+    return transformers.Gemma4ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+
+
+def llama4() -> Case:
+    """Llama 4 alone; every second feed-forward block is of experts."""
+    config = transformers.Llama4TextConfig(
+        **_DECODER,
+        head_dim=8,
+        intermediate_size_mlp=32,
+        num_local_experts=2,
+        interleave_moe_layer_step=2,
+        attention_chunk_size=16,
+    )
+    return transformers.Llama4ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+
+
+_NEWER = (gemma4, llama4)  # where the installed transformers has them
 SIBLINGS = {
-    case.__name__: case for case in (qwen2_vl, llava_next, idefics3, mt5, mbart, llama, mistral, qwen3)
+    case.__name__: case
+    for case in (
+        *(qwen2_vl, llava_next, idefics3, mt5, mbart, llama, mistral, qwen3, gemma),
+        *(case for case in _NEWER if hasattr(transformers, f"{case.__name__.title()}TextConfig")),
+    )
 }

@@ -74,6 +74,21 @@ def siglip() -> Case:
     return transformers.SiglipModel(config), {"input_ids": token_ids(ROWS, 16), "pixel_values": _pixels()}
 
 
+def siglip2() -> Case:
+    """SigLIP 2 of any resolution; its images have 4 and 2 patches."""
+    text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
+    vision = {**SIZES, "patch_size": 8, "num_patches": 4}
+    batch = {
+        "input_ids": token_ids(ROWS, 16),
+        "pixel_values": torch.randn(ROWS, 4, 3 * 8 * 8),
+        "pixel_attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        "spatial_shapes": torch.tensor([[2, 2], [1, 2]]),
+    }
+    return transformers.Siglip2Model(
+        transformers.Siglip2Config(text_config=text, vision_config=vision)
+    ), batch
+
+
 def _blip_config() -> Any:
     return transformers.BlipConfig(
         projection_dim=8, image_text_hidden_size=8, text_config=_MED, vision_config=_VISION
@@ -284,6 +299,7 @@ CASES = {
         vit,
         dinov2,
         siglip,
+        siglip2,
         blip_retrieval,
         blip_vqa,
         blip_caption,

@@ -15,9 +15,6 @@ from weft.eval.readers import Row
 from weft.eval.testing.subject import LORA, Subject
 
 IGNORED = -100
-WITHOUT_FAMILY = ("florence2", "internvl", "mllama", "siglip2")
-"""Models that cannot be adapted, because no family knows their layers."""
-
 Inputs = dict[str, Any]
 
 
@@ -35,7 +32,7 @@ def tiny_subject(name: str) -> Subject:
         processor=made.processor,
         own_inputs=partial(inputs, made),
         own_loss=None if loss is None else partial(loss, made),
-        method=None if name in WITHOUT_FAMILY else LORA,
+        method=LORA,
     )
 
 

@@ -21,8 +21,12 @@ FAMILY = register_family(
                     "ffn": BlockSpec(
                         output="layer_scale2",
                         source="mlp",
-                        width=("mlp.fc2", "mlp.weights_out"),
-                        linears={"up": ("mlp.fc1", "mlp.weights_in"), "down": ("mlp.fc2", "mlp.weights_out")},
+                        width=("mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+                        linears={
+                            "up": ("mlp.fc1", "mlp.weights_in", "mlp.up_proj"),
+                            "gate": "mlp.gate_proj",
+                            "down": ("mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
+                        },
                     ),
                 },
                 modality="vision",

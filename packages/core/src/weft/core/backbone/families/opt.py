@@ -14,6 +14,7 @@ FAMILY = register_family(
                     "attention": BlockSpec(
                         output="self_attn.out_proj",
                         source="self_attn",
+                        stream="self_attn_layer_norm",
                         linears={
                             "query": "self_attn.q_proj",
                             "key": "self_attn.k_proj",
@@ -21,7 +22,12 @@ FAMILY = register_family(
                             "output": "self_attn.out_proj",
                         },
                     ),
-                    "ffn": BlockSpec(output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"}),
+                    "ffn": BlockSpec(
+                        output="fc2",
+                        source="fc1",
+                        stream="final_layer_norm",
+                        linears={"up": "fc1", "down": "fc2"},
+                    ),
                 },
             ),
         ),
