@@ -182,7 +182,7 @@ def test_a_learned_context_stands_before_other_names(encoder: ImageTextEncoder) 
     others = ["fox", "red owl"]
     prompts = ContextPrompts(encoder, others, context_tokens=4)
     for head in (CoOp(weights, CoOpConfig(**options)), CoCoOp(weights, CoCoOpConfig(**options))):  # type: ignore[arg-type]
-        with pytest.raises(FewShotError, match="must be fitted first, but has no context"):
+        with pytest.raises(FewShotError, match="must be fitted first, but is not"):
             head.for_classes(encoder.class_weights(others), prompts)
         head.use_prompts(ContextPrompts(encoder, NAMES, context_tokens=4))
         head.fit(features, labels)

@@ -110,13 +110,15 @@ class KeyCache(nn.Module):
 
     def kept_by(self, keep: Sequence[int]) -> Tensor:
         """Positions of the keys of some classes, in the order in which `of_classes` keeps them."""
-        number = torch.full((self.num_classes,), -1, dtype=torch.int64, device=self.labels.device)
-        number[torch.tensor(list(keep), dtype=torch.int64, device=self.labels.device)] = torch.arange(
-            len(keep), device=self.labels.device
-        )
-        new = number[self.labels.to(torch.int64)]
+        new = self._number(keep)[self.labels.to(torch.int64)]
         kept = (new >= 0).nonzero().flatten()
         return kept[torch.argsort(new[kept], stable=True)]
+
+    def _number(self, keep: Sequence[int]) -> Tensor:
+        """New number of every class, -1 for those that are left out, int64, shape (classes,)."""
+        number = torch.full((self.num_classes,), -1, dtype=torch.int64)
+        number[list(keep)] = torch.arange(len(keep))
+        return number.to(self.labels.device)
 
     def of_classes(self, keep: Sequence[int]) -> KeyCache:
         """The cache of some classes alone; class `keep[i]` becomes i.
@@ -129,8 +131,5 @@ class KeyCache(nn.Module):
             raise FewShotError(
                 "`classes` must leave at least one key in the cache, but leaves none. Keep a class with samples."
             )
-        number = {old: new for new, old in enumerate(keep)}
-        labels = torch.tensor([number[int(label)] for label in self.labels[rows]], dtype=torch.int32)
-        return KeyCache.of(
-            self.keys.detach()[rows], labels.to(self.labels.device), len(keep), self.origin[rows]
-        )
+        labels = self._number(keep)[self.labels[rows].to(torch.int64)]
+        return KeyCache.of(self.keys.detach()[rows], labels, len(keep), self.origin[rows])

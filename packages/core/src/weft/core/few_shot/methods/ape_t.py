@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -110,13 +110,9 @@ class APET(APE):
         """Values of beta and alpha, and of gamma where votes are weighted by it."""
         return TipAdapter.grid(self, features) if self._whole else super().grid(features)
 
-    def remove_classes(self, classes: Sequence[int]) -> None:
-        """Remove classes with their keys, residuals and vote weights; see `TipAdapter.remove_classes`."""
-        self._require_cache()
-        gone = set(classes)
-        keep = [number for number in range(self.num_classes) if number not in gone]
+    def _keep_classes(self, keep: list[int]) -> None:
         rows = self.cache.kept_by(keep)
-        super().remove_classes(classes)
+        super()._keep_classes(keep)
         self.residual = nn.Parameter(self.residual[keep], requires_grad=False)
         self.value_weights = nn.Parameter(self.value_weights[rows], requires_grad=False)
 

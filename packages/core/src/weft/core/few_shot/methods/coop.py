@@ -103,10 +103,7 @@ class CoOp(FewShotHead):
         Raises:
             FewShotError: This head is not fitted, or an argument breaks a rule.
         """
-        if not hasattr(self, "context"):
-            raise FewShotError(
-                f"{type(self).__name__} must be fitted first, but has no context. Call `fit(features, labels)`."
-            )
+        self._require_fitted()
         with torch.random.fork_rng(devices=[]):
             other = type(self)(class_weights, self.config)
             other.build(self.num_samples)

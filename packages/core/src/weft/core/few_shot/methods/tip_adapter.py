@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from weft.core.errors import FewShotError
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid, steps
 from weft.core.few_shot.head import FewShotHead
@@ -157,7 +156,7 @@ class TipAdapter(FewShotHead):
         Raises:
             FewShotError: The head is not fitted, or an argument breaks a rule.
         """
-        self._require_cache()
+        self._require_fitted()
         new = self._checked(class_weights, "class_weights")
         total = self.num_classes + len(new)
         samples = self._samples(features, labels, "features", total)
@@ -174,18 +173,15 @@ class TipAdapter(FewShotHead):
         Raises:
             FewShotError: The head is not fitted, a class does not exist, or no key would be left.
         """
-        self._require_cache()
+        self._require_fitted()
         gone = set(checked_classes(classes, self.num_classes))
-        keep = [number for number in range(self.num_classes) if number not in gone]
-        self.cache = self.cache.of_classes(keep)
-        self.class_weights = self.class_weights[keep]
+        self._keep_classes([number for number in range(self.num_classes) if number not in gone])
         self.num_samples = len(self.cache.labels)
 
-    def _require_cache(self) -> None:
-        if not hasattr(self, "cache"):
-            raise FewShotError(
-                f"{type(self).__name__} must be fitted first, but has no cache. Call `fit(features, labels)`."
-            )
+    def _keep_classes(self, keep: list[int]) -> None:
+        """Keep what belongs to some classes alone; class `keep[i]` becomes i."""
+        self.cache = self.cache.of_classes(keep)
+        self.class_weights = self.class_weights[keep]
 
 
 TipAdapterConfig.head = TipAdapter

@@ -10,7 +10,6 @@ there is a reconstruction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -277,11 +276,8 @@ class XMAdapter(TipAdapter):
         super().add_classes(class_weights, features, labels)
         self.prompt_weights = torch.cat([self.prompt_weights, self.class_weights[before:]])
 
-    def remove_classes(self, classes: Sequence[int]) -> None:
-        """Remove classes, their keys and their text keys; see `TipAdapter.remove_classes`."""
-        gone = set(classes)
-        keep = [number for number in range(self.num_classes) if number not in gone]
-        super().remove_classes(classes)
+    def _keep_classes(self, keep: list[int]) -> None:
+        super()._keep_classes(keep)
         self.prompt_weights = self.prompt_weights[keep]
 
 
