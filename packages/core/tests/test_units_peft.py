@@ -114,5 +114,5 @@ def test_without_peft_the_extra_is_named(monkeypatch):
     unit._layer.cache_clear()
     monkeypatch.setitem(sys.modules, "peft", None)
     model, _ = tiny_backbone("bart")
-    with pytest.raises(ConfigError, match=r"pip install weft-core\[peft\]"):
+    with pytest.raises(ConfigError, match=r"pip install peft"):
         plan(model, parse_method(method(KINDS[0])))

@@ -50,7 +50,7 @@ def test_unknown_engines_and_absent_libraries_are_refused(monkeypatch):
         check_engine("rya")
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[ray\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'ray\[data\]'"):
         check_engine("ray")
 
 

@@ -149,7 +149,7 @@ def test_broken_hdf5_is_named(tmp_path):
 
 def test_without_h5py_the_install_command_is_given(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[hdf5\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install h5py"):
         list(read_hdf5(tmp_path))
 
 

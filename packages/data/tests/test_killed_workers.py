@@ -66,7 +66,7 @@ def dying(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ray(dying):
     """Ray on this machine; its workers inherit where to find the module."""
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'weft-data[ray]'")
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'ray[data]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

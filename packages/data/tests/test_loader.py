@@ -98,5 +98,5 @@ def test_workers_use_one_thread():
 
 def test_without_torch_the_install_command_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.data", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'weft-data\[torch\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install torch"):
         loader()

@@ -80,7 +80,7 @@ def test_missing_parts_are_named(tmp_path: Path, jar: Path, monkeypatch: pytest.
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delenv(JAR_VARIABLE, raising=False)
     with pytest.raises(
-        MissingToolError, match=r"there is none at any known place.*pip install 'weft-eval\[captions\]'"
+        MissingToolError, match=r"there is none at any known place.*pip install pycocoevalcap"
     ):
         find_jar()
     monkeypatch.setenv(JAR_VARIABLE, str(jar))

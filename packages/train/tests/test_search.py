@@ -161,7 +161,7 @@ def test_what_cannot_be_searched_is_said_before_any_run(path, started, monkeypat
     assert ended.value.code == 2
     assert "must be left out with `--search`" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(RunError, match=r"pip install 'weft-train\[search\]'"):
+    with pytest.raises(RunError, match=r"pip install optuna"):
         read_ranges(RANGES)
 
 

@@ -86,5 +86,5 @@ def test_indexes_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         return load(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without_faiss)
-    with pytest.raises(FewShotError, match=r"pip install 'weft-core\[faiss\]'"):
+    with pytest.raises(FewShotError, match=r"pip install faiss-cpu"):
         NearestKeys(KeyCache.of(keys, labels, 4))

@@ -39,7 +39,7 @@ def check_backend(backend: str) -> None:
     if backend == "triton" and not triton_installed():
         raise KernelBackendError(
             "`backend` must be 'auto' or 'torch' where Triton is not installed, but is 'triton'. "
-            "Install it with: pip install 'weft-kernels[triton]'"
+            "Install it with: pip install triton"
         )
 
 

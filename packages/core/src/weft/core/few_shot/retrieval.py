@@ -157,7 +157,7 @@ def _build(keys: np.ndarray[Any, Any], kind: IndexKind, cells: int) -> Any:
             import faiss
     except ImportError as error:
         raise FewShotError(
-            "An index over keys must have FAISS, but it is not installed. Run: pip install 'weft-core[faiss]'"
+            "An index over keys must have FAISS, but it is not installed. Run: pip install faiss-cpu"
         ) from error
     count, width = keys.shape
     if kind == "flat":

@@ -3,7 +3,7 @@
 PEFT builds its layer around each chosen map. Its tensors become slots like those of every other unit, so that
 plans, sharing, routing and checkpoints are the same; its computation runs on them unchanged.
 
-Needs PEFT: `pip install weft-core[peft]`.
+Needs PEFT: `pip install peft`.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _wrapped(config: dict[str, Any], module: nn.Module, *, empty: bool = False) 
         import peft
     except ImportError as error:
         raise ConfigError(
-            "`method: peft` needs PEFT, which is not installed. Run `pip install weft-core[peft]`."
+            "`method: peft` needs PEFT, which is not installed. Run `pip install peft`."
         ) from error
     kinds = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     options = dict(config)

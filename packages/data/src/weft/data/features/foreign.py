@@ -33,7 +33,7 @@ def read_hdf5(path: str | os.PathLike[str], dataset: str = "features") -> Iterat
         import h5py
     except ImportError:
         raise MissingDependencyError(
-            "Reading HDF5 features needs h5py. Install it with: pip install 'weft-data[hdf5]'"
+            "Reading HDF5 features needs h5py. Install it with: pip install h5py"
         ) from None
     for file in _files(path, (".h5", ".hdf5")):
         try:

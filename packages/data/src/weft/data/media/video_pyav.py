@@ -77,7 +77,5 @@ def _import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise MissingDependencyError(
-            "Reading videos needs PyAV. Install it with: pip install 'weft-data[video]'"
-        ) from None
+        raise MissingDependencyError("Reading videos needs PyAV. Install it with: pip install av") from None
     return av

@@ -81,5 +81,5 @@ def _import_decoder() -> Any:
         raise MissingDependencyError(
             "The backend 'torchcodec' needs torchcodec, in the version that belongs to the installed torch (0.13 to "
             "torch 2.13), and FFmpeg 4 to 8 on the system (apt-get install ffmpeg). Install it with: "
-            f"pip install 'weft-data[video]'. What failed: {str(error).partition(chr(10))[0]}"
+            f"pip install torchcodec. What failed: {str(error).partition(chr(10))[0]}"
         ) from error

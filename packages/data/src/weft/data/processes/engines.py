@@ -80,6 +80,6 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError:
         raise MissingDependencyError(
-            "The engine 'ray' needs Ray. Install it with: pip install 'weft-data[ray]'"
+            "The engine 'ray' needs Ray. Install it with: pip install 'ray[data]'"
         ) from None
     return ray.data

@@ -43,7 +43,7 @@ class MixtureLoader:
             from torch.utils.data import DataLoader
         except ImportError:
             raise MissingDependencyError(
-                "The loader needs torch. Install it with: pip install 'weft-data[torch]'"
+                "The loader needs torch. Install it with: pip install torch"
             ) from None
         self.mixture = mixture
         self._consumed = mixture.step

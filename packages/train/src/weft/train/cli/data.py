@@ -119,7 +119,9 @@ def convert(
         int, typer.Option(min=1, help="Choose it for shards of 100 to 256 MB.")
     ] = 2_000,
     media: Annotated[bool, typer.Option(help="Put images and videos into the shards.")] = True,
-    engine: Annotated[str, typer.Option(help="serial, processes, or ray (needs weft-data[ray]).")] = "serial",
+    engine: Annotated[
+        str, typer.Option(help="serial, processes, or ray (pip install 'ray[data]').")
+    ] = "serial",
     workers: Annotated[int, typer.Option(min=1, help="Processes, or parallel tasks on Ray.")] = 2,
     option: Options = None,
 ) -> None:

