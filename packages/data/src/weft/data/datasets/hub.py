@@ -1,6 +1,6 @@
 """A data set of the Hugging Face hub, or a folder or files in its formats, by repository, revision and columns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weft.data.catalog import DatasetSpec
@@ -21,8 +21,10 @@ def read(
     revision: str | None = None,
     config: str | None = None,
     classes: Sequence[str] | None = None,
-) -> Iterator[Record]:
-    """Yield the rows of a split as records; images stay encoded until they are asked for.
+) -> Sequence[Record]:
+    """The rows of a split as records, made when they are asked for; images stay encoded until then.
+
+    The rows lie in the cache of `datasets`, which is mapped into memory and not read.
 
     Args:
         source: A folder in the hub's format, where `repo` names none.
@@ -36,33 +38,6 @@ def read(
 
     Raises:
         InvalidArgumentError: There is neither a repository nor a local folder, or a repository has no revision.
-    """
-    yield from draw(
-        source,
-        split,
-        record=record,
-        columns=columns,
-        repo=repo,
-        revision=revision,
-        config=config,
-        classes=classes,
-    )
-
-
-def draw(
-    source: Source,
-    split: str,
-    *,
-    record: str = "image_qa",
-    columns: Mapping[str, str | Sequence[str]],
-    repo: str | None = None,
-    revision: str | None = None,
-    config: str | None = None,
-    classes: Sequence[str] | None = None,
-) -> Sequence[Record]:
-    """The rows of a split as records, made when they are asked for; arguments as for `read`.
-
-    They lie in the cache of `datasets`, which is mapped into memory and not read.
     """
     folder = source.store
     if repo is None and not (isinstance(folder, FolderStore) and Path(folder.url).is_dir()):
@@ -84,7 +59,7 @@ SPEC = DatasetSpec(
     record_type="image_qa",
     splits=(),
     read=read,
-    draw=draw,
+    draw=read,
     summary="A data set of the Hugging Face hub, or a local folder in its format, by columns.",
     licence="that of the data",
     how_to_get="Name the repository with options repo=org/name revision=COMMIT, or give a folder in the hub's format.",

@@ -6,12 +6,13 @@ from typing import Any
 
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.columns import ColumnMapping
+from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
 from weft.data.records.record_set import RecordSet
 from weft.data.records.rows import Row
 
 
-class HubRecords(Sequence[Record]):
+class HubRecords(RecordsOnDemand):
     """Rows of a `datasets.Dataset` as records, made on demand; images stay encoded until asked for.
 
     Args:
@@ -26,10 +27,8 @@ class HubRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: Any) -> Any:
-        """Return one record, or a list of them for a slice."""
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
+    def record(self, index: int) -> Record:
+        """Return the record of a row."""
         row = Row(self._rows[index], self._label, index)
         return self._mapping.record(row, str(index))
 

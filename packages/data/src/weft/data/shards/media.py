@@ -1,12 +1,13 @@
 """Records of shards without their pictures and videos, which are opened one at a time: listed, or as they are drawn."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 from weft.data.errors import MissingFileError
 from weft.data.media.reference import MediaRef
+from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
 from weft.data.shards.parquet import ShardedRecords, decode_record
 from weft.data.sources.store import Store
@@ -69,7 +70,7 @@ class ShardMedia(Store):
         return shard, group, row, number
 
 
-class DrawnRecords(Sequence[Record]):
+class DrawnRecords(RecordsOnDemand):
     """Records of a sharded data set that are made when they are asked for, the same as `listed` gives.
 
     Those of the last few row groups stay in each process, whatever the size of the set; media stay in their shards.
@@ -87,14 +88,8 @@ class DrawnRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.shards)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        """Return a record, or a list of them for a slice; the text of one row group is read."""
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
+    def record(self, index: int) -> Record:
+        """Return a record; the text of one row group is read."""
         shard, group, row = self.shards.locate(index)
         place = (shard, group)
         if place not in self._groups:

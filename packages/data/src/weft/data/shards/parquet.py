@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, overload
+from typing import Any
 
 from weft.data.errors import CorruptMediaError, MissingFileError, StateMismatchError
 from weft.data.media.reference import MediaRef
+from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record, record_class
 from weft.data.records.rows import Kept, parse_kept
 from weft.data.shards.rows import kept_record
@@ -95,7 +96,7 @@ def decode_record(record_type: str, text: str, media: Sequence[MediaRef], place:
     return kept_record(record_class(record_type), parse_kept(text.encode("utf-8", "replace"), place), media)
 
 
-class ShardedRecords(Sequence[Record]):
+class ShardedRecords(RecordsOnDemand):
     """The records of a sharded data set; the index alone is read on opening.
 
     Attributes:
@@ -149,14 +150,8 @@ class ShardedRecords(Sequence[Record]):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+    def record(self, index: int) -> Record:
         """Return a record; one row group is read, and the last few stay decoded in each process."""
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
         shard, group, row = self.locate(index)
         return self.read_group(shard, group)[row]
 
