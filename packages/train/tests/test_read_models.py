@@ -119,6 +119,7 @@ def test_settings_of_the_processor_reach_it(make: Make) -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_half_of_the_memory_is_enough_for_what_is_frozen(make: Make, attention: str) -> None:
     recipe = make("backbone.dtype=bfloat16", f"backbone.attention={attention}")
+    assert dry_run(recipe).memory.weights < 0.6 * dry_run(make()).memory.weights
     model = load_backbone(recipe.backbone).model
     assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
     assert model.config._attn_implementation == attention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ class Wording:
         return Row(name, task, (*before, Turn("user", parts)), answer, weight, self.learn)
 
 
+@functools.cache
 def word_fields(kind: type[Record]) -> tuple[str, ...]:
     """The fields of a type of record that `ask` may name: those of text and numbers, and lists of texts."""
     return tuple(

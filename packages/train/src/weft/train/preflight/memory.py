@@ -8,14 +8,17 @@ from typing import Any
 from weft.train.recipe.training import Recipe
 
 _BYTES = 4
+# Saved weights may be of any type: `auto` is counted like the widest.
+_KEPT = {None: 4, "auto": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 _ADAM_STATES = 2
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device that do not depend on the batch, all numbers in 32 bits.
+    """Bytes of one device that do not depend on the batch: what is trained in 32 bits, the rest as it is kept.
 
-    Activations come on top: they grow with rows and tokens of a batch, and `training.checkpointing` keeps few of them.
+    Quantised weights are counted as they were before. Activations come on top: they grow with rows and tokens of a
+    batch, and `training.checkpointing` keeps few of them.
 
     Attributes:
         weights: All weights.
@@ -50,8 +53,9 @@ def estimate_memory(recipe: Recipe, plan: Any) -> Memory:
         plan: The plan of its model and method.
     """
     trained = _BYTES * plan.trainable_parameters
+    frozen = plan.total_parameters - plan.trainable_parameters
     return Memory(
-        weights=_BYTES * plan.total_parameters,
+        weights=trained + _KEPT[recipe.backbone.dtype] * frozen,
         gradients=trained,
         optimizer=_ADAM_STATES * trained,
         average=trained if recipe.training.average else 0,

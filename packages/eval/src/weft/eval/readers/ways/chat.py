@@ -44,7 +44,9 @@ class ChatReader(OneSequence):
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
         super().check(row)
-        self._template.check_pictures(self._template.prompt(row.turns), row)
+        # The template writes one mark for each picture: only a text can bring more. A million rows are looked at here.
+        if any(self._template.picture in turn.text for turn in row.turns):
+            self._template.check_pictures(self._template.prompt(row.turns), row)
 
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
         prompts = []
