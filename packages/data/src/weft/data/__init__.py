@@ -25,6 +25,7 @@ from weft.data.errors import (
 from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
 from weft.data.records.classify import Classify
+from weft.data.records.conversation import Conversation
 from weft.data.records.image_qa import ImageQA
 from weft.data.records.pair_bool import PairBool
 from weft.data.records.record import Record, record_class, register_record_type
@@ -40,6 +41,7 @@ from weft.data.sources.opening import open_store
 __all__ = [
     "Caption",
     "Classify",
+    "Conversation",
     "CorruptMediaError",
     "DatasetSpec",
     "FewShotDraw",

@@ -7,7 +7,7 @@ from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.hub import load_hub_dataset
 from weft.data.records.record import Record
-from weft.data.records.source import Source
+from weft.data.records.source import MediaFolder, Source
 from weft.data.sources.folders import FolderStore
 
 
@@ -21,6 +21,7 @@ def read(
     revision: str | None = None,
     config: str | None = None,
     classes: Sequence[str] | None = None,
+    media_root: str = "",
 ) -> Sequence[Record]:
     """The rows of a split as records, made when they are asked for; images stay encoded until then.
 
@@ -30,11 +31,12 @@ def read(
         source: A folder in the hub's format, where `repo` names none.
         split: Split name there.
         record: Type of the records, such as "image_qa".
-        columns: Record field to column name.
+        columns: Record field, or part of a conversation, to column name.
         repo: Repository id on the hub.
         revision: Commit or tag of the repository, which must be given: data sets of the hub move.
         config: Configuration of the repository.
         classes: Class names in label order; by default those of the label column.
+        media_root: Folder below a local root that paths of images start from, where rows hold paths.
 
     Raises:
         InvalidArgumentError: There is neither a repository nor a local folder, or a repository has no revision.
@@ -49,7 +51,14 @@ def read(
         source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
     where = repo if repo is not None else str(folder.url)  # type: ignore[attr-defined]
     records = load_hub_dataset(
-        where, split, record=record, columns=dict(columns), revision=revision, name=config, classes=classes
+        where,
+        split,
+        record=record,
+        columns=dict(columns),
+        revision=revision,
+        name=config,
+        classes=classes,
+        media=None if repo is not None else MediaFolder(folder, media_root.strip("/")),
     )
     return records.records
 

@@ -1,13 +1,15 @@
-"""Any folder (or archive) of images by class: `SPLIT/CLASS/any.jpg`, or `CLASS/any.jpg` for split "all"."""
+"""Any folder (or archive) of images: by class (`SPLIT/CLASS/any.jpg`), or with a table that says what each shows."""
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
+from weft.data.datasets._described_images import described, described_splits, is_metadata
 from weft.data.datasets._image_names import IMAGE_ENDINGS, is_own_image
 from weft.data.errors import InvalidArgumentError, unknown_name
 from weft.data.records.classify import Classify
+from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
 
 LEAF = "leaf"
@@ -16,8 +18,18 @@ _TRAIN = "train"
 Parts = tuple[str, ...]
 
 
-def read(source: Source, split: str, *, classes: Sequence[str] | str | None = None) -> Iterator[Classify]:
-    """Yield one `Classify` per image, sorted by path.
+def read(
+    source: Source,
+    split: str,
+    *,
+    classes: Sequence[str] | str | None = None,
+    record: str | None = None,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+) -> Iterator[Record]:
+    """Yield one `Classify` per image, sorted by path; with `record` one of that type per row of `metadata`.
+
+    The tables `metadata.jsonl`, `.csv` or `.parquet` are those of the `datasets` library: they lie beside the images,
+    or above, and their column `file_name` (or `file_names`, a list) counts from there.
 
     Hidden folders and those of other programs (`.ipynb_checkpoints`, `@eaDir`, `__MACOSX`) are no classes. Names that
     differ only in how accents are composed (Unicode NFC and NFD) are one class.
@@ -28,7 +40,22 @@ def read(source: Source, split: str, *, classes: Sequence[str] | str | None = No
         classes: Class folders in label order. By default all class folders of every split, sorted, so that
             labels agree between splits even where one lacks a class. "leaf" does the same with the innermost
             folder of each image, instead of the first one below the split.
+        record: Type of the records that `metadata` holds, such as "caption".
+        columns: Record field to column of `metadata`, such as `{captions: text}`.
     """
+    if record is not None:
+        if isinstance(classes, str):
+            raise InvalidArgumentError(f"`classes` must be a list beside `record`, but is {classes!r}.")
+        yield from described(source, split, record, columns or {}, classes or ())
+        return
+    if columns is not None:
+        raise InvalidArgumentError(
+            f"`record` must say of which type the rows of `metadata` are, where `columns` is given ({dict(columns)})."
+        )
+    yield from _classified(source, split, classes)
+
+
+def _classified(source: Source, split: str, classes: Sequence[str] | str | None) -> Iterator[Classify]:
     depth = 1 if split == "all" else 2
     paths = [tuple(name.split("/")) for name in source.store.names() if is_own_image(name)]
     paths = [parts for parts in paths if len(parts) > depth]
@@ -42,6 +69,10 @@ def read(source: Source, split: str, *, classes: Sequence[str] | str | None = No
     if isinstance(classes, str) and not leaf:
         raise InvalidArgumentError(
             f"`classes` must be a list of class folders, or {LEAF!r}, but is {classes!r}."
+        )
+    if any(is_metadata(name) for name in source.store.names()):
+        source.notes.append(
+            "what `metadata` says of the images is not read. Pass record=caption columns={captions: text}, or another."
         )
     folders = {parts: _class_folder(parts, depth, leaf) for parts in paths}
     if leaf:
@@ -114,6 +145,8 @@ def _say_untrained(source: Source, folders: Mapping[Parts, str], split: str) -> 
 
 def find_splits(source: Source, **options: Any) -> list[str]:
     """Folders that hold folders with images, or "all" where the folders of the root hold the images."""
+    if options.get("record") is not None:
+        return described_splits(source)
     parts = [name.split("/") for name in source.store.names() if name.lower().endswith(IMAGE_ENDINGS)]
     splits = sorted({folders[0] for folders in parts if len(folders) > 2})
     return splits or (["all"] if any(len(folders) > 1 for folders in parts) else [])
@@ -125,8 +158,8 @@ SPEC = DatasetSpec(
     splits=(),
     read=read,
     find_splits=find_splits,
-    summary="Your own images, one folder per class; any split names.",
+    summary="Your own images, one folder per class, or with `metadata.jsonl` or `.csv`; any split names.",
     licence="yours",
     how_to_get="Put images under ROOT/SPLIT/CLASS/, or under ROOT/CLASS/ and use split='all'. "
-    "ROOT may be a zip or tar archive or a URL.",
+    "ROOT may be a zip or tar archive or a URL. `metadata.jsonl` or `.csv` beside them is read with record=TYPE.",
 )

@@ -1,23 +1,21 @@
-"""Any CSV, TSV, JSONL or Parquet table with image and text columns, as any record type."""
+"""Any CSV, TSV, JSON, JSONL or Parquet table with image and text columns, as any record type."""
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
-from weft.data.errors import CorruptMediaError, InvalidArgumentError, MalformedRecordError
+from weft.data.datasets._tables import ENDINGS, rows_of
+from weft.data.errors import InvalidArgumentError
 from weft.data.records.classify import Classify
-from weft.data.records.columns import ColumnMapping
+from weft.data.records.columns import ColumnMapping, mapping_of
 from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source, StoredFile
 from weft.data.sources.folders import FolderStore
-from weft.data.sources.limits import check_unpacked
 from weft.data.sources.store import Store
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 TRAIN = "train"
-_CELL = 8
 
 
 def read(
@@ -34,10 +32,10 @@ def read(
 
     Args:
         source: The folder of the table, or the table itself.
-        split: Name of the split; the table is `SPLIT.csv` (or .tsv, .jsonl, .parquet) unless `file` is given.
+        split: Name of the split; the table is `SPLIT.csv` (or .tsv, .jsonl, .json, .parquet) unless `file` is given.
         record: Type of the records, such as "image_qa".
-        columns: Record field to column name (for `images` a list of columns). Fields that are not named use
-            the column of their own name; `id` falls back to the row number.
+        columns: Record field to column name (for `images` one column of lists, or a list of columns). Fields that are
+            not named use the column of their own name; `id` falls back to the row number.
         file: Path of the table below the root.
         media_root: Folder below the root that image paths start from.
         classes: Class names in label order, for classification tables without a label column, or the path of a
@@ -48,14 +46,18 @@ def read(
     Raises:
         InvalidArgumentError: If nothing tells the classes of the data set.
     """
-    mapping = ColumnMapping(record, columns or {})
+    mapping = mapping_of(record, columns or {})
     stored, base = _locate(source, split, file)
-    rows = list(_rows(source, stored))
+    rows = list(rows_of(source, stored))
     labels: dict[str, int] = {}
-    if mapping.kind is Classify and not all(map(mapping.has_label, rows)):
+    if (
+        isinstance(mapping, ColumnMapping)
+        and mapping.kind is Classify
+        and not all(map(mapping.has_label, rows))
+    ):
         labels = _labels(source, mapping, base, stored, rows, split, classes)
         source.classes = sorted(labels, key=lambda name: labels[name])
-    mapping = ColumnMapping(record, columns or {}, MediaFolder(base, media_root.strip("/")), labels)
+    mapping = mapping_of(record, columns or {}, MediaFolder(base, media_root.strip("/")), labels)
     yield from source.build(rows, lambda row: mapping.record(row, f"{split}-{row.number}"))
 
 
@@ -95,7 +97,7 @@ def _labels(
                 f"no table of the split {TRAIN!r}, by which they are numbered. List them, or give the path of a table "
                 "that has them all."
             )
-    everyone = rows if told is stored else list(_rows(source, told))
+    everyone = rows if told is stored else list(rows_of(source, told))
     numbered = {mapping.class_name(row): row for row in everyone if mapping.class_name(row)}
     if all(mapping.has_label(row) for row in numbered.values()):
         return {name: mapping.label(row) for name, row in numbered.items()}
@@ -137,44 +139,13 @@ def find_splits(source: Source, *, file: str | None = None, **options: Any) -> l
     return sorted({name.rpartition(".")[0] for name in plain if name.lower().endswith(ENDINGS)})
 
 
-def _rows(source: Source, stored: StoredFile) -> Iterator[Row]:
-    plain = stored.path.removesuffix(".gz").lower()
-    if plain.endswith((".csv", ".tsv")):
-        return source.csv_rows(stored, header=True, delimiter="\t" if plain.endswith(".tsv") else ",")
-    if plain.endswith(".jsonl"):
-        return source.json_lines(stored)
-    if plain.endswith(".parquet"):
-        return source.rows(stored, _parquet(stored))
-    raise InvalidArgumentError(f"`file` must end in one of {', '.join(ENDINGS)}, but is {stored.path!r}.")
-
-
-def _parquet(stored: StoredFile) -> list[dict[str, Any]]:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    data = stored.read()
-    try:
-        about = parquet.read_metadata(arrow.BufferReader(data))
-        packed = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-        # Repeated values are written once, and take their place in memory all the same.
-        check_unpacked(max(packed, _CELL * about.num_rows * about.num_columns), len(data), stored.name)
-        table: list[dict[str, Any]] = parquet.read_table(arrow.BufferReader(data)).to_pylist()
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, CorruptMediaError):
-            raise
-        raise MalformedRecordError(
-            f"{stored.name} must be a Parquet file, but is not: {error}. Get it again."
-        ) from error
-    return table
-
-
 SPEC = DatasetSpec(
     name="table",
     record_type="image_qa",
     splits=(),
     read=read,
     find_splits=find_splits,
-    summary="Your own CSV, TSV, JSONL or Parquet with image and text columns, as any record type.",
+    summary="Your own CSV, TSV, JSON, JSONL or Parquet with image and text columns, as any record type.",
     licence="yours",
-    how_to_get="Put SPLIT.csv, SPLIT.tsv, SPLIT.jsonl or SPLIT.parquet into ROOT, or name it with file=.",
+    how_to_get="Put SPLIT.csv, SPLIT.tsv, SPLIT.json, SPLIT.jsonl or SPLIT.parquet into ROOT, or name it with file=.",
 )

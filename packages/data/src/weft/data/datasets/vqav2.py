@@ -1,21 +1,29 @@
 """VQA v2: open questions about COCO images with ten answers each, in the official and the Karpathy form."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._answers import leave_one_out
 from weft.data.datasets._coco import CocoImages, is_coco_stem
+from weft.data.datasets._name_pattern import NamePattern
+from weft.data.media.reference import MediaRef
 from weft.data.records.image_qa import ImageQA
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
+Named = Callable[[Row, Callable[[], MediaRef]], MediaRef]
 _IMAGE_SUBSETS = {**_SUBSETS, "test-dev": "test2015"}
 
 
 def read(
-    source: Source, split: str, *, questions: str | None = None, annotations: str | None = None
+    source: Source,
+    split: str,
+    *,
+    questions: str | None = None,
+    annotations: str | None = None,
+    images: str | None = None,
 ) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question, in file order.
 
@@ -27,18 +35,25 @@ def read(
         split: Split name.
         questions: Path of the questions file below the root, where it has no official name.
         annotations: Path of the annotations file below the root.
+        images: Paths of the images below the root, where they have no official names: words in braces are fields of a
+            question, such as `images/{image_id:04}.png` (filled up with zeros to four digits) or `{file_name}`.
+
+    Raises:
+        InvalidArgumentError: If `images` is no such pattern.
     """
-    images = CocoImages(source)
-    if split.startswith("karpathy_"):
-        yield from _karpathy(source, split, images, questions, annotations)
-    else:
-        yield from _official(source, split, images, questions, annotations)
+    pattern = None if images is None else NamePattern("images", images)
+
+    def named(row: Row, official: Callable[[], MediaRef]) -> MediaRef:
+        return official() if pattern is None else pattern.image(source, row)
+
+    make = _karpathy if split.startswith("karpathy_") else _official
+    yield from make(source, split, named, questions, annotations)
 
 
 def _official(
-    source: Source, split: str, images: CocoImages, questions: str | None, annotations: str | None
+    source: Source, split: str, named: Named, questions: str | None, annotations: str | None
 ) -> Iterator[ImageQA]:
-    subset = _SUBSETS[split]
+    subset, images = _SUBSETS[split], CocoImages(source)
     names = [f"v2_OpenEnded_mscoco_{subset}_questions.json", f"OpenEnded_mscoco_{subset}_questions.json"]
     file = source.find(*([questions] if questions else names))
     rows = Row(file.json(), file.name, "top").items("questions")
@@ -54,7 +69,7 @@ def _official(
             row.fail(f"question {question_id} must have an annotation, but the annotations file has none")
         return ImageQA(
             id=question_id,
-            image=images.by_number(_IMAGE_SUBSETS[split], image_id),
+            image=named(row, lambda: images.by_number(_IMAGE_SUBSETS[split], image_id)),
             image_id=image_id,
             question=row.text("question"),
             **(_truth(answers[question_id]) if answers else {}),
@@ -64,9 +79,9 @@ def _official(
 
 
 def _karpathy(
-    source: Source, split: str, images: CocoImages, questions: str | None, annotations: str | None
+    source: Source, split: str, named: Named, questions: str | None, annotations: str | None
 ) -> Iterator[ImageQA]:
-    file = source.find(questions or f"{split}.json")
+    file, images = source.find(questions or f"{split}.json"), CocoImages(source)
     official: dict[str, Row] = {}
     for subset in ("train2014", "val2014"):
         truth = source.find_optional(annotations or f"v2_mscoco_{subset}_annotations.json")
@@ -85,7 +100,7 @@ def _karpathy(
         values = _truth(official[question_id]) if question_id in official else _karpathy_truth(row, label)
         return ImageQA(
             id=question_id,
-            image=images.by_stem(stem),
+            image=named(row, lambda: images.by_stem(stem)),
             image_id=stem,
             question=row.text("sent") if row.has("sent") else row.text("question"),
             extra=extra,

@@ -9,7 +9,7 @@ from typing import Any
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import MalformedRecordError
 from weft.data.media.reference import MediaRef
-from weft.data.records.columns import ColumnMapping
+from weft.data.records.columns import RowMapping, mapping_of
 from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
@@ -46,14 +46,14 @@ def read(
     """
     source.classes = [unicodedata.normalize("NFC", name) for name in classes or ()]
     labels = {name: label for label, name in enumerate(source.classes)}
-    mapping = ColumnMapping(record, columns or {}, labels=labels)
+    mapping = mapping_of(record, columns or {}, labels=labels)
     for store in _archives(source, split):
         address = store.describe()
         rows = (Row(members, address, key) for key, members in _samples(store).items())
         yield from source.build(rows, partial(_record, mapping, store, address.rsplit("/", 1)[-1]))
 
 
-def _record(mapping: ColumnMapping, store: Store, tar: str, row: Row) -> Record:
+def _record(mapping: RowMapping, store: Store, tar: str, row: Row) -> Record:
     return mapping.record(row.sub(_columns(store, row)), f"{tar}:{row.number}")
 
 

@@ -3,14 +3,14 @@
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from weft.data.errors import unknown_name
 from weft.data.media.reference import MediaRef
 from weft.data.records.classify import Classify
 from weft.data.records.record import Record, field_types, media_fields, record_class
 from weft.data.records.rows import Row
-from weft.data.records.source import MediaFolder
+from weft.data.records.source import MediaFolder, columns_without, media_reference
 from weft.data.sources.store import BytesStore
 
 _MEDIA = ("image", "media", "video", "images")
@@ -21,10 +21,26 @@ _READERS: Mapping[Any, Callable[[Row, str], Any]] = {
     float: Row.number_of,
     bool: Row.boolean,
     bool | None: Row.boolean,
-    tuple[str, ...]: Row.texts,
+    tuple[str, ...]: Row.writings,
     Mapping[str, float]: Row.mapping,
 }
 """What reads a field of a type from a column; names that end in `id` are identities, other types stay as they are."""
+
+
+class RowMapping(Protocol):
+    """What makes records of rows with named columns."""
+
+    @property
+    def kind(self) -> type[Record]:
+        """Type of the records."""
+
+    def record(self, row: Row, fallback_id: str) -> Record:
+        """Return the record of a row.
+
+        Args:
+            row: A row with named columns.
+            fallback_id: Id where the row has none.
+        """
 
 
 class ColumnMapping:
@@ -83,13 +99,7 @@ class ColumnMapping:
         Raises:
             MalformedRecordError: If a needed column is absent or has the wrong type.
         """
-        present = row.value
-        if not isinstance(present, Mapping):
-            row.fail(f"must be an object with named columns, but is {type(present).__name__}")
-        if None in present:
-            row.fail(
-                f"must have as many cells as the header, but has {len(present[None])} more. Quote texts with commas"
-            )
+        row.columns()
         values: dict[str, Any] = {}
         for name, columns in self.columns.items():
             if name in media_fields(self.kind):
@@ -106,11 +116,7 @@ class ColumnMapping:
             if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
                 row.fail(f"must have the column `{self.columns[field.name][0]}` for the field `{field.name}`")
         used = {column for columns in self.columns.values() for column in columns}
-        values["extra"] = {
-            name: value
-            for name, value in present.items()
-            if name not in used and not isinstance(value, MediaRef | bytes) and name not in _MEDIA
-        }
+        values["extra"] = columns_without(row, used | set(_MEDIA))
         return self.kind(**values)
 
     def _identity(self, values: Mapping[str, Any], name: str) -> str:
@@ -140,29 +146,44 @@ class ColumnMapping:
         values["class_name"] = name or str(values["label"])
 
     def _media_of(self, row: Row, name: str, columns: Sequence[str]) -> Any:
-        kind = "video" if name == "video" else "image"
-        if field_types(self.kind)[name] is MediaRef:
-            return self._reference(row, columns[0], row.field(columns[0]), kind)
-        values = row.field(columns[0]) if len(columns) == 1 else [row.field(column) for column in columns]
+        kind: Literal["image", "video"] = "video" if name == "video" else "image"
+        column = columns[0]
+        values = row.field(column) if len(columns) == 1 else [row.field(each) for each in columns]
         many = values if isinstance(values, list) else [values]
-        places = range(1, len(many) + 1)
+        if field_types(self.kind)[name] is MediaRef:
+            if len(many) != 1:
+                row.fail(
+                    f"`{column}` must be one {kind}, as records of type {self.kind.record_type!r} show, but is a list "
+                    f"of {len(many)}: take `record: conversation`, or pair_bool"
+                )
+            return media_reference(row, column, many[0], self._media, kind)
         return tuple(
-            self._reference(row, columns[0], value, kind, f", image {place}")
-            for place, value in zip(places, many, strict=True)
+            media_reference(row, column, value, self._media, kind, f", image {place}")
+            for place, value in enumerate(many, 1)
         )
-
-    def _reference(self, row: Row, column: str, value: Any, kind: Any, which: str = "") -> MediaRef:
-        if isinstance(value, MediaRef):
-            return value
-        if isinstance(value, Mapping):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes):
-            return MediaRef.from_bytes(value, f"row-{row.number}{which}", kind, label=row.file)
-        if not isinstance(value, str) or not value or self._media is None:
-            row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
-        return self._media.ref(value, kind)
 
     def _value(self, row: Row, name: str, column: str) -> Any:
         if name == "id" or name.endswith("_id"):
             return row.identity(column)
         return _READERS.get(field_types(self.kind)[name], Row.field)(row, column)
+
+
+def mapping_of(
+    record_type: str,
+    columns: Mapping[str, str | Sequence[str]],
+    media: MediaFolder | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> RowMapping:
+    """Return what makes records of a type: its own `row_mapping`, or else the columns of its fields.
+
+    Args:
+        record_type: Type of the records, such as "image_qa".
+        columns: Record field, or what else the type asks for, to column name.
+        media: Folder that paths in media columns start from.
+        labels: Class name to label, for rows that have a name and no label.
+
+    Raises:
+        UnknownNameError: For an unknown record type or field.
+    """
+    own: RowMapping | None = record_class(record_type).row_mapping(columns, media)
+    return ColumnMapping(record_type, columns, media, labels) if own is None else own

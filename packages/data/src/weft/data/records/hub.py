@@ -4,24 +4,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weft.data.errors import InvalidArgumentError
-from weft.data.records.columns import ColumnMapping
+from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.records.columns import RowMapping, mapping_of
 from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
 from weft.data.records.record_set import RecordSet
-from weft.data.records.rows import Row
+from weft.data.records.rows import Row, read_kept
+from weft.data.records.source import MediaFolder
+
+_SPLITS, _STATE = "dataset_dict.json", "state.json"
 
 
 class HubRecords(RecordsOnDemand):
     """Rows of a `datasets.Dataset` as records, made on demand; images stay encoded until asked for.
 
     Args:
-        rows: The data set; image columns must not be decoded by `datasets`.
+        rows: The data set, whose images `datasets` must not decode; it may give rows as tables of Arrow.
         mapping: Which column feeds which field.
         label: What messages and ids call the data.
     """
 
-    def __init__(self, rows: Any, mapping: ColumnMapping, label: str) -> None:
+    def __init__(self, rows: Any, mapping: RowMapping, label: str) -> None:
         self._rows, self._mapping, self._label = rows, mapping, label
 
     def __len__(self) -> int:
@@ -29,7 +32,8 @@ class HubRecords(RecordsOnDemand):
 
     def record(self, index: int) -> Record:
         """Return the record of a row."""
-        row = Row(self._rows[index], self._label, index)
+        value = self._rows[index]
+        row = Row(value if isinstance(value, Mapping) else value.to_pylist()[0], self._label, index)
         return self._mapping.record(row, str(index))
 
 
@@ -42,6 +46,7 @@ def load_hub_dataset(
     revision: str | None = None,
     name: str | None = None,
     classes: Sequence[str] | None = None,
+    media: MediaFolder | None = None,
     **options: Any,
 ) -> RecordSet[Any]:
     """Load a split of a hub data set by configuration: repository, revision and columns.
@@ -50,11 +55,12 @@ def load_hub_dataset(
         repo: Repository id, or the name of a builder such as "parquet" with `data_files=`.
         split: Split name there.
         record: Type of the records, such as "image_qa".
-        columns: Record field to column name.
+        columns: Record field, or part of a conversation, to column name.
         revision: Commit or tag. Data sets of the hub move, so it must be given for a repository; a local folder has
             none.
         name: Configuration of the repository.
         classes: Class names in label order, for classification; by default those of the label column.
+        media: Folder that paths of images start from, where rows hold paths.
         **options: Further arguments of `datasets.load_dataset`, such as `data_files` or `storage_options`.
 
     Raises:
@@ -67,17 +73,56 @@ def load_hub_dataset(
             f"`revision` must be given for {repo!r}, but is None. Pin the commit shown on its page, so that the data "
             "cannot change under a recipe."
         )
-    ColumnMapping(record, columns)
+    mapping_of(record, columns)
     import datasets
 
-    rows = datasets.load_dataset(repo, name, split=split, revision=None if local else revision, **options)
+    if local and is_saved(Path(repo)):
+        rows = _saved(Path(repo), split)
+    else:
+        rows = datasets.load_dataset(repo, name, split=split, revision=None if local else revision, **options)
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
         elif isinstance(feature, datasets.ClassLabel) and classes is None:
             classes = list(feature.names)
+    if any(map(_shows, (rows.features or {}).values())):
+        # Images inside of lists would be decoded row by row; as Arrow keeps them, they are encoded.
+        rows = rows.with_format("arrow")
     labels = {class_name: label for label, class_name in enumerate(classes or ())}
-    mapping = ColumnMapping(record, columns, None, labels)
+    mapping = mapping_of(record, columns, media, labels)
     return RecordSet(
         repo, split, record, HubRecords(rows, mapping, f"{repo}@{revision}" if revision else repo)
     )
+
+
+def _shows(feature: Any) -> bool:
+    """Whether there are images that would be decoded within a feature."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return bool(feature.decode)
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return any(_shows(each) for each in inner if each is not None)
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether `save_to_disk` of `datasets` wrote a folder: one split, or a folder for each."""
+    return any((folder / name).is_file() for name in (_SPLITS, _STATE))
+
+
+def saved_splits(folder: Path) -> list[str]:
+    """The splits of a folder that `save_to_disk` wrote, in its order; none where it is another."""
+    if (folder / _SPLITS).is_file():
+        return [str(name) for name in read_kept(folder / _SPLITS).items("splits")]
+    if (folder / _STATE).is_file():
+        return [read_kept(folder / _STATE).text("_split", "train")]
+    return []
+
+
+def _saved(folder: Path, split: str) -> Any:
+    import datasets
+
+    known = saved_splits(folder)
+    if split not in known:
+        raise unknown_name(f"split of {folder}", split, known)
+    return datasets.load_from_disk(str(folder / split if (folder / _SPLITS).is_file() else folder))

@@ -9,7 +9,7 @@ Ids are text everywhere; numbers of official files turn back into numbers when p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from weft.data.errors import InvalidArgumentError, unknown_name
 from weft.data.media.reference import MediaRef
@@ -32,6 +32,19 @@ class Record:
     record_type: ClassVar[str] = "record"
     id: str
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    @classmethod
+    def row_mapping(cls, columns: Mapping[str, Any], media: Any) -> Any:
+        """What makes records of the rows of tables, where that is more than a column for each field; None elsewhere.
+
+        Args:
+            columns: What a user says of the columns.
+            media: Folder that paths of media start from, a `weft.data.records.source.MediaFolder`, or None.
+
+        Returns:
+            An object as `weft.data.records.columns.RowMapping` says, or None.
+        """
+        return None
 
     def media_refs(self) -> tuple[MediaRef, ...]:
         """The images and videos of the record, in the order of its fields."""
@@ -106,8 +119,13 @@ def rebuilt(kind: type[R], values: Mapping[str, Any], media: Sequence[MediaRef])
         if hint is MediaRef:
             given[name] = left.pop(0)
         elif get_origin(hint) is tuple:
-            given[name] = tuple(left if hint in _MEDIA else given[name])
+            given[name] = tuple(left) if hint in _MEDIA else _tuples(hint, given[name])
     return kind(**given)
+
+
+def _tuples(hint: Any, value: Any) -> Any:
+    """A list, and those in it, as the tuples that its type says."""
+    return tuple(_tuples(get_args(hint)[0], item) for item in value) if get_origin(hint) is tuple else value
 
 
 def field_types(kind: type[Record]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,6 +51,21 @@ class Row:
     def has(self, key: str) -> bool:
         """Tell whether the row has a field `key` that is not null."""
         return isinstance(self.value, Mapping) and self.value.get(key) is not None
+
+    def columns(self) -> Mapping[str, Any]:
+        """Return the named columns of a row of a table.
+
+        Raises:
+            MalformedRecordError: If they have no names, or there are more cells than the header has.
+        """
+        found = self.value
+        if not isinstance(found, Mapping):
+            self.fail(f"must be an object with named columns, but is {type(found).__name__}")
+        if None in found:
+            self.fail(
+                f"must have as many cells as the header, but has {len(found[None])} more. Quote texts with commas"
+            )
+        return found
 
     def field(self, key: str | int) -> Any:
         """Return the field `key` (of a mapping) or column `key` (of a list)."""
@@ -123,6 +139,27 @@ class Row:
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
             self.fail(f"`{key}` must be a text or a list of texts, but is {value!r}")
         return tuple(self._writable(key, text) for text in values)
+
+    def writings(self, key: str | int) -> tuple[str, ...]:
+        """Return a list of texts and numbers as texts; one of them counts as a list of one."""
+        value = self.field(key)
+        return tuple(self.writing(key, item) for item in (value if isinstance(value, list) else [value]))
+
+    def writing(self, key: str | int, value: Any) -> str:
+        """Return a value of the row as it is written: a text, or a number, 3.0 as "3".
+
+        Args:
+            key: What messages call it.
+            value: The value.
+        """
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, str):
+            return self._writable(key, value)
+        infinite = isinstance(value, float) and not isfinite(value)
+        if infinite or isinstance(value, bool) or not isinstance(value, int | float):
+            self.fail(f"`{key}` must be text or a number, or a list of them, but is {value!r}")
+        return str(value)
 
     def mapping(self, key: str | int) -> dict[str, Any]:
         """Return an object field."""

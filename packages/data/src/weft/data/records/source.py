@@ -4,11 +4,11 @@ A loader never opens paths itself. It asks its `Source`, which remembers every p
 missing file is reported with all of them and with the way to get the data.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from weft.data.errors import MalformedRecordError, MissingFileError
+from weft.data.errors import MalformedRecordError, MissingFileError, UnsafePathError
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import R, Record
 from weft.data.records.rows import Row
@@ -72,10 +72,72 @@ class MediaFolder:
         path = safe_member(name)
         return MediaRef(f"{self.prefix}/{path}" if self.prefix else path, self.store, kind, **span)
 
+    def named_by(self, row: Row, name: str, kind: Literal["image", "video"] = "image") -> MediaRef:
+        """Return a reference to a file that a row names; nothing is opened.
+
+        Raises:
+            UnsafePathError: If the path leaves the folder; file and row are named.
+        """
+        try:
+            return self.ref(name, kind)
+        except UnsafePathError as error:
+            raise UnsafePathError(f"{row.file}, row {row.number}: {error}") from None
+
     def names(self) -> list[str]:
         """Return the paths of all files below this folder, relative to it, sorted."""
         skip = len(self.prefix) + 1 if self.prefix else 0
         return [name[skip:] for name in self.store.names(self.prefix)]
+
+
+def media_reference(
+    row: Row,
+    column: str,
+    value: Any,
+    media: MediaFolder | None,
+    kind: Literal["image", "video"] = "image",
+    which: str = "",
+) -> MediaRef:
+    """The image or video that a cell holds.
+
+    Args:
+        row: The row.
+        column: Name of the column, for messages.
+        value: A path, encoded bytes, both in an object, or a reference.
+        media: Folder that paths start from, or None where there is none.
+        kind: "image" or "video".
+        which: What tells it from others of the row.
+
+    Raises:
+        MalformedRecordError: If it is none of these.
+        UnsafePathError: If the path leaves the folder.
+    """
+    if isinstance(value, MediaRef):
+        return value
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return MediaRef.from_bytes(value, f"row-{row.number}{which}", kind, label=row.file)
+    if not isinstance(value, str) or not value or media is None:
+        row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
+    return media.named_by(row, value, kind)
+
+
+def columns_without(row: Row, used: Collection[str]) -> dict[str, Any]:
+    """The columns of a row but for some and for those that hold media, as `extra` takes them.
+
+    Args:
+        row: A row with named columns.
+        used: The columns that are left out.
+    """
+    return {
+        name: value for name, value in row.columns().items() if name not in used and not _holds_media(value)
+    }
+
+
+def _holds_media(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_media, value.values()))
+    return isinstance(value, MediaRef | bytes) or (isinstance(value, list) and any(map(_holds_media, value)))
 
 
 @dataclass

@@ -204,7 +204,9 @@ class ShardedRecords(RecordsOnDemand):
     @cached_property
     def embeds(self) -> bool:
         """Whether the media lie in the shards; all rows of a conversion are alike in this."""
-        first = next((cell for _, cells in self._read(0, 0, True) for cell in cells), None)
+        # The first records may be texts alone.
+        read = (row for shard, group, _ in self.groups() for row in self._read(shard, group, True))
+        first = next((cell for _, cells in read for cell in cells), None)
         return first is not None and first["bytes"] is not None
 
     def rows(self, shard: int, group: int) -> list[tuple[str, list[dict[str, Any]]]]:

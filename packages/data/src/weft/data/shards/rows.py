@@ -6,6 +6,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
+from weft.data.errors import InvalidArgumentError
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record, field_types, media_fields, rebuilt
 from weft.data.records.rows import Kept
@@ -39,7 +40,10 @@ def kept_record(kind: type[R], kept: Kept, media: Sequence[MediaRef]) -> R:
     single = sum(types[name] is MediaRef for name in media_fields(kind))
     if len(media) < single or (len(media) > single == len(media_fields(kind))):
         kept.fail(f"must have {single} media, but has {len(media)}")
-    return rebuilt(kind, values, media)
+    try:
+        return rebuilt(kind, values, media)
+    except InvalidArgumentError as error:
+        kept.fail(f"must hold a whole record, but {str(error).removesuffix('.')}")
 
 
 @cache

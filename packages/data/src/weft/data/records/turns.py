@@ -1,0 +1,224 @@
+"""Rows with conversations in the popular forms: LLaVA, sharegpt, chat messages, typed parts, prompt and completion."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from weft.data.media.reference import MediaRef
+from weft.data.records.rows import Row
+from weft.data.records.source import MediaFolder, media_reference
+
+Columns = Mapping[str, Sequence[str]]
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+IMAGE = "<image>"
+ROLES = {
+    "system": SYSTEM,
+    "user": USER,
+    "human": USER,
+    "assistant": ASSISTANT,
+    "gpt": ASSISTANT,
+    "model": ASSISTANT,
+}
+COLUMNS: Columns = {
+    "id": ("id",),
+    "messages": ("messages", "conversations"),
+    "images": ("images", "image"),
+    "system": ("system",),
+    "prompt": ("prompt",),
+    "completion": ("completion",),
+}
+"""What `columns` may name, and the columns that are looked for by themselves."""
+UNREAD = ("videos", "video", "audios", "audio")
+_LEADING = re.compile(rf"(?:{IMAGE}\n?)*")
+_TRAILING = re.compile(rf"(?:\n?{IMAGE})+\Z")
+_DATA = re.compile(r"data:image/[\w.+-]+;base64,")
+_HELD = ("image", "image_url", "url", "path", "bytes")
+
+
+class _Shown(NamedTuple):
+    """A place for an image, and the image where it stands there itself."""
+
+    value: Any = None
+
+
+class _Said(NamedTuple):
+    role: str
+    parts: tuple[str | _Shown, ...]
+    learned: bool
+
+
+class Talk(NamedTuple):
+    """What a row says.
+
+    Attributes:
+        roles: Who says each turn.
+        parts: For each turn its texts, with None where an image stands.
+        images: The images, in order.
+        learned: Places of the answers to learn.
+    """
+
+    roles: tuple[str, ...]
+    parts: tuple[tuple[str | None, ...], ...]
+    images: tuple[MediaRef, ...]
+    learned: tuple[int, ...]
+
+
+def talk_of(row: Row, columns: Columns, media: MediaFolder | None) -> Talk:
+    """Return what a row says, in whichever form.
+
+    Args:
+        row: A row with named columns.
+        columns: The keys of `COLUMNS` to the columns that may hold each.
+        media: Folder that paths of images start from.
+
+    Raises:
+        MalformedRecordError: If there are no turns, one is no turn or empty, or images and places for them differ in
+            number.
+        UnsafePathError: If a path leaves its folder.
+    """
+    said = list(_said(row, columns))
+    return Talk(
+        tuple(turn.role for turn in said),
+        tuple(tuple(part if isinstance(part, str) else None for part in turn.parts) for turn in said),
+        _images(row, columns, media, said),
+        tuple(place for place, turn in enumerate(said) if turn.learned),
+    )
+
+
+def column_of(row: Row, columns: Columns, name: str) -> str | None:
+    """Return the column of a row that holds a part of the conversation, or None.
+
+    Args:
+        row: The row.
+        columns: As for `talk_of`.
+        name: Key of `COLUMNS`.
+    """
+    return next((column for column in columns[name] if row.has(column)), None)
+
+
+def _said(row: Row, columns: Columns) -> Iterator[_Said]:
+    for name in UNREAD:
+        if row.has(name) and row.field(name):
+            row.fail(f"must show images alone, but has `{name}`")
+    system = column_of(row, columns, "system")
+    if system is not None and row.text(system).strip():
+        yield _Said(SYSTEM, (row.text(system),), False)
+    column = column_of(row, columns, "messages")
+    if column is not None:
+        yield from _turns(row, column, row.items(column), True)
+        return
+    asked, completion = column_of(row, columns, "prompt"), column_of(row, columns, "completion")
+    if asked is None:
+        names = [column for name in ("messages", "prompt") for column in columns[name]]
+        row.fail(
+            f"must have a conversation in one of {', '.join(names)}, but has only {', '.join(row.value)}"
+        )
+    yield from _turns(row, asked, _messages(row, asked, USER), False)
+    if completion is not None:
+        yield from _turns(row, completion, _messages(row, completion, ASSISTANT), True)
+
+
+def _images(
+    row: Row, columns: Columns, media: MediaFolder | None, said: Sequence[_Said]
+) -> tuple[MediaRef, ...]:
+    column = column_of(row, columns, "images")
+    value = [] if column is None else row.field(column)
+    given = value if isinstance(value, list) else [value]
+    shown = [part for turn in said for part in turn.parts if isinstance(part, _Shown)]
+    own = sum(part.value is not None for part in shown)
+    if len(shown) - own != len(given):
+        row.fail(
+            f"must have one `{IMAGE}` for each image, but has {len(shown) - own} for {len(given)} in "
+            f"`{column or 'images'}`"
+        )
+    left = iter(given)
+    return tuple(
+        _image(row, column or "images", media, next(left) if part.value is None else part.value, place)
+        for place, part in enumerate(shown, 1)
+    )
+
+
+def _image(row: Row, column: str, media: MediaFolder | None, value: Any, place: int) -> MediaRef:
+    if isinstance(value, str) and (coded := _DATA.match(value)):
+        try:
+            value = base64.b64decode(value[coded.end() :], validate=True)
+        except binascii.Error as error:
+            row.fail(f"image {place} must be written in base64, but {error}")
+    if isinstance(value, str):
+        if value.startswith(("http://", "https://")):
+            row.fail(f"image {place} must be a file of the data set, but is {value!r}: download it first")
+        value = value.removeprefix("file://")
+    return media_reference(row, column, value, media, which=f", image {place}")
+
+
+def _messages(row: Row, column: str, role: str) -> list[Any]:
+    """The turns of one side of prompt and completion, which may be a text alone."""
+    value = row.field(column)
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _turns(row: Row, column: str, values: Sequence[Any], learned: bool) -> Iterator[_Said]:
+    for place, value in enumerate(values, 1):
+        what = f"turn {place} of `{column}`"
+        if not isinstance(value, Mapping):
+            row.fail(f"{what} must be an object with `role` and `content`, but is {value!r}")
+        said_by, content = _first(value, "role", "from"), _first(value, "content", "value")
+        role = ROLES.get(str(said_by))
+        if role is None:
+            row.fail(f"{what} must be of {', '.join(ROLES)}, but is of {said_by!r}")
+        if content is None and role == ASSISTANT and place == len(values):
+            return  # The answer is hidden.
+        parts = tuple(_parts(row, what, content))
+        if role == ASSISTANT and not all(isinstance(part, str) for part in parts):
+            row.fail(f"{what} must be text, as answers are, but has an image")
+        if not any(isinstance(part, _Shown) or part.strip() for part in parts):
+            row.fail(f"{what} must say something, but is empty")
+        counts = value.get("weight") != 0
+        if role == ASSISTANT and place == len(values) and not counts:
+            row.fail(f"{what} must be learned, as the last answer is, but has weight 0")
+        yield _Said(role, parts, role == ASSISTANT and learned and counts)
+
+
+def _first(value: Mapping[Any, Any], *keys: str) -> Any:
+    return next((value[key] for key in keys if value.get(key) is not None), None)
+
+
+def _parts(row: Row, what: str, content: Any) -> Iterator[str | _Shown]:
+    """The texts and images of a turn."""
+    if isinstance(content, list):
+        for part in content:
+            yield from _typed(row, what, part)
+        return
+    text = row.writing(what, content)
+    # A line break beside the images that a turn begins or ends with belongs to them.
+    leading = _LEADING.match(text)
+    begun = leading.group() if leading else ""
+    rest = text[len(begun) :]
+    trailing = _TRAILING.search(rest)
+    ended = trailing.group() if trailing else ""
+    yield from [_Shown()] * begun.count(IMAGE)
+    for place, piece in enumerate(rest[: len(rest) - len(ended)].split(IMAGE)):
+        if place:
+            yield _Shown()
+        if piece:
+            yield piece
+    yield from [_Shown()] * ended.count(IMAGE)
+
+
+def _typed(row: Row, what: str, part: Any) -> Iterator[str | _Shown]:
+    """A text or an image that is told by its type, or by the name of its one key."""
+    if isinstance(part, str):
+        yield part
+        return
+    if not isinstance(part, Mapping):
+        row.fail(f"{what} must hold texts and objects with a `type`, but holds {part!r}")
+    kind = part.get("type") or next((key for key in ("text", "image") if part.get(key) is not None), None)
+    if kind == "text":
+        yield row.writing(what, part.get("text"))
+    elif kind in ("image", "image_url"):
+        held = _first(part, *_HELD)
+        yield _Shown(held.get("url", held) if isinstance(held, Mapping) else held)
+    else:
+        row.fail(f"{what} must hold parts of type text or image, but holds one of {kind!r}")
