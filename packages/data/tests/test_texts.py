@@ -97,6 +97,13 @@ def test_a_whole_pair_of_surrogates_is_text(tmp_path):
     assert load()[0].question == "\U0001f600"
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_cell_may_be_longer_than_128_kilobytes(ending, tmp_path):
+    between, long = {"csv": ",", "tsv": "\t"}[ending], "x" * 200_000
+    load = table(tmp_path, **{ending: f"image{between}question\na.png{between}{long}\n"})
+    assert load(require_media=False)[0].question == long
+
+
 def test_a_row_with_more_cells_than_the_header_is_named(tmp_path):
     load = table(tmp_path, csv="image,question\na.png,what, then\n")
     with pytest.raises(
