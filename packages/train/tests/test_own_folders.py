@@ -231,14 +231,16 @@ def test_of_two_sweeps_of_one_name_the_second_is_told(values: dict[str, Any], tm
 def test_a_running_train_refuses_a_second_one(values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    command = [sys.executable, "-m", "weft.train", str(path), "training.steps=2000"]
+    command = [sys.executable, "-m", "weft.train", str(path), "training.steps=20000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         folder = Path(values["output"]) / "tiny"
         end = time.monotonic() + 120
         while not (folder / "plan.json").exists() and time.monotonic() < end:
             time.sleep(0.2)
-        with pytest.raises(InUseError, match=f"in use by process {first.pid} on"):
-            execute(load_recipe(values), overwrite=True)
+        for _ in range(REPEATS):
+            with pytest.raises(InUseError, match=f"in use by process {first.pid} on"):
+                execute(load_recipe(values), overwrite=True)
+        assert first.poll() is None
         first.kill()
     assert execute(load_recipe(values), overwrite=True).folder == folder
     shutil.rmtree(folder)
