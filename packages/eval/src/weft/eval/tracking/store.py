@@ -142,12 +142,18 @@ def opened(uri: str) -> MlflowClient:
             f"The tracking store {shown_uri(uri)} must open, but its driver is not installed: {error}. Install it "
             f"with: pip install {_driver(error.name)}"
         ) from error
+    except TrackingError:
+        raise
     except Exception as error:
         # What was raised may hold the password, so that it is not kept as the cause.
-        raise TrackingError(
-            f"The tracking store {shown_uri(uri)} must open, but does not: {said(error, uri)} "
-            "Start its server, name another store, or upgrade this one with `mlflow db upgrade`."
-        ) from None
+        raise _unopened(uri, error) from None
+
+
+def _unopened(uri: str, error: Exception) -> TrackingError:
+    return TrackingError(
+        f"The tracking store {shown_uri(uri)} must open, but does not: {said(error, uri)} "
+        "Start its server, name another store, or upgrade this one with `mlflow db upgrade`."
+    )
 
 
 def check_credentials(uri: str) -> None:
@@ -226,8 +232,12 @@ def _lock_of_server(uri: str) -> Iterator[None]:
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
+    try:
+        connection = engine.connect()
         connection.execute(sqlalchemy.text(statement))
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise _unopened(uri, error) from None
+    with connection:
         yield
 
 
