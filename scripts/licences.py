@@ -23,6 +23,8 @@ KNOWN = re.compile(
 ARGUED = {
     "docopt": "MIT, by its file LICENSE-MIT",
     "huey": "MIT, by its file LICENSE",
+    "pycocoevalcap": "BSD-2-Clause, by the licence of its repository",
+    "torchcodec": "BSD-3-Clause, by its file LICENSE",
     "skops": "MIT, by its file LICENSE",
     "num2words": "LGPL: only installed beside weft, for processors that speak numbers",
 }
