@@ -103,6 +103,7 @@ BATCHES = {
     "llava_next": llava_next,
     "qwen2_5_vl": qwen,
     "qwen3_vl": qwen,
+    **{name: qwen for name in ("qwen3_vl_moe", "qwen3_5") if name in SIBLINGS},
 }
 MEDIA = ("pixel_values", "image_sizes", "image_grid_thw", "batch_num_images")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 
@@ -114,11 +116,54 @@ def llama4() -> Case:
     return transformers.Llama4ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
 
 
-_NEWER = (gemma4, llama4)  # where the installed transformers has them
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+
+
+def qwen3_vl_moe() -> Case:
+    """Qwen3-VL of experts; its images have 16 and 8 patches."""
+    vision = {**_QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    fields = _qwen_fields([2, 1, 1])
+    fields["text_config"] |= _EXPERTS
+    config = transformers.Qwen3VLMoeConfig(**fields, vision_config=vision)
+    return transformers.Qwen3VLMoeForConditionalGeneration(config), _qwen_batch()
+
+
+def _qwen3_5(kind: str, **changes: Any) -> Case:
+    fields = _qwen_fields([2, 1, 1])
+    fields["text_config"] |= {
+        **{f"linear_{name}_head_dim": 8 for name in ("key", "value")},
+        **{f"linear_num_{name}_heads": 2 for name in ("key", "value")},
+        "layer_types": ["linear_attention", "full_attention"],
+        **changes,
+    }
+    fields["text_config"]["rope_parameters"]["partial_rotary_factor"] = 1.0
+    vision = {**_QWEN_VISION, "num_position_embeddings": 16}
+    config = getattr(transformers, f"{kind}Config")(**fields, vision_config=vision)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), _qwen_batch()
+
+
+def qwen3_5() -> Case:
+    """Qwen3.5, whose first layer has linear attention."""
+    return _qwen3_5("Qwen3_5")
+
+
+def qwen3_5_moe() -> Case:
+    """Qwen3.5 of experts."""
+    return _qwen3_5("Qwen3_5Moe", **_EXPERTS, shared_expert_intermediate_size=8)
+
+
+# Those that the installed transformers has, by their configs.
+_NEWER = {
+    "Gemma4TextConfig": gemma4,
+    "Llama4TextConfig": llama4,
+    "Qwen3VLMoeConfig": qwen3_vl_moe,
+    "Qwen3_5Config": qwen3_5,
+    "Qwen3_5MoeConfig": qwen3_5_moe,
+}
 SIBLINGS = {
     case.__name__: case
     for case in (
         *(qwen2_vl, llava_next, idefics3, mt5, mbart, llama, mistral, qwen3, gemma),
-        *(case for case in _NEWER if hasattr(transformers, f"{case.__name__.title()}TextConfig")),
+        *(case for name, case in _NEWER.items() if hasattr(transformers, name)),
     )
 }

@@ -86,11 +86,14 @@ def shallow_model(model_type: str) -> nn.Module:
 def tiny_model(model_type: str) -> nn.Module:
     """A model of a type on the CPU, in evaluation mode, of two layers of width 64 and a vocabulary of 300.
 
+    Its images have 32 pixels a side, of patches of 8, where they have a size, and patches of 4 where they have any.
+
     Args:
         model_type: One of `mapped_types()`; types whose widths depend on one another by other rules fail.
     """
     config = _config(model_type)
     _narrow(config)
+    _look_less(config)
     torch.manual_seed(0)
     model: nn.Module = _class(model_type)(config)
     return model.eval().requires_grad_(False)
@@ -146,6 +149,20 @@ def _narrow(config: Any) -> None:
     _turn_less(config, fields.get("rope_parameters"))
     for part in _parts(config):
         _narrow(part)
+
+
+def _look_less(config: Any) -> None:
+    """Small images, and features of layers that there are."""
+    if hasattr(config, "vision_feature_layers"):
+        config.vision_feature_layers = [-1, -2]
+    for part in _parts(config):
+        fields = vars(part)
+        if "image_size" in fields and "patch_size" in fields:
+            for name, size in (("image_size", 32), ("patch_size", 8)):
+                setattr(part, name, [size, size] if isinstance(fields[name], list | tuple) else size)
+        elif "patch_size" in fields and "spatial_merge_size" in fields:
+            part.patch_size = 4
+        _look_less(part)
 
 
 def _turn_less(config: Any, rope: Any) -> None:

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a ViT over packed patches and a Llama-like decoder, joined by a merger.
+"""Qwen2-VL to Qwen3-VL and Qwen3.5, of experts too: a ViT over packed patches, a merger, a Llama-like decoder.
 
 The vision tower reads the tokens of all images as one sequence, and their
 grids say whose they are.
@@ -14,6 +14,9 @@ FAMILY = register_family(
             "qwen2_vl": ("text", "vision"),
             "qwen2_5_vl": ("text", "vision"),
             "qwen3_vl": ("text", "vision"),
+            "qwen3_vl_moe": ("text", "vision"),
+            "qwen3_5": ("text", "vision"),
+            "qwen3_5_moe": ("text", "vision"),
         },
         stacks=(
             Stack(
