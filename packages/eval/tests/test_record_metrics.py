@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 
 from weft.core import registry
-from weft.data import Caption, ImageQA, MediaRef, PairBool, Retrieval, VideoMC, VideoQA, record_class
+from weft.data import (
+    Caption,
+    Conversation,
+    ImageQA,
+    MediaRef,
+    PairBool,
+    Retrieval,
+    VideoMC,
+    VideoQA,
+    record_class,
+)
 from weft.eval import metrics as room
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.metric_fit import check_metric
@@ -28,6 +38,13 @@ RECORDS: dict[str, Any] = {
     "video_mc": VideoMC(id="1", video=IMAGE, media_id="1", question="?", options=("a", "b"), answer=1),
     "pair_bool": PairBool(id="1", images=(IMAGE,), group_id="1", sentence="?", label=True),
     "caption": Caption(id="1", media=IMAGE, media_id="1", captions=("a red hat",)),
+    "conversation": Conversation(
+        id="1",
+        roles=("user", "assistant"),
+        parts=((None, "?"), ("a red hat",)),
+        images=(IMAGE,),
+        learned=(1,),
+    ),
     "retrieval": Retrieval(id="1", media=IMAGE, media_id="1", text="a hat", text_id="1"),
 }
 

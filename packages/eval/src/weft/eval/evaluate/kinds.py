@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
+from weft.data import Caption, Conversation, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false", "retrieve"]
@@ -68,6 +68,10 @@ def _given(record: VideoQA, rng: random.Random) -> tuple[str, float]:
     return (rng.choice(record.answers), 1.0) if record.answers else ("", 0.0)
 
 
+def _last(record: Conversation, rng: random.Random) -> tuple[str, float]:
+    return ("", 0.0) if record.answer is None else (record.answer, 1.0)
+
+
 def _option(record: VideoMC, rng: random.Random) -> tuple[str, float]:
     return ("", 0.0) if record.answer is None else (f"a{record.answer}", 1.0)
 
@@ -111,6 +115,7 @@ register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlv
 register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
 register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))
 register_kind(Kind("video_qa", "generate", lambda r: r.question, _given, "open_ended"))
+register_kind(Kind("conversation", "generate", lambda r: r.asked, _last, "exact"))
 register_kind(Kind("retrieval", "retrieve", lambda r: r.text, None, "retrieval"))
 
 

@@ -86,6 +86,6 @@ def _edits(one: str, other: str) -> int:
     return row[-1]
 
 
-@register_metric("anls", "image_qa", headlines=("anls",))
+@register_metric("anls", "image_qa", "conversation", headlines=("anls",))
 def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     return anls(predictions, {record.id: record.references() for record in records}, groups=groups)

@@ -81,6 +81,6 @@ def one_answer(records: Sequence[Any], metric: str) -> dict[Any, str]:
     return {record.id: record.references()[0] for record in records}
 
 
-@register_metric("exact", "image_qa", "video_qa", headlines=("accuracy",))
+@register_metric("exact", "image_qa", "video_qa", "conversation", headlines=("accuracy",))
 def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     return exact_accuracy(predictions, one_answer(records, "exact"), groups=groups)

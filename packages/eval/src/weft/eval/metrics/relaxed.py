@@ -70,6 +70,6 @@ def _number(text: str) -> float | None:
     return float(digits) / 100 if text.endswith("%") else float(digits)
 
 
-@register_metric("relaxed", "image_qa", headlines=("accuracy",))
+@register_metric("relaxed", "image_qa", "conversation", headlines=("accuracy",))
 def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     return relaxed_accuracy(predictions, one_answer(records, "relaxed"), groups=groups)

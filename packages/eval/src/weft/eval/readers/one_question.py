@@ -37,10 +37,10 @@ def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None 
         ReaderError: If a row has earlier answers, a text before a picture, or too few or too many pictures.
     """
     for row in rows:
-        if row.learn == "all" or any(turn.role == "assistant" for turn in row.turns):
+        if any(turn.role == "assistant" for turn in row.turns):
             raise ReaderError(
                 f"a row must be one question for a model without a chat template, but {row.name} has earlier answers. "
-                "Give a row for each answer."
+                "Give a row for each answer, or choose a model with a chat template."
             )
         count = len(row.pictures)
         if count < least or (most is not None and count > most):

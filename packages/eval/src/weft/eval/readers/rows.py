@@ -22,10 +22,12 @@ class Turn:
     Attributes:
         role: Who says it.
         parts: Texts and pictures, in their order; a picture is a `MediaRef` or a PIL image.
+        learned: Whether an earlier answer is trained on where all are.
     """
 
     role: Role
     parts: tuple[Part, ...]
+    learned: bool = True
 
     @property
     def text(self) -> str:

@@ -7,15 +7,16 @@ import functools
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from weft.core.errors import unknown
-from weft.data import Record
+from weft.data import Conversation, Record
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.rows import Learn, Row, Turn
+from weft.eval.readers.rows import Learn, Role, Row, Turn
 
 PICTURE = "image"
 TEXT = "text"
+_TEXT_ALONE = "{text}"
 # What a record is asked for; none of it may be told.
 _HIDDEN = {"answers", "answer", "captions", "label", "class_name", "soft_targets"}
 
@@ -28,14 +29,14 @@ class Wording:
         ask: What is said, such as `"{question} Answer with one word."`. `{text}` is what the record's kind reads,
             other words in braces are its fields; `{image}` places a picture, in the order of the record. Without it
             the pictures come first.
-        system: What is said before, or "" for nothing.
+        system: What is said before, or "" for nothing. A conversation that has a text of the system keeps its own.
         learn: See `Row`.
 
     Raises:
         ReaderError: If braces do not match.
     """
 
-    ask: str = "{text}"
+    ask: str = _TEXT_ALONE
     system: str = ""
     learn: Learn = "last"
 
@@ -51,8 +52,13 @@ class Wording:
             fields: Further words, such as the keys of `extra` that every record has.
 
         Raises:
-            ReaderError: With near matches.
+            ReaderError: With near matches, or if conversations, which say everything that is asked, have an `ask`.
         """
+        if issubclass(kind, Conversation) and self.ask != _TEXT_ALONE:
+            raise ReaderError(
+                f"`ask` must be left out of conversations, whose turns say what is asked, but is {self.ask!r}. Say in "
+                "`system` what holds for all of them."
+            )
         known = {TEXT, PICTURE, *word_fields(kind), *fields}
         for name, wording in (("ask", self.ask), ("system", self.system)):
             for _, word in _pieces(name, wording):
@@ -77,16 +83,35 @@ class Wording:
             weight: Weight of its loss.
 
         Raises:
-            ReaderError: If a word is not known, or `{image}` and the pictures differ in number.
+            ReaderError: If a word is not known, `{image}` and the pictures differ in number, or `text` of a
+                conversation is not its own.
         """
         fields = {name: getattr(record, name) for name in word_fields(type(record))}
         extra = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
         self.check(type(record), extra)
         name, pictures = f"{task}/{record.id}", list(record.media_refs())
         words = {**extra, **fields, TEXT: text}
-        parts = _filled(self.ask, words, pictures, name)
         before = (Turn("system", _filled(self.system, words, [], name)),) if self.system else ()
+        if isinstance(record, Conversation):
+            if text != record.asked:
+                raise ReaderError(
+                    f"`prompt` must be left out of conversations, whose turns say what is asked, but {name} is asked "
+                    f"{text!r}. Say in `system` what holds for all of them."
+                )
+            turns = _said(record)
+            own = turns[0].role == "system"
+            return Row(name, task, turns if own else (*before, *turns), answer, weight, self.learn)
+        parts = _filled(self.ask, words, pictures, name)
         return Row(name, task, (*before, Turn("user", parts)), answer, weight, self.learn)
+
+
+def _said(record: Conversation) -> tuple[Turn, ...]:
+    """The turns before the last answer."""
+    turns = tuple(
+        Turn(cast("Role", role), parts, place in record.learned)
+        for place, (role, parts) in enumerate(record.turns)
+    )
+    return turns if record.answer is None else turns[:-1]
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     """
     reader = reader_of(recipe.backbone)
     if reader is None:
-        check_plain_keys(recipe)
+        check_plain_keys(recipe, tasks)
     model = planned_model(recipe.backbone)
     able = model if reader is None else reader
     for name, data in tasks.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from weft.data import Record
+from weft.data import Conversation, Record
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
@@ -128,11 +128,12 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
         raise RunError(f"`{key}` must be left out for {reader.title} because {reason}.")
 
 
-def check_plain_keys(recipe: Recipe) -> None:
-    """Refuse keys that only models have which their own processor reads.
+def check_plain_keys(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
+    """Refuse keys and conversations that are for models which their own processor reads.
 
     Args:
         recipe: A recipe of another model.
+        tasks: Its records.
 
     Raises:
         RunError: With the first.
@@ -150,3 +151,9 @@ def check_plain_keys(recipe: Recipe) -> None:
             f"`{given[0]}` is for models that their own processor reads, but {recipe.backbone.title!r} is one of "
             "weft's own. Take `prompt`, `max_text_tokens` and `max_target_tokens`, or another backbone."
         )
+    for name, data in tasks.items():
+        if kind_of(next(iter(data.splits.values()))).record_type == Conversation.record_type:
+            raise RunError(
+                f"`tasks.{name}.data` must hold questions, not conversations, for a model of weft's own such as "
+                f"{recipe.backbone.title!r}. Take a table of questions, or a backbone with a chat template."
+            )

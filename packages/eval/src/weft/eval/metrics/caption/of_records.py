@@ -13,7 +13,7 @@ from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
 _BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 
 
-@register_metric("caption", "caption", headlines=("CIDEr", *_BLEU, "ROUGE_L", "exact"))
+@register_metric("caption", "caption", "conversation", headlines=("CIDEr", *_BLEU, "ROUGE_L", "exact"))
 def _of_records(predictions: Mapping[Any, str], records: Sequence[Any], groups: Groups) -> ScoreReport:
     references = {record.id: list(record.references()) for record in records}
     report = caption_scores(predictions, references, groups=groups)

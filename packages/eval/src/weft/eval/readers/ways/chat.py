@@ -44,6 +44,8 @@ class ChatReader(OneSequence):
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
         super().check(row)
+        if row.learn == "all":
+            self._before_answers(row)
         # The template writes one mark for each picture: only a text can bring more. A million rows are looked at here.
         if any(self._template.picture in turn.text for turn in row.turns):
             self._template.check_pictures(self._template.prompt(row.turns), row)
@@ -58,8 +60,8 @@ class ChatReader(OneSequence):
         return self._encoded(prompts, pictures_of(rows), **own)
 
     def _before_answers(self, row: Row) -> Sequence[Turn]:
-        """The turns before the first answer, which must show all pictures: what follows is read as text."""
-        first = next((place for place, turn in enumerate(row.turns) if turn.role == "assistant"), None)
+        """The turns before the first answer to learn, which must show all pictures: what follows is read as text."""
+        first = next((place for place, turn in enumerate(row.turns) if _is_taught(turn)), None)
         later = sum(not isinstance(part, str) for turn in row.turns[first:] for part in turn.parts)
         if first is not None and later:
             raise ReaderError(
@@ -79,9 +81,12 @@ class ChatReader(OneSequence):
 
     def _earlier(self, row: Row) -> list[Piece]:
         """Earlier answers, each tokenised apart as the model would write it, and what stands between them."""
-        places = [place for place, turn in enumerate(row.turns) if turn.role == "assistant"]
+        first = len(self._before_answers(row))
+        places = [
+            place for place, turn in enumerate(row.turns) if turn.role == "assistant" and place >= first
+        ]
         pieces = []
-        for place, following in zip(places, [*places[1:], len(row.turns)], strict=True):
+        for place, following in zip(places, [*places, len(row.turns)][1:], strict=True):
             answer = self._template.lead + row.turns[place].text + self._template.end
             written = self._template.said(row.turns[: place + 1])
             read = self._template.prompt(row.turns[:place])
@@ -91,11 +96,18 @@ class ChatReader(OneSequence):
                     "`learn` may be 'all' only where the chat template writes earlier answers as it writes the last, "
                     f"but for {row.name} it does not. Set learn: last."
                 )
-            pieces += [Piece(self._tokens(answer), True), Piece(self._tokens(asked[len(written) :]), False)]
+            pieces += [
+                Piece(self._tokens(answer), row.turns[place].learned),
+                Piece(self._tokens(asked[len(written) :]), False),
+            ]
         return pieces
 
     def _filling(self, name: str) -> int:
         return 0
+
+
+def _is_taught(turn: Turn) -> bool:
+    return turn.role == "assistant" and turn.learned
 
 
 READER = ChatReader
