@@ -29,18 +29,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     tiny("llava").save(folder / "my-model")
     data = write_own_data(folder / "my-data")
-    for table, name in (("vqa", "questions"), ("captions", "captions")):
+    for table, name in (("vqa", "questions"), ("captions", "captions"), ("talks", "talks")):
         lines = (data / f"{table}.jsonl").read_text().splitlines(keepends=True)
         (data / f"{name}-train.jsonl").write_text("".join(lines[:16]))
         (data / f"{name}-test.jsonl").write_text("".join(lines[16:]))
         (data / f"{table}.jsonl").unlink()
-    (recipe,) = blocks("yaml")
-    (folder / "my_recipe.yaml").write_text(recipe)
+    for name, recipe in zip(("my_recipe", "my_talks"), blocks("yaml"), strict=True):
+        (folder / f"{name}.yaml").write_text(recipe)
     return folder
 
 
 def test_the_lines_of_tables_are_as_they_are_shown(place: Path) -> None:
-    for line, name in zip(blocks("json"), ("questions", "captions"), strict=True):
+    for line, name in zip(blocks("json"), ("questions", "captions", "talks"), strict=True):
         written = (place / "my-data" / f"{name}-train.jsonl").read_text().splitlines()[1]
         assert json.loads(line).keys() == json.loads(written).keys()
 

@@ -59,7 +59,7 @@ def test_a_metric_fits_its_records_and_has_its_headlines(records: list[Record], 
 def test_a_metric_of_other_records_is_refused() -> None:
     with pytest.raises(
         ScoreInputError,
-        match=r"'caption' scores 'caption'\. Take 'anls' or 'exact' or 'gqa' or 'relaxed' or 'vqa'",
+        match=r"'caption' scores 'caption' and 'conversation'\. Take 'anls' or 'exact' or 'gqa' or 'relaxed' or 'vqa'",
     ):
         check_metric("caption", QUESTIONS)
 

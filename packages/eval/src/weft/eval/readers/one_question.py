@@ -56,7 +56,7 @@ def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None 
         if shown != sorted(shown, reverse=True):
             raise ReaderError(
                 f"pictures must come before the text for a model without a chat template, but {row.name} has text "
-                "before one. Leave {image} out of `ask`."
+                "before one. Leave {image} out of `ask`, and texts of the system out."
             )
 
 

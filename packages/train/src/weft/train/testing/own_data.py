@@ -1,4 +1,4 @@
-"""A set of pictures with questions and captions as people have them: a folder of PNGs of many shapes, and tables."""
+"""A set of images with questions, captions and conversations as people have them: PNGs of many shapes, and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ SIZES = ((60, 40), (40, 60), (64, 64), (96, 48), (50, 30), (120, 40))
 
 
 def write_own_data(folder: Path, count: int = 24) -> Path:
-    """Write pictures into `images/`, and `vqa.jsonl` and `captions.jsonl` beside it, a line a picture.
+    """Write pictures into `images/`, and `vqa.jsonl`, `captions.jsonl` and `talks.jsonl` beside it, a line a picture.
+
+    Conversations show none to three pictures, at the beginning or between words, and have one or two answers.
 
     Args:
         folder: The folder, made if it is missing.
@@ -36,7 +38,22 @@ def write_own_data(folder: Path, count: int = 24) -> Path:
         folder / "captions.jsonl",
         [{"image": name, "caption": f"a {color} {shape}"} for name, color, shape in rows],
     )
+    around = [*rows, *rows]
+    _write(folder / "talks.jsonl", [_talk(around[place : place + place % 4]) for place in range(count)])
     return folder
+
+
+def _talk(shown: list[tuple[str, str, str]]) -> dict[str, Any]:
+    """A conversation about pictures: about one, and about the last of several."""
+    if shown:
+        _, color, shape = shown[-1]
+        places = " and ".join(["<image>"] * len(shown))
+        first = f"Look: {places}. What colour is the last?" if shown[1:] else f"{places}\nWhat colour is it?"
+        said = [first, color, "What shape is it?", shape][: 2 if len(shown) == 2 else 4]
+    else:
+        said = ["How many corners has a triangle?", "three"]
+    turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
+    return {"messages": turns, "images": [name for name, _, _ in shown]}
 
 
 def _drawn(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
@@ -69,19 +86,20 @@ def own_task(root: Path, kind: str, **fields: Any) -> dict[str, Any]:
 
     Args:
         root: Its folder.
-        kind: `image_qa`, `caption` or `retrieval`.
+        kind: `image_qa`, `caption`, `retrieval` or `conversation`.
         **fields: Further keys of the task.
     """
     columns = {
         "image_qa": {"answers": "answer"},
         "caption": {"captions": "caption", "media": "image"},
         "retrieval": {"text": "caption", "media": "image"},
+        "conversation": {},
     }[kind]
-    file = "vqa.jsonl" if kind == "image_qa" else "captions.jsonl"
-    options = {"record": kind, "columns": columns, "file": file}
+    file = {"image_qa": "vqa.jsonl", "conversation": "talks.jsonl"}.get(kind, "captions.jsonl")
+    options = {"file": file} if kind == "conversation" else {"record": kind, "columns": columns, "file": file}
     sizes = {"train": 16, "validation": 6, "test": 6}
     data = {
-        "name": "table",
+        "name": "conversations" if kind == "conversation" else "table",
         "root": str(root),
         "options": options,
         "sizes": sizes,
