@@ -37,11 +37,36 @@ class GainConfig(UnitConfig):
         return Gain()
 
 
+class Shift(Unit):
+    """`y = f(x + s)`: nothing but the input is changed."""
+
+    def before(self, inputs, weights):
+        shift = weights.rows("gain").to(inputs.dtype)[:, None]
+        return weights.keep_identity(inputs + shift, inputs)
+
+
+class ShiftConfig(GainConfig):
+    """A number for each feature that every sub-layer's last map reads."""
+
+    method: Literal["shift"] = "shift"
+
+    def select(self, sites):
+        return sites.select(roles=("down",))
+
+    def tensors(self, site, sites):
+        return (TensorSpec("gain", (site.in_width,), zeros, "gain"),)
+
+    def build(self, site):
+        return Shift()
+
+
 @pytest.fixture(autouse=True)
-def gain() -> Iterator[None]:
-    register_unit(GainConfig)
+def registered_here() -> Iterator[None]:
+    for config in (GainConfig, ShiftConfig):
+        register_unit(config)
     yield
-    units().forget("gain")
+    for name in ("gain", "shift"):
+        units().forget(name)
 
 
 class TestAUnitFromOutside(UnitContract):
@@ -61,3 +86,8 @@ def test_any_sharing_works_on_its_parts():
         f"gain.text.all.{block}.gain" for block in ("attention", "cross_attention", "ffn")
     }
     assert planned.trainable_parameters == 3 * 16
+
+
+class TestUnitThatOverridesOneHook(UnitContract):
+    configs: ClassVar[list[UnitConfig]] = [ShiftConfig()]
+    backbones: ClassVar[list[str]] = ["bart"]

@@ -38,7 +38,7 @@ def unit_at(config, where, values):
     store = Store(TASKS, None)
     banks = {}
     for spec in config.tensors(where, None):
-        axes = config.sharing.axes(spec.part, default=spec.default, follows=spec.follows)
+        axes = spec.axes(config.sharing)
         slots = (SHARED,) if "task" in axes else TASKS
         bank = Bank(slots, spec.shape, torch.float32, torch.device("cpu"), True)
         with torch.no_grad():

@@ -236,7 +236,7 @@ def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
         spec: The tensor.
         sharing: The policy.
     """
-    axes = sharing.axes(spec.part, default=spec.default, follows=spec.follows)
+    axes = spec.axes(sharing)
     words = [SHARED if "modality" in axes else (spec.modality or site.tower)]
     if site.stack and "stack" not in axes:
         words.append(site.stack)
@@ -251,14 +251,14 @@ def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
 
 
 def _planned(config: UnitConfig, site: Site, spec: TensorSpec, tasks: tuple[str, ...]) -> PlannedBank:
-    axes = config.sharing.axes(spec.part, default=spec.default, follows=spec.follows)
+    axes = spec.axes(config.sharing)
     key = f"{config.label}.{slot_address(site, spec, config.sharing)}.{spec.name}"
     return PlannedBank(key, spec, (SHARED,) if "task" in axes else tasks, site.path)
 
 
 def _same_shape(first: PlannedBank, second: PlannedBank, site: Site, config: UnitConfig) -> None:
     if first.spec.shape != second.spec.shape:
-        axes = config.sharing.axes(second.spec.part, default=second.spec.default, follows=second.spec.follows)
+        axes = second.spec.axes(config.sharing)
         raise ConfigError(
             f"`sharing` must join equal shapes, but shares `{second.spec.part}` across "
             f"{', '.join(sorted(axes))}, and `{second.spec.name}` is {first.spec.shape} at {first.path} and "

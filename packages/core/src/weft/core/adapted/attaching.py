@@ -53,7 +53,7 @@ def attach(
     for unit in planned.units:
         _check_called(model, unit.site.path)
     store = Store(planned.tasks, planned)
-    if any(getattr(one, "per_token", False) for one in planned.configs):
+    if any("token_modality" in one.signals for one in planned.configs):
         store.image_tokens = image_tokens(model.config)
     store.owners_rule = planned.owners
     store.needs_owners = any(site.owned for site in planned.sites)

@@ -144,6 +144,10 @@ class SiteWeights:
         value = self._signals.get(name)
         return value if value is None else value.to(self._device)
 
+    def plain_forward(self, inputs: Tensor, path: str = "") -> Tensor:
+        """What the site's module, or one within it, returns without its units."""
+        return plain_forward(self.module.get_submodule(path), inputs)
+
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`plain` on rows of task -1."""
         if self.task_ids is None:

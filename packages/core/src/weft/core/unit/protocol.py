@@ -11,7 +11,6 @@ To add a unit from outside: subclass `UnitConfig` and `Unit`, and decorate the c
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -46,6 +45,8 @@ class TensorSpec:
         modality: Modality its slot belongs to, if not the site's.
         trainable: Whether it is trained; a fixed tensor is saved with the rest.
         alias: Name under which the unit reads it, where it reads several of one name, of several modalities.
+        common: Whether a policy changes what it is shared across only where it names the part, as with random
+            matrices that nothing trains.
     """
 
     name: str
@@ -57,6 +58,13 @@ class TensorSpec:
     modality: Modality | None = None
     trainable: bool = True
     alias: str | None = None
+    common: bool = False
+
+    def axes(self, sharing: Sharing) -> Axes:
+        """The axes that it is shared across under a policy."""
+        if self.common and self.part not in sharing.parts:
+            return self.default
+        return sharing.axes(self.part, default=self.default, follows=self.follows)
 
 
 class Weights(Protocol):
@@ -98,31 +106,44 @@ class Weights(Protocol):
     def signal(self, name: str) -> Tensor | None:
         """A tensor of the batch that `model.signal(...)` set, or None."""
 
+    def plain_forward(self, inputs: Tensor, path: str = "") -> Tensor:
+        """What the site's module, or one within it, returns without its units.
+
+        Args:
+            inputs: What it reads.
+            path: Path within the site's module.
+        """
+
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`adapted`, but `plain` on rows of task -1."""
 
 
-class Unit(ABC):
+class Unit:
     """The computation of one unit at one site. It holds numbers, never tensors.
+
+    A unit overrides what it changes: `before`, `after`, `attend` or `call`. The others leave things as they are.
 
     Class attributes:
         reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
-        changes_input: Whether `before` does anything.
         taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
-        changes_attention: Whether `attend` does anything.
         wraps: Fields of a site that name modules which the unit calls itself, such as `path`; a unit that
             wraps any acts through `call` alone.
         last: Whether `after` comes behind that of all other units at the module, wherever it stands in the list.
     """
 
     reads_source: ClassVar[bool] = False
-    changes_input: ClassVar[bool] = False
     taps: ClassVar[tuple[str, ...]] = ()
-    changes_attention: ClassVar[bool] = False
     wraps: ClassVar[tuple[str, ...]] = ()
     last: ClassVar[bool] = False
+    changes_input: ClassVar[bool] = False
+    changes_attention: ClassVar[bool] = False
 
-    def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:  # noqa: B027  (a choice)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.changes_input = cls.before is not Unit.before
+        cls.changes_attention = cls.attend is not Unit.attend
+
+    def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:
         """Set starting values that depend on the site's module, in place; by default none do.
 
         Args:
@@ -130,7 +151,7 @@ class Unit(ABC):
             slots: Name to tensor of slots that were just drawn; with a new task, those of that task alone.
         """
 
-    def attend(self, attention: Attention, weights: Weights) -> None:  # noqa: B027  (a choice)
+    def attend(self, attention: Attention, weights: Weights) -> None:
         """Change the keys and values of an attention, in place; by default nothing.
 
         Args:
@@ -198,9 +219,8 @@ class Unit(ABC):
         """
         return inputs
 
-    @abstractmethod
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """Change what the site's module returns.
+        """Change what the site's module returns; by default nothing.
 
         Args:
             output: Shape `(rows, ..., out_width)`.
@@ -211,6 +231,7 @@ class Unit(ABC):
         Returns:
             The adapted output, in the shape and dtype of `output`.
         """
+        return output
 
 
 def weighted_sum(values: Tensor, factors: Tensor) -> Tensor:
@@ -268,6 +289,11 @@ class UnitConfig(BaseModel):
     def label(self) -> str:
         """First word of the keys of its weights."""
         return self.name or self.method
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Tensors of the batch that its computation reads; what can be worked out of the inputs, the model adds."""
+        return ()
 
     def words(self, sites: SiteMap) -> tuple[str, ...]:
         """Components trained in full, by word, for this backbone."""

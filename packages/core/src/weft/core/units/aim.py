@@ -17,7 +17,7 @@ from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, regis
 from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 TEMPORAL = "temporal"
 
@@ -134,8 +134,6 @@ class AIMTemporal(Unit):
         address: Where it is, for messages.
     """
 
-    changes_input = True
-
     def __init__(self, frames: int, *, norm: str, attention: str, embedding: bool, address: str) -> None:
         self.frames = frames
         self.norm = norm
@@ -156,20 +154,13 @@ class AIMTemporal(Unit):
             place = place.expand(videos, -1, -1) if place.shape[0] == 1 else place[:: self.frames]
             changed = inputs + place.flatten(0, 1)[:, None]
         over_time = changed.unflatten(0, (videos, self.frames)).transpose(1, 2).flatten(0, 1)
-        mixed = self._attend(weights.module, over_time)
+        mixed = self._attend(weights, over_time)
         mixed = mixed.unflatten(0, (videos, tokens)).transpose(1, 2).flatten(0, 1)
         return weights.keep_identity(_bottleneck(mixed, weights, changed, 1.0), inputs)
 
-    def _attend(self, layer: nn.Module, stream: Tensor) -> Tensor:
-        from weft.core.adapted.module import plain_forward
-
-        normed = plain_forward(layer.get_submodule(self.norm), stream)
-        found = plain_forward(layer.get_submodule(self.attention), normed)
+    def _attend(self, weights: Weights, stream: Tensor) -> Tensor:
+        found = weights.plain_forward(weights.plain_forward(stream, self.norm), self.attention)
         return found[0] if isinstance(found, tuple) else found
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
 
 
 def _bottleneck(read: Tensor, weights: Weights, residual: Tensor, scale: float) -> Tensor:

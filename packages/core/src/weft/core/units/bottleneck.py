@@ -187,13 +187,9 @@ class Bottleneck(Unit):
 class NormedBottleneck(Bottleneck):
     """The computation before a norm: it reads what the norm returns and is added to what the norm reads."""
 
-    changes_input = True
-
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """`inputs` plus the adapter of their norm; shape `(rows, ..., width)`."""
-        from weft.core.adapted.module import plain_forward
-
-        return self.add(inputs, plain_forward(weights.module, inputs), weights)
+        return self.add(inputs, weights.plain_forward(inputs), weights)
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """The output as it is."""

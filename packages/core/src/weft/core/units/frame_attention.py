@@ -53,6 +53,11 @@ class FrameAttentionConfig(UnitConfig):
 
     method: Literal["frame_attention"] = "frame_attention"
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The weights of frames, which the caller sets."""
+        return ("frame_weights",)
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The key maps of cross-attention.
 

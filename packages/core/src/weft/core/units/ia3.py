@@ -78,15 +78,9 @@ class Scaled(Unit):
 class ScaledInput(Scaled):
     """Scales what a linear map reads."""
 
-    changes_input = True
-
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """The scaled input, shape `(rows, ..., in_width)`."""
         return weights.keep_identity(inputs * _factors(inputs, weights), inputs)
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """The columns of the weight, scaled in float32."""

@@ -95,7 +95,7 @@ class LoRAConfig(UnitConfig):
         if not self.magnitude:
             return pair
         length = TensorSpec("magnitude", (site.width,), ones, "magnitude", follows="up")
-        axes = self.sharing.axes(length.part, default=length.default, follows=length.follows)
+        axes = length.axes(self.sharing)
         if axes - {"task"} or self.sharing.layer_group > 1:
             raise ConfigError(
                 "`sharing` may share `magnitude` across `task` alone, because it starts as the length of each "

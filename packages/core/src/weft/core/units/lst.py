@@ -229,7 +229,3 @@ class LST(Unit):
         side = side + routed_linear(mixed.transpose(1, 2).flatten(2), weights, "output")
         wide = functional.gelu(routed_linear(routed_norm(side, weights, "ffn_norm"), weights, "widen"))
         return side + routed_linear(wide, weights, "narrow")
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output

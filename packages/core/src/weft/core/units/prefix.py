@@ -108,14 +108,8 @@ class Prefix(Unit):
         network: Whether there is a network.
     """
 
-    changes_attention = True
-
     def __init__(self, *, network: bool) -> None:
         self.network = network
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
 
     def attend(self, attention: Attention, weights: Weights) -> None:
         """Put the prefix in front of keys and values; rows of task -1 do not see it."""

@@ -78,7 +78,7 @@ class STAdapterConfig(UnitConfig):
 
     def build(self, site: Site) -> STAdapter:
         """The computation at a layer."""
-        kind = STAdapter if site.block == "attention" else STAdapterBetween
+        kind = STAdapterBefore if site.block == "attention" else STAdapterBetween
         return kind(self.frames, site.address)
 
     @classmethod
@@ -88,26 +88,16 @@ class STAdapterConfig(UnitConfig):
 
 
 class STAdapter(Unit):
-    """The computation before one layer.
+    """What both places have in common.
 
     Args:
         frames: Frames of every video.
         address: Where it is, for messages.
     """
 
-    changes_input = True
-
     def __init__(self, frames: int, address: str) -> None:
         self.frames = frames
         self.address = address
-
-    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
-        """`inputs` with the adapter added to its patches; shape `(videos * frames, 1 + patches, width)`.
-
-        Raises:
-            ConfigError: If the rows are no whole number of videos.
-        """
-        return self._added(inputs, inputs, weights)
 
     def _added(self, output: Tensor, stream: Tensor, weights: Weights) -> Tensor:
         """`output` with the adapter of `stream` added to its patches."""
@@ -130,15 +120,22 @@ class STAdapter(Unit):
         changed = torch.cat([output[:, :1], output[:, 1:] + update], dim=1)
         return weights.keep_identity(changed, output)
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
+
+class STAdapterBefore(STAdapter):
+    """The computation before one layer."""
+
+    def before(self, inputs: Tensor, weights: Weights) -> Tensor:
+        """`inputs` with the adapter added to its patches; shape `(videos * frames, 1 + patches, width)`.
+
+        Raises:
+            ConfigError: If the rows are no whole number of videos.
+        """
+        return self._added(inputs, inputs, weights)
 
 
 class STAdapterBetween(STAdapter):
     """The computation before a feed-forward block: added to what attention adds to the stream."""
 
-    changes_input = False
     reads_source = True
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:

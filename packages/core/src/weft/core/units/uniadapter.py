@@ -107,6 +107,11 @@ class UniAdapterConfig(UnitConfig):
             )
         return self
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Which tokens stand for images, if each token takes the branch of its modality."""
+        return ("token_modality",) if self.per_token else ()
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The feed-forward block of every layer, read and written on the residual stream.
 

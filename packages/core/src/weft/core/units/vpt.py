@@ -152,7 +152,3 @@ class VPT(Unit):
         import torch
 
         return torch.cat([tokens[:, :1], tokens[:, 1 + self.length :]], dim=1)
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
