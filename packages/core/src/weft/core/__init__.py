@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from weft.core.units.prompt import PromptConfig
     from weft.core.units.st_adapter import STAdapterConfig
     from weft.core.units.uniadapter import UniAdapterConfig
+    from weft.core.units.vera import VeRAConfig
     from weft.core.units.vpt import VPTConfig
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "UniAdapterConfig",
     "UnitConfig",
     "VPTConfig",
+    "VeRAConfig",
     "WeftError",
     "attach",
     "combine_tasks",

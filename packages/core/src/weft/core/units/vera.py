@@ -1,0 +1,139 @@
+"""VeRA: low-rank updates whose matrices are random, frozen and the same everywhere; only two vectors are trained.
+
+Source: Kopiczko et al. 2024, "VeRA: Vector-based Random Matrix Adaptation". Where maps differ in size, each uses the
+first rows and columns of the matrices, as PEFT does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.sharing import AXES
+from weft.core.unit.initialisers import constant, uniform, zeros
+from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
+from weft.core.units.lora import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+
+@register_unit
+class VeRAConfig(UnitConfig):
+    """`y = x W + b + ((dropout(x) A) ⊙ d) B ⊙ e`, with `A` and `B` random and frozen, `e` zero at the start.
+
+    Each map trains `rank` numbers `d` and as many numbers `e` as it has outputs.
+
+    Args:
+        rank: Columns of `A`, rows of `B`.
+        dropout: Probability of dropping an input of the update.
+        start: First value of `d`.
+        linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
+        blocks: Sub-layers whose linear maps are meant; by default all that have them.
+
+    Parts: `down` (`d`), `up` (`e`), and `projection` (`A` and `B`), which is one for all unless it is named.
+    """
+
+    parts = ("down", "up", "projection")
+
+    method: Literal["vera"] = "vera"
+    rank: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    start: float = 0.1
+    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
+    blocks: tuple[Block, ...] | None = None
+
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen linear maps."""
+        return sites.select(
+            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
+        )
+
+    def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
+        """The two matrices, as large as the largest map needs, and the site's two vectors."""
+        chosen = self.select(sites)
+        inner, outer = max(one.in_width for one in chosen), max(one.width for one in chosen)
+        return (
+            self._matrix("down.weight", inner, self.rank),
+            self._matrix("up.weight", self.rank, outer),
+            TensorSpec("down.scale", (self.rank,), constant(self.start), "down"),
+            TensorSpec("up.scale", (site.width,), zeros, "up"),
+        )
+
+    def build(self, site: Site) -> VeRA:
+        """The computation at a linear map."""
+        return VeRA(self.dropout, site)
+
+    @classmethod
+    def example(cls) -> VeRAConfig:
+        """A small configuration."""
+        return cls(rank=4)
+
+    @staticmethod
+    def _matrix(name: str, rows: int, columns: int) -> TensorSpec:
+        draw = uniform(math.sqrt(6 / rows))  # He et al. 2015
+        everywhere = frozenset(AXES)
+        return TensorSpec(
+            name, (rows, columns), draw, "projection", default=everywhere, trainable=False, common=True
+        )
+
+
+class VeRA(Unit):
+    """The computation.
+
+    Args:
+        dropout: Probability of dropping an input.
+        site: The linear map.
+    """
+
+    def __init__(self, dropout: float, site: Site) -> None:
+        self.dropout = dropout
+        self.rows = site.rows
+        self.in_width, self.width, self.out_width = site.in_width, site.width, site.out_width
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
+        from torch.nn import functional
+
+        read = functional.dropout(inputs.to(output.dtype), self.dropout, weights.training)
+        down, scale, up, factor = (value.to(output.dtype) for value in self._tensors(weights))
+        hidden = _product(read.flatten(1, -2) if read.dim() > 2 else read[:, None], down) * scale[:, None]
+        update = (_product(hidden, up) * factor[:, None]).view(*output.shape[:-1], self.width)
+        if self.rows is not None:
+            update = functional.pad(update, (self.rows[0], self.out_width - self.rows[1]))
+        return weights.keep_identity(output + update, output)
+
+    def merge(self, module: nn.Module, weights: Weights) -> None:
+        """`W + (A ⊙ d) (B ⊙ e)`, added in float32."""
+        down, scale, up, factor = (value[0].float() for value in self._tensors(weights))
+        first, last = self.rows or (0, self.out_width)
+        weight: Tensor = module.weight[first:last]  # type: ignore[index]
+        weight.copy_(weight.float() + ((down * scale) @ (up * factor)).mT)
+
+    def combine(
+        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
+    ) -> tuple[dict[str, Tensor], float]:
+        """The sum of the updates where tasks differ in one tensor, in which the update is linear; else a mean."""
+        if len(own) > 1:
+            return super().combine(slots, factors, own)
+        return {name: weighted_sum(slots[name], factors) for name in own}, 0.0
+
+    def _tensors(self, weights: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Matrices of the size of this map, each with its vector, of every row."""
+        down, up = weights.rows("down.weight"), weights.rows("up.weight")
+        return (
+            down[:, : self.in_width],
+            weights.rows("down.scale"),
+            up[..., : self.width],
+            weights.rows("up.scale"),
+        )
+
+
+def _product(x: Tensor, matrices: Tensor) -> Tensor:
+    """`x W` with one matrix for all rows, or one for each; of shape `(rows, length, out)`."""
+    return x @ (matrices[0] if matrices.shape[0] == 1 else matrices)

@@ -1,0 +1,122 @@
+"""VeRA: equal to PEFT's, counted by the paper's formula, its matrices one for everything."""
+
+import pytest
+import torch
+
+from weft.core import attach, combine_tasks, merged, plan
+from weft.core.testing import tiny_backbone
+from weft.core.testing.unit_contract import TASKS, adapted, outputs
+
+VERA = {"method": "vera", "rank": 4, "linears": ["query", "up", "down"]}
+MATRICES = {"vera.shared.all.down.weight", "vera.shared.all.up.weight"}
+
+
+def matrices(model):
+    return {bank.key for bank in model.weft.plan.banks.values() if not bank.spec.trainable}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
+def test_peft_on_the_whole_model_gives_the_same():
+    peft = pytest.importorskip("peft")
+    model, batch = adapted(VERA, "bart", None, noise=0.2)
+    base, _ = tiny_backbone("bart")
+    targets = ["q_proj", "fc1", "fc2"]
+    theirs = peft.get_peft_model(base, peft.VeraConfig(r=4, target_modules=targets, d_initial=0.1)).eval()
+    count = 0
+    with torch.no_grad():
+        for unit in model.weft.plan.units:
+            layer = theirs.base_model.model.get_submodule(unit.site.path)
+            ours = {name: model.weft.banks_by_key[key].slot_of("default") for name, key in unit.banks.items()}
+            layer.vera_A["default"].copy_(ours["down.weight"].mT)
+            layer.vera_B["default"].copy_(ours["up.weight"].mT)
+            layer.vera_lambda_d["default"].copy_(ours["down.scale"])
+            layer.vera_lambda_b["default"].copy_(ours["up.scale"])
+            count += layer.vera_lambda_d["default"].numel() + layer.vera_lambda_b["default"].numel()
+        torch.testing.assert_close(outputs(model, batch), outputs(theirs, batch), atol=1e-6, rtol=1e-6)
+    assert count == model.weft.plan.trainable_parameters
+
+
+def test_it_starts_as_the_backbone_with_the_draws_of_peft():
+    model, batch = tiny_backbone("bart")
+    model.requires_grad_(False)
+    expected = outputs(model, batch)
+    attach(model, {**VERA, "rank": 64})
+    assert torch.equal(outputs(model, batch), expected)
+    for key in MATRICES:
+        value = model.weft.banks_by_key[key].slot_of("default")
+        bound = (6 / value.shape[0]) ** 0.5
+        assert 0.95 * bound < value.abs().max() <= bound
+    starts = {
+        bank.key.rsplit(".", 2)[-2]: model.weft.banks_by_key[bank.key].slot_of("default")
+        for bank in model.weft.plan.banks.values()
+        if bank.key.endswith("scale")
+    }
+    assert (starts["down"] == 0.1).all()
+    assert not starts["up"].any()
+
+
+@pytest.mark.parametrize("sharing", ["single", "multiple", "half", {"down": []}])
+def test_the_matrices_are_one_for_all_maps_and_tasks_whatever_is_shared(sharing):
+    model, _ = tiny_backbone("bart")
+    attach(model, {**VERA, "sharing": sharing}, TASKS)
+    assert matrices(model) == MATRICES
+
+
+def test_a_policy_that_names_the_matrices_has_its_way():
+    model, _ = tiny_backbone("bart")
+    attach(model, {**VERA, "sharing": {"projection": ["task", "stack", "block"]}}, TASKS)
+    assert matrices(model) == {
+        f"vera.text.{layer}.{half}.weight" for layer in (0, 1) for half in ("down", "up")
+    }
+
+
+def test_each_map_trains_its_rank_and_its_outputs():
+    from transformers import BertConfig, BertModel
+
+    with torch.device("meta"):
+        model = BertModel(BertConfig())
+    planned = plan(model, {"method": "vera", "rank": 1024, "linears": ["query", "value"]})
+    # The paper's formula, L (d + r), at rank 1024 with queries and values of twelve layers.
+    assert planned.trainable_parameters == 24 * (768 + 1024) == 43_008
+    assert planned.total_parameters - planned.backbone_parameters == 43_008 + 2 * 768 * 1024
+
+
+def test_merging_does_what_the_unit_does():
+    model, batch = adapted({**VERA, "sharing": "multiple"}, "bart", noise=0.1)
+    model.set_task("gqa")
+    expected = outputs(model, batch)
+    with merged(model, task="gqa"):
+        torch.testing.assert_close(outputs(model, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_updates_add_up_where_tasks_share_one_of_the_vectors():
+    model, _ = adapted({**VERA, "linears": ["query"], "sharing": "half"}, "bart", noise=0.1)
+    x = torch.randn(2, 3, model.config.d_model)
+    module = model.model.encoder.layers[0].self_attn.q_proj
+    with model.disable_adapter():
+        plain = module(x)
+    updates = []
+    for task in ("vqa", "gqa"):
+        model.set_task(task)
+        updates.append(module(x) - plain)
+    assert combine_tasks(model, "sum", {"vqa": 2.0, "gqa": -0.5}) == 0
+    model.set_task("sum")
+    torch.testing.assert_close(module(x) - plain, 2 * updates[0] - 0.5 * updates[1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_fused_map_is_updated_in_its_rows_alone():
+    from weft.core.testing.vision_language import CASES
+
+    torch.manual_seed(0)
+    model, _ = CASES["blip_caption"]()
+    attach(model.eval(), {**VERA, "linears": ["value"], "towers": ["vision"], "layers": [0]})
+    module = model.vision_model.encoder.layers[0].self_attn.qkv
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.add_(torch.randn_like(value) * 0.2)
+    x = torch.randn(3, module.in_features)
+    changed = module(x)
+    with model.disable_adapter():
+        plain = module(x)
+    assert torch.equal(changed[:, :32], plain[:, :32])
+    assert (changed[:, 32:] != plain[:, 32:]).all()
