@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weft.core.units.low_rank import LowRankConfig
     from weft.core.units.lst import LSTConfig
     from weft.core.units.mma import MMAConfig
+    from weft.core.units.mtl_lora import MTLLoRAConfig
     from weft.core.units.norms import NormsConfig
     from weft.core.units.peft import PEFTConfig
     from weft.core.units.prefix import PrefixConfig
@@ -64,6 +65,7 @@ __all__ = [
     "LoRAConfig",
     "LowRankConfig",
     "MMAConfig",
+    "MTLLoRAConfig",
     "MethodConfig",
     "NormsConfig",
     "PEFTConfig",

@@ -22,6 +22,13 @@ def ones(value: Tensor) -> None:
     value.fill_(1.0)
 
 
+def eye(value: Tensor) -> None:
+    """Ones on the diagonal of a matrix, zeros elsewhere."""
+    from torch import nn
+
+    nn.init.eye_(value)
+
+
 def _normal(value: Tensor, std: float) -> None:
     value.normal_(std=std)
 

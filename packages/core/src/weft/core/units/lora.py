@@ -22,38 +22,30 @@ if TYPE_CHECKING:
 Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
 
-@register_unit
-class LoRAConfig(UnitConfig):
-    """`y = x W + b + scale · dropout(x) A B`, with `A` called `down` and `B`, which starts at zero, `up`.
+class LowRankUpdateConfig(UnitConfig):
+    """What every low-rank update of linear maps has.
 
     Args:
         rank: Rank of the update.
         alpha: Numerator of the scale; by default the rank, so that the scale is one.
         rank_stabilised: Scale `alpha / sqrt(rank)` instead of `alpha / rank`.
         dropout: Probability of dropping an input of the update.
-        magnitude: Train the length of every output's weights apart from their direction, which is DoRA.
         linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
         blocks: Sub-layers whose linear maps are meant; by default all that have them.
         components: Linear maps outside the layers that are updated too, by component (`projector`, `lm_head`, …) or one
             by one (`projector.linear_1`), whatever `towers` and `layers` say. With them, `linears` may be empty.
-
-    Parts: `down`, `up`, and `magnitude`, which follows `up` unless `sharing.magnitude` is given.
     """
 
-    parts = ("down", "up", "magnitude")
-
-    method: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1)
     alpha: float | None = Field(default=None, gt=0)
     rank_stabilised: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    magnitude: bool = False
     linears: tuple[Role, ...] = ("query", "value")
     blocks: tuple[Block, ...] | None = None
     components: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _has_maps(self) -> LoRAConfig:
+    def _has_maps(self) -> LowRankUpdateConfig:
         if not self.linears and not self.components:
             raise ValueError(
                 "`linears` must name a role where `components` is empty, but is empty. Write for instance "
@@ -81,6 +73,22 @@ class LoRAConfig(UnitConfig):
             else ()
         )
         return (*inside, *sites.outside(self.components))
+
+
+@register_unit
+class LoRAConfig(LowRankUpdateConfig):
+    """`y = x W + b + scale · dropout(x) A B`, with `A` called `down` and `B`, which starts at zero, `up`.
+
+    Args:
+        magnitude: Train the length of every output's weights apart from their direction, which is DoRA.
+
+    Parts: `down`, `up`, and `magnitude`, which follows `up` unless `sharing.magnitude` is given.
+    """
+
+    parts = ("down", "up", "magnitude")
+
+    method: Literal["lora"] = "lora"
+    magnitude: bool = False
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """`down` `(in, rank)`, `up` `(rank, out)` and `magnitude` `(out,)`.
@@ -140,7 +148,7 @@ class LoRA(Unit):
         whole = self.rows is None
         update = adapter_bottleneck(
             inputs.to(output.dtype),
-            BottleneckWeights(weights["down.weight"], weights["up.weight"]),
+            BottleneckWeights(*self.matrices(weights)),
             weights.routed,
             residual=output if whole else None,
             scale=self.scale,
@@ -152,9 +160,13 @@ class LoRA(Unit):
         first, last = self.rows
         return output + functional.pad(update, (first, self.out_width - last))
 
+    def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
+        """The slots of `A` and `B`, shapes `(slots, in, rank)` and `(slots, rank, out)`."""
+        return weights["down.weight"], weights["up.weight"]
+
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`W + scale · A B`, added in float32."""
-        down, up = weights.rows("down.weight")[0].float(), weights.rows("up.weight")[0].float()
+        down, up = (value[_slot(value, weights)].float() for value in self.matrices(weights))
         first, last = self.rows or (0, self.out_width)
         weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() + self.scale * (down @ up).mT)
@@ -210,7 +222,7 @@ class DoRA(LoRA):
         import torch
 
         factor = self.factors(weights)
-        slot = 0 if weights.task_ids is None or factor.shape[0] == 1 else weights.task_ids[0]
+        slot = _slot(factor, weights)
         super().merge(module, weights)
         first, last = self.rows or (0, self.out_width)
         weight: Tensor = module.weight[first:last]  # type: ignore[index]
@@ -289,3 +301,8 @@ def norms(weight: Tensor) -> Tensor:
     import torch
 
     return torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32)
+
+
+def _slot(values: Tensor, weights: Weights) -> Tensor | int:
+    """Which of the slots belongs to the task of the first row."""
+    return 0 if weights.task_ids is None or values.shape[0] == 1 else weights.task_ids[0]
