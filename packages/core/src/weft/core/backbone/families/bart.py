@@ -1,4 +1,6 @@
-"""BART: an encoder-decoder with the norm after each residual; the feed-forward block is inline."""
+"""BART, with the norm after each sum, and mBART, with one before each sub-layer; the feed-forward block is inline."""
+
+from dataclasses import replace
 
 from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 
@@ -31,7 +33,7 @@ _FFN = BlockSpec(
 FAMILY = register_family(
     Family(
         name="bart",
-        model_types={"bart": ("text",), "mbart": ("text",)},
+        model_types={"bart": ("text",)},
         stacks=(
             Stack(
                 tower="text",
@@ -79,5 +81,31 @@ FAMILY = register_family(
             ),
             "lm_head": "lm_head",
         },
+    )
+)
+
+
+def _norm_first(spec: BlockSpec, norm: str) -> BlockSpec:
+    # The sum is held by a module of its own behind the last sub-layer alone, where it is what the layer returns.
+    return replace(spec, stream=norm, closing="" if spec is _FFN else None, closing_norm=None)
+
+
+_SELF_FIRST = _norm_first(_ATTENTION, "self_attn_layer_norm")
+_FFN_FIRST = _norm_first(_FFN, "final_layer_norm")
+MBART = register_family(
+    replace(
+        FAMILY,
+        model_types={"mbart": ("text",)},
+        stacks=(
+            replace(FAMILY.stacks[0], blocks={"attention": _SELF_FIRST, "ffn": _FFN_FIRST}),
+            replace(
+                FAMILY.stacks[1],
+                blocks={
+                    "attention": _SELF_FIRST,
+                    "cross_attention": _norm_first(_CROSS, "encoder_attn_layer_norm"),
+                    "ffn": _FFN_FIRST,
+                },
+            ),
+        ),
     )
 )
