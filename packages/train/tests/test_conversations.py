@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
@@ -74,6 +76,39 @@ def test_conversations_are_tried_out_trained_on_and_scored(
     scores = result["scores"]
     said(capsys, 0, "evaluate", str(run))
     assert json.loads((run / "result.json").read_text())["scores"] == scores
+
+
+def test_streamed_conversations_train_as_listed_ones_and_those_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    recipe = recipe_of(tmp_path)
+    recipe["training"]["vision"] = "trained"
+    root = tmp_path / "data"
+    rows = [json.loads(line) for line in (root / "talks.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["images"] = [{"bytes": (root / name).read_bytes(), "path": None} for name in row["images"]]
+    turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
+    features = datasets.Features(messages=[turn], images=[datasets.Image()])
+    saved = tmp_path / "saved"
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows, features=features)).save_to_disk(str(saved))
+    found = []
+    for name, data in {
+        "file": {"root": str(root), "options": {"file": "talks.jsonl"}},
+        "listed": {"root": str(saved)},
+        "streamed": {"root": str(saved), "streaming": True},
+    }.items():
+        talk = {
+            "data": {"name": "conversations", "test": "train", **data},
+            "learn": "all",
+            "max_new_tokens": 2,
+        }
+        said(capsys, 0, "train", written(tmp_path, recipe | {"name": name, "tasks": {"talk": talk}}))
+        found.append(load_file(tmp_path / "runs" / name / "adapter" / "adapter_model.safetensors"))
+    one, *others = found
+    assert all(torch.equal(value, other[key]) for other in others for key, value in one.items())
 
 
 def changed(folder: Path, row: int, **values: Any) -> None:

@@ -181,12 +181,13 @@ def test_what_needs_a_list_of_streamed_records_is_refused_in_one_message(streame
     for word in ("several training splits", "`each_caption`", "`sizes.train`", "`training.vision: frozen`"):
         assert word in told
     assert "tasks.scenes.data.streaming" in told
-    assert "not one of hub, shards" in told
+    assert "not one of conversations, hub, shards" in told
 
 
 def test_only_data_that_allow_it_are_streamed(tmp_path):
     write_questions(tmp_path)
     with pytest.raises(
-        InvalidArgumentError, match=r"`streaming` must be left out of data set 'table'.*hub, shards can"
+        InvalidArgumentError,
+        match=r"`streaming` must be left out of data set 'table'.*conversations, hub, shards can",
     ):
         load_dataset("table", tmp_path / "own", "train", record="image_qa", streaming=True)
