@@ -101,6 +101,7 @@ BATCHES = {
     "smolvlm": smolvlm,
     "llava_onevision": llava_onevision,
     "llava_next": llava_next,
+    "llava_next_video": llava_next,
     "qwen2_5_vl": qwen,
     "qwen3_vl": qwen,
     **{name: qwen for name in ("qwen3_vl_moe", "qwen3_5") if name in SIBLINGS},
@@ -117,7 +118,7 @@ def alone(batch: dict[str, Any], row: int, media: dict[str, slice]) -> dict[str,
 def adapted_model(name: str, method: dict[str, Any] = METHOD) -> Any:
     torch.manual_seed(0)
     model = {**CASES, **SIBLINGS}[name]()[0].eval()
-    if name in ("llava_onevision", "llava_next"):
+    if name in ("llava_onevision", "llava_next", "llava_next_video"):
         model.config.image_grid_pinpoints = [[16, 16], [16, 32]]
     attach(model, method, TASKS)
     torch.manual_seed(1)

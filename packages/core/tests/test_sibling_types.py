@@ -43,7 +43,7 @@ def test_it_starts_as_the_backbone_and_every_slot_counts(name, tmp_path):
         unused = {key for key, slot, value in model.weft.slots() if slot == "b" and value.grad is None}
         # LLaVA-NeXT takes the features of the last layer but one.
         assert all(key.split(".")[1:3] == ["vision", "1"] for key in unused), unused
-        assert not unused or name == "llava_next"
+        assert not unused or name.startswith("llava_next")
         assert not torch.allclose(found, expected)
         model.save_pretrained(tmp_path / str(number))
         other, _ = case(name)

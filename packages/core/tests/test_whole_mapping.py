@@ -9,6 +9,7 @@ from weft.core import attach, detach, plan
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS
 from weft.core.errors import BackboneError
+from weft.core.testing.family_contract import faults
 from weft.core.testing.whole_mapping import mapped_types, shallow_model, tiny_model
 
 FLOOR = 40
@@ -23,6 +24,8 @@ KINDS = (
     "qwen3_5_moe",
     "qwen3_vl_moe",
 )
+# Sub-layers beside one another, outputs that are multiplied, features added behind both: sums of another kind.
+OTHER_SUMS = {"aya_vision", "cohere2_vision", "gemma4", "granite_docling"}
 METHODS = [
     {"method": "bottleneck", "bottleneck_size": 4, "init": "zero"},
     {"method": "bottleneck", "bottleneck_size": 4, "init": "zero", "placement": "parallel"},
@@ -116,6 +119,8 @@ def check_text(model_type):
     sites = resolve(model)
     if model.config.get_text_config().model_type in sites.read_by_structure:
         assert not silenced(model, sites)
+    if model_type not in OTHER_SUMS:
+        assert not faults(model, batch, sites)
     for method in METHODS:
         attach(model, {**method, "towers": ["text"], "sharing": "multiple"}, TASKS)
         with model.route(task="a"), torch.no_grad():

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from weft.core.backbone.sites import Block
 from weft.core.errors import BackboneError
 
-_ROWS, _LENGTH = 5, 3
+# Few, since layers are many; not two or three, which are lengths of tuples that layers unpack.
+_ROWS, _LENGTH = 4, 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from weft.core.testing.vision_language import (
     _VISION,
     IMAGE,
     ROWS,
+    VIDEO,
     Case,
     _idefics,
     _qwen_batch,
@@ -31,9 +32,10 @@ def qwen2_vl() -> Case:
     return transformers.Qwen2VLForConditionalGeneration(config), _qwen_batch()
 
 
-def llava_next() -> Case:
-    """LLaVA-NeXT with CLIP and Mistral; an image is seen whole and in one tile."""
-    config = transformers.LlavaNextConfig(
+def _llava_next(architecture: str, **fields: Any) -> Case:
+    """A model of LLaVA-NeXT's architecture, with CLIP and Mistral; an image is seen whole and in one tile."""
+    config = getattr(transformers, f"{architecture}Config")(
+        **fields,
         image_token_index=IMAGE,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -44,7 +46,17 @@ def llava_next() -> Case:
     # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
     batch = _text_after(4 + 2 * (2 + 1))
     batch |= {"pixel_values": torch.randn(ROWS, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * ROWS)}
-    return transformers.LlavaNextForConditionalGeneration(config), batch
+    return getattr(transformers, f"{architecture}ForConditionalGeneration")(config), batch
+
+
+def llava_next() -> Case:
+    """LLaVA-NeXT."""
+    return _llava_next("LlavaNext")
+
+
+def llava_next_video() -> Case:
+    """LLaVA-NeXT-Video, shown images."""
+    return _llava_next("LlavaNextVideo", video_token_index=VIDEO)
 
 
 def idefics3() -> Case:
@@ -163,7 +175,7 @@ _NEWER = {
 SIBLINGS = {
     case.__name__: case
     for case in (
-        *(qwen2_vl, llava_next, idefics3, mt5, mbart, llama, mistral, qwen3, gemma),
+        *(qwen2_vl, llava_next, llava_next_video, idefics3, mt5, mbart, llama, mistral, qwen3, gemma),
         *(case for name, case in _NEWER.items() if hasattr(transformers, name)),
     )
 }

@@ -1,4 +1,4 @@
-"""LLaVA 1.5, NeXT and OneVision: a vision tower and a decoder of any family, joined by a projector."""
+"""LLaVA 1.5, NeXT, NeXT-Video and OneVision: a vision tower and a decoder of any family, joined by a projector."""
 
 from weft.core.backbone.family import Family, Outside, register_family
 from weft.core.backbone.owners import media_by_tiles
@@ -9,6 +9,7 @@ FAMILY = register_family(
         model_types={
             "llava": ("text", "vision"),
             "llava_next": ("text", "vision"),
+            "llava_next_video": ("text", "vision"),
             "llava_onevision": ("text", "vision"),
         },
         outside=(
