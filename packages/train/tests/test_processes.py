@@ -283,7 +283,7 @@ def test_sharding_is_refused_where_it_cannot_be(values):
     with pytest.raises(RecipeError, match=r"training\.sharded: this must be false with `save_model`"):
         execute(load_recipe(values, ["training.sharded=true", "save_model=true"]))
     with pytest.raises(RunError, match=r"must be false for the objective 'contrastive'.*keeps a whole copy"):
-        check_shardable({"generation": len, "contrastive": torch.nn.Linear(1, 1)})
+        check_shardable(None, {"generation": len, "contrastive": torch.nn.Linear(1, 1)})
 
 
 @needs_gloo

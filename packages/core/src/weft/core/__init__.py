@@ -13,6 +13,7 @@ from weft.core.registry import lazy_names
 if TYPE_CHECKING:
     from weft.core.adapted.arithmetic import combine_tasks
     from weft.core.adapted.attaching import attach, detach
+    from weft.core.adapted.auxiliary_losses import auxiliary_losses
     from weft.core.adapted.merging import merge, merged
     from weft.core.backbone.family import Family, register_family
     from weft.core.errors import WeftError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from weft.core.units.frame_attention import FrameAttentionConfig
     from weft.core.units.frozen import FrozenConfig
     from weft.core.units.full import FullConfig
+    from weft.core.units.hydra_lora import HydraLoRAConfig
     from weft.core.units.hyperformer import HyperformerConfig
     from weft.core.units.ia3 import IA3Config
     from weft.core.units.key_value_branch import KeyValueBranchConfig
@@ -58,6 +60,7 @@ __all__ = [
     "FrameAttentionConfig",
     "FrozenConfig",
     "FullConfig",
+    "HydraLoRAConfig",
     "HyperformerConfig",
     "IA3Config",
     "KeyValueBranchConfig",
@@ -80,6 +83,7 @@ __all__ = [
     "VeRAConfig",
     "WeftError",
     "attach",
+    "auxiliary_losses",
     "combine_tasks",
     "detach",
     "load_adapter",

@@ -174,6 +174,7 @@ class Store(Folder):
         self.enabled = True
         self.routing: Routing | None = None
         self.signals: Mapping[str, Tensor] = {}
+        self.losses: list[Tensor] | None = None
         self.owners_rule: OwnersRule | None = None
         self.needs_owners = False
         self.media: Sequence[Media] | None = None
@@ -256,6 +257,16 @@ class Store(Folder):
             ids = routing.rows(site, rows, device, self.media)
             self.prepared[key] = route_rows(ids, len(self.tasks))
         return self.prepared[key]
+
+    @contextlib.contextmanager
+    def collecting(self, losses: list[Tensor] | None) -> Iterator[None]:
+        """Let units add their auxiliary losses to a list; None lets them compute none."""
+        before = self.losses
+        self.losses = losses
+        try:
+            yield
+        finally:
+            self.losses = before
 
     @contextlib.contextmanager
     def repeating(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from weft.core.adapted.routing import Routing, TaskNames, check_batch, route_ids
 from weft.core.adapted.tasks import add_task, check_wrapped, remove_task
 from weft.core.adapted.token_modality import token_modality
 from weft.core.backbone.owners import Media
-from weft.core.errors import RoutingError
+from weft.core.errors import AttachError, RoutingError
 from weft.core.files.save_options import check_save_options
 from weft.core.files.saving import save_adapter
 
@@ -39,13 +39,37 @@ class RoutedCheckpoint:
         """Call `self.function` on a `function` that carries the present routing with it."""
         store = self.store
         routing, enabled, signals, media = store.routing, store.enabled, store.signals, store.media
-        prepared = store.prepared
+        prepared, losses = store.prepared, store.losses
 
         def routed(*inputs: Any, **named: Any) -> Any:
             with store.using(routing, enabled, signals, media, prepared):
                 return function(*inputs, **named)
 
+        if losses is not None:
+            return self.function(_adding_once(routed, store, losses), *args, **kwargs)
         return self.function(routed, *args, **kwargs)
+
+
+def _adding_once(function: Callable[..., Any], store: Store, losses: list[Tensor]) -> Callable[..., Any]:
+    """A function that adds its auxiliary losses in its first call, and only computes them when it is recomputed."""
+    has_graph, is_first = torch.is_grad_enabled(), True
+
+    def adding(*inputs: Any, **named: Any) -> Any:
+        nonlocal is_first
+        added: list[Tensor] = []
+        with store.collecting(added):
+            result = function(*inputs, **named)
+        if added and has_graph and not torch.is_grad_enabled():
+            raise AttachError(
+                "`use_reentrant` must be false where units add auxiliary losses, but is true, so that no gradient "
+                'would reach them. Call `model.gradient_checkpointing_enable({"use_reentrant": False})`.'
+            )
+        if is_first:
+            losses.extend(added)
+        is_first = False
+        return result
+
+    return adding
 
 
 def route_checkpointing(model: nn.Module, store: Store | None) -> None:

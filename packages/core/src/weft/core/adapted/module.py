@@ -112,6 +112,7 @@ class SiteWeights:
         self.module = module
         self._taps = taps
         self._signals = store.signals
+        self._losses = store.losses
         self._presence = store.presence
         self._routing = store.routing
         self.routed = routed
@@ -147,6 +148,16 @@ class SiteWeights:
     def plain_forward(self, inputs: Tensor, path: str = "") -> Tensor:
         """What the site's module, or one within it, returns without its units."""
         return plain_forward(self.module.get_submodule(path), inputs)
+
+    @property
+    def collects_losses(self) -> bool:
+        """Whether auxiliary losses are collected."""
+        return self._losses is not None
+
+    def owe(self, loss: Tensor) -> None:
+        """Add to the auxiliary losses, if they are collected."""
+        if self._losses is not None:
+            self._losses.append(loss)
 
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`plain` on rows of task -1."""

@@ -114,6 +114,13 @@ class Weights(Protocol):
             path: Path within the site's module.
         """
 
+    @property
+    def collects_losses(self) -> bool:
+        """Whether somebody collects auxiliary losses now; if not, a unit need not compute its own."""
+
+    def owe(self, loss: Tensor) -> None:
+        """Add a scalar to the loss of the batch, if auxiliary losses are collected."""
+
     def keep_identity(self, adapted: Tensor, plain: Tensor) -> Tensor:
         """`adapted`, but `plain` on rows of task -1."""
 
@@ -294,6 +301,11 @@ class UnitConfig(BaseModel):
     def signals(self) -> tuple[str, ...]:
         """Tensors of the batch that its computation reads; what can be worked out of the inputs, the model adds."""
         return ()
+
+    @property
+    def owes(self) -> bool:
+        """Whether its computation adds an auxiliary loss."""
+        return False
 
     def words(self, sites: SiteMap) -> tuple[str, ...]:
         """Components trained in full, by word, for this backbone."""

@@ -20,10 +20,13 @@ ENTRANCES = ("generate", "embed", "encode_images", "encode_image", "encode_text"
 """Methods by which evaluation enters a model besides `forward`."""
 
 
-def check_shardable(objectives: Mapping[str, Any]) -> None:
-    """Refuse objectives that keep a copy of the weights, such as BLIP's momentum encoder, beside a sharded model.
+def check_shardable(model: Any, objectives: Mapping[str, Any]) -> None:
+    """Refuse what does not go with a sharded model.
+
+    These are objectives that keep a copy of the weights, such as BLIP's momentum encoder, and auxiliary losses.
 
     Args:
+        model: An adapted model.
         objectives: Name to objective.
 
     Raises:
@@ -34,6 +37,12 @@ def check_shardable(objectives: Mapping[str, Any]) -> None:
             raise RunError(
                 f"`training.sharded` must be false for the objective {name!r} of this backbone, which keeps a whole "
                 "copy of the weights, but is true. Leave it out: every process then has the whole model."
+            )
+    for config in model.weft.plan.configs:
+        if config.owes:
+            raise RunError(
+                f"`training.sharded` must be false for the method {config.label!r} with its auxiliary loss, but is "
+                "true. Leave it out, or the loss, such as `balance`."
             )
 
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from weft.core import load_adapter
+from weft.core import auxiliary_losses, load_adapter
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
@@ -95,7 +95,7 @@ class MultiTaskTrainer(Trainer):
             )
         self.sharded = section.sharded and processes.size > 1
         if self.sharded:
-            check_shardable(self.objectives)
+            check_shardable(model, self.objectives)
             shard(model, processes)
             # The trainer's own word for a model that it neither moves nor wraps; it is only true from here on.
             self.is_distributed_loading_by_transformers = True
@@ -156,15 +156,15 @@ class MultiTaskTrainer(Trainer):
         epoch, name = inputs.pop("epoch"), inputs.pop("objective")
         self.left_out += inputs.pop("left_out")
         losses_of = self.objectives.get(name) or objective(name)
-        with self.model.route(tasks=tasks):
+        with auxiliary_losses(self.model) as added, self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
         if self.processes.size == 1:
-            return losses.mean()
+            return losses.mean() + added.total()
         if self.batches.may_drop:
             rows = int(self.processes.sum(torch.tensor(len(losses), device=losses.device)))
         # Gradients are averaged over processes, which may hold one row more or less of the batch.
-        return losses.sum() * (self.processes.size / rows)
+        return losses.sum() * (self.processes.size / rows) + added.total()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Zero: the trainer's estimate walks over every parameter in every step, and nobody reads it."""
