@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
+from safetensors.torch import load_file
 
 from weft.data import MediaRef, Retrieval
 from weft.train.engine.breaking_off import others_may_die
@@ -88,6 +89,21 @@ def test_two_processes_follow_the_losses_and_scores_of_one(recipe: Path, values:
             json.loads((output / run / "predictions" / f"{name}.json").read_text()) for run in ("one", "two")
         ]
         assert predictions[0] == predictions[1]
+
+
+@needs_gloo
+@pytest.mark.slow
+def test_two_processes_train_on_what_units_add_to_the_loss(recipe: Path, values: dict[str, Any]) -> None:
+    values["method"] = {"method": "hydra_lora", "rank": 2, "sharing": "multiple"}
+    values["training"] |= {"steps": 2, "save_every": 2, "evaluate_every": 2}
+    recipe.write_text(yaml.safe_dump(values, sort_keys=False))
+    routers = []
+    for name, balance in (("plain", 0), ("balanced", 10)):
+        run(recipe, f"name={name}", f"method.balance={balance}", processes=2)
+        adapter = load_file(Path(values["output"]) / name / "adapter" / "adapter_model.safetensors")
+        routers.append({key: value for key, value in adapter.items() if ".router." in key})
+    assert routers[0]
+    assert any(not torch.equal(value, routers[1][key]) for key, value in routers[0].items())
 
 
 @needs_gloo

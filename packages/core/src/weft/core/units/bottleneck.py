@@ -191,9 +191,7 @@ class NormedBottleneck(Bottleneck):
         """`inputs` plus the adapter of their norm; shape `(rows, ..., width)`."""
         return self.add(inputs, weights.plain_forward(inputs), weights)
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """The output as it is."""
-        return output
+    after = Unit.after
 
 
 def _in_stream(site: Site, sites: SiteMap) -> Site:

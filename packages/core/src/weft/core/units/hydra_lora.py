@@ -27,7 +27,8 @@ class HydraLoRAConfig(LowRankUpdateConfig):
     Args:
         ups: Number of matrices `B_i`.
         balance: Factor of the auxiliary loss that keeps all `B_i` in use, the squared coefficient of variation of how
-            much the tokens of a batch give to each, padding included; see `weft.core.auxiliary_losses`.
+            much the tokens of a batch give to each, padding included; with several processes, of each one's part of
+            the batch. See `weft.core.auxiliary_losses`.
 
     Parts: `down` (`A`), `up` (all `B_i`) and `router` (`G`).
     """
