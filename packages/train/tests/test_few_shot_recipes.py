@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from weft.core.few_shot import load_head
 from weft.data import draw_few_shot
-from weft.data.testing import image_bytes, write_tree
+from weft.data.testing import coop_layout, image_bytes, write_tree
 from weft.train.errors import RunError
 from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
@@ -58,7 +57,7 @@ def miniature(recipe: FewShotRecipe) -> Mapping[str, bytes | str]:
                     lines.append(f"{split}{label}{number} {variant}")
             files[f"images_variant_{split}.txt"] = "\n".join(lines)
         return files
-    module = importlib.import_module(f"weft.data.datasets.{name}")
+    split_file, images_at = coop_layout(name)
     names = [*recipe.data.class_names] or ["accordion", "sea_horse", "yin_yang"]
     rows = {
         # CoOp's files do not list labels in their order.
@@ -69,13 +68,13 @@ def miniature(recipe: FewShotRecipe) -> Mapping[str, bytes | str]:
         ]
         for split, count in COUNTS.items()
     }
-    folder = f"{module.IMAGE_FOLDERS[0]}/" if module.IMAGE_FOLDERS[0] else ""
+    folder = f"{images_at}/" if images_at else ""
     images = {
         f"{folder}{path}": picture(label, k)
         for part in rows.values()
         for k, (path, label, _) in enumerate(part)
     }
-    return {module.SPLIT_FILE: json.dumps(rows), **images}
+    return {split_file: json.dumps(rows), **images}
 
 
 def shipped(name: str, clip: str, root: Path, *more: str) -> FewShotRecipe:

@@ -9,6 +9,9 @@ from weft.data.records.rows import Row
 from weft.data.records.source import MediaFiles, Source
 
 SPLITS = ("train", "val", "test")
+LAYOUTS: dict[str, tuple[str, str]] = {}
+"""Data set to the name of its split file and the folder that the paths of the file usually start from."""
+
 _SPLITS_DIFFER = "its splits are not those of the split file"
 _HOW_TO_GET_SPLIT = (
     "The split file {file} is linked in CoOp's DATASETS.md (https://github.com/KaiyangZhou/CoOp); published few-shot "
@@ -35,6 +38,7 @@ def coop_set(
         hub_copy: A copy on the hub, whose splits are other ones.
         **facts: What else a `DatasetSpec` says.
     """
+    LAYOUTS[name] = (split_file, image_folders[0])
 
     def read(source: Source, split: str) -> Iterator[Classify]:
         file = source.find(split_file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from weft.data.testing import coop_layout
 
 SETS = {
     "caltech101": ("caltech-101", 100),
@@ -58,7 +59,7 @@ def write_few_shot_sets(root: Path, names: Sequence[str] | None = None) -> None:
 
 
 def _write_split(root: Path, name: str, classes: Sequence[str]) -> None:
-    module = importlib.import_module(f"weft.data.datasets.{name}")
+    split_file, folder = coop_layout(name)
     rows = {
         split: [
             [f"{label:03d}/{split}_{k}.jpg", label, title]
@@ -68,8 +69,8 @@ def _write_split(root: Path, name: str, classes: Sequence[str]) -> None:
         for split, count in COUNTS.items()
     }
     root.mkdir(parents=True, exist_ok=True)
-    (root / module.SPLIT_FILE).write_text(json.dumps(rows), encoding="utf-8")
-    images = root / module.IMAGE_FOLDERS[0]
+    (root / split_file).write_text(json.dumps(rows), encoding="utf-8")
+    images = root / folder
     _link(images / str(path) for split in rows.values() for path, _, _ in split)
 
 
