@@ -52,3 +52,10 @@ def test_the_real_files_parse_to_the_official_counts(realdata):
 @pytest.mark.slow
 def test_the_real_training_files_parse_to_the_official_counts(realdata):
     assert len(load_dataset("easy_vqa", realdata / "vzhou842+easy-VQA", "train")) == 38_575
+
+
+@pytest.mark.parametrize("content", [{"0": QUESTIONS[0]}, "questions", 5, None])
+def test_a_file_that_is_no_list_of_rows_is_named(tmp_path, content):
+    tree = {"train/questions.json": json.dumps(content), "train/images/0.png": image_bytes()}
+    with pytest.raises(MalformedRecordError, match=r"questions\.json must be a list, one entry for each row"):
+        load_dataset("easy_vqa", write_tree(tmp_path, tree))

@@ -20,8 +20,9 @@ def read(source: Source, split: str) -> Iterator[ImageQA]:
     `images.zip` beside it.
     """
     file = source.find(f"{split}/questions.json")
-    rows = file.json()
-    probe = f"{rows[0][2]}.png" if rows and isinstance(rows[0], list) and len(rows[0]) == 3 else None
+    rows = list(source.rows(file, file.json()))
+    first = rows[0].value if rows else None
+    probe = f"{first[2]}.png" if isinstance(first, list) and len(first) == 3 else None
     images = source.media([f"{split}/images"], archives=[f"{split}/images.zip"], probe=probe)
 
     def make(row: Row) -> ImageQA:
@@ -36,4 +37,4 @@ def read(source: Source, split: str) -> Iterator[ImageQA]:
             soft_targets={answer: 1.0},
         )
 
-    yield from source.build(source.rows(file, rows), make)
+    yield from source.build(rows, make)

@@ -239,8 +239,16 @@ class Source:
         return MediaFolder(self.store, self._candidates(folders)[0])
 
     def rows(self, file: StoredFile, values: Iterable[Any]) -> Iterator[Row]:
-        """Wrap parsed values with their position in `file`, counted from 1."""
+        """Wrap parsed values with their position in `file`, counted from 1.
+
+        Raises:
+            MalformedRecordError: If they are one object, text or number, and not a list.
+        """
         name = file.name
+        if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+            raise MalformedRecordError(
+                f"{name} must be a list, one entry for each row, but is {type(values).__name__}. Get the file again."
+            )
         for number, value in enumerate(values, 1):
             yield Row(value, name, number)
 
