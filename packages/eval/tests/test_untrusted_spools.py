@@ -114,6 +114,7 @@ def test_files_outside_of_a_spool_are_never_sent(
         '{"kind": "evil", "time": 0}',
         '{"kind": "metrics", "time": 0, "step": 0, "values": {"a": "x"}}',
         '{"kind": "artifact", "time": 0, "files": 3, "destination": null}',
+        '{"kind": "artifact", "time": 0, "files": "f"}',
         '{"kind": "tags", "time": 0}',
         '{"kind": ["end"], "time": 0, "status": "x"}',
         '{"kind": "start", "time": 0}',

@@ -255,9 +255,12 @@ def _fault(content: dict[str, Any], *, first: bool) -> str | None:
     if first != (kind == "start"):
         return f"an event of kind {kind!r} stands there"
     fields = {**_FIELDS[kind], "time": int}
-    wrong = [name for name, types in fields.items() if not isinstance(content.get(name), types)]
+    absent = [name for name in fields if name not in content]
+    if absent:
+        return f"it has no {absent[0]!r}"
+    wrong = [name for name, types in fields.items() if not isinstance(content[name], types)]
     if wrong:
-        return f"{wrong[0]!r} is {content.get(wrong[0])!r}"
+        return f"{wrong[0]!r} is {content[wrong[0]]!r}"
     if kind == "metrics" and not all(isinstance(value, int | float) for value in content["values"].values()):
         return "a metric is not a number"
     if kind == "start" and SPOOL_TAG not in content["tags"]:
