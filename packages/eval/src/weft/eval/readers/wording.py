@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,6 @@ def _said(record: Conversation) -> tuple[Turn, ...]:
     return turns if record.answer is None else turns[:-1]
 
 
-@functools.cache
 def word_fields(kind: type[Record]) -> tuple[str, ...]:
     """The fields of a type of record that `ask` may name: those of text and numbers, and lists of texts."""
     return tuple(
