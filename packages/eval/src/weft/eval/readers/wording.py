@@ -115,15 +115,18 @@ def _said(record: Conversation) -> tuple[Turn, ...]:
 
 def word_fields(kind: type[Record]) -> tuple[str, ...]:
     """The fields of a type of record that `ask` may name: those of text and numbers, and lists of texts."""
-    return tuple(
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.name not in _HIDDEN
-        and str(field.type).replace("builtins.", "") in _WORDS | {f"<class '{word}'>" for word in _WORDS}
-    )
+    if kind not in _found:  # asked for every row
+        _found[kind] = tuple(
+            field.name
+            for field in dataclasses.fields(kind)
+            if field.name not in _HIDDEN
+            and str(field.type).replace("builtins.", "") in _WORDS | {f"<class '{word}'>" for word in _WORDS}
+        )
+    return _found[kind]
 
 
 _WORDS = {"str", "int", "float", "tuple[str, ...]"}
+_found: dict[type[Record], tuple[str, ...]] = {}
 
 
 def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: str) -> tuple[Any, ...]:
