@@ -33,8 +33,11 @@ WRITERS = (
     "blip2",
     "instructblip",
     "blip_caption",
+    "internvl",
+    "mllama",
+    "florence2",
 )
-ENCODERS = ("clip", "siglip")
+ENCODERS = ("clip", "siglip", "siglip2")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "rank": 2, "sharing": "multiple"},
     "adapter": {"method": "bottleneck", "reduction_factor": 4, "sharing": "single"},

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
+from tokenizers.processors import TemplateProcessing
 
 from weft.core.testing.backbones import SIZES
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import VISION, tokenizer
+from weft.core.testing.processed.words import SENTENCES, VISION, tokenizer
 
 Pair = tuple[Any, Any]
 
@@ -29,26 +30,30 @@ def clip() -> Pair:
     return transformers.CLIPModel(config), transformers.CLIPProcessor(images, words)
 
 
-def _sigmoid_text() -> tuple[Any, dict[str, Any]]:
-    """Texts without a mask, pooled at their last place: all are padded to one length."""
+def siglip() -> Pair:
+    """SigLIP, and SigLIP 2 of one resolution: texts without a mask, pooled at their last place."""
     words = tokenizer(
         template="$A </s>", padding_side="right", model_max_length=16, model_input_names=["input_ids"]
     )
-    text = {**SIZES, **ENDS, "vocab_size": len(words), "max_position_embeddings": 16}
-    return words, {**text, "projection_size": 16}
-
-
-def siglip() -> Pair:
-    """SigLIP, and SigLIP 2 of one resolution."""
-    words, text = _sigmoid_text()
+    text = {**SIZES, **ENDS, "vocab_size": len(words), "max_position_embeddings": 16, "projection_size": 16}
     config = transformers.SiglipConfig(text_config=text, vision_config=VISION)
     images = image_processor("SiglipImageProcessor", size=SQUARE)
     return transformers.SiglipModel(config), transformers.SiglipProcessor(images, words)
 
 
 def siglip2() -> Pair:
-    """SigLIP 2 of any resolution (NaFlex): patches of an image, padded, with their shape."""
-    words, text = _sigmoid_text()
+    """SigLIP 2 of any resolution (NaFlex): patches of an image, padded, with their shape.
+
+    Its processor is loaded with a tokenizer of its own class, whatever was saved beside it.
+    """
+    words = transformers.Siglip2Tokenizer(model_max_length=16).train_new_from_iterator(SENTENCES * 8, 360)
+    end = words.eos_token
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B", special_tokens=[(end, words.eos_token_id)]
+    )
+    words.model_input_names, words.padding_side = ["input_ids"], "right"
+    ends = {name: getattr(words, name) for name in ENDS}
+    text = {**SIZES, **ends, "vocab_size": len(words), "max_position_embeddings": 16, "projection_size": 16}
     config = transformers.Siglip2Config(
         text_config=text, vision_config={**SIZES, "patch_size": 8, "num_patches": 16}
     )
