@@ -39,8 +39,8 @@ def test_every_site_is_there_once_with_its_widths(backbone):
         module = model.get_submodule(site.path)
         if site.role:
             assert (site.in_width, site.out_width) == (module.in_features, module.out_features)
-        if site.source is not None:
-            model.get_submodule(site.source)
+        if site.wiring.source is not None:
+            model.get_submodule(site.wiring.source)
 
 
 def test_an_unknown_address_names_the_nearest():

@@ -15,7 +15,7 @@ from weft.core.testing.vision_language import CASES
 MODELS = {**BACKBONES, **CASES, **SIBLINGS}
 # Gemma 4 adds features of each token behind both sub-layers, which are no site: layers are more than their sites.
 MORE_THAN_SITES = {"gemma4"}
-FIELDS = ("path", "source", "stream", "joined", "closing")
+FIELDS = ("path", "source", "before", "behind", "norm")
 
 
 def case(name):
@@ -33,6 +33,19 @@ def test_the_sites_are_wired_as_they_say(name):
     assert not found
 
 
+def named(site):
+    """Field to the module that it names."""
+    residual = site.wiring.residual
+    fields = {"before": residual.before, "behind": residual.behind, "norm": residual.norm}
+    return {"path": site.path, "source": site.wiring.source, **fields}
+
+
+def rewired(site, field, path):
+    if field in ("path", "source"):
+        return site.rewired(**{field: path})
+    return site.rewired(residual=replace(site.wiring.residual, **{field: path}))
+
+
 def mutants(model, sites):
     """Site maps in which one field of one sub-layer names another module of its layer."""
     for site in sites.sites:
@@ -43,8 +56,8 @@ def mutants(model, sites):
         others = [f"{layer}.{path}" for path, child in children if any(True for _ in child.parameters())]
         for field in FIELDS:
             for other in others:
-                if getattr(site, field) not in (None, other):
-                    mutant = replace(site, **{field: other})
+                if named(site)[field] not in (None, other):
+                    mutant = rewired(site, field, other)
                     yield (
                         mutant,
                         replace(sites, sites=tuple(mutant if each is site else each for each in sites.sites)),
@@ -53,8 +66,8 @@ def mutants(model, sites):
 
 def same(seen, site, mutant):
     """Whether the other module reads, or returns, the very same values: the claim is as right."""
-    sides = {"path": 1, "source": 0, "stream": 0, "joined": 1, "closing": 0 if site.closing_norm else 1}
-    pairs = [(getattr(site, field), getattr(mutant, field), side) for field, side in sides.items()]
+    sides = {"path": 1, "source": 0, "before": 0, "behind": 1, "norm": 0}
+    pairs = [(named(site)[field], named(mutant)[field], side) for field, side in sides.items()]
     ((right, other, side),) = (pair for pair in pairs if pair[0] != pair[1])
     if other not in seen:
         return False

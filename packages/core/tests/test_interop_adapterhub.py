@@ -163,7 +163,7 @@ def test_other_folders_are_told(folder, tmp_path):
 def test_the_stream_must_be_known():
     model, _ = CASES["llava"]()
     with pytest.raises(
-        ConfigError, match="`placement` may be stream only where the family says which module"
+        ConfigError, match="`method` 'bottleneck' must have a module that holds the residual stream"
     ):
         attach(model, {"method": "bottleneck", "bottleneck_size": 4, "placement": "stream"})
 

@@ -6,6 +6,7 @@ from torch._dynamo.testing import CompileCounter
 
 from weft.core.adapted.routing import route_ids, route_names
 from weft.core.backbone.sites import Site
+from weft.core.backbone.wiring import Wiring
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.sharing import check_tasks
 from weft.core.testing import tiny_backbone
@@ -22,7 +23,7 @@ from weft.core.testing.unit_contract import (
 
 MULTIPLE = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
 IDS = torch.tensor([TASKS.index(task) for task in ROWS])
-SITE = Site("vision", "", 3, "ffn", "path", 16, 16, modality="vision")
+SITE = Site("vision", "", 3, "ffn", Wiring("path"), 16, 16, modality="vision")
 
 
 def test_names_ids_and_argument_route_alike():

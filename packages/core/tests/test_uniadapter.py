@@ -16,6 +16,7 @@ from weft.core import attach, load_adapter, plan
 from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.module import SiteUnit
 from weft.core.backbone.sites import Site
+from weft.core.backbone.wiring import Wiring
 from weft.core.errors import ConfigError
 from weft.core.sharing import SHARED
 from weft.core.testing.backbones import tiny_backbone
@@ -37,7 +38,7 @@ BLIP = ("blip_retrieval", "blip_vqa", "blip_caption")
 
 def unit_at(modality, size, values, **options):
     """The unit at a site, its tensors set by `values(name as the unit reads it)`."""
-    site = Site(modality, "", 0, "ffn", "module", size, size, modality=modality, stream="module")
+    site = Site(modality, "", 0, "ffn", Wiring("module"), size, size, modality=modality)
     config = UniAdapterConfig(bottleneck_size=values("down.weight").shape[1], **options)
     store = Store(("default",), None)
     banks = {}
@@ -358,5 +359,5 @@ def test_a_blip_text_encoder_without_cross_attention_is_refused():
 
 def test_a_family_that_does_not_name_its_stream_is_refused():
     model, _ = tiny_backbone("bart")
-    with pytest.raises(ConfigError, match=r"must know the residual stream of text\.encoder\.0\.ffn"):
+    with pytest.raises(ConfigError, match=r"must have the residual stream .* none at text\.encoder\.0\.ffn"):
         plan(model, uniadapter(branches=["text"]))

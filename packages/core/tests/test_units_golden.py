@@ -15,6 +15,7 @@ from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.module import SiteUnit
 from weft.core.adapted.routing import route_names
 from weft.core.backbone.sites import Site
+from weft.core.backbone.wiring import Wiring
 from weft.core.planning import slot_address
 from weft.core.sharing import SHARED
 from weft.core.units.bottleneck import BottleneckConfig
@@ -30,7 +31,7 @@ X = GOLDEN["x"]
 
 
 def site(layer=0, block="ffn", role=""):
-    return Site("text", "decoder", layer, block, "module", WIDTH, WIDTH, role)
+    return Site("text", "decoder", layer, block, Wiring("module"), WIDTH, WIDTH, role)
 
 
 def unit_at(config, where, values):

@@ -104,7 +104,7 @@ def test_what_peft_refuses_is_told(config, message):
 
 def test_parts_of_fused_maps_are_refused():
     model, _ = CASES["blip_caption"]()
-    with pytest.raises(ConfigError, match="`linears` must be whole maps for a method of PEFT"):
+    with pytest.raises(ConfigError, match="`method` 'peft' must have a linear map that is not fused"):
         plan(model, method(KINDS[0], towers=["vision"], linears=["query"]))
 
 

@@ -117,9 +117,7 @@ def test_attention_that_is_not_looked_up_is_refused():
 
 def test_packed_tokens_are_refused():
     model, _ = CASES["qwen2_5_vl"]()
-    with pytest.raises(
-        ConfigError, match="must have a row of their own for every input where keys are added"
-    ):
+    with pytest.raises(ConfigError, match="must have a row of its own for every input"):
         attach(model, {**PREFIX, "towers": ["vision"]})
 
 

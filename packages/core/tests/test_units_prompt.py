@@ -208,7 +208,7 @@ def test_a_mask_of_four_dimensions_is_refused():
         (
             {"method": "bottleneck", "bottleneck_size": 4, "blocks": ["embedding"]},
             ConfigError,
-            "`blocks` may name `embedding` only for a method that goes in front of a stack",
+            "`method` 'bottleneck' must have the output of a sub-layer",
         ),
         ({**DECODER, "length": 0}, ConfigError, "greater than or equal to 1"),
     ],

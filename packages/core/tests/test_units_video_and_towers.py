@@ -235,8 +235,8 @@ def test_mma_shares_one_map_between_the_towers():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("adaptformer", r"must know the residual stream of text\.encoder\.0\.ffn"),
-        ("aim", "must be of a family that names the norm before its attention"),
+        ("adaptformer", r"must have the residual stream before .* none at text\.encoder\.0\.ffn"),
+        ("aim", r"must have the residual stream before .* none at text\.encoder\.0\.attention"),
     ],
 )
 def test_families_that_do_not_name_their_norms_are_refused(method, message):

@@ -323,7 +323,7 @@ def test_shallow_prompts_may_leave_out_ends_but_no_layer_between():
 def test_towers_that_lay_rows_behind_one_another_are_refused():
     model, _ = CASES["qwen2_5_vl"]()
     for method in (VPTConfig(), LSTConfig(towers=("vision",), reduction_factor=4, num_heads=2)):
-        with pytest.raises(ConfigError, match="a row of their own for every input here"):
+        with pytest.raises(ConfigError, match="must have a row of its own for every input"):
             plan(model, method)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from weft.core.backbone.components import full_parameters
 from weft.core.backbone.fingerprint import Backbone, describe_backbone
+from weft.core.backbone.needs import check_needs
 from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import Site, SiteMap
@@ -203,9 +204,9 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
     units: list[PlannedUnit] = []
     for index, one in enumerate(configs):
         chosen = one.select(sites)
+        check_needs(one.method, one.needs, chosen, sites.family)
         _check_sharing(one, chosen, sites)
         for site in chosen:
-            _check_place(one, site)
             keys: dict[str, str] = {}
             for spec in one.tensors(site, sites):
                 bank = _planned(one, site, spec, names)
@@ -246,7 +247,7 @@ def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
         own = str(site.layer) if group == 1 else f"{first}-{first + group - 1}"
         words.append("all" if "layer" in axes else own)
     if "block" not in axes:
-        words += [site.block, *([site.role] if site.role else [])]
+        words += site.place
     return ".".join(words)
 
 
@@ -286,14 +287,6 @@ def _check_sharing(config: UnitConfig, chosen: Sequence[Site], sites: SiteMap) -
                 f"chosen site is of modality {', '.join(sorted(modalities))}. Choose more `towers`, or leave "
                 "the axis out."
             )
-
-
-def _check_place(config: UnitConfig, site: Site) -> None:
-    if site.whole and not config.build(site).wraps:
-        raise ConfigError(
-            f"`blocks` may name `embedding` only for a method that goes in front of a stack, such as prompt, but "
-            f"{config.method!r} acts on outputs. Choose `blocks` within the layers."
-        )
 
 
 def _check_gradients(

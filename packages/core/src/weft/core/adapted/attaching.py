@@ -107,14 +107,15 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         if unit.changes_attention:
             reach_attention(module, each.site.path)
         units_at(module).add(site_unit)
-        if unit.reads_source and each.site.source not in (None, each.site.path):
-            units_at(model.get_submodule(str(each.site.source))).taps.append((site_unit, "source"))
+        wiring = each.site.wiring
+        if unit.reads_source and wiring.source not in (None, wiring.path):
+            units_at(model.get_submodule(str(wiring.source))).taps.append((site_unit, "source"))
         for name in unit.wraps:
-            if (path := getattr(each.site, name)) is not None:
+            if (path := getattr(wiring, name)) is not None:
                 wrapped = model.get_submodule(path)
                 units_at(wrapped).wrap(site_unit, name, wrapped)
         for name in unit.taps:
-            if (path := getattr(each.site, name)) is not None:
+            if (path := getattr(wiring, name)) is not None:
                 units_at(model.get_submodule(path)).taps.append((site_unit, name))
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from weft.core.backbone.module_paths import Paths
 from weft.core.backbone.owners import OwnersRule
-from weft.core.backbone.sites import Block, Modality, Reads
+from weft.core.backbone.sites import Block, Modality
+from weft.core.backbone.wiring import Reads
 from weft.core.errors import BackboneError
 from weft.core.registry import Registry
 
@@ -40,25 +41,23 @@ class BlockSpec:
     Args:
         output: Module whose output is the sub-layer's output before dropout and residual, from the layer.
         source: Module whose input is the sub-layer's input, from the layer.
-        stream: Module whose input is the residual stream before the sub-layer and its norm, from the layer.
-        joined: Module whose output is the stream after the sub-layer, where a norm follows the sum.
+        before: Module whose input is the residual stream before the sub-layer and its norm, from the layer.
+        behind: Module that returns the stream with the sub-layer's output in it, from the layer; the empty path is
+            the layer.
+        norm: Norm that reads the sum of the two, where one follows it, from the layer.
         linears: Role to the linear map of that role.
         width: Module whose output width is the sub-layer's, where `output` itself does not tell.
         optional: Whether some layers lack the sub-layer.
-        closing: Module that returns the residual stream with the sub-layer's output added, from the layer; the
-            empty path is the layer.
-        closing_norm: Norm that reads that sum, where one follows it, from the layer.
     """
 
     output: Paths
     source: Paths | None = None
-    stream: Paths | None = None
-    joined: Paths | None = None
+    before: Paths | None = None
+    behind: Paths | None = None
+    norm: Paths | None = None
     linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
     width: Paths | None = None
     optional: bool = False
-    closing: Paths | None = None
-    closing_norm: Paths | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class Place:
         path: The module, from the root; it is skipped where there is none.
         name: Stack it stands before or after, or empty.
         modality: Modality of its rows.
-        whole: What the module reads if it is a whole stack; see `weft.core.backbone.sites.Site`.
+        whole: What the module reads if it is a whole stack; see `weft.core.backbone.wiring`.
         width: Module whose width is that of the site, from the module; by default the module itself.
         positions: Module that adds learned positions within a whole stack, from the module.
         reader: Module that reads what a whole stack returns, from the root.

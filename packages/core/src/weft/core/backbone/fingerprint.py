@@ -143,7 +143,7 @@ def _sampled_weights(model: nn.Module, sites: SiteMap) -> str | None:
 
 def _inner(sites: SiteMap) -> Sequence[Site]:
     """The sites; a whole stack says nothing that its layers do not."""
-    return [site for site in sites.sites if not site.whole]
+    return [site for site in sites.sites if not site.wiring.whole]
 
 
 def _digest(data: bytes) -> str:

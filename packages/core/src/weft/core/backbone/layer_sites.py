@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.sites import Position, Site, SiteMap
 from weft.core.errors import ConfigError
 
-FIRST, LAST, ONLY = "first", "last", "only"
+_POSITIONS: dict[tuple[bool, bool], Position] = {
+    (True, True): "only",
+    (True, False): "first",
+    (False, True): "last",
+    (False, False): "",
+}
 
 
-def on_stream(site: Site, family: str, method: str) -> Site:
+def on_stream(site: Site, sites: SiteMap) -> Site:
     """A sub-layer's site that reads the residual stream before the sub-layer and writes onto the one behind it.
+
+    It needs `stream`. What only the layer as a whole returns is written to by the sub-layer's own output.
 
     Args:
         site: A sub-layer's site.
-        family: Name of its family, for the message.
-        method: Name of the unit, for the message.
-
-    Raises:
-        ConfigError: If the family does not say where the stream is.
+        sites: The backbone.
     """
-    if site.stream is None:
-        raise ConfigError(
-            f"`method` {method!r} must know the residual stream of {site.address}, but family {family!r} does not "
-            f"name it. Add `stream` to the family's block {site.block!r}."
-        )
-    return replace(site, path=site.joined or site.path, source=site.stream)
+    residual = site.wiring.residual
+    inner = residual.behind if residual.behind not in sites.layers else None
+    return site.rewired(path=inner or site.path, source=residual.before)
 
 
 def around_layer(site: Site, sites: SiteMap, role: str = "") -> Site:
@@ -38,28 +38,20 @@ def around_layer(site: Site, sites: SiteMap, role: str = "") -> Site:
         site: The sub-layer's site; its address, with `role`, stays that of the new one.
         sites: The backbone.
         role: Tells it apart from the sub-layer's own site.
-
-    Raises:
-        ConfigError: If the site lies in no layer.
     """
-    for path in sites.layers:
-        if site.path.startswith(f"{path}."):
-            return replace(site, path=path, role=role)
-    raise ConfigError(f"`layers` must hold the site of the unit, but {site.address} lies in none.")
+    layer = next(path for path in sites.layers if site.path.startswith(f"{path}."))
+    return replace(site, role=role).rewired(path=layer)
 
 
 def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
-    """The whole layers of some sub-layers; each knows by its role whether it is the first or last of its stack.
+    """The whole layers of some sub-layers, each with its position among those of its stack.
 
     Args:
         chosen: One sub-layer of every layer, in order.
         sites: The backbone.
 
-    Returns:
-        Sites whose role is `FIRST`, `LAST`, `ONLY` or, for those between, empty.
-
     Raises:
-        ConfigError: If a layer is left out between two others, or the tokens of all rows are packed into one sequence.
+        ConfigError: If a layer is left out between two others.
     """
     stacks: dict[tuple[str, str], list[Site]] = {}
     for site in chosen:
@@ -73,14 +65,8 @@ def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
                 "from the first to the last."
             )
         for place, site in enumerate(within):
-            if site.packed:
-                raise ConfigError(
-                    f"`towers` must have a row of their own for every input here, but {site.address} packs the "
-                    f"tokens of all rows into one sequence. Leave out {site.tower!r}."
-                )
             ends = place == 0, place == len(within) - 1
-            role = {(True, True): ONLY, (True, False): FIRST, (False, True): LAST}.get(ends, "")
-            found.append(around_layer(site, sites, role))
+            found.append(replace(around_layer(site, sites), position=_POSITIONS[ends]))
     return tuple(found)
 
 
@@ -99,16 +85,8 @@ def relative(path: str | None, layer: Site) -> str:
     Args:
         path: Its path from the root.
         layer: A site made by `around_layer`.
-
-    Raises:
-        ConfigError: If the family names no such module.
     """
-    if path is None:
-        raise ConfigError(
-            f"`layers` must be of a family that names the norm before its attention, but that of {layer.address} "
-            "does not. Add `stream` to the family's attention."
-        )
-    return path.removeprefix(f"{layer.path}.")
+    return str(path).removeprefix(f"{layer.path}.")
 
 
 def by_video(rows: int, frames: int, address: str) -> int:

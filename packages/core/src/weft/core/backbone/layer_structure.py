@@ -72,7 +72,7 @@ def read_layer(layer: nn.Module) -> dict[Block, BlockSpec]:
         block: BlockSpec(
             output=flows[name].output,
             source=name,
-            stream=flows[name].stream,
+            before=flows[name].stream,
             width=width[0],
             linears=_linears(layer, block, name),
         )

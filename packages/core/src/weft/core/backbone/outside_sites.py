@@ -8,6 +8,7 @@ from torch import nn
 
 from weft.core.backbone.module_paths import Paths, at, below, existing
 from weft.core.backbone.sites import Block, Modality, Site
+from weft.core.backbone.wiring import Wiring
 
 
 def map_sites(
@@ -40,7 +41,7 @@ def map_sites(
                     layer=None,
                     block=block,
                     role=_name(model, components, whole),
-                    path=whole,
+                    wiring=Wiring(whole),
                     in_width=module.in_features,
                     out_width=module.out_features,
                     modality=modality,

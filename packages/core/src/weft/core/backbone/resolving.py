@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,7 @@ from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, fa
 from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, within
 from weft.core.backbone.outside_sites import map_sites
 from weft.core.backbone.sites import Block, Modality, Site, SiteMap
+from weft.core.backbone.wiring import Residual, Wiring
 from weft.core.errors import BackboneError, unknown
 
 
@@ -108,7 +109,7 @@ def _add_part(
     found.siteless |= set(inner.towers)
     # A place of the whole model goes before one of its part with the same address. What holds a tower may read its
     # layers one by one, and would find a prompt's rows there.
-    kept = [site for site in inner.sites if site.address not in taken and site.whole != "embeddings"]
+    kept = [site for site in inner.sites if site.address not in taken and site.wiring.whole != "embeddings"]
     found.sites.extend(_moved(site, attribute) for site in kept)
     found.maps.extend(_moved(site, attribute) for site in inner.maps)
     found.layers.update({below(attribute, path): front for path, front in inner.layers.items()})
@@ -175,13 +176,15 @@ def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
             stack=place.name,
             layer=None,
             block=place.block,
-            path=path,
+            wiring=Wiring(
+                path,
+                whole=place.whole,
+                positions=within(module, path, place.positions),
+                reader=reader[0] if reader else None,
+            ),
             in_width=in_width,
             out_width=out_width,
             modality=place.modality,
-            whole=place.whole,
-            positions=within(module, path, place.positions),
-            reader=reader[0] if reader else None,
         )
 
 
@@ -223,20 +226,10 @@ def _block_sites(
         "modality": stack.modality,
         "packed": stack.packed,
     }
-    closing = spec.closing if spec.closing_norm is None else spec.closing_norm
-    ends = [] if closing is None else existing(layer, closing)
     out_width = _widths(width_module)[1]
-    yield Site(
-        path=f"{path}.{output[0]}",
-        source=f"{path}.{source}",
-        stream=within(layer, path, spec.stream),
-        joined=within(layer, path, spec.joined),
-        in_width=out_width,
-        out_width=out_width,
-        closing=below(path, ends[0]) if ends else None,
-        closing_norm=spec.closing_norm is not None,
-        **common,
-    )
+    residual = Residual(*(within(layer, path, each) for each in (spec.before, spec.behind, spec.norm)))
+    wiring = Wiring(f"{path}.{output[0]}", f"{path}.{source}", residual)
+    yield Site(wiring=wiring, in_width=out_width, out_width=out_width, **common)
     for role, where in spec.linears.items():
         fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
         linear = existing(layer, fused.path)
@@ -245,7 +238,7 @@ def _block_sites(
             share = width_out // fused.count
             rows = None if fused.count == 1 else (fused.index * share, (fused.index + 1) * share)
             yield Site(
-                path=f"{path}.{linear[0]}",
+                wiring=Wiring(f"{path}.{linear[0]}"),
                 in_width=width_in,
                 out_width=width_out,
                 role=role,
@@ -272,20 +265,12 @@ def _widths(module: nn.Module | None) -> tuple[int, int]:
 
 
 def _moved(site: Site, prefix: str) -> Site:
-    def moved(path: str | None) -> str | None:
-        return None if path is None else below(prefix, path)
+    def moved(paths: Wiring | Residual, *but: str) -> dict[str, str]:
+        named = {each.name: getattr(paths, each.name) for each in fields(paths) if each.name not in but}
+        return {name: below(prefix, path) for name, path in named.items() if path is not None}
 
-    return replace(
-        site,
-        path=below(prefix, site.path),
-        source=moved(site.source),
-        stream=moved(site.stream),
-        joined=moved(site.joined),
-        query=moved(site.query),
-        closing=moved(site.closing),
-        positions=moved(site.positions),
-        reader=moved(site.reader),
-    )
+    residual = replace(site.wiring.residual, **moved(site.wiring.residual))
+    return site.rewired(residual=residual, **moved(site.wiring, "residual", "whole"))
 
 
 def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:

@@ -8,14 +8,15 @@ means.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from weft.core.backbone.wiring import Wiring
 from weft.core.errors import AddressError, unknown
 
 Modality = Literal["text", "vision", "cross"]
 Block = Literal["attention", "cross_attention", "ffn", "projection", "embedding", "logits"]
-Reads = Literal["tokens", "embeddings"]
+Position = Literal["", "first", "last", "only"]
 BLOCKS: tuple[Block, ...] = get_args(Block)
 SUBLAYERS: tuple[Block, ...] = ("attention", "cross_attention", "ffn")
 
@@ -29,56 +30,66 @@ class Site:
         stack: Stack within the tower (`encoder`, `decoder`), or empty.
         layer: Index of the layer, or None outside the layers.
         block: Kind of sub-layer.
+        wiring: The modules around it.
+        in_width: Features of the input of its module.
+        out_width: Features of the output of its module.
         role: Empty for the output of the sub-layer; otherwise one of its linear maps, such as `query`.
-        path: Module whose output is transformed, from the root.
-        source: Module whose input is the sub-layer's input, for units in parallel; or None.
-        stream: Module whose input is the residual stream that enters the sub-layer, before any norm; or None.
-        joined: Module whose output is the stream that leaves the sub-layer, where a norm follows the sum; or
-            None.
-        query: Module whose input is the query of the same layer's cross-attention; or None.
-        in_width: Features of the input of `path`.
-        out_width: Features of the output of `path`.
+        position: Which of the layers it is that hand something to one another, for units that do.
         rows: Range of output features that belong to the role, where several roles are fused; or None.
         modality: What the rows of this site are, for routing and for sharing.
         packed: Whether the tokens of all rows are packed into one sequence, shape `(tokens, width)`.
         owned: Whether its rows are media of the batch's rows, whose owners must be known; see
             `weft.core.backbone.owners`.
-        closing: Module that reads, or returns, the residual stream with the sub-layer's output in it; or None.
-        closing_norm: Whether that module is a norm that reads it.
-        whole: What `path` reads if it is a whole stack, in front of whose input a prompt goes: `tokens` with a
-            mask of them, or `embeddings` with the mask of its attentions; or None.
-        positions: Module that adds learned positions to what a whole stack reads; or None.
-        reader: Module that reads what a whole stack returns, with the prompt in it; or None where the prompt's
-            rows are left out of that.
     """
 
     tower: str
     stack: str
     layer: int | None
     block: Block
-    path: str
+    wiring: Wiring
     in_width: int
     out_width: int
     role: str = ""
-    source: str | None = None
-    stream: str | None = None
-    joined: str | None = None
-    query: str | None = None
+    position: Position = ""
     rows: tuple[int, int] | None = None
     modality: Modality = "text"
     packed: bool = False
     owned: bool = False
-    closing: str | None = None
-    closing_norm: bool = False
-    whole: Reads | None = None
-    positions: str | None = None
-    reader: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Module whose output is transformed, from the root."""
+        return self.wiring.path
 
     @property
     def address(self) -> str:
         """The name that does not change with the backbone's modules, such as `vision.7.ffn`."""
         layer = "" if self.layer is None else str(self.layer)
-        return ".".join(word for word in (self.tower, self.stack, layer, self.block, self.role) if word)
+        words = (self.tower, self.stack, layer, *self.place)
+        return ".".join(word for word in words if word)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The words of its address within its layer."""
+        return tuple(word for word in (self.block, self.role, self.position) if word)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no layer hands anything to this one."""
+        return self.position in ("first", "only")
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this layer hands nothing to another."""
+        return self.position in ("last", "only")
+
+    def rewired(self, **changes: Any) -> Site:
+        """The same site between other modules.
+
+        Args:
+            **changes: Fields of its wiring.
+        """
+        return replace(self, wiring=replace(self.wiring, **changes))
 
     @property
     def width(self) -> int:

@@ -16,9 +16,8 @@ Seen = dict[str, tuple[Tensor, Tensor]]
 def faults(model: nn.Module, batch: dict[str, Any], sites: SiteMap) -> list[str]:
     """Wrong wirings: fields of sites that say something else of the residual stream than a pass shows.
 
-    Within a layer, each sub-layer reads the stream or a norm of it, and adds its output to it; what `stream`, `joined`,
-    `closing`, `source` and `path` name must read or give just these. Layers whose sub-layers see a part of the rows are
-    left out.
+    Within a layer, each sub-layer reads the stream or a norm of it, and adds its output to it. Its wiring must name
+    modules that read or give just these. Layers whose sub-layers see a part of the rows are left out.
 
     Args:
         model: A model in evaluation mode.
@@ -99,17 +98,17 @@ def _faults_if(seen: Seen, layer: str, sites: Sequence[Site], of_sums: bool) -> 
         total = stream + _of(seen, site.path, 1).view_as(stream)
         behind = [_of(seen, norm, 1) for norm in norms if _same(_of(seen, norm, 0), total)]
         after = behind[0].view_as(stream) if of_sums and behind else total
-        if site.source in norms or (
-            site.source and not any(_same(_of(seen, site.source, 0), each) for each in (stream, *normed))
+        source, residual = site.wiring.source, site.wiring.residual
+        if source in norms or (
+            source and not any(_same(_of(seen, source, 0), each) for each in (stream, *normed))
         ):
-            yield f"{site.address}: `source` {site.source} is no sub-layer that reads the stream or a norm of it"
-        if site.stream and not _same(_of(seen, site.stream, 0), stream):
-            yield f"{site.address}: `stream` {site.stream} does not read the residual stream"
-        if site.joined and not _same(_of(seen, site.joined, 1), after):
-            yield f"{site.address}: `joined` {site.joined} does not return the stream behind the sub-layer"
-        held = (0, total) if site.closing_norm else (1, after)
-        if site.closing and not _same(_of(seen, site.closing, held[0]), held[1]):
-            yield f"{site.address}: `closing` {site.closing} does not hold the stream with the output in it"
+            yield f"{site.address}: `source` {source} is no sub-layer that reads the stream or a norm of it"
+        if residual.before and not _same(_of(seen, residual.before, 0), stream):
+            yield f"{site.address}: `before` {residual.before} does not read the residual stream"
+        if residual.behind and not _same(_of(seen, residual.behind, 1), after):
+            yield f"{site.address}: `behind` {residual.behind} does not return the stream behind the sub-layer"
+        if residual.norm and not _same(_of(seen, residual.norm, 0), total):
+            yield f"{site.address}: `norm` {residual.norm} does not read the stream with the output in it"
         stream = after
     if not _same(seen[layer][1], stream):
         yield f"{layer}: what the sites give does not add up to what the layer returns"

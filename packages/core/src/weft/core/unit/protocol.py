@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from weft.core.backbone.sites import Modality, Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.registry import Registry, method_of
 from weft.core.sharing import TASK, Axes, Sharing
@@ -132,8 +133,8 @@ class Unit:
 
     Class attributes:
         reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
-        taps: Fields of a site that name modules whose input the unit wants beside, such as `query`.
-        wraps: Fields of a site that name modules which the unit calls itself, such as `path`; a unit that
+        taps: Fields of a site's wiring that name modules whose input the unit wants beside, such as `query`.
+        wraps: Fields of a site's wiring that name modules which the unit calls itself, such as `path`; a unit that
             wraps any acts through `call` alone.
         last: Whether `after` comes behind that of all other units at the module, wherever it stands in the list.
     """
@@ -296,6 +297,11 @@ class UnitConfig(BaseModel):
     def label(self) -> str:
         """First word of the keys of its weights."""
         return self.name or self.method
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What each of its sites must have, which `plan` checks; see `weft.core.backbone.needs`."""
+        return ()
 
     @property
     def signals(self) -> tuple[str, ...]:

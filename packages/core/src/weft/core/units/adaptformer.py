@@ -11,6 +11,7 @@ from pydantic import Field
 
 from weft.core.backbone.layer_sites import on_stream
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import fan_in, ones, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.unit.routed_bottleneck import routed_bottleneck
@@ -42,15 +43,16 @@ class AdaptFormerConfig(UnitConfig):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     norm: bool = False
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The feed-forward block of every layer, read and written on the residual stream.
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The stream that enters the block."""
+        return ("stream",)
 
-        Raises:
-            ConfigError: If the family does not say where the stream is.
-        """
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The feed-forward block of every layer, read and written on the residual stream."""
         towers = self.towers if self.towers is not None else ("vision",)
         chosen = sites.select(towers=towers, blocks=["ffn"], layers=self.layers, stacks=self.stacks)
-        return tuple(on_stream(site, sites.family, self.method) for site in chosen)
+        return tuple(on_stream(site, sites) for site in chosen)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices and two biases, and the norm's two vectors."""

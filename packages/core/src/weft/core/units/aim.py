@@ -5,13 +5,13 @@ Source: AIM (Yang et al., ICLR 2023).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.layer_sites import around_layer, by_video, relative
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.unit.routed_bottleneck import routed_bottleneck
@@ -52,12 +52,13 @@ class AIMConfig(UnitConfig):
     scale: float = 0.5
     temporal_embedding: bool = True
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """Every layer as a whole, its attention and its feed-forward block.
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The norm before attention."""
+        return ("stream",)
 
-        Raises:
-            ConfigError: If the family does not name the norm before attention.
-        """
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """Every layer as a whole, its attention and its feed-forward block."""
         towers = self.towers if self.towers is not None else ("vision",)
         found = []
         for site in sites.select(
@@ -66,7 +67,7 @@ class AIMConfig(UnitConfig):
             if site.block == "attention":
                 found.append(around_layer(site, sites, TEMPORAL))
                 # The whole attention, not its last map, so that the pass over time can go without the unit.
-                site = replace(site, path=site.source or site.path)
+                site = site.rewired(path=site.wiring.source)
             found.append(site)
         return tuple(found)
 
@@ -90,8 +91,8 @@ class AIMConfig(UnitConfig):
             return AIMBottleneck(self.scale if site.block == "ffn" else 1.0, parallel=site.block == "ffn")
         return AIMTemporal(
             self.frames,
-            norm=relative(site.stream, site),
-            attention=relative(site.source, site),
+            norm=relative(site.wiring.residual.before, site),
+            attention=relative(site.wiring.source, site),
             embedding=self._has_embedding(site),
             address=site.address,
         )

@@ -5,12 +5,12 @@ Source: Houlsby et al. 2019, section 2.1; VL-Adapter (Sung et al. 2022), section
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.sharing import TASK
 from weft.core.unit.initialisers import constant, fan_in, normal, ones, zeros
@@ -89,14 +89,17 @@ class BottleneckConfig(UnitConfig):
     learned_scale: bool = False
     init: Literal["bert", "torch", "zero"] = "bert"
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The outputs of the chosen sub-layers, or where the stream holds them.
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """In the stream, a module that holds it."""
+        return ("sum",) if self.placement == "stream" else ()
 
-        Raises:
-            ConfigError: If the family does not say where the stream is.
-        """
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The outputs of the chosen sub-layers, or where the stream holds them."""
         chosen = sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
-        return tuple(_in_stream(site, sites) for site in chosen) if self.placement == "stream" else chosen
+        if self.placement != "stream":
+            return chosen
+        return tuple(site.rewired(path=site.wiring.residual.holds or site.path) for site in chosen)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices and two biases, and what the options add."""
@@ -121,7 +124,7 @@ class BottleneckConfig(UnitConfig):
         unit = Bottleneck
         if self.placement == "parallel":
             unit = ParallelBottleneck
-        elif self.placement == "stream" and site.closing_norm:
+        elif self.placement == "stream" and site.wiring.residual.norm:
             unit = NormedBottleneck
         return unit(self.activation, self.scale, norm=self.norm, learned_scale=self.learned_scale)
 
@@ -192,15 +195,6 @@ class NormedBottleneck(Bottleneck):
         return self.add(inputs, weights.plain_forward(inputs), weights)
 
     after = Unit.after
-
-
-def _in_stream(site: Site, sites: SiteMap) -> Site:
-    if site.closing is None:
-        raise ConfigError(
-            f"`placement` may be stream only where the family says which module holds it, but {sites.family!r} "
-            f"does not for {site.address}. Choose serial or parallel, or other `blocks`."
-        )
-    return replace(site, path=site.closing)
 
 
 class ParallelBottleneck(Bottleneck):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
+from weft.core.backbone.layer_sites import in_turn, stream_name
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import fan_in, ones, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -59,6 +60,11 @@ class LSTConfig(UnitConfig):
     residual: bool = False
     side_layers: tuple[int, ...] | None = None
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Rows that do not see each other."""
+        return ("rows",)
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole.
 
@@ -94,7 +100,7 @@ class LSTConfig(UnitConfig):
         width = site.width
         size = self._size(site)
         specs: list[TensorSpec] = []
-        if site.role in (FIRST, ONLY):
+        if site.is_first:
             specs += _linear("enter", width, size, "down")
         if self._has_block(site):
             specs += _linear("down", width, size, "down")
@@ -104,7 +110,7 @@ class LSTConfig(UnitConfig):
                 specs += _linear(name, size, size, "block")
             specs += _linear("widen", size, WIDENING * size, "block")
             specs += _linear("narrow", WIDENING * size, size, "block")
-        if site.role in (LAST, ONLY):
+        if site.is_last:
             specs += [*_norm("up_norm", size, "up"), *_linear("up", size, width, "up", zero=self.residual)]
         return tuple(specs)
 
@@ -156,7 +162,7 @@ class LST(Unit):
 
     Args:
         config: The configuration.
-        site: The layer; its role says whether the ladder begins or ends there.
+        site: The layer; its position says whether the ladder begins or ends there.
         width: Width of the tower.
         size: Width of the side network.
         block: Whether the side network has a block here.
@@ -167,8 +173,8 @@ class LST(Unit):
     def __init__(self, config: LSTConfig, site: Site, *, width: int, size: int, block: bool) -> None:
         self.residual = config.residual
         self.heads = config.num_heads
-        self.begins = site.role in (FIRST, ONLY)
-        self.ends = site.role in (LAST, ONLY)
+        self.begins = site.is_first
+        self.ends = site.is_last
         self.width = width
         self.size = size
         self.block = block

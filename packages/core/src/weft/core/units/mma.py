@@ -6,7 +6,6 @@ around the factor, which is not done here.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -54,7 +53,7 @@ class MMAConfig(UnitConfig):
         for site in chosen:
             depth[site.tower, site.stack] = max(depth[site.tower, site.stack], (site.layer or 0) + 1)
         return tuple(
-            replace(around_layer(site, sites), source=site.source)
+            around_layer(site, sites)
             for site in chosen
             if self.layers is not None or (site.layer or 0) >= depth[site.tower, site.stack] - self.upper
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, unknown
 from weft.core.unit.initialisers import zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -72,22 +73,16 @@ class PEFTConfig(UnitConfig):
             )
         return value
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen linear maps.
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Maps of their own, around which PEFT builds its layers."""
+        return ("map",)
 
-        Raises:
-            ConfigError: If one is fused with others, which PEFT could only adapt together.
-        """
-        chosen = sites.select(
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The chosen linear maps."""
+        return sites.select(
             towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
         )
-        for site in chosen:
-            if site.rows is not None:
-                raise ConfigError(
-                    f"`linears` must be whole maps for a method of PEFT, but {site.address} is part of a fused "
-                    "one. Choose other `linears` or `towers`, or a method of weft's own."
-                )
-        return chosen
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The tensors of PEFT's layer, by its own names without that of the adapter.

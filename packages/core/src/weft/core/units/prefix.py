@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from weft.core.backbone.sites import Block, Site, SiteMap
-from weft.core.errors import ConfigError
+from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import normal, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
@@ -44,30 +44,19 @@ class PrefixConfig(UnitConfig):
     hidden_size: int | None = Field(default=None, ge=1)
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The attentions: the modules that hold the maps to keys.
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Rows of their own, which keys are added to."""
+        return ("rows",)
 
-        Raises:
-            ConfigError: If the tokens of all rows are packed into one sequence there.
-        """
+    def select(self, sites: SiteMap) -> tuple[Site, ...]:
+        """The attentions: the modules that hold the maps to keys."""
         keys = sites.select(
             towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=("key",)
         )
-        for site in keys:
-            if site.packed:
-                raise ConfigError(
-                    f"`towers` must have a row of their own for every input where keys are added, but "
-                    f"{site.address} packs the tokens of all rows into one sequence. Leave out "
-                    f"{site.tower!r}."
-                )
         return tuple(
-            replace(
-                site,
-                path=site.path.rpartition(".")[0],
-                role="",
-                rows=None,
-                in_width=site.width,
-                out_width=site.width,
+            replace(site, role="", rows=None, in_width=site.width, out_width=site.width).rewired(
+                path=site.path.rpartition(".")[0]
             )
             for site in keys
         )

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import AddressError
 from weft.core.unit.initialisers import normal, zeros
 from weft.core.unit.protocol import TensorSpec, UnitConfig, register_unit
@@ -37,6 +38,11 @@ class PromptConfig(UnitConfig):
     method: Literal["prompt"] = "prompt"
     length: int = Field(default=40, ge=1)
     hidden_size: int | None = Field(default=None, ge=1)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """A place in front of a stack."""
+        return ("front",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The places for prompts.
@@ -74,7 +80,9 @@ class PromptConfig(UnitConfig):
     def build(self, site: Site) -> Prompt:
         """The computation at a place for prompts."""
         network = self.hidden_size is not None
-        return StackPrompt(site, self.length, network=network) if site.whole else Prompt(network=network)
+        return (
+            StackPrompt(site, self.length, network=network) if site.wiring.whole else Prompt(network=network)
+        )
 
     @classmethod
     def example(cls) -> PromptConfig:

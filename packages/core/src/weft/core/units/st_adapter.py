@@ -12,6 +12,7 @@ from pydantic import Field
 
 from weft.core.backbone.layer_sites import around_layer, by_video, on_stream
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -46,11 +47,16 @@ class STAdapterConfig(UnitConfig):
     kernel_size: int = Field(default=3, ge=1)
     blocks: tuple[Literal["attention", "ffn"], ...] = Field(default=("attention",), min_length=1)
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Before a feed-forward block, the stream."""
+        return ("stream",) if "ffn" in self.blocks else ()
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole; before its feed-forward block, the stream that its attention writes to.
 
         Raises:
-            ConfigError: If `kernel_size` is even, or the family does not say where the stream is.
+            ConfigError: If `kernel_size` is even.
         """
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size}. The authors take 3.")
@@ -61,7 +67,7 @@ class STAdapterConfig(UnitConfig):
             if "attention" in self.blocks:
                 found.append(around_layer(site, sites))
             if "ffn" in self.blocks:
-                found.append(replace(on_stream(site, sites.family, self.method), block="ffn"))
+                found.append(replace(on_stream(site, sites), block="ffn"))
         return tuple(found)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:

@@ -77,8 +77,8 @@ class StackPrompt(Prompt):
     def __init__(self, site: Site, length: int, *, network: bool) -> None:
         super().__init__(network=network)
         self.length = length
-        self.kept = site.reader is not None
-        self.of_attentions = site.whole == "embeddings"
+        self.kept = site.wiring.reader is not None
+        self.of_attentions = site.wiring.whole == "embeddings"
 
     def call(
         self, name: str, forward: Callable[..., Any], arguments: Call, weights: Callable[[Tensor], Weights]

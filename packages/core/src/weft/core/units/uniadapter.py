@@ -6,13 +6,13 @@ choice on which the two differ is an option.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from weft.core.backbone.layer_sites import on_stream
 from weft.core.backbone.sites import Modality, Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.sharing import Axes
 from weft.core.unit.branch_tensors import BranchTensors, TokenTensors, layer_normed
@@ -112,12 +112,17 @@ class UniAdapterConfig(UnitConfig):
         """Which tokens stand for images, if each token takes the branch of its modality."""
         return ("token_modality",) if self.per_token else ()
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The stream that enters the block."""
+        return ("stream",)
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The feed-forward block of every layer, read and written on the residual stream.
 
         Raises:
             AddressError: If a word of the configuration fits nothing.
-            ConfigError: If the family does not say where the stream is, or a branch has nothing to act at.
+            ConfigError: If a branch has nothing to act at.
         """
         wanted: set[str] = {"text" if branch == "cross" else branch for branch in self.branches}
         towers = self.towers if self.towers is not None else self._towers(sites, wanted)
@@ -125,7 +130,6 @@ class UniAdapterConfig(UnitConfig):
         every = {site.address: site for site in sites.sites}
         found = []
         for site in chosen:
-            placed = on_stream(site, sites.family, self.method)
             beside = every.get(site.address.removesuffix("ffn") + "cross_attention")
             if "cross" in self.branches and site.modality == "text" and beside is None:
                 raise ConfigError(
@@ -133,8 +137,8 @@ class UniAdapterConfig(UnitConfig):
                     "has none. Write branches: [text, vision] for a dual encoder; a BLIP text encoder needs "
                     "`is_decoder: true` in its config."
                 )
-            query = beside.stream if beside is not None else None
-            found.append(replace(placed, query=query))
+            query = beside.wiring.residual.before if beside is not None else None
+            found.append(on_stream(site, sites).rewired(query=query))
         return tuple(found)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:

@@ -7,13 +7,13 @@ the last layer, so that whatever reads a tower finds as many tokens as before.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.layer_sites import FIRST, LAST, ONLY, in_turn, stream_name
+from weft.core.backbone.layer_sites import around_layer, in_turn, stream_name
 from weft.core.backbone.sites import Site, SiteMap
+from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import uniform
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
@@ -52,18 +52,23 @@ class VPTConfig(UnitConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     patch_size: int = Field(default=16, ge=1)
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Rows of their own, in which prompts have a place."""
+        return ("rows",)
+
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole.
 
         Raises:
-            ConfigError: If the tokens of all rows are packed into one sequence, or shallow prompts would skip a layer.
+            ConfigError: If shallow prompts would skip a layer.
         """
         towers = self.towers if self.towers is not None else ("vision",)
         chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)
         if self.depth == "shallow":
             return in_turn(chosen, sites)
         # One layer at a time hands nothing to the next, so any may be left out.
-        return tuple(replace(in_turn([site], sites)[0], role="") for site in chosen)
+        return tuple(around_layer(site, sites) for site in chosen)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The prompts, shape `(length, width)`, where they enter."""
@@ -74,11 +79,11 @@ class VPTConfig(UnitConfig):
 
     def build(self, site: Site) -> VPT:
         """The computation at a layer."""
-        leaves = self.depth == "deep" or site.role in (LAST, ONLY)
+        leaves = self.depth == "deep" or site.is_last
         return VPT(self.length, self.dropout, site.address, enters=self._enters(site), leaves=leaves)
 
     def _enters(self, site: Site) -> bool:
-        return self.depth == "deep" or site.role in (FIRST, ONLY)
+        return self.depth == "deep" or site.is_first
 
     @classmethod
     def example(cls) -> VPTConfig:

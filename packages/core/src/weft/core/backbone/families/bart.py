@@ -13,7 +13,7 @@ _ATTENTION = BlockSpec(
         "value": "self_attn.v_proj",
         "output": "self_attn.out_proj",
     },
-    closing_norm="self_attn_layer_norm",
+    norm="self_attn_layer_norm",
 )
 _CROSS = BlockSpec(
     output="encoder_attn.out_proj",
@@ -24,11 +24,9 @@ _CROSS = BlockSpec(
         "value": "encoder_attn.v_proj",
         "output": "encoder_attn.out_proj",
     },
-    closing_norm="encoder_attn_layer_norm",
+    norm="encoder_attn_layer_norm",
 )
-_FFN = BlockSpec(
-    output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"}, closing_norm="final_layer_norm"
-)
+_FFN = BlockSpec(output="fc2", source="fc1", linears={"up": "fc1", "down": "fc2"}, norm="final_layer_norm")
 
 FAMILY = register_family(
     Family(
@@ -87,7 +85,7 @@ FAMILY = register_family(
 
 def _norm_first(spec: BlockSpec, norm: str) -> BlockSpec:
     # The sum is held by a module of its own behind the last sub-layer alone, where it is what the layer returns.
-    return replace(spec, stream=norm, closing="" if spec is _FFN else None, closing_norm=None)
+    return replace(spec, before=norm, behind="" if spec is _FFN else None, norm=None)
 
 
 _SELF_FIRST = _norm_first(_ATTENTION, "self_attn_layer_norm")

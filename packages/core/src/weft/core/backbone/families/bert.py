@@ -8,8 +8,8 @@ def _attention(name: str, *, optional: bool = False) -> BlockSpec:
     return BlockSpec(
         output=f"{name}.output.dense",
         source=name,
-        stream=name,
-        joined=f"{name}.output",
+        before=name,
+        behind=f"{name}.output",
         linears={
             "query": f"{name}.self.query",
             "key": f"{name}.self.key",
@@ -17,7 +17,7 @@ def _attention(name: str, *, optional: bool = False) -> BlockSpec:
             "output": f"{name}.output.dense",
         },
         optional=optional,
-        closing_norm=f"{name}.output.LayerNorm",
+        norm=f"{name}.output.LayerNorm",
     )
 
 
@@ -27,10 +27,10 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="output.dense",
         source="intermediate",
-        stream="intermediate",
-        joined="output",
+        before="intermediate",
+        behind="output",
         linears={"up": "intermediate.dense", "down": "output.dense"},
-        closing_norm="output.LayerNorm",
+        norm="output.LayerNorm",
     ),
 }
 

@@ -8,7 +8,7 @@ VISION_BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.projection",
         source="self_attn",
-        stream="layer_norm1",
+        before="layer_norm1",
         linears={
             "query": Fused("self_attn.qkv", 0),
             "key": Fused("self_attn.qkv", 1),
@@ -19,7 +19,7 @@ VISION_BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="mlp",
         source="mlp",
-        stream="layer_norm2",
+        before="layer_norm2",
         width="mlp.fc2",
         linears={"up": "mlp.fc1", "down": "mlp.fc2"},
     ),

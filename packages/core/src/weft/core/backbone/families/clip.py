@@ -9,7 +9,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output="self_attn.out_proj",
         source="self_attn",
-        stream="layer_norm1",
+        before="layer_norm1",
         linears={
             "query": "self_attn.q_proj",
             "key": "self_attn.k_proj",
@@ -20,10 +20,10 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="mlp",
         source="mlp",
-        stream="layer_norm2",
+        before="layer_norm2",
         width="mlp.fc2",
         linears={"up": "mlp.fc1", "down": "mlp.fc2"},
-        closing="",
+        behind="",
     ),
 }
 

@@ -18,14 +18,14 @@ FAMILY = register_family(
                     "attention": BlockSpec(
                         output="post_attention_layernorm",
                         source="self_attn",
-                        stream="input_layernorm",
+                        before="input_layernorm",
                         width="self_attn.o_proj",
                         linears=BLOCKS["attention"].linears,
                     ),
                     "ffn": BlockSpec(
                         output="post_feedforward_layernorm",
                         source="mlp",
-                        stream="pre_feedforward_layernorm",
+                        before="pre_feedforward_layernorm",
                         width="mlp.down_proj",
                         linears=BLOCKS["ffn"].linears,
                     ),

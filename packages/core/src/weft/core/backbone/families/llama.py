@@ -11,7 +11,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output=("self_attn.o_proj", "linear_attn.out_proj"),
         source=("self_attn", "linear_attn"),
-        stream="input_layernorm",
+        before="input_layernorm",
         linears={
             "query": "self_attn.q_proj",
             "key": "self_attn.k_proj",
@@ -22,7 +22,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output="mlp",
         source="mlp",
-        stream="post_attention_layernorm",
+        before="post_attention_layernorm",
         width=("mlp.down_proj", "post_attention_layernorm"),
         linears={"up": "mlp.up_proj", "gate": "mlp.gate_proj", "down": "mlp.down_proj"},
     ),

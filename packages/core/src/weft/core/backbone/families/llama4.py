@@ -17,7 +17,7 @@ FAMILY = register_family(
                     "ffn": BlockSpec(
                         output="feed_forward",
                         source=("feed_forward.router", "feed_forward"),
-                        stream="post_attention_layernorm",
+                        before="post_attention_layernorm",
                         width="post_attention_layernorm",
                         linears={
                             "up": "feed_forward.up_proj",

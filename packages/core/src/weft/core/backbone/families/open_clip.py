@@ -9,14 +9,14 @@ from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
 from weft.core.backbone.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
-    "attention": BlockSpec(output="ls_1", source="attn", stream="ln_1", width="attn.out_proj"),
+    "attention": BlockSpec(output="ls_1", source="attn", before="ln_1", width="attn.out_proj"),
     "ffn": BlockSpec(
         output="ls_2",
         source="mlp",
-        stream="ln_2",
+        before="ln_2",
         width="mlp.c_proj",
         linears={"up": "mlp.c_fc", "down": "mlp.c_proj"},
-        closing="",
+        behind="",
     ),
 }
 

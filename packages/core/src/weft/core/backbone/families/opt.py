@@ -14,7 +14,7 @@ FAMILY = register_family(
                     "attention": BlockSpec(
                         output="self_attn.out_proj",
                         source="self_attn",
-                        stream="self_attn_layer_norm",
+                        before="self_attn_layer_norm",
                         linears={
                             "query": "self_attn.q_proj",
                             "key": "self_attn.k_proj",
@@ -25,7 +25,7 @@ FAMILY = register_family(
                     "ffn": BlockSpec(
                         output="fc2",
                         source="fc1",
-                        stream="final_layer_norm",
+                        before="final_layer_norm",
                         linears={"up": "fc1", "down": "fc2"},
                     ),
                 },

@@ -26,7 +26,7 @@ FAMILY = register_family(
                     "attention": BlockSpec(
                         output="attn.proj",
                         source="attn",
-                        stream="norm1",
+                        before="norm1",
                         linears={
                             "query": Fused("attn.qkv", 0),
                             "key": Fused("attn.qkv", 1),
@@ -37,7 +37,7 @@ FAMILY = register_family(
                     "ffn": BlockSpec(
                         output="mlp",
                         source="mlp",
-                        stream="norm2",
+                        before="norm2",
                         width=("mlp.down_proj", "mlp.linear_fc2", "mlp.fc2"),
                         linears={
                             "up": ("mlp.up_proj", "mlp.linear_fc1", "mlp.fc1"),

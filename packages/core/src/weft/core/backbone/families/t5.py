@@ -9,10 +9,9 @@ def _attention(path: str) -> BlockSpec:
     return BlockSpec(
         output=f"{path}.o",
         source=path,
-        stream=whole,
-        joined=whole,
+        before=whole,
+        behind=whole,
         linears={"query": f"{path}.q", "key": f"{path}.k", "value": f"{path}.v", "output": f"{path}.o"},
-        closing=path.rpartition(".")[0],
     )
 
 
@@ -21,11 +20,10 @@ def _ffn(path: str) -> BlockSpec:
     return BlockSpec(
         output=path,
         source=path,
-        stream=path.rpartition(".")[0],
-        joined=path.rpartition(".")[0],
+        before=path.rpartition(".")[0],
+        behind=path.rpartition(".")[0],
         width=f"{path}.wo",
         linears={"up": up, "gate": f"{path}.wi_0", "down": f"{path}.wo"},
-        closing=path.rpartition(".")[0],
     )
 
 

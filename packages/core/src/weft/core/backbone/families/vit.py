@@ -7,7 +7,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(
         output=("attention.o_proj", "attention.output.dense"),
         source="attention",
-        stream="layernorm_before",
+        before="layernorm_before",
         linears={
             "query": ("attention.q_proj", "attention.attention.query"),
             "key": ("attention.k_proj", "attention.attention.key"),
@@ -18,7 +18,7 @@ BLOCKS: dict[Block, BlockSpec] = {
     "ffn": BlockSpec(
         output=("mlp", "output.dense"),
         source=("mlp", "intermediate"),
-        stream="layernorm_after",
+        before="layernorm_after",
         width=("mlp.fc2", "output.dense"),
         linears={"up": ("mlp.fc1", "intermediate.dense"), "down": ("mlp.fc2", "output.dense")},
     ),
