@@ -11,8 +11,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from weft.data import MediaRef, PairBool, load_dataset
-from weft.data.errors import MissingFileError
+from weft.data import Classify, MediaRef, PairBool, RecordSet, load_dataset
+from weft.data.errors import MissingFileError, UnsafePathError
 from weft.data.features.identity import content_of, identity_of
 from weft.data.scenes.store import MotionStore, SceneStore
 from weft.data.sources.archives import ArchiveStore
@@ -118,6 +118,30 @@ def test_archives_tell_members_of_one_name_apart(tmp_path):
     one, two = (MediaRef("0.png", ArchiveStore(str(tmp_path / f"{name}.zip"))) for name in "ab")
     assert one.place != two.place
     assert one.identity != two.identity
+
+
+def test_absent_media_of_a_split_are_counted_and_the_first_are_named(tmp_path):
+    store, missing = FolderStore(str(tmp_path)), [f"{number}.png" for number in range(5)]
+    (tmp_path / "there.png").write_bytes(RED)
+    shown = [MediaRef(path, store) for path in ("there.png", "there.png", *missing)]
+    records = [Classify(id=str(k), image=ref, label=0, class_name="a") for k, ref in enumerate(shown)]
+    split = RecordSet("own", "train", "classify", records)
+    assert split[:2].media_fingerprint()
+    with pytest.raises(
+        MissingFileError, match=r"'own' \(train\) .* 5 of 6 files are not: .*0\.png.* and 2 more\."
+    ):
+        split.media_fingerprint()
+
+
+def test_media_that_a_link_leads_out_to_are_refused_when_they_are_sketched(tmp_path):
+    (tmp_path / "root" / "own").mkdir(parents=True)
+    (tmp_path / "0.png").write_bytes(RED)
+    (tmp_path / "root" / "own" / "0.png").symlink_to(tmp_path / "0.png")
+    (tmp_path / "root" / "led").symlink_to(tmp_path)
+    for path in ("own/0.png", "led/0.png"):
+        with pytest.raises(UnsafePathError, match="is a link that leads out of it"):
+            FolderStore(str(tmp_path / "root")).sketch(path)
+        assert FolderStore(str(tmp_path / "root"), follow_links=True).sketch(path)
 
 
 def test_spans_and_kinds_of_one_file_are_media_of_their_own(tmp_path):

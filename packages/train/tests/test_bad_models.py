@@ -108,6 +108,17 @@ def with_a_mark_in_a_question(model: Path, data: Path, recipe: Recipe) -> None:
     changed_rows(data, lambda number, row: row | {"question": "<image> what?"} if number == 3 else row)
 
 
+def without_pictures(model: Path, data: Path, recipe: Recipe) -> None:
+    for number in (3, 5, 9, 11, 14):  # the first 16 are trained on
+        (data / "images" / f"{number:04d}.png").unlink()
+
+
+def with_a_picture_from_elsewhere(model: Path, data: Path, recipe: Recipe) -> None:
+    picture = data / "images" / "0003.png"
+    picture.rename(data.parent / "elsewhere.png")
+    picture.symlink_to(data.parent / "elsewhere.png")
+
+
 def with_keys(**keys: Any) -> Change:
     def change(model: Path, data: Path, recipe: Recipe) -> None:
         for path, value in keys.items():
@@ -140,6 +151,12 @@ CASES: dict[str, tuple[Change, str]] = {
         "the pictures of a row must agree with its prompt, but vqa/train-4 has 1 for 2 '<image>' in the text",
     ),
     "empty answer": (with_an_empty_answer, "must hold a word, but 1 of 16 records have an empty one"),
+    "absent pictures": (
+        without_pictures,
+        "Task 'vqa' cannot be run on its train split. The images and videos of 'table' (train) must be there, but 5 "
+        "of 16 files are not: ",
+    ),
+    "a picture from elsewhere": (with_a_picture_from_elsewhere, "is a link that leads out of it"),
     "unknown word": (with_keys(tasks__vqa__ask="{qestion}"), "Did you mean 'question'"),
     "the answer told": (with_keys(tasks__vqa__ask="{answers}?"), "must not tell what is asked for"),
     "long answers": (

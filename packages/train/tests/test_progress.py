@@ -29,6 +29,14 @@ def test_plain_progress_writes_lines():
     assert lines[1].startswith("work: 2 in ")
 
 
+def test_what_is_said_is_a_line_of_its_own_beside_the_bars(capsys):
+    lines: list[str] = []
+    PlainProgress(lines.append).say("vqa: 2 records are left out")
+    assert lines == ["vqa: 2 records are left out"]
+    RichProgress().say("vqa: [2] records are left out")
+    assert capsys.readouterr().err == "vqa: [2] records are left out\n"
+
+
 def test_plain_progress_leaves_what_was_done_before_out_of_its_speed(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])

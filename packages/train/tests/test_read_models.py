@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from weft.core import load_adapter
 from weft.core.testing.processed import tiny
 from weft.train.backbones.loading import load_backbone
 from weft.train.errors import RunError
+from weft.train.output.progress import PlainProgress
 from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
@@ -87,8 +89,11 @@ def test_records_without_an_answer_are_left_out_and_counted(make: Make, data: Pa
     tasks = load_learnable(recipe)
     assert len(tasks["vqa"]["train"]) == 14
     assert tasks["vqa"].left_out == {"no answer": 2}
-    assert "vqa: 2 records to train on are left out, with no answer" in str(dry_run(recipe))
-    result = execute(recipe)
+    said = "vqa: 2 of 16 records to train on are left out, 2 with no answer"
+    assert said in str(dry_run(recipe))
+    lines: list[str] = []
+    result = execute(recipe, progress=PlainProgress(lines.append))
+    assert lines.count(said) == 1
     noted = json.loads((result.folder / "result.json").read_text())["data"]["data.vqa.train"]
     assert noted.startswith("14 records")
     assert noted.endswith("2 left out with no answer")
@@ -102,6 +107,20 @@ def test_long_answers_are_left_out_by_rule(make: Make) -> None:
     kept, left = tasks["vqa"]["train"], tasks["vqa"].left_out["too long an answer"]
     assert len(kept) + left == 16
     assert all(reader.answer_length(record.answers[0]) <= 3 for record in kept)
+
+
+def test_rows_that_were_dropped_are_said_of_each_task_when_training_ends(make: Make, data: Path) -> None:
+    rewrite(data, lambda k, row: row | ({"question": row["question"] * 5} if k % 4 == 0 else {}))
+    lines: list[str] = []
+    recipe = make(
+        "training.max_tokens=70", "training.too_long=drop", "training.steps=8", "training.batch_size=8"
+    )
+    execute(recipe, progress=PlainProgress(lines.append))
+    dropped = [line for line in lines if "were dropped" in line]
+    assert len(dropped) == 1
+    assert re.fullmatch(
+        r"vqa: [1-9]\d* rows were dropped, longer than training.max_tokens or max_target_tokens", dropped[0]
+    )
 
 
 def test_a_batch_whose_rows_are_all_too_long_ends_the_run(make: Make) -> None:

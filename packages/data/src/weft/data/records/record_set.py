@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, overload
 
-from weft.data.errors import InvalidArgumentError, WeftDataError
+from weft.data.errors import InvalidArgumentError, MissingFileError
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record
 from weft.data.sources.store import BytesStore, Store
 
 R = TypeVar("R", bound=Record)
+_NAMED = 3  # absent files that a message names
 
 
 @dataclass(frozen=True)
@@ -120,26 +121,35 @@ class RecordSet(Sequence[R], Generic[R]):
     def media_fingerprint(self) -> str:
         """Return a SHA-256 over sketches of all media, in order: a replaced picture gives another one.
 
-        It is equal wherever the files lie and whenever they were written; see `Store.sketch`. A file that cannot be
-        read counts by what is wrong with it. Records that are made on demand are not read where the sequence knows a
-        `media_digest` of all of them.
+        It is equal wherever the files lie and whenever they were written; see `Store.sketch`. Records that are made on
+        demand are not read where the sequence knows a `media_digest` of all of them.
+
+        Raises:
+            MissingFileError: If files are absent, with their number and the first of them.
+            WeftDataError: If one cannot be reached, leaves its folder, or its archive is damaged.
         """
         known: str | None = getattr(self.records, "media_digest", None)
         if known is not None:
             return known
         digest, seen = hashlib.sha256(), set[tuple[Store, str]]()
-        for record in self.records:
-            for ref in record.media_refs():
-                if not isinstance(ref.store, BytesStore):
-                    if (ref.store, ref.path) in seen:
-                        continue
-                    seen.add((ref.store, ref.path))
-                digest.update(f"{_sketch(ref)}\0".encode())
+        absent: list[MediaRef] = []
+        for ref in (ref for record in self.records for ref in record.media_refs()):
+            if not isinstance(ref.store, BytesStore):
+                if (ref.store, ref.path) in seen:
+                    continue
+                seen.add((ref.store, ref.path))
+            try:
+                digest.update(f"{ref.store.sketch(ref.path)}\0".encode())
+            except MissingFileError:
+                absent.append(ref)
+        if absent:
+            raise self._without(absent, len(seen))
         return digest.hexdigest()
 
-
-def _sketch(ref: MediaRef) -> str:
-    try:
-        return ref.store.sketch(ref.path)
-    except WeftDataError as error:
-        return type(error).__name__
+    def _without(self, absent: Sequence[MediaRef], files: int) -> MissingFileError:
+        named = ", ".join(ref.uri for ref in absent[:_NAMED])
+        more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
+        return MissingFileError(
+            f"The images and videos of {self.name!r} ({self.split}) must be there, but {len(absent):,} of {files:,} "
+            f"files are not: {named}{more}. Put them there, or leave out the records that show them."
+        )

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from weft.data.errors import MissingFileError, StoreAccessError, UnsafePathError, WeftDataError, redact
@@ -98,7 +99,7 @@ class FolderStore(Store):
         path = safe_member(path)
         try:
             if is_local(self.url):
-                return file_sketch(os.path.join(strip_scheme(self.url), path))
+                return file_sketch(self._near(path))
         except OSError:
             with accessed(
                 self.describe(path)
@@ -127,6 +128,12 @@ class FolderStore(Store):
             )
         return full
 
+    def _near(self, path: str) -> str:
+        """As `_local`, at the cost of one look where thousands of files lie in one folder."""
+        full = os.path.join(strip_scheme(self.url), path)
+        _check_folder(self, os.path.dirname(path))
+        return self._local(path) if os.path.islink(full) else full
+
     def _walk(self, prefix: str) -> Iterator[str]:
         root = strip_scheme(self.url)
         found: list[str] = []
@@ -134,6 +141,12 @@ class FolderStore(Store):
             relative = os.path.relpath(folder, root).replace(os.sep, "/")
             found.extend(name if relative == "." else f"{relative}/{name}" for name in names)
         yield from sorted(found)
+
+
+@lru_cache(maxsize=2**12)
+def _check_folder(store: FolderStore, folder: str) -> None:
+    """Refuse a folder that is a link out of its store; a refusal is not remembered."""
+    store._local(folder)
 
 
 @contextmanager

@@ -71,8 +71,8 @@ class Collate:
     def __call__(self, rows: Sequence[tuple[str, Any, int, int]]) -> dict[str, Any]:
         """Return the inputs, and beside them what belongs to the batch.
 
-        That is `records`, the ids of its rows; `left_out`, how many rows it lacks; `rows` of the whole batch that was
-        drawn, over all processes; and `epoch`.
+        That is `records`, the ids of its rows; `left_out`, the task of each row that it lacks; `rows` of the whole
+        batch that was drawn, over all processes; and `epoch`.
 
         Raises:
             WeftDataError: If an image or another file cannot be read. A worker returns the error as `failed`.
@@ -89,7 +89,8 @@ class Collate:
         ids = [record.id for _, record, _, _ in rows]
         kept = batch.pop("kept", range(len(rows)))
         records = [ids[place] for place in kept]
-        return batch | {"records": records, "left_out": len(rows) - len(kept), "rows": whole, "epoch": epoch}
+        left_out = [row[0] for place, row in enumerate(rows) if place not in kept]
+        return batch | {"records": records, "left_out": left_out, "rows": whole, "epoch": epoch}
 
 
 class TaskLoader(DataLoader[Any]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -108,7 +108,7 @@ class MultiTaskTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.mixture, self.batches, self.validate = mixture, batches, validate
         self.best, self.stale = float("-inf"), 0
-        self._logged_at, self.left_out = time.perf_counter(), 0
+        self._logged_at, self.left_out, self.dropped = time.perf_counter(), 0, Counter[str]()
         self.task_losses = TaskLosses(mixture.tasks, processes, Path(args.output_dir).parent)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -154,7 +154,9 @@ class MultiTaskTrainer(Trainer):
             raise inputs["failed"]
         tasks, records, rows = inputs.pop("tasks"), inputs.pop("records"), inputs.pop("rows")
         epoch, name = inputs.pop("epoch"), inputs.pop("objective")
-        self.left_out += inputs.pop("left_out")
+        left_out = inputs.pop("left_out")
+        self.left_out += len(left_out)
+        self.dropped.update(left_out)
         losses_of = self.objectives.get(name) or objective(name)
         with auxiliary_losses(self.model) as added, self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
@@ -186,6 +188,17 @@ class MultiTaskTrainer(Trainer):
             if self.processes.device.type == "cuda":
                 logs["gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.processes.device) / 2**20
         super().log(logs, *args, **kwargs)
+
+    def dropped_lines(self) -> list[str]:
+        """How many rows of each task were dropped as too long, one line for each that lacks some; asked by all."""
+        if not self.batches.may_drop:
+            return []
+        counts = torch.tensor([self.dropped[task] for task in self.mixture.tasks], device=self.args.device)
+        return [
+            f"{task}: {count:,} rows were dropped, longer than training.max_tokens or max_target_tokens"
+            for task, count in zip(self.mixture.tasks, self.processes.sum(counts).tolist(), strict=True)
+            if count
+        ]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate, keep the weights if they are the best so far, and log the scores."""

@@ -30,6 +30,9 @@ class Progress:
     def note(self, *words: str) -> None:
         """Show a few words each about the piece of work that is being done, such as its losses."""
 
+    def say(self, line: str) -> None:
+        """Show a line that stays, such as what is left out of the data."""
+
 
 class PlainProgress(Progress):
     """A line when a piece of work ends, and one every so many seconds while it lasts.
@@ -46,6 +49,10 @@ class PlainProgress(Progress):
     def note(self, *words: str) -> None:
         """Put these words into the next line."""
         self.words = words
+
+    def say(self, line: str) -> None:
+        """Write the line."""
+        self.write(line)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -79,6 +86,13 @@ class RichProgress(Progress):
         if self._words:
             self._words[next(reversed(self._words))] = words
             self._bars.refresh()
+
+    def say(self, line: str) -> None:
+        """Write the line above the bars."""
+        from rich.console import Console
+
+        console = self._bars.console if self._bars is not None else Console(stderr=True)
+        console.print(line, markup=False, highlight=False, emoji=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from weft.eval.readers import Reader
@@ -34,6 +35,20 @@ def load_learnable(recipe: Recipe) -> dict[str, TaskData]:
             tasks[name] = TaskData({**data.splits, "train": records}, left_out)
             check_batch_size(recipe, name, tasks[name])
     return tasks
+
+
+def left_out_of(tasks: Mapping[str, TaskData]) -> list[str]:
+    """What is left out of the records to train on, one line for each task that lacks some.
+
+    Args:
+        tasks: The records of every task.
+    """
+    return [
+        f"{name}: {sum(data.left_out.values()):,} of {sum(data.left_out.values()) + len(data['train']):,} records to "
+        f"train on are left out, {' and '.join(f'{count:,} with {why}' for why, count in data.left_out.items())}"
+        for name, data in tasks.items()
+        if data.left_out
+    ]
 
 
 def _trainable(recipe: Recipe, task: str, records: Any, reader: Reader) -> tuple[Any, dict[str, int]]:

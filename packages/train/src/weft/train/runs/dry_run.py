@@ -19,12 +19,13 @@ from weft.train.backbones.read import reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.preflight.fitness import check_fit
-from weft.train.preflight.learned import load_learnable
+from weft.train.preflight.learned import left_out_of, load_learnable
 from weft.train.preflight.memory import Memory, estimate_memory
 from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.recipe.published import published_of, shown
 from weft.train.recipe.training import Recipe
+from weft.train.runs.origin import media_of
 
 _PER_TASK = 4
 
@@ -88,6 +89,7 @@ def dry_run(
     check_recipe(recipe)
     tasks = tasks or load_learnable(recipe)
     check_fit(recipe, tasks)
+    media_of(recipe, tasks)  # for its complaints about absent files
     published = published_of(recipe)
     mixture = make_mixture(recipe, sizes_of(tasks))
     reader = reader_of(recipe.backbone)
@@ -111,9 +113,7 @@ def dry_run(
 
 
 def _notes(tasks: Mapping[str, TaskData], reader: Reader | None) -> Iterator[str]:
-    for name, data in tasks.items():
-        for reason, count in data.left_out.items():
-            yield f"{name}: {count:,} records to train on are left out, with {reason}"
+    yield from left_out_of(tasks)
     if reader is not None:
         yield f"read as {reader.name!r} by its own processor; its vision tower runs in every batch"
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from weft.data.errors import MissingFileError
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
@@ -37,19 +38,39 @@ def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
     Returns:
         Name to a fingerprint that is the same wherever the files lie: of the records of every split, of their media or
         stored features, and of each file and folder that the recipe names.
+
+    Raises:
+        RunError, WeftDataError: As `media_of`.
     """
-    found = data_params(tasks)
-    features = None
+    named = {key: f"content, sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
+    return data_params(tasks) | media_of(recipe, tasks) | named
+
+
+def media_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
+    """The part of `origin_of` that tells of media, or of the stored features that stand for them.
+
+    Args:
+        recipe: The recipe.
+        tasks: Its records.
+
+    Raises:
+        RunError: If media are absent, with their number and the first of them.
+        WeftDataError: If one of them cannot be reached.
+    """
+    found, features = dict[str, str](), None
     if any(task.data.features for task in recipe.tasks.values()):
         features = open_features(recipe, tasks, planned_model(recipe.backbone).config)
     for name, data in tasks.items():
         for role, records in data.splits.items():
             if features is None:
-                found[f"data.{name}.{role}.media"] = f"media, sha256 {records.media_fingerprint()}"
+                try:
+                    found[f"data.{name}.{role}.media"] = f"media, sha256 {records.media_fingerprint()}"
+                except MissingFileError as error:
+                    raise RunError(f"Task {name!r} cannot be run on its {role} split. {error}") from None
             else:
                 images = (ref for record in records for ref in record.media_refs())
                 found[f"data.{name}.{role}.features"] = f"features, sha256 {features.fingerprint(images)}"
-    return found | {key: f"content, sha256 {_digest(path)}" for key, path in _named(recipe) if path.exists()}
+    return found
 
 
 def read_origin(folder: Path) -> dict[str, str]:

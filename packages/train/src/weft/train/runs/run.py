@@ -48,7 +48,7 @@ from weft.train.output.result import (
     write_json,
 )
 from weft.train.preflight.fitness import check_device, check_fit
-from weft.train.preflight.learned import load_learnable
+from weft.train.preflight.learned import left_out_of, load_learnable
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.processes import Processes, join_processes
 from weft.train.recipe.kept import kept_text
@@ -112,6 +112,8 @@ def execute(
                 auto_resume=auto_resume,
             )
         )
+        for line in left_out_of(tasks):
+            progress.say(line)
         with may_be_interrupted(recipe.folder), disk_may_fill(recipe.folder):
             return _run(recipe, tasks, checkpoint, progress, processes)
 
@@ -216,6 +218,8 @@ def _train(session: Session, checkpoint: Path | None, run: Run | None, clock: Cl
             else:
                 trainer.resume(checkpoint)
     trainer.task_losses.check()
+    for line in trainer.dropped_lines():
+        progress.say(line)
     reshard(model)
     if section.evaluate_every and (folder / "best").exists():
         # It is the model of this very run; a tower's running statistics may have moved since that step.
