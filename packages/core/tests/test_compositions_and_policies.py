@@ -43,6 +43,8 @@ POLICIES = [
     {"default": ["modality"]},
     {"default": ["task", "layer", "stack", "block", "modality"]},
     {"preset": "multiple", "layer_group": 2},
+    {"default": {"task": [["vqa", "gqa"], ["nlvr"], ["caption"]]}},
+    {"preset": "multiple", "layers": [{"range": 0, "preset": "single"}]},
 ]
 
 

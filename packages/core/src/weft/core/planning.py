@@ -15,7 +15,9 @@ from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.sharing import SHARED, Sharing, check_tasks
+from weft.core.sharing import SHARED, Groups, Rule, Sharing, check_tasks, slot_names
+from weft.core.sharing.checks import check_groups
+from weft.core.sharing.words import shared_in_words
 from weft.core.unit.method import parse_method
 from weft.core.unit.protocol import TensorSpec, UnitConfig
 
@@ -28,14 +30,16 @@ class PlannedBank:
         key: Key of the bank, such as `bottleneck.text.encoder.0.ffn.down.weight`; a slot's key adds `.` and
             its name.
         spec: What the unit asked for.
-        slots: Names of the slots in order: the tasks, or `shared`.
+        slots: Names of the slots in order: those of the tasks and groups of tasks, or `shared`.
         path: A module the bank is near to, for its device.
+        groups: Groups of tasks that share a slot, if any were declared.
     """
 
     key: str
     spec: TensorSpec
     slots: tuple[str, ...]
     path: str
+    groups: Groups | None = None
 
     @property
     def parameters(self) -> int:
@@ -181,16 +185,22 @@ class Plan:
                 f"read by its structure, as no family declares it: {', '.join(self.read_by_structure)}"
             )
         lines += [f"no sites in {tower}: {reason}" for tower, reason in self.unread.items()]
+        for config in self.configs:
+            if config.sharing.groups or config.sharing.layers:
+                lines += shared_in_words(config.label, config.sharing, config.parts)
         return "\n".join(lines)
 
 
-def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> Plan:
+def plan(
+    model: nn.Module, config: Any, tasks: Sequence[str] | None = None, *, some_tasks: bool = False
+) -> Plan:
     """Work out what attaching would give; the model is only looked at and may be on the meta device.
 
     Args:
         model: A backbone of a known family.
         config: A unit's configuration, a dictionary of one, or a list of them.
         tasks: Names of the tasks; None stands for one task.
+        some_tasks: Whether they are some of those that groups of a policy name, as where a task is loaded alone.
 
     Raises:
         ConfigError: If the method is wrong, or its sharing means nothing here.
@@ -205,6 +215,7 @@ def plan(model: nn.Module, config: Any, tasks: Sequence[str] | None = None) -> P
     for index, one in enumerate(configs):
         chosen = one.select(sites)
         check_needs(one.method, one.needs, chosen, sites.family)
+        check_groups(one.sharing, names, some_tasks=some_tasks)
         _check_sharing(one, chosen, sites)
         for site in chosen:
             keys: dict[str, str] = {}
@@ -237,29 +248,48 @@ def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
         spec: The tensor.
         sharing: The policy.
     """
-    axes = spec.axes(sharing)
-    words = [SHARED if "modality" in axes else (spec.modality or site.tower)]
-    if site.stack and "stack" not in axes:
-        words.append(site.stack)
+    rule, held = sharing.rule_at(site), sharing.at(site)
+    axes = spec.axes(held)
+    words = [_among(rule, "towers") or SHARED if "modality" in axes else (spec.modality or site.tower)]
+    if site.stack:
+        words.append(_among(rule, "stacks") if "stack" in axes else site.stack)
     if site.layer is not None:
-        group = sharing.layer_group
-        first = site.layer // group * group
-        own = str(site.layer) if group == 1 else f"{first}-{first + group - 1}"
-        words.append("all" if "layer" in axes else own)
-    if "block" not in axes:
-        words += site.place
-    return ".".join(words)
+        words.append(_layers(site.layer, rule, whole="layer" in axes, group=held.layer_group))
+    words += [_among(rule, "blocks")] if "block" in axes else site.place
+    return ".".join(word for word in words if word)
+
+
+def _among(rule: Rule | None, name: str) -> str:
+    """What a rule is restricted to, so that what is shared within it is not shared beyond it."""
+    return "+".join(getattr(rule.where, name) or ()) if rule is not None else ""
+
+
+def _layers(layer: int, rule: Rule | None, *, whole: bool, group: int) -> str:
+    """The word for a layer, or for the layers that share; those of a rule's range are counted from its first."""
+    span = None if rule is None else rule.where.range
+    first, last = (0, None) if span is None else span
+    if whole:
+        return "all" if span is None else f"{first}-{last}"
+    if group == 1:
+        return str(layer)
+    start = first + (layer - first) // group * group
+    end = start + group - 1 if last is None else min(start + group - 1, last)
+    return f"{start}-{end}"
 
 
 def _planned(config: UnitConfig, site: Site, spec: TensorSpec, tasks: tuple[str, ...]) -> PlannedBank:
-    axes = spec.axes(config.sharing)
+    held = config.sharing.at(site)
     key = f"{config.label}.{slot_address(site, spec, config.sharing)}.{spec.name}"
-    return PlannedBank(key, spec, (SHARED,) if "task" in axes else tasks, site.path)
+    if "task" in spec.axes(held):
+        return PlannedBank(key, spec, (SHARED,), site.path)
+    groups = spec.groups(held)
+    return PlannedBank(key, spec, slot_names(tasks, groups), site.path, groups)
 
 
 def _same_shape(first: PlannedBank, second: PlannedBank, site: Site, config: UnitConfig) -> None:
+    assert first.slots == second.slots, "sites of one address are under one rule"
     if first.spec.shape != second.spec.shape:
-        axes = second.spec.axes(config.sharing)
+        axes = second.spec.axes(config.sharing.at(site))
         raise ConfigError(
             f"`sharing` must join equal shapes, but shares `{second.spec.part}` across "
             f"{', '.join(sorted(axes))}, and `{second.spec.name}` is {first.spec.shape} at {first.path} and "
@@ -268,7 +298,22 @@ def _same_shape(first: PlannedBank, second: PlannedBank, site: Site, config: Uni
 
 
 def _check_sharing(config: UnitConfig, chosen: Sequence[Site], sites: SiteMap) -> None:
-    for part, axes in config.sharing.parts.items():
+    _check_parts(config, config.sharing, chosen, sites)
+    for rule in config.sharing.layers:
+        ruled = [site for site in chosen if site in rule.where]
+        if not ruled:
+            known = sorted({site.layer for site in chosen if site.layer is not None})
+            raise ConfigError(
+                f"a rule of `sharing.layers` must hold somewhere, but {config.method!r} acts at no site of "
+                f"{rule.where}. It acts in {', '.join(sorted({site.tower for site in chosen}))}, "
+                f"{', '.join(sorted({site.block for site in chosen}))}"
+                f"{f', layers {known[0]} to {known[-1]}' if known else ''}."
+            )
+        _check_parts(config, rule.sharing, ruled, sites)
+
+
+def _check_parts(config: UnitConfig, sharing: Sharing, chosen: Sequence[Site], sites: SiteMap) -> None:
+    for part, axes in sharing.parts.items():
         if part not in config.parts:
             known = ", ".join(config.parts) or "none"
             raise ConfigError(

@@ -19,7 +19,7 @@ from weft.core.adapted.module import SiteUnit, site_units
 from weft.core.adapted.tasks import add_task
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import ConfigError, unknown
-from weft.core.sharing import SHARED
+from weft.core.sharing import SHARED, check_tasks, slot_name
 
 
 def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> float:
@@ -54,6 +54,13 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
             "`sharing` must give tasks slots of their own for a task to be computed from others, but all are "
             "shared. Train with `sharing: multiple` or `half`."
         )
+    check_tasks((*store.tasks, task))
+    for key, bank in store.plan.banks.items():
+        if slot_name(task, bank.groups) in bank.slots:
+            raise ConfigError(
+                f"`task` must not be in a group whose slot other tasks use, but {task!r} is at {key}. Take another "
+                "name."
+            )
     values: dict[tuple[str, str], torch.Tensor] = {}
     worst = 0.0
     with torch.no_grad():

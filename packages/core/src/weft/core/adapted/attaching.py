@@ -21,7 +21,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def attach(
-    model: Model, config: Any, tasks: Sequence[str] | None = None, *, dtype: torch.dtype = torch.float32
+    model: Model,
+    config: Any,
+    tasks: Sequence[str] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    some_tasks: bool = False,
 ) -> Model:
     """Adapt a model in place: freeze it, add the units, unfreeze what the method trains in full.
 
@@ -33,6 +38,7 @@ def attach(
         config: A unit's configuration, a dictionary of one, or a list of them.
         tasks: Names of the tasks; None stands for one task, which needs no routing.
         dtype: Dtype of the master weights; the computation runs in that of the activations.
+        some_tasks: As for `plan`.
 
     Returns:
         The same object. It gains `weft` (banks, tasks and plan) and the methods of
@@ -49,7 +55,7 @@ def attach(
             "`model` must be a plain backbone, but it has units already. Give a list of methods to attach "
             "several at once, or call `detach(model)` first."
         )
-    planned = plan(model, config, tasks)
+    planned = plan(model, config, tasks, some_tasks=some_tasks)
     for unit in planned.units:
         _check_called(model, unit.site.path)
     store = Store(planned.tasks, planned)

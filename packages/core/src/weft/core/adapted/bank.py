@@ -1,6 +1,7 @@
 """Banks: the only owners of adapter weights. They are registered once, under `model.weft`; sites hold references.
 
-A bank is one tensor of a unit at one slot address, with a parameter for every task that does not share it.
+A bank is one tensor of a unit at one slot address, with a parameter for every task, or group of tasks, that does not
+share it.
 Sites that share it resolve to the same bank.
 """
 
@@ -18,7 +19,7 @@ from weft.core.adapted.routing import Routing
 from weft.core.backbone.owners import Media, OwnersRule
 from weft.core.backbone.sites import Site
 from weft.core.errors import AttachError, WeftError
-from weft.core.sharing import SHARED
+from weft.core.sharing import SHARED, slot_for, tasks_of
 from weft.core.unit.protocol import TensorSpec
 from weft.kernels import RoutedRows, route_rows
 
@@ -32,7 +33,7 @@ class Bank(nn.Module):
     something replaces the memory of a slot (FSDP2, `functional_call`), the slots are stacked instead.
 
     Args:
-        slots: Names of the slots in order: the tasks, or `shared` alone.
+        slots: Names of the slots in order: those of tasks and groups of tasks, or `shared` alone.
         shape: Shape of each.
         dtype: Dtype of each.
         device: Device of each.
@@ -52,6 +53,8 @@ class Bank(nn.Module):
         # Written past `register_parameter`, which refuses names such as `train` that a task may well have.
         for slot, row in zip(slots, self._buffer, strict=True):
             self._parameters[slot] = nn.Parameter(row, requires_grad=trainable)
+        self._of_tasks: tuple[int, ...] | None = None
+        self._table: Tensor | None = None
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -60,9 +63,35 @@ class Bank(nn.Module):
 
     def slot_of(self, task: str) -> Tensor:
         """The slot that a task uses."""
-        value = self._parameters[task if task in self._parameters else SHARED]
+        value = self._parameters[slot_for(task, self._parameters) or task]
         assert value is not None
         return value
+
+    def serve(self, tasks: Sequence[str]) -> None:
+        """Know the tasks whose rows it serves, in order; tasks that share in groups need a table."""
+        slots = self.slots
+        places = [slot_for(task, slots) for task in tasks]
+        found = tuple(slots.index(place) for place in places if place is not None)
+        assert len(found) == len(tasks), "every task has a slot"
+        one_each = found == tuple(range(len(slots)))
+        self._of_tasks = None if len(slots) == 1 or one_each else found
+        self._lay_table()
+
+    def _lay_table(self) -> None:
+        places = self._of_tasks
+        self._table = None if places is None else torch.tensor(places, device=self._buffer.device)
+
+    def stored(self) -> tuple[Tensor, Tensor | None]:
+        """All slots as `stacked` gives them, and the slot of every task where tasks share in groups."""
+        return self.stacked(), self._table
+
+    def by_task(self) -> Tensor:
+        """The slot of every task, shape `(tasks, *shape)`, or `(1, *shape)` where there is one for all."""
+        if self._of_tasks is None:
+            return self.stacked()
+        values = list(self._parameters.values())
+        # Stacked rather than indexed, so that a slot's gradient is a sum in the order of the tasks on every device.
+        return torch.stack([value for place in self._of_tasks if (value := values[place]) is not None])
 
     def stacked(self) -> Tensor:
         """All slots, shape `(slots, *shape)`: the buffer they lie in, if they still do."""
@@ -106,6 +135,14 @@ class Bank(nn.Module):
             self._buffer = torch.stack([value.detach() for value in values])
             for value, row in zip(values, self._buffer, strict=True):
                 value.data = row
+        self._lay_table()
+
+    def put_in_order(self, slots: Sequence[str]) -> None:
+        """Put the slots into an order, and lay them together."""
+        values = {slot: self._parameters[slot] for slot in slots}
+        self._parameters.clear()
+        self._parameters.update(values)
+        self.lay_together()
 
 
 class Together(torch.autograd.Function):
@@ -197,11 +234,14 @@ class Store(Folder):
         self.tasks = tuple(tasks)
         self.prepared, self.prepared_for = {}, None
         self.presence = Presence(len(self.tasks)).to(device)
+        for bank in self.banks_by_key.values():
+            bank.serve(self.tasks)
 
     def add(self, key: str, bank: Bank) -> None:
         """Register a bank at its address."""
         self.descend(key.split("."), bank)
         self.banks_by_key[key] = bank
+        bank.serve(self.tasks)
 
     def slots(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         """Key of the bank, name of the slot and parameter of every slot."""
@@ -292,9 +332,9 @@ class Store(Folder):
         present = self.presence.collect()
         if present is None:
             return
-        absent = {task for index, task in enumerate(self.tasks) if index not in present}
+        here = {self.tasks[index] for index in present}
         for _, slot, value in self.slots():
-            if slot in absent:
+            if slot != SHARED and here.isdisjoint(tasks_of(slot)):
                 value.grad = None
 
 

@@ -8,7 +8,7 @@ stay true, nothing is copied, any module works (quantised ones too), and it take
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -122,19 +122,27 @@ class SiteWeights:
         self.training = store.training
 
     def __getitem__(self, name: str) -> Tensor:
-        stacked = self._banks[name].stacked()
+        return self._noted(self._banks[name].by_task())
+
+    def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The slots as they lie, and the slot of every task."""
+        stacked, table = self._banks[name].stored()
+        return self._noted(stacked), table
+
+    def _noted(self, slots: Tensor) -> Tensor:
         traced = torch.compiler.is_compiling()
-        if stacked.shape[0] > 1 and self._routing is not None and stacked.requires_grad and not traced:
+        if slots.shape[0] > 1 and self._routing is not None and slots.requires_grad and not traced:
             # A gradient that arrives here is that of the rows routed now, whatever is routed then.
-            stacked.register_hook(partial(_note, self._presence, self._routing))
-        return stacked
+            slots.register_hook(partial(_note, self._presence, self._routing))
+        return slots
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
-        stacked = self[name]
+        stacked, table = self.stored(name)
         if stacked.shape[0] == 1 or self.task_ids is None:
             return stacked[:1]
-        return stacked.index_select(0, self.task_ids.clamp_min(0))
+        tasks = self.task_ids.clamp_min(0)
+        return stacked.index_select(0, tasks if table is None else table.index_select(0, tasks))
 
     def tapped(self, name: str) -> Tensor | None:
         """What a tapped module read in this pass."""
@@ -188,15 +196,16 @@ class SiteUnit:
         self.banks = banks
         self.tapped: dict[str, Tensor] = {}
 
-    def start(self, task: str | None = None) -> None:
+    def start(self, task: str | None = None, drawn: Collection[Bank] = ()) -> None:
         """Let the unit set starting values that depend on the module.
 
         Args:
             task: Only the slots of this task; None stands for every slot.
+            drawn: With a task: the banks in which its slot was just drawn.
         """
         if type(self.unit).start is Unit.start:
             return
-        banks = {name: bank for name, bank in self.banks.items() if task is None or len(bank.slots) > 1}
+        banks = {name: bank for name, bank in self.banks.items() if task is None or bank in drawn}
         with torch.no_grad():
             for each in self.store.tasks if task is None else (task,):
                 slots = {name: bank.slot_of(each) for name, bank in banks.items()}

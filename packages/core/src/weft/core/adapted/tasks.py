@@ -12,12 +12,15 @@ from weft.core.adapted.bank import Bank, Store, store_of
 from weft.core.adapted.module import site_units
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError, ConfigError, unknown
-from weft.core.sharing import SHARED, check_tasks
-from weft.core.unit.protocol import TensorSpec
+from weft.core.planning import PlannedBank
+from weft.core.sharing import SHARED, check_tasks, slot_name, slot_names, tasks_of
+from weft.core.unit.protocol import UnitConfig
 
 
 def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     """Give a new task slots of its own wherever the tasks have any; its id is the next one.
+
+    Where the method's groups name the task, it shares the slot of its group.
 
     Make the optimiser afterwards: one that exists does not know the new slots.
 
@@ -35,12 +38,14 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     if like is not None and like not in store.tasks:
         raise ConfigError(unknown("`like`", like, store.tasks))
     with all_or_nothing(model):
-        for key, bank in store.banks_by_key.items():
-            if bank.slots != (SHARED,):
-                _add_slot(bank, store.plan.banks[key].spec, task, like)
+        drawn = {
+            bank
+            for key, bank in store.banks_by_key.items()
+            if _add_slot(bank, store.plan.banks[key], task, like)
+        }
         if like is None:
             for unit in site_units(model):
-                unit.start(task)
+                unit.start(task, drawn)
         _set_tasks(store, (*store.tasks, task))
 
 
@@ -65,7 +70,9 @@ def remove_task(model: nn.Module, task: str) -> None:
         )
     with all_or_nothing(model):
         for bank in store.banks_by_key.values():
-            bank._parameters.pop(task, None)
+            for slot in bank.slots:
+                if slot != SHARED and not set(left).intersection(tasks_of(slot)):
+                    del bank._parameters[slot]
         _set_tasks(store, left)
 
 
@@ -108,24 +115,38 @@ def _free_store(model: nn.Module) -> Store:
     return store
 
 
-def _add_slot(bank: Bank, spec: TensorSpec, task: str, like: str | None) -> None:
+def _add_slot(bank: Bank, planned: PlannedBank, task: str, like: str | None) -> bool:
+    """Give a bank the slot of a task; whether it had none."""
+    slot = slot_name(task, planned.groups)
+    if bank.slots == (SHARED,) or slot in bank.slots:
+        return False
     first = next(iter(bank.parameters()))
     value = torch.empty_like(first)
     with torch.no_grad():
         if like is not None:
             value.copy_(bank.slot_of(like))
         elif not value.is_meta:
-            spec.init(value)
-    bank._parameters[task] = nn.Parameter(value, requires_grad=first.requires_grad)
+            planned.spec.init(value)
+    bank._parameters[slot] = nn.Parameter(value, requires_grad=first.requires_grad)
+    return True
 
 
 def _set_tasks(store: Store, tasks: tuple[str, ...]) -> None:
     banks = {
-        key: bank if bank.slots == (SHARED,) else replace(bank, slots=tasks)
+        key: bank if bank.slots == (SHARED,) else replace(bank, slots=slot_names(tasks, bank.groups))
         for key, bank in store.plan.banks.items()
     }
-    store.plan = replace(store.plan, tasks=tasks, banks=banks)
+    configs = tuple(_knowing(config, tasks) for config in store.plan.configs)
+    store.plan = replace(store.plan, tasks=tasks, banks=banks, configs=configs)
     store.routing = None
+    for key, bank in store.banks_by_key.items():
+        bank.put_in_order(banks[key].slots)
     store.set_tasks(tasks, store.presence.seen.device)
-    for bank in store.banks_by_key.values():
-        bank.lay_together()
+
+
+def _knowing(config: UnitConfig, tasks: tuple[str, ...]) -> UnitConfig:
+    """The configuration whose groups hold every task, so that it says again what the model has."""
+    sharing = config.sharing
+    for task in tasks:
+        sharing = sharing.with_task(task)
+    return config if sharing == config.sharing else config.model_copy(update={"sharing": sharing})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from weft.core.files.hub import like_named, local_folder
 from weft.core.files.saving import CONFIG, FORMAT, WEIGHTS, statistics, tensors_of
 from weft.core.files.stored_files import FLOATS, check_tensors, open_tensors, read_words
 from weft.core.planning import Plan, plan
+from weft.core.sharing import is_of
 
 _READ = ("model_class", "name", "structure", "weights")
 
@@ -116,10 +117,10 @@ def _attach(
     if tasks is not None:
         _check_known_tasks(tasks, kept)
         kept = tuple(task for task in kept if task in set(tasks))
-    planned = plan(model, config["method"], kept)
+    planned = plan(model, config["method"], kept, some_tasks=True)
     if check_weights:
         _check_weights(model, planned, planned.backbone, config)
-    attach(model, config["method"], kept)
+    attach(model, config["method"], kept, some_tasks=True)
 
 
 def _add_tasks(
@@ -162,9 +163,9 @@ def _load(
         wanted = set(targets)
         found = set(shapes)
         if tasks is not None:
-            others = (set(config["tasks"]) | set(store.tasks)) - set(tasks)
-            wanted = {key for key in wanted if key.rpartition(".")[2] not in others}
-            found = {key for key in found if key.rpartition(".")[2] not in others}
+            others = {*config["tasks"], *store.tasks} - {*tasks}
+            wanted = {key for key in wanted if not _is_of_others(key, others, tasks)}
+            found = {key for key in found if not _is_of_others(key, others, tasks)}
         _check_keys(wanted, found, shapes, {key: tuple(targets[key].shape) for key in wanted & found}, folder)
         # Read twice rather than held at once: what is trained in full may be the whole model.
         check_tensors(((key, file.get_tensor(key)) for key in sorted(wanted)), targets, folder / WEIGHTS)
@@ -172,6 +173,12 @@ def _load(
             for key in sorted(wanted):
                 kept.keep(targets[key], on_host=True)
                 _fill(targets[key], file.get_tensor(key))
+
+
+def _is_of_others(key: str, others: Collection[str], tasks: Collection[str]) -> bool:
+    """Whether a tensor belongs to tasks that are not asked for, and to none that is."""
+    slot = key.rpartition(".")[2]
+    return not key.startswith("full.") and not is_of(slot, tasks) and is_of(slot, others)
 
 
 def _nearby(folder: Path) -> str:

@@ -21,7 +21,7 @@ from weft.core.backbone.sites import Modality, Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.registry import Registry, method_of
-from weft.core.sharing import TASK, Axes, Sharing
+from weft.core.sharing import TASK, Axes, Groups, Sharing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,10 +62,16 @@ class TensorSpec:
     common: bool = False
 
     def axes(self, sharing: Sharing) -> Axes:
-        """The axes that it is shared across under a policy."""
+        """The axes that it is shared across under a policy, which is that of its site (`Sharing.at`)."""
         if self.common and self.part not in sharing.parts:
             return self.default
         return sharing.axes(self.part, default=self.default, follows=self.follows)
+
+    def groups(self, sharing: Sharing) -> Groups | None:
+        """The groups of tasks that share it under a policy, or None where all do or none."""
+        if self.common and self.part not in sharing.parts:
+            return None
+        return sharing.groups_of(self.part, follows=self.follows)
 
 
 class Weights(Protocol):
@@ -96,7 +102,13 @@ class Weights(Protocol):
         """The site's module, whose own weights are only read."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """The slots of a tensor, shape `(slots, *shape)`: one for each task, or one if it is shared by all."""
+        """The slots of a tensor, shape `(slots, *shape)`: one for each task, or one if it is shared by all.
+
+        Tasks that share in groups each get that of their group, as a copy.
+        """
+
+    def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The slots as they lie, and the slot of every task, int64, shape `(tasks,)`, where tasks share in groups."""
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""

@@ -34,11 +34,15 @@ def routed_bottleneck(
     """
     from weft.kernels import BottleneckWeights, adapter_bottleneck
 
+    down, down_slots = weights.stored("down.weight")
+    up, up_slots = weights.stored("up.weight")
     tensors = BottleneckWeights(
-        down=weights["down.weight"],
-        up=weights["up.weight"],
-        down_bias=weights["down.bias"],
-        up_bias=weights["up.bias"],
+        down=down,
+        up=up,
+        down_bias=weights.stored("down.bias")[0],
+        up_bias=weights.stored("up.bias")[0],
+        down_slots=down_slots,
+        up_slots=up_slots,
         norm_weight=norm_weight,
         norm_bias=norm_bias,
     )

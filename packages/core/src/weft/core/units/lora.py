@@ -103,7 +103,7 @@ class LoRAConfig(LowRankUpdateConfig):
         if not self.magnitude:
             return pair
         length = TensorSpec("magnitude", (site.width,), ones, "magnitude", follows="up")
-        axes = length.axes(self.sharing)
+        axes = length.axes(self.sharing.at(site))
         if axes - {"task"} or self.sharing.layer_group > 1:
             raise ConfigError(
                 "`sharing` may share `magnitude` across `task` alone, because it starts as the length of each "

@@ -169,7 +169,8 @@ class UniAdapterConfig(UnitConfig):
 
     def build(self, site: Site) -> UniAdapter:
         """The computation at a site."""
-        up = self.sharing.axes("up", default=ACROSS_STACKS)
+        held = self.sharing.at(site)
+        up = held.axes("up", default=ACROSS_STACKS)
         return UniAdapter(
             self.at(site),
             self.activation,
@@ -180,7 +181,7 @@ class UniAdapterConfig(UnitConfig):
             query_residual=self.query_residual,
             reuse_text_up=self.reuse_text_up and "text" in self.branches and "modality" not in up,
             per_token=self.per_token and site.modality == "text",
-            one_down=not self.core and "modality" in self.sharing.axes("down", default=ACROSS_MODALITIES),
+            one_down=not self.core and "modality" in held.axes("down", default=ACROSS_MODALITIES),
         )
 
     @classmethod
