@@ -15,9 +15,16 @@ from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
-from weft.core.sharing import SHARED, Groups, Rule, Sharing, check_tasks, slot_names
-from weft.core.sharing.checks import check_groups
-from weft.core.sharing.words import shared_in_words
+from weft.core.sharing import (
+    SHARED,
+    Groups,
+    Rule,
+    Sharing,
+    check_groups,
+    check_tasks,
+    shared_in_words,
+    slot_names,
+)
 from weft.core.unit.method import parse_method
 from weft.core.unit.protocol import TensorSpec, UnitConfig
 

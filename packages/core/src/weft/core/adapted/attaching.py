@@ -58,14 +58,7 @@ def attach(
     planned = plan(model, config, tasks, some_tasks=some_tasks)
     for unit in planned.units:
         _check_called(model, unit.site.path)
-    store = Store(planned.tasks, planned)
-    if any("token_modality" in one.signals for one in planned.configs):
-        store.image_tokens = image_tokens(model.config)
-    store.owners_rule = planned.owners
-    store.needs_owners = any(site.owned for site in planned.sites)
-    store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
-    for bank in planned.banks.values():
-        store.add(bank.key, filled_bank(bank.spec, bank.slots, dtype, _device(model, bank.path)))
+    store = _store(model, planned, dtype)
     with all_or_nothing(model):
         _link(model, planned, store)
         model.requires_grad_(False)
@@ -101,6 +94,19 @@ def detach(model: Model) -> Model:
         for norm in resting:
             norm.train(model.training)
     return model
+
+
+def _store(model: nn.Module, planned: Plan, dtype: torch.dtype) -> Store:
+    """The store of a plan, its banks filled."""
+    store = Store(planned.tasks, planned)
+    if any("token_modality" in one.signals for one in planned.configs):
+        store.image_tokens = image_tokens(model.config)
+    store.owners_rule = planned.owners
+    store.needs_owners = any(site.owned for site in planned.sites)
+    store.trained_before = {name: value.requires_grad for name, value in model.named_parameters()}
+    for bank in planned.banks.values():
+        store.add(bank.key, filled_bank(bank.spec, bank.slots, dtype, _device(model, bank.path)))
+    return store
 
 
 def _link(model: nn.Module, planned: Plan, store: Store) -> None:

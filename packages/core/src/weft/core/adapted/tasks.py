@@ -12,9 +12,8 @@ from weft.core.adapted.bank import Bank, Store, store_of
 from weft.core.adapted.module import site_units
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError, ConfigError, unknown
-from weft.core.planning import PlannedBank
 from weft.core.sharing import SHARED, check_tasks, slot_name, slot_names, tasks_of
-from weft.core.unit.protocol import UnitConfig
+from weft.core.unit.protocol import TensorSpec, UnitConfig
 
 
 def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
@@ -41,7 +40,9 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
         drawn = {
             bank
             for key, bank in store.banks_by_key.items()
-            if _add_slot(bank, store.plan.banks[key], task, like)
+            if _add_slot(
+                bank, store.plan.banks[key].spec, task, slot_name(task, store.plan.banks[key].groups), like
+            )
         }
         if like is None:
             for unit in site_units(model):
@@ -115,9 +116,8 @@ def _free_store(model: nn.Module) -> Store:
     return store
 
 
-def _add_slot(bank: Bank, planned: PlannedBank, task: str, like: str | None) -> bool:
+def _add_slot(bank: Bank, spec: TensorSpec, task: str, slot: str, like: str | None) -> bool:
     """Give a bank the slot of a task; whether it had none."""
-    slot = slot_name(task, planned.groups)
     if bank.slots == (SHARED,) or slot in bank.slots:
         return False
     first = next(iter(bank.parameters()))
@@ -126,7 +126,7 @@ def _add_slot(bank: Bank, planned: PlannedBank, task: str, like: str | None) -> 
         if like is not None:
             value.copy_(bank.slot_of(like))
         elif not value.is_meta:
-            planned.spec.init(value)
+            spec.init(value)
     bank._parameters[slot] = nn.Parameter(value, requires_grad=first.requires_grad)
     return True
 

@@ -1,6 +1,7 @@
 """Sharing: across which axes, among which tasks and in which layers each part of a unit is one and the same weight."""
 
 from weft.core.sharing.axes import AXES, NONE, TASK, Axes, Axis
+from weft.core.sharing.checks import check_groups
 from weft.core.sharing.policy import PRESETS, Rule, Sharing
 from weft.core.sharing.slots import (
     SHARED,
@@ -12,6 +13,7 @@ from weft.core.sharing.slots import (
     slot_names,
     tasks_of,
 )
+from weft.core.sharing.words import shared_in_words
 
 __all__ = [
     "AXES",
@@ -24,8 +26,10 @@ __all__ = [
     "Groups",
     "Rule",
     "Sharing",
+    "check_groups",
     "check_tasks",
     "is_of",
+    "shared_in_words",
     "slot_for",
     "slot_name",
     "slot_names",
