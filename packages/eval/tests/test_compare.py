@@ -16,6 +16,7 @@ from weft.eval.compare import (
     Comparison,
     Row,
     Spread,
+    curve_colours,
     learning_curves,
     pareto_plot,
     rows_from_csv,
@@ -28,6 +29,7 @@ from weft.eval.compare import (
     to_terminal,
 )
 from weft.eval.compare.labels import place_labels
+from weft.eval.compare.plots import method_colours
 from weft.eval.errors import ComparisonError
 from weft.eval.report import PredictionRow, PredictionTable
 
@@ -192,6 +194,35 @@ def test_the_page_needs_nothing_from_outside_and_escapes_text(comparison: Compar
 def test_a_page_without_sizes_says_why_there_is_no_plot() -> None:
     text = to_html(Comparison.from_rows([{"method": "a", "scores": {"vqa": 1.0}}]))
     assert "No Pareto plot" in text
+
+
+def test_a_method_has_one_colour_in_every_picture(tmp_path: Path) -> None:
+    rows = [
+        {
+            "method": m,
+            "seed": seed,
+            "run_id": f"{m}{seed}",
+            "scores": {"vqa": score},
+            "percent": share,
+            "control": m == "c",
+        }
+        for m, score, share in (("a", 80.0, 5.0), ("b", 60.0, 9.0), ("c", 10.0, 1.0), ("d", 70.0, 2.0))
+        for seed in (0, 1)
+    ]
+    comparison = Comparison.from_rows(rows)
+    colours = method_colours(comparison)
+    assert len(set(colours.values())) == 4
+    curves = curve_colours(comparison)
+    assert curves["b, seed 0"] == curves["b, seed 1"] == colours["b"]
+    drawn = {
+        "points": pareto_plot(comparison, tmp_path / "p.svg"),
+        "bars": task_bars(comparison, tmp_path / "b.svg"),
+        "curves": learning_curves(
+            {label: [(0, 1.0), (1, 2.0)] for label in curves}, tmp_path / "c.svg", colours=curves
+        ),
+    }
+    for path in drawn.values():
+        assert all(colours[method] in path.read_text() for method in "abd"), path
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

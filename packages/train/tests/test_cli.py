@@ -1,14 +1,18 @@
 import importlib
 import json
 import pkgutil
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import yaml
 
+from weft.train.backbones.saved import MINIATURE
 from weft.train.cli import main
 from weft.train.errors import ROOTS, RunError, is_mistake
 
@@ -38,6 +42,58 @@ def test_plan_prints_a_table_and_json(values, tmp_path, capsys):
     assert plan["tasks"] == ["vqa", "nlvr"]
     assert plan["trainable_parameters"] == sum(plan["components"].values())
     assert not Path(values["output"]).exists()
+
+
+def test_a_run_of_relative_paths_is_scored_again_from_any_folder(values, tmp_path, monkeypatch, capsys):
+    shutil.copytree(MINIATURE, tmp_path / "model")
+    values |= {"output": "runs", "backbone": {"name": "model"}}
+    values["training"]["steps"] = 1
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "recipe.yaml") == 0
+    average = next(line for line in capsys.readouterr().out.splitlines() if "average" in line).split()[2]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("evaluate", str(tmp_path / "runs" / "tiny")) == 0
+    assert average in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"weft {metadata.version('weft-train')}\n"
+
+
+def test_built_in_recipes_are_offered_to_the_shell(capsys, monkeypatch):
+    for name, value in (
+        ("_WEFT_COMPLETE", "complete_bash"),
+        ("COMP_WORDS", "weft train demo/s"),
+        ("COMP_CWORD", "2"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert run() == 0
+    assert "demo/single_adapter" in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--picture", "x.png"], "`--picture` must stand beside --dry-run"),
+        (["--dry-run", "training.precision=fp16"], "`training.precision` must be 'fp32' or 'bf16' on a CPU"),
+        (["--dry-run", "name=taken"], "`name` must be new in"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(values, tmp_path, changes, said, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    assert run("train", str(tmp_path / "recipe.yaml"), *changes) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_that_is_to_be_resumed_can_be_tried_out(values, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    assert run("train", str(tmp_path / "recipe.yaml"), "--dry-run", "--resume") == 0
 
 
 def test_train_evaluate_and_compare(values, store, tmp_path, capsys):

@@ -56,6 +56,21 @@ def execute(values: dict[str, Any]) -> Any:
     return execute_few_shot(recipe)
 
 
+def test_a_run_of_relative_paths_is_scored_again_from_any_folder(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values |= {"output": "runs", "heads": [{"method": "tip_adapter"}], "shots": [1]}
+    values["data"]["root"] = "colours"
+    monkeypatch.chdir(tmp_path)
+    found = execute(values)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    kept = yaml.safe_load((tmp_path / found.folder / "recipe.yaml").read_text())
+    assert (kept["data"]["root"], kept["output"]) == (str(tmp_path / "colours"), str(tmp_path / "runs"))
+    assert rescore_few_shot(tmp_path / found.folder).text() == found.text()
+
+
 @pytest.mark.parametrize("selection", ["validation", "none"])
 def test_saved_heads_score_as_they_did(values: dict[str, Any], selection: str) -> None:
     values["selection"] = selection

@@ -77,6 +77,7 @@ class Cluster:
         """Start it and wait until it answers."""
         words = ["-D", self.folder / "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", self.folder]
         words += ["-c", "fsync=off"]  # the machine stays up, and migrations take a hundred writes
+        words += ["-c", "max_connections=500"]  # a process keeps those to each of the stores that it has used
         self.process = subprocess.Popen([self.bin / "postgres", *words], **self.options)
         end = time.monotonic() + 120
         while not self.answers():

@@ -25,6 +25,13 @@ def test_every_fault_is_reported_at_once_with_near_matches(values):
     assert "tasks.vqa.data.tst: unknown key. Did you mean 'test'" in message
 
 
+def test_a_key_of_another_section_is_named_with_its_place(values):
+    with pytest.raises(RecipeError, match=r"training\.seed: unknown key\. Did you mean 'seed'\?"):
+        load_recipe(values, ["training.seed=2"])
+    with pytest.raises(RecipeError, match=r"Did you mean 'training.batch_size' or 'evaluation.batch_size'\?"):
+        load_recipe(values, ["batch_size=2"])
+
+
 def test_missing_keys_are_named(values):
     del values["backbone"], values["training"]["learning_rate"]
     with pytest.raises(RecipeError, match=r"backbone: this key is needed.*\n.*training.learning_rate"):

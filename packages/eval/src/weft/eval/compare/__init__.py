@@ -1,7 +1,7 @@
 """Comparing runs: one table of methods by tasks, as text, page and picture."""
 
 from weft.eval.compare.comparison import Comparison, Entry, Spread
-from weft.eval.compare.from_runs import example_rows, page_from_runs, read_curves
+from weft.eval.compare.from_runs import curve_colours, example_rows, page_from_runs, read_curves
 from weft.eval.compare.html import to_html
 from weft.eval.compare.plots import learning_curves, pareto_plot, task_bars
 from weft.eval.compare.published import published_rows, published_tables, with_published
@@ -14,6 +14,7 @@ __all__ = [
     "Entry",
     "Row",
     "Spread",
+    "curve_colours",
     "example_rows",
     "learning_curves",
     "page_from_runs",

@@ -9,7 +9,8 @@ from typing import Any
 
 from weft.eval.compare.comparison import Comparison
 from weft.eval.compare.html import to_html
-from weft.eval.compare.plots import learning_curves
+from weft.eval.compare.plots import learning_curves, method_colours
+from weft.eval.compare.row import Row
 from weft.eval.errors import FormatError
 from weft.eval.report.predictions import PredictionTable
 from weft.eval.report.run_tables import tables_of_run
@@ -37,11 +38,22 @@ def read_curves(
         if row.run_id is None:
             continue
         history = mlflow_client.get_metric_history(row.run_id, metric)
-        several = len(comparison.entry(row.method).seeds) > 1
-        label = f"{row.label}, seed {row.seed}" if several else row.label
         if history:
-            found[label] = [(point.step, point.value) for point in history]
+            found[_run_label(comparison, row)] = [(point.step, point.value) for point in history]
     return found
+
+
+def curve_colours(comparison: Comparison) -> dict[str, str]:
+    """The colour of each curve that `read_curves` gives: that of its method in every other picture."""
+    methods = method_colours(comparison)
+    return {
+        _run_label(comparison, row): methods[comparison.entry(row.method).label] for row in comparison.rows
+    }
+
+
+def _run_label(comparison: Comparison, row: Row) -> str:
+    several = len(comparison.entry(row.method).seeds) > 1
+    return f"{row.label}, seed {row.seed}" if several else row.label
 
 
 def example_rows(tables: Mapping[str, PredictionTable], per_task: int = _PER_TASK) -> list[dict[str, Any]]:
@@ -90,7 +102,8 @@ def page_from_runs(store: Path | str | None, comparison: Comparison) -> str:
         curves: Path | None = None
         points = read_curves(store, comparison)
         if points:
-            curves = learning_curves(points, Path(folder) / "curves.png")
+            path = Path(folder) / "curves.png"
+            curves = learning_curves(points, path, colours=curve_colours(comparison))
         examples = _examples(store, comparison, Path(folder))
         return to_html(comparison, examples=examples, curves=curves)
 

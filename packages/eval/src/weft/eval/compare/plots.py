@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from weft.eval.rendering.escape import plot_legend, plot_text
 
 _INK = "#1b2733"
 _FAINT = "#8a97a3"
-_FRONT = "#0b7a75"
-_POINT = "#d1495b"
 _LEGEND = "on the line: no other method scores higher with fewer trained parameters"
 _PALETTE = ("#0b7a75", "#d1495b", "#edae49", "#30638e", "#7b5ea7", "#6b8f3c", "#b5651d", "#5c6b73", "#c06c9b")
+
+_DASHES = ("-", "--", ":", "-.")
 
 _BESIDE: dict[str, Any] = {
     "loc": "upper left",
@@ -61,9 +63,10 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     front = comparison.front()
     line = [(entry.percent, entry.average.mean) for entry in front if entry.percent and entry.average]
     if len(line) > 1:
-        axes.plot(*zip(*line, strict=True), color=_FRONT, linewidth=1.6, alpha=0.55, zorder=2)
+        axes.plot(*zip(*line, strict=True), color=_FAINT, linewidth=1.6, alpha=0.55, zorder=2)
+    colours = method_colours(comparison)
     for entry in shown:
-        _draw_point(axes, entry, _FRONT if entry in front else _POINT)
+        _draw_point(axes, entry, colours[entry.label])
     _baselines(axes, controls)
     axes.xaxis.set_major_formatter(_plain_percent)
     axes.set_xlabel("trained parameters, % of the model (log scale)")
@@ -84,6 +87,12 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     return _save(figure, path)
 
 
+def method_colours(comparison: Comparison) -> dict[str, str]:
+    """The colour of each method, by its label: the same in every picture of a comparison. Controls are grey."""
+    drawn = itertools.cycle(_PALETTE)
+    return {entry.label: _FAINT if entry.control else next(drawn) for entry in comparison.entries}
+
+
 def _set_limits(axes: Any, shown: Sequence[Entry], controls: Sequence[Entry]) -> None:
     """Set logarithmic shares and linear scores, with room for labels."""
     axes.set_xscale("log")
@@ -102,7 +111,7 @@ def _draw_point(axes: Any, entry: Entry, color: str) -> None:
     axes.errorbar(
         entry.percent, entry.average.mean, yerr=deviation or 0.0, fmt="o", markersize=8.5, color=color,
         ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if deviation else 0, markeredgewidth=1.2, zorder=3,
-        markeredgecolor="white" if entry.published is None else _POINT,
+        markeredgecolor="white" if entry.published is None else color,
         markerfacecolor="white" if entry.published else None,
     )  # fmt: skip
 
@@ -121,6 +130,7 @@ def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, h
     """
     figure, axes = _figure(width, height)
     entries, drawn = comparison.entries, []
+    colours = method_colours(comparison)
     bar = 0.84 / len(entries)
     for place, entry in enumerate(entries):
         tasks = [number for number, task in enumerate(comparison.tasks) if task in entry.scores]
@@ -130,7 +140,7 @@ def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, h
             [spread.mean for spread in spreads],
             bar * 0.92,
             yerr=[spread.std or 0.0 for spread in spreads] if any(spread.std for spread in spreads) else None,
-            color=_FAINT if entry.control else _PALETTE[place % len(_PALETTE)],
+            color=colours[entry.label],
             hatch="//" if entry.control else None,
             edgecolor="white",
             linewidth=0.4,
@@ -149,6 +159,7 @@ def learning_curves(
     path: Path | str,
     *,
     ylabel: str = "training loss",
+    colours: Mapping[str, str] | None = None,
     width: float = 9.0,
     height: float = 4.6,
 ) -> Path:
@@ -158,6 +169,7 @@ def learning_curves(
         curves: Label to points `(step, value)`.
         path: Where to write; the suffix decides the format.
         ylabel: Name of the values.
+        colours: Label to colour; curves of one colour differ in their dashes. By default each has its own.
         width: Inches.
         height: Inches.
 
@@ -173,10 +185,12 @@ def learning_curves(
             "`curves` must hold at least one point, but none does. Log the metric per step."
         )
     figure, axes = _figure(width, height)
-    drawn = [
-        axes.plot(*zip(*sorted(points), strict=True), color=_PALETTE[place % len(_PALETTE)], linewidth=1.5)[0]
-        for place, points in enumerate(filled.values())
-    ]
+    drawn, seen = [], Counter[str]()
+    for place, (label, points) in enumerate(filled.items()):
+        colour = (colours or {}).get(label, _PALETTE[place % len(_PALETTE)])
+        dashes = _DASHES[seen[colour] % len(_DASHES)]
+        seen[colour] += 1
+        drawn += axes.plot(*zip(*sorted(points), strict=True), color=colour, linestyle=dashes, linewidth=1.5)
     axes.set_xlabel("step")
     axes.set_ylabel(plot_text(ylabel))
     plot_legend(axes, drawn, list(filled), **_BESIDE)

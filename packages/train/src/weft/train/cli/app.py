@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -23,7 +24,6 @@ app = typer.Typer(
     name="weft",
     help="Adapt vision-and-language models to many tasks by training a few per cent of their parameters.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -43,12 +43,21 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"weft {metadata.version('weft-train')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     variable: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Let recipes read this environment variable (may be repeated)."),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Print the whole trace of an error that weft does not know.")
     ] = False,
@@ -77,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from weft.train.recipe.variables import allow
 
             allow(variables)
-        app(args=words)
+        app(args=words, prog_name="weft")
     except SystemExit as ended:
         stop = interrupt_of(ended)
         if stop is not None:

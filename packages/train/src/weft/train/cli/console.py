@@ -10,7 +10,18 @@ import typer
 
 from weft.train.output.progress import PlainProgress, Progress, RichProgress
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.")]
+
+def _built_in(begun: str) -> list[str]:
+    """The built-in recipes that a shell offers for what is typed; names of files it completes itself."""
+    from weft.train.recipe.files import built_in_recipes
+
+    return [name for name in built_in_recipes() if name.startswith(begun)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in name.", autocompletion=_built_in),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")
 ]

@@ -79,12 +79,14 @@ def compare(
 
 
 def _draw(found: Comparison, pictures: Mapping[str, Path | None], store: str | None) -> None:
-    from weft.eval.compare import learning_curves, pareto_plot, read_curves, task_bars
+    from weft.eval.compare import curve_colours, learning_curves, pareto_plot, read_curves, task_bars
 
     draw: dict[str, Callable[[Path], object]] = {
         "--plot": lambda path: pareto_plot(found, path),
         "--bars": lambda path: task_bars(found, path),
-        "--curves": lambda path: learning_curves(read_curves(store, found), path),
+        "--curves": lambda path: learning_curves(
+            read_curves(store, found), path, colours=curve_colours(found)
+        ),
     }
     for option, picture in pictures.items():
         if picture is not None:

@@ -51,12 +51,15 @@ def train(
     ] = None,
 ) -> None:
     """Train, evaluate and track one run."""
+    from weft.train.errors import RunError
     from weft.train.recipe.loading import load_any
     from weft.train.runs.kinds import run_of
 
+    if picture is not None and not dry_run:
+        raise RunError("`--picture` must stand beside --dry-run, but stands alone. Add --dry-run.")
     run = run_of(load_any(recipe, overrides))
     if dry_run:
-        sys.stdout.write(f"{run.dry_run(picture)}\n")
+        sys.stdout.write(f"{run.dry_run(picture, again=resume or overwrite or auto_resume)}\n")
         return
     options = {"resume": resume, "overwrite": overwrite, "auto_resume": auto_resume}
     console.show(run.execute(console.progress(), **options))

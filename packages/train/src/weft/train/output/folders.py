@@ -54,18 +54,22 @@ def claimed(folder: Path, argument: str, *, otherwise: str) -> Iterator[None]:
                     path.rmdir()  # a command that was refused leaves nothing
 
 
-def require_new(folder: Path, *, otherwise: str) -> None:
+def require_new(folder: Path, *, resumes: bool) -> None:
     """Refuse a folder of a run that is there already.
 
     Args:
         folder: Folder of the run.
-        otherwise: What can be done instead, as the end of the message.
+        resumes: Whether runs of this kind can be resumed.
 
     Raises:
         RunError: If there is such a folder or file.
     """
     if folder.exists() or folder.is_symlink():
-        raise RunError(f"`name` must be new in {str(folder.parent)!r}, but {folder} exists. Use {otherwise}.")
+        resume = "--resume to go on, " if resumes else ""
+        raise RunError(
+            f"`name` must be new in {str(folder.parent)!r}, but {folder} exists. Use {resume}--overwrite to start "
+            "again, or name=... for another run."
+        )
 
 
 def require_outside(folder: Path, other: Path | None, argument: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -37,7 +37,7 @@ def _fault(fault: Any, recipe: type[BaseModel], tasks: Any) -> str:
     place, kind, value = fault["loc"], fault["type"], fault.get("input")
     where = ".".join(str(word) for word in place)
     if kind == "extra_forbidden":
-        return f"{where}: unknown key. {near(place[-1], _keys_at(place[:-1], recipe))}"
+        return f"{where}: unknown key. {_elsewhere(place, recipe) or near(place[-1], _keys_at(place[:-1], recipe))}"
     if kind == "missing":
         return f"{where}: this key is needed.{_like_named(place, tasks)}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -56,6 +56,24 @@ def _like_named(place: tuple[int | str, ...], tasks: Any) -> str:
         return ""
     alike = near_matches(str(place[1]), [name for name in tasks if name != place[1]], limit=1)
     return f" Did you mean the task {alike[0]!r}?" if alike else ""
+
+
+def _elsewhere(place: tuple[int | str, ...], recipe: type[BaseModel]) -> str:
+    """Where a key of this name stands, if it does so in another section."""
+    places = [
+        ".".join((*section, str(place[-1]))) for section, keys in _sections(recipe) if place[-1] in keys
+    ]
+    return f"Did you mean {' or '.join(map(repr, places))}?" if places else ""
+
+
+def _sections(
+    section: type[BaseModel], at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Sections under fixed names, with their keys."""
+    yield at, section.model_fields
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _sections(field.annotation, (*at, name))
 
 
 def _keys_at(place: tuple[int | str, ...], recipe: type[BaseModel]) -> list[str]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from weft.train.recipe.sections import Section, TrackingSection
+from weft.train.recipe.sections import Local, Section, TrackingSection
 
 
 class EncoderSection(Section):
@@ -25,7 +25,7 @@ class EncoderSection(Section):
         width: Width of its features, for `weft plan`; checked when it runs.
     """
 
-    name: str
+    name: Annotated[str, Local]
     revision: str | None = None
     logit_scale: float | None = Field(default=None, gt=0)
     width: int | None = Field(default=None, gt=0)
@@ -41,7 +41,7 @@ class SourceSection(Section):
     """
 
     name: str
-    root: str | None = None
+    root: Annotated[str | None, Local] = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -166,7 +166,7 @@ class FewShotRecipe(Section):
     batch_size: int = Field(default=64, gt=0)
     threads: int | None = Field(default=None, gt=0)
     tracking: TrackingSection = TrackingSection()
-    output: str = "weft-runs"
+    output: Annotated[str, Local] = "weft-runs"
     published: str | None = None
 
     @field_validator("shots", "seeds")

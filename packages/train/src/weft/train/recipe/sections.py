@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Local = Field(
+    json_schema_extra={"format": "path"}
+)  # it names a file or folder, where there is one of that name
 
 
 class Section(BaseModel):
@@ -52,11 +55,11 @@ class BackboneSection(Section):
             them (with `language`).
     """
 
-    name: str | None = None
-    language: str | None = None
+    name: Annotated[str | None, Local] = None
+    language: Annotated[str | None, Local] = None
     config: dict[str, Any] | None = None
-    tokenizer: TokenizerSection | str | None = None
-    weights: str | None = None
+    tokenizer: Annotated[TokenizerSection | str | None, Local] = None
+    weights: Annotated[str | None, Local] = None
     image_size: int = Field(default=224, gt=0)
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
@@ -134,7 +137,7 @@ class DataSection(Section):
     """
 
     name: str
-    root: str | None = None
+    root: Annotated[str | None, Local] = None
     train: str | list[str] = "train"
     validation: str | None = None
     test: str | None = "test"
@@ -143,7 +146,7 @@ class DataSection(Section):
     sizes: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict
     )
-    features: str | list[str] | None = None
+    features: Annotated[str | list[str] | None, Local] = None
     each_caption: bool = False
     pretraining: PretrainingSection | None = None
     streaming: bool = False
@@ -203,7 +206,7 @@ class TaskSection(Section):
     no_repeat_ngram_size: int = Field(default=0, ge=0)
     early_stopping: bool = False
     answers: Literal["drawn", "all"] = "drawn"
-    choose_from: str | None = None
+    choose_from: Annotated[str | None, Local] = None
 
     @model_validator(mode="after")
     def _one_wording(self) -> TaskSection:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from weft.train.recipe.sections import (
     BackboneSection,
     EvaluationSection,
+    Local,
     Section,
     TaskSection,
     TrackingSection,
@@ -53,7 +54,7 @@ class Recipe(Section):
     blank_images: bool = False
     save_model: bool = False
     control: bool = False
-    output: str = Field(default="weft-runs", min_length=1)
+    output: Annotated[str, Field(min_length=1), Local] = "weft-runs"
     published: str | None = None
     paper: bool = Field(default=False, strict=True)
     paper_settings: dict[str, Any] | None = None

@@ -18,11 +18,13 @@ from weft.train.backbones.loading import planned_model
 from weft.train.backbones.read import reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
-from weft.train.preflight.fitness import check_fit
+from weft.train.output.folders import require_new
+from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import left_out_of, load_learnable
 from weft.train.preflight.memory import Memory, estimate_memory
 from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
+from weft.train.processes import join_processes
 from weft.train.recipe.published import published_of, shown
 from weft.train.recipe.training import Recipe
 from weft.train.runs.origin import media_of
@@ -71,7 +73,11 @@ class DryRun:
 
 
 def dry_run(
-    recipe: Recipe, picture: Path | None = None, *, tasks: Mapping[str, TaskData] | None = None
+    recipe: Recipe,
+    picture: Path | None = None,
+    *,
+    tasks: Mapping[str, TaskData] | None = None,
+    again: bool = False,
 ) -> DryRun:
     """Check everything that a run needs and say what it would do; no weight is loaded, no step taken.
 
@@ -82,11 +88,15 @@ def dry_run(
         recipe: The recipe.
         picture: Where the first batch is drawn; by default `NAME-first-batch.png` in the recipe's `output`.
         tasks: Its records, if they are loaded already.
+        again: Whether the run may have begun already, as with `--resume` and `--overwrite`.
 
     Raises:
         RecipeError, RunError, WeftDataError: Whatever the run itself would raise before its first step.
     """
+    check_device(recipe, join_processes())
     check_recipe(recipe)
+    if not again:
+        require_new(recipe.folder, resumes=True)
     tasks = tasks or load_learnable(recipe)
     check_fit(recipe, tasks)
     media_of(recipe, tasks)  # for its complaints about absent files

@@ -33,11 +33,11 @@ class TrainingRun:
 
         return plan(planned_model(self.recipe.backbone), self.recipe.method, list(self.recipe.tasks))
 
-    def dry_run(self, picture: Path | None) -> object:
+    def dry_run(self, picture: Path | None, *, again: bool = False) -> object:
         """Check everything and say what the run would do; see `weft.train.runs.dry_run`."""
         from weft.train.runs.dry_run import dry_run
 
-        return dry_run(self.recipe, picture)
+        return dry_run(self.recipe, picture, again=again)
 
     def execute(self, progress: Progress, *, resume: bool, overwrite: bool, auto_resume: bool) -> str:
         """Run it, as `weft.train.runs.run.execute` does, and give what a terminal shows of the result."""
@@ -75,11 +75,11 @@ class FewShotRun:
 
         return plan_few_shot(self.recipe)
 
-    def dry_run(self, picture: Path | None) -> object:
+    def dry_run(self, picture: Path | None, *, again: bool = False) -> object:
         """As `TrainingRun.dry_run`; the encoder stays closed."""
         from weft.train.runs.few_shot.dry_run import dry_run_few_shot
 
-        return dry_run_few_shot(self.recipe, picture)
+        return dry_run_few_shot(self.recipe, picture, again=again)
 
     def execute(self, progress: Progress, *, resume: bool, overwrite: bool, auto_resume: bool) -> str:
         """Run it, and give its table.

@@ -276,9 +276,7 @@ def prepare_folder(
         check_tracking(recipe)
         return checkpoint
     if not overwrite:
-        require_new(
-            folder, otherwise="--resume to go on, --overwrite to start again, or name=... for another run"
-        )
+        require_new(folder, resumes=True)
     else:
         require_made(folder, RUN_MARKER, "name")
     check_writable(folder.parent, "output")

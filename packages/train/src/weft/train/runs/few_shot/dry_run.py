@@ -10,6 +10,7 @@ from typing import Any
 from weft.data import dataset_spec
 from weft.data.records.contact_sheet import contact_sheet
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
+from weft.train.output.folders import require_new
 from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.published import published_of, shown
 from weft.train.runs.few_shot.draws import Records, check_images, draw, load_records
@@ -88,7 +89,9 @@ class FewShotDryRun:
         return "\n".join(lines)
 
 
-def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewShotDryRun:
+def dry_run_few_shot(
+    recipe: FewShotRecipe, picture: Path | None = None, *, again: bool = False
+) -> FewShotDryRun:
     """Check what a few-shot run needs except its encoder, make every draw, and say what the run would do.
 
     Classes are counted in the data, and the width of the features is read from the encoder's configuration, where the
@@ -97,11 +100,14 @@ def dry_run_few_shot(recipe: FewShotRecipe, picture: Path | None = None) -> FewS
     Args:
         recipe: The recipe.
         picture: Where the first draw is drawn; by default `NAME-first-batch.png` in the recipe's `output`.
+        again: Whether the run may have begun already, as with `--resume` and `--overwrite`.
 
     Raises:
-        RunError: The data do not fit.
+        RunError: The data do not fit, or there is a run of this name.
         WeftDataError: Files are missing or malformed.
     """
+    if not again:
+        require_new(recipe.folder, resumes=False)
     published = published_of(recipe)
     width = width_of(recipe.encoder)
     encoder = recipe.encoder.model_copy(update={"width": width})

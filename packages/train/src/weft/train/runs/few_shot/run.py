@@ -105,7 +105,7 @@ def _run(
 
 def _check_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
     if not overwrite:
-        require_new(recipe.folder, otherwise="--overwrite to start again, or name=... for another run")
+        require_new(recipe.folder, resumes=False)
     else:
         require_made(recipe.folder, RUN_MARKER, "name")
     check_writable(recipe.folder.parent, "output")
