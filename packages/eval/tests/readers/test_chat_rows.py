@@ -180,10 +180,3 @@ def test_rows_that_are_too_long_are_refused_or_dropped_and_named(made: Any) -> N
     answers = reader_for(made.model.config, made.processor, limits=Limits(answer_tokens=6))
     with pytest.raises(ReaderError, match=r"`answer_tokens` must be .* is 6, and vqa/8 has"):
         answers.training([ROW, long])
-
-
-def test_later_pictures_are_refused_where_all_answers_are_learned(made: Any, read: Any) -> None:
-    later = replace(ALL, turns=(*ALL.turns[:2], Turn("user", (B, "and here?"))))
-    with pytest.raises(ReaderError, match="all shows 1 later"):
-        read.training([later])
-    assert len(read.training([replace(later, learn="last")])) == 1

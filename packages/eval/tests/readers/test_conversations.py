@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,13 +145,91 @@ def test_models_without_a_template_take_one_turn_and_refuse_several(name: str) -
         prepared.training([("talk", later)])
 
 
-def test_later_images_are_refused_before_training_where_all_answers_are_learned() -> None:
-    _, prepared = batches("llava", learn="all")
+@pytest.mark.parametrize("name", [*(name for name in CHAT if name != "llava_onevision"), "mllama"])
+def test_every_answer_is_learned_as_generation_sees_it_where_images_come_later(name: str) -> None:
+    made, prepared = batches(name, learn="all")
+    # Of letters that no tokenizer here merges with a blank before them.
+    first = ("what?",) if name != "mllama" else (None, "what?")
+    records = [
+        replace(
+            LATER,
+            parts=(first, ("ZQ",), (None, "and here?"), ("QX",)),
+            images=(WIDE,) * first.count(None) + (TALL,),
+        ),
+        Conversation(
+            id="both",
+            roles=(USER, ASSISTANT) * 3,
+            parts=(
+                (None, "what?"),
+                ("QZ",),
+                ("and ", None, "or ", None),
+                ("XX",),
+                ("how many?", None),
+                ("ZZ",),
+            ),
+            images=(WIDE, TALL, WIDE, TALL),
+            learned=(1, 3, 5),
+        ),
+    ]
+    batch = prepared.training([("talk", record) for record in records])["batch"]
+    assert [learned(made, labels) for labels in batch.labels] == ["ZQQX", "QZXXZZ"]
+    assert batch.owners["images"].tolist()[-4:] == [1, 1, 1, 1]
+    _, single = batches(name)
+    with torch.no_grad():
+        together = prepared.reader.losses(made.model, batch)
+        for row, record in enumerate(records):
+            apart = [
+                prepared.reader.losses(made.model, single.training([("talk", said)])["batch"])
+                for said in (upto(record, place) for place in record.learned)
+            ]
+            assert int(together.counts[row]) == sum(int(losses.counts[0]) for losses in apart)
+            torch.testing.assert_close(
+                together.sums[row], sum(losses.sums[0] for losses in apart), rtol=1e-6, atol=0
+            )
+
+
+def upto(record: Conversation, place: int) -> Conversation:
+    """A conversation that ends with one of its answers."""
+    parts = record.parts[: place + 1]
+    shown = sum(part is None for said in parts for part in said)
+    return Conversation(
+        id=record.id,
+        roles=record.roles[: place + 1],
+        parts=parts,
+        images=record.images[:shown],
+        learned=(place,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("llava_onevision", "shows a picture otherwise where another follows"),
+        ("mllama", "looks at pictures before they come"),
+    ],
+)
+def test_later_images_are_refused_before_training_where_earlier_answers_would_see_them(
+    name: str, fault: str
+) -> None:
+    _, prepared = batches(name, learn="all")
     with pytest.raises(
-        ReaderError, match="every picture comes before the first answer, but talk/later shows 1 later"
+        ReaderError,
+        match=f"every picture comes before the first answer, but talk/later shows 1 later, and this model {fault}",
     ):
         prepared.reader.check(prepared.row("talk", LATER))
-    assert len(batches("llava")[1].training([("talk", LATER)])["batch"]) == 1
+    assert len(batches(name)[1].training([("talk", LATER)])["batch"]) == 1
+
+
+def test_a_row_without_pictures_is_read_and_answered_as_alone_where_pictures_stand_beside_the_text() -> None:
+    made, prepared = batches("mllama")
+    rows = [("talk", record) for record in RECORDS]
+    with torch.no_grad():
+        together = prepared.reader.losses(made.model, prepared.training(rows)["batch"]).sums
+        alone = [prepared.reader.losses(made.model, prepared.training([row])["batch"]).sums for row in rows]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=0)
+    assert prepared.answers(made.model, "talk", RECORDS, "cpu") == [
+        prepared.answers(made.model, "talk", [record], "cpu")[0] for record in RECORDS
+    ]
 
 
 def test_ask_and_prompt_are_refused_for_conversations() -> None:

@@ -20,6 +20,7 @@ from transformers import (
 
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.beside import bare_rows, text_alone
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
 from weft.eval.readers.processor import blank, processed
@@ -37,19 +38,22 @@ class Encoded:
     Attributes:
         sequences: For each row, its tensors along the sequence, without padding.
         media: Everything else, for the whole batch.
+        gaps: For each row, the places of its sequence at which answers stand, one for each answer that is trained on
+            or read apart.
     """
 
     sequences: list[dict[str, Tensor]]
     media: dict[str, Tensor]
+    gaps: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of tokens.
+    """An answer among what is read.
 
     Attributes:
-        ids: The tokens.
-        learned: Whether they are an answer.
+        ids: Its tokens.
+        learned: Whether it is trained on.
     """
 
     ids: list[int]
@@ -118,11 +122,11 @@ class OneSequence(Reader):
 
     @abstractmethod
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
-        """What stands before the first answer of each row that is taught, else before the last."""
+        """What is read before the last answer of each row, with a gap for each answer of a row that is taught."""
 
     @abstractmethod
-    def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
-        """What follows the prompt of a row that is taught."""
+    def _answers(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
+        """The answers of a row that is taught, one for each gap of its prompt."""
 
     @abstractmethod
     def _answer(self, text: str) -> list[int]:
@@ -140,8 +144,11 @@ class OneSequence(Reader):
         """See `Reader.training`."""
         check_answers(rows)
         encoded = self._prompts(rows, taught=True)
-        pieces = [self._behind(row, prompt) for row, prompt in zip(rows, encoded.sequences, strict=True)]
-        grown = [self._grown(prompt, own) for prompt, own in zip(encoded.sequences, pieces, strict=True)]
+        pieces = [self._answers(row, prompt) for row, prompt in zip(rows, encoded.sequences, strict=True)]
+        grown = [
+            self._grown(prompt, gaps, own)
+            for prompt, gaps, own in zip(encoded.sequences, encoded.gaps, pieces, strict=True)
+        ]
         answers = [max(len(piece.ids) for piece in own if piece.learned) for own in pieces]
         fitting = self.limits.fitting(rows, [len(row[IDS]) for row in grown], answers)
         if len(fitting) < len(rows):
@@ -163,17 +170,33 @@ class OneSequence(Reader):
         """See `Reader.losses`; the head is computed where answers are, as far as the model can be told."""
         assert batch.labels is not None, "made by `training`"
         assert batch.positions is not None, "made by `training`"
-        kept = {"logits_to_keep": batch.positions} if self._keeps_logits else {}
-        logits = model(**batch.inputs, **kept).logits
-        if not kept:
-            logits = logits[:, batch.positions]
+        logits, bare = self._logits(model, batch.inputs, batch.positions), bare_rows(batch)
+        if bare is not None:
+            # All rows stay in every pass, for they are routed to their tasks by their places.
+            without = self._logits(model, text_alone(batch.inputs), batch.positions)
+            logits = torch.where(bare[:, None, None], without, logits)
         return token_losses(logits, batch.labels[:, batch.positions + 1])
+
+    def _logits(self, model: Any, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
+        kept = {"logits_to_keep": positions} if self._keeps_logits else {}
+        logits: Tensor = model(**inputs, **kept).logits
+        return logits if kept else logits[:, positions]
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`."""
-        prompts = batch.inputs[IDS]
+        tokens, bare = self._written(model, batch.inputs, writing), bare_rows(batch)
+        if bare is None:
+            return tokens
+        without = self._written(model, text_alone(batch.inputs), writing)
+        chosen = [own if alone else shown for alone, own, shown in zip(bare, without, tokens, strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(
+            chosen, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id
+        )
+
+    def _written(self, model: Any, inputs: dict[str, Tensor], writing: Writing) -> Tensor:
+        prompts = inputs[IDS]
         tokens: Tensor = model.generate(
-            **batch.inputs,
+            **inputs,
             **writing.options,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             eos_token_id=self.processor.tokenizer.convert_tokens_to_ids(self._stops),
@@ -196,24 +219,31 @@ class OneSequence(Reader):
             if torch.is_tensor(value) and value.shape[:2] == ids.shape and not name.startswith(others)
         ]
         sequences = [{name: made[name][row][mask[row]] for name in along} for row in range(len(ids))]
-        return Encoded(sequences, {name: value for name, value in made.items() if name not in along})
+        media = {name: value for name, value in made.items() if name not in along}
+        return Encoded(sequences, media, [[len(row[IDS])] for row in sequences])
 
-    def _grown(self, prompt: dict[str, Tensor], pieces: Sequence[Piece]) -> dict[str, Tensor]:
-        """The tensors of a row with what follows its prompt, and its labels."""
-        ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long)
-        whole = {}
-        for name, value in prompt.items():
-            if value.dim() > 1:
-                # What each token looks at: an answer looks at what the end of its prompt does.
-                tail = value[-1:].expand(len(ids), *value.shape[1:])
-            else:
-                tail = (
-                    ids if name == IDS else torch.full_like(ids, 1 if name == MASK else self._filling(name))
-                )
-            whole[name] = torch.cat([value, tail.to(value.dtype)])
-        learned = [token if piece.learned else IGNORED for piece in pieces for token in piece.ids]
-        whole["labels"] = torch.tensor([IGNORED] * len(prompt[IDS]) + learned, dtype=torch.long)
-        return whole
+    def _grown(
+        self, prompt: dict[str, Tensor], gaps: Sequence[int], pieces: Sequence[Piece]
+    ) -> dict[str, Tensor]:
+        """The tensors of a row with the answers in their gaps, and its labels."""
+        whole: dict[str, list[Tensor]] = {name: [] for name in (*prompt, "labels")}
+        for start, stop, piece in zip([0, *gaps], gaps, pieces, strict=False):
+            ids = torch.tensor(piece.ids, dtype=torch.long)
+            for name, value in prompt.items():
+                whole[name] += [value[start:stop], self._of_answer(name, ids, value[:stop])]
+            whole["labels"] += [
+                torch.full((stop - start,), IGNORED),
+                ids if piece.learned else torch.full_like(ids, IGNORED),
+            ]
+        return {name: torch.cat(parts) for name, parts in whole.items()}
+
+    def _of_answer(self, name: str, ids: Tensor, before: Tensor) -> Tensor:
+        """What a tensor along the sequence holds at an answer."""
+        if before.dim() > 1:
+            # What each token looks at: an answer looks at what the end of its prompt does.
+            return before[-1:].expand(len(ids), *before.shape[1:])
+        filled = ids if name == IDS else torch.full_like(ids, 1 if name == MASK else self._filling(name))
+        return filled.to(before.dtype)
 
     def _padded(self, rows: Sequence[dict[str, Tensor]], side: Side) -> dict[str, Tensor]:
         longest = max(len(row[IDS]) for row in rows)

@@ -95,8 +95,12 @@ def pictured(processor: Any, pictures: Sequence[Any]) -> dict[str, Any]:
     return dict(processor.image_processor(images=pictures, return_tensors="pt"))
 
 
-def blank() -> Any:
-    """A small black picture, to ask a processor what it does."""
+def blank(size: tuple[int, int] = (32, 32)) -> Any:
+    """A small black picture, to ask a processor what it does.
+
+    Args:
+        size: Width and height in pixels.
+    """
     from PIL import Image
 
-    return Image.new("RGB", (32, 32))
+    return Image.new("RGB", size)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from weft.eval.readers.beside import looks_beside
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.one_question import pictures_of
-from weft.eval.readers.one_sequence import Encoded, OneSequence, Piece
+from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
+from weft.eval.readers.processor import blank
 from weft.eval.readers.reader import Limits
-from weft.eval.readers.rows import Row, Turn
+from weft.eval.readers.rows import Row, ask
 from weft.eval.readers.template import Template, chat_template
 
 
@@ -45,49 +50,36 @@ class ChatReader(OneSequence):
         """See `Reader.check`."""
         super().check(row)
         if row.learn == "all":
-            self._before_answers(row)
+            self._apart(row)
         # The template writes one mark for each picture: only a text can bring more. A million rows are looked at here.
         if any(self._template.picture in turn.text for turn in row.turns):
             self._template.check_pictures(self._template.prompt(row.turns), row)
 
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
-        prompts = []
-        for row in rows:
-            known = self._before_answers(row) if taught and row.learn == "all" else row.turns
-            prompts.append(self._template.prompt(known))
-            self._template.check_pictures(prompts[-1], row)
+        apart = [self._apart(row) if taught else [self._template.prompt(row.turns)] for row in rows]
+        # Where an answer stands, a special token does: it parts the words around it as an answer's end does.
+        gap = self.processor.tokenizer.eos_token
+        texts = [gap.join(parts) for parts in apart]
+        for row, text in zip(rows, texts, strict=True):
+            self._template.check_pictures(text, row)
         own = {"add_special_tokens": False} if self._template.begins else {}
-        return self._encoded(prompts, pictures_of(rows), **own)
+        return with_gaps(self._encoded(texts, pictures_of(rows), **own), apart, self.processor.tokenizer)
 
-    def _before_answers(self, row: Row) -> Sequence[Turn]:
-        """The turns before the first answer to learn, which must show all pictures: what follows is read as text."""
-        first = next((place for place, turn in enumerate(row.turns) if _is_taught(turn)), None)
+    def _apart(self, row: Row) -> list[str]:
+        """What is read before each answer that is learned, or read behind one that is, but for the answers."""
+        if row.learn != "all":
+            return [self._template.prompt(row.turns)]
+        places = _answered(row)
+        first = next(iter(places), len(row.turns))
         later = sum(not isinstance(part, str) for turn in row.turns[first:] for part in turn.parts)
-        if first is not None and later:
+        if later and (fault := self._fault_of_later(len(row.pictures) - later)) is not None:
             raise ReaderError(
                 f"`learn` may be 'all' only where every picture comes before the first answer, but {row.name} shows "
-                f"{later} later. Set learn: last, and give a row for each answer."
+                f"{later} later, and this model {fault}. Set learn: last, and give a row for each answer."
             )
-        return row.turns[:first]
-
-    def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
-        pieces: list[Piece] = []
-        if row.learn == "all":
-            pieces = self._earlier(row)
-        return [*pieces, Piece(self._answer(row.answer or ""), True)]
-
-    def _answer(self, text: str) -> list[int]:
-        return self._tokens(self._template.lead + text + self._template.end)
-
-    def _earlier(self, row: Row) -> list[Piece]:
-        """Earlier answers, each tokenised apart as the model would write it, and what stands between them."""
-        first = len(self._before_answers(row))
-        places = [
-            place for place, turn in enumerate(row.turns) if turn.role == "assistant" and place >= first
-        ]
-        pieces = []
+        parts = [self._template.prompt(row.turns[:first])]
         for place, following in zip(places, [*places, len(row.turns)][1:], strict=True):
-            answer = self._template.lead + row.turns[place].text + self._template.end
+            answer = self._ended_as_said(row.turns[place].text)
             written = self._template.said(row.turns[: place + 1])
             read = self._template.prompt(row.turns[:place])
             asked = self._template.prompt(row.turns[:following])
@@ -96,18 +88,68 @@ class ChatReader(OneSequence):
                     "`learn` may be 'all' only where the chat template writes earlier answers as it writes the last, "
                     f"but for {row.name} it does not. Set learn: last."
                 )
-            pieces += [
-                Piece(self._tokens(answer), row.turns[place].learned),
-                Piece(self._tokens(asked[len(written) :]), False),
-            ]
-        return pieces
+            parts.append(asked[len(written) :])
+        return parts
+
+    def _fault_of_later(self, before: int) -> str | None:
+        """Why a prompt of some pictures is not read alike where more of them follow, or None if it is."""
+        alike, beside = self._shown_apart
+        if not alike:
+            return "shows a picture otherwise where another follows"
+        return "looks at pictures before they come" if beside and not before else None
+
+    @cached_property
+    def _shown_apart(self) -> tuple[bool, bool]:
+        """Whether a picture becomes the same tokens where another follows, and whether pictures stand beside them."""
+        pictures = [blank((96, 320)), blank((320, 96))]
+        shown = [self._prompts([ask("a", pictures[:count])], taught=False).sequences[0] for count in (1, 2)]
+        one, two = (row[IDS].tolist() for row in shown)
+        token = image_token(self.config)
+        end = max((place for place, own in enumerate(one) if own == token), default=-1) + 1
+        return end > 0 and one[:end] == two[:end], looks_beside(shown[0])
+
+    def _answers(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
+        earlier = [row.turns[place] for place in _answered(row)] if row.learn == "all" else []
+        said = [Piece(self._answer(turn.text), turn.learned) for turn in earlier]
+        return [*said, Piece(self._answer(row.answer or ""), True)]
+
+    def _answer(self, text: str) -> list[int]:
+        return self._tokens(self._ended_as_said(text))
+
+    def _ended_as_said(self, text: str) -> str:
+        return self._template.lead + text + self._template.end
 
     def _filling(self, name: str) -> int:
         return 0
 
 
-def _is_taught(turn: Turn) -> bool:
-    return turn.role == "assistant" and turn.learned
+def _answered(row: Row) -> list[int]:
+    """The turns that are answers, from the first that is learned."""
+    said = [place for place, turn in enumerate(row.turns) if turn.role == "assistant"]
+    first = next((place for place in said if row.turns[place].learned), len(row.turns))
+    return [place for place in said if place >= first]
+
+
+def with_gaps(encoded: Encoded, apart: Sequence[Sequence[str]], tokenizer: Any) -> Encoded:
+    """Prompts without the special tokens that stand for answers, and with their places.
+
+    Args:
+        encoded: The prompts, the texts of each row joined by the token that ends a text.
+        apart: Those texts.
+        tokenizer: Its tokenizer.
+    """
+    sequences, gaps = [], []
+    for sequence, texts in zip(encoded.sequences, apart, strict=True):
+        ends = (sequence[IDS] == tokenizer.eos_token_id).nonzero().flatten().tolist()
+        written = [text.count(tokenizer.eos_token) for text in texts]
+        # A tokenizer may begin every text with that token.
+        own = len(ends) - sum(written) - len(texts) + 1
+        stand_in = [ends[own + sum(written[:k]) + k - 1] for k in range(1, len(texts))]
+        kept = torch.ones(len(sequence[IDS]), dtype=torch.bool)
+        kept[stand_in] = False
+        sequences.append({name: value[kept] for name, value in sequence.items()})
+        gaps.append([*(place - k for k, place in enumerate(stand_in)), int(kept.sum())])
+    return replace(encoded, sequences=sequences, gaps=gaps)
 
 
 READER = ChatReader

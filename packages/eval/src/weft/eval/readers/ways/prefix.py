@@ -66,7 +66,7 @@ class PrefixReader(OneSequence):
         self._check(rows)
         return self._encoded([self._mark * len(row.pictures) + row.text for row in rows], pictures_of(rows))
 
-    def _behind(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
+    def _answers(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
         last = self.processor.tokenizer.decode(prompt[IDS][-1:])
         return [Piece(self._answer(row.answer or "", "" if last[-1:].isspace() else " "), True)]
 

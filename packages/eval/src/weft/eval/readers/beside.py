@@ -1,0 +1,51 @@
+"""Pictures that stand beside the text instead of in it: models whose tokens look at them by a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.eval.readers.batch import Batch
+
+IDS = "input_ids"
+
+
+def looks_beside(inputs: Mapping[str, Any]) -> bool:
+    """Whether tokens look at pictures by a mask of their own, such as Llama 3.2 Vision's.
+
+    Args:
+        inputs: What a model reads: `input_ids`, and masks of the same rows and tokens with further dimensions.
+    """
+    ids = inputs[IDS]
+    return any(value.dim() > ids.dim() and value.shape[: ids.dim()] == ids.shape for value in inputs.values())
+
+
+def bare_rows(batch: Batch) -> Tensor | None:
+    """The rows without a picture that must be read without any beside them, or None.
+
+    Where all pictures are masked, transformers lets a token look at all of them alike: such a row would depend on the
+    others of its batch. Without pictures the model leaves those layers out.
+
+    Args:
+        batch: A batch.
+
+    Returns:
+        Which rows show none, shape `(rows,)`; None where all are read alike.
+    """
+    if not looks_beside(batch.inputs):
+        return None
+    bare = torch.ones(len(batch), dtype=torch.bool)
+    bare[batch.owners["images"]] = False
+    return bare.to(batch.inputs[IDS].device) if bool(bare.any()) else None
+
+
+def text_alone(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of all rows without their pictures.
+
+    Args:
+        inputs: What a model reads.
+    """
+    return {name: value for name, value in inputs.items() if value.shape == inputs[IDS].shape}
