@@ -171,6 +171,36 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", *(session.posargs or ("build", "--strict")), env=environment)
 
 
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build all five packages and install them from an index and a git address; ``-- FOLDER`` keeps what was built."""
+    kept = Path(session.posargs[0] if session.posargs else session.create_tmp()).resolve()
+    shutil.rmtree(kept / "dist", ignore_errors=True)
+    folder = kept if session.posargs else kept / "dist"
+    session.install("build", "twine")
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--quiet", "--outdir", str(folder), f"packages/{package}")
+    files = sorted(map(str, folder.glob("weft_*")))
+    session.run("twine", "check", "--strict", *files)
+    said = "import weft.train, weft.kernels, sys; sys.exit('site-packages' not in weft.train.__file__)"
+    index = ("--find-links", str(folder), "weft-train")
+    address = [
+        f"weft-{package} @ git+{ROOT.as_uri()}#subdirectory=packages/{package}" for package in PACKAGES
+    ]
+    for words in (index, address):
+        session.run("pip", "uninstall", "--quiet", "--yes", *(f"weft-{package}" for package in PACKAGES))
+        install(session, *words)
+        session.run("python", "-c", said)
+        session.run("weft", "--version")
+
+
+@nox.session
+def newcomer(session: nox.Session) -> None:
+    """The way of somebody new: install, own pictures in a folder, own recipe, scores, MLflow, export."""
+    install(session, *(f"packages/{package}" for package in PACKAGES), "pytest")
+    session.run("pytest", "-m", "slow", "tests/test_newcomer.py", *session.posargs)
+
+
 @nox.session(reuse_venv=False)
 @nox.parametrize("package", PACKAGES)
 def isolated(session: nox.Session, package: str) -> None:
