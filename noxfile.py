@@ -196,8 +196,15 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def newcomer(session: nox.Session) -> None:
-    """The way of somebody new: install, own pictures in a folder, own recipe, scores, MLflow, export."""
-    install(session, *(f"packages/{package}" for package in PACKAGES), "pytest")
+    """The way of somebody new: clone, demo, tests, install, own pictures and recipe, scores, tracking, export."""
+    clone = Path(session.create_tmp()).resolve() / "clone"
+    shutil.rmtree(clone, ignore_errors=True)
+    session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
+    session.chdir(clone)
+    session.install("nox")
+    session.run("python", "-m", "nox", "-s", "demo")
+    session.run("python", "-m", "nox", "-s", "tests")
+    install(session, *(f"./packages/{package}" for package in PACKAGES), "pytest")
     session.run("pytest", "-m", "slow", "tests/test_newcomer.py", *session.posargs)
 
 
