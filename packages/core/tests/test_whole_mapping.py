@@ -9,8 +9,9 @@ from weft.core import attach, detach, plan
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS
 from weft.core.errors import BackboneError
-from weft.core.testing.family_contract import faults
+from weft.core.testing.layer_passes import WatchedLayers
 from weft.core.testing.whole_mapping import mapped_types, shallow_model, tiny_model
+from weft.core.testing.wiring_faults import faults
 
 FLOOR = 40
 # One of each kind of layer: norms before, norms around, parallel blocks, experts, linear attention, convolutions.
@@ -120,7 +121,7 @@ def check_text(model_type):
     if model.config.get_text_config().model_type in sites.read_by_structure:
         assert not silenced(model, sites)
     if model_type not in OTHER_SUMS:
-        assert not faults(model, batch, sites)
+        assert not faults(WatchedLayers(model, batch, sites.layers), sites)
     for method in METHODS:
         attach(model, {**method, "towers": ["text"], "sharing": "multiple"}, TASKS)
         with model.route(task="a"), torch.no_grad():

@@ -1,125 +1,135 @@
-"""What the sites of a family claim about the layers, held against one pass of a model."""
+# ruff: noqa: D102  (the names of tests are sentences)
+"""What every family must keep: its sites are wired as they say, and any one wrong wiring is found.
+
+A third party inherits `FamilyContract` in a test file of its own and sets `models`; pytest collects the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import permutations
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
 
-from weft.core.backbone.sites import SUBLAYERS, Site, SiteMap
+from weft.core.backbone.resolving import resolve
+from weft.core.backbone.sites import Site, SiteMap
+from weft.core.testing.layer_passes import READ, RETURNED, Seen, WatchedLayers
+from weft.core.testing.wiring_faults import best_streams, faults, layer_faults, same, sublayers_of
 
-Seen = dict[str, tuple[Tensor, Tensor]]
+
+class FamilyContract:
+    """The contract. Set `models` in a subclass.
+
+    A family whose `models` pass tells the residual stream, the norms and the role of every linear map as they are: each
+    mutant, in which one field of one site names another module of its layer, is found by the same passes.
+
+    Class attributes:
+        models: Name to what makes a tiny model of the family and a batch that its `forward` takes.
+        mutated: Names of those of which mutants are made; by default all.
+        beyond: Names of those whose layers add more to the stream than their sub-layers, or not to all tokens.
+    """
+
+    models: ClassVar[Mapping[str, Callable[[], tuple[Any, dict[str, Any]]]]] = {}
+    mutated: ClassVar[tuple[str, ...] | None] = None
+    beyond: ClassVar[frozenset[str]] = frozenset()
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Every model, or those of which there are mutants."""
+        of_mutants = self.mutated if self.mutated is not None else tuple(self.models)
+        for fixture, names in (("name", tuple(self.models)), ("mutated_name", of_mutants)):
+            if fixture in metafunc.fixturenames:
+                metafunc.parametrize(fixture, names)
+
+    def watched(self, name: str) -> tuple[WatchedLayers, SiteMap]:
+        """A model's layers, watched in a pass, and its sites."""
+        torch.manual_seed(0)
+        model, batch = self.models[name]()
+        sites = resolve(model)
+        return WatchedLayers(model.eval(), batch, sites.layers), sites
+
+    def test_the_sites_are_wired_as_they_say(self, name: str) -> None:
+        watched, sites = self.watched(name)
+        found = faults(watched, sites)
+        assert not [fault for fault in found if name not in self.beyond or "add up" not in fault]
+
+    def test_a_wrong_wiring_is_found(self, mutated_name: str) -> None:
+        watched, sites = self.watched(mutated_name)
+        missed, told = [], dict[str, set[str]]()
+        for layer, wrong in mutants(watched, sites):
+            if layer not in told:
+                told[layer] = set(layer_faults(watched, sites, layer))
+            changed = {site.address: site for site in wrong}
+            mutant = replace(sites, sites=tuple(changed.get(site.address, site) for site in sites.sites))
+            if told[layer].issuperset(layer_faults(watched, mutant, layer)):
+                missed.append(wrong)
+        assert told
+        assert not missed
 
 
-def faults(model: nn.Module, batch: dict[str, Any], sites: SiteMap) -> list[str]:
-    """Wrong wirings: fields of sites that say something else of the residual stream than a pass shows.
+def mutants(watched: WatchedLayers, sites: SiteMap) -> Iterator[tuple[str, list[Site]]]:
+    """Wrong sites of the first layer of every stack: a layer's path, and one or two sites to put in place of theirs.
 
-    Within a layer, each sub-layer reads the stream or a norm of it, and adds its output to it. Its wiring must name
-    modules that read or give just these. Layers whose sub-layers see a part of the rows are left out.
+    Modules that read, or return, the very same values as the right one are left out: their claim is as right.
 
     Args:
-        model: A model in evaluation mode.
-        batch: What its `forward` takes.
+        watched: The layers of the model.
         sites: Its sites.
-
-    Returns:
-        One line for each wrong field, with the site's address.
     """
-    seen = pass_of(model, batch)
-    wrong: list[str] = []
     for layer in sites.layers:
-        within = [
-            site
-            for site in sites.sites
-            if site.path.startswith(f"{layer}.") and site.block in SUBLAYERS and not site.role
-        ]
-        run = within if any(site.path in seen for site in within) else []
-        if layer not in seen or not run:
-            continue
-        width = seen[layer][0].shape[-1]
-        narrow = [site for site in run if _of(seen, site.path, 1).shape[-1] != width]
-        wrong.extend(
-            f"{site.address}: `path` {site.path} does not return the width of the stream" for site in narrow
-        )
-        if not narrow and _of_one_shape(seen, layer, run):
-            wrong.extend(_faults_of(seen, layer, run))
-    return wrong
+        within = [site for site in sublayers_of(sites, layer) if site.layer == 0]
+        seen = watched.seen.get(layer, {})
+        tokens = {
+            seen[path][RETURNED].numel() for path in (layer, *(site.path for site in within)) if path in seen
+        }
+        if within and len(tokens) == 1:
+            for wrong in _of_sublayers(seen, layer, within):
+                yield layer, [wrong]
+        if within and layer in seen:
+            for pair in _of_roles([site for site in sites.sites if site.path.startswith(f"{layer}.")]):
+                yield layer, pair
 
 
-def pass_of(model: nn.Module, batch: dict[str, Any]) -> Seen:
-    """What each module read and returned last, of those that read and return tensors, by path.
-
-    Args:
-        model: A model in evaluation mode.
-        batch: What its `forward` takes.
-    """
-    seen: Seen = {}
-
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            read = kwargs.get("hidden_states", read) if not args else read
-            first = output[0] if isinstance(output, tuple | list) and output else output
-            if isinstance(read, Tensor) and isinstance(first, Tensor):
-                seen[path] = read, first
-
-        return hook
-
-    hooks = [
-        module.register_forward_hook(note(path), with_kwargs=True)
-        for path, module in model.named_modules()
-        if path
-    ]
-    with torch.no_grad():
-        model(**batch)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def _of_one_shape(seen: Seen, layer: str, sites: Sequence[Site]) -> bool:
-    return all(seen[site.path][1].numel() == seen[layer][0].numel() for site in sites)
-
-
-def _faults_of(seen: Seen, layer: str, sites: Sequence[Site]) -> list[str]:
-    """The faults of one layer, by the better of two readings: norms before the sub-layers, or of the sums."""
-    return min(([*_faults_if(seen, layer, sites, of_sums)] for of_sums in (False, True)), key=len)
-
-
-def _faults_if(seen: Seen, layer: str, sites: Sequence[Site], of_sums: bool) -> Iterator[str]:
-    norms = [
-        path for path in seen if path.startswith(f"{layer}.") and "norm" in path.rpartition(".")[2].lower()
-    ]
-    stream = seen[layer][0]
-    for site in sites:
-        normed = [_of(seen, norm, 1) for norm in norms if _same(_of(seen, norm, 0), stream)]
-        total = stream + _of(seen, site.path, 1).view_as(stream)
-        behind = [_of(seen, norm, 1) for norm in norms if _same(_of(seen, norm, 0), total)]
-        after = behind[0].view_as(stream) if of_sums and behind else total
+def _of_sublayers(seen: Seen, layer: str, within: list[Site]) -> Iterator[Site]:
+    others = _different(seen, layer)
+    for site, stream in zip(within, best_streams(seen, layer, within), strict=True):
         source, residual = site.wiring.source, site.wiring.residual
-        if source in norms or (
-            source and not any(_same(_of(seen, source, 0), each) for each in (stream, *normed))
+        given, read = seen[site.path][RETURNED], seen[str(source)][READ]
+        for other in others:
+            reads, returns = seen[other]
+            if not same(returns, given):
+                yield site.rewired(path=other)
+            if not same(reads, read):
+                yield site.rewired(source=other)
+            if not same(reads, stream.enters):
+                yield site.rewired(residual=replace(residual, before=other))
+            if not same(returns, stream.leaves):
+                yield site.rewired(residual=replace(residual, behind=other))
+            if not (same(reads, stream.total) and same(returns, stream.leaves)):
+                yield site.rewired(residual=replace(residual, norm=other))
+
+
+def _of_roles(within: list[Site]) -> Iterator[list[Site]]:
+    """Each map with the module of another role of its block, or of its own role in another block; or both changed."""
+    for one, other in permutations([site for site in within if site.role], 2):
+        if one.block == other.block or one.role == other.role:
+            yield [_with_module(one, other)]
+        if one.block == other.block and one.role < other.role:
+            yield [_with_module(one, other), _with_module(other, one)]
+
+
+def _with_module(site: Site, other: Site) -> Site:
+    moved = replace(site, rows=other.rows, in_width=other.in_width, out_width=other.out_width)
+    return moved.rewired(path=other.path)
+
+
+def _different(seen: Seen, layer: str) -> list[str]:
+    """The modules of a layer, one of those that read and return the same."""
+    found: list[str] = []
+    for path in seen:
+        if path != layer and not any(
+            all(same(seen[path][side], seen[other][side]) for side in (READ, RETURNED)) for other in found
         ):
-            yield f"{site.address}: `source` {source} is no sub-layer that reads the stream or a norm of it"
-        if residual.before and not _same(_of(seen, residual.before, 0), stream):
-            yield f"{site.address}: `before` {residual.before} does not read the residual stream"
-        if residual.behind and not _same(_of(seen, residual.behind, 1), after):
-            yield f"{site.address}: `behind` {residual.behind} does not return the stream behind the sub-layer"
-        if residual.norm and not _same(_of(seen, residual.norm, 0), total):
-            yield f"{site.address}: `norm` {residual.norm} does not read the stream with the output in it"
-        stream = after
-    if not _same(seen[layer][1], stream):
-        yield f"{layer}: what the sites give does not add up to what the layer returns"
-
-
-def _of(seen: Seen, path: str, side: int) -> Tensor:
-    """What a module read (0) or returned (1); nothing if it was not called."""
-    return seen[path][side] if path in seen else torch.empty(0)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.numel() == other.numel() and torch.allclose(
-        one.reshape(-1), other.reshape(-1), rtol=1e-4, atol=1e-5
-    )
+            found.append(path)
+    return found

@@ -1,0 +1,100 @@
+"""Passes of a model's layers, watched from outside: what each module within a layer read and returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Change = Callable[[Tensor], Tensor]
+Seen = dict[str, tuple[Tensor, Tensor]]
+READ, RETURNED = 0, 1
+
+
+class WatchedLayers:
+    """The layers of a model in one pass, and again with one module's output changed.
+
+    A layer that is called several times is seen in the call that runs most of its modules.
+
+    Args:
+        model: A model in evaluation mode.
+        batch: What its `forward` takes.
+        layers: Paths of the layers.
+    """
+
+    def __init__(self, model: nn.Module, batch: dict[str, Any], layers: Iterable[str]) -> None:
+        self.model = model
+        self.seen: dict[str, Seen] = {}
+        self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._again: dict[tuple[object, ...], Seen] = {}
+        hooks = [hook for path in layers for hook in self._watch(path)]
+        with torch.no_grad():
+            model(**batch)
+        for hook in hooks:
+            hook.remove()
+
+    def _watch(self, layer: str) -> list[Any]:
+        module, now = self.model.get_submodule(layer), Seen()
+
+        def enter(*_: Any) -> None:
+            now.clear()
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if len(now) >= len(self.seen.get(layer, ())):
+                self.seen[layer] = dict(now)
+                self._calls[layer] = args, {**kwargs, "past_key_values": None} if _caches(kwargs) else kwargs
+
+        # The layer's own output is noted before the call is kept.
+        return [
+            module.register_forward_pre_hook(enter),
+            *_noting(layer, module, now),
+            module.register_forward_hook(leave, with_kwargs=True),
+        ]
+
+    def again(self, layer: str, path: str, change: Change, *key: object) -> Seen:
+        """What the modules of a layer read and return where one of them returns something else.
+
+        Args:
+            layer: Path of the layer.
+            path: Path of the module.
+            change: Makes what it returns instead.
+            *key: What tells the change from others.
+        """
+        found = (layer, path, *key)
+        if found not in self._again:
+            args, kwargs = self._calls[layer]
+            seen = Seen()
+            hooks = [
+                self.model.get_submodule(path).register_forward_hook(lambda *call: change(call[2])),
+                *_noting(layer, self.model.get_submodule(layer), seen),
+            ]
+            with torch.no_grad():
+                self.model.get_submodule(layer)(*args, **kwargs)
+            for hook in hooks:
+                hook.remove()
+            self._again[found] = seen
+        return self._again[found]
+
+
+def _caches(kwargs: dict[str, Any]) -> bool:
+    return kwargs.get("past_key_values") is not None
+
+
+def _noting(layer: str, module: nn.Module, seen: Seen) -> list[Any]:
+    return [
+        child.register_forward_hook(_note(f"{layer}.{name}" if name else layer, seen), with_kwargs=True)
+        for name, child in module.named_modules()
+    ]
+
+
+def _note(path: str, seen: Seen) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        read = kwargs.get("hidden_states", read) if not args else read
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if isinstance(read, Tensor) and isinstance(first, Tensor):
+            seen[path] = read, first
+
+    return hook
