@@ -10,7 +10,8 @@ from torch import nn
 
 from weft.core import attach, detach, load_adapter, plan
 from weft.core.backbone.resolving import resolve
-from weft.core.errors import AddressError, AttachError, BackboneError
+from weft.core.errors import AddressError, AttachError, BackboneError, CheckpointError
+from weft.core.files.plain import save_plain
 
 WIDTH, ROWS = 16, 4
 
@@ -184,3 +185,8 @@ def test_towers_of_another_kind_are_refused(convolutions):
         model.visual = nn.Sequential(nn.Conv2d(3, WIDTH, 8))
     with pytest.raises(BackboneError, match=r"family 'open_clip' expects a tower 'vision'"):
         plan(model, METHOD)
+
+
+def test_a_model_of_another_library_is_no_plain_folder_of_transformers(tmp_path):
+    with pytest.raises(CheckpointError, match="to be saved as a plain folder, but is a CLIP"):
+        save_plain(attach(CLIP(), METHOD), tmp_path / "out")

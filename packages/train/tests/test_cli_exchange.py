@@ -62,6 +62,12 @@ def test_lora_goes_out_and_comes_back(bart, capsys):
         torch.testing.assert_close(logits(other, batch), logits(model, batch), atol=1e-6, rtol=1e-6)
 
 
+def test_tasks_that_share_nothing_get_a_folder_each(bart):
+    folder = bart[0]
+    assert run("export", folder / "adapter", folder / "peft", "--backbone", folder / "bart") == 0
+    assert all((folder / "peft" / task / "adapter_config.json").is_file() for task in TASKS)
+
+
 def test_the_adapter_of_a_run_knows_its_backbone(values, tmp_path):
     values["method"] = LORA
     folder = tmp_path / "run"
@@ -118,10 +124,6 @@ def test_settings_that_are_no_json_are_told(bart, capsys):
         (("export", "{}", "{}/out"), "`ADAPTER` must be the folder of a finished run or of a saved adapter"),
         (("export", "{}/adapter", "{}/out"), "`--backbone` must be given for an adapter without a recipe"),
         (
-            ("export", "{}/adapter", "{}/out", "--backbone", "{}/bart"),
-            "`task` must be given, because PEFT's format holds one task",
-        ),
-        (
             ("export", "{}/adapter", "{}/out", "--backbone", "{}/bart", "--task", "nlvr2"),
             "Did you mean 'nlvr'",
         ),
@@ -131,7 +133,7 @@ def test_settings_that_are_no_json_are_told(bart, capsys):
         ),
         (("import", "{}", "{}/out", "--backbone", "{}/bart"), "`SOURCE` must hold adapter_config.json"),
     ],
-    ids=["no adapter", "no backbone", "no task", "unknown task", "no such backbone", "no source"],
+    ids=["no adapter", "no backbone", "unknown task", "no such backbone", "no source"],
 )
 def test_mistakes_are_told_and_nothing_is_written(bart, capsys, words, message):
     folder = bart[0]

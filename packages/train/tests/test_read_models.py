@@ -21,12 +21,12 @@ from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.dry_run import dry_run
+from weft.train.runs.exporting.writing import export_run
 from weft.train.runs.extract import extract_stores
 from weft.train.runs.replay import nan_batch
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.runs.served import load_predictor
-from weft.train.runs.share import export_adapter
 from weft.train.testing.own_data import own_task, write_own_data
 
 Make = Callable[..., Recipe]
@@ -231,7 +231,7 @@ def test_a_finished_run_answers_encoded_pictures(make: Make, data: Path) -> None
 
 def test_a_run_is_exported_to_peft(make: Make, tmp_path: Path) -> None:
     result = execute(make("method.sharing=single"))
-    export_adapter(result.folder, tmp_path / "peft")
+    export_run(result.folder, tmp_path / "peft")
     assert (tmp_path / "peft" / "adapter_config.json").is_file()
 
 

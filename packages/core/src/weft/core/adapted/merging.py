@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from weft.core.adapted.module import SiteUnit, site_units
 from weft.core.adapted.routing import route_names
 from weft.core.all_or_nothing import Kept, all_or_nothing
 from weft.core.errors import AttachError, ConfigError, unknown
+from weft.core.files.plain import save_plain
 from weft.core.unit.protocol import Unit
 
 
@@ -76,6 +78,27 @@ def merged(model: nn.Module, *, task: str | None = None) -> Iterator[Merged]:
             yield report
     finally:
         kept.put_back()
+
+
+def save_merged(model: nn.Module, folder: str | Path, *, task: str | None = None) -> Merged:
+    """Write the model of one task as a plain folder, its units put into the weights.
+
+    Args:
+        model: An adapted model whose units are linear, such as LoRA, DoRA and (IA)³; afterwards it is as before, bit
+            for bit.
+        folder: Made if it is missing.
+        task: The task; needed if there are several and they do not share all weights.
+
+    Returns:
+        How many maps were changed, and the error that was measured on them.
+
+    Raises:
+        AttachError, ConfigError: As `merge` does.
+        CheckpointError: As `weft.core.files.plain.save_plain` does.
+    """
+    with merged(model, task=task) as report:
+        save_plain(model, folder)
+    return report
 
 
 def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:

@@ -101,6 +101,12 @@ class OneSequence(Reader):
         return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not isinstance(config, BlipConfig)
 
     @property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end an answer."""
+        ids: list[int] = self.processor.tokenizer.convert_tokens_to_ids(self._stops)
+        return ids
+
+    @property
     @abstractmethod
     def reads_several(self) -> bool:
         """Whether a row may show several pictures."""
@@ -199,7 +205,7 @@ class OneSequence(Reader):
             **inputs,
             **writing.options,
             pad_token_id=self.processor.tokenizer.pad_token_id,
-            eos_token_id=self.processor.tokenizer.convert_tokens_to_ids(self._stops),
+            eos_token_id=self.stop_ids,
         )
         length = prompts.shape[1]
         # Models that embed the prompt themselves return what follows it alone.

@@ -6,13 +6,11 @@ can express are written: units on linear maps, and of the backbone whole modules
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.core.adapted.attaching import attach
@@ -22,33 +20,74 @@ from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import CheckpointError, unknown
 from weft.core.files.interop.choices import configured
+from weft.core.files.interop.peft_files import CONFIG, WEIGHTS, PeftFiles
 from weft.core.files.interop.peft_full import fill, trained_in_full, words_of
 from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps, trained_beside
 from weft.core.files.interop.peft_reading import ROLES, parts_of
 from weft.core.files.interop.peft_settings import check_settings
 from weft.core.files.interop.peft_writing import Units, ia3_as_peft, lora_as_peft
-from weft.core.files.stored_files import open_tensors, read_tensors, read_words, written_together
+from weft.core.files.interop.vllm import check_served, one_rank
+from weft.core.files.stored_files import open_tensors, read_tensors, read_words
 from weft.core.unit.protocol import UnitConfig
 from weft.core.units.frozen import FrozenConfig
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None) -> None:
+def export_peft(
+    model: nn.Module, folder: str | Path, *, task: str | None = None, with_full: bool = True
+) -> None:
     """Write one task's LoRA, DoRA or (IA)³ in PEFT's format, with what is trained in full beside it.
 
     Args:
         model: A model whose units are all LoRA, or all (IA)³.
         folder: Made if it is missing.
         task: The task written; needed if there are several and they do not share all weights.
+        with_full: Whether what is trained in full is written too. Without it, the adapter belongs on the backbone
+            that `weft.core.files.plain.save_plain` writes.
 
     Raises:
         CheckpointError: If PEFT's format cannot hold what the model has.
+    """
+    as_peft(model, task=task, with_full=with_full).write(folder)
+
+
+def export_vllm(
+    model: nn.Module, folder: str | Path, *, task: str | None = None, with_full: bool = True
+) -> int:
+    """Write one task's LoRA so that vLLM computes the same; see `weft.core.files.interop.vllm`.
+
+    Args:
+        model: An adapted model.
+        folder: Made if it is missing.
+        task: The task; needed if there are several and they do not share all weights.
+        with_full: False where what is trained in full is in the backbone that is served, as
+            `weft.core.files.plain.save_plain` writes it.
+
+    Returns:
+        The rank of all maps.
+
+    Raises:
+        CheckpointError: If vLLM could not take it, with what can be done instead.
+    """
+    check_served(store_of(model, CheckpointError).plan, with_full)
+    files = one_rank(as_peft(model, task=task, with_full=with_full))
+    files.write(folder)
+    return int(files.words["r"])
+
+
+def as_peft(model: nn.Module, *, task: str | None = None, with_full: bool = True) -> PeftFiles:
+    """What `export_peft` writes.
+
+    Args:
+        model: As for `export_peft`.
+        task: As for `export_peft`.
+        with_full: As for `export_peft`.
+
+    Raises:
+        CheckpointError: As `export_peft` does.
     """
     store = store_of(model, CheckpointError)
     plan = store.plan
@@ -59,16 +98,16 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
         methods = ", ".join(config.method for config in plan.configs)
         raise CheckpointError(
             "`model` must have units of method lora alone, or ia3 alone, to be written for PEFT, but has "
-            f"{methods}. Save it with `save_pretrained` instead."
+            f"{methods}. Train `method: lora` for other libraries, or save this one with `save_pretrained` instead."
         )
-    paths = {each.path for each in plan.full}
+    paths = {each.path for each in plan.full} if with_full else set()
     full, biases = trained_in_full(model, paths, {unit.site.path for unit in plan.units})
     if biases and factors:
         raise CheckpointError(
             f"`train_full` must not name biases beside (IA)³ to be written for PEFT, which trains {next(iter(biases))} "
             "and the like with LoRA alone. Save it with `save_pretrained` instead."
         )
-    units = Units(model, store, _slot(store, task))
+    units = Units(model, store, one_task(store, task))
     tensors, words, roles = lora_as_peft(units, loras) if loras else ia3_as_peft(units, factors)
     tensors |= {f"{PREFIX}{name}": value for name, value in biases.items()}
     for path, state in full.items():
@@ -81,7 +120,7 @@ def export_peft(model: nn.Module, folder: str | Path, *, task: str | None = None
         "task_type": None,
         "inference_mode": True,
     }
-    _write(Path(folder), tensors, words, {"format": "pt", **roles})
+    return PeftFiles(tensors, words, roles)
 
 
 def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
@@ -150,16 +189,16 @@ def _with_full(
     return [*configs, FrozenConfig(towers=towers, train_full=words)]
 
 
-def _write(
-    folder: Path, tensors: Mapping[str, Tensor], words: Mapping[str, Any], metadata: dict[str, str]
-) -> None:
-    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
-        save_file(own, weights, metadata)
-        settings.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+def one_task(store: Store, task: str | None) -> str:
+    """The task to write: the one named, or any where all share all weights.
 
+    Args:
+        store: The units.
+        task: Its name, or None.
 
-def _slot(store: Store, task: str | None) -> str:
+    Raises:
+        CheckpointError: If it is unknown, or must be given.
+    """
     if task is None:
         if len(store.tasks) > 1 and any(len(bank.slots) > 1 for bank in store.banks_by_key.values()):
             raise CheckpointError(

@@ -1,0 +1,35 @@
+"""An adapted model as the folder of a plain one: in the backbone's own class, without units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from weft.core.adapted.bank import store_of
+from weft.core.errors import CheckpointError
+
+_OWN = "weft."
+
+
+def save_plain(model: nn.Module, folder: str | Path) -> None:
+    """Write the backbone as it stands, with what is trained in full, and without units.
+
+    Args:
+        model: An adapted model of transformers; it stays as it is.
+        folder: Made if it is missing. `from_pretrained` of the backbone's class reads it.
+
+    Raises:
+        CheckpointError: If the model has no units, or is no model of transformers.
+    """
+    store_of(model, CheckpointError)
+    kind: Any = type(model)._weft_base  # type: ignore[attr-defined]
+    if not issubclass(kind, PreTrainedModel):
+        raise CheckpointError(
+            f"`model` must be one of transformers to be saved as a plain folder, but is a {kind.__name__}. Save its "
+            "adapter with `save_pretrained`."
+        )
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith(_OWN)}
+    kind.save_pretrained(model, folder, state_dict=state)
