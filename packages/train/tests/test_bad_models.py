@@ -163,6 +163,15 @@ CASES: dict[str, tuple[Change, str]] = {
         with_keys(tasks__caption__max_target_tokens=3),
         "`tasks.caption.max_target_tokens` must be at least the length of every answer, but is 3, and 16 of 16",
     ),
+    "long rows": (
+        with_keys(training__max_tokens=30),
+        "Task 'vqa' cannot be trained, for at least 16 of 16 rows are too long (the words of all rows counted, 4 read "
+        "with their pictures). `training.max_tokens` must be at least the length of every row, but is 30, and vqa/",
+    ),
+    "rows that are long by their pictures": (
+        with_keys(training__max_tokens=45),
+        "Task 'vqa' cannot be trained, for at least 4 of 16 rows are too long",
+    ),
     "unknown setting": (with_keys(backbone__processor={"patchsize": 8}), "Did you mean 'patch_size'"),
     "cut rows": (with_keys(training__too_long="cut"), "`training.too_long` must be left out"),
     "cut texts": (with_keys(tasks__vqa__max_text_tokens=9), "`tasks.vqa.max_text_tokens` must be left out"),

@@ -85,7 +85,6 @@ def test_streamed_conversations_train_as_listed_ones_and_those_of_a_file(
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     recipe = recipe_of(tmp_path)
-    recipe["training"]["vision"] = "trained"
     root = tmp_path / "data"
     rows = [json.loads(line) for line in (root / "talks.jsonl").read_text().splitlines()]
     for row in rows:

@@ -22,7 +22,7 @@ from weft.data.errors import InvalidArgumentError
 from weft.data.sampling.mixing import TaskMixture
 from weft.data.shards.convert import convert
 from weft.data.shards.parquet import decode_record
-from weft.train.errors import RecipeError
+from weft.train.errors import RecipeError, RunError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
@@ -178,10 +178,16 @@ def test_what_needs_a_list_of_streamed_records_is_refused_in_one_message(streame
         execute(load_recipe(streamed))
     told = str(raised.value)
     assert "tasks.own.data.streaming: this must be false with" in told
-    for word in ("several training splits", "`each_caption`", "`sizes.train`", "`training.vision: frozen`"):
+    for word in ("several training splits", "`each_caption`", "`sizes.train`"):
         assert word in told
     assert "tasks.scenes.data.streaming" in told
     assert "not one of conversations, hub, shards" in told
+
+
+def test_streams_of_a_model_of_wefts_own_need_a_trained_tower(streamed):
+    streamed["training"]["vision"] = "frozen"
+    with pytest.raises(RunError, match=r"`training.vision` must be 'trained' .* and task 'own' is streamed"):
+        execute(load_recipe(streamed))
 
 
 def test_only_data_that_allow_it_are_streamed(tmp_path):

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
-from weft.core import load_adapter
+from weft.core import load_adapter, plan
 from weft.core.testing.processed import tiny
-from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.loading import load_backbone, planned_model
+from weft.train.preflight.memory import estimate_memory, quantised_linears
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.rescore import rescore
@@ -75,6 +76,12 @@ def test_a_quantised_backbone_is_trained_scored_and_its_adapter_put_on_the_plain
     frozen = load_backbone(recipe.backbone).model
     kind = {"8bit": "Linear8bitLt", "nf4": "Linear4bit"}[bits]
     assert kind in {type(module).__name__ for module in frozen.modules()}
+    plain = planned_model(recipe.backbone)
+    counted = sum(type(module).__name__ == kind for module in frozen.modules())
+    assert counted == len(quantised_linears(plain))
+    kept = sum(value.numel() * value.element_size() for value in (*frozen.parameters(), *frozen.buffers()))
+    said = estimate_memory(recipe, plan(plain, recipe.method, list(recipe.tasks)), plain)
+    assert abs(said.weights - said.gradients - kept) < 0.05 * kept
     result = execute(recipe)
     adapter = load_file(result.folder / "adapter" / "adapter_model.safetensors")
     assert {value.dtype for value in adapter.values()} == {torch.float32}

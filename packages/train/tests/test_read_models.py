@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoProcessor
 
-from weft.core import load_adapter
+from weft.core import load_adapter, plan
 from weft.core.testing.processed import tiny
-from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.loading import load_backbone, planned_model
+from weft.train.backbones.read import reader_of
 from weft.train.errors import RunError
 from weft.train.output.progress import PlainProgress
 from weft.train.preflight.learned import load_learnable
+from weft.train.preflight.memory import estimate_memory, quantised_linears
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.dry_run import dry_run
@@ -123,9 +127,69 @@ def test_rows_that_were_dropped_are_said_of_each_task_when_training_ends(make: M
     )
 
 
-def test_a_batch_whose_rows_are_all_too_long_ends_the_run(make: Make) -> None:
-    with pytest.raises(Exception, match="all of its rows are too long"):
-        execute(make("training.max_tokens=8", "training.too_long=drop"))
+def test_rows_that_are_all_too_long_are_refused_before_training_though_they_may_be_dropped(
+    make: Make,
+) -> None:
+    recipe = make("training.max_tokens=8", "training.too_long=drop")
+    with pytest.raises(
+        RunError, match="Task 'vqa' cannot be trained, for at least 16 of 16 rows are too long"
+    ):
+        execute(recipe)
+    assert not recipe.folder.exists()
+
+
+def test_the_lengths_that_a_dry_run_looked_at_are_said(make: Make, data: Path) -> None:
+    rewrite(data, lambda k, row: row | ({"question": row["question"] * 5} if k % 4 == 0 else {}))
+    recipe = make("training.max_tokens=70", "training.too_long=drop")
+    notes = dry_run(recipe).notes
+    assert (
+        "vqa: at least 4 of 16 rows are longer than training.max_tokens (70) and are dropped where they are drawn: the "
+        "words of all rows counted, 4 read with their pictures"
+    ) in notes
+    assert (
+        "caption: no row is longer than training.max_tokens (70): the words of all rows counted, 4 read with their "
+        "pictures"
+    ) in notes
+
+
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "run"])
+def test_a_command_loads_the_processor_once(make: Make, monkeypatch: pytest.MonkeyPatch, dry: bool) -> None:
+    loaded: list[str] = []
+    load = AutoProcessor.from_pretrained
+
+    def counted(path: str, **options: Any) -> Any:
+        loaded.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", counted)
+    monkeypatch.setattr("weft.train.backbones.read._READERS", {})
+    (dry_run if dry else execute)(make())
+    assert len(loaded) == 1
+
+
+def test_a_processor_that_was_saved_anew_is_loaded_anew(make: Make, models: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(models / "qwen2_5_vl", tmp_path / "own")
+    recipe = make(f"backbone.name={folder}")
+    sizes = [reader_of(recipe.backbone).processor.image_processor.size]
+    tiny("qwen2_5_vl").processor.save_pretrained(folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["size"]["longest_edge"] //= 2
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    sizes.append(reader_of(recipe.backbone).processor.image_processor.size)
+    assert sizes[0]["longest_edge"] == 2 * sizes[1]["longest_edge"]
+
+
+@pytest.mark.parametrize(("bits", "share"), [("8bit", 0.35), ("nf4", 0.16)])
+def test_quantised_linears_are_counted_as_they_are_kept(make: Make, bits: str, share: float) -> None:
+    recipe = make()
+    model = planned_model(recipe.backbone)
+    planned = plan(model, recipe.method, list(recipe.tasks))
+    whole = estimate_memory(recipe, planned, model).weights
+    packed = estimate_memory(make(f"backbone.quantize={bits}"), planned, model).weights
+    linears = quantised_linears(model)
+    assert model.get_output_embeddings() not in linears
+    size = sum(linear.weight.numel() for linear in linears)
+    assert 4 * size * (1 - share) < whole - packed < 4 * size * (1 - {"8bit": 1 / 4, "nf4": 1 / 8}[bits])
 
 
 def test_settings_of_the_processor_reach_it(make: Make) -> None:

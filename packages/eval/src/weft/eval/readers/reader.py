@@ -213,6 +213,15 @@ class Reader(ABC):
         """
         return 0
 
+    def least_length(self, row: Row) -> int:
+        """Tokens of a row's words and of its answer; its pictures, which are not opened, come on top.
+
+        Args:
+            row: The row.
+        """
+        words = self.processor.tokenizer(row.text, add_special_tokens=False)["input_ids"]
+        return len(words) + self.answer_length(row.answer or "")
+
     @abstractmethod
     def training(self, rows: Sequence[Row]) -> Batch:
         """A batch to learn from.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ OWN = (
 )
 """Configs of weft's own models, which come without a processor of transformers."""
 
+_READERS: dict[str, Reader] = {}  # what a command asks for several times is loaded once
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack")
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _PIXELS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 
@@ -90,8 +94,21 @@ def reader_of(section: BackboneSection) -> Reader | None:
     if not is_read(section):
         return None
     _check_libraries(section)
-    processor = _processor(section, saved_path(section.name or "", "backbone.name"))
-    return reader_for(saved_config(section), processor, section.reader)
+    path = saved_path(section.name or "", "backbone.name")
+    key = json.dumps([path, section.revision, section.processor, section.reader, _files(path)])
+    if key not in _READERS:
+        made = reader_for(saved_config(section), _processor(section, path), section.reader)
+        _READERS.clear()  # a command reads one model
+        _READERS[key] = made
+    return _READERS[key]
+
+
+def _files(path: str) -> list[tuple[str, int, int]]:
+    """The files of a folder that are not weights, with size and time: a changed one is loaded anew."""
+    if not Path(path).is_dir():
+        return []
+    found = ((file.name, file.stat()) for file in Path(path).iterdir() if file.suffix not in _WEIGHTS)
+    return sorted((name, seen.st_size, seen.st_mtime_ns) for name, seen in found)
 
 
 def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrainedModel:

@@ -41,6 +41,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     reader = reader_of(recipe.backbone)
     if reader is None:
         check_plain_keys(recipe, tasks)
+        _check_streams(recipe)
     model = planned_model(recipe.backbone)
     able = model if reader is None else reader
     for name, data in tasks.items():
@@ -71,6 +72,17 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
                 "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
             )
+
+
+def _check_streams(recipe: Recipe) -> None:
+    """Refuse streams of which weft would extract the features of all pictures first."""
+    streamed = [name for name, task in recipe.tasks.items() if task.data.streaming]
+    if streamed and recipe.training.vision == "frozen":
+        raise RunError(
+            "`training.vision` must be 'trained' for a model of weft's own whose records are streamed, but is "
+            f"'frozen', which extracts the features of all pictures first, and task {streamed[0]!r} is streamed. Set "
+            "training.vision=trained, or data.streaming=false."
+        )
 
 
 def _check_task(recipe: Recipe, name: str, data: TaskData, able: Any, kind: str) -> None:

@@ -146,9 +146,6 @@ def _streaming_faults(recipe: Recipe) -> list[str]:
             "`pretraining`": task.data.pretraining is not None,
             "`sizes.train`": "train" in task.data.sizes,
             "`features`": task.data.features is not None,
-            "`training.vision: frozen`, which extracts the features of all pictures first": (
-                recipe.training.vision == "frozen"
-            ),
             "a tokenizer that is trained on all texts": isinstance(
                 recipe.backbone.tokenizer, TokenizerSection
             ),

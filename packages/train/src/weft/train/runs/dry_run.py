@@ -21,6 +21,7 @@ from weft.train.output.first_batch import SHOWN, counted, picture_path, save_pic
 from weft.train.output.folders import require_new
 from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import left_out_of, load_learnable
+from weft.train.preflight.lengths import check_lengths
 from weft.train.preflight.memory import Memory, estimate_memory
 from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
@@ -103,7 +104,9 @@ def dry_run(
     published = published_of(recipe)
     mixture = make_mixture(recipe, sizes_of(tasks))
     reader = reader_of(recipe.backbone)
-    planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
+    lengths = check_lengths(recipe, tasks, reader)
+    model = planned_model(recipe.backbone)
+    planned = plan(model, recipe.method, list(recipe.tasks))
     path = picture or picture_path(recipe)
     return DryRun(
         plan=planned,
@@ -114,16 +117,15 @@ def dry_run(
         official={name: _official(recipe, name) for name in tasks},
         steps=total_steps(recipe, mixture),
         rows=mixture.rows_per_epoch,
-        memory=estimate_memory(recipe, planned),
+        memory=estimate_memory(recipe, planned, model),
         texts=_draw(recipe, tasks, _first_rows(mixture), path, reader),
         picture=path,
         published=tuple(shown(published)),
-        notes=tuple(_notes(tasks, reader)),
+        notes=(*left_out_of(tasks), *lengths, *_notes(reader)),
     )
 
 
-def _notes(tasks: Mapping[str, TaskData], reader: Reader | None) -> Iterator[str]:
-    yield from left_out_of(tasks)
+def _notes(reader: Reader | None) -> Iterator[str]:
     if reader is not None:
         yield f"read as {reader.name!r} by its own processor; its vision tower runs in every batch"
 

@@ -14,7 +14,7 @@ from weft.core import detach, load_adapter
 from weft.data.processes.atomic import whole_folder
 from weft.eval.tracking import Run
 from weft.train.backbones.from_scratch import save_backbone
-from weft.train.backbones.read import is_read
+from weft.train.backbones.read import is_read, reader_of
 from weft.train.engine.breaking_off import disk_may_fill, may_be_interrupted, others_may_die
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
@@ -49,6 +49,7 @@ from weft.train.output.result import (
 )
 from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import left_out_of, load_learnable
+from weft.train.preflight.lengths import check_lengths
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.processes import Processes, join_processes
 from weft.train.recipe.kept import kept_text
@@ -99,6 +100,7 @@ def execute(
     check_recipe(recipe)
     tasks = tasks or load_learnable(recipe)
     check_fit(recipe, tasks, processes)
+    found = [*left_out_of(tasks), *check_lengths(recipe, tasks, reader_of(recipe.backbone))]
     # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     with others_may_die(processes, recipe.folder), ExitStack() as claims:
@@ -112,7 +114,7 @@ def execute(
                 auto_resume=auto_resume,
             )
         )
-        for line in left_out_of(tasks):
+        for line in found:
             progress.say(line)
         with may_be_interrupted(recipe.folder), disk_may_fill(recipe.folder):
             return _run(recipe, tasks, checkpoint, progress, processes)

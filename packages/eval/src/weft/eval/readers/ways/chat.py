@@ -55,6 +55,13 @@ class ChatReader(OneSequence):
         if any(self._template.picture in turn.text for turn in row.turns):
             self._template.check_pictures(self._template.prompt(row.turns), row)
 
+    def least_length(self, row: Row) -> int:
+        """See `Reader.least_length`; earlier answers are counted as the template writes them."""
+        words = self.processor.tokenizer(self._template.prompt(row.turns), add_special_tokens=False)[
+            "input_ids"
+        ]
+        return len(words) + self.answer_length(row.answer or "")
+
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
         apart = [self._apart(row) if taught else [self._template.prompt(row.turns)] for row in rows]
         # Where an answer stands, a special token does: it parts the words around it as an answer's end does.
