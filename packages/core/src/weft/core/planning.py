@@ -225,6 +225,7 @@ def plan(
         check_groups(one.sharing, names, some_tasks=some_tasks)
         _check_sharing(one, chosen, sites)
         for site in chosen:
+            _check_input(one, site)
             keys: dict[str, str] = {}
             for spec in one.tensors(site, sites):
                 bank = _planned(one, site, spec, names)
@@ -339,6 +340,15 @@ def _check_parts(config: UnitConfig, sharing: Sharing, chosen: Sequence[Site], s
                 f"chosen site is of modality {', '.join(sorted(modalities))}. Choose more `towers`, or leave "
                 "the axis out."
             )
+
+
+def _check_input(config: UnitConfig, site: Site) -> None:
+    if not site.role and site.in_width != site.out_width and config.build(site).reads_source:
+        raise ConfigError(
+            f"`layers` must be those whose sub-layers keep their width where {config.method!r} reads the input, but "
+            f"{site.address} takes {site.in_width} features to {site.out_width}. Choose other `layers`, or a method "
+            "that reads the output."
+        )
 
 
 def _check_gradients(

@@ -169,6 +169,8 @@ def _probe(module: nn.Module) -> Tensor:
     weight: Tensor = module.weight  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(1, 16, weight.shape[1], generator=generator)
+    if weight.dim() == 4:  # a 1×1 convolution reads places behind its channels
+        probe = probe.mT[..., None]
     return probe.to(weight.device, weight.dtype)
 
 
@@ -189,9 +191,19 @@ def _shared_names(model: nn.Module) -> dict[int, list[str]]:
     return names
 
 
+def _is_map(weight: object) -> bool:
+    """Whether a weight is that of a linear map, or of a 1×1 convolution, in floating-point numbers."""
+    return (
+        isinstance(weight, Tensor)
+        and weight.is_floating_point()
+        and weight.dim() > 1
+        and weight.flatten(1).shape == weight.shape[:2]
+    )
+
+
 def _check_map(each: SiteUnit, names: dict[int, list[str]]) -> None:
     weight = getattr(each.module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2 or not weight.is_floating_point():
+    if not _is_map(weight):
         raise AttachError(
             f"`model` must have weights of floating-point numbers where units are merged, but "
             f"{each.site.address} is a {type(each.module).__name__}. Load the backbone without quantisation."

@@ -222,6 +222,31 @@ class SiteUnit:
         """
         return self.unit.call(name, forward, arguments, self.weights)
 
+    def before(self, inputs: Tensor) -> Tensor:
+        """What the module is to read, in its own order of axes."""
+        rows = self._features_last(inputs)
+        return self._own_order(self.unit.before(rows, self.weights(rows)))
+
+    def after(self, output: Tensor, inputs: Tensor) -> Tensor:
+        """What the module is to return, in its own order of axes.
+
+        Args:
+            output: What it returned, or what the unit before this one made of it.
+            inputs: What it read.
+        """
+        taps, self.tapped = self.tapped, {}
+        taps = {name: self._features_last(value) for name, value in taps.items()}
+        rows = self._features_last(output)
+        read = taps["source"] if "source" in taps else self._features_last(inputs)
+        return self._own_order(self.unit.after(rows, read, self.weights(rows, taps)))
+
+    def _features_last(self, value: Tensor) -> Tensor:
+        return value.movedim(1, -1) if self.site.channels_first else value
+
+    def _own_order(self, value: Tensor) -> Tensor:
+        # Laid out as convolutions lay their maps out, so that those behind it compute as without a unit, to the bit.
+        return value.movedim(-1, 1).contiguous() if self.site.channels_first else value
+
     @property
     def needs_routing(self) -> bool:
         """Whether tasks have weights of their own here."""
@@ -287,13 +312,12 @@ class SiteUnits:
         inputs = _first_input(args, kwargs)
         for each in enabled:
             if each.unit.changes_input:
-                inputs = each.unit.before(inputs, each.weights(inputs))
+                inputs = each.before(inputs)
                 args, kwargs = _with_first_input(inputs, args, kwargs)
         output = module_forward(*args, **kwargs)
         first = output[0] if isinstance(output, tuple) else output
         for each in enabled:
-            taps, each.tapped = each.tapped, {}
-            first = each.unit.after(first, taps.get("source", inputs), each.weights(first, taps))
+            first = each.after(first, inputs)
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
 

@@ -48,6 +48,8 @@ class BlockSpec:
         linears: Role to the linear map of that role.
         width: Module whose output width is the sub-layer's, where `output` itself does not tell.
         optional: Whether some layers lack the sub-layer.
+        entry: Module that takes the sub-layer's input in, where that may have another width than its output; units that
+            read the input are refused where it has.
     """
 
     output: Paths
@@ -58,6 +60,7 @@ class BlockSpec:
     linears: Mapping[str, Paths | Fused] = field(default_factory=dict)
     width: Paths | None = None
     optional: bool = False
+    entry: Paths | None = None
 
 
 @dataclass(frozen=True, slots=True)

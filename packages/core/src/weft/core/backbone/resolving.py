@@ -225,11 +225,14 @@ def _block_sites(
         "block": block,
         "modality": stack.modality,
         "packed": stack.packed,
+        "channels_first": isinstance(width_module, nn.Conv2d),
     }
     out_width = _widths(width_module)[1]
     residual = Residual(*(within(layer, path, each) for each in (spec.before, spec.behind, spec.norm)))
     wiring = Wiring(f"{path}.{output[0]}", f"{path}.{source}", residual)
-    yield Site(wiring=wiring, in_width=out_width, out_width=out_width, **common)
+    entry = [] if spec.entry is None else existing(layer, spec.entry)
+    in_width = at(layer, entry[0]).in_channels if entry else out_width
+    yield Site(wiring=wiring, in_width=in_width, out_width=out_width, **common)
     for role, where in spec.linears.items():
         fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
         linear = existing(layer, fused.path)
@@ -252,6 +255,8 @@ def _widths(module: nn.Module | None) -> tuple[int, int]:
         raise AssertionError("looked up a moment ago")
     if isinstance(module, nn.Embedding):
         return module.embedding_dim, module.embedding_dim
+    if isinstance(module, nn.Conv2d):
+        return _channels(module)
     features = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if features[0] is not None and features[1] is not None:
         return int(features[0]), int(features[1])
@@ -262,6 +267,16 @@ def _widths(module: nn.Module | None) -> tuple[int, int]:
             "`out_features` nor `weight`. Name a linear map as `width` in the family."
         )
     return int(weight.shape[-1]), int(weight.shape[0])
+
+
+def _channels(module: nn.Conv2d) -> tuple[int, int]:
+    """Channels of a convolution that is a linear map at every place."""
+    if module.kernel_size != (1, 1) or module.stride != (1, 1) or module.groups != 1:
+        raise BackboneError(
+            f"a convolution that a family names must be 1×1, with stride 1 and one group, but one is {module}. Others "
+            "mix places, or see no other channel: name the 1×1 convolutions alone."
+        )
+    return module.in_channels, module.out_channels
 
 
 def _moved(site: Site, prefix: str) -> Site:

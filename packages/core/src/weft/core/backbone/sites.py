@@ -40,6 +40,7 @@ class Site:
         packed: Whether the tokens of all rows are packed into one sequence, shape `(tokens, width)`.
         owned: Whether its rows are media of the batch's rows, whose owners must be known; see
             `weft.core.backbone.owners`.
+        channels_first: Whether features lie before height and width, as convolutions have them; units see them last.
     """
 
     tower: str
@@ -55,6 +56,7 @@ class Site:
     modality: Modality = "text"
     packed: bool = False
     owned: bool = False
+    channels_first: bool = False
 
     @property
     def path(self) -> str:

@@ -5,6 +5,7 @@ from weft.core.composites.blip_captioning import BlipCaptioning, BlipCaptioningC
 from weft.core.composites.blip_checkpoint import convert_blip, load_blip
 from weft.core.composites.blip_retrieval import BlipRetrieval, BlipRetrievalConfig
 from weft.core.composites.dual_encoder import DualEncoder, DualEncoderConfig
+from weft.core.composites.efficientnet_lite import load_efficientnet_lite
 from weft.core.composites.visual_seq2seq import VisualSeq2Seq, VisualSeq2SeqConfig
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "VisualSeq2SeqConfig",
     "convert_blip",
     "load_blip",
+    "load_efficientnet_lite",
 ]

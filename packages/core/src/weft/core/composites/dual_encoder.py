@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from weft.core.composites.nested_config import nested_config
+from weft.core.composites.text_projection import KernelProjection
 from weft.core.composites.vision_tower import spatial_features
 from weft.core.errors import ConfigError
 
@@ -35,6 +36,9 @@ class DualEncoderConfig(PreTrainedConfig):
         projection_size: Width of the common space.
         text_pooling: `mean` averages the unmasked tokens; `pooler` takes the text model's own pooled output.
         initial_temperature: First value of the learned temperature; similarities are divided by it.
+        text_keys: Texts that a kernel regression from pooled texts to the common space has as keys; with 0 that map is
+            linear. See `weft.core.composites.text_projection.KernelProjection`.
+        text_sharpness: How fast a key's weight falls with the distance.
     """
 
     model_type = "weft_dual_encoder"
@@ -46,6 +50,8 @@ class DualEncoderConfig(PreTrainedConfig):
         projection_size: int = 512,
         text_pooling: Pooling = "mean",
         initial_temperature: float = 0.07,
+        text_keys: int = 0,
+        text_sharpness: float = 2.0,
         **kwargs: Any,
     ) -> None:
         self.text_config = nested_config(text_config or {"model_type": "clip_text_model"})
@@ -53,6 +59,8 @@ class DualEncoderConfig(PreTrainedConfig):
         self.projection_size = projection_size
         self.text_pooling = text_pooling
         self.initial_temperature = initial_temperature
+        self.text_keys = text_keys
+        self.text_sharpness = text_sharpness
         super().__init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,13 +108,14 @@ class DualEncoder(PreTrainedModel):
         super().__init__(config)
         self.text_model = _text_encoder(config.text_config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_size, bias=False)
+        self.text_projection = _text_projection(config)
         self.image_projection = nn.Linear(_width(config.vision_config), config.projection_size, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.initial_temperature)))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if module in (self.text_projection, self.image_projection):
+        texts = self.text_projection.values if self.config.text_keys else self.text_projection
+        if module in (texts, self.image_projection) and isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
         elif module is self:
             nn.init.constant_(self.logit_scale, math.log(1 / self.config.initial_temperature))
@@ -132,19 +141,35 @@ class DualEncoder(PreTrainedModel):
         Raises:
             ConfigError: If the config asks for a pooler that the text model lacks.
         """
+        pooled = self.pool_text(input_ids, attention_mask)
+        return functional.normalize(self.text_projection(pooled), dim=-1)
+
+    def pool_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What the text projection reads: texts as the text model pools them.
+
+        Args:
+            input_ids: See `encode_text`.
+            attention_mask: See `encode_text`.
+
+        Returns:
+            Shape `(texts, width of the text model)`.
+
+        Raises:
+            ConfigError: If the config asks for a pooler that the text model lacks.
+        """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         output = self.text_model(input_ids=input_ids, attention_mask=mask)
         if self.config.text_pooling == "pooler":
-            pooled = getattr(output, "pooler_output", None)
+            pooled: Tensor | None = getattr(output, "pooler_output", None)
             if pooled is None:
                 raise ConfigError(
                     f"`text_pooling` may be 'pooler' only if the text model has a pooler, but "
                     f"{type(self.text_model).__name__} has none. Use 'mean'."
                 )
-        else:
-            weights = mask[..., None].to(output.last_hidden_state.dtype)
-            pooled = (output.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return functional.normalize(self.text_projection(pooled), dim=-1)
+            return pooled
+        weights = mask[..., None].to(output.last_hidden_state.dtype)
+        mean: Tensor = (output.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return mean
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Features of the vision tower alone, to be kept where the tower is frozen.
@@ -219,10 +244,20 @@ def _text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     return model.get_encoder() if config.is_encoder_decoder else model
 
 
+def _text_projection(config: DualEncoderConfig) -> nn.Module:
+    width = config.text_config.hidden_size
+    if config.text_keys:
+        return KernelProjection(width, config.projection_size, config.text_keys, config.text_sharpness)
+    return nn.Linear(width, config.projection_size, bias=False)
+
+
 def _width(config: PreTrainedConfig) -> int:
-    """Width of a vision tower's last features; convolutional ones list a width per stage."""
+    """Width of a vision tower's last features; convolutional ones list a width per stage, or name the last one."""
     stages = getattr(config, "hidden_sizes", None)
-    return int(stages[-1] if stages else config.hidden_size)
+    if stages:
+        return int(stages[-1])
+    last = "hidden_dim" if config.model_type == "efficientnet" else "hidden_size"
+    return int(getattr(config, last))
 
 
 AutoConfig.register(DualEncoderConfig.model_type, DualEncoderConfig)

@@ -84,7 +84,7 @@ class ScaledInput(Scaled):
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """The columns of the weight, scaled in float32."""
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight: Tensor = module.weight.flatten(1)  # type: ignore[operator]  # a 1×1 convolution's has 4 axes
         weight.copy_(weight.float() * weights.rows("scale")[0].float())
 
 
@@ -108,7 +108,7 @@ class ScaledOutput(Scaled):
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """The rows of the weight and the bias, scaled in float32."""
         scale = weights.rows("scale")[0].float()
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight: Tensor = module.weight.flatten(1)  # type: ignore[operator]
         first, last = self.rows or (0, weight.shape[0])
         weight[first:last] = (weight[first:last].float() * scale[:, None]).to(weight.dtype)
         if module.bias is not None:

@@ -168,7 +168,7 @@ class LoRA(Unit):
         """`W + scale · A B`, added in float32."""
         down, up = (value[_slot(value, weights)].float() for value in self.matrices(weights))
         first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight[first:last]  # type: ignore[index]
+        weight: Tensor = module.weight.flatten(1)[first:last]  # type: ignore[operator]  # a 1×1 convolution's has 4 axes
         weight.copy_(weight.float() + self.scale * (down @ up).mT)
 
     def combine(
@@ -225,7 +225,7 @@ class DoRA(LoRA):
         slot = _slot(factor, weights)
         super().merge(module, weights)
         first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight[first:last]  # type: ignore[index]
+        weight: Tensor = module.weight.flatten(1)[first:last]  # type: ignore[operator]
         weight.copy_(weight.float() * factor[slot][:, None])
         own = weights.module.bias
         if isinstance(own, torch.Tensor) and weights.module is not module:
@@ -251,13 +251,18 @@ class DoRA(LoRA):
 
     def _weight(self, module: nn.Module) -> Tensor:
         weight = getattr(module, "weight", None)
-        if weight is None or weight.dim() != 2 or not weight.is_floating_point():
+        if (
+            weight is None
+            or weight.dim() < 2
+            or weight.flatten(1).shape != weight.shape[:2]
+            or not weight.is_floating_point()
+        ):
             raise AttachError(
                 f"`magnitude` needs a weight of floating-point numbers to take norms of, but "
                 f"{type(module).__name__} has none. Set `magnitude: false` for quantised maps."
             )
         first, last = self.rows or (0, self.out_width)
-        part: Tensor = weight.detach()[first:last]
+        part: Tensor = weight.detach().flatten(1)[first:last]
         return part
 
 

@@ -60,6 +60,8 @@ def load_saved(kind: Any, path: str, revision: str | None = None, **options: Any
     Raises:
         OSError, ValueError: As `transformers` does; see `fault_of_loading`.
     """
+    import weft.core.composites  # noqa: F401  # makes weft's own model types known to `transformers`
+
     return kind.from_pretrained(path, revision=revision, **{**options, "trust_remote_code": False})
 
 

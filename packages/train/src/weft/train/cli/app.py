@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from weft.train.cli import data, demo, exchange, features, inspection, recipes, report, runs, sweep
+from weft.train.cli import data, demo, encoder, exchange, features, inspection, recipes, report, runs, sweep
 from weft.train.cli.endings import (
     interrupt_of,
     of_every_command,
@@ -41,6 +41,7 @@ app.command("inspect")(inspection.inspect)
 app.command("sync")(report.sync)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(encoder.app, name="encoder")
 
 
 def _say_version(asked: bool) -> None:

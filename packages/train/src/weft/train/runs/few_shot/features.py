@@ -142,9 +142,7 @@ def width_of(section: EncoderSection) -> int | None:
         return section.width
     path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
     try:
-        config = AutoConfig.from_pretrained(
-            path, revision=section.revision, local_files_only=True, trust_remote_code=False
-        )
+        config = load_saved(AutoConfig, path, section.revision, local_files_only=True)
     except (OSError, ValueError):
         return None
     # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
