@@ -41,5 +41,5 @@ def imagenet_texts() -> dict[str, list[str]]:
 
 
 def _by_synset(file: PackagedFile) -> dict[str, str]:
-    lines = file.located().read_text(encoding="utf-8").splitlines()
+    lines = file.located().read_text(encoding="utf-8").strip().split("\n")
     return dict(line.split("\t", 1) for line in lines)
