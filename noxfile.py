@@ -71,6 +71,8 @@ REAL_TOOLS = (
     "onnxscript",
 )  # what conversions are held against
 FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
+BENCH_PEERS = ("peft", "trl")
+BENCHMARKS: dict[str, tuple[str, ...]] = {"vlm_step": (), "stored_vision": ()}  # module to its arguments
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -343,6 +345,20 @@ def bench_core(session: nox.Session) -> None:
     session.run("python", "packages/core/benchmarks/large_plan.py", "--peft")
     session.run("python", "packages/core/benchmarks/mixed_tasks.py", "--peft", *session.posargs)
     session.run("python", "packages/core/benchmarks/cache_search.py")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure weft beside peft, adapters and TRL, and write docs/benchmarks.md; ``-- NAME`` runs one benchmark."""
+    install(session, *editable(PACKAGES, "test"), *BENCH_PEERS)
+    chosen = session.posargs or sorted(BENCHMARKS)
+    unknown = set(chosen) - set(BENCHMARKS)
+    if unknown:
+        session.error(
+            f"Benchmarks are {', '.join(sorted(BENCHMARKS))}, but {', '.join(sorted(unknown))} is none."
+        )
+    for name in chosen:
+        session.run("python", "-m", f"benchmarks.{name}", *BENCHMARKS[name], env=ONE_THREAD)
 
 
 def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:

@@ -16,8 +16,7 @@ PLACE = re.compile(r"(?<=<!-- models: begin -->\n).*(?=<!-- models: end -->)", r
 def table() -> str:
     """The table as Markdown: a line for each of the tiny models, under the name of what it is a model of."""
     found = capabilities(tiny_subjects())
-    titled = {_title(name): {k: v for k, v in row.items() if k != "features"} for name, row in found.items()}
-    return f"\n{markdown(titled)}\n\n"
+    return f"\n{markdown({_title(name): row for name, row in found.items()})}\n\n"
 
 
 def _title(name: str) -> str:

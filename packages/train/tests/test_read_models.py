@@ -315,7 +315,7 @@ def test_the_batch_of_a_loss_that_is_no_number_is_made_again(
 
 
 def test_features_are_not_extracted_where_none_are_read(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="must read stored features to have them extracted"):
+    with pytest.raises(RunError, match="read by its own processor"):
         extract_stores(make(), tmp_path / "stores")
 
 

@@ -49,7 +49,7 @@ def tensor_digests(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> li
     return [known[name][1] for name, _, _ in pairs]
 
 
-def module_digest(module: nn.Module) -> str:
+def module_digest(module: nn.Module, left_out: str | None = None) -> str:
     """A hash of all that a frozen module's outputs depend on, to the last bit: for what is kept of its outputs.
 
     It covers its class, its configuration, and dtype, shape and every byte of its parameters and buffers. Each call
@@ -57,6 +57,7 @@ def module_digest(module: nn.Module) -> str:
 
     Args:
         module: The module, plain; not on the meta device.
+        left_out: How the names of tensors begin that the outputs do not depend on, such as `language_model.`.
     """
     config = getattr(module, "config", None)
     words: dict[str, Any] = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
@@ -64,7 +65,11 @@ def module_digest(module: nn.Module) -> str:
     digest = hashlib.sha256(
         json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode()
     )
-    values = [*module.named_parameters(), *module.named_buffers()]
+    values = [
+        (name, value)
+        for name, value in (*module.named_parameters(), *module.named_buffers())
+        if left_out is None or not name.startswith(left_out)
+    ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for (name, value), own in zip(
             values, pool.map(lambda pair: _bytes_digest(pair[1]), values), strict=True

@@ -12,6 +12,7 @@ from torch import Tensor
 from weft.data import Record
 from weft.eval.evaluate.inputs import TextRules, example
 from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
 from weft.eval.readers.rows import decoded
 
@@ -32,6 +33,7 @@ class ReaderBatches:
         seed: Seed of drawn targets.
         limits: How long a row to train on may be. Rows that are asked have no limit.
         blank: Show a grey picture in the place of each, to see what language alone can do.
+        stored: Features that training reads in the place of pictures, or None.
     """
 
     reader: Reader
@@ -40,6 +42,7 @@ class ReaderBatches:
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
     blank: bool = False
+    stored: StoredPictures | None = None
 
     @property
     def may_drop(self) -> bool:
@@ -81,10 +84,13 @@ class ReaderBatches:
         Raises:
             ReaderError: If nothing in it is learned, or a row breaks a rule; the row is named.
         """
-        worded = self._shown([self.row(task, record, epoch) for task, record in rows])
-        batch = self.reader.limited(self.limits).training(worded)
+        worded = [self.row(task, record, epoch) for task, record in rows]
+        shown = self._shown(worded) if self.stored is None else self.stored.shown(worded)
+        batch = self.reader.limited(self.limits).training(shown)
         left = set(batch.left_out)
         kept = [place for place, row in enumerate(worded) if row.name not in left]
+        if self.stored is not None:
+            batch = self.stored.instead(batch, [worded[place] for place in kept])
         return {"batch": batch, "tasks": batch.tasks, "objective": batch.objective, "kept": kept}
 
     def answers(self, model: Any, task: str, records: Sequence[Record], device: Device) -> list[str]:

@@ -8,6 +8,7 @@ from weft.eval.readers.auto import model_class_for, reader_for
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import MissingProcessorError, ReaderError
 from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.picture_features import PictureFeatures
 from weft.eval.readers.processor import load_processor
 from weft.eval.readers.reader import ABILITIES, Ability, Limits, Reader, Writing
 from weft.eval.readers.registry import reader, readers, register_reader
@@ -22,6 +23,7 @@ __all__ = [
     "Losses",
     "MissingProcessorError",
     "PairedProcessor",
+    "PictureFeatures",
     "Reader",
     "ReaderError",
     "Row",

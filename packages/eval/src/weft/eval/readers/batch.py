@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weft.eval.readers.picture_features import PictureFeatures
 from weft.eval.readers.rows import Row
 
 IGNORED = -100
@@ -32,6 +33,7 @@ class Batch:
         identities: For a comparison `text` and `image`, numbers from 0 that are equal where rows show the same, of any
             batch. Shape `(rows,)`.
         left_out: Names of rows that were too long and dropped by rule.
+        features: What stands in the place of its pictures, or None where `inputs` holds these.
     """
 
     inputs: dict[str, Tensor]
@@ -44,6 +46,7 @@ class Batch:
     owners: dict[str, Tensor] = field(default_factory=dict)
     identities: dict[str, Tensor] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    features: PictureFeatures | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,6 +54,11 @@ class Batch:
     def without(self, names: tuple[str, ...]) -> Batch:
         """The batch, saying which rows were left out of it."""
         return replace(self, left_out=(*names, *self.left_out))
+
+    def reading(self, features: PictureFeatures) -> Batch:
+        """The batch with features in the place of pixels."""
+        kept = {name: value for name, value in self.inputs.items() if not name.startswith("pixel_")}
+        return replace(self, inputs=kept, features=features)
 
     def pin_memory(self) -> Batch:
         """The batch in pinned memory, for loaders that copy it to a device."""
@@ -83,6 +91,7 @@ class Batch:
             weights=change(self.weights),
             positions=maybe(self.positions),
             identities={name: change(value) for name, value in self.identities.items()},
+            features=None if self.features is None else self.features.changed(change),
         )
 
 

@@ -23,6 +23,7 @@ from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_loss
 from weft.eval.readers.beside import bare_rows, text_alone
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
+from weft.eval.readers.picture_features import COMPANY, make_features, takes_features
 from weft.eval.readers.processor import blank, processed
 from weft.eval.readers.reader import Ability, Limits, Reader, Writing
 from weft.eval.readers.rows import Row, ask
@@ -77,6 +78,7 @@ class OneSequence(Reader):
         self._tokens = AnswerTokens(tokenizer)
         self._stops = stop_tokens(tokenizer, config)
         self._keeps_logits = _keeps_logits(config)
+        self._takes_features = takes_features(config) and image_token(config) is not None
 
     def _owners(self, rows: Sequence[Row], encoded: Encoded) -> dict[str, Tensor]:
         number = image_token(self.config)
@@ -118,8 +120,8 @@ class OneSequence(Reader):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It writes, and scores given answers."""
-        return frozenset({"write", "score"})
+        """It writes, and scores given answers; many models read features in the place of pictures as well."""
+        return frozenset({"write", "score", "features"} if self._takes_features else {"write", "score"})
 
     @property
     def objective(self) -> str:
@@ -176,17 +178,40 @@ class OneSequence(Reader):
         """See `Reader.losses`; the head is computed where answers are, as far as the model can be told."""
         assert batch.labels is not None, "made by `training`"
         assert batch.positions is not None, "made by `training`"
-        logits, bare = self._logits(model, batch.inputs, batch.positions), bare_rows(batch)
+        features = {} if batch.features is None else batch.features.handed()
+        logits = self._logits(model, {**batch.inputs, **features}, batch.positions)
+        bare = bare_rows(batch)
         if bare is not None:
             # All rows stay in every pass, for they are routed to their tasks by their places.
             without = self._logits(model, text_alone(batch.inputs), batch.positions)
             logits = torch.where(bare[:, None, None], without, logits)
         return token_losses(logits, batch.labels[:, batch.positions + 1])
 
-    def _logits(self, model: Any, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
+    def _logits(self, model: Any, inputs: dict[str, Any], positions: Tensor) -> Tensor:
         kept = {"logits_to_keep": positions} if self._keeps_logits else {}
         logits: Tensor = model(**inputs, **kept).logits
         return logits if kept else logits[:, positions]
+
+    def with_features(self, model: Any, batch: Batch) -> Batch:
+        """See `Reader.with_features`."""
+        if not self._takes_features:
+            raise self._refusal("features")
+        if not any(name.startswith("pixel_") for name in batch.inputs):
+            return batch
+        return batch.reading(make_features(model, batch.inputs))
+
+    def picture_tokens(self, batch: Batch) -> Tensor:
+        """See `Reader.picture_tokens`."""
+        token = image_token(self.config)
+        if not self._takes_features or token is None:
+            raise self._refusal("features")
+        return batch.inputs[IDS].eq(token).sum(1)
+
+    @cached_property
+    def sees_alone(self) -> bool:
+        """See `Reader.sees_alone`."""
+        shown = self._prompts([ask("a", [blank(), blank()])], taught=False).media
+        return COMPANY in shown
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`."""

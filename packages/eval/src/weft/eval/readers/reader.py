@@ -343,6 +343,19 @@ class Reader(ABC):
         """
         raise self._refusal("features")
 
+    def picture_tokens(self, batch: Batch) -> Tensor:
+        """Tokens that stand for pictures in each row, shape `(rows,)`, where a model puts features.
+
+        Args:
+            batch: From `training` or `asking`.
+        """
+        raise self._refusal("features")
+
+    @property
+    def sees_alone(self) -> bool:
+        """Whether a picture that is alone in its row is seen otherwise than one among several."""
+        return False
+
     def _refusal(self, ability: Ability) -> ReaderError:
         able = ", ".join(sorted(self.abilities))
         return ReaderError(

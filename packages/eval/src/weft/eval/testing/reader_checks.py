@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from weft.core import attach
+from weft.core.backbone.resolving import resolve
 from weft.eval.readers import Ability, Batch, Reader, ReaderError, Row, Writing
 from weft.eval.readers.one_sequence import OneSequence
 from weft.eval.testing.subject import Subject
@@ -204,7 +205,8 @@ def check_features(subject: Subject) -> None:
         read = reader.with_features(model, batch)
         assert not [name for name in read.inputs if name.startswith("pixel")]
         expected = reader.losses(model, batch).rows
-        model.vision_tower.register_forward_pre_hook(lambda *given: _fail("the vision tower ran"))
+        for path in resolve(model).towers["vision"]:
+            model.get_submodule(path).register_forward_pre_hook(lambda *given: _fail("the vision tower ran"))
         torch.testing.assert_close(reader.losses(model, read).rows, expected, rtol=0, atol=OTHER_ROWS)
 
 

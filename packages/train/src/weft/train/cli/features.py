@@ -14,18 +14,22 @@ from weft.train.cli.console import Overrides, RecipeArgument
 def features(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    store: Annotated[Path, typer.Option(help="Folder of the stores, one for each task.")] = Path(
-        "weft-features"
-    ),
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the stores, one for each task; by default weft-features. Features of a model that its own "
+            "processor reads lie beside the runs."
+        ),
+    ] = None,
 ) -> None:
     """Extract the features of a recipe's images into memory-mapped stores; resumes where it was interrupted."""
     from weft.train.cli.console import is_first, progress
     from weft.train.recipe.loading import load_recipe
-    from weft.train.runs.extract import extract_stores
+    from weft.train.runs.extract import extract_keys
 
-    for task, path in extract_stores(load_recipe(recipe, overrides), store, progress()).items():
+    for key, value in extract_keys(load_recipe(recipe, overrides), store, progress()).items():
         if is_first():
-            sys.stdout.write(f"tasks.{task}.data.features={path}\n")
+            sys.stdout.write(f"{key}={value}\n")
 
 
 def import_all(

@@ -16,6 +16,7 @@ from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.read import reader_of
+from weft.train.backbones.read_features import check_stored
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
 from weft.train.preflight.answers import read_answers
@@ -50,6 +51,8 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         _check_batches(recipe, tasks)
     else:
         check_reading(recipe, tasks, reader, processes)
+        if recipe.training.vision == "stored":
+            check_stored(reader, model, plan(model, recipe.method, list(recipe.tasks)))
     check_objectives(tasks, processes, getattr(model, "objectives", {}))
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components

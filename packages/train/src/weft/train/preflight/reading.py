@@ -8,6 +8,7 @@ from weft.data import Conversation, Record
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Limits, Reader, ReaderError, Wording
 from weft.train.errors import RunError
 from weft.train.preflight.tasks import TaskData
@@ -33,12 +34,13 @@ def text_rules(task: TaskSection) -> TextRules:
     )
 
 
-def reader_batches(recipe: Recipe, reader: Reader) -> ReaderBatches:
+def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None = None) -> ReaderBatches:
     """What makes the batches of a run whose model is read by its own processor.
 
     Args:
         recipe: The recipe.
         reader: The reader of its backbone.
+        stored: Features that training reads in the place of pictures, or None.
 
     Raises:
         ReaderError: If the words of a task do not read as such.
@@ -51,6 +53,7 @@ def reader_batches(recipe: Recipe, reader: Reader) -> ReaderBatches:
         seed=recipe.seed,
         limits=Limits(tokens=training.max_tokens, too_long=training.too_long),
         blank=recipe.blank_images,
+        stored=stored,
     )
 
 
@@ -114,7 +117,14 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
         if task.max_text_tokens is not None:
             faults.append((f"tasks.{name}.max_text_tokens", "no text is cut here; give training.max_tokens"))
         if task.data.features is not None:
-            faults.append((f"tasks.{name}.data.features", "this model reads pictures, not stored features"))
+            faults.append(
+                (
+                    f"tasks.{name}.data.features",
+                    "features of its own are kept beside the runs; set training.vision=stored",
+                )
+            )
+    if training.vision == "stored" and recipe.blank_images:
+        faults.append(("training.vision", "grey pictures have no stored features"))
     if recipe.evaluation.rerank and "match" not in reader.abilities:
         faults.append(("evaluation.rerank", "this model has no matching head"))
     if training.checkpointing and not reader.recomputes:

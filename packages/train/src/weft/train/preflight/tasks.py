@@ -146,6 +146,9 @@ def _streaming_faults(recipe: Recipe) -> list[str]:
             "`pretraining`": task.data.pretraining is not None,
             "`sizes.train`": "train" in task.data.sizes,
             "`features`": task.data.features is not None,
+            "`training.vision: stored`, which extracts the features of all pictures first": (
+                recipe.training.vision == "stored"
+            ),
             "a tokenizer that is trained on all texts": isinstance(
                 recipe.backbone.tokenizer, TokenizerSection
             ),

@@ -293,7 +293,9 @@ class TrainingSection(Section):
         mixing: How batches are drawn from tasks.
         contrast: How image-text contrast and matching are trained, where the backbone has both.
         vision: Whether a tower inside the model is `frozen` (its features are extracted once) or `trained` (it
-            reads pixels in every batch; the method says what of it is trained).
+            reads pixels in every batch; the method says what of it is trained). One that the model's own processor
+            shows pictures runs in every batch, unless it is `stored`: then features are extracted once, and training
+            reads them.
         frames: Frames of a video that are seen, one of each of as many segments.
         shift: Greatest random shift of training images along each axis, in pixels of the model's input (with
             `vision: trained`).
@@ -333,7 +335,7 @@ class TrainingSection(Section):
     average: float = Field(default=0.0, ge=0, lt=1)
     mixing: MixingSection = MixingSection()
     contrast: ContrastSection = ContrastSection()
-    vision: Literal["frozen", "trained"] = "frozen"
+    vision: Literal["frozen", "stored", "trained"] = "frozen"
     frames: int = Field(default=8, gt=0)
     shift: int = Field(default=0, ge=0)
     augment: AugmentSection | None = None
@@ -350,9 +352,9 @@ class TrainingSection(Section):
     def _one_length(self) -> TrainingSection:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
-        if self.vision == "frozen" and self.shift:
+        if self.vision != "trained" and self.shift:
             raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
-        if self.vision == "frozen" and self.augment is not None:
+        if self.vision != "trained" and self.augment is not None:
             raise ValueError("`augment` needs `vision: trained`, because a frozen tower sees each image once")
         if self.sharded and self.compile is not None:
             raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")

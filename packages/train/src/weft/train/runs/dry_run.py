@@ -121,13 +121,15 @@ def dry_run(
         texts=_draw(recipe, tasks, _first_rows(mixture), path, reader),
         picture=path,
         published=tuple(shown(published)),
-        notes=(*left_out_of(tasks), *lengths, *_notes(reader)),
+        notes=(*left_out_of(tasks), *lengths, *_notes(recipe, reader)),
     )
 
 
-def _notes(reader: Reader | None) -> Iterator[str]:
+def _notes(recipe: Recipe, reader: Reader | None) -> Iterator[str]:
     if reader is not None:
-        yield f"read as {reader.name!r} by its own processor; its vision tower runs in every batch"
+        stored = recipe.training.vision == "stored"
+        tower = "extracts features once, and training reads them" if stored else "runs in every batch"
+        yield f"read as {reader.name!r} by its own processor; its vision tower {tower}"
 
 
 def _official(recipe: Recipe, task: str) -> dict[str, int]:

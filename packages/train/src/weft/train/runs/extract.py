@@ -10,9 +10,40 @@ from weft.train.backbones.read import is_read
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 from weft.train.output.progress import Progress
-from weft.train.preflight.tasks import images_of, load_tasks, training_texts
+from weft.train.preflight.fitness import check_fit
+from weft.train.preflight.tasks import check_recipe, images_of, load_tasks, training_texts
 from weft.train.processes import join_processes
 from weft.train.recipe.training import Recipe
+from weft.train.runs.open_session import open_session
+
+
+def extract_keys(recipe: Recipe, folder: Path | None, progress: Progress | None = None) -> dict[str, str]:
+    """Extract the features of every image of a recipe, and return the keys with which a run finds them.
+
+    Args:
+        recipe: A recipe whose backbone holds a vision tower.
+        folder: See `extract_stores`; None for `weft-features`, or, where the model's own processor shows pictures, for
+            the folder of features beside the runs.
+        progress: Where to show progress.
+
+    Raises:
+        RunError: As `extract_stores`; or a folder is given where features lie beside the runs.
+    """
+    if not is_read(recipe.backbone):
+        stores = extract_stores(recipe, folder or Path("weft-features"), progress)
+        return {f"tasks.{task}.data.features": str(path) for task, path in stores.items()}
+    if folder is not None:
+        raise RunError(
+            f"`--store` must be left out for {recipe.backbone.title!r} because the features of a model that its own "
+            f"processor reads lie beside the runs, but is {str(folder)!r}. Set `output` instead."
+        )
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"vision": "stored"})})
+    check_recipe(recipe)
+    tasks = load_tasks(recipe, ("train",))
+    processes = join_processes()
+    check_fit(recipe, tasks, processes)
+    open_session(recipe, tasks, processes=processes, progress=progress)
+    return {"training.vision": "stored", "output": recipe.output}
 
 
 def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = None) -> dict[str, Path]:
@@ -36,8 +67,8 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
     processes = join_processes()
     if is_read(recipe.backbone):
         raise RunError(
-            f"`backbone` must read stored features to have them extracted, but {recipe.backbone.title!r} is read by "
-            "its own processor and shown pictures in every batch. Train it without `weft features`."
+            f"`recipe` must be of a backbone that is read by weft, but {recipe.backbone.title!r} is read by its own "
+            "processor. Call `extract_keys`."
         )
     tasks = load_tasks(recipe)
     check_writable(folder, "--store")

@@ -14,11 +14,13 @@ from weft.eval.evaluate.frames import Frames
 from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.stored import stored_features
+from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.evaluate.visual import Blank, Pixels, Visual
 from weft.eval.readers.image_processor import Transform
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.loading import load_adapted
 from weft.train.backbones.own_features import blank_shape, extract_own, tower_key, transform_of
+from weft.train.backbones.read_features import extract_read
 from weft.train.engine.session import Session
 from weft.train.output.progress import Progress
 from weft.train.preflight.reading import reader_batches, text_rules
@@ -54,20 +56,25 @@ def open_session(
     progress = progress or Progress()
     texts = None if adapter is not None else lambda: training_texts(recipe, tasks)
     backbone = load_adapted(recipe, folder=folder, adapter=adapter, texts=texts, processes=processes)
-    batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, progress, processes))
+    visual = make_visual(recipe, backbone, tasks, progress, processes)
+    stored = make_stored(recipe, backbone, tasks, progress, processes)
+    batches = make_batches(recipe, backbone, visual, stored)
     return Session(recipe, tasks, backbone, batches, processes, progress)
 
 
-def make_batches(recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None) -> Batches | ReaderBatches:
+def make_batches(
+    recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None, stored: StoredPictures | None = None
+) -> Batches | ReaderBatches:
     """What makes the inputs of a run.
 
     Args:
         recipe: The recipe.
         backbone: Its backbone: its reader; or the tokenizer, and the length that its texts are padded to.
         visual: How the run sees images, or None where the backbone has a reader.
+        stored: Features that such a reader's training reads, or None.
     """
     if backbone.reader is not None:
-        return reader_batches(recipe, backbone.reader)
+        return reader_batches(recipe, backbone.reader, stored)
     assert visual is not None, "a backbone without a reader is shown images by the run"
     return Batches(
         backbone.tokenizer,
@@ -115,6 +122,26 @@ def make_visual(
     folder = Path(recipe.output) / "features" / key.digest()
     store = extract_own(backbone, every, folder, key, processes, progress)
     return stored_features([([store], every)], tokens=0)
+
+
+def make_stored(
+    recipe: Recipe,
+    backbone: LoadedBackbone,
+    tasks: Mapping[str, TaskData],
+    progress: Progress,
+    processes: Processes = ONE,
+) -> StoredPictures | None:
+    """Features that the training of a model reads which its own processor shows pictures; None if it sees pictures.
+
+    Arguments as in `make_visual`.
+
+    Raises:
+        RunError: If the model does not take features, or the method changes what they come of.
+    """
+    if backbone.reader is None or recipe.training.vision != "stored":
+        return None
+    records = chain.from_iterable(data["train"] for data in tasks.values() if "train" in data)
+    return extract_read(backbone, records, Path(recipe.output) / "features", processes, progress)
 
 
 def _decoded(section: TrainingSection, transform: Transform, images: Iterable[MediaRef]) -> Visual:
