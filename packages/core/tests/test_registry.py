@@ -109,3 +109,15 @@ def test_configurations_are_described_without_torch() -> None:
         "import sys, weft.core.unit.method, weft.core.few_shot.head_config; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "group"), [(units(), "weft.units"), (families(), "weft.families"), (heads(), "weft.heads")]
+)
+def test_units_families_and_heads_of_other_distributions_are_found(
+    known: Registry[object], group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = importlib.metadata.EntryPoint("of_others", "builtins:float", group)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == entry.group else [])
+    assert known["of_others"] is float
+    assert "of_others" in known

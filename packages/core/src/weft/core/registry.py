@@ -6,9 +6,9 @@ import ast
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return name in self._registered or name in self._own() or name in self._loaders()
 
     def _loaders(self) -> dict[str, Callable[[], T]]:
-        entries = () if self._group is None else entry_points(group=self._group)
+        entries = () if self._group is None else _entries(entry_points, self._group)
         return {entry.name: entry.load for entry in entries} | self._own()
 
     def _own(self) -> dict[str, Callable[[], T]]:
@@ -115,6 +115,12 @@ class Registry(Mapping[str, T], Generic[T]):
     def _held(self, name: str, attribute: str) -> T:
         thing: T = getattr(importlib.import_module(f"{self._package}.{name}"), attribute)
         return thing
+
+
+@cache
+def _entries(find: Callable[..., Iterable[EntryPoint]], group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of a group; what is installed does not change while a process runs, and looking takes long."""
+    return tuple(find(group=group))
 
 
 def _described(thing: Any) -> str:

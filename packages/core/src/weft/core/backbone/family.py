@@ -165,7 +165,9 @@ class Family:
 
 StructureReader = Callable[[nn.Module, Modality | None], Family]
 _STRUCTURE_READERS: list[StructureReader] = []
-FAMILIES: Registry[Family] = Registry("`model_types`", BackboneError, "weft.core.backbone.families")
+FAMILIES: Registry[Family] = Registry(
+    "`model_types`", BackboneError, "weft.core.backbone.families", group="weft.families"
+)
 
 
 def register_family(family: Family) -> Family:

@@ -41,7 +41,9 @@ class HeadConfig(BaseModel):
         return 0
 
 
-HEADS: Registry[type[HeadConfig]] = Registry("`method`", ConfigError, "weft.core.few_shot.methods")
+HEADS: Registry[type[HeadConfig]] = Registry(
+    "`method`", ConfigError, "weft.core.few_shot.methods", group="weft.heads"
+)
 C = TypeVar("C", bound=type[HeadConfig])
 
 

@@ -359,7 +359,7 @@ class UnitConfig(BaseModel):
         return cls()  # type: ignore[call-arg]
 
 
-UNITS: Registry[type[UnitConfig]] = Registry("`method`", ConfigError, "weft.core.units")
+UNITS: Registry[type[UnitConfig]] = Registry("`method`", ConfigError, "weft.core.units", group="weft.units")
 C = TypeVar("C", bound=type[UnitConfig])
 
 
