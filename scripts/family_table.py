@@ -49,7 +49,6 @@ def units_table() -> str:
     cells = {
         method: tuple(acts_at(config.example(), sites) for sites in stacks.values())
         for method, config in units().items()
-        if config.example().select is not UnitConfig.select
     }
     columns = _alike(dict(zip(stacks, zip(*cells.values(), strict=True), strict=True)))
     rows = _alike({method: tuple(column[i] for column in columns) for i, method in enumerate(cells)})
