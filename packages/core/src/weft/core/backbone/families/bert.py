@@ -1,23 +1,23 @@
 """BERT: residual and norm lie inside the `output` modules, so a site is the linear map before them."""
 
+from typing import Any
+
+from weft.core.backbone.declaring import attention, inside
 from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.sites import Block
 
+_INNER: dict[str, Any] = {
+    "query": "self.query",
+    "key": "self.key",
+    "value": "self.value",
+    "output": "output.dense",
+}
+
 
 def _attention(name: str, *, optional: bool = False) -> BlockSpec:
-    return BlockSpec(
-        output=f"{name}.output.dense",
-        source=name,
-        before=name,
-        behind=f"{name}.output",
-        linears={
-            "query": f"{name}.self.query",
-            "key": f"{name}.self.key",
-            "value": f"{name}.self.value",
-            "output": f"{name}.output.dense",
-        },
-        optional=optional,
-        norm=f"{name}.output.LayerNorm",
+    behind = f"{name}.output"
+    return attention(
+        name, **_INNER, before=name, behind=behind, norm=f"{behind}.LayerNorm", optional=optional
     )
 
 
@@ -29,29 +29,30 @@ BLOCKS: dict[Block, BlockSpec] = {
         source="intermediate",
         before="intermediate",
         behind="output",
-        linears={"up": "intermediate.dense", "down": "output.dense"},
         norm="output.LayerNorm",
+        linears={"up": "intermediate.dense", "down": "output.dense"},
     ),
 }
+_ROOTS = ("bert", "")
 
 FAMILY = register_family(
     Family(
         name="bert",
         model_types={"bert": ("text",)},
-        stacks=(Stack(tower="text", layers=("bert.encoder.layer", "encoder.layer"), blocks=BLOCKS),),
+        stacks=(Stack("text", inside(_ROOTS, "encoder.layer"), BLOCKS),),
         places=(
             Place(
                 tower="text",
                 block="embedding",
-                path=("bert.encoder", "encoder"),
+                path=inside(_ROOTS, "encoder"),
                 whole="embeddings",
                 width="layer.0.attention.output.dense",
             ),
         ),
-        towers={"text": ("bert", "")},
+        towers={"text": _ROOTS},
         outside=(Outside(("classifier", "cls", "bert.pooler", "pooler"), "text"),),
         components={
-            "embeddings": ("bert.embeddings.word_embeddings", "embeddings.word_embeddings"),
+            "embeddings": inside(_ROOTS, "embeddings.word_embeddings"),
             "head": ("classifier", "cls"),
         },
     )

@@ -4,39 +4,15 @@ Each tile of an image has equally many placeholders in the first ones; in the ot
 """
 
 from weft.core.backbone.family import Family, register_family
-from weft.core.backbone.owners import equal_media, media_by_grid
+from weft.core.backbone.owners import OwnersRule, equal_media, media_by_grid
 
-EQUAL = register_family(
-    Family(
-        name="structure",
-        model_types={
-            "aya_vision": ("text",),
-            "cohere2_vision": ("text",),
-            "deepseek_vl": ("text",),
-            "internvl": ("text",),
-            "janus": ("text",),
-            "ovis2": ("text",),
-            "qianfan_ocr": ("text",),
-            "vipllava": ("text",),
-        },
-        owners=equal_media,
-        by_structure=True,
-    )
-)
-GRIDS = register_family(
-    Family(
-        name="structure",
-        model_types={
-            "cosmos3_omni": ("text",),
-            "exaone4_5": ("text",),
-            "glm46v": ("text",),
-            "glm4v": ("text",),
-            "glm4v_moe": ("text",),
-            "glm_ocr": ("text",),
-            "glmga": ("text",),
-            "hyperclovax_vision_v2": ("text",),
-        },
-        owners=media_by_grid,
-        by_structure=True,
-    )
+
+def _owned(model_types: str, owners: OwnersRule) -> Family:
+    types = dict.fromkeys(model_types.split(), ("text",))
+    return register_family(Family(name="structure", model_types=types, owners=owners, by_structure=True))
+
+
+EQUAL = _owned("aya_vision cohere2_vision deepseek_vl internvl janus ovis2 qianfan_ocr vipllava", equal_media)
+GRIDS = _owned(
+    "cosmos3_omni exaone4_5 glm46v glm4v glm4v_moe glm_ocr glmga hyperclovax_vision_v2", media_by_grid
 )

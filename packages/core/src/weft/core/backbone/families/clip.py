@@ -1,69 +1,46 @@
 """CLIP: a text and a vision tower, norms before each sub-layer."""
 
+from weft.core.backbone.declaring import attention, feed_forward, inside
 from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
 from weft.core.backbone.sites import Block, Modality
 
-TOWERS: tuple[Modality, ...] = ("text", "vision")
-
 BLOCKS: dict[Block, BlockSpec] = {
-    "attention": BlockSpec(
-        output="self_attn.out_proj",
-        source="self_attn",
-        before="layer_norm1",
-        linears={
-            "query": "self_attn.q_proj",
-            "key": "self_attn.k_proj",
-            "value": "self_attn.v_proj",
-            "output": "self_attn.out_proj",
-        },
-    ),
-    "ffn": BlockSpec(
-        output="mlp",
-        source="mlp",
-        before="layer_norm2",
-        width="mlp.fc2",
-        linears={"up": "mlp.fc1", "down": "mlp.fc2"},
-        behind="",
-    ),
+    "attention": attention("self_attn", before="layer_norm1"),
+    "ffn": feed_forward("mlp", up="fc1", down="fc2", before="layer_norm2", behind=""),
 }
+_TOWERS: tuple[Modality, ...] = ("text", "vision")
 
-PLACES = tuple(
-    Place(
-        tower=tower,
-        block="embedding",
-        path=(f"{tower}_model.encoder", "encoder"),
-        modality=tower,
-        whole="embeddings",
-        width="layers.0.self_attn.out_proj",
-    )
-    for tower in TOWERS
-)
 
-STACKS = (
-    Stack(tower="text", layers=("text_model.encoder.layers", "encoder.layers"), blocks=BLOCKS),
-    Stack(
-        tower="vision",
-        layers=("vision_model.encoder.layers", "encoder.layers"),
-        blocks=BLOCKS,
-        modality="vision",
-    ),
-)
+def types(name: str) -> dict[str, tuple[str, ...]]:
+    """Types of a model of both towers and of each alone.
+
+    Args:
+        name: The first of them.
+    """
+    return {name: ("text", "vision"), f"{name}_text_model": ("text",), f"{name}_vision_model": ("vision",)}
+
 
 FAMILY = register_family(
     Family(
         name="clip",
-        model_types={
-            "clip": ("text", "vision"),
-            "clip_text_model": ("text",),
-            "clip_vision_model": ("vision",),
-        },
-        stacks=STACKS,
-        places=PLACES,
-        towers={"text": ("text_model", ""), "vision": ("vision_model", "")},
-        outside=(
-            Outside("text_projection", "text"),
-            Outside("visual_projection", "vision"),
+        model_types=types("clip"),
+        stacks=tuple(
+            Stack(tower, inside((f"{tower}_model", ""), "encoder.layers"), BLOCKS, modality=tower)
+            for tower in _TOWERS
         ),
+        places=tuple(
+            Place(
+                tower=tower,
+                block="embedding",
+                path=inside((f"{tower}_model", ""), "encoder"),
+                modality=tower,
+                whole="embeddings",
+                width="layers.0.self_attn.out_proj",
+            )
+            for tower in _TOWERS
+        ),
+        towers={tower: (f"{tower}_model", "") for tower in _TOWERS},
+        outside=(Outside("text_projection", "text"), Outside("visual_projection", "vision")),
         components={
             "text": "text_model",
             "vision": "vision_model",

@@ -1,35 +1,16 @@
 """Llama 4's decoder: some feed-forward blocks are experts, which lay all tokens flat and return them so."""
 
+from weft.core.backbone.declaring import decoder, feed_forward
 from weft.core.backbone.families.llama import BLOCKS
-from weft.core.backbone.families.llama import FAMILY as LLAMA
-from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
+from weft.core.backbone.family import register_family
 
-FAMILY = register_family(
-    Family(
-        name="llama4",
-        model_types={"llama4_text": ("text",)},
-        stacks=(
-            Stack(
-                tower="text",
-                layers=("model.layers", "layers"),
-                blocks={
-                    "attention": BLOCKS["attention"],
-                    "ffn": BlockSpec(
-                        output="feed_forward",
-                        source=("feed_forward.router", "feed_forward"),
-                        before="post_attention_layernorm",
-                        width="post_attention_layernorm",
-                        linears={
-                            "up": "feed_forward.up_proj",
-                            "gate": "feed_forward.gate_proj",
-                            "down": "feed_forward.down_proj",
-                        },
-                    ),
-                },
-            ),
-        ),
-        towers=LLAMA.towers,
-        outside=LLAMA.outside,
-        components=LLAMA.components,
-    )
+_FFN = feed_forward(
+    "feed_forward",
+    up="up_proj",
+    gate="gate_proj",
+    down="down_proj",
+    source=("feed_forward.router", "feed_forward"),
+    before="post_attention_layernorm",
+    width="post_attention_layernorm",
 )
+FAMILY = register_family(decoder("llama4", "llama4_text", {**BLOCKS, "ffn": _FFN}))

@@ -5,19 +5,13 @@ feed-forward block has maps that can be chosen by role. Its models have no confi
 Towers of convolutions, of timm and of transformers within open_clip have other sub-layers and are refused.
 """
 
+from weft.core.backbone.declaring import feed_forward
 from weft.core.backbone.family import BlockSpec, Family, Stack, register_family
 from weft.core.backbone.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
     "attention": BlockSpec(output="ls_1", source="attn", before="ln_1", width="attn.out_proj"),
-    "ffn": BlockSpec(
-        output="ls_2",
-        source="mlp",
-        before="ln_2",
-        width="mlp.c_proj",
-        linears={"up": "mlp.c_fc", "down": "mlp.c_proj"},
-        behind="",
-    ),
+    "ffn": feed_forward("mlp", up="c_fc", down="c_proj", output="ls_2", before="ln_2", behind=""),
 }
 
 FAMILY = register_family(

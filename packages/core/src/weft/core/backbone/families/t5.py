@@ -1,76 +1,35 @@
 """T5, Flan-T5 and mT5: an encoder-decoder with RMS norms before each sub-layer and no biases."""
 
+from weft.core.backbone.declaring import attention, feed_forward
 from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
-from weft.core.backbone.module_paths import Paths
+from weft.core.backbone.sites import Block
 
 
-def _attention(path: str) -> BlockSpec:
-    whole = path.rpartition(".")[0]
-    return BlockSpec(
-        output=f"{path}.o",
-        source=path,
-        before=whole,
-        behind=whole,
-        linears={"query": f"{path}.q", "key": f"{path}.k", "value": f"{path}.v", "output": f"{path}.o"},
+def _attention(layer: str, name: str) -> BlockSpec:
+    return attention(f"{layer}.{name}", query="q", key="k", value="v", output="o", before=layer, behind=layer)
+
+
+def _ffn(layer: str) -> BlockSpec:
+    return feed_forward(
+        f"{layer}.DenseReluDense", up=("wi", "wi_1"), gate="wi_0", down="wo", before=layer, behind=layer
     )
 
 
-def _ffn(path: str) -> BlockSpec:
-    up: Paths = (f"{path}.wi", f"{path}.wi_1")
-    return BlockSpec(
-        output=path,
-        source=path,
-        before=path.rpartition(".")[0],
-        behind=path.rpartition(".")[0],
-        width=f"{path}.wo",
-        linears={"up": up, "gate": f"{path}.wi_0", "down": f"{path}.wo"},
-    )
-
+_SELF, _CROSS = _attention("layer.0", "SelfAttention"), _attention("layer.1", "EncDecAttention")
+_DECODER: dict[Block, BlockSpec] = {"attention": _SELF, "cross_attention": _CROSS, "ffn": _ffn("layer.2")}
 
 FAMILY = register_family(
     Family(
         name="t5",
-        model_types={"t5": ("text",), "mt5": ("text",)},
+        model_types=dict.fromkeys(("t5", "mt5"), ("text",)),
         stacks=(
-            Stack(
-                tower="text",
-                name="encoder",
-                layers="encoder.block",
-                blocks={
-                    "attention": _attention("layer.0.SelfAttention"),
-                    "ffn": _ffn("layer.1.DenseReluDense"),
-                },
-            ),
-            Stack(
-                tower="text",
-                name="decoder",
-                layers="decoder.block",
-                blocks={
-                    "attention": _attention("layer.0.SelfAttention"),
-                    "cross_attention": _attention("layer.1.EncDecAttention"),
-                    "ffn": _ffn("layer.2.DenseReluDense"),
-                },
-            ),
+            Stack("text", "encoder.block", {"attention": _SELF, "ffn": _ffn("layer.1")}, "encoder"),
+            Stack("text", "decoder.block", _DECODER, "decoder"),
         ),
         towers={"text": ""},
-        places=(
-            Place(
-                tower="text",
-                block="embedding",
-                path="encoder",
-                name="encoder",
-                whole="tokens",
-                width="embed_tokens",
-                reader="decoder",
-            ),
-            Place(
-                tower="text",
-                block="embedding",
-                path="decoder",
-                name="decoder",
-                whole="tokens",
-                width="embed_tokens",
-            ),
+        places=tuple(
+            Place("text", "embedding", name, name, whole="tokens", width="embed_tokens", reader=reader)
+            for name, reader in (("encoder", "decoder"), ("decoder", None))
         ),
         outside=(Outside("lm_head", "text", "logits"),),
         components={"embeddings": "shared", "lm_head": "lm_head"},

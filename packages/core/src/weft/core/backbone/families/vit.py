@@ -1,19 +1,23 @@
-"""ViT: norms before each sub-layer; two namings, of releases before and after one attention for all models."""
+"""ViT and DINOv2: norms before each sub-layer; two namings, of releases before and after one attention for all models.
 
+The sub-layers of DINOv2 end in a learned scale, whose output is the sub-layer's.
+"""
+
+from dataclasses import replace
+
+from weft.core.backbone.declaring import attention, feed_forward, inside
 from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_family
+from weft.core.backbone.module_paths import Paths
 from weft.core.backbone.sites import Block
 
 BLOCKS: dict[Block, BlockSpec] = {
-    "attention": BlockSpec(
-        output=("attention.o_proj", "attention.output.dense"),
-        source="attention",
+    "attention": attention(
+        "attention",
+        query=("q_proj", "attention.query"),
+        key=("k_proj", "attention.key"),
+        value=("v_proj", "attention.value"),
+        output=("o_proj", "output.dense"),
         before="layernorm_before",
-        linears={
-            "query": ("attention.q_proj", "attention.attention.query"),
-            "key": ("attention.k_proj", "attention.attention.key"),
-            "value": ("attention.v_proj", "attention.attention.value"),
-            "output": ("attention.o_proj", "attention.output.dense"),
-        },
     ),
     "ffn": BlockSpec(
         output=("mlp", "output.dense"),
@@ -24,20 +28,38 @@ BLOCKS: dict[Block, BlockSpec] = {
     ),
 }
 
+
+def _family(name: str, layers: Paths, blocks: dict[Block, BlockSpec], outside: Paths) -> Family:
+    roots = (name, "")
+    return Family(
+        name=name,
+        model_types={name: ("vision",)},
+        stacks=(Stack("vision", inside(roots, layers), blocks, modality="vision"),),
+        towers={"vision": roots},
+        outside=(Outside(outside, "vision"),),
+        components={"embeddings": inside(roots, "embeddings"), "head": "classifier"},
+    )
+
+
 FAMILY = register_family(
-    Family(
-        name="vit",
-        model_types={"vit": ("vision",)},
-        stacks=(
-            Stack(
-                tower="vision",
-                layers=("vit.layers", "vit.encoder.layer", "layers", "encoder.layer"),
-                blocks=BLOCKS,
-                modality="vision",
+    _family("vit", ("layers", "encoder.layer"), BLOCKS, ("classifier", "vit.pooler", "pooler"))
+)
+DINOV2 = register_family(
+    _family(
+        "dinov2",
+        "encoder.layer",
+        {
+            "attention": replace(
+                BLOCKS["attention"], output="layer_scale1", before=None, width=BLOCKS["attention"].output
             ),
-        ),
-        towers={"vision": ("vit", "")},
-        outside=(Outside(("classifier", "vit.pooler", "pooler"), "vision"),),
-        components={"embeddings": ("vit.embeddings", "embeddings"), "head": "classifier"},
+            "ffn": feed_forward(
+                "mlp",
+                up=("fc1", "weights_in", "up_proj"),
+                gate="gate_proj",
+                down=("fc2", "weights_out", "down_proj"),
+                output="layer_scale2",
+            ),
+        },
+        "classifier",
     )
 )
