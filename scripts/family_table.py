@@ -72,6 +72,8 @@ def _declared_stacks() -> Iterator[tuple[str, Family, Stack]]:
         several = sum(other.name == family.name for other in found) > 1
         name = next(iter(family.model_types)) if several else family.name
         for stack in family.stacks:
+            if callable(stack.blocks):  # read from each layer, not declared
+                continue
             word = stack.name or (stack.tower if len(family.stacks) > 1 else "")
             yield f"{name} {word}".strip(), family, stack
 
