@@ -65,6 +65,21 @@ def test_a_recipe_of_vl_adapter_has_the_scripts_hyper_parameters(name):
 
 
 @pytest.mark.parametrize("name", VL_ADAPTER)
+def test_a_recipe_of_vl_adapter_starts_as_the_authors_code_does(name):
+    starts = {
+        ("bottleneck", "bart"): "bert",
+        ("bottleneck", "t5"): "torch",
+        ("compacter", "bart"): "xavier",
+        ("compacter", "t5"): "xavier",
+        ("hyperformer", "bart"): "bert",
+        ("hyperformer", "t5"): "t5",
+    }
+    backbone = name.split("/")[2]
+    for config in load_recipe(name).method:
+        assert getattr(config, "init", None) == starts.get((config.method, backbone))
+
+
+@pytest.mark.parametrize("name", VL_ADAPTER)
 def test_the_papers_quirks_are_all_off_and_all_turned_on_by_one_word(name):
     plain, paper = load_recipe(name), load_recipe(name, ["paper=true"])
     assert not plain.training.decay_norms

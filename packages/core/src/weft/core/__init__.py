@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from weft.core.adapted.attaching import attach, detach
     from weft.core.adapted.auxiliary_losses import auxiliary_losses
     from weft.core.adapted.merging import merge, merged
+    from weft.core.adapted.start_check import StartWarning
     from weft.core.backbone.family import Family, register_family
     from weft.core.errors import WeftError
     from weft.core.files.loading import load_adapter
@@ -77,6 +78,7 @@ __all__ = [
     "PromptConfig",
     "STAdapterConfig",
     "Sharing",
+    "StartWarning",
     "UniAdapterConfig",
     "UnitConfig",
     "VPTConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from weft.core.adapted.bank import Store, filled_bank, store_of
 from weft.core.adapted.model import AdaptedModel, route_checkpointing, with_frozen_statistics
 from weft.core.adapted.module import SiteUnit, restore_class, swap_class, units_at, unlink
+from weft.core.adapted.start_check import checked_start
 from weft.core.adapted.token_modality import image_tokens
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError
@@ -27,6 +28,7 @@ def attach(
     *,
     dtype: torch.dtype = torch.float32,
     some_tasks: bool = False,
+    check: Mapping[str, Any] | None = None,
 ) -> Model:
     """Adapt a model in place: freeze it, add the units, unfreeze what the method trains in full.
 
@@ -39,6 +41,9 @@ def attach(
         tasks: Names of the tasks; None stands for one task, which needs no routing.
         dtype: Dtype of the master weights; the computation runs in that of the activations.
         some_tasks: As for `plan`.
+        check: A batch by the names of the model's arguments. The model is called with it before and after, and a
+            `StartWarning` says how far its outputs moved, if they did: units start as the backbone unless their `init`
+            says otherwise or they cannot. Rows belong to the first task, or to those of `task_ids` in the batch.
 
     Returns:
         The same object. It gains `weft` (banks, tasks and plan) and the methods of
@@ -59,7 +64,7 @@ def attach(
     for unit in planned.units:
         _check_called(model, unit.site.path)
     store = _store(model, planned, dtype)
-    with all_or_nothing(model):
+    with all_or_nothing(model), checked_start(model, check, planned.configs):
         _link(model, planned, store)
         model.requires_grad_(False)
         named = dict(model.named_parameters())

@@ -22,6 +22,7 @@ from weft.core.files.saving import CONFIG, FORMAT, WEIGHTS, statistics, tensors_
 from weft.core.files.stored_files import FLOATS, check_tensors, open_tensors, read_words
 from weft.core.planning import Plan, plan
 from weft.core.sharing import is_of
+from weft.core.unit.protocol import UNITS
 
 _READ = ("model_class", "name", "structure", "weights")
 
@@ -48,7 +49,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{config.get('format')}. Install the release of weft that wrote it."
         )
     _check_words(folder / CONFIG, config)
+    method = config["method"]
+    config["method"] = [_today(words) for words in ([method] if isinstance(method, Mapping) else method)]
     return config
+
+
+def _today(words: Any) -> Any:
+    """The words of a unit, with what they left unsaid where the unit had no such field yet."""
+    method = words.get("method") if isinstance(words, Mapping) else None
+    return {**UNITS[method].earlier, **words} if isinstance(method, str) and method in UNITS else words
 
 
 def _check_words(file: Path, config: Mapping[str, Any]) -> None:

@@ -160,6 +160,21 @@ class UnitContract:
         trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
         assert trained == planned.trainable_parameters
 
+    def test_defaults_start_as_the_backbone(self, config: UnitConfig, backbone: str) -> None:
+        fields = config.start_fields or ()
+        assert not {"init", *fields} & config.model_fields_set, "an example leaves the start to the defaults"
+        model, batch = tiny_backbone(backbone)
+        # T5's attention takes another kernel when its weights need gradients.
+        with torch.no_grad():
+            expected = outputs(model, batch)
+            attach(model, config)
+            found = outputs(model, batch)
+        if config.start_fields is None:
+            assert "cannot start as the backbone" in str(type(config).__doc__)
+            assert not torch.equal(found, expected)
+        else:
+            assert torch.equal(found, expected)
+
     def test_detach_gives_the_backbone_back(self, config: UnitConfig, backbone: str) -> None:
         model, batch = tiny_backbone(backbone)
         names, expected = list(model.state_dict()), outputs(model, batch)

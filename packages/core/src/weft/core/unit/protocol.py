@@ -278,12 +278,21 @@ class UnitConfig(BaseModel):
         train_full: Components of the backbone trained in full, by word: `norms`, `biases`,
             `visual_embedding`, `embeddings`, `lm_head`, `projector`, `vision`, …; the family says which it
             has.
+
+    Class attributes:
+        parts: Parts whose sharing can be declared.
+        stops_gradients: Whether no gradient passes through the layers where it acts.
+        start_fields: Fields that decide whether the unit starts as the backbone, as it does with their defaults; empty
+            where it always does, None where it cannot, for a reason that its docstring gives.
+        earlier: What fields mean in checkpoints that were written before there were such fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: ClassVar[tuple[str, ...]] = ()
     stops_gradients: ClassVar[bool] = False
+    start_fields: ClassVar[tuple[str, ...] | None] = ()
+    earlier: ClassVar[Mapping[str, Any]] = {}
 
     method: str
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
@@ -355,7 +364,7 @@ class UnitConfig(BaseModel):
 
     @classmethod
     def example(cls) -> UnitConfig:
-        """A small configuration for tests; where the unit can, it starts as the backbone."""
+        """A small configuration for tests, which leaves the start to the defaults."""
         return cls()  # type: ignore[call-arg]
 
 

@@ -69,14 +69,15 @@ class BottleneckConfig(UnitConfig):
         norm: LayerNorm on what the adapter reads; shared across tasks unless `sharing.norm` says otherwise.
         scale: Factor of the adapter's output.
         learned_scale: Whether the factor is trained, from `scale` on, one number per slot.
-        init: `bert` draws weights from N(0, 0.02) with zero biases, as VL-BART does; `torch` as `nn.Linear`
-            does, as VL-T5 does; `zero` is `bert` with a zero up-projection, so that the model starts as the
-            backbone.
+        init: `zero` draws the down-projection from N(0, 0.02) and leaves all else zero, so that the model starts as the
+            backbone. `bert` draws both weights so, as VL-BART does, `torch` draws all as `nn.Linear` does, as VL-T5
+            does: models that were pretrained without adapters are thrown far off by either.
 
     Parts: `down`, `up`, `norm`, `scale`.
     """
 
     parts = ("down", "up", "norm", "scale")
+    start_fields = ("init",)
 
     method: Literal["bottleneck"] = "bottleneck"
     bottleneck_size: int | None = Field(default=None, ge=1)
@@ -87,7 +88,7 @@ class BottleneckConfig(UnitConfig):
     norm: bool = False
     scale: float = 1.0
     learned_scale: bool = False
-    init: Literal["bert", "torch", "zero"] = "bert"
+    init: Literal["bert", "torch", "zero"] = "zero"
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -130,8 +131,8 @@ class BottleneckConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> BottleneckConfig:
-        """A small configuration that starts as the backbone."""
-        return cls(bottleneck_size=4, init="zero")
+        """A small configuration."""
+        return cls(bottleneck_size=4)
 
 
 def _draws(init: str, width: int, size: int) -> tuple[Init, Init, Init, Init]:

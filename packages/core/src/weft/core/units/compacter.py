@@ -35,13 +35,15 @@ class CompacterConfig(UnitConfig):
         rule_std: Standard deviation of the rule's initial values.
         activation: `g`.
         scale: Factor of the output.
-        init: `xavier` draws every `B_i` with gain sqrt(2); `zero` makes the up half zero.
+        init: `zero` draws every `B_i` of the down half by Xavier with gain sqrt(2) and makes the up half zero, so that
+            the model starts as the backbone; `xavier` draws both halves, as the papers do.
         blocks: Sub-layers adapted; by default all there are.
 
     Parts: `down`, `up`, and `rule`, which follows the half it belongs to unless `sharing.rule` is given.
     """
 
     parts = ("down", "up", "rule")
+    start_fields = ("init",)
 
     method: Literal["compacter"] = "compacter"
     bottleneck_size: int | None = Field(default=None, ge=1)
@@ -53,7 +55,7 @@ class CompacterConfig(UnitConfig):
     rule_std: float = Field(default=0.01, gt=0)
     activation: Activation = "gelu_tanh"
     scale: float = 1.0
-    init: Literal["xavier", "zero"] = "xavier"
+    init: Literal["xavier", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
@@ -105,8 +107,8 @@ class CompacterConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> CompacterConfig:
-        """A small configuration that starts as the backbone."""
-        return cls(bottleneck_size=4, init="zero")
+        """A small configuration."""
+        return cls(bottleneck_size=4)
 
 
 class Compacter(Unit):

@@ -44,15 +44,16 @@ class HyperformerConfig(UnitConfig):
         condition_on: Vectors joined as input. With `block`, one generator serves all sub-layers; without,
             each kind of sub-layer has its own.
         activation: Activation of the adapters.
-        init: `bert` draws linear maps and layer vectors from N(0, 0.02); `t5` maps from N(0, 0.01), vectors
-            from N(0, 1); `zero` is `bert` with up-projections that start at zero. Task vectors are always
-            N(0, 1).
+        init: `zero` is `bert` with up-projections that start at zero, so that the model starts as the backbone. `bert`
+            draws linear maps and layer vectors from N(0, 0.02), `t5` maps from N(0, 0.01) and vectors from N(0, 1), as
+            VL-BART and VL-T5 do. Task vectors are always N(0, 1).
         blocks: Sub-layers adapted; by default all there are.
 
     Parts: `task`, `layer`, `block`, `projection`, `generator`.
     """
 
     parts = ("task", "layer", "block", "projection", "generator")
+    start_fields = ("init",)
 
     method: Literal["hyperformer"] = "hyperformer"
     bottleneck_size: int | None = Field(default=None, ge=1)
@@ -62,7 +63,7 @@ class HyperformerConfig(UnitConfig):
     projected_size: int = Field(default=8, ge=1)
     condition_on: tuple[Condition, ...] = Field(default=("task", "layer"), min_length=1)
     activation: Activation = "gelu_tanh"
-    init: Literal["bert", "t5", "zero"] = "bert"
+    init: Literal["bert", "t5", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
@@ -120,8 +121,8 @@ class HyperformerConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> HyperformerConfig:
-        """A small configuration that starts as the backbone."""
-        return cls(bottleneck_size=4, embedding_size=6, hidden_size=5, projected_size=3, init="zero")
+        """A small configuration."""
+        return cls(bottleneck_size=4, embedding_size=6, hidden_size=5, projected_size=3)
 
 
 class Hyperformer(Unit):

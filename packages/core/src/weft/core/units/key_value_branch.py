@@ -36,6 +36,7 @@ class KeyValueBranchConfig(UnitConfig):
     """
 
     parts = ("down", "up", "scale")
+    start_fields = ("init",)
 
     method: Literal["key_value_branch"] = "key_value_branch"
     bottleneck_size: int = Field(default=64, ge=1)
@@ -75,7 +76,7 @@ class KeyValueBranchConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> KeyValueBranchConfig:
-        """A small configuration that starts as the backbone."""
+        """A small configuration."""
         return cls(bottleneck_size=4)
 
 

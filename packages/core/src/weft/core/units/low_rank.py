@@ -28,20 +28,22 @@ class LowRankConfig(UnitConfig):
         reduction_factor: The site's width divided by that of the bottleneck.
         rank: Rank of both matrices.
         activation: `g`.
-        init: `xavier` draws all four factors with gain sqrt(2); `zero` makes the last one zero.
+        init: `zero` draws factors by Xavier with gain sqrt(2) and makes the last of the four zero, so that the model
+            starts as the backbone; `xavier` draws all four, as the papers do.
         blocks: Sub-layers adapted; by default all there are.
 
     Parts: `down`, `up`.
     """
 
     parts = ("down", "up")
+    start_fields = ("init",)
 
     method: Literal["low_rank"] = "low_rank"
     bottleneck_size: int | None = Field(default=None, ge=1)
     reduction_factor: int | None = Field(default=None, ge=1)
     rank: int = Field(default=1, ge=1)
     activation: Activation = "gelu_tanh"
-    init: Literal["xavier", "zero"] = "xavier"
+    init: Literal["xavier", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
@@ -68,8 +70,8 @@ class LowRankConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> LowRankConfig:
-        """A small configuration that starts as the backbone."""
-        return cls(bottleneck_size=4, init="zero")
+        """A small configuration."""
+        return cls(bottleneck_size=4)
 
 
 class LowRank(Unit):

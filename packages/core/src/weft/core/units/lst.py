@@ -44,7 +44,7 @@ class LSTConfig(UnitConfig):
         reduction_factor: The tower's width over that of the side network.
         num_heads: Heads of the side network's attention.
         residual: Whether the tower's own output is added to the side network's; `U` then starts at zero, so that the
-            model starts as the backbone.
+            model starts as the backbone. The paper has no such sum.
         side_layers: Layers that have a block beside them; by default all. The others are passed by.
         towers: By default the vision tower.
 
@@ -52,12 +52,13 @@ class LSTConfig(UnitConfig):
     """
 
     parts = ("down", "gate", "block", "up")
+    start_fields = ("residual",)
     stops_gradients: ClassVar[bool] = True
 
     method: Literal["lst"] = "lst"
     reduction_factor: int = Field(default=8, ge=1)
     num_heads: int = Field(default=4, ge=1)
-    residual: bool = False
+    residual: bool = True
     side_layers: tuple[int, ...] | None = None
 
     @property
@@ -137,8 +138,8 @@ class LSTConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> LSTConfig:
-        """A small configuration that starts as the backbone."""
-        return cls(reduction_factor=4, num_heads=2, residual=True)
+        """A small configuration."""
+        return cls(reduction_factor=4, num_heads=2)
 
 
 def _beside(site: Site, other: Site) -> bool:

@@ -6,7 +6,7 @@ around the factor, which is not done here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights,
 from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 ACROSS_MODALITIES: Axes = frozenset({"task", "modality"})
@@ -33,16 +35,21 @@ class MMAConfig(UnitConfig):
         bottleneck_size: Width of `S`.
         scale: Factor of the adapter: 0.001 in the released configuration.
         upper: How many of the last layers are adapted, where `layers` does not say which.
+        init: `identity` makes `U` zero, so that the model starts as the backbone; `repo` draws it like the other
+            matrices, as the code does.
 
     Parts: `down`, `core`, `up`.
     """
 
     parts = ("down", "core", "up")
+    start_fields = ("init",)
+    earlier: ClassVar[Mapping[str, Any]] = {"init": "repo"}
 
     method: Literal["mma"] = "mma"
     bottleneck_size: int = Field(default=32, ge=1)
     scale: float = 0.001
     upper: int = Field(default=8, ge=1)
+    init: Literal["identity", "repo"] = "identity"
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The upper layers of every tower, each as a whole, which also know the input of their attention."""
@@ -61,12 +68,13 @@ class MMAConfig(UnitConfig):
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Three matrices and their biases."""
         width, size = site.width, self.bottleneck_size
+        last = zeros if self.init == "identity" else _fan_out(width)
         return (
             TensorSpec("down.weight", (width, size), _fan_out(size), "down"),
             TensorSpec("down.bias", (size,), zeros, "down"),
             TensorSpec("core.weight", (size, size), _fan_out(size), "core", ACROSS_MODALITIES),
             TensorSpec("core.bias", (size,), zeros, "core", ACROSS_MODALITIES),
-            TensorSpec("up.weight", (size, width), _fan_out(width), "up"),
+            TensorSpec("up.weight", (size, width), last, "up"),
             TensorSpec("up.bias", (width,), zeros, "up"),
         )
 

@@ -41,6 +41,8 @@ _OURS = (
 class PEFTConfig(UnitConfig):
     """A method of PEFT on linear maps that are chosen by words, as those of LoRA are.
 
+    How it starts is PEFT's to say: as the backbone, as far as its own defaults do.
+
     Args:
         config: The configuration as PEFT writes it: `peft_type`, such as `LOHA`, and its options. Where it acts
             and what is trained beside is said by the other words.

@@ -29,6 +29,8 @@ class PrefixConfig(UnitConfig):
     With `hidden_size`, `P_k` and `P_v` are two outputs of one network of a table:
     `tanh(E W + b) W_k + b_k` and `tanh(E W + b) W_v + b_v`.
 
+    It cannot start as the backbone: attention gives every added key a share, also one of zeros.
+
     Args:
         length: Keys and values added.
         hidden_size: Width of the network's hidden layer; None leaves the network out.
@@ -38,6 +40,7 @@ class PrefixConfig(UnitConfig):
     """
 
     parts = ("prefix", "network")
+    start_fields = None
 
     method: Literal["prefix"] = "prefix"
     length: int = Field(default=20, ge=1)

@@ -25,6 +25,8 @@ class PromptConfig(UnitConfig):
     The prompt has no learned positions. A backbone offers a place for it as a site of block `embedding`. In
     front of a decoder it is what the decoder would hold as keys and values after reading it.
 
+    It cannot start as the backbone: attention gives vectors in front of the text a share, whatever they are.
+
     Args:
         length: Vectors per prompt.
         hidden_size: Width of the network's hidden layer; None leaves the network out.
@@ -34,6 +36,7 @@ class PromptConfig(UnitConfig):
     """
 
     parts = ("prompt",)
+    start_fields = None
 
     method: Literal["prompt"] = "prompt"
     length: int = Field(default=40, ge=1)

@@ -73,6 +73,7 @@ class UniAdapterConfig(UnitConfig):
     """
 
     parts = ("down", "up", "norm", "cross_norm", "core")
+    start_fields = ("init",)
 
     method: Literal["uniadapter"] = "uniadapter"
     bottleneck_size: int = Field(default=128, ge=1)
@@ -186,7 +187,7 @@ class UniAdapterConfig(UnitConfig):
 
     @classmethod
     def example(cls) -> UniAdapterConfig:
-        """A small configuration that starts as the backbone, for any model of text or of two towers."""
+        """A small configuration for any model of text or of two towers."""
         return cls(bottleneck_size=4, branches=("text", "vision"), core=True)
 
     def _towers(self, sites: SiteMap, wanted: set[str]) -> tuple[str, ...]:

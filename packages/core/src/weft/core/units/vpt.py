@@ -32,6 +32,8 @@ class VPTConfig(UnitConfig):
     tower's hidden states hold them. With `deep` every layer has prompts of its own in place of what the layer before
     made of its own.
 
+    It cannot start as the backbone: attention gives every added token a share, whatever it is.
+
     Rows of task -1 see no prompt: where a batch may hold some, every layer is called a second time without prompts.
 
     Args:
@@ -45,6 +47,7 @@ class VPTConfig(UnitConfig):
     """
 
     parts = ("prompt",)
+    start_fields = None
 
     method: Literal["vpt"] = "vpt"
     length: int = Field(default=10, ge=1)
