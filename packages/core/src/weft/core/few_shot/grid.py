@@ -7,13 +7,16 @@ all sharpness values, and everything else works on (rows, classes) matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from weft.core.few_shot.head_config import SelectBy
+
+Bound = Literal["lowest", "highest"]
 Ties = Literal["loss", "first"]
 # Elements of the class sums that live at a time.
 _BLOCK_ELEMENTS = 1 << 26
@@ -21,6 +24,8 @@ _BLOCK_ELEMENTS = 1 << 26
 _CACHED_ELEMENTS = 1 << 18
 # Rows per block; more does not make the passes faster.
 _ROWS = 256
+# A widened grid goes on to this many times its end, in this many values of equal ratio.
+_WIDER, _MORE = 4.0, 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ class Search:
         evaluated: Number of combinations compared.
         tied: How many of them were equally accurate.
         samples: Number of samples they were compared on.
+        at_bounds: Hyper-parameters whose value is the lowest or the highest of those compared, so that a better one may
+            lie beyond.
+        widened: How often the grid was widened.
     """
 
     selected: Mapping[str, float]
@@ -40,6 +48,8 @@ class Search:
     evaluated: int = 1
     tied: int = 1
     samples: int = 0
+    at_bounds: Mapping[str, Bound] = field(default_factory=dict)
+    widened: int = 0
 
 
 def steps(scale: float, count: int) -> list[float]:
@@ -63,16 +73,28 @@ class Grid:
         alphas: Values of alpha.
         loops: Names of the hyper-parameters from the outermost to the innermost loop of the papers' code, where the
             order is another one than candidates and then alphas; their values ascend.
+        axes: Hyper-parameters that have no natural bounds, each with its values, which ascend.
+        remade: Axes to a grid of these values, to widen it.
     """
 
     candidates: Sequence[Mapping[str, float]]
     sums_of: Callable[[slice], Tensor]
     alphas: Sequence[float]
     loops: Sequence[str] = ()
+    axes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    remade: Callable[[Mapping[str, Sequence[float]]], Grid] | None = None
 
 
-def search_grid(init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss") -> Search:
-    """Choose the candidate and the alpha of the most accurate `init + alpha · sums`.
+def search_grid(
+    init: Tensor,
+    labels: Tensor,
+    grid: Grid,
+    *,
+    ties: Ties = "loss",
+    by: SelectBy = "accuracy",
+    widenings: int = 0,
+) -> Search:
+    """Choose the candidate and the alpha of the best `init + alpha · sums`.
 
     Args:
         init: Zero-shot logits, shape (rows, classes).
@@ -80,14 +102,74 @@ def search_grid(init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss"
         grid: What is compared.
         ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
             that the papers' code comes to first.
+        by: Whether the most accurate combination is the best, or that of least cross-entropy.
+        widenings: How often the grid is widened at most, while the best value of an axis is its first or last.
 
     Returns:
         The choice; `selected` also holds `alpha`.
     """
+    found = _search_once(init, labels, grid, ties, by)
+    for count in range(1, widenings + 1):
+        if grid.remade is None or not found.at_bounds:
+            break
+        grid = grid.remade(
+            {name: _wider(values, found.at_bounds.get(name)) for name, values in grid.axes.items()}
+        )
+        found = replace(_search_once(init, labels, grid, ties, by), widened=count)
+    return found
+
+
+def bounds(selected: Mapping[str, float], axes: Mapping[str, Sequence[float]]) -> dict[str, Bound]:
+    """The hyper-parameters whose value is at an end of its axis.
+
+    Args:
+        selected: Hyper-parameter to its value.
+        axes: Hyper-parameter to the values compared; a single one has no ends, and 0 is a natural one.
+
+    >>> bounds({"alpha": 3.0, "beta": 1.0, "gamma": 0.0}, {"alpha": [1, 3], "beta": [1], "gamma": [0, 0.1]})
+    {'alpha': 'highest'}
+    """
+    found: dict[str, Bound] = {}
+    for name, values in axes.items():
+        if len(values) > 1 and selected[name] == max(values):
+            found[name] = "highest"
+        elif len(values) > 1 and selected[name] == min(values) > 0:
+            found[name] = "lowest"
+    return found
+
+
+def _wider(values: Sequence[float], bound: Bound | None) -> list[float]:
+    """An axis with further values beyond one end."""
+    ratios = [_WIDER ** (step / _MORE) for step in range(1, _MORE + 1)]
+    if bound == "highest":
+        return [*values, *(values[-1] * ratio for ratio in ratios)]
+    return [*(values[0] / ratio for ratio in reversed(ratios)), *values] if bound == "lowest" else [*values]
+
+
+def _search_once(init: Tensor, labels: Tensor, grid: Grid, ties: Ties, by: SelectBy) -> Search:
     candidates, alphas = grid.candidates, grid.alphas
-    right = count_right(init, labels, grid)
-    best = int(right.max())
-    tied = (right == best).nonzero().tolist()
+    right, losses = _tally(init, labels, grid, with_losses=by == "loss")
+    if losses is not None:
+        place, column = divmod(int(losses.argmin()), len(alphas))
+        best, tied = int(right[place, column]), [[place, column]]
+    else:
+        best, tied = int(right.max()), (right == right.max()).nonzero().tolist()
+        place, column = _first_or_likeliest(init, labels, grid, ties, tied)
+    selected = {**candidates[place], "alpha": alphas[column]}
+    return Search(
+        selected=selected,
+        accuracy=100 * best / len(labels),
+        evaluated=right.numel(),
+        tied=len(tied),
+        samples=len(labels),
+        at_bounds=bounds(selected, grid.axes),
+    )
+
+
+def _first_or_likeliest(
+    init: Tensor, labels: Tensor, grid: Grid, ties: Ties, tied: list[list[int]]
+) -> tuple[int, int]:
+    candidates, alphas = grid.candidates, grid.alphas
     place, column = tied[0]
     if grid.loops:
         place, column = min(
@@ -97,13 +179,7 @@ def search_grid(init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss"
     if ties == "loss" and len(tied) > 1:
         losses = _losses(init, labels, grid, tied)
         place, column = tied[int(losses.argmin())]
-    return Search(
-        selected={**candidates[place], "alpha": alphas[column]},
-        accuracy=100 * best / len(labels),
-        evaluated=right.numel(),
-        tied=len(tied),
-        samples=len(labels),
-    )
+    return place, column
 
 
 def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
@@ -117,17 +193,27 @@ def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
     Returns:
         Int64, shape (candidates, alphas).
     """
+    return _tally(init, labels, grid, with_losses=False)[0]
+
+
+def _tally(init: Tensor, labels: Tensor, grid: Grid, *, with_losses: bool) -> tuple[Tensor, Tensor | None]:
+    """What `count_right` gives, and the summed cross-entropy of each candidate and alpha."""
     candidates = len(grid.candidates)
     right = torch.zeros(candidates, len(grid.alphas), dtype=torch.int64)
+    losses = torch.zeros(right.shape, dtype=torch.float64) if with_losses else None
     for rows in _blocks(init.shape[0], init.shape[1], candidates):
         sums, zero, truth = grid.sums_of(rows), init[rows], labels[rows]
         together = max(1, _CACHED_ELEMENTS // zero.numel())
         for first in range(0, candidates, together):
             part = sums[first : first + together]
             for column, alpha in enumerate(grid.alphas):
-                predicted = torch.add(zero, part, alpha=alpha).argmax(-1)
-                right[first : first + together, column] += (predicted == truth).sum(-1).cpu()
-    return right
+                logits = torch.add(zero, part, alpha=alpha)
+                right[first : first + together, column] += (logits.argmax(-1) == truth).sum(-1).cpu()
+                if losses is not None:
+                    own = logits.gather(-1, truth.expand(len(part), -1)[..., None])[..., 0]
+                    each = (logits.logsumexp(-1) - own).double().sum(-1)
+                    losses[first : first + together, column] += each.cpu()
+    return right, losses
 
 
 def _losses(init: Tensor, labels: Tensor, grid: Grid, tied: list[list[int]]) -> Tensor:

@@ -24,7 +24,7 @@ from weft.core.errors import ConfigError, FewShotError
 from weft.core.few_shot.calibration import fit_temperature
 from weft.core.few_shot.explain import Explanation, Votes, explanations
 from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
-from weft.core.few_shot.grid import Grid, Search, Ties, search_grid
+from weft.core.few_shot.grid import Grid, Search, search_grid
 from weft.core.few_shot.head_config import HEADS, HeadConfig, parse_head
 from weft.core.few_shot.samples import (
     Samples,
@@ -262,6 +262,7 @@ class FewShotHead(nn.Module, ABC):
             "config": self.config.model_dump(mode="json"),
             "selected": self.selected,
             "selected_on": self.selected_on,
+            "at_bounds": dict(self.selection.at_bounds),
             "num_samples": self.num_samples,
             "dtype": str(self.class_weights.dtype).removeprefix("torch."),
         }
@@ -324,9 +325,19 @@ class FewShotHead(nn.Module, ABC):
             if grid is None:
                 found = Search({}, samples.score(self.scores(features))[0], samples=len(samples))
             else:
-                ties: Ties = "first" if chosen_on == "paper" else "loss"
-                found = search_grid(self.zero_shot(features), samples.labels, grid, ties=ties)
-        self.selection = Selection({**self.selected, **found.selected}, chosen_on)
+                found = search_grid(
+                    self.zero_shot(features),
+                    samples.labels,
+                    grid,
+                    ties="first" if chosen_on == "paper" else "loss",
+                    by=self.config.select_by,
+                    widenings=0 if chosen_on == "paper" else self.config.widenings(),
+                )
+        chosen_in_fit = {
+            name: bound for name, bound in self.selection.at_bounds.items() if name not in found.selected
+        }
+        parameters = {**self.selected, **found.selected}
+        self.selection = Selection(parameters, chosen_on, at_bounds={**chosen_in_fit, **found.at_bounds})
         return found
 
     def _samples(
@@ -385,7 +396,8 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
     check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)
     temperature = float(tensors.pop(_TEMPERATURE))
     head.load_state_dict(tensors)
-    head.selection = Selection(dict(words["selected"]), words["selected_on"], temperature)
+    at_bounds = dict(words.get("at_bounds", {}))
+    head.selection = Selection(dict(words["selected"]), words["selected_on"], temperature, at_bounds)
     return head.requires_grad_(False).eval()
 
 

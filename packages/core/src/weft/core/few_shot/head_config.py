@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weft.core.errors import ConfigError, faults_of, unknown
 from weft.core.registry import Registry, method_of
+
+SelectBy = Literal["accuracy", "loss"]
+CLIP_SCALE = 100.0
 
 
 class HeadConfig(BaseModel):
@@ -17,6 +20,8 @@ class HeadConfig(BaseModel):
     Args:
         method: Name of the head.
         logit_scale: Factor of the cosine between image and class, `exp` of CLIP's learned scale.
+        select_by: Whether validation samples choose what is most accurate on them, or what has the least cross-entropy;
+            epochs and hyper-parameters alike.
 
     Class attributes:
         head: The class of heads that it describes.
@@ -28,7 +33,12 @@ class HeadConfig(BaseModel):
     earlier: ClassVar[Mapping[str, Any]] = {}
 
     method: str
-    logit_scale: float = Field(default=100.0, gt=0)
+    logit_scale: float = Field(default=CLIP_SCALE, gt=0)
+    select_by: SelectBy = "accuracy"
+
+    def widenings(self) -> int:
+        """How often a search widens its grid at most; by default never."""
+        return 0
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
         """Number of trained parameters, before anything is built.

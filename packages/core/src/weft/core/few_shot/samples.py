@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.errors import FewShotError
+from weft.core.few_shot.head_config import SelectBy
 
 # How far the length of a feature may be from one, by dtype.
 _LENGTH_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 2e-2}
@@ -45,14 +46,16 @@ class Samples:
         """Every view as a sample of its own: (views · samples, width), and the labels, (views · samples,)."""
         return self.views.flatten(0, 1).to(self.dtype), self.labels.repeat(self.views.shape[0])
 
-    def score(self, logits: Tensor) -> tuple[float, float]:
+    def score(self, logits: Tensor, by: SelectBy = "accuracy") -> tuple[float, float]:
         """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate.
 
         Args:
             logits: Of the mean features, shape (samples, classes).
+            by: With `loss`, the two the other way round.
         """
-        right = (logits.argmax(1) == self.labels).double().mean()
-        return 100 * float(right), -float(functional.cross_entropy(logits.float(), self.labels))
+        right = 100 * float((logits.argmax(1) == self.labels).double().mean())
+        likelihood = -float(functional.cross_entropy(logits.float(), self.labels))
+        return (right, likelihood) if by == "accuracy" else (likelihood, right)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One random view of each of some samples, shape (rows, width), and their labels."""

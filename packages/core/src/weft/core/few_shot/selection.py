@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from weft.core.few_shot.grid import Bound
 
 SelectedOn = Literal["validation", "paper"]
 
@@ -22,12 +25,14 @@ class Selection:
     Attributes:
         parameters: Hyper-parameters in use.
         chosen_on: `validation`, `paper` (the test set), or None where nothing was chosen.
+        at_bounds: Hyper-parameters that are the lowest or the highest of the values compared.
         temperature: What logits are divided by for probabilities; other hyper-parameters make it one again.
     """
 
     parameters: dict[str, float] = field(default_factory=dict)
     chosen_on: SelectedOn | None = None
     temperature: float = 1.0
+    at_bounds: Mapping[str, Bound] = field(default_factory=dict)
 
 
 def warn_of_the_test_set(method: str, chosen_on: SelectedOn, *, stacklevel: int) -> None:

@@ -80,7 +80,7 @@ def train_head(
         samples: Training samples.
         options: Optimiser, rate, epochs.
         validation: Samples that choose the epoch: the most accurate one, and among those the one of least
-            cross-entropy. None keeps the last epoch.
+            cross-entropy, or the other way round (`select_by`). None keeps the last epoch.
         seed: Seed of order and views.
         loss: Features and labels of a batch to its loss; cross-entropy of the logits by default.
     """
@@ -105,7 +105,7 @@ def train_head(
         if validation is not None and options.select_epoch:
             head.eval()
             with torch.no_grad():
-                score = validation.score(head.scores(validation.mean()))
+                score = validation.score(head.scores(validation.mean()), head.config.select_by)
             if best is None or score > best:
                 best, kept = score, [parameter.detach().clone() for parameter in parameters]
     for parameter, value in zip(parameters, kept, strict=bool(kept)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -42,6 +44,10 @@ class PrunedCacheConfig(CacheHeadConfig):
         if self.gamma_steps == 1:
             return [self.gamma]
         return [index * self.gamma_scale / self.gamma_steps for index in range(self.gamma_steps)]
+
+    def axes(self) -> dict[str, list[float]]:
+        """Searched values of gamma, beta and alpha."""
+        return {"gamma": self.gammas(), **super().axes()}
 
     def num_channels(self, width: int) -> int:
         """Number of channels that are kept."""
@@ -109,16 +115,17 @@ class APE(TipAdapter):
         sums = self._class_sums(self._queries(features), self.selected["beta"], self._key_weights())
         return sums * self.selected["alpha"] + self.zero_shot(features)
 
-    def grid(self, features: Tensor) -> Grid:
-        """Values of gamma, beta and alpha."""
-        queries, betas, gammas = self._queries(features), self.config.betas(), self.config.gammas()
+    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+        queries, betas, gammas = self._queries(features), axes["beta"], axes["gamma"]
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         weights = [self._key_weights(gamma) for gamma in gammas]
         return Grid(
             [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas],
             lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
-            self.config.alphas(),
+            axes["alpha"],
             loops=("beta", "alpha", "gamma"),
+            axes=axes,
+            remade=partial(self._grid_of, features),
         )
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from weft.core.few_shot.grid import Grid
 from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.ape import APE, PrunedCacheConfig
-from weft.core.few_shot.methods.tip_adapter import TipAdapter
+from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
@@ -35,6 +35,10 @@ class APETConfig(TrainingOptions, PrunedCacheConfig):
     weight_decay: float = Field(default=0.1, ge=0)
     epsilon: float = Field(default=1e-3, gt=0)
     keys: Literal["whole", "pruned"] = "whole"
+
+    def axes(self) -> dict[str, list[float]]:
+        """Searched values of beta and alpha, and of gamma where votes are weighted by it."""
+        return CacheHeadConfig.axes(self) if self.keys == "whole" else super().axes()
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
         """A residual per class on the kept channels, and a weight per key."""
@@ -106,9 +110,8 @@ class APET(APE):
         balance = TipAdapter._key_weights(self)
         return self.value_weights if balance is None else self.value_weights * balance
 
-    def grid(self, features: Tensor) -> Grid:
-        """Values of beta and alpha, and of gamma where votes are weighted by it."""
-        return TipAdapter.grid(self, features) if self._whole else super().grid(features)
+    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+        return TipAdapter._grid_of(self, features, axes) if self._whole else super()._grid_of(features, axes)
 
     def _keep_classes(self, keep: list[int]) -> None:
         rows = self.cache.kept_by(keep)

@@ -65,7 +65,7 @@ class CrossModalProbe(FewShotHead):
             for decay in self.config.decays:
                 choice = {"learning_rate": rate, "weight_decay": decay}
                 self._train(samples, validation, seed, self.config.model_copy(update=choice))
-                score = validation.score(self.scores(validation.mean()))
+                score = validation.score(self.scores(validation.mean()), self.config.select_by)
                 if best is None or score > best:
                     best, self.selected, kept = score, choice, self.weight.detach().clone()
         self.weight.data.copy_(kept)

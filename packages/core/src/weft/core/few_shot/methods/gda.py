@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,10 +14,11 @@ from torch import Tensor
 
 from weft.core.few_shot.grid import Grid
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 _POWERS = range(-4, 3)
+_WIDENINGS = 4
 
 
 @register_head
@@ -24,12 +27,22 @@ class GDAConfig(HeadConfig):
 
     Args:
         alpha: Weight of the Gaussian classifier, before a search.
-        alphas: Values that the search compares.
+        alphas: Values that the search compares, ascending. By default the powers of ten from -4 to 2, times
+            `logit_scale / 100`, and beyond them while the best lies at an end.
     """
 
     method: Literal["gda"] = "gda"
     alpha: float = Field(default=1.0, ge=0)
-    alphas: tuple[float, ...] = tuple(10.0**power for power in _POWERS)
+    alphas: tuple[float, ...] | None = None
+
+    def axes(self) -> dict[str, Sequence[float]]:
+        """Searched values of alpha."""
+        factor = self.logit_scale / CLIP_SCALE
+        return {"alpha": self.alphas or [factor * 10.0**power for power in _POWERS]}
+
+    def widenings(self) -> int:
+        """How often a search widens its grid at most."""
+        return _WIDENINGS if self.alphas is None else 0
 
 
 class GDA(FewShotHead):
@@ -81,7 +94,16 @@ class GDA(FewShotHead):
 
     def grid(self, features: Tensor) -> Grid:
         """The weights of the Gaussian classifier."""
-        return Grid([{}], lambda rows: self._gaussian(features[rows])[None], self.config.alphas)
+        return self._grid_of(features, self.config.axes())
+
+    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+        return Grid(
+            [{}],
+            lambda rows: self._gaussian(features[rows])[None],
+            axes["alpha"],
+            axes=axes,
+            remade=partial(self._grid_of, features),
+        )
 
 
 GDAConfig.head = GDA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.core.few_shot.grid import bounds
 from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
@@ -56,11 +58,13 @@ class LinearProbe(FewShotHead):
         kept: dict[str, Tensor] = {}
         for penalty in self.config.penalties:
             self._minimise(samples, penalty)
-            score = validation.score(self.scores(validation.mean()))
+            score = validation.score(self.scores(validation.mean()), self.config.select_by)
             if best is None or score > best:
                 best, self.selected = score, {"penalty": penalty}
                 kept = {name: value.clone() for name, value in self.linear.state_dict().items()}
         self.linear.load_state_dict(kept)
+        at_bounds = bounds(self.selected, {"penalty": self.config.penalties})
+        self.selection = replace(self.selection, at_bounds=at_bounds)
 
     def _minimise(self, samples: Samples, penalty: float) -> None:
         features, labels = samples.flat()

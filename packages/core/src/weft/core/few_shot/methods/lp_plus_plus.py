@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -82,7 +83,7 @@ class LPPlusPlus(FewShotHead):
         trained = (self.weight, self.bias)
         velocities = [torch.zeros_like(value) for value in trained]
         blend_gradient = torch.zeros_like(self.blend)
-        best = -1.0
+        best = -math.inf
         kept = [value.clone() for value in (*trained, self.blend)]
         for epoch in range(self.config.epochs):
             probabilities = self._blended(features, similarity).softmax(-1)
@@ -97,10 +98,10 @@ class LPPlusPlus(FewShotHead):
             if (epoch + 1) % self.config.blend_every == 0:
                 self.blend.data.sub_(blend_rate * blend_gradient)
             if validation is not None:
-                score, _ = validation.score(self.scores(validation.mean()))
+                score, _ = validation.score(self.scores(validation.mean()), self.config.select_by)
                 if score >= best:
                     best, kept = score, [value.clone() for value in (*trained, self.blend)]
-        if best >= 0:
+        if best > -math.inf:
             for value, chosen in zip((*trained, self.blend), kept, strict=True):
                 value.data.copy_(chosen)
 

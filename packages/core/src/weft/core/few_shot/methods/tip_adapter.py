@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -12,10 +13,13 @@ from torch import Tensor
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid, steps
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.retrieval import IndexKind, NearestKeys
 from weft.core.few_shot.samples import Samples, checked_classes
+
+_PUBLISHED = 7.0, 3.0
+_WIDENINGS = 4
 
 
 class CacheHeadConfig(HeadConfig):
@@ -24,24 +28,39 @@ class CacheHeadConfig(HeadConfig):
     Args:
         alpha: Weight of the cache beside the zero-shot logits, before a search.
         beta: Sharpness of the affinity, before a search.
-        search_scale: Ends of the searched grids of beta and of alpha.
+        search_scale: Ends of the searched grids of beta and of alpha, which are then neither scaled nor widened. By
+            default 7 and 3, as in Tip-Adapter's code, that of alpha times `logit_scale / 100`: with alpha and the logit
+            scale changed alike, a head predicts the same.
         search_steps: Number of values in each of them.
+        search_widenings: How often a grid goes on beyond its end, to four times as far, while the best value lies
+            there; by default 4, and 0 where `search_scale` is given. Never with `selected_on="paper"`.
         balance_classes: Let every class vote as if it had the mean number of keys, for unbalanced caches.
     """
 
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=5.5, gt=0)
-    search_scale: tuple[float, float] = (7.0, 3.0)
+    search_scale: tuple[float, float] | None = None
     search_steps: tuple[int, int] = (200, 20)
+    search_widenings: int | None = Field(default=None, ge=0, le=8)
     balance_classes: bool = False
 
     def betas(self) -> list[float]:
         """Searched values of beta."""
-        return steps(self.search_scale[0], self.search_steps[0])
+        return steps((self.search_scale or _PUBLISHED)[0], self.search_steps[0])
 
     def alphas(self) -> list[float]:
         """Searched values of alpha."""
-        return steps(self.search_scale[1], self.search_steps[1])
+        factor = self.logit_scale / CLIP_SCALE if self.search_scale is None else 1.0
+        return [factor * alpha for alpha in steps((self.search_scale or _PUBLISHED)[1], self.search_steps[1])]
+
+    def axes(self) -> dict[str, list[float]]:
+        """Searched values of what has no natural bounds."""
+        return {"beta": self.betas(), "alpha": self.alphas()}
+
+    def widenings(self) -> int:
+        """How often a search widens its grid at most."""
+        own = _WIDENINGS if self.search_scale is None else 0
+        return own if self.search_widenings is None else self.search_widenings
 
 
 @register_head
@@ -128,12 +147,18 @@ class TipAdapter(FewShotHead):
 
     def grid(self, features: Tensor) -> Grid:
         """Values of beta and alpha."""
-        queries, betas, weights = self._queries(features), self.config.betas(), self._key_weights()
+        return self._grid_of(features, self.config.axes())
+
+    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+        """A grid of other values."""
+        queries, betas, weights = self._queries(features), axes["beta"], self._key_weights()
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         return Grid(
             [{"beta": beta} for beta in betas],
             lambda rows: self._class_sums(queries[rows], sharpness, weights),
-            self.config.alphas(),
+            axes["alpha"],
+            axes=axes,
+            remade=partial(self._grid_of, features),
         )
 
     def votes(self, features: Tensor) -> Votes:

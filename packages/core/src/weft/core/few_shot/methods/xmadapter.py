@@ -10,6 +10,8 @@ there is a reconstruction.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -233,9 +235,8 @@ class XMAdapter(TipAdapter):
             text_beta=self.config.text_beta,
         ).to(image.dtype)
 
-    def grid(self, features: Tensor) -> Grid:
-        """Values of beta and alpha, and of a fixed ratio."""
-        betas, ratios = self.config.betas(), self._searched_ratios()
+    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+        betas, ratios = axes["beta"], self._searched_ratios()
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         shares = [{"ratio": ratio} for ratio in ratios] or [{}]
 
@@ -247,7 +248,7 @@ class XMAdapter(TipAdapter):
             return self._mixed(features[rows], sharpness, ratios=each).flatten(0, 1)
 
         candidates = [{"beta": beta, **share} for share in shares for beta in betas]
-        return Grid(candidates, sums_of, self.config.alphas())
+        return Grid(candidates, sums_of, axes["alpha"], axes=axes, remade=partial(self._grid_of, features))
 
     def _searched_ratios(self) -> list[float]:
         steps = self.config.ratio_steps
