@@ -25,6 +25,7 @@ from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.draws import draw, load_records
 from weft.train.runs.few_shot.features import Extractor, load_encoder
 from weft.train.runs.few_shot.plan import plan_few_shot
+from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
@@ -142,7 +143,7 @@ def test_draws_are_those_of_the_protocol_and_validation_images_are_others(values
 
 
 def test_selecting_on_the_test_set_is_said_under_the_table(values: dict[str, Any]) -> None:
-    heads = [{"method": "tip_adapter"}]
+    heads = [{"method": "tip_adapter", "search_scale": [7, 3]}]  # the grid of the papers
     honest = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1]))
     paper = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1], name="p", selection="paper"))
     assert "chosen on the test set" in paper.text()
@@ -363,3 +364,23 @@ def test_a_cache_of_real_photos_holds_what_was_drawn(values: dict[str, Any]) -> 
     assert head.cache.labels.tolist() == [train[int(place)].label for place in head.cache.origin]
     assert head.cache.counts().tolist() == [2] * 10
     assert len(records.test["test"]) == 372
+
+
+def test_values_at_the_end_of_a_grid_are_said_under_the_table(values: dict[str, Any]) -> None:
+    given = {"search_scale": [1, 0.2], "search_steps": [3, 2]}
+    heads = [
+        {"method": "tip_adapter", "label": "narrow", **given},
+        {"method": "tip_adapter", "label": "single", "search_steps": [1, 1]},
+    ]
+    result = execute_few_shot(recipe(values, heads=heads, shots=[4]))
+    ends = [cell.at_bounds["alpha"] for cell in result.cells if cell.head == "narrow"]
+    assert set(ends) <= {"lowest", "highest"}  # there are no other values
+    for end in set(ends):
+        said = f"narrow: alpha is the {end} value compared in {ends.count(end)} of 2 fits"
+        assert said in (result.folder / "table.txt").read_text()
+    assert "single:" not in result.text()
+    saved = json.loads((result.folder / "result.json").read_text())["cells"]
+    assert [cell["at_bounds"] for cell in saved] == [cell.at_bounds for cell in result.cells]
+    again = rescore_few_shot(result.folder)
+    assert again.cells == result.cells
+    assert again.text() == result.text()

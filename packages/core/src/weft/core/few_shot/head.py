@@ -333,11 +333,7 @@ class FewShotHead(nn.Module, ABC):
                     by=self.config.select_by,
                     widenings=0 if chosen_on == "paper" else self.config.widenings(),
                 )
-        chosen_in_fit = {
-            name: bound for name, bound in self.selection.at_bounds.items() if name not in found.selected
-        }
-        parameters = {**self.selected, **found.selected}
-        self.selection = Selection(parameters, chosen_on, at_bounds={**chosen_in_fit, **found.at_bounds})
+        self.selection = self.selection.after(found, chosen_on)
         return found
 
     def _samples(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from weft.core.few_shot.grid import Bound
+from weft.core.few_shot.grid import Bound, Search
 
 SelectedOn = Literal["validation", "paper"]
 
@@ -33,6 +33,17 @@ class Selection:
     chosen_on: SelectedOn | None = None
     temperature: float = 1.0
     at_bounds: Mapping[str, Bound] = field(default_factory=dict)
+
+    def after(self, search: Search, chosen_on: SelectedOn) -> Selection:
+        """The state after a search, which leaves alone what it did not compare.
+
+        Args:
+            search: What it chose.
+            chosen_on: What it chose on.
+        """
+        kept = {name: bound for name, bound in self.at_bounds.items() if name not in search.selected}
+        parameters = {**self.parameters, **search.selected}
+        return Selection(parameters, chosen_on, at_bounds={**kept, **search.at_bounds})
 
 
 def warn_of_the_test_set(method: str, chosen_on: SelectedOn, *, stacklevel: int) -> None:

@@ -146,6 +146,7 @@ class Bench:
                 num_classes=head.num_classes, num_samples=head.num_samples, width=head.width
             ),
             seconds=0.0,
+            at_bounds=dict(head.selection.at_bounds),
         )
 
     def _fitted(self, head: dict[str, Any], drawn: Drawn, shots: int, seed: int) -> tuple[FewShotHead, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class Cell:
         selected: Hyper-parameters in use.
         trainable: Trained parameters.
         seconds: Time to fit.
+        at_bounds: Hyper-parameters that are the `lowest` or the `highest` of the values compared.
     """
 
     head: str
@@ -40,6 +42,7 @@ class Cell:
     selected: dict[str, float]
     trainable: int
     seconds: float
+    at_bounds: dict[str, str] = field(default_factory=dict)
 
 
 def together(cells: Mapping[str, Cell]) -> Cell:
@@ -69,6 +72,24 @@ def together(cells: Mapping[str, Cell]) -> Cell:
         selected={f"{name}, {key}": v for name, cell in cells.items() for key, v in cell.selected.items()},
         trainable=max(cell.trainable for cell in cells.values()),
         seconds=sum(cell.seconds for cell in cells.values()),
+        at_bounds={
+            f"{name}, {key}": end for name, cell in cells.items() for key, end in cell.at_bounds.items()
+        },
+    )
+
+
+def notes_on_bounds(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """A sentence for every hyper-parameter whose chosen value is at an end of its grid in some fits.
+
+    Args:
+        cells: The cells of a run.
+    """
+    found = Counter((cell.head, *item) for cell in cells for item in cell.at_bounds.items())
+    fits = Counter(cell.head for cell in cells)
+    return tuple(
+        f"{head}: {name} is the {end} value compared in {count} of {fits[head]} fits, so that a better one may lie "
+        "beyond. Widen its grid, or leave the grid out, which then widens itself."
+        for (head, name, end), count in found.items()
     )
 
 

@@ -26,7 +26,7 @@ from weft.train.output.result import RESULT, write_json
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.kept import kept_text
 from weft.train.runs.few_shot.bench import open_benches
-from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
+from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, notes_on_bounds, together
 from weft.train.runs.few_shot.draws import check_images, draw, load_records
 from weft.train.runs.few_shot.features import FEATURES
 from weft.train.runs.few_shot.votes import write_votes
@@ -93,7 +93,7 @@ def _run(
                     advance(len(cells))
                     if run is not None:
                         _log_cell(run, cells[-1])
-        notes = (_PAPER,) if recipe.selection == "paper" else ()
+        notes = ((_PAPER,) if recipe.selection == "paper" else ()) + notes_on_bounds(cells)
         comparison = FewShotComparison(recipe.title, recipe.folder, cells, notes)
         _write(comparison)
         for name, bench in benches.items():
