@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from weft.core import parse_method
 from weft.train.cli.app import main
 from weft.train.engine.trainer import decays
 from weft.train.errors import RecipeError
@@ -75,7 +76,7 @@ def test_a_recipe_of_vl_adapter_starts_as_the_authors_code_does(name):
         ("hyperformer", "t5"): "t5",
     }
     backbone = name.split("/")[2]
-    for config in load_recipe(name).method:
+    for config in parse_method(load_recipe(name).method):
         assert getattr(config, "init", None) == starts.get((config.method, backbone))
 
 
