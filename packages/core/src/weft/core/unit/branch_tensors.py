@@ -92,19 +92,3 @@ class TokenTensors(BranchTensors):
 
     def _is_one(self, name: str) -> bool:
         return self.one_down and not name.startswith("up.")
-
-
-def layer_normed(values: Tensor, tensors: BranchTensors, name: str) -> Tensor:
-    """LayerNorm with the weight and bias of every row.
-
-    Args:
-        values: Shape `(rows, ..., width)`.
-        tensors: The tensors of a branch.
-        name: `norm` or `cross_norm`.
-    """
-    from torch.nn import functional
-
-    plain = functional.layer_norm(values, values.shape[-1:])
-    shape = [-1, *[1] * (values.dim() - 2), values.shape[-1]]
-    weight, bias = tensors.rows(f"{name}.weight"), tensors.rows(f"{name}.bias")
-    return plain * weight.reshape(shape) + bias.reshape(shape)

@@ -12,10 +12,9 @@ from pydantic import Field
 from weft.core.backbone.layer_sites import on_stream
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
-from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.layers import affine_tensors, norm_tensors, routed_bottleneck
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_bottleneck import routed_bottleneck
-from weft.core.unit.routed_norm import routed_norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,14 +57,11 @@ class AdaptFormerConfig(UnitConfig):
         """Two matrices and two biases, and the norm's two vectors."""
         width, size = site.width, self.bottleneck_size
         specs = [
-            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
-            TensorSpec("down.bias", (size,), zeros, "down"),
-            TensorSpec("up.weight", (size, width), zeros, "up"),
-            TensorSpec("up.bias", (width,), zeros, "up"),
+            *affine_tensors("down", width, size, fan_in(width)),
+            *affine_tensors("up", size, width, zeros),
         ]
         if self.norm:
-            specs.append(TensorSpec("norm.weight", (width,), ones, "norm", follows="down"))
-            specs.append(TensorSpec("norm.bias", (width,), zeros, "norm", follows="down"))
+            specs += norm_tensors("norm", width, "norm", follows="down")
         return tuple(specs)
 
     def build(self, site: Site) -> AdaptFormer:
@@ -96,13 +92,11 @@ class AdaptFormer(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `inputs`, both of shape `(rows, ..., width)`."""
-        read = inputs.to(output.dtype)
-        if self.norm:
-            read = routed_norm(read, weights, "norm")
         return routed_bottleneck(
-            read,
+            inputs.to(output.dtype),
             weights,
             output,
+            norm="norm" if self.norm else None,
             scale=self.scale,
             activation="relu",
             hidden_dropout=self.dropout if weights.training else 0.0,

@@ -13,8 +13,8 @@ from weft.core.backbone.layer_sites import around_layer, by_video, relative
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.layers import affine_tensors, routed_bottleneck
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,10 +76,8 @@ class AIMConfig(UnitConfig):
         width = site.width
         size = self.bottleneck_size or max(1, width // 4)
         specs = [
-            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
-            TensorSpec("down.bias", (size,), zeros, "down"),
-            TensorSpec("up.weight", (size, width), zeros, "up"),
-            TensorSpec("up.bias", (width,), zeros, "up"),
+            *affine_tensors("down", width, size, fan_in(width)),
+            *affine_tensors("up", size, width, zeros),
         ]
         if self._has_embedding(site):
             specs.append(TensorSpec("embedding", (self.frames, width), zeros, "embedding"))

@@ -12,10 +12,9 @@ from pydantic import Field
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
-from weft.core.sharing import TASK
-from weft.core.unit.initialisers import constant, fan_in, normal, ones, zeros
+from weft.core.unit.initialisers import constant, fan_in, normal, zeros
+from weft.core.unit.layers import affine_tensors, norm_tensors, routed_bottleneck
 from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,14 +107,11 @@ class BottleneckConfig(UnitConfig):
         size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
         draws = _draws(self.init, width, size)
         specs = [
-            TensorSpec("down.weight", (width, size), draws[0], "down"),
-            TensorSpec("down.bias", (size,), draws[1], "down"),
-            TensorSpec("up.weight", (size, width), draws[2], "up"),
-            TensorSpec("up.bias", (width,), draws[3], "up"),
+            *affine_tensors("down", width, size, draws[0], bias=draws[1]),
+            *affine_tensors("up", size, width, draws[2], bias=draws[3]),
         ]
         if self.norm:
-            specs.append(TensorSpec("norm.weight", (width,), ones, "norm", default=TASK))
-            specs.append(TensorSpec("norm.bias", (width,), zeros, "norm", default=TASK))
+            specs += norm_tensors("norm", width, "norm")
         if self.learned_scale:
             specs.append(TensorSpec("scale", (), constant(self.scale), "scale", follows="up"))
         return tuple(specs)
@@ -163,22 +159,13 @@ class Bottleneck(Unit):
 
     def add(self, output: Tensor, read: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `read`, both of shape `(rows, ..., width)`."""
-        norm_weight = norm_bias = None
-        if self.norm:
-            norm_weight, norm_bias = weights["norm.weight"], weights["norm.bias"]
-            if norm_weight.shape[0] == 1:
-                norm_weight, norm_bias = norm_weight[0], norm_bias[0]
-            else:
-                read = _row_norm(read, weights)
-                norm_weight = norm_bias = None
         return routed_bottleneck(
             read,
             weights,
             output,
             scale=self._scale(weights),
             activation=self.activation,
-            norm_weight=norm_weight,
-            norm_bias=norm_bias,
+            norm="norm" if self.norm else None,
         )
 
     def _scale(self, weights: Weights) -> float | Tensor:
@@ -206,13 +193,3 @@ class ParallelBottleneck(Bottleneck):
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `inputs`; both of shape `(rows, ..., width)`."""
         return self.add(output, inputs, weights)
-
-
-def _row_norm(read: Tensor, weights: Weights) -> Tensor:
-    from torch.nn import functional
-
-    plain = functional.layer_norm(read, read.shape[-1:])
-    shape = [-1, *[1] * (read.dim() - 2), read.shape[-1]]
-    weight = weights.rows("norm.weight").reshape(shape)
-    bias = weights.rows("norm.bias").reshape(shape)
-    return (plain * weight + bias).to(read.dtype)

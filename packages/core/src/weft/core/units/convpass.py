@@ -12,8 +12,8 @@ from pydantic import Field
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import xavier, zeros
+from weft.core.unit.layers import affine_tensors, routed_linear
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +53,10 @@ class ConvpassConfig(UnitConfig):
         """Two matrices, a convolution and their biases."""
         width, size = site.width, self.bottleneck_size
         return (
-            TensorSpec("down.weight", (width, size), xavier(), "down"),
-            TensorSpec("down.bias", (size,), zeros, "down"),
+            *affine_tensors("down", width, size, xavier()),
             TensorSpec("conv.weight", (size, size, 3, 3), _centre, "conv"),
             TensorSpec("conv.bias", (size,), zeros, "conv"),
-            TensorSpec("up.weight", (size, width), zeros, "up"),
-            TensorSpec("up.bias", (width,), zeros, "up"),
+            *affine_tensors("up", size, width, zeros),
         )
 
     def build(self, site: Site) -> Convpass:

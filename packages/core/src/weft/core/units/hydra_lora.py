@@ -13,6 +13,7 @@ from pydantic import Field
 
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.layers import added_to_part, affine
 from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 from weft.core.units.lora import LowRankUpdateConfig
 
@@ -78,7 +79,6 @@ class HydraLoRA(Unit):
         self.dropout = dropout
         self.balance = balance
         self.rows = site.rows
-        self.width, self.out_width = site.width, site.out_width
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
@@ -86,30 +86,25 @@ class HydraLoRA(Unit):
         from torch.nn import functional
 
         x = inputs.to(output.dtype)
-        x = x.flatten(1, -2) if x.dim() > 2 else x[:, None]
-        down, up, router = (
-            weights.rows(f"{name}.weight").to(output.dtype) for name in ("down", "up", "router")
-        )
-        shares = torch.softmax(x @ router, dim=-1, dtype=torch.float32)
+        down, up, router = (weights.rows(f"{name}.weight") for name in ("down", "up", "router"))
+        shares = torch.softmax(affine(x, router), dim=-1, dtype=torch.float32)
         if self.balance and weights.collects_losses:
             weights.owe(self.balance * _imbalance(shares, weights))
-        hidden = functional.dropout(x, self.dropout, weights.training) @ down
+        hidden = affine(functional.dropout(x, self.dropout, weights.training), down)
         # All up-projections in one product: the hidden features once for each, times its share.
         spread = (shares.to(hidden.dtype)[..., None] * hidden[..., None, :]).flatten(-2)
-        update = (self.scale * (spread @ up.flatten(1, 2))).view(*output.shape[:-1], self.width)
-        if self.rows is not None:
-            update = functional.pad(update, (self.rows[0], self.out_width - self.rows[1]))
-        return weights.keep_identity(output + update, output)
+        update = self.scale * affine(spread, up.flatten(1, 2))
+        return weights.keep_identity(added_to_part(output, update, self.rows), output)
 
 
 def _imbalance(shares: Tensor, weights: Weights) -> Tensor:
     """Squared coefficient of variation of what each up-projection gets, the mean over tasks with a router of their own.
 
     Args:
-        shares: What each token gives to each, shape `(rows, tokens, ups)`.
+        shares: What each token gives to each, shape `(rows, ..., ups)`.
         weights: The tensors of the site.
     """
-    given = shares.mean(dim=1)
+    given = shares.flatten(1, -2).mean(dim=1) if shares.dim() > 2 else shares
     tasks = max(weights["router.weight"].shape[0], weights["up.weight"].shape[0])
     ids = weights.task_ids
     if ids is None:

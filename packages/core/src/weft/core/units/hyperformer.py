@@ -14,6 +14,7 @@ from pydantic import Field
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.sharing import Axes
 from weft.core.unit.initialisers import normal, ones, zeros
+from weft.core.unit.layers import affine, slot_affine
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation, bottleneck_width
 
@@ -167,20 +168,15 @@ class Hyperformer(Unit):
         vectors = [weights[f"{name}.vector"] for name in self.condition_on]
         slots = max(vector.shape[0] for vector in vectors)
         joined = torch.cat([vector.expand(slots, -1) for vector in vectors], dim=-1)
-        hidden = torch.relu(_affine(joined, weights, "projection.inner.weight", "projection.inner.bias"))
-        projected = _affine(hidden, weights, "projection.outer.weight", "projection.outer.bias")
+        hidden = torch.relu(slot_affine(joined, weights, "projection.inner"))
+        projected = slot_affine(hidden, weights, "projection.outer")
         normed = functional.layer_norm(projected, projected.shape[-1:], eps=1e-6)
         normed = normed * weights["projection.norm.weight"] + weights["projection.norm.bias"]
         generated = {
-            name: _affine(normed, weights, f"{name}.generator", f"{name}.offset")
+            name: affine(normed, weights[f"{name}.generator"], weights[f"{name}.offset"])
             for name in ("down.weight", "down.bias", "up.weight", "up.bias")
         }
         count = generated["down.weight"].shape[0]
         generated["down.weight"] = generated["down.weight"].view(count, self.width, -1)
         generated["up.weight"] = generated["up.weight"].view(count, -1, self.width)
         return generated
-
-
-def _affine(x: Tensor, weights: Weights, matrix: str, bias: str) -> Tensor:
-    """`x[slot] W[slot] + b[slot]`, where either side may have one slot for all."""
-    return (x[:, None] @ weights[matrix])[:, 0] + weights[bias]

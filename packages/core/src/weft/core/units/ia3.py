@@ -12,6 +12,7 @@ from pydantic import Field
 
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.unit.initialisers import ones
+from weft.core.unit.layers import across
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
@@ -60,11 +61,6 @@ class IA3Config(UnitConfig):
         return cls()
 
 
-def _factors(like: Tensor, weights: Weights) -> Tensor:
-    scale = weights.rows("scale").to(like.dtype)
-    return scale.reshape(-1, *[1] * (like.dim() - 2), scale.shape[-1])
-
-
 class Scaled(Unit):
     """Factors, of which the difference from one is what a task adds."""
 
@@ -80,7 +76,7 @@ class ScaledInput(Scaled):
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """The scaled input, shape `(rows, ..., in_width)`."""
-        return weights.keep_identity(inputs * _factors(inputs, weights), inputs)
+        return weights.keep_identity(inputs * across(weights.rows("scale"), inputs).to(inputs.dtype), inputs)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """The columns of the weight, scaled in float32."""
@@ -102,7 +98,7 @@ class ScaledOutput(Scaled):
         """The scaled output, shape `(rows, ..., out_width)`."""
         first, last = self.rows or (0, output.shape[-1])
         part = output[..., first:last]
-        scaled = weights.keep_identity(part * _factors(part, weights), part)
+        scaled = weights.keep_identity(part * across(weights.rows("scale"), part).to(part.dtype), part)
         return scaled if self.rows is None else output.slice_scatter(scaled, -1, first, last)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:

@@ -13,8 +13,8 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
 from weft.core.unit.initialisers import constant, fan_in, normal, zeros
+from weft.core.unit.layers import affine_tensors, routed_bottleneck
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_bottleneck import routed_bottleneck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,10 +63,8 @@ class KeyValueBranchConfig(UnitConfig):
         size = self.bottleneck_size
         down = normal(0.02) if repo else fan_in(site.in_width)
         return (
-            TensorSpec("down.weight", (site.in_width, size), down, "down", ACROSS_LAYERS),
-            TensorSpec("down.bias", (size,), zeros, "down", ACROSS_LAYERS),
-            TensorSpec("up.weight", (size, site.width), normal(0.02) if repo else zeros, "up", ACROSS_LAYERS),
-            TensorSpec("up.bias", (site.width,), zeros, "up", ACROSS_LAYERS),
+            *affine_tensors("down", site.in_width, size, down, default=ACROSS_LAYERS),
+            *affine_tensors("up", size, site.width, normal(0.02) if repo else zeros, default=ACROSS_LAYERS),
             TensorSpec("scale", (), constant(self.scale), "scale", ACROSS_LAYERS),
         )
 

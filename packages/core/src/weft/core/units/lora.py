@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import AttachError, ConfigError
 from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.layers import across, added_to_part, of_rows
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
@@ -141,8 +142,6 @@ class LoRA(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
-        from torch.nn import functional
-
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
         whole = self.rows is None
@@ -155,10 +154,7 @@ class LoRA(Unit):
             activation="identity",
             input_dropout=self.dropout if weights.training else 0.0,
         )
-        if self.rows is None:
-            return update
-        first, last = self.rows
-        return output + functional.pad(update, (first, self.out_width - last))
+        return update if whole else added_to_part(output, update, self.rows)
 
     def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """The slots of `A` and `B`, shapes `(slots, in, rank)` and `(slots, rank, out)`."""
@@ -207,12 +203,7 @@ class DoRA(LoRA):
         moved = super().after(output, inputs, weights)[..., first:last]
         bias = getattr(module, "bias", None)
         plain = moved if bias is None else moved - bias[first:last].to(moved.dtype)
-        factor = self.factors(weights) - 1
-        if factor.shape[0] > 1 and weights.task_ids is not None:
-            factor = factor.index_select(0, weights.task_ids.clamp_min(0))
-        else:
-            factor = factor[:1]
-        factor = factor.reshape(-1, *[1] * (moved.dim() - 2), factor.shape[-1])
+        factor = across(of_rows(self.factors(weights) - 1, weights.task_ids), moved)
         changed = moved + plain * factor.to(moved.dtype)
         part = weights.keep_identity(changed, output[..., first:last])
         return part if self.rows is None else output.slice_scatter(part, -1, first, last)

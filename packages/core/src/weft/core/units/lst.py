@@ -14,10 +14,9 @@ from weft.core.backbone.layer_sites import in_turn, stream_name
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
-from weft.core.unit.initialisers import fan_in, ones, zeros
+from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.layers import affine_tensors, norm_tensors, routed_linear, routed_norm
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_linear import routed_linear
-from weft.core.unit.routed_norm import routed_norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,17 +101,22 @@ class LSTConfig(UnitConfig):
         size = self._size(site)
         specs: list[TensorSpec] = []
         if site.is_first:
-            specs += _linear("enter", width, size, "down")
+            specs += affine_tensors("enter", width, size, fan_in(width), part="down")
         if self._has_block(site):
-            specs += _linear("down", width, size, "down")
+            specs += affine_tensors("down", width, size, fan_in(width))
             specs += [TensorSpec("gate", (), zeros, "gate")]
-            specs += [*_norm("attention_norm", size, "block"), *_norm("ffn_norm", size, "block")]
+            specs += [
+                *norm_tensors("attention_norm", size, "block"),
+                *norm_tensors("ffn_norm", size, "block"),
+            ]
             for name in ("query", "key", "value", "output"):
-                specs += _linear(name, size, size, "block")
-            specs += _linear("widen", size, WIDENING * size, "block")
-            specs += _linear("narrow", WIDENING * size, size, "block")
+                specs += affine_tensors(name, size, size, fan_in(size), part="block")
+            wide = WIDENING * size
+            specs += affine_tensors("widen", size, wide, fan_in(size), part="block")
+            specs += affine_tensors("narrow", wide, size, fan_in(wide), part="block")
         if site.is_last:
-            specs += [*_norm("up_norm", size, "up"), *_linear("up", size, width, "up", zero=self.residual)]
+            specs += norm_tensors("up_norm", size, "up")
+            specs += affine_tensors("up", size, width, zeros if self.residual else fan_in(size))
         return tuple(specs)
 
     def build(self, site: Site) -> LST:
@@ -144,18 +148,6 @@ class LSTConfig(UnitConfig):
 
 def _beside(site: Site, other: Site) -> bool:
     return (site.tower, site.stack) == (other.tower, other.stack)
-
-
-def _linear(name: str, into: int, out: int, part: str, *, zero: bool = False) -> tuple[TensorSpec, ...]:
-    draw = zeros if zero else fan_in(into)
-    return (
-        TensorSpec(f"{name}.weight", (into, out), draw, part),
-        TensorSpec(f"{name}.bias", (out,), zeros, part),
-    )
-
-
-def _norm(name: str, size: int, part: str) -> tuple[TensorSpec, ...]:
-    return TensorSpec(f"{name}.weight", (size,), ones, part), TensorSpec(f"{name}.bias", (size,), zeros, part)
 
 
 class LST(Unit):

@@ -14,8 +14,8 @@ from weft.core.backbone.layer_sites import around_layer
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
 from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.layers import affine_tensors, routed_linear
 from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,12 +70,9 @@ class MMAConfig(UnitConfig):
         width, size = site.width, self.bottleneck_size
         last = zeros if self.init == "identity" else _fan_out(width)
         return (
-            TensorSpec("down.weight", (width, size), _fan_out(size), "down"),
-            TensorSpec("down.bias", (size,), zeros, "down"),
-            TensorSpec("core.weight", (size, size), _fan_out(size), "core", ACROSS_MODALITIES),
-            TensorSpec("core.bias", (size,), zeros, "core", ACROSS_MODALITIES),
-            TensorSpec("up.weight", (size, width), last, "up"),
-            TensorSpec("up.bias", (width,), zeros, "up"),
+            *affine_tensors("down", width, size, _fan_out(size)),
+            *affine_tensors("core", size, size, _fan_out(size), default=ACROSS_MODALITIES),
+            *affine_tensors("up", size, width, last),
         )
 
     def build(self, site: Site) -> MMA:

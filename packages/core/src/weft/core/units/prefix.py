@@ -7,13 +7,14 @@ every query sees them.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.backbone.wiring import Need
-from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.initialisers import normal
+from weft.core.unit.layers import affine_tensors, of_rows, slot_affine
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
@@ -69,18 +70,12 @@ class PrefixConfig(UnitConfig):
         width, hidden, draw = site.width, self.hidden_size, normal(0.02)
         if hidden is None:
             return tuple(TensorSpec(name, (self.length, width), draw, "prefix") for name in ("key", "value"))
-
-        def layer(name: str, into: int, out: int) -> tuple[TensorSpec, TensorSpec]:
-            return (
-                TensorSpec(f"{name}.weight", (into, out), draw, "network", follows="prefix"),
-                TensorSpec(f"{name}.bias", (out,), zeros, "network", follows="prefix"),
-            )
-
+        network: dict[str, Any] = {"part": "network", "follows": "prefix"}
         return (
             TensorSpec("table", (self.length, width), draw, "prefix"),
-            *layer("inner", width, hidden),
-            *layer("key", hidden, width),
-            *layer("value", hidden, width),
+            *affine_tensors("inner", width, hidden, draw, **network),
+            *affine_tensors("key", hidden, width, draw, **network),
+            *affine_tensors("value", hidden, width, draw, **network),
         )
 
     def build(self, site: Site) -> Prefix:
@@ -110,10 +105,7 @@ class Prefix(Unit):
         for vectors in self.vectors(weights):
             # `(slots, length, width)` to `(rows, heads, length, head size)`.
             split = vectors.unflatten(-1, (heads, size)).transpose(1, 2)
-            if split.shape[0] == 1 or weights.task_ids is None:
-                found.append(split[:1].expand(rows, -1, -1, -1))
-            else:
-                found.append(split.index_select(0, weights.task_ids.clamp_min(0)))
+            found.append(of_rows(split, weights.task_ids).expand(rows, -1, -1, -1))
         visible = None if weights.task_ids is None else weights.task_ids >= 0
         attention.prepend(found[0], found[1], visible)
 
@@ -123,10 +115,6 @@ class Prefix(Unit):
 
         if not self.network:
             return weights["key"], weights["value"]
-        hidden = torch.tanh(_layer(weights["table"], weights, "inner"))
-        return _layer(hidden, weights, "key"), _layer(hidden, weights, "value")
-
-
-def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
-    # A network that all tasks share serves the table of each, and the other way round.
-    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"][:, None]
+        # A network that all tasks share serves the table of each, and the other way round.
+        hidden = torch.tanh(slot_affine(weights["table"], weights, "inner"))
+        return slot_affine(hidden, weights, "key"), slot_affine(hidden, weights, "value")

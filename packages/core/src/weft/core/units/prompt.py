@@ -13,7 +13,8 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import AddressError
-from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.initialisers import normal
+from weft.core.unit.layers import affine_tensors
 from weft.core.unit.protocol import TensorSpec, UnitConfig, register_unit
 from weft.core.units.stack_prompt import Prompt, StackPrompt
 
@@ -74,10 +75,8 @@ class PromptConfig(UnitConfig):
         hidden = self.hidden_size
         return (
             table,
-            TensorSpec("inner.weight", (site.width, hidden), draw, "prompt"),
-            TensorSpec("inner.bias", (hidden,), zeros, "prompt"),
-            TensorSpec("outer.weight", (hidden, site.width), draw, "prompt"),
-            TensorSpec("outer.bias", (site.width,), zeros, "prompt"),
+            *affine_tensors("inner", site.width, hidden, draw, part="prompt"),
+            *affine_tensors("outer", hidden, site.width, draw, part="prompt"),
         )
 
     def build(self, site: Site) -> Prompt:

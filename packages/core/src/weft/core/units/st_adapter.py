@@ -15,8 +15,8 @@ from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import fan_in, zeros
+from weft.core.unit.layers import affine_tensors, routed_linear
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.unit.routed_linear import routed_linear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,12 +74,10 @@ class STAdapterConfig(UnitConfig):
         """Two matrices, a kernel for every channel, and their biases."""
         width, size = site.width, self.bottleneck_size
         return (
-            TensorSpec("down.weight", (width, size), fan_in(width), "down"),
-            TensorSpec("down.bias", (size,), zeros, "down"),
+            *affine_tensors("down", width, size, fan_in(width)),
             TensorSpec("conv.weight", (self.kernel_size, size), zeros, "conv"),
             TensorSpec("conv.bias", (size,), zeros, "conv"),
-            TensorSpec("up.weight", (size, width), fan_in(size), "up"),
-            TensorSpec("up.bias", (width,), zeros, "up"),
+            *affine_tensors("up", size, width, fan_in(size)),
         )
 
     def build(self, site: Site) -> STAdapter:

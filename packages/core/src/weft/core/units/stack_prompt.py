@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.core.backbone.sites import Site
 from weft.core.errors import RoutingError
+from weft.core.unit.layers import of_rows, slot_affine
 from weft.core.unit.protocol import Unit
 
 if TYPE_CHECKING:
@@ -53,12 +54,8 @@ class Prompt(Unit):
 
         prompt = weights["table"].to(output.dtype)
         if self.network:
-            prompt = _layer(torch.tanh(_layer(prompt, weights, "inner")), weights, "outer")
-        rows = output.shape[0]
-        if prompt.shape[0] == 1 or weights.task_ids is None:
-            prompt = prompt[:1].expand(rows, -1, -1)
-        else:
-            prompt = prompt.index_select(0, weights.task_ids.clamp_min(0))
+            prompt = slot_affine(torch.tanh(slot_affine(prompt, weights, "inner")), weights, "outer")
+        prompt = of_rows(prompt, weights.task_ids).expand(output.shape[0], -1, -1)
         prompt = weights.keep_identity(prompt, torch.zeros_like(prompt))
         return torch.cat([output, prompt], dim=1)
 
@@ -258,8 +255,3 @@ def _without(result: Any, length: int) -> Any:
     if result.get("hidden_states") is not None:
         result["hidden_states"] = tuple(states[:, length:] for states in result["hidden_states"])
     return result
-
-
-def _layer(x: Tensor, weights: Weights, name: str) -> Tensor:
-    bias = weights[f"{name}.bias"].to(x.dtype)[:, None]
-    return bias.baddbmm(x, weights[f"{name}.weight"].to(x.dtype))

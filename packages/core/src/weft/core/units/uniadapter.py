@@ -15,8 +15,9 @@ from weft.core.backbone.sites import Modality, Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.sharing import Axes
-from weft.core.unit.branch_tensors import BranchTensors, TokenTensors, layer_normed
+from weft.core.unit.branch_tensors import BranchTensors, TokenTensors
 from weft.core.unit.initialisers import fan_in, normal, ones, zeros
+from weft.core.unit.layers import routed_norm
 from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
 from weft.core.units.bottleneck import Activation
 
@@ -305,7 +306,7 @@ class UniAdapter(Unit):
         if not self.cross_norm:
             return self._add(output, inputs, cross)
         delta = self._add(None, inputs, cross, 1.0)
-        normed = self.scale * layer_normed(delta, cross, "cross_norm")
+        normed = self.scale * routed_norm(delta, cross, "cross_norm")
         return weights.keep_identity(output + normed.to(output.dtype), output)
 
     def _by_token(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
@@ -333,7 +334,7 @@ class UniAdapter(Unit):
         if self.norm and tensors["norm.weight"].shape[0] == 1:
             norm = tensors["norm.weight"][0], tensors["norm.bias"][0]
         elif self.norm:
-            read = layer_normed(read, tensors, "norm").to(read.dtype)
+            read = routed_norm(read, tensors, "norm")
         down = tensors["down.weight"]
         down_bias: Tensor | None = tensors["down.bias"]
         down_slots = tensors.slots("down.weight")

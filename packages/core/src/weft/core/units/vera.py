@@ -14,6 +14,7 @@ from pydantic import Field
 from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.sharing import AXES
 from weft.core.unit.initialisers import constant, uniform, zeros
+from weft.core.unit.layers import across, added_to_part, affine
 from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
 from weft.core.units.lora import Role
 
@@ -102,11 +103,8 @@ class VeRA(Unit):
 
         read = functional.dropout(inputs.to(output.dtype), self.dropout, weights.training)
         down, scale, up, factor = (value.to(output.dtype) for value in self._tensors(weights))
-        hidden = _product(read.flatten(1, -2) if read.dim() > 2 else read[:, None], down) * scale[:, None]
-        update = (_product(hidden, up) * factor[:, None]).view(*output.shape[:-1], self.width)
-        if self.rows is not None:
-            update = functional.pad(update, (self.rows[0], self.out_width - self.rows[1]))
-        return weights.keep_identity(output + update, output)
+        update = affine(affine(read, down) * across(scale, read), up) * across(factor, read)
+        return weights.keep_identity(added_to_part(output, update, self.rows), output)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`W + (A ⊙ d) (B ⊙ e)`, added in float32."""
@@ -132,8 +130,3 @@ class VeRA(Unit):
             up[..., : self.width],
             weights.rows("up.scale"),
         )
-
-
-def _product(x: Tensor, matrices: Tensor) -> Tensor:
-    """`x W` with one matrix for all rows, or one for each; of shape `(rows, length, out)`."""
-    return x @ (matrices[0] if matrices.shape[0] == 1 else matrices)

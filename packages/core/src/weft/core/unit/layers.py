@@ -1,0 +1,166 @@
+"""The layers that units are made of, whose weights may differ from row to row: their tensors, and what they compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from weft.core.unit.initialisers import ones, zeros
+from weft.core.unit.protocol import Init, TensorSpec, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class HasRows(Protocol):
+    """Tensors that can be had for every row, as `Weights` and the branches of one are."""
+
+    def rows(self, name: str) -> Tensor:
+        """The tensor of every row, shape `(rows or 1, *shape)`."""
+
+
+def affine_tensors(
+    name: str, into: int, out: int, init: Init, *, bias: Init = zeros, part: str | None = None, **options: Any
+) -> tuple[TensorSpec, TensorSpec]:
+    """`{name}.weight` of shape `(into, out)` and `{name}.bias`.
+
+    Args:
+        name: What the two are called.
+        into: Features read.
+        out: Features returned.
+        init: Draws the weight.
+        bias: Draws the bias.
+        part: Part that they belong to; by default the one called like them.
+        options: Further fields of both.
+    """
+    return (
+        TensorSpec(f"{name}.weight", (into, out), init, part or name, **options),
+        TensorSpec(f"{name}.bias", (out,), bias, part or name, **options),
+    )
+
+
+def norm_tensors(name: str, width: int, part: str, **options: Any) -> tuple[TensorSpec, TensorSpec]:
+    """`{name}.weight`, which starts as ones, and `{name}.bias`; see `affine_tensors`."""
+    return (
+        TensorSpec(f"{name}.weight", (width,), ones, part, **options),
+        TensorSpec(f"{name}.bias", (width,), zeros, part, **options),
+    )
+
+
+def of_rows(slots: Tensor, ids: Tensor | None) -> Tensor:
+    """The slot of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0.
+
+    Args:
+        slots: One for each task, or one for all, shape `(slots, *shape)`.
+        ids: Task of every row, shape `(rows,)`, or None where there is one task.
+    """
+    if slots.shape[0] == 1 or ids is None:
+        return slots[:1]
+    return slots.index_select(0, ids.clamp_min(0))
+
+
+def across(values: Tensor, x: Tensor) -> Tensor:
+    """Values of every row, shape `(rows or 1, width)`, in a shape that broadcasts against `x`, `(rows, ..., any)`."""
+    return values.reshape(-1, *[1] * (x.dim() - 2), values.shape[-1])
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x W + b`, with a matrix for each element of the first axis, or one for all; in the dtype of `x`.
+
+    Args:
+        x: Shape `(rows, ..., in)`, or `(1, ..., in)`.
+        weight: Shape `(rows or 1, in, out)`.
+        bias: Shape `(rows or 1, out)`.
+
+    Returns:
+        Shape `(rows, ..., out)`.
+    """
+    flat = x.flatten(1, -2) if x.dim() > 2 else x[:, None]
+    result = flat @ (weight[0] if weight.shape[0] == 1 else weight).to(x.dtype)
+    if bias is not None:
+        result = result + bias[:, None].to(x.dtype)
+    return result.view(result.shape[0], *x.shape[1:-1], result.shape[-1])
+
+
+def slot_affine(x: Tensor, weights: Weights, name: str) -> Tensor:
+    """`affine` of a table of every slot, with the slots of `{name}.weight` and `{name}.bias`."""
+    return affine(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def routed_linear(x: Tensor, weights: HasRows, name: str) -> Tensor:
+    """`affine` with `{name}.weight` and `{name}.bias` of each row's task."""
+    return affine(x, weights.rows(f"{name}.weight"), weights.rows(f"{name}.bias"))
+
+
+def routed_norm(x: Tensor, weights: HasRows, name: str) -> Tensor:
+    """`(x - mean) / std * weight + bias` over the last dimension, with the slot of each row's task.
+
+    Args:
+        x: Shape `(rows, ..., width)`.
+        weights: Tensors of a site, with `{name}.weight` and `{name}.bias` of shape `(width,)`.
+        name: What the two are called.
+
+    Returns:
+        The shape and dtype of `x`.
+    """
+    from torch.nn import functional
+
+    factor, shift = weights.rows(f"{name}.weight"), weights.rows(f"{name}.bias")
+    if factor.shape[0] == shift.shape[0] == 1:
+        # In one operation, which keeps less for the backward pass.
+        return functional.layer_norm(x, x.shape[-1:], factor[0].to(x.dtype), shift[0].to(x.dtype))
+    plain = functional.layer_norm(x, x.shape[-1:])
+    return (plain * across(factor, x) + across(shift, x)).to(x.dtype)
+
+
+def routed_bottleneck(
+    read: Tensor, weights: Weights, residual: Tensor, *, norm: str | None = None, **options: Any
+) -> Tensor:
+    """`residual + s (act(read D + b) U + u)`, with the slots of each row's task.
+
+    Args:
+        read: Shape `(rows, ..., in)`.
+        weights: Tensors of a site, with `down.weight`, `down.bias`, `up.weight` and `up.bias`.
+        residual: What it is added to, shape `(rows, ..., out)`; also the result for rows without a task.
+        norm: What the weight and the bias of a LayerNorm of what is read are called; None stands for no norm.
+        options: Scale, activation and dropout, as `weft.kernels.adapter_bottleneck` takes them.
+
+    Returns:
+        Shape `(rows, ..., out)`.
+    """
+    from weft.kernels import BottleneckWeights, adapter_bottleneck
+
+    norm_weight = norm_bias = None
+    if norm is not None:
+        norm_weight, norm_bias = weights[f"{norm}.weight"], weights[f"{norm}.bias"]
+        if norm_weight.shape[0] == norm_bias.shape[0] == 1:
+            norm_weight, norm_bias = norm_weight[0], norm_bias[0]
+        else:
+            read, norm_weight, norm_bias = routed_norm(read, weights, norm), None, None
+    down, down_slots = weights.stored("down.weight")
+    up, up_slots = weights.stored("up.weight")
+    tensors = BottleneckWeights(
+        down=down,
+        up=up,
+        down_bias=weights.stored("down.bias")[0],
+        up_bias=weights.stored("up.bias")[0],
+        down_slots=down_slots,
+        up_slots=up_slots,
+        norm_weight=norm_weight,
+        norm_bias=norm_bias,
+    )
+    return adapter_bottleneck(read, tensors, weights.routed, residual=residual, **options)
+
+
+def added_to_part(output: Tensor, update: Tensor, part: tuple[int, int] | None) -> Tensor:
+    """`output` plus an update of some of its features.
+
+    Args:
+        output: Shape `(rows, ..., out)`.
+        update: Shape `(rows, ..., last - first)`.
+        part: First and last of these features, where a map is fused with others; None stands for all.
+    """
+    from torch.nn import functional
+
+    if part is None:
+        return output + update
+    return output + functional.pad(update, (part[0], output.shape[-1] - part[1]))
