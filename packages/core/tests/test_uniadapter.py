@@ -53,7 +53,7 @@ def unit_at(modality, size, values, **options):
 def delta(unit, x, mode):
     taps = {"query": torch.zeros_like(x)} if mode == "cross" else {}
     zero = torch.zeros_like(x)
-    return unit.unit.after(zero, x, unit.weights(x, taps))
+    return unit.unit.beside(zero, x, unit.weights(x, taps))
 
 
 def original(name):

@@ -51,7 +51,8 @@ def unit_at(config, where, values):
 
 def run(unit, x, tasks, base=None):
     unit.store.routing = route_names(list(tasks), TASKS, x.device)
-    return unit.unit.after(x if base is None else base, x, unit.weights(x))
+    hook = unit.unit.beside if unit.unit.reads_source else unit.unit.after
+    return hook(x if base is None else base, x, unit.weights(x))
 
 
 def compare(unit, tag, base=lambda x: None):

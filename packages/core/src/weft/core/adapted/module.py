@@ -236,9 +236,15 @@ class SiteUnit:
         """
         taps, self.tapped = self.tapped, {}
         taps = {name: self._features_last(value) for name, value in taps.items()}
+        rows, read = self._features_last(output), self._features_last(inputs)
+        weights = self.weights(rows, taps)
+        changed = self.unit.after(rows, read, weights)
+        return self._own_order(self.unit.beside(changed, taps.get("source", read), weights))
+
+    def finish(self, output: Tensor) -> Tensor:
+        """What the module is to return after all units, in its own order of axes."""
         rows = self._features_last(output)
-        read = taps["source"] if "source" in taps else self._features_last(inputs)
-        return self._own_order(self.unit.after(rows, read, self.weights(rows, taps)))
+        return self._own_order(self.unit.finish(rows, self.weights(rows)))
 
     def _features_last(self, value: Tensor) -> Tensor:
         return value.movedim(1, -1) if self.site.channels_first else value
@@ -280,9 +286,8 @@ class SiteUnits:
         self.names: tuple[str, ...] = ()
 
     def add(self, unit: SiteUnit) -> None:
-        """Let a unit act here, behind those that are there, but before those that come last."""
+        """Let a unit act here, behind those that are there."""
         self.units.append(unit)
-        self.units.sort(key=lambda each: each.unit.last)
 
     def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:
         """Let a unit call the module itself; by the names of its arguments, which no compiler looks up.
@@ -318,6 +323,9 @@ class SiteUnits:
         first = output[0] if isinstance(output, tuple) else output
         for each in enabled:
             first = each.after(first, inputs)
+        for each in enabled:
+            if each.unit.finishes:
+                first = each.finish(first)
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
 

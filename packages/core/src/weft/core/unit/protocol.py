@@ -141,27 +141,33 @@ class Weights(Protocol):
 class Unit:
     """The computation of one unit at one site. It holds numbers, never tensors.
 
-    A unit overrides what it changes: `before`, `after`, `attend` or `call`. The others leave things as they are.
+    A unit overrides what it changes: `before`, `after`, `beside`, `finish`, `attend` or `call`. The others leave things
+    as they are, and which of them it overrides says what is done for it.
 
     Class attributes:
-        reads_source: Whether `after` wants the input of the sub-layer instead of that of the site's module.
-        taps: Fields of a site's wiring that name modules whose input the unit wants beside, such as `query`.
+        taps: Fields of a site's wiring that name modules whose input the unit wants beside, such as `query`. Declared,
+            because no hook says which modules are meant.
         wraps: Fields of a site's wiring that name modules which the unit calls itself, such as `path`; a unit that
-            wraps any acts through `call` alone.
-        last: Whether `after` comes behind that of all other units at the module, wherever it stands in the list.
+            wraps any acts through `call` alone. Declared for the same reason.
+        changes_input: Whether it overrides `before`.
+        changes_attention: Whether it overrides `attend`.
+        reads_source: Whether it overrides `beside`.
+        finishes: Whether it overrides `finish`.
     """
 
-    reads_source: ClassVar[bool] = False
     taps: ClassVar[tuple[str, ...]] = ()
     wraps: ClassVar[tuple[str, ...]] = ()
-    last: ClassVar[bool] = False
     changes_input: ClassVar[bool] = False
     changes_attention: ClassVar[bool] = False
+    reads_source: ClassVar[bool] = False
+    finishes: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.changes_input = cls.before is not Unit.before
         cls.changes_attention = cls.attend is not Unit.attend
+        cls.reads_source = cls.beside is not Unit.beside
+        cls.finishes = cls.finish is not Unit.finish
 
     def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:
         """Set starting values that depend on the site's module, in place; by default none do.
@@ -244,12 +250,34 @@ class Unit:
 
         Args:
             output: Shape `(rows, ..., out_width)`.
-            inputs: Input of the site's module or of the sub-layer (`reads_source`), shape `(rows, ...,
-                width)`.
+            inputs: Input of the site's module, shape `(rows, ..., in_width)`.
             weights: The tensors of this site.
 
         Returns:
             The adapted output, in the shape and dtype of `output`.
+        """
+        return output
+
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """Change what the site's module returns by what its sub-layer reads; by default nothing.
+
+        Args:
+            output: Shape `(rows, ..., out_width)`.
+            source: Input of the sub-layer, or of the site's module where the family names no other, shape `(rows, ...,
+                width)`.
+            weights: The tensors of this site.
+
+        Returns:
+            As of `after`.
+        """
+        return output
+
+    def finish(self, output: Tensor, weights: Weights) -> Tensor:
+        """Change what all units at the site's module together return, wherever this one stands; by default nothing.
+
+        Args:
+            output: Shape `(rows, ..., out_width)`.
+            weights: The tensors of this site.
         """
         return output
 

@@ -83,17 +83,15 @@ class AdaptFormer(Unit):
         norm: Whether a LayerNorm comes first.
     """
 
-    reads_source = True
-
     def __init__(self, scale: float, dropout: float, *, norm: bool) -> None:
         self.scale = scale
         self.dropout = dropout
         self.norm = norm
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` plus the branch of `inputs`, both of shape `(rows, ..., width)`."""
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch of `source`, both of shape `(rows, ..., width)`."""
         return routed_bottleneck(
-            inputs.to(output.dtype),
+            source.to(output.dtype),
             weights,
             output,
             norm="norm" if self.norm else None,

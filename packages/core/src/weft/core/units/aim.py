@@ -86,7 +86,7 @@ class AIMConfig(UnitConfig):
     def build(self, site: Site) -> Unit:
         """The computation at a site."""
         if site.role != TEMPORAL:
-            return AIMBottleneck(self.scale if site.block == "ffn" else 1.0, parallel=site.block == "ffn")
+            return AIMBeside(self.scale) if site.block == "ffn" else AIMBottleneck()
         return AIMTemporal(
             self.frames,
             norm=relative(site.wiring.residual.before, site),
@@ -106,20 +106,26 @@ class AIMConfig(UnitConfig):
 
 
 class AIMBottleneck(Unit):
-    """The bottleneck behind the attention over space, or beside the feed-forward block.
+    """The bottleneck behind the attention over space."""
+
+    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch that reads it, shape `(rows, tokens, width)`."""
+        return _bottleneck(output, weights, output, 1.0)
+
+
+class AIMBeside(Unit):
+    """The bottleneck beside the feed-forward block.
 
     Args:
         scale: Factor of the branch.
-        parallel: Whether it reads the block's input instead of its output.
     """
 
-    def __init__(self, scale: float, *, parallel: bool) -> None:
+    def __init__(self, scale: float) -> None:
         self.scale = scale
-        self.reads_source = parallel  # type: ignore[misc]
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` plus the branch; both of shape `(rows, tokens, width)`."""
-        return _bottleneck(inputs if self.reads_source else output, weights, output, self.scale)
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch that reads the block's input; both of shape `(rows, tokens, width)`."""
+        return _bottleneck(source, weights, output, self.scale)
 
 
 class AIMTemporal(Unit):

@@ -188,8 +188,8 @@ class NormedBottleneck(Bottleneck):
 class ParallelBottleneck(Bottleneck):
     """The computation in parallel: it reads the sub-layer's input."""
 
-    reads_source = True
+    after = Unit.after
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` plus the adapter of `inputs`; both of shape `(rows, ..., width)`."""
-        return self.add(output, inputs, weights)
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `source`; both of shape `(rows, ..., width)`."""
+        return self.add(output, source, weights)

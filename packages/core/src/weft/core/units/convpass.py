@@ -85,15 +85,13 @@ class Convpass(Unit):
         address: Where it is, for messages.
     """
 
-    reads_source = True
-
     def __init__(self, scale: float, dropout: float, address: str) -> None:
         self.scale = scale
         self.dropout = dropout
         self.address = address
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` plus the branch of `inputs`, both of shape `(rows, 1 + patches, width)`.
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the branch of `source`, both of shape `(rows, 1 + patches, width)`.
 
         Raises:
             ConfigError: If the patches are no square.
@@ -101,13 +99,13 @@ class Convpass(Unit):
         import torch
         from torch.nn import functional
 
-        side = round((inputs.shape[1] - 1) ** 0.5)
-        if side * side != inputs.shape[1] - 1:
+        side = round((source.shape[1] - 1) ** 0.5)
+        if side * side != source.shape[1] - 1:
             raise ConfigError(
                 f"`towers` must show a class token and a square of patches to convolve, but {self.address} has "
-                f"{inputs.shape[1]} tokens. Choose a vision tower with a class token, and square images."
+                f"{source.shape[1]} tokens. Choose a vision tower with a class token, and square images."
             )
-        hidden = _quick_gelu(routed_linear(inputs.to(output.dtype), weights, "down"))
+        hidden = _quick_gelu(routed_linear(source.to(output.dtype), weights, "down"))
         alone, patches = hidden[:, :1].mT[..., None], hidden[:, 1:].mT.unflatten(2, (side, side))
         alone, patches = (self._convolved(image, weights).flatten(2).mT for image in (alone, patches))
         hidden = _quick_gelu(torch.cat([alone, patches], dim=1))

@@ -85,14 +85,11 @@ class FrameAttentionConfig(UnitConfig):
 class FrameAttention(Unit):
     """Scales the output of one key map, with what other units add to it, as the keys of a frame are scaled there."""
 
-    last = True
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+    def finish(self, output: Tensor, weights: Weights) -> Tensor:
         """Keys of every frame's patches times the frame's weight.
 
         Args:
             output: Keys, shape `(rows, frames * tokens, width)`; the first token of each frame is its class token.
-            inputs: What the map reads; not used.
             weights: Its `signal("frame_weights")`, shape `(rows, frames)`; rows that are repeated, such as beams,
                 repeat it.
 

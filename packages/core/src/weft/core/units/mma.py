@@ -97,14 +97,12 @@ class MMA(Unit):
         scale: Factor of the adapter.
     """
 
-    reads_source = True
-
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` plus the adapter of `inputs`, both of shape `(rows, tokens, width)`."""
-        hidden = inputs.to(output.dtype)
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` plus the adapter of `source`, both of shape `(rows, tokens, width)`."""
+        hidden = source.to(output.dtype)
         for name in ("down", "core"):
             hidden = routed_linear(hidden, weights, name).relu()
         return weights.keep_identity(output + self.scale * routed_linear(hidden, weights, "up"), output)

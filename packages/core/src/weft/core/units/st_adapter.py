@@ -140,8 +140,6 @@ class STAdapterBefore(STAdapter):
 class STAdapterBetween(STAdapter):
     """The computation before a feed-forward block: added to what attention adds to the stream."""
 
-    reads_source = True
-
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """`output` with the adapter of the stream behind attention, which is `inputs + output`."""
-        return self._added(output, inputs + output, weights)
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
+        """`output` with the adapter of the stream behind attention, which is `source + output`."""
+        return self._added(output, source + output, weights)

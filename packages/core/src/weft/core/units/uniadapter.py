@@ -253,7 +253,6 @@ class UniAdapter(Unit):
         one_down: Whether all branches have the same `down`.
     """
 
-    reads_source = True
     taps = ("query",)
 
     def __init__(
@@ -281,31 +280,31 @@ class UniAdapter(Unit):
         self.per_token = per_token
         self.one_down = one_down
 
-    def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
+    def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branches that the layer's pass calls for.
 
         Args:
             output: The layer's stream behind the feed-forward block, shape `(rows, ..., width)`.
-            inputs: The stream before it, of the same shape.
+            source: The stream before it, of the same shape.
             weights: The tensors; `tapped("query")` is the stream before cross-attention, if the pass had one, and
                 `signal("token_modality")` tells tokens of images (1) from those of text (0).
         """
         if self.per_token:
-            return self._by_token(output, inputs, weights)
+            return self._by_token(output, source, weights)
         if self.branches == ("vision",):
-            return self._add(output, inputs, BranchTensors(weights, "vision"))
+            return self._add(output, source, BranchTensors(weights, "vision"))
         query = weights.tapped("query")
         text = BranchTensors(weights, "text")
         if query is None:
-            return self._add(output, inputs, text) if "text" in self.branches else output
+            return self._add(output, source, text) if "text" in self.branches else output
         if "text" in self.branches and self.query_residual:
             output = self._add(output, query, text)
         if "cross" not in self.branches:
             return output
         cross = BranchTensors(weights, "cross", text if self.reuse_text_up else None)
         if not self.cross_norm:
-            return self._add(output, inputs, cross)
-        delta = self._add(None, inputs, cross, 1.0)
+            return self._add(output, source, cross)
+        delta = self._add(None, source, cross, 1.0)
         normed = self.scale * routed_norm(delta, cross, "cross_norm")
         return weights.keep_identity(output + normed.to(output.dtype), output)
 
