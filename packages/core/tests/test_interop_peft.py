@@ -4,15 +4,17 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from weft.core import attach
 from weft.core.errors import CheckpointError
-from weft.core.files.interop.peft import CONFIG, export_peft, import_peft
+from weft.core.files.interop.peft import CONFIG, WEIGHTS, export_peft, import_peft
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 from weft.core.testing.vision_language import CASES
 
 LORA = {"method": "lora", "rank": 2, "alpha": 6, "linears": ["query", "value", "down"]}
+VERA = {"method": "vera", "rank": 5, "start": 0.3, "linears": ["query", "down"]}
 TASKS = ["vqa", "gqa"]
 
 
@@ -31,8 +33,8 @@ def test_lora_comes_back_through_the_format(tmp_path, stabilised):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "method",
-    [LORA, {**LORA, "rank_stabilised": True}, {"method": "ia3"}],
-    ids=["lora", "rslora", "ia3"],
+    [LORA, {**LORA, "rank_stabilised": True}, {"method": "ia3"}, VERA],
+    ids=["lora", "rslora", "ia3", "vera"],
 )
 @pytest.mark.parametrize("backbone", ["bart", "clip"])
 def test_peft_loads_what_we_write(tmp_path, backbone, method):
@@ -53,6 +55,62 @@ def test_factors_come_back_through_the_format(tmp_path, backbone):
     import_peft(other, tmp_path, task="mine")
     with model.route(task="gqa"):
         torch.testing.assert_close(outputs(other, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("linears", "configurations"), [(["query", "down"], 1), (["value"], 1)])
+def test_vectors_and_their_matrices_come_back_through_the_format(tmp_path, linears, configurations):
+    method = {**VERA, "linears": linears, "sharing": "multiple"}
+    model, batch = adapted(method, "bart", TASKS, noise=0.3)
+    export_peft(model, tmp_path, task="gqa")
+    other, _ = tiny_backbone("bart")
+    import_peft(other, tmp_path, task="mine")
+    (config,) = other.weft.plan.configs
+    assert (config.rank, config.start, config.linears) == (5, 0.3, tuple(linears))
+    with model.route(task="gqa"):
+        torch.testing.assert_close(outputs(other, batch), outputs(model, batch), atol=1e-6, rtol=1e-6)
+
+
+def test_vectors_of_maps_that_no_words_choose_at_once_come_back(tmp_path):
+    model, batch = adapted(VERA, "bart", None, noise=0.3)
+    export_peft(model, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    gone = [
+        name for name in tensors if "decoder.layers.1.self_attn" in name or "encoder.layers.0.fc2" in name
+    ]
+    assert gone
+    for name in gone:
+        if name.endswith("vera_lambda_b"):
+            tensors[name].zero_()
+    save_file(tensors, tmp_path / WEIGHTS)
+    whole, _ = tiny_backbone("bart")
+    import_peft(whole, tmp_path)
+    for name in gone:
+        del tensors[name]
+    save_file(tensors, tmp_path / WEIGHTS)
+    other, _ = tiny_backbone("bart")
+    import_peft(other, tmp_path)
+    assert len(other.weft.plan.configs) > 1
+    torch.testing.assert_close(outputs(other, batch), outputs(whole, batch), atol=1e-6, rtol=1e-6)
+
+
+def test_vera_that_peft_computes_otherwise_is_refused(tmp_path):
+    model, _ = CASES["blip_caption"]()
+    attach(model, {**VERA, "linears": ["query"], "towers": ["vision"]})
+    with pytest.raises(CheckpointError, match=r"one pair of matrices .* is part of a fused map"):
+        export_peft(model, tmp_path)
+    model, _ = adapted({**VERA, "sharing": {"projection": ["task"]}}, "bart", None)
+    with pytest.raises(CheckpointError, match=r"one pair of matrices .* some maps have a pair of their own"):
+        export_peft(model, tmp_path)
+    model, _ = adapted(VERA, "bart", None)
+    export_peft(model, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    del tensors["base_model.vera_B"]
+    save_file(tensors, tmp_path / WEIGHTS)
+    other, _ = tiny_backbone("bart")
+    with pytest.raises(
+        CheckpointError, match=r"lacks base_model\.vera_B\. Save it with PEFT's `save_projection=True`"
+    ):
+        import_peft(other, tmp_path)
 
 
 def test_one_stack_comes_back_alone(tmp_path):
@@ -76,16 +134,20 @@ THEIRS = [
             "init_ia3_weights": False,
         },
     ),
+    ("VeraConfig", {"r": 3, "target_modules": ["q_proj", "fc2"], "d_initial": 0.4, "vera_dropout": 0.1}),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "options"), THEIRS, ids=["lora", "ia3"])
+@pytest.mark.parametrize(("kind", "options"), THEIRS, ids=["lora", "ia3", "vera"])
 def test_we_load_what_peft_writes(tmp_path, kind, options):
     peft = pytest.importorskip("peft")
     base, batch = tiny_backbone("bart")
     theirs = peft.get_peft_model(base, getattr(peft, kind)(**options)).eval()
+    for name, value in theirs.named_parameters():
+        if "vera_lambda_b" in name:  # it starts at zero, whatever is asked for
+            torch.nn.init.normal_(value)
     theirs.save_pretrained(str(tmp_path))
     model, _ = tiny_backbone("bart")
     import_peft(model, tmp_path)
@@ -110,7 +172,10 @@ def change(folder, **words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"peft_type": "VERA"}, r"must hold a LoRA or \(IA\)³ of PEFT, but its peft_type is 'VERA'"),
+        (
+            {"peft_type": "LOHA"},
+            r"must hold a LoRA, an \(IA\)³ or a VeRA of PEFT, but its peft_type is 'LOHA'",
+        ),
         (
             {"lora_bias": True, "alora_invocation_tokens": [3]},
             "compute on linear maps, but sets alora_invocation_tokens, lora_bias",
@@ -306,7 +371,7 @@ def test_an_empty_folder_is_told(tmp_path):
         (
             {"method": "bottleneck", "bottleneck_size": 4},
             None,
-            "units of method lora alone, or ia3 alone, .* but has bottleneck",
+            "units of method lora alone, ia3 alone, or vera alone, .* but has bottleneck",
         ),
         ({**LORA, "sharing": "multiple"}, None, "`task` must be given, because PEFT's format holds one task"),
         ({**LORA, "sharing": "multiple"}, "vqaa", r"`task` must be .* Did you mean 'vqa'"),

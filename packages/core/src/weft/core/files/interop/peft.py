@@ -1,14 +1,15 @@
-"""PEFT's format: LoRA, DoRA and (IA)³ of one task, written so that PEFT loads them, and read back.
+"""PEFT's format: LoRA, DoRA, (IA)³ and VeRA of one task, written so that PEFT loads them, and read back.
 
 The keys of PEFT are module paths of one release of transformers; ours are addresses. Only weights that PEFT
-can express are written: units on linear maps, and of the backbone whole modules and biases.
+can express are written: units on linear maps, and of the backbone whole modules and biases. HydraLoRA and MTL-LoRA have
+no counterpart in PEFT 0.21.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +25,31 @@ from weft.core.files.interop.peft_files import CONFIG, WEIGHTS, PeftFiles
 from weft.core.files.interop.peft_full import fill, trained_in_full, words_of
 from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps, trained_beside
 from weft.core.files.interop.peft_reading import ROLES, parts_of
-from weft.core.files.interop.peft_settings import check_settings
-from weft.core.files.interop.peft_writing import Units, ia3_as_peft, lora_as_peft
+from weft.core.files.interop.peft_settings import MATRICES, check_settings
+from weft.core.files.interop.peft_writing import Units, Written, ia3_as_peft, lora_as_peft, vera_as_peft
 from weft.core.files.interop.vllm import check_served, one_rank
 from weft.core.files.stored_files import open_tensors, read_tensors, read_words
 from weft.core.unit.protocol import UnitConfig
 from weft.core.units.frozen import FrozenConfig
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig
+from weft.core.units.vera import VeRAConfig
 
 Model = TypeVar("Model", bound=nn.Module)
+_WRITERS: dict[type[UnitConfig], Callable[[Units, Sequence[Any]], Written]] = {
+    LoRAConfig: lora_as_peft,
+    IA3Config: ia3_as_peft,
+    VeRAConfig: vera_as_peft,
+}
 
 
 def export_peft(
     model: nn.Module, folder: str | Path, *, task: str | None = None, with_full: bool = True
 ) -> None:
-    """Write one task's LoRA, DoRA or (IA)³ in PEFT's format, with what is trained in full beside it.
+    """Write one task's LoRA, DoRA, (IA)³ or VeRA in PEFT's format, with what is trained in full beside it.
 
     Args:
-        model: A model whose units are all LoRA, or all (IA)³.
+        model: A model whose units are all LoRA, all (IA)³, or all VeRA.
         folder: Made if it is missing.
         task: The task written; needed if there are several and they do not share all weights.
         with_full: Whether what is trained in full is written too. Without it, the adapter belongs on the backbone
@@ -92,27 +99,27 @@ def as_peft(model: nn.Module, *, task: str | None = None, with_full: bool = True
     store = store_of(model, CheckpointError)
     plan = store.plan
     adapters = [config for config in plan.configs if config.parts]
-    loras = [config for config in adapters if isinstance(config, LoRAConfig)]
-    factors = [config for config in adapters if isinstance(config, IA3Config)]
-    if not adapters or len(adapters) not in (len(loras), len(factors)):
+    kinds = {type(config) for config in adapters}
+    write = _WRITERS.get(kinds.pop()) if len(kinds) == 1 else None
+    if write is None:
         methods = ", ".join(config.method for config in plan.configs)
         raise CheckpointError(
-            "`model` must have units of method lora alone, or ia3 alone, to be written for PEFT, but has "
+            "`model` must have units of method lora alone, ia3 alone, or vera alone, to be written for PEFT, but has "
             f"{methods}. Train `method: lora` for other libraries, or save this one with `save_pretrained` instead."
         )
     paths = {each.path for each in plan.full} if with_full else set()
     full, biases = trained_in_full(model, paths, {unit.site.path for unit in plan.units})
-    if biases and factors:
+    if biases and write is not lora_as_peft:
         raise CheckpointError(
-            f"`train_full` must not name biases beside (IA)³ to be written for PEFT, which trains {next(iter(biases))} "
-            "and the like with LoRA alone. Save it with `save_pretrained` instead."
+            f"`train_full` must not name biases beside {adapters[0].method} to be written for PEFT, which trains "
+            f"{next(iter(biases))} and the like with LoRA alone. Save it with `save_pretrained` instead."
         )
     units = Units(model, store, one_task(store, task))
-    tensors, words, roles = lora_as_peft(units, loras) if loras else ia3_as_peft(units, factors)
+    tensors, words, roles = write(units, adapters)
     tensors |= {f"{PREFIX}{name}": value for name, value in biases.items()}
     for path, state in full.items():
         tensors |= {f"{PREFIX}{path}.{name}": value for name, value in state.items()}
-    if loras:
+    if write is lora_as_peft:
         words["bias"] = "all" if biases else "none"
     words |= {
         "modules_to_save": sorted(full) or None,
@@ -124,7 +131,7 @@ def as_peft(model: nn.Module, *, task: str | None = None, with_full: bool = True
 
 
 def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> Model:
-    """Attach a LoRA, a DoRA or an (IA)³ that PEFT saved; its `modules_to_save` and biases are trained in full.
+    """Attach a LoRA, a DoRA, an (IA)³ or a VeRA that PEFT saved; its `modules_to_save` and biases are trained in full.
 
     Maps of different ranks or scales become several units, named `lora`, `lora_2` and so on. Keys of earlier
     releases of transformers are read by the rules with which it reads old checkpoints.
@@ -135,7 +142,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
         task: Name the weights get.
 
     Returns:
-        The same object, with units of method `lora` or `ia3`.
+        The same object, with units of method `lora`, `ia3` or `vera`.
 
     Raises:
         CheckpointError: If the files are not there, or hold what these units on linear maps within the layers
@@ -153,13 +160,14 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
     halves = check_settings(words)
     sites = resolve(model)
     tensors = read_tensors(folder / WEIGHTS, argument="folder")
+    matrices = _matrices(tensors, folder / WEIGHTS) if words["peft_type"] == "VERA" else {}
     of_units = {name: value for name, value in tensors.items() if path_and_half(name)[1] in halves}
     rest = {name: value for name, value in tensors.items() if name not in of_units}
     full = trained_beside(model, rest, words, halves)
     with open_tensors(folder / WEIGHTS, argument="folder") as opened:
         roles = (opened.metadata() or {}).get(ROLES)
     known = (*sites.sites, *sites.maps) if words["peft_type"] == "LORA" else sites.sites
-    parts = parts_of(stored_maps(model, known, of_units, halves), words, roles)
+    parts = parts_of(stored_maps(model, known, of_units, halves), words, roles, matrices)
     if not parts:
         raise CheckpointError(
             f"`folder` must hold {' and '.join(halves)} of some map, but {folder / WEIGHTS} has none. Save it again."
@@ -171,9 +179,21 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
         store = store_of(model, CheckpointError)
         for unit in store.plan.units:
             for name, value in values[unit.site.address].items():
-                store.banks_by_key[unit.banks[name]].slot_of(task).copy_(value)
+                slot = store.banks_by_key[unit.banks[name]].slot_of(task)
+                # Matrices that fit the largest map of a file may be larger than those of one configuration.
+                slot.copy_(value[tuple(map(slice, slot.shape))])
         fill(model, full, kept)
     return model
+
+
+def _matrices(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Take the matrices of VeRA out of the tensors of a file."""
+    if absent := [key for key in MATRICES if tensors.get(key, torch.empty(0)).dim() != 2]:
+        raise CheckpointError(
+            f"`folder` must hold the matrices of VeRA, but {file} lacks {' and '.join(absent)}. Save it with PEFT's "
+            "`save_projection=True`."
+        )
+    return {key: tensors.pop(key) for key in MATRICES}
 
 
 def _with_full(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from weft.core.errors import CheckpointError, unknown
 from weft.core.files.interop.peft_full import saved_in_full
 
 PREFIX = "base_model.model."
+_OF_A_UNIT = re.compile(r"\.(lora|ia3|vera)_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def stored_maps(
         model,
         found,
         by_path,
-        "that the family of the backbone names" if len(halves) > 1 else "within the layers",
+        "that the family of the backbone names" if "lora_A" in halves else "within the layers",
     )
     for path, values in found.items():
         if lacking := [half for half in halves if half not in values]:
@@ -107,7 +109,7 @@ def trained_beside(
         if meant or not _same(state.get(current), value):
             full[current] = value
     announced = saved or biases
-    if odd := sorted(name for name in full if not announced or ".lora_" in name or ".ia3_" in name):
+    if odd := sorted(name for name in full if not announced or _OF_A_UNIT.search(name)):
         raise CheckpointError(
             f"`folder` must hold {' and '.join(halves)} alone, beside what `modules_to_save` and `bias` announce, but "
             f"holds {', '.join(odd[:3])}, which the backbone does not have so. Merge it in PEFT."

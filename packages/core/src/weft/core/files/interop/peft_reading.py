@@ -7,7 +7,8 @@ otherwise each of the roles gets all of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -16,26 +17,31 @@ from weft.core.backbone.sites import Site
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.choices import Part
 from weft.core.files.interop.peft_keys import StoredMap
-from weft.core.files.interop.peft_settings import MAGNITUDE, alpha_of, tidy
+from weft.core.files.interop.peft_settings import MAGNITUDE, MATRICES, alpha_of, tidy
 
 ROLES = "weft_roles"
 
 Shares = Sequence[tuple[str, int]]
+_Read = Callable[[StoredMap, Mapping[str, Any], Shares | None], Iterator[Part]]
 
 
-def parts_of(maps: Iterable[StoredMap], words: Mapping[str, Any], roles: str | None) -> list[Part]:
+def parts_of(
+    maps: Iterable[StoredMap], words: Mapping[str, Any], roles: str | None, matrices: Mapping[str, Tensor]
+) -> list[Part]:
     """The units of all maps.
 
     Args:
         maps: The maps.
         words: The settings.
         roles: Which ranks of a fused map belong to which role, as `export_peft` wrote it; None where it did not.
+        matrices: Those of VeRA, by their keys.
 
     Raises:
         CheckpointError: If a tensor does not fit its map.
     """
     shares = _shares(roles)
-    read = _lora if words["peft_type"] == "LORA" else _factors
+    readers: dict[str, _Read] = {"LORA": _lora, "IA3": _factors, "VERA": partial(_vectors, matrices)}
+    read = readers[words["peft_type"]]
     return [part for each in maps for part in read(each, words, shares.get(each.path))]
 
 
@@ -105,6 +111,25 @@ def _factors(stored: StoredMap, words: Mapping[str, Any], shares: Shares | None)
         part = factors[0] if of_input else factors[first:last, 0]
         if site.role in own or not bool((part == 1).all()):
             yield Part(site, {}, {"scale": part})
+
+
+def _vectors(
+    matrices: Mapping[str, Tensor], stored: StoredMap, words: Mapping[str, Any], shares: Shares | None
+) -> Iterator[Part]:
+    scale, factors = (stored.tensors[half].flatten() for half in ("vera_lambda_d", "vera_lambda_b"))
+    down, up = (matrices[key].T for key in MATRICES)
+    site, rank = stored.sites[0], scale.shape[0]
+    if site.rows is not None:
+        raise CheckpointError(
+            f"`folder` must adapt maps that are not fused with others to be read as VeRA, but adapts {site.path}, part "
+            f"of which is {site.address}, with other rows of its matrix than weft would. Merge it in PEFT."
+        )
+    _check_shape(stored, "vera_lambda_b", factors, (site.out_width,))
+    _check_shape(stored, MATRICES[0], down[: site.in_width], (site.in_width, rank))
+    _check_shape(stored, MATRICES[1], up[:, : site.out_width], (rank, site.out_width))
+    options = {"rank": rank, "dropout": words.get("vera_dropout", 0.0), "start": words.get("d_initial", 0.1)}
+    tensors = {"down.scale": scale, "up.scale": factors, "down.weight": down, "up.weight": up}
+    yield Part(site, options, tensors)
 
 
 def _shares(roles: str | None) -> dict[str, Shares]:

@@ -1,4 +1,4 @@
-"""What `adapter_config.json` of PEFT says about LoRA and (IA)³: what is computed alike, and what is refused."""
+"""What `adapter_config.json` of PEFT says about LoRA, (IA)³ and VeRA: what is computed alike, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from weft.core.errors import CheckpointError
 
-HALVES = {"LORA": ("lora_A", "lora_B"), "IA3": ("ia3_l",)}
+HALVES = {"LORA": ("lora_A", "lora_B"), "IA3": ("ia3_l",), "VERA": ("vera_lambda_d", "vera_lambda_b")}
 MAGNITUDE = "lora_magnitude_vector"
+# VeRA's matrices, of which a file holds one pair for all maps.
+MATRICES = ("base_model.vera_A", "base_model.vera_B")
 
 # Options that say where a method acts, how it starts and who made it; the tensors of the file are its result.
 _OF_NO_WEIGHT = {
@@ -18,6 +20,7 @@ _OF_NO_WEIGHT = {
     "base_model_name_or_path",
     "bias",
     "corda_config",
+    "d_initial",
     "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
@@ -25,6 +28,7 @@ _OF_NO_WEIGHT = {
     "inference_mode",
     "init_ia3_weights",
     "init_lora_weights",
+    "init_weights",
     "layers_pattern",
     "layers_to_transform",
     "loftq_config",
@@ -35,16 +39,19 @@ _OF_NO_WEIGHT = {
     "modules_to_save",
     "peft_type",
     "peft_version",
+    "projection_prng_key",
     "qalora_group_size",
     "r",
     "rank_pattern",
     "revision",
     "runtime_config",
+    "save_projection",
     "target_modules",
     "task_type",
     "use_dora",
     "use_rslora",
     "velora_config",
+    "vera_dropout",
 }
 _KINDS: tuple[tuple[str, type, str], ...] = (
     ("alpha_pattern", dict, "a mapping from names"),
@@ -70,12 +77,13 @@ def check_settings(words: Mapping[str, Any]) -> tuple[str, ...]:
     kind = words.get("peft_type")
     if kind not in HALVES:
         raise CheckpointError(
-            f"`folder` must hold a LoRA or (IA)³ of PEFT, but its peft_type is {kind!r}. Other kinds are not read."
+            f"`folder` must hold a LoRA, an (IA)³ or a VeRA of PEFT, but its peft_type is {kind!r}. Other kinds are "
+            "not read."
         )
     if odd := sorted(name for name, value in words.items() if value and name not in _OF_NO_WEIGHT):
         raise CheckpointError(
-            f"`folder` must hold what LoRA, DoRA and (IA)³ compute on linear maps, but sets {', '.join(odd)}. Merge "
-            "it in PEFT, or train it anew."
+            f"`folder` must hold what LoRA, DoRA, (IA)³ and VeRA compute on linear maps, but sets {', '.join(odd)}. "
+            "Merge it in PEFT, or train it anew."
         )
     _check_kinds(words)
     start = words.get("init_lora_weights")

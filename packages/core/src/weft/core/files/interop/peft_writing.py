@@ -17,10 +17,11 @@ from weft.core.adapted.bank import Store
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.peft_keys import PREFIX
 from weft.core.files.interop.peft_reading import ROLES
-from weft.core.files.interop.peft_settings import MAGNITUDE, patterns_for, tidy
+from weft.core.files.interop.peft_settings import MAGNITUDE, MATRICES, patterns_for, tidy
 from weft.core.planning import PlannedUnit
 from weft.core.units.ia3 import IA3Config
 from weft.core.units.lora import LoRAConfig, norms
+from weft.core.units.vera import VeRAConfig
 
 Written = tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]
 
@@ -132,6 +133,44 @@ def ia3_as_peft(units: Units, configs: Sequence[IA3Config]) -> Written:
         "feedforward_modules": sorted(inputs),
     }
     return tensors, settings, _roles(units)
+
+
+def vera_as_peft(units: Units, configs: Sequence[VeRAConfig]) -> Written:
+    """Tensors, settings and further words of the file, of one configuration of VeRA.
+
+    Args:
+        units: The units.
+        configs: The configuration alone.
+
+    Raises:
+        CheckpointError: If there are several, or maps have matrices of their own or are parts of fused ones.
+    """
+    every = [unit for here in units.by_path.values() for unit in here]
+    own = [unit for unit in every if unit.site.rows is not None]
+    if len({(unit.banks["down.weight"], unit.banks["up.weight"]) for unit in every}) > 1 or own:
+        what = (
+            f"{own[0].site.address} is part of a fused map" if own else "some maps have a pair of their own"
+        )
+        raise CheckpointError(
+            "`model` must have one pair of matrices for all maps, each of them whole, to be written for PEFT's VeRA, "
+            f"but {what}. Save it with `save_pretrained` instead."
+        )
+    tensors = {
+        key: units.value(every[0], name).T
+        for key, name in zip(MATRICES, ("down.weight", "up.weight"), strict=True)
+    }
+    for path, (unit,) in units.by_path.items():
+        tensors[f"{PREFIX}{path}.vera_lambda_d"] = units.value(unit, "down.scale")
+        tensors[f"{PREFIX}{path}.vera_lambda_b"] = units.value(unit, "up.scale")
+    settings = {
+        "peft_type": "VERA",
+        "r": configs[0].rank,
+        "vera_dropout": configs[0].dropout,
+        "d_initial": configs[0].start,
+        "save_projection": True,
+        "target_modules": sorted(units.by_path),
+    }
+    return tensors, settings, {}
 
 
 def _roles(units: Units) -> dict[str, str]:
