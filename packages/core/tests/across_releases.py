@@ -22,7 +22,13 @@ from weft.core.testing.vision_language import CASES
 
 TASKS = ["vqa", "gqa"]
 METHOD = [
-    {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]},
+    {
+        "method": "bottleneck",
+        "init": "bert",
+        "bottleneck_size": 4,
+        "sharing": "half",
+        "train_full": ["norms"],
+    },
     {"method": "lora", "rank": 2, "linears": ["query", "value"], "sharing": "multiple"},
 ]
 MODELS = {

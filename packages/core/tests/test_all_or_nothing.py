@@ -20,6 +20,7 @@ CORE = Path(errors.__file__).parent
 TASKS = ["vqa", "gqa"]
 BOTTLENECK = {
     "method": "bottleneck",
+    "init": "bert",
     "bottleneck_size": 4,
     "sharing": "half",
     "layers": [0],
@@ -183,7 +184,13 @@ def test_a_composition_that_cannot_be_attached_leaves_the_backbone():
     model, batch = tiny_backbone("bart")
     before = state(model, batch)
     with pytest.raises(Exception, match=r"."):
-        attach(model, [{"method": "bottleneck", "bottleneck_size": 4}, {"method": "aim", "towers": ["text"]}])
+        attach(
+            model,
+            [
+                {"method": "bottleneck", "init": "bert", "bottleneck_size": 4},
+                {"method": "aim", "towers": ["text"]},
+            ],
+        )
     assert_same(before, state(model, batch))
     detach(attach(model, BOTTLENECK))
     assert_same(before, state(model, batch))

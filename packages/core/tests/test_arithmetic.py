@@ -75,7 +75,7 @@ def test_ia3_adds_what_differs_from_one():
 
 
 def test_other_units_are_averaged_only():
-    model, _ = built({"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"})
+    model, _ = built({"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"})
     with pytest.raises(
         ConfigError, match="`weights` must sum to 1, because Bottleneck is not linear in its slots"
     ):

@@ -47,7 +47,7 @@ def test_banks_hang_once_under_the_root():
 def test_a_composition_adds_up():
     model, batch = tiny_backbone("visual_seq2seq")
     methods = [
-        {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"},
+        {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"},
         {"method": "lora", "rank": 2},
         {"method": "prompt", "length": 3},
         {"method": "frozen", "train_full": ["visual_embedding"]},
@@ -63,7 +63,10 @@ def test_a_composition_adds_up():
 
 def test_two_units_of_one_method_need_names():
     model, batch = tiny_backbone("bart")
-    twice = [{**ZERO, "name": "first"}, {"method": "bottleneck", "bottleneck_size": 2, "name": "second"}]
+    twice = [
+        {**ZERO, "name": "first"},
+        {"method": "bottleneck", "init": "bert", "bottleneck_size": 2, "name": "second"},
+    ]
     attach(model, twice)
     assert set(model.weft.plan.components) == {"norms", "first", "second"}
     outputs(model, batch)
@@ -73,6 +76,7 @@ def test_parallel_adapters_read_the_input_of_the_sub_layer():
     model, batch = adapted(
         {
             "method": "bottleneck",
+            "init": "bert",
             "bottleneck_size": 4,
             "placement": "parallel",
             "blocks": ["ffn"],
@@ -106,7 +110,7 @@ def test_parallel_adapters_read_the_input_of_the_sub_layer():
 )
 @pytest.mark.parametrize("sharing", ["single", "multiple"])
 def test_options_of_the_bottleneck(options, sharing):
-    method = {"method": "bottleneck", "bottleneck_size": 4, "sharing": sharing, **options}
+    method = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": sharing, **options}
     model, batch = adapted(method, "bart", ["a", "b"])
     with model.route(tasks=["a", "b", "b", None]):
         mixed = outputs(model, batch)
@@ -122,6 +126,7 @@ def test_fixed_rules_are_saved_but_not_trained(tmp_path):
 
     method = {
         "method": "compacter",
+        "init": "xavier",
         "bottleneck_size": 4,
         "rank": 1,
         "learned_rule": False,
@@ -154,7 +159,7 @@ def test_accelerate_keeps_calling_the_unit():
     expected = outputs(model, batch)
     hooks.add_hook_to_module(model.model.encoder.layers[0].fc2, hooks.ModelHook())
     one = {"layers": [0], "stacks": ["encoder"], "blocks": ["ffn"]}
-    attach(model, {"method": "bottleneck", "bottleneck_size": 4, **one})
+    attach(model, {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, **one})
     with torch.no_grad():
         for _, _, value in model.weft.slots():
             value.add_(0.1)
@@ -225,7 +230,9 @@ def test_divisions_must_divide_both_widths(size, name):
     model, _ = tiny_backbone("bart")
     divisions = {3: 2, 4: 3}[size]
     with pytest.raises(ConfigError, match=rf"`divisions` must divide `{name}`"):
-        plan(model, {"method": "compacter", "bottleneck_size": size, "divisions": divisions})
+        plan(
+            model, {"method": "compacter", "init": "xavier", "bottleneck_size": size, "divisions": divisions}
+        )
 
 
 def test_an_unknown_family_is_refused():

@@ -14,7 +14,13 @@ from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 
 TASKS = ["vqa", "gqa"]
-HALF = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]}
+HALF = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "half",
+    "train_full": ["norms"],
+}
 
 
 @pytest.fixture

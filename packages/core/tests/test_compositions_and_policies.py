@@ -19,7 +19,13 @@ from weft.core.testing.unit_contract import (
     rows_of,
 )
 
-ADAPTER = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]}
+ADAPTER = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "half",
+    "train_full": ["norms"],
+}
 LORA = {"method": "lora", "rank": 2, "sharing": "multiple"}
 PROMPT = {"method": "prompt", "length": 3, "sharing": "multiple"}
 COMPOSITIONS = {

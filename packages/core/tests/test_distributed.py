@@ -17,7 +17,13 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo"),
 ]
 
-METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]}
+METHOD = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "half",
+    "train_full": ["norms"],
+}
 TASKS = ["vqa", "gqa", "nlvr"]
 ROWS = (["vqa", "vqa"], ["gqa", "gqa"])
 

@@ -17,7 +17,7 @@ from weft.core.files.saving import CONFIG
 from weft.core.testing import tiny_backbone
 from weft.core.testing.backbones import bart_config
 
-METHOD = {"method": "bottleneck", "bottleneck_size": 4}
+METHOD = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4}
 
 
 def with_tower() -> Any:

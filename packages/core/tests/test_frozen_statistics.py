@@ -11,7 +11,7 @@ from weft.core import attach, detach, load_adapter
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.testing.backbones import bart_config
 
-FROZEN = {"method": "bottleneck", "bottleneck_size": 4}
+FROZEN = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4}
 TRAINED = FROZEN | {"train_full": ["vision"]}
 
 

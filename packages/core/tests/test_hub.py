@@ -120,7 +120,8 @@ loaded = VisualSeq2Seq.from_pretrained("someone/composite").eval()
 with torch.no_grad():
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
 
-method = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple", "train_full": ["visual_embedding"]}
+method = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"}
+method["train_full"] = ["visual_embedding"]
 attach(model, method, ["vqa", "gqa"])
 with torch.no_grad():
     for value in model.parameters():

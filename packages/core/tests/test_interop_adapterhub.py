@@ -165,7 +165,7 @@ def test_the_stream_must_be_known():
     with pytest.raises(
         ConfigError, match="`method` 'bottleneck' must have a module that holds the residual stream"
     ):
-        attach(model, {"method": "bottleneck", "bottleneck_size": 4, "placement": "stream"})
+        attach(model, {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "placement": "stream"})
 
 
 @pytest.mark.parametrize("name", ["bart", "t5"])

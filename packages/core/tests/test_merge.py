@@ -103,7 +103,7 @@ def test_rows_of_a_fused_map_are_merged_alone(kind):
 
 
 def test_units_that_are_not_linear_are_refused():
-    model, _ = adapted([LORA, {"method": "bottleneck", "bottleneck_size": 4}], "bart", TASKS)
+    model, _ = adapted([LORA, {"method": "bottleneck", "init": "bert", "bottleneck_size": 4}], "bart", TASKS)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(
         AttachError, match=r"must have linear units alone to be merged, but that at .* is a Bottleneck"

@@ -15,7 +15,7 @@ from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 from weft.core.testing.vision_language import CASES
 
-BOTTLENECK = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
+BOTTLENECK = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"}
 TASKS = ["vqa", "gqa"]
 
 

@@ -78,7 +78,7 @@ class CLIP(nn.Module):
 
 CLIP.__module__, CLIP.__qualname__ = "open_clip.model", "CLIP"
 
-METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
+METHOD = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"}
 TASKS = ["vqa", "gqa"]
 
 

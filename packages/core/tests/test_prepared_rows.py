@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.core.testing.unit_contract import ROWS, TASKS, adapted, checkpoint_activations, per_row_loss
 
-MULTIPLE = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
-COMPACTER = {"method": "compacter", "bottleneck_size": 8, "sharing": "multiple"}
+MULTIPLE = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"}
+COMPACTER = {"method": "compacter", "init": "xavier", "bottleneck_size": 8, "sharing": "multiple"}
 
 
 class Counter(TorchDispatchMode):

@@ -21,7 +21,7 @@ from weft.core.testing.unit_contract import (
     rows_of,
 )
 
-MULTIPLE = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
+MULTIPLE = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"}
 IDS = torch.tensor([TASKS.index(task) for task in ROWS])
 SITE = Site("vision", "", 3, "ffn", Wiring("path"), 16, 16, modality="vision")
 

@@ -16,7 +16,13 @@ from weft.core.testing.unit_contract import (
     with_tasks,
 )
 
-MULTIPLE = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple", "train_full": ["norms"]}
+MULTIPLE = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "multiple",
+    "train_full": ["norms"],
+}
 # Reading a value back, or a shape that depends on one, makes the host wait for the device.
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
 

@@ -12,7 +12,7 @@ TASKS = ["vqa", "gqa"]
 
 
 def bottleneck(**changes):
-    return {"method": "bottleneck", "bottleneck_size": 4, **changes}
+    return {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, **changes}
 
 
 def keys(backbone, **changes):
@@ -123,7 +123,7 @@ def test_sharing_holds_through_a_step_and_a_file(tmp_path):
 
 def test_a_rule_follows_its_half_unless_named():
     model, _ = tiny_backbone("bart")
-    compacter = {"method": "compacter", "bottleneck_size": 4, "sharing": "half"}
+    compacter = {"method": "compacter", "init": "xavier", "bottleneck_size": 4, "sharing": "half"}
     banks = plan(model, compacter, TASKS).banks
     assert banks["compacter.text.encoder.0.ffn.rule.up"].slots == ("shared",)
     assert banks["compacter.text.encoder.0.ffn.rule.down"].slots == ("vqa", "gqa")
@@ -133,7 +133,12 @@ def test_a_rule_follows_its_half_unless_named():
 
 
 def test_a_rule_shared_across_tasks_serves_weights_of_their_own():
-    method = {"method": "compacter", "bottleneck_size": 4, "sharing": {"rule": ["task"], "default": []}}
+    method = {
+        "method": "compacter",
+        "init": "xavier",
+        "bottleneck_size": 4,
+        "sharing": {"rule": ["task"], "default": []},
+    }
     model, batch = adapted(method, "bart", TASKS)
     with model.route(tasks=["vqa", "gqa", "vqa", "gqa"]):
         mixed = per_row_loss(model, batch)

@@ -18,9 +18,9 @@ GROUPS = [["vqa", "gqa"], ["nlvr"], ["caption"]]
 IN_GROUPS = {"down": ["task"], "up": {"task": GROUPS}}
 PAIRS = {"default": {"task": [["vqa", "caption"], ["gqa", "nlvr"]]}}
 METHODS = {
-    "bottleneck": {"method": "bottleneck", "bottleneck_size": 4},
+    "bottleneck": {"method": "bottleneck", "init": "bert", "bottleneck_size": 4},
     "lora": {"method": "lora", "rank": 2},
-    "compacter": {"method": "compacter", "bottleneck_size": 4},
+    "compacter": {"method": "compacter", "init": "xavier", "bottleneck_size": 4},
     "prefix": {"method": "prefix", "length": 2},
     "ia3": {"method": "ia3"},
     "hydra_lora": {"method": "hydra_lora", "rank": 2},

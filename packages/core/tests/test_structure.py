@@ -167,7 +167,10 @@ def test_it_is_read_again_after_adapters_are_attached():
     before = resolve(model)
     attach(
         model,
-        [{"method": "bottleneck", "bottleneck_size": 2}, {"method": "lora", "rank": 2, "linears": ["query"]}],
+        [
+            {"method": "bottleneck", "init": "bert", "bottleneck_size": 2},
+            {"method": "lora", "rank": 2, "linears": ["query"]},
+        ],
     )
     assert [site.address for site in resolve(model).sites] == [site.address for site in before.sites]
 
@@ -176,7 +179,7 @@ def test_a_tower_that_cannot_be_read_is_left_without_sites():
     if "got_ocr2" not in transformers.CONFIG_MAPPING:
         pytest.skip("this release of transformers has no GOT-OCR 2")
     model = shallow_model("got_ocr2")
-    method = {"method": "bottleneck", "bottleneck_size": 4}
+    method = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4}
     planned = plan(model, method)
     assert {site.tower for site in planned.sites} == {"text"}
     assert "no sites in vision: " in str(planned)

@@ -9,7 +9,7 @@ from weft.core.errors import AttachError, ConfigError
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
 
-HALF = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half"}
+HALF = {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "half"}
 
 
 def routed(model, batch, task):

@@ -11,7 +11,13 @@ from weft.core.files.saving import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
 
 TASKS = ["vqa", "gqa"]
-METHOD = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "half", "train_full": ["norms"]}
+METHOD = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "half",
+    "train_full": ["norms"],
+}
 
 
 class AdapterTrainer(AdapterCheckpoints, Trainer):

@@ -206,7 +206,7 @@ def test_a_mask_of_four_dimensions_is_refused():
     [
         ({**DECODER, "stacks": ["decodr"]}, AddressError, r"`stacks` must be .* Did you mean 'decoder'"),
         (
-            {"method": "bottleneck", "bottleneck_size": 4, "blocks": ["embedding"]},
+            {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "blocks": ["embedding"]},
             ConfigError,
             "`method` 'bottleneck' must have the output of a sub-layer",
         ),

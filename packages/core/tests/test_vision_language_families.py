@@ -110,6 +110,7 @@ def test_packed_tokens_follow_their_images(name, tmp_path):
     model, batch = case(name)
     method = {
         "method": "bottleneck",
+        "init": "bert",
         "bottleneck_size": 4,
         "sharing": "multiple",
         "towers": ["text", "vision"],

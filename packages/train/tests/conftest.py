@@ -53,6 +53,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
         "backbone": {"name": "miniature"},
         "method": {
             "method": "bottleneck",
+            "init": "bert",
             "bottleneck_size": 4,
             "sharing": "multiple",
             "train_full": ["visual_embedding"],

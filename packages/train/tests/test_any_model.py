@@ -40,7 +40,7 @@ WRITERS = (
 ENCODERS = ("clip", "siglip", "siglip2")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "rank": 2, "sharing": "multiple"},
-    "adapter": {"method": "bottleneck", "reduction_factor": 4, "sharing": "single"},
+    "adapter": {"method": "bottleneck", "init": "bert", "reduction_factor": 4, "sharing": "single"},
 }
 QUICK = {("llava", "lora"), ("qwen2_5_vl", "adapter"), ("clip", "lora")}
 CASES = [

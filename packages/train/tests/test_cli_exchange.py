@@ -87,7 +87,7 @@ def test_the_adapter_of_a_run_knows_its_backbone(values, tmp_path):
 def test_adapterhub_comes_in(tmp_path, capsys):
     model, batch = tiny_backbone("bart")
     model.save_pretrained(tmp_path / "bart")
-    filled(model, {"method": "bottleneck", "bottleneck_size": 4, "activation": "relu"}, None)
+    filled(model, {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "activation": "relu"}, None)
     kinds = {"attention": "attention", "cross_attention": "cross_attention", "ffn": "output"}
     tensors = {}
     for unit in model.weft.plan.units:

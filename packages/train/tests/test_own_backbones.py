@@ -169,7 +169,13 @@ def test_the_saved_model_is_a_backbone_that_stays_frozen_under_adapters(own, roo
     own |= {
         "name": "languages",
         "backbone": {"name": str(first.folder / "model")},
-        "method": {"method": "bottleneck", "bottleneck_size": 2, "sharing": "multiple", "towers": "text"},
+        "method": {
+            "method": "bottleneck",
+            "init": "bert",
+            "bottleneck_size": 2,
+            "sharing": "multiple",
+            "towers": "text",
+        },
         "save_model": False,
         "tasks": {language: task(root, "retrieval", language) for language in ("en", "de")},
         "training": {"steps": 4, "batch_size": 8, "learning_rate": 1e-2, "threads": 1},
@@ -205,7 +211,7 @@ def test_captions_are_written_by_a_model_of_ones_own(own, root):
 
 
 def test_units_cannot_be_saved_in_the_model(own):
-    own["method"] = {"method": "bottleneck", "bottleneck_size": 2}
+    own["method"] = {"method": "bottleneck", "init": "bert", "bottleneck_size": 2}
     with pytest.raises(
         RunError, match=r"`save_model` must be false where the method has units, but this one has \d+"
     ):
@@ -236,7 +242,7 @@ def test_units_in_a_frozen_tower_are_refused(own):
             "patch_size": 4,
         }
     }
-    own |= {"method": {"method": "bottleneck", "bottleneck_size": 2}, "save_model": False}
+    own |= {"method": {"method": "bottleneck", "init": "bert", "bottleneck_size": 2}, "save_model": False}
     own["training"] |= {"vision": "frozen", "shift": 0}
     with pytest.raises(RunError, match="of its parameters or sites are trained"):
         execute(load_recipe(own))

@@ -135,5 +135,5 @@ def test_three_objectives_train_together_and_their_model_is_the_next_backbone(va
     first = execute(load_recipe(values))
     assert set(first.scores) == {"denoise", "caption", "match", "average"}
     adapted = {"backbone": {"name": str(first.folder / "model")}, "save_model": False, "name": "adapted"}
-    adapted |= {"method": {"method": "bottleneck", "bottleneck_size": 4, "sharing": "single"}}
+    adapted |= {"method": {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "single"}}
     assert execute(load_recipe(values | adapted)).trainable < first.trainable

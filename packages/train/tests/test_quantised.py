@@ -25,7 +25,7 @@ from weft.train.testing.own_data import own_task, write_own_data
 pytest.importorskip("bitsandbytes")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "rank": 2, "sharing": "multiple"},
-    "adapter": {"method": "bottleneck", "reduction_factor": 4, "sharing": "single"},
+    "adapter": {"method": "bottleneck", "init": "bert", "reduction_factor": 4, "sharing": "single"},
 }
 
 

@@ -160,7 +160,12 @@ def test_an_unknown_nested_type_is_an_error():
 @pytest.mark.parametrize("text", ["clip", "t5"])
 def test_adapters_stand_at_the_sites_of_the_text_model(text):
     model = make(text, "resnet")
-    method = {"method": "bottleneck", "bottleneck_size": 4, "train_full": ["projector", "logit_scale"]}
+    method = {
+        "method": "bottleneck",
+        "init": "bert",
+        "bottleneck_size": 4,
+        "train_full": ["projector", "logit_scale"],
+    }
     planned = plan(model, method, ["de", "fr"])
     assert {site.tower for site in planned.sites} == {"text"}
     assert planned.components["projector"] == 2 * 8 * 8 + 8 * 8
@@ -170,7 +175,7 @@ def test_adapters_stand_at_the_sites_of_the_text_model(text):
 def test_both_towers_take_adapters_and_each_language_its_own(tmp_path):
     inputs = batch()
     plain = make().encode_text(inputs["input_ids"])
-    method = {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}
+    method = {"method": "bottleneck", "bottleneck_size": 4, "init": "bert", "sharing": "multiple"}
     model = attach(make(), method, ["de", "fr"])
     assert {site.tower for site in model.weft.plan.sites} == {"text", "vision"}
     with model.route(tasks=["de", "fr", None]):
@@ -190,7 +195,9 @@ def test_both_towers_take_adapters_and_each_language_its_own(tmp_path):
 
 
 def test_an_adapter_in_the_vision_tower_gets_a_gradient_though_the_tower_is_frozen():
-    model = attach(make(), {"method": "bottleneck", "bottleneck_size": 4, "towers": ["vision"]})
+    model = attach(
+        make(), {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "towers": ["vision"]}
+    )
     model(**batch()).image_embeds.sum().backward()
     assert not any(value.requires_grad for value in model.vision_tower.parameters())
     assert all(value.grad is not None for value in model.weft.parameters())

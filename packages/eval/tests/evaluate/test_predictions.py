@@ -76,7 +76,9 @@ def make_batches(visual: Any) -> Batches:
 
 def test_predictions_do_not_depend_on_the_batch_size(records):
     model = attach(
-        make_model(), {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}, ["vqa", "nlvr"]
+        make_model(),
+        {"method": "bottleneck", "init": "bert", "bottleneck_size": 4, "sharing": "multiple"},
+        ["vqa", "nlvr"],
     )
     batches = make_batches(Pixels(TRANSFORM))
     seen: list[int] = []
