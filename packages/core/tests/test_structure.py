@@ -103,16 +103,16 @@ def model_of(layer, count=2):
 
 def test_a_layer_with_norms_first_is_read():
     found = read_layer(Layer())
-    assert (found["attention"].stream, found["attention"].output) == ("attn_norm", "self_attn")
+    assert (found["attention"].before, found["attention"].output) == ("attn_norm", "self_attn")
     assert found["attention"].linears == {"query": "self_attn.q_proj", "output": "self_attn.o_proj"}
-    assert (found["ffn"].stream, found["ffn"].output) == ("mlp_norm", "mlp")
+    assert (found["ffn"].before, found["ffn"].output) == ("mlp_norm", "mlp")
     assert found["ffn"].linears == {"up": "mlp.fc1", "down": "mlp.fc2"}
 
 
 def test_a_norm_behind_a_sub_layer_is_its_output_and_blocks_may_lie_beside_one_another():
     found = read_layer(Around())
-    assert (found["attention"].stream, found["attention"].output) == ("self_attn", "attn_norm")
-    assert (found["ffn"].stream, found["ffn"].output) == ("mlp_norm", "mlp")
+    assert (found["attention"].before, found["attention"].output) == ("self_attn", "attn_norm")
+    assert (found["ffn"].before, found["ffn"].output) == ("mlp_norm", "mlp")
 
 
 @pytest.mark.parametrize(
