@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from weft.eval.errors import TrackingError
 from weft.eval.serving import log_model, save_model
-from weft.eval.tracking import open_run
+from weft.eval.tracking import open_run, store_uri
+from weft.eval.tracking.sender import Sender
+from weft.eval.tracking.spool import Spool
+from weft.eval.tracking.store import client
 
 _LOADER = """
 from pathlib import Path
@@ -62,13 +66,54 @@ def test_a_saved_model_loads_and_answers(adapter: Path, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) < 20_000
 
 
-def test_a_model_among_the_artifacts_of_a_run_loads(adapter: Path, store: Path) -> None:
+def test_what_a_run_made_is_a_logged_model_with_its_scores_and_data(adapter: Path, store: Path) -> None:
+    linked = {
+        "params": {"method": {"rank": 4}},
+        "metrics": {"test/vqa": 61.0, "test/vqa/number": 0.5, "test/average": 60.0},
+        "datasets": {"test/vqa": ("vqa/test", "d" * 64)},
+    }
     with open_run(store, "e", "r") as run:
+        run.log_dataset("vqa/test", "d" * 64, "test", source={"data": "vqav2"}, profile={"records": 7})
         log_model(
-            run, adapter=adapter, loader="made_up_loader:load", tasks=["vqa"], options={"greeting": "ho"}
+            run,
+            adapter=adapter,
+            loader="made_up_loader:load",
+            tasks=["vqa"],
+            options={"greeting": "ho"},
+            linked=linked,
         )
-    artifacts = store / "artifacts" / str(run.run_id) / "artifacts"
-    assert ask(str(artifacts / "model"))[0] == "ho adapter vqa a 2"
+        assert run.flush()
+        again = Sender(Spool(run.spool), run.uri)
+        run.spool.joinpath("sent.json").unlink()
+        assert again.drain()  # as after a crash: the whole spool once more
+    mlflow = client(store_uri(store))
+    experiment = mlflow.get_experiment_by_name("e")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    (model,) = mlflow.search_logged_models([experiment.experiment_id], "params.`method.rank` = '4'")
+    assert (model.name, model.source_run_id, str(model.status)) == ("model", run.run_id, "READY")
+    told = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+    assert told == {
+        "test/vqa": (61.0, "vqa/test"),
+        "test/vqa/number": (0.5, "vqa/test"),
+        "test/average": (60.0, None),
+    }
+    kept = mlflow.get_run(run.run_id)
+    assert kept.data.metrics == linked["metrics"]
+    ((made,),) = ([each.model_id for each in kept.outputs.model_outputs],)
+    assert made == model.model_id
+    ((data,),) = (kept.inputs.dataset_inputs,)
+    assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("vqa/test", "d" * 36, "test")
+    assert json.loads(data.dataset.profile) == {"records": 7}
+    import mlflow as whole
+
+    whole.set_tracking_uri(store_uri(store))
+    for address in (f"models:/{model.model_id}", f"runs:/{run.run_id}/model"):
+        assert ask(address)[0] == "ho adapter vqa a 2"
+
+
+def test_a_model_of_no_folder_is_refused(tmp_path: Path, store: Path) -> None:
+    with open_run(store, "e", "r") as run, pytest.raises(TrackingError, match="`source` must exist, but"):
+        run.log_model(tmp_path / "nowhere")
 
 
 def test_the_backbone_is_loaded_once_and_only_when_asked(adapter: Path) -> None:

@@ -192,7 +192,7 @@ def test_a_run_is_tracked_with_metrics_per_step_and_files(values, store, tmp_pat
     assert run.data.metrics["test/average"] == result.scores["average"]
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [2, 4, 6]
     found = {f.path for f in client.list_artifacts(run.info.run_id)}
-    assert found >= {"adapter", "plan.json", "recipe.yaml", "inspection.html", "predictions", "model"}
+    assert found >= {"adapter", "plan.json", "recipe.yaml", "inspection.html", "predictions"}
     page = Path(client.download_artifacts(run.info.run_id, "inspection.html", str(tmp_path))).read_text()
     assert "Worst examples" in page
     assert "data:image/png;base64," in page

@@ -36,6 +36,10 @@ class TrackingError(EvalError, RuntimeError):
     """The tracking store cannot do what was asked."""
 
 
+class ServingError(EvalError, ValueError):
+    """A request cannot be answered as it was sent."""
+
+
 class ComparisonError(EvalError, ValueError):
     """Runs cannot be compared as they are."""
 

@@ -29,7 +29,8 @@ def save_model(
     """Write an MLflow model: the adapter, the way to load it, and a signature; never the backbone.
 
     The model answers rows of `question` (text), `image` (encoded bytes) and, for statements about two images,
-    `second_image`, with one text each. The parameter `task` chooses the task.
+    `second_image`, with one text each; `image_url` and `second_image_url` may stand for them (a data URL, or one of a
+    host that `WEFT_IMAGE_HOSTS` names). The parameter `task` chooses the task.
 
     Args:
         folder: A folder that does not exist yet.
@@ -85,23 +86,32 @@ def _signature(task: str) -> Any:
 
     asked = [
         ColSpec("string", "question"),
-        ColSpec("binary", "image"),
-        ColSpec("binary", "second_image", required=False),
+        *(ColSpec("binary", name, required=False) for name in ("image", "second_image")),
+        *(ColSpec("string", name, required=False) for name in ("image_url", "second_image_url")),
     ]
     answered, chosen = [ColSpec("string", "answer")], [ParamSpec("task", "string", task)]
     return ModelSignature(inputs=Schema(asked), outputs=Schema(answered), params=ParamSchema(chosen))
 
 
-def log_model(run: Run, *, adapter: Path | str, loader: str, name: str = "model", **arguments: Any) -> None:
-    """Save a model and keep it among the artifacts of a run, under `name`.
+def log_model(
+    run: Run,
+    *,
+    adapter: Path | str,
+    loader: str,
+    name: str = "model",
+    linked: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> None:
+    """Save a model and keep it as what a run made: a `LoggedModel` of MLflow, linked to the run.
 
-    Load it with `mlflow.pyfunc.load_model("runs:/RUN_ID/model")` or from the artifact's folder.
+    Load it with `mlflow.pyfunc.load_model("runs:/RUN_ID/model")`, or as `models:/MODEL_ID`.
 
     Args:
         run: An open run.
         adapter: Folder of the adapter's checkpoint.
         loader: See `save_model`.
-        name: Folder inside the run's artifacts.
+        name: Name of the model.
+        linked: `params`, `metrics` and `datasets` of `weft.eval.tracking.Run.log_model`.
         **arguments: `tasks`, `options` and `pip_requirements` of `save_model`.
 
     Raises:
@@ -109,7 +119,7 @@ def log_model(run: Run, *, adapter: Path | str, loader: str, name: str = "model"
     """
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "model", adapter=adapter, loader=loader, **arguments)
-        run.log_artifacts(model, name)
+        run.log_model(model, name=name, **dict(linked or {}))
 
 
 def _installed() -> list[str]:

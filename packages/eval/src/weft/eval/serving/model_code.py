@@ -7,6 +7,8 @@ import mlflow
 import pandas
 from mlflow.pyfunc import PythonModel
 
+_SHOWN = ("image", "image_url", "second_image", "second_image_url")
+
 
 class AdaptedModel(PythonModel):
     """Loads the backbone and the adapter when it is asked for the first time."""
@@ -20,7 +22,7 @@ class AdaptedModel(PythonModel):
     def predict(
         self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> list[str]:
-        """Answer rows of `question`, `image` and perhaps `second_image`, by the task that `params` names."""
+        """Answer rows of `question` and images or their addresses, by the task that `params` names."""
         tasks = self._context.model_config["tasks"]
         task = (params or {}).get("task", tasks[0])
         if task not in tasks:
@@ -39,10 +41,27 @@ class AdaptedModel(PythonModel):
                 ) from error
             options = self._context.model_config["options"]
             self._predictor = load(self._context.artifacts["adapter"], **options)
-        names = [name for name in ("image", "second_image") if name in model_input]
-        images = list(zip(*(model_input[name] for name in names), strict=True))
+        names = [name for name in _SHOWN if name in model_input]
+        rows = zip(*(model_input[name] for name in names), strict=True)
+        images = [_images(dict(zip(names, row, strict=True))) for row in rows] or [
+            [] for _ in model_input["question"]
+        ]
         answers: list[str] = self._predictor(task, list(model_input["question"]), images)
         return answers
+
+
+def _images(row: dict[str, Any]) -> list[bytes]:
+    """The pictures of a row, those of addresses fetched."""
+    from weft.eval.serving.pictures import PictureLimits, hosts_of_environment, picture_of
+
+    shown = []
+    for name in ("image", "second_image"):
+        data, address = row.get(name), row.get(f"{name}_url")
+        if isinstance(address, str) and address:
+            data = picture_of(address, PictureLimits(hosts=hosts_of_environment()))
+        if name in row or f"{name}_url" in row:
+            shown.append(data if isinstance(data, bytes | bytearray) else b"")
+    return shown
 
 
 mlflow.models.set_model(AdaptedModel())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.errors import TrackingError, shown
+from weft.eval.tracking.linked import LONGEST_DIGEST
 from weft.eval.tracking.sender import Background, Sender
 from weft.eval.tracking.spool import SPOOL_TAG, Spool
 from weft.eval.tracking.store import opened, shown_uri, spool_folder, store_uri
@@ -83,15 +84,72 @@ class Run:
         Raises:
             TrackingError: There is no such file or folder.
         """
-        if not Path(source).exists():
-            raise TrackingError(
-                f"`source` must exist, but {str(source)!r} does not. Write it before logging it."
-            )
-        self._spool.add_file(Path(source), destination)
+        self._check_source(source)
+        self._spool.add_files("artifact", Path(source), destination=destination)
+
+    def log_dataset(
+        self, name: str, digest: str, split: str, *, source: Mapping[str, Any], profile: Mapping[str, Any]
+    ) -> None:
+        """Link a data set that the run reads.
+
+        Args:
+            name: Its name.
+            digest: A fingerprint of its records; its first characters are kept, as many as MLflow takes.
+            split: What it is used for, such as `train`.
+            source: Where it lies, as JSON-able data; credentials are taken out.
+            profile: What is in it, such as the number of records.
+        """
+        kept = digest[:LONGEST_DIGEST]
+        self._spool.append(
+            "dataset", name=name, digest=kept, split=split, source=dict(source), profile=dict(profile)
+        )
+
+    def log_model(
+        self,
+        folder: Path | str,
+        *,
+        name: str = "model",
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        datasets: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Keep a folder as the model that the run made, a `LoggedModel` of MLflow, linked to the run.
+
+        Args:
+            folder: Its files, as they are now.
+            name: Name of the model.
+            params: Parameters of the model; values become text.
+            metrics: Numbers of the model, which the run gets too, at step 0.
+            datasets: Name of a metric, or what its name begins with before a slash, to name and digest of the data set
+                that it was computed on.
+
+        Raises:
+            TrackingError: There is no such folder, or a metric is as in `log_metrics`.
+        """
+        self._check_source(folder)
+        known = {
+            key: {"name": data, "digest": digest[:LONGEST_DIGEST]}
+            for key, (data, digest) in (datasets or {}).items()
+        }
+        self._spool.add_files(
+            "model",
+            Path(folder),
+            name=name,
+            params={key: str(value) for key, value in _flat(params or {})},
+            values={_metric_name(key): _number(key, value) for key, value in (metrics or {}).items()},
+            datasets=known,
+        )
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text."""
         self._spool.append("tags", tags={key: str(value) for key, value in tags.items()})
+
+    @staticmethod
+    def _check_source(source: Path | str) -> None:
+        if not Path(source).exists():
+            raise TrackingError(
+                f"`source` must exist, but {str(source)!r} does not. Write it before logging it."
+            )
 
     def flush(self) -> bool:
         """Put everything on the local disk and try to send it now.

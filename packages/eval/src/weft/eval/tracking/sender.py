@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weft.data.sources.credentials import CUT
 from weft.data.sources.inside import leads_to
 from weft.eval.errors import TrackingError
+from weft.eval.tracking.linked import send_dataset, send_model
 from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool
 from weft.eval.tracking.store import (
     check_credentials,
@@ -157,6 +158,10 @@ class Sender:
         elif first.kind == "artifact":
             files = str(self.spool.files(first))
             self._attempt(lambda: mlflow_client.log_artifacts(run_id, files, first["destination"]))
+        elif first.kind == "dataset":
+            self._attempt(lambda: send_dataset(mlflow_client, run_id, first.content))
+        elif first.kind == "model":
+            self._attempt(lambda: send_model(mlflow_client, run_id, first.content, self.spool.files(first)))
         else:
             mlflow_client.set_terminated(run_id, status=first["status"], end_time=first["time"])
             self.finished = True

@@ -97,11 +97,11 @@ class Spool:
                     f"Event {number} of the spool {self.folder} must be one that a run writes, but {fault}. Do not "
                     "send it."
                 )
-            if event.kind == "artifact":
+            if "files" in event.content:
                 self._check_files(event)
 
     def _check_files(self, event: Event) -> None:
-        name, destination = str(event["files"]), event["destination"] or "."
+        name, destination = str(event["files"]), event.content.get("destination") or "."
         path = PurePosixPath(destination)
         if Path(name).name != name or name == ".." or path.is_absolute() or ".." in path.parts:
             raise TrackingError(
@@ -122,7 +122,7 @@ class Spool:
         """Write one event.
 
         Args:
-            kind: What happened: `start`, `metrics`, `tags`, `artifact` or `end`.
+            kind: What happened: `start`, `metrics`, `tags`, `artifact`, `dataset`, `model` or `end`.
             **content: Its JSON-able fields.
 
         Raises:
@@ -143,12 +143,13 @@ class Spool:
                     raise
             self._next += 1
 
-    def add_file(self, source: Path, destination: str | None) -> None:
-        """Copy a file or a folder into the spool and note where it goes in the run.
+    def add_files(self, kind: str, source: Path, **content: Any) -> None:
+        """Copy a file or a folder into the spool and note what it is.
 
         Args:
+            kind: `artifact` or `model`.
             source: The file or folder as it is now.
-            destination: Folder inside the run's artifacts, or `None` for their root.
+            **content: Further fields of the event.
         """
         name = uuid.uuid4().hex
         target = self.folder / _FILES / name
@@ -157,7 +158,7 @@ class Spool:
         else:
             target.mkdir()
             shutil.copy2(source, target / source.name)
-        self.append("artifact", files=name, destination=destination)
+        self.append(kind, files=name, **content)
 
     def add_text(self, text: str, path: str) -> None:
         """Note a text that becomes the artifact `path` (with forward slashes)."""
@@ -197,7 +198,7 @@ class Spool:
         return content
 
     def files(self, event: Event) -> Path:
-        """The folder with the files of an artifact event."""
+        """The folder with the files of an event."""
         return self.folder / _FILES / str(event["files"])
 
     def sent(self) -> tuple[int, str | None]:
@@ -243,6 +244,8 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "metrics": {"step": int, "values": dict},
     "tags": {"tags": dict},
     "artifact": {"files": str, "destination": (str, type(None))},
+    "dataset": {"name": str, "digest": str, "split": str, "source": dict, "profile": dict},
+    "model": {"files": str, "name": str, "params": dict, "values": dict, "datasets": dict},
     "end": {"status": str},
 }
 
@@ -261,7 +264,9 @@ def _fault(content: dict[str, Any], *, first: bool) -> str | None:
     wrong = [name for name, types in fields.items() if not isinstance(content[name], types)]
     if wrong:
         return f"{wrong[0]!r} is {content[wrong[0]]!r}"
-    if kind == "metrics" and not all(isinstance(value, int | float) for value in content["values"].values()):
+    if kind in ("metrics", "model") and not all(
+        isinstance(value, int | float) for value in content["values"].values()
+    ):
         return "a metric is not a number"
     if kind == "start" and SPOOL_TAG not in content["tags"]:
         return f"it has no tag {SPOOL_TAG!r}"

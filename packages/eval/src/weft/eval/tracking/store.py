@@ -27,6 +27,8 @@ _ARTIFACTS = "artifacts"
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _CREDENTIALS_FILE = Path("~/.mlflow/credentials")
 _LONGEST_FIRST_USE = 300.0
+# By it the UI opens an experiment at its runs, and not at traces, of which there are none.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _SERVER_LOCKS = {
     "postgresql": "SELECT pg_advisory_lock(hashtext('weft'))",
     "mysql": f"SELECT GET_LOCK('weft', {_LONGEST_FIRST_USE:.0f})",
@@ -307,7 +309,7 @@ def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
         location = None if database is None else (database.parent / _ARTIFACTS).as_uri()
         try:
             with _one_at_a_time(uri):
-                return str(mlflow_client.create_experiment(name, artifact_location=location))
+                return str(mlflow_client.create_experiment(name, artifact_location=location, tags=_KIND))
         except MlflowException as error:
             # Another process may have created it in between.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import getpass
+import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import Processes
+from weft.train.recipe.training import Recipe
 
 _MEBI = 2**20
+_RECORDS = re.compile(r"(\d+) records, sha256 ([0-9a-f]+)")
 
 
 def source_tags(folder: Path | None = None) -> dict[str, str]:
@@ -30,6 +36,7 @@ def source_tags(folder: Path | None = None) -> dict[str, str]:
         "mlflow.source.name": "weft train",
         "mlflow.source.type": "LOCAL",
         "weft.version": version("weft-train"),
+        **_user(),
     }
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is not None:
@@ -38,6 +45,13 @@ def source_tags(folder: Path | None = None) -> dict[str, str]:
             bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
         ).lower()
     return tags
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return {}
 
 
 def _git(folder: Path | None, *words: str) -> str | None:
@@ -67,6 +81,54 @@ def data_params(tasks: Mapping[str, TaskData]) -> dict[str, str]:
 def _left_out(data: TaskData, role: str) -> str:
     left = {} if role != "train" else data.left_out
     return "".join(f", {count} left out with {reason}" for reason, count in left.items())
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The records of one split of one task, as MLflow keeps them of a run.
+
+    Attributes:
+        name: Task and role, such as `vqa/train`.
+        digest: Fingerprint of the records.
+        split: The role: `train`, `validation` or `test`.
+        source: Name, split and place of the data set.
+        profile: What is in it.
+    """
+
+    name: str
+    digest: str
+    split: str
+    source: dict[str, Any]
+    profile: dict[str, Any]
+
+
+def data_sets(recipe: Recipe, origin: Mapping[str, str]) -> list[DataSet]:
+    """The data sets of a run.
+
+    Args:
+        recipe: Its recipe.
+        origin: What it is made of, as noted at its start.
+    """
+    found = []
+    for key, told in origin.items():
+        match = _RECORDS.match(told)
+        _, _, place = key.partition("data.")
+        task, _, role = place.rpartition(".")
+        if match is None or task not in recipe.tasks:
+            continue
+        data = recipe.tasks[task].data
+        source = {"data": data.name, "split": getattr(data, role), "root": data.root}
+        profile = {"records": int(match[1]), "told": told[match.end() :].strip(", ")}
+        found.append(
+            DataSet(
+                f"{task}/{role}",
+                match[2],
+                role,
+                {name: value for name, value in source.items() if value is not None},
+                {name: value for name, value in profile.items() if value != ""},
+            )
+        )
+    return found
 
 
 def system_metrics(processes: Processes, folder: Path) -> dict[str, float]:

@@ -22,11 +22,13 @@ from weft.eval.tracking import Run, check_store, open_run
 from weft.eval.tracking.store import store_folder
 from weft.train.output.progress import Advance
 from weft.train.output.result import RESULT, Result
+from weft.train.output.words import described
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
-from weft.train.runs.provenance import source_tags, system_metrics
+from weft.train.runs.origin import read_origin
+from weft.train.runs.provenance import data_sets, source_tags, system_metrics
 from weft.train.runs.requests import RECORDS
 
 _PLACES = ("data", "choose_from", "name", "language", "weights")
@@ -57,7 +59,11 @@ def tracked(
         experiment=recipe.tracking.experiment,
         name=recipe.name,
         params=params,
-        tags={"weft.control": str(recipe.control).lower(), **source_tags()},
+        tags={
+            "weft.control": str(recipe.control).lower(),
+            "mlflow.note.content": described(recipe, plan),
+            **source_tags(),
+        },
         parent=recipe.tracking.parent,
         run_id=run_id,
     ) as run:
@@ -65,6 +71,8 @@ def tracked(
             run.log_text((recipe.folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml")
             run.log_dict(plan.to_dict(), "plan.json")
             run.log_text(str(plan) + "\n", "plan.txt")
+            for data in data_sets(recipe, origin):
+                run.log_dataset(data.name, data.digest, data.split, source=data.source, profile=data.profile)
         if run.run_id is not None:
             id_file.write_text(run.run_id, encoding="utf-8")
         yield run
@@ -133,26 +141,31 @@ def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping
         for name, value in report["scores"].items():
             if value is not None:
                 metrics[f"test/{task}/{name}"] = value
-    run.log_metrics(metrics)
+    if recipe.tracking.model:
+        log_trained(run, recipe, tasks, metrics)
+    else:
+        run.log_metrics(metrics)
     run.log_artifacts(recipe.folder / "adapter", "adapter")
     run.log_artifacts(recipe.folder / "predictions", "predictions")
     if result.reports:
         run.log_text(inspect_html(tables_in(recipe.folder), title=recipe.title), "inspection.html")
     run.log_artifacts(recipe.folder / RESULT)
-    if recipe.tracking.model:
-        log_served_model(run, recipe, tasks)
 
 
-def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Keep a model among the artifacts of a finished run that `mlflow.pyfunc.load_model` loads.
+def log_trained(
+    run: Run, recipe: Recipe, tasks: Mapping[str, TaskData], metrics: Mapping[str, float]
+) -> None:
+    """Keep what a finished run trained as a model of MLflow, with its scores and the data they were computed on.
 
-    It answers questions, judges statements and writes captions, by the run's own rules. Nothing is kept where
-    there is nothing to ask (retrieval alone), for runs that see no image, and for language models with stored features.
+    It is one that `mlflow.pyfunc.load_model` loads, and answers questions, judges statements and writes captions, by
+    the run's own rules. Where there is nothing to ask (retrieval alone), for runs that see no image, and for language
+    models with stored features, it is recipe and adapter alone.
 
     Args:
         run: The open run.
         recipe: The recipe of the run; its folder holds the adapter.
         tasks: The records, whose types decide what each task can be asked.
+        metrics: The scores of the run.
     """
     types = {
         name: kind_of(data[role]).record_type
@@ -160,20 +173,36 @@ def log_served_model(run: Run, recipe: Recipe, tasks: Mapping[str, TaskData]) ->
         for role in list(data.splits)[:1]
     }
     asked = {name: kind for name, kind in types.items() if kind in RECORDS}
-    if not asked or recipe.blank_images or recipe.backbone.language is not None:
-        return
+    sets = {data.name: data for data in data_sets(recipe, read_origin(recipe.folder))}
+    linked = {
+        "params": {
+            "method": recipe.title,
+            "backbone": recipe.backbone.title,
+            "tasks": ",".join(recipe.tasks),
+        },
+        "metrics": metrics,
+        "datasets": {
+            f"test/{name}": (sets[f"{name}/test"].name, sets[f"{name}/test"].digest)
+            for name in recipe.tasks
+            if f"{name}/test" in sets
+        },
+    }
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         shutil.copytree(recipe.folder / "adapter", folder / "adapter")
         shutil.copy2(recipe.folder / "recipe.yaml", folder)
         if (recipe.folder / "tokenizer").is_dir():
             shutil.copytree(recipe.folder / "tokenizer", folder / "tokenizer")
+        if not asked or recipe.blank_images or recipe.backbone.language is not None:
+            run.log_model(folder, **linked)
+            return
         log_model(
             run,
             adapter=folder,
             loader="weft.train.runs.served:load_predictor",
             tasks=list(asked),
             options={"types": asked, "images": {name: _shown(tasks[name]) for name in asked}},
+            linked=linked,
         )
 
 

@@ -1,0 +1,78 @@
+"""What MLflow links to a run: the data sets that it read, and the model that it made, with the scores of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weft.data.sources.credentials import without_secrets
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LONGEST_DIGEST = 36
+"""Characters of a digest that MLflow keeps."""
+
+_CONTEXT = "mlflow.data.context"
+_MODEL_TYPE = "weft"
+
+
+def send_dataset(client: MlflowClient, run_id: str, event: Mapping[str, Any]) -> None:
+    """Link a data set to a run; it may be repeated.
+
+    Args:
+        client: The client.
+        run_id: Id of the run.
+        event: An event of kind `dataset`.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=event["name"],
+        digest=event["digest"],
+        source_type="weft",
+        source=without_secrets(json.dumps(event["source"])),
+        profile=json.dumps(event["profile"]),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(_CONTEXT, event["split"])])])
+
+
+def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], folder: Path) -> None:
+    """Keep a model as what a run made, with its metrics; it may be repeated.
+
+    Args:
+        client: The client.
+        run_id: Id of the run.
+        event: An event of kind `model`.
+        folder: Its files.
+    """
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    experiment = client.get_run(run_id).info.experiment_id
+    name = str(event["name"])
+    of_run = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
+    model_id = next((model.model_id for model in of_run if model.name == name), None)
+    if model_id is None:
+        made = client.create_logged_model(
+            experiment, name=name, source_run_id=run_id, params=dict(event["params"]), model_type=_MODEL_TYPE
+        )
+        model_id = made.model_id
+    client.log_model_artifacts(model_id, str(folder))
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    metrics = [
+        Metric(key, value, event["time"], 0, model_id, *_dataset_of(key, event["datasets"]))
+        for key, value in event["values"].items()
+    ]
+    if metrics:
+        client.log_batch(run_id, metrics=metrics)
+    client.finalize_logged_model(model_id, "READY")
+
+
+def _dataset_of(key: str, datasets: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str | None]:
+    """Name and digest of the data set that a metric was computed on; none for metrics of the whole run."""
+    for prefix, dataset in datasets.items():
+        if key == prefix or key.startswith(f"{prefix}/"):
+            return dataset["name"], dataset["digest"]
+    return None, None
