@@ -36,7 +36,12 @@ def test_the_commit_is_told_and_whether_files_changed_since(repository: Path) ->
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Temporary folders may lie within somebody's repository.
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert source_tags(tmp_path).keys() == {"mlflow.source.name", "mlflow.source.type", "weft.version"}
+    assert source_tags(tmp_path).keys() == {
+        "mlflow.user",
+        "mlflow.source.name",
+        "mlflow.source.type",
+        "weft.version",
+    }
 
 
 def test_a_tracked_run_tells_its_commit_its_data_and_how_busy_the_machine_was(

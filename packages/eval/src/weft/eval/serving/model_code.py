@@ -60,7 +60,7 @@ def _images(row: dict[str, Any]) -> list[bytes]:
         if isinstance(address, str) and address:
             data = picture_of(address, PictureLimits(hosts=hosts_of_environment()))
         if name in row or f"{name}_url" in row:
-            shown.append(data if isinstance(data, bytes | bytearray) else b"")
+            shown.append(bytes(data) if isinstance(data, bytes | bytearray) else b"")
     return shown
 
 

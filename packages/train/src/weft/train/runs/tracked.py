@@ -174,7 +174,7 @@ def log_trained(
     }
     asked = {name: kind for name, kind in types.items() if kind in RECORDS}
     sets = {data.name: data for data in data_sets(recipe, read_origin(recipe.folder))}
-    linked = {
+    linked: dict[str, Any] = {
         "params": {
             "method": recipe.title,
             "backbone": recipe.backbone.title,
