@@ -50,19 +50,7 @@ def save_model(
         TrackingError: `loader` is not of that form, there is no task, the adapter is absent, or the folder
             exists already.
     """
-    module, _, function = loader.partition(":")
-    if not module or not function:
-        raise TrackingError(
-            f"`loader` must read package.module:function, but is {loader!r}. Name a function that can be imported."
-        )
-    if not tasks:
-        raise TrackingError("`tasks` must name at least one task, but is empty. Name what the model answers.")
-    if not Path(adapter).is_dir():
-        raise TrackingError(
-            f"`adapter` must be a folder, but {str(adapter)!r} is none. Save the adapter first."
-        )
-    if Path(folder).exists():
-        raise TrackingError(f"`folder` must not exist yet, but {str(folder)!r} does. Choose another.")
+    _check(folder, adapter, loader, tasks)
     # Telemetry is switched off and the database's warnings are kept quiet there, once for all uses of MLflow.
     client(store_uri("http://unused"))
     with warnings.catch_warnings():
@@ -78,6 +66,22 @@ def save_model(
             pip_requirements=list(pip_requirements or _installed()),
         )
     return Path(folder)
+
+
+def _check(folder: Path | str, adapter: Path | str, loader: str, tasks: Sequence[str]) -> None:
+    module, _, function = loader.partition(":")
+    if not module or not function:
+        raise TrackingError(
+            f"`loader` must read package.module:function, but is {loader!r}. Name a function that can be imported."
+        )
+    if not tasks:
+        raise TrackingError("`tasks` must name at least one task, but is empty. Name what the model answers.")
+    if not Path(adapter).is_dir():
+        raise TrackingError(
+            f"`adapter` must be a folder, but {str(adapter)!r} is none. Save the adapter first."
+        )
+    if Path(folder).exists():
+        raise TrackingError(f"`folder` must not exist yet, but {str(folder)!r} does. Choose another.")
 
 
 def _signature(task: str) -> Any:

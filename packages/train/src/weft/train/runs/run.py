@@ -150,7 +150,7 @@ def _run(
         result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
             write_json(recipe.folder / RESULT, result_values(recipe, result, read_origin(recipe.folder)))
-            track_result(run, recipe, result, tasks)
+            track_result(run, recipe, result, tasks, read_origin(recipe.folder))
     if not processes.first:
         return result
     if recipe.save_model:

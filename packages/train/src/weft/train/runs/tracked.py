@@ -8,7 +8,7 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
-from weft.train.runs.origin import read_origin
-from weft.train.runs.provenance import data_sets, source_tags, system_metrics
+from weft.train.runs.provenance import DataSet, data_sets, source_tags, system_metrics
 from weft.train.runs.requests import RECORDS
 
 _PLACES = ("data", "choose_from", "name", "language", "weights")
@@ -125,8 +124,14 @@ def check_tracking(recipe: Any) -> None:
         check_store(tracking_store(recipe), recipe.tracking.experiment)
 
 
-def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping[str, TaskData]) -> None:
-    """Log scores, counts, costs and files of a finished run, and the model that MLflow serves."""
+def track_result(
+    run: Run | None,
+    recipe: Recipe,
+    result: Result,
+    tasks: Mapping[str, TaskData],
+    origin: Mapping[str, str],
+) -> None:
+    """Log scores, counts, costs and files of a finished run, and the model that it trained."""
     if run is None:
         return
     metrics = {f"test/{name}": value for name, value in result.scores.items()}
@@ -142,7 +147,7 @@ def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping
             if value is not None:
                 metrics[f"test/{task}/{name}"] = value
     if recipe.tracking.model:
-        log_trained(run, recipe, tasks, metrics)
+        log_trained(run, recipe, tasks, metrics, data_sets(recipe, origin))
     else:
         run.log_metrics(metrics)
     run.log_artifacts(recipe.folder / "adapter", "adapter")
@@ -153,7 +158,11 @@ def track_result(run: Run | None, recipe: Recipe, result: Result, tasks: Mapping
 
 
 def log_trained(
-    run: Run, recipe: Recipe, tasks: Mapping[str, TaskData], metrics: Mapping[str, float]
+    run: Run,
+    recipe: Recipe,
+    tasks: Mapping[str, TaskData],
+    metrics: Mapping[str, float],
+    data: Sequence[DataSet],
 ) -> None:
     """Keep what a finished run trained as a model of MLflow, with its scores and the data they were computed on.
 
@@ -166,6 +175,7 @@ def log_trained(
         recipe: The recipe of the run; its folder holds the adapter.
         tasks: The records, whose types decide what each task can be asked.
         metrics: The scores of the run.
+        data: The data sets of the run.
     """
     types = {
         name: kind_of(data[role]).record_type
@@ -173,7 +183,7 @@ def log_trained(
         for role in list(data.splits)[:1]
     }
     asked = {name: kind for name, kind in types.items() if kind in RECORDS}
-    sets = {data.name: data for data in data_sets(recipe, read_origin(recipe.folder))}
+    sets = {each.name: each for each in data}
     linked: dict[str, Any] = {
         "params": {
             "method": recipe.title,
