@@ -11,13 +11,13 @@ To add a unit from outside: subclass `UnitConfig` and `Unit`, and decorate the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from weft.core.backbone.sites import Modality, Site, SiteMap
+from weft.core.backbone.sites import Block, Modality, Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.registry import Registry, method_of
@@ -245,6 +245,9 @@ class UnitConfig(BaseModel):
 
     Class attributes:
         parts: Parts whose sharing can be declared.
+        home: Towers adapted where `towers` names none; None stands for what the family says.
+        acts_at: Blocks where it acts, if it has no field `blocks`; empty for a unit without sites.
+        roles: Linear maps where it acts, if it has no field `linears`; the empty one is the sub-layer's output.
         stops_gradients: Whether no gradient passes through the layers where it acts.
         start_fields: Fields that decide whether the unit starts as the backbone, as it does with their defaults; empty
             where it always does, None where it cannot, for a reason that its docstring gives.
@@ -254,6 +257,9 @@ class UnitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: ClassVar[tuple[str, ...]] = ()
+    home: ClassVar[tuple[str, ...] | None] = None
+    acts_at: ClassVar[tuple[Block, ...]] = ()
+    roles: ClassVar[tuple[str, ...]] = ("",)
     stops_gradients: ClassVar[bool] = False
     start_fields: ClassVar[tuple[str, ...] | None] = ()
     earlier: ClassVar[Mapping[str, Any]] = {}
@@ -303,12 +309,30 @@ class UnitConfig(BaseModel):
         return self.train_full
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The sites where the unit acts; none by default.
+        """The sites where the unit acts: by default the outputs or maps that the class or its fields name.
+
+        Args:
+            sites: The backbone.
 
         Raises:
             AddressError: If a word of the configuration fits nothing.
         """
-        return ()
+        if not self.acts_at and not hasattr(self, "blocks"):
+            return ()
+        return self.among(sites, getattr(self, "blocks", self.acts_at), getattr(self, "linears", self.roles))
+
+    def among(
+        self, sites: SiteMap, blocks: Sequence[Block] | None, roles: Sequence[str] = ("",)
+    ) -> tuple[Site, ...]:
+        """Sites within the towers, stacks and layers of the configuration.
+
+        Args:
+            sites: The backbone.
+            blocks: Their blocks; None stands for every sub-layer there is.
+            roles: Their roles; the empty one is the sub-layer's output.
+        """
+        towers = self.home if self.towers is None else self.towers
+        return sites.select(towers=towers, blocks=blocks, roles=roles, layers=self.layers, stacks=self.stacks)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The tensors needed at a site.

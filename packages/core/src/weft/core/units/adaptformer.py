@@ -35,6 +35,8 @@ class AdaptFormerConfig(UnitConfig):
     """
 
     parts = ("down", "up", "norm")
+    home = ("vision",)
+    acts_at = ("ffn",)
 
     method: Literal["adaptformer"] = "adaptformer"
     bottleneck_size: int = Field(default=64, ge=1)
@@ -49,9 +51,7 @@ class AdaptFormerConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The feed-forward block of every layer, read and written on the residual stream."""
-        towers = self.towers if self.towers is not None else ("vision",)
-        chosen = sites.select(towers=towers, blocks=["ffn"], layers=self.layers, stacks=self.stacks)
-        return tuple(on_stream(site, sites) for site in chosen)
+        return tuple(on_stream(site, sites) for site in super().select(sites))
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices and two biases, and the norm's two vectors."""

@@ -45,6 +45,8 @@ class AIMConfig(UnitConfig):
     """
 
     parts = ("down", "up", "embedding")
+    home = ("vision",)
+    acts_at = ("attention", "ffn")
 
     method: Literal["aim"] = "aim"
     frames: int = Field(default=8, ge=1)
@@ -59,11 +61,8 @@ class AIMConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole, its attention and its feed-forward block."""
-        towers = self.towers if self.towers is not None else ("vision",)
         found = []
-        for site in sites.select(
-            towers=towers, blocks=["attention", "ffn"], layers=self.layers, stacks=self.stacks
-        ):
+        for site in super().select(sites):
             if site.block == "attention":
                 found.append(around_layer(site, sites, TEMPORAL))
                 # The whole attention, not its last map, so that the pass over time can go without the unit.

@@ -96,7 +96,7 @@ class BottleneckConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The outputs of the chosen sub-layers, or where the stream holds them."""
-        chosen = sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
+        chosen = super().select(sites)
         if self.placement != "stream":
             return chosen
         return tuple(site.rewired(path=site.wiring.residual.holds or site.path) for site in chosen)

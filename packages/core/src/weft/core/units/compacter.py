@@ -58,10 +58,6 @@ class CompacterConfig(UnitConfig):
     init: Literal["xavier", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The outputs of the chosen sub-layers."""
-        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """For each half the rule, the matrices `B` or their factors, and a bias."""
         width = site.width

@@ -37,17 +37,13 @@ class ConvpassConfig(UnitConfig):
     """
 
     parts = ("down", "conv", "up")
+    home = ("vision",)
 
     method: Literal["convpass"] = "convpass"
     bottleneck_size: int = Field(default=8, ge=1)
     scale: float = 1.0
     dropout: float = Field(default=0.1, ge=0, lt=1)
     blocks: tuple[Block, ...] = ("attention", "ffn")
-
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen sub-layers of the tower."""
-        towers = self.towers if self.towers is not None else ("vision",)
-        return sites.select(towers=towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices, a convolution and their biases."""

@@ -51,6 +51,10 @@ class FrameAttentionConfig(UnitConfig):
             question states; otherwise the decoder.
     """
 
+    home = ("text",)
+    acts_at = ("cross_attention",)
+    roles = ("key",)
+
     method: Literal["frame_attention"] = "frame_attention"
 
     @property
@@ -67,13 +71,7 @@ class FrameAttentionConfig(UnitConfig):
         """
         if self.sharing.parts:
             raise ConfigError("`sharing` must be left out of 'frame_attention', because it has no weights.")
-        found = sites.select(
-            towers=self.towers if self.towers is not None else ("text",),
-            blocks=["cross_attention"],
-            roles=["key"],
-            layers=self.layers,
-            stacks=self.stacks,
-        )
+        found = super().select(sites)
         encoder = tuple(site for site in found if site.stack == "encoder")
         return encoder if encoder and self.stacks is None else found
 

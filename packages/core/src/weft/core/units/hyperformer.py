@@ -67,10 +67,6 @@ class HyperformerConfig(UnitConfig):
     init: Literal["bert", "t5", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The outputs of the chosen sub-layers."""
-        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The vectors, the projection's two layers and norm, and four generators."""
         width = site.width

@@ -40,12 +40,6 @@ class IA3Config(UnitConfig):
     linears: tuple[Role, ...] = Field(default=("key", "value", "down"), min_length=1)
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen linear maps."""
-        return sites.select(
-            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
-        )
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """One factor per feature."""
         width = site.in_width if site.role == "down" else site.width

@@ -36,26 +36,15 @@ class KeyValueBranchConfig(UnitConfig):
     """
 
     parts = ("down", "up", "scale")
+    home = ("text",)
+    acts_at = ("cross_attention",)
+    roles = ("key", "value")
     start_fields = ("init",)
 
     method: Literal["key_value_branch"] = "key_value_branch"
     bottleneck_size: int = Field(default=64, ge=1)
     scale: float = 1.0
     init: Literal["identity", "repo"] = "identity"
-
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """Key and value maps of every cross-attention.
-
-        Raises:
-            AddressError: If the chosen towers have no cross-attention.
-        """
-        return sites.select(
-            towers=self.towers if self.towers is not None else ("text",),
-            blocks=["cross_attention"],
-            roles=["key", "value"],
-            layers=self.layers,
-            stacks=self.stacks,
-        )
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices, two biases and a factor."""

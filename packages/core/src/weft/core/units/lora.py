@@ -62,17 +62,7 @@ class LowRankUpdateConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The chosen linear maps, those outside the layers last."""
-        inside = (
-            sites.select(
-                towers=self.towers,
-                blocks=self.blocks,
-                layers=self.layers,
-                stacks=self.stacks,
-                roles=self.linears,
-            )
-            if self.linears
-            else ()
-        )
+        inside = super().select(sites) if self.linears else ()
         return (*inside, *sites.outside(self.components))
 
 

@@ -46,10 +46,6 @@ class LowRankConfig(UnitConfig):
     init: Literal["xavier", "zero"] = "zero"
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The outputs of the chosen sub-layers."""
-        return sites.select(towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks)
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """For each half a left factor `(in, rank)`, a right factor `(rank, out)` and a bias."""
         size = bottleneck_width(site.width, self.bottleneck_size, self.reduction_factor)

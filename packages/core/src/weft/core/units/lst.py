@@ -51,6 +51,7 @@ class LSTConfig(UnitConfig):
     """
 
     parts = ("down", "gate", "block", "up")
+    home = ("vision",)
     start_fields = ("residual",)
     stops_gradients: ClassVar[bool] = True
 
@@ -71,13 +72,12 @@ class LSTConfig(UnitConfig):
         Raises:
             ConfigError: If the tower reads another by cross-attention, or layers are chosen.
         """
-        towers = self.towers if self.towers is not None else ("vision",)
-        chosen = sites.select(towers=towers, blocks=["attention"], stacks=self.stacks)
         if self.layers is not None:
             raise ConfigError(
                 "`layers` must be left out of 'lst', because the tower runs without a graph as a whole, but is "
                 f"{list(self.layers)}. Name the layers with a side block in `side_layers`."
             )
+        chosen = self.among(sites, ["attention"])
         for site in chosen:
             if any(_beside(site, other) for other in sites.sites if other.block == "cross_attention"):
                 raise ConfigError(
@@ -86,6 +86,7 @@ class LSTConfig(UnitConfig):
                 )
         unknown = sorted(set(self.side_layers or ()) - {site.layer for site in chosen})
         if unknown:
+            towers = dict.fromkeys(site.tower for site in chosen)
             raise ConfigError(
                 f"`side_layers` must be layers of {', '.join(towers)} (0 to {chosen[-1].layer}), but names {unknown}."
             )

@@ -42,6 +42,7 @@ class MMAConfig(UnitConfig):
     """
 
     parts = ("down", "core", "up")
+    acts_at = ("attention",)
     start_fields = ("init",)
     earlier: ClassVar[Mapping[str, Any]] = {"init": "repo"}
 
@@ -53,9 +54,7 @@ class MMAConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The upper layers of every tower, each as a whole, which also know the input of their attention."""
-        chosen = sites.select(
-            towers=self.towers, blocks=["attention"], layers=self.layers, stacks=self.stacks
-        )
+        chosen = super().select(sites)
         depth = {(site.tower, site.stack): 0 for site in chosen}
         for site in chosen:
             depth[site.tower, site.stack] = max(depth[site.tower, site.stack], (site.layer or 0) + 1)

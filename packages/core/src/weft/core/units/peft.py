@@ -80,12 +80,6 @@ class PEFTConfig(UnitConfig):
         """Maps of their own, around which PEFT builds its layers."""
         return ("map",)
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen linear maps."""
-        return sites.select(
-            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
-        )
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The tensors of PEFT's layer, by its own names without that of the adapter.
 

@@ -41,6 +41,7 @@ class PrefixConfig(UnitConfig):
     """
 
     parts = ("prefix", "network")
+    roles = ("key",)
     start_fields = None
 
     method: Literal["prefix"] = "prefix"
@@ -55,14 +56,11 @@ class PrefixConfig(UnitConfig):
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The attentions: the modules that hold the maps to keys."""
-        keys = sites.select(
-            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=("key",)
-        )
         return tuple(
             replace(site, role="", rows=None, in_width=site.width, out_width=site.width).rewired(
                 path=site.path.rpartition(".")[0]
             )
-            for site in keys
+            for site in super().select(sites)
         )
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:

@@ -40,6 +40,7 @@ class STAdapterConfig(UnitConfig):
     """
 
     parts = ("down", "conv", "up")
+    home = ("vision",)
 
     method: Literal["st_adapter"] = "st_adapter"
     frames: int = Field(default=8, ge=1)
@@ -60,10 +61,8 @@ class STAdapterConfig(UnitConfig):
         """
         if self.kernel_size % 2 == 0:
             raise ConfigError(f"`kernel_size` must be odd, but is {self.kernel_size}. The authors take 3.")
-        towers = self.towers if self.towers is not None else ("vision",)
-        chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)
         found = []
-        for site in chosen:
+        for site in self.among(sites, ["attention"]):
             if "attention" in self.blocks:
                 found.append(around_layer(site, sites))
             if "ffn" in self.blocks:

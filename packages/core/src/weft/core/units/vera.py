@@ -49,12 +49,6 @@ class VeRAConfig(UnitConfig):
     linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
     blocks: tuple[Block, ...] | None = None
 
-    def select(self, sites: SiteMap) -> tuple[Site, ...]:
-        """The chosen linear maps."""
-        return sites.select(
-            towers=self.towers, blocks=self.blocks, layers=self.layers, stacks=self.stacks, roles=self.linears
-        )
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The two matrices, as large as the largest map needs, and the site's two vectors."""
         chosen = self.select(sites)

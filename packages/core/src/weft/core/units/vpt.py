@@ -47,6 +47,8 @@ class VPTConfig(UnitConfig):
     """
 
     parts = ("prompt",)
+    home = ("vision",)
+    acts_at = ("attention",)
     start_fields = None
 
     method: Literal["vpt"] = "vpt"
@@ -66,8 +68,7 @@ class VPTConfig(UnitConfig):
         Raises:
             ConfigError: If shallow prompts would skip a layer.
         """
-        towers = self.towers if self.towers is not None else ("vision",)
-        chosen = sites.select(towers=towers, blocks=["attention"], layers=self.layers, stacks=self.stacks)
+        chosen = super().select(sites)
         if self.depth == "shallow":
             return in_turn(chosen, sites)
         # One layer at a time hands nothing to the next, so any may be left out.
