@@ -12,7 +12,7 @@ from weft.core.testing import tiny_backbone
 from weft.train.backbones.loading import load_backbone
 from weft.train.cli import main
 from weft.train.recipe.loading import load_recipe
-from weft.train.runs.share import plain_model
+from weft.train.runs.exchange import plain_model
 
 LORA = {"method": "lora", "rank": 2, "linears": ["query", "down"], "sharing": "multiple"}
 TASKS = ["vqa", "nlvr"]

@@ -14,9 +14,9 @@ from weft.train.engine.checkpoints import MANIFEST, is_whole, seal
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.kept import as_written, read_json
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.exchange import import_adapter
 from weft.train.runs.origin import other_recipe, read_origin
 from weft.train.runs.run import execute
-from weft.train.runs.share import import_adapter
 
 
 class Runs:

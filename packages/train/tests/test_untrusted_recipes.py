@@ -21,7 +21,7 @@ from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
 from weft.train.recipe.sections import BackboneSection
 from weft.train.recipe.variables import SETTING, allow, expanded
-from weft.train.runs.share import plain_model
+from weft.train.runs.exchange import plain_model
 from weft.train.runs.tracked import tracking_store
 
 PIN = re.compile(r"[0-9a-f]{40}")

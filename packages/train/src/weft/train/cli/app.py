@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from weft.train.cli import data, demo, encoder, exchange, features, inspection, recipes, report, runs, sweep
+from weft.train.cli import (
+    data,
+    demo,
+    encoder,
+    exchange,
+    features,
+    inspection,
+    recipes,
+    report,
+    runs,
+    share,
+    sweep,
+)
 from weft.train.cli.endings import (
     interrupt_of,
     of_every_command,
@@ -31,6 +43,7 @@ app.command("demo")(demo.demo)
 app.command("plan")(runs.plan)
 app.command("train")(runs.train)
 app.command("sweep")(sweep.sweep)
+app.command("share")(share.share)
 app.command("evaluate")(runs.evaluate)
 app.command("features")(features.features)
 data.app.command("import-features")(features.import_all)

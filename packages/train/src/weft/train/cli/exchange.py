@@ -78,7 +78,7 @@ def import_(
     task: Annotated[str, typer.Option(help="Name that its weights get.")] = "default",
 ) -> None:
     """Read LoRA, DoRA or (IA)³ of PEFT, or bottleneck adapters of AdapterHub, and save them as weft does."""
-    from weft.train.runs.share import import_adapter
+    from weft.train.runs.exchange import import_adapter
 
     plan = import_adapter(source, output, backbone=backbone, task=task)
     sites, trainable = len(plan["sites"]), plan["trainable_parameters"]

@@ -141,7 +141,7 @@ def _run(
             clock.load(recipe.folder)
             load_adapter(model, checkpoint)
         else:
-            _train(session, checkpoint, run, clock)
+            train_session(session, checkpoint, run, clock)
             # Before anything is scored: whatever happens then, what was trained is kept.
             state = whole_adapter(model)
             if processes.first:
@@ -181,7 +181,15 @@ def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
     open_session(recipe, tasks)
 
 
-def _train(session: Session, checkpoint: Path | None, run: Run | None, clock: Clock) -> None:
+def train_session(session: Session, checkpoint: Path | None, run: Run | None, clock: Clock) -> None:
+    """Train the model of a session, in place.
+
+    Args:
+        session: The session; its recipe says how, and where checkpoints lie.
+        checkpoint: What to resume from, or None.
+        run: Where it is tracked, or None.
+        clock: Measures the run.
+    """
     recipe, model, tasks = session.recipe, session.model, session.tasks
     processes, progress = session.processes, session.progress
     section = recipe.training

@@ -1,0 +1,1 @@
+"""`weft share`: what tasks can share, measured, proposed and confirmed."""

@@ -1,0 +1,156 @@
+"""Cells: the places where tasks may share or not, each a part of a unit in one layer of one stack.
+
+A policy can tell parts, towers, stacks and layers apart, so the gradients of all weights of a part within a layer are
+one vector, whatever block they lie in. Where the recipe shares some part across layers, stacks or modalities, a rule
+for some of these would cut through it, so none of the unit's cells are told apart by that word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from weft.core import Plan, Sharing
+from weft.core.sharing import TASK, Axes
+from weft.train.errors import RunError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Weights that are shared by the same tasks.
+
+    Attributes:
+        config: Which unit of the method.
+        part: Part of the unit.
+        tower: Tower of its sites, or empty where towers share.
+        stack: Stack within it, or empty.
+        layer: Layer, or None outside the layers and where all layers share.
+        last: Last of the layers that share it with that one.
+        blocks: Blocks of its sites.
+        parameters: Trained parameters of one slot.
+        banks: Keys of its banks.
+    """
+
+    config: int
+    part: str
+    tower: str
+    stack: str
+    layer: int | None
+    last: int | None
+    blocks: tuple[str, ...]
+    parameters: int
+    banks: tuple[str, ...] = field(repr=False)
+
+    @property
+    def family(self) -> tuple[int, str, str, str, bool]:
+        """What it has in common with the cells whose layers may be in one range with its own."""
+        return self.config, self.part, self.tower, self.stack, self.layer is None
+
+    @property
+    def place(self) -> str:
+        """Where it lies, in words."""
+        layer = "" if self.layer is None else f"layer {self.layer}"
+        words = [self.tower or "all towers", self.stack, layer]
+        return " ".join(word for word in words if word)
+
+
+def cells_of(planned: Plan) -> list[Cell]:
+    """The cells of a plan, in its order; what nothing trains is in none.
+
+    Raises:
+        RunError: If the method has no unit with weights to share.
+    """
+    sites: dict[str, list[Any]] = {}
+    configs: dict[str, int] = {}
+    for unit in planned.units:
+        for key in unit.banks.values():
+            if planned.banks[key].spec.trainable:
+                sites.setdefault(key, []).append(unit.site)
+                configs[key] = unit.config
+    grouped: dict[tuple[Any, ...], list[str]] = {}
+    for index in range(len(planned.configs)):
+        own = {key: found for key, found in sites.items() if configs[key] == index}
+        towers, stacks = (
+            _told_apart([{getattr(s, word) for s in found} for found in own.values()]) for word in _WORDS
+        )
+        spans = _told_apart([{site.layer for site in found} for found in own.values()])
+        for key, tower, stack, layers in zip(own, towers, stacks, spans, strict=True):
+            span = (min(layers), max(layers)) if layers and None not in layers else (None, None)
+            place = (index, planned.banks[key].spec.part, "".join(tower), "".join(stack), *span)
+            grouped.setdefault(place, []).append(key)
+    if not grouped:
+        raise RunError(
+            "`method` must have units with trained weights for tasks to share, but has none. Choose one such as "
+            "bottleneck or lora."
+        )
+    return [
+        Cell(
+            **dict(zip(_PLACE, place, strict=True)),
+            blocks=tuple(sorted({site.block for key in keys for site in sites[key]})),
+            parameters=sum(_size(planned.banks[key].spec.shape) for key in keys),
+            banks=tuple(keys),
+        )
+        for place, keys in grouped.items()
+    ]
+
+
+_WORDS = ("tower", "stack")
+_PLACE = ("config", "part", *_WORDS, "layer", "last")
+
+
+def _told_apart(found: Sequence[set[Any]]) -> list[set[Any]]:
+    """What each bank's sites have of a word; nothing at all where a rule for some would cut through what is shared."""
+    cut = any(one & other and one != other for one in found for other in found)
+    several = any(len(one) > 1 for one in found) and not all(isinstance(v, int) for one in found for v in one)
+    return [set() for _ in found] if cut or several else list(found)
+
+
+def across_tasks(planned: Plan, *, shared: bool) -> list[dict[str, Any]]:
+    """The method of a plan with every part shared by all tasks, or by none; other axes stay.
+
+    Args:
+        planned: A plan of the recipe's method.
+        shared: Whether all tasks share.
+    """
+    words = []
+    for index, config in enumerate(planned.configs):
+        axes = other_axes(planned, index)
+        parts = {part: own | TASK if shared else own for part, own in axes.items()}
+        sharing = Sharing(parts=parts, layer_group=config.sharing.layer_group)
+        changed = config.model_copy(update={"sharing": sharing})
+        words.append(changed.model_dump(mode="json", exclude_unset=False))
+    return words
+
+
+def other_axes(planned: Plan, config: int) -> dict[str, Axes]:
+    """Part of a unit to the axes beside `task` that it is shared across in the recipe.
+
+    Args:
+        planned: A plan of the recipe's method.
+        config: Which unit.
+    """
+    found: dict[str, Axes] = {}
+    sharing = planned.configs[config].sharing
+    for unit in planned.units:
+        if unit.config == config:
+            for key in unit.banks.values():
+                spec = planned.banks[key].spec
+                if spec.trainable and not spec.common:
+                    found.setdefault(spec.part, spec.axes(sharing) - TASK)
+    return found
+
+
+def trained_beside(planned: Plan, cells: Iterable[Cell]) -> int:
+    """Trained parameters that no policy changes, such as those of the backbone's norms."""
+    slots = {key for cell in cells for key in cell.banks}
+    banks: Mapping[str, Any] = planned.banks
+    own = sum(bank.parameters for key, bank in banks.items() if key in slots and bank.spec.trainable)
+    return planned.trainable_parameters - own
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

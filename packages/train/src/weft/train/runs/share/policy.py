@@ -1,0 +1,134 @@
+"""A proposal in the words of a recipe: `sharing` of every unit of the method."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from weft.core import Plan
+from weft.core.sharing import TASK
+from weft.train.runs.share.cells import other_axes
+from weft.train.runs.share.partitions import Partition
+from weft.train.runs.share.proposal import Choice, Proposal
+
+Assigned = tuple[tuple[str, Partition], ...]  # part to partition
+Where = tuple[str, str]  # tower and stack
+
+
+def sharing_of(proposal: Proposal, planned: Plan, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """The `sharing` of each unit of the method, in the words of a recipe.
+
+    Args:
+        proposal: The proposal.
+        planned: A plan of the recipe's method.
+        tasks: The tasks, whose positions the proposal groups.
+    """
+    found = []
+    for index in range(len(planned.configs)):
+        choices = [choice for choice in proposal.choices if choice.cells[0].config == index]
+        others = {part: sorted(axes) for part, axes in other_axes(planned, index).items()}
+        words = _with_rules(choices, tasks, others)
+        group = planned.configs[index].sharing.layer_group
+        found.append(words if group == 1 else {**words, "layer_group": group})
+    return found
+
+
+def part_in_words(partition: Partition, tasks: Sequence[str], others: Sequence[str]) -> Any:
+    """What a part is shared across, in the words of a recipe.
+
+    Args:
+        partition: Groups of tasks.
+        tasks: The tasks.
+        others: Axes beside `task`.
+
+    >>> part_in_words(((0, 1), (2,)), ["vqa", "gqa", "nlvr"], ["layer"])
+    {'task': [['vqa', 'gqa'], ['nlvr']], 'layer': 'all'}
+    """
+    if len(partition) == 1:
+        return sorted([*others, *TASK])
+    if len(partition) == len(tasks):
+        return list(others)
+    return {
+        "task": [[tasks[task] for task in group] for group in partition],
+        **dict.fromkeys(others, "all"),
+    }
+
+
+def _with_rules(
+    choices: Sequence[Choice], tasks: Sequence[str], others: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The most frequent assignment as the policy, and rules for where others hold."""
+    if not choices:
+        return {}
+    by_place = _by_place(choices)
+    counts: Counter[tuple[str, Partition]] = Counter()
+    for choice in choices:
+        counts[choice.cells[0].part, choice.partition] += len(choice.cells)
+    parts = dict.fromkeys(choice.cells[0].part for choice in choices)
+    general = {
+        part: max((p for q, p in counts if q == part), key=lambda p: counts[part, p]) for part in parts
+    }
+    words: dict[str, Any] = {part: part_in_words(own, tasks, others[part]) for part, own in general.items()}
+    rules = []
+    for (tower, stack), layers in by_place.items():
+        blocks = _blocks_by_layer(choices, (tower, stack))
+        for first, last, assigned in _ranges(layers):
+            differing = {part: own for part, own in assigned if own != general[part]}
+            if differing:
+                where = _where(tower, stack, first, last)
+                if None in layers and len(layers) > 1:
+                    where["blocks"] = sorted(blocks[first is None])
+                told = {part: part_in_words(own, tasks, others[part]) for part, own in differing.items()}
+                rules.append({**where, **told})
+    return {**words, "layers": rules} if rules else words
+
+
+def _where(tower: str, stack: str, first: int | None, last: int | None) -> dict[str, Any]:
+    where: dict[str, Any] = {}
+    if first is not None:
+        where["range"] = str(first) if first == last else f"{first}-{last}"
+    if tower:
+        where["towers"] = [tower]
+    if stack:
+        where["stacks"] = [stack]
+    return where
+
+
+def _by_place(choices: Sequence[Choice]) -> dict[Where, dict[int | None, Assigned]]:
+    """Tower and stack to layer to what holds there."""
+    found: dict[Where, dict[int | None, dict[str, Partition]]] = {}
+    for choice in choices:
+        for cell in choice.cells:
+            layers = found.setdefault((cell.tower, cell.stack), {})
+            for layer in [None] if cell.layer is None else range(cell.layer, (cell.last or cell.layer) + 1):
+                layers.setdefault(layer, {})[cell.part] = choice.partition
+    return {
+        where: {layer: tuple(sorted(own.items())) for layer, own in layers.items()}
+        for where, layers in found.items()
+    }
+
+
+def _ranges(layers: Mapping[int | None, Assigned]) -> list[tuple[int | None, int | None, Assigned]]:
+    """Ranges of layers in which one assignment holds; layer None is a range of its own."""
+    found: list[tuple[int | None, int | None, Assigned]] = []
+    if None in layers:
+        found.append((None, None, layers[None]))
+    numbers = sorted(layer for layer in layers if layer is not None)
+    for layer in numbers:
+        before = found[-1] if found else None
+        if before is not None and before[1] is not None and before[2] == layers[layer]:
+            found[-1] = before[0], layer, before[2]
+        else:
+            found.append((layer, layer, layers[layer]))
+    return found
+
+
+def _blocks_by_layer(choices: Sequence[Choice], where: Where) -> dict[bool, set[str]]:
+    """Blocks outside the layers (True), and within them, of a tower and stack."""
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for choice in choices:
+        for cell in choice.cells:
+            if (cell.tower, cell.stack) == where:
+                found[cell.layer is None].update(cell.blocks)
+    return found
