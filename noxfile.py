@@ -303,11 +303,11 @@ def real(session: nox.Session) -> None:
 
 @nox.session
 def torchvision(session: nox.Session) -> None:
-    """The readers of eval on torchvision's processors of pictures and videos, which the other sessions do without."""
-    packages = (*editable(("kernels", "core", "data")), *editable(("eval",), "test"))
-    install(session, *torchvision_wheels(session), *packages, *PROCESSOR_TOOLS)
+    """Readers, and runs on videos, on torchvision's processors, which the other sessions do without."""
+    install(session, *torchvision_wheels(session), *editable(PACKAGES, "test"), *PROCESSOR_TOOLS)
     session.run("python", "-c", "import torchvision, num2words")  # the tests would do without
-    session.run("pytest", *(session.posargs or ("packages/eval/tests/readers",)))
+    tests = ("packages/eval/tests/readers", "packages/train/tests/test_own_videos.py")
+    session.run("pytest", *(session.posargs or tests))
 
 
 @nox.session

@@ -9,7 +9,7 @@ import pytest
 
 from weft.data import MediaRef
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError, UnknownNameError
-from weft.data.media.video import frame_indices, read_frames
+from weft.data.media.video import decode_frames, frame_indices, read_frames
 from weft.data.sources.opening import open_store
 
 
@@ -126,6 +126,20 @@ def test_the_real_clip_gives_its_larger_stream(realdata, backend):
     clip = MediaRef("test/resources/nasa_13013.mp4", open_store(realdata / "pytorch+torchcodec"), "video")
     assert read_frames(clip, 8, backend=backend).shape == (8, 270, 480, 3)
     assert read_frames(clip, 2, stream=0, backend=backend).shape == (2, 180, 320, 3)
+
+
+def test_frames_by_the_second_are_as_many_as_the_span_is_long_and_told_with_their_rate(realdata, backend):
+    store = open_store(realdata / "pytorch+torchcodec")
+    clip = MediaRef("test/resources/nasa_13013.mp4", store, "video", 3.0, 6.0)
+    found = decode_frames(clip, 100, per_second=2.0, backend=backend)
+    assert found.frames.shape == (6, 270, 480, 3)
+    assert found.available == 90
+    assert found.rate == pytest.approx(29.97, abs=0.01)
+    assert found.chosen == (7, 22, 37, 52, 67, 82)
+    assert len(decode_frames(clip, 4, per_second=2.0, backend=backend).frames) == 4
+    assert len(decode_frames(clip, 100, per_second=0.01, backend=backend).frames) == 1
+    with pytest.raises(InvalidArgumentError, match=r"`per_second` must be above 0, but is 0"):
+        decode_frames(clip, 4, per_second=0, backend=backend)
 
 
 def test_both_backends_take_the_same_frames_of_the_real_clip(realdata):

@@ -230,8 +230,12 @@ BAD = {
     "but are of assistant": {"messages": [said("assistant", "y")]},
     "but are of nobody": {"messages": []},
     "but are of system, system, user": {"system": "a", "messages": [SYSTEM, said("user", "y")]},
-    "must show images alone, but has `videos`": {"prompt": "<video>x", "videos": ["a.mp4"]},
-    "parts of type text or image, but holds one of 'audio'": {
+    "must show images and videos alone, but has `audios`": {"prompt": "x", "audios": ["a.wav"]},
+    "must have one `<video>` for each video, but has 1 for 2 in `videos`": {
+        "prompt": "<video>x",
+        "videos": ["a.mp4", "b.mp4"],
+    },
+    "parts of type text, image or video, but holds one of 'audio'": {
         "messages": [said("user", [{"type": "audio"}])]
     },
     "`messages` must be a list": {"messages": "x"},
@@ -271,6 +275,31 @@ def test_a_check_names_absent_images_and_a_sheet_shows_all_of_a_row(tmp_path):
     assert (split.split, split.found, split.media_checked) == ("train", 3, 3)
     assert [problem for problem in split.problems if "gone.png" in problem] == list(split.problems)
     assert contact_sheet(records[:2]).width > 300
+
+
+def test_videos_stand_where_they_are_marked_or_typed_among_images(tmp_path):
+    typed = [{"type": "video", "video": "b.mp4"}, {"type": "text", "text": "and "}, {"type": "image"}]
+    rows = [
+        {
+            "messages": [said("user", "<video>\nwhat <image>?"), said("assistant", "y")],
+            "images": PATHS[:1],
+            "videos": "a.mp4",
+        },
+        {"messages": [said("user", typed), said("assistant", "y")], "images": PATHS[:1]},
+        {"prompt": "what does <video> mean?", "completion": "a tag"},
+    ]
+    records = loaded(tmp_path / "own", rows)
+    assert [shape(record)[0] for record in records] == [
+        ("user", "a.mp4", "what ", "images/a.png", "?"),
+        ("user", "b.mp4", "and ", "images/a.png"),
+        ("user", "what does <video> mean?"),
+    ]
+    assert [[ref.kind for ref in record.images] for record in records] == [["video", "image"]] * 2 + [[]]
+    assert records[0].summary() == "<video>what <image>? -> y"
+    write_tree(tmp_path / "own", {"a.mp4": b"a", "b.mp4": b"b"})
+    convert(records, tmp_path / "shards" / "train", rows_per_shard=2)
+    again = load_dataset("shards", tmp_path / "shards", "train")
+    assert [[ref.kind for ref in record.images] for record in again] == [["video", "image"]] * 2 + [[]]
 
 
 def test_shards_give_the_conversations_back_also_where_the_first_are_texts_alone(tmp_path):

@@ -152,7 +152,7 @@ def test_the_head_is_computed_where_answers_are_and_nowhere_else(made: Any, read
 
 def test_a_text_with_the_mark_of_a_picture_is_refused_with_its_row(made: Any, read: Any) -> None:
     marks = {"gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>"}
-    mark = marks.get(made.name, "<|vision_start|>" if made.name.startswith("qwen") else "<image>")
+    mark = marks.get(made.name, "<|image_pad|>" if made.name.startswith("qwen") else "<image>")
     with pytest.raises(ReaderError, match="vqa/9 has 1 for 2"):
         read.training([ROW, ask(f"what is {mark}?", [A], name="vqa/9", answer="red")])
 

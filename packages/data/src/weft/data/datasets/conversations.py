@@ -36,8 +36,9 @@ def read(
         source: The folder of `SPLIT.json` (or .jsonl, .parquet, .csv, .tsv), one such file, a folder that `datasets`
             saved or that is in the hub's format, or nothing where `repo` names a data set of the hub.
         split: Name of the split.
-        columns: `messages`, `images`, `system`, `prompt`, `completion` or `id` to the name of its column. By default
-            `messages` or `conversations`, or else `prompt` and `completion`; `images` or `image`.
+        columns: `messages`, `images`, `videos`, `system`, `prompt`, `completion` or `id` to the name of its column. By
+            default `messages` or `conversations`, or else `prompt` and `completion`; `images` or `image`, `videos` or
+            `video`.
         file: Path of the file below the root, where it is not named like the split.
         media_root: Folder below the root that paths of images start from.
         repo: Repository id on the hub.
@@ -101,7 +102,7 @@ SPEC = DatasetSpec(
     read=read,
     draw=draw,
     find_splits=find_splits,
-    summary="Your own conversations with images: LLaVA JSON, `messages` + `images`, TRL's typed messages, the hub.",
+    summary="Your own conversations with images or videos: LLaVA JSON, `messages` + `images`, TRL's messages, the hub.",
     licence="yours",
     how_to_get="Put SPLIT.json, SPLIT.jsonl or SPLIT.parquet into ROOT, or name it with file=; ROOT may be what "
     "`save_to_disk` wrote. For the hub give options repo=org/name revision=COMMIT.",

@@ -77,10 +77,14 @@ class Decoded:
     Attributes:
         frames: Shape (count, height, width, 3), uint8, RGB.
         available: Frames of the video, or of its span.
+        chosen: Number of each frame among those, from 0, rising.
+        rate: Frames a second that the video shows; 0 where it has one frame.
     """
 
     frames: NDArray[np.uint8]
     available: int
+    chosen: tuple[int, ...] = ()
+    rate: float = 0.0
 
 
 def read_frames(
@@ -99,6 +103,7 @@ def decode_frames(
     stream: int | None = None,
     backend: Backend = "pyav",
     shorter: Literal["repeat", "refuse"] = "repeat",
+    per_second: float | None = None,
 ) -> Decoded:
     """Decode frames of a video, within its span if it has one.
 
@@ -106,7 +111,7 @@ def decode_frames(
 
     Args:
         video: The video; only frames from `start` to `end` seconds count.
-        count: Number of frames.
+        count: Number of frames; with `per_second` the greatest number.
         policy: See `frame_indices`.
         generator: Source of randomness.
         stream: Index among the video streams; by default the one with the most pixels, since files may hold
@@ -114,6 +119,7 @@ def decode_frames(
         backend: "pyav" decodes the stream from its start and brings its own FFmpeg; "torchcodec" seeks to the frames
             that are wanted, and needs FFmpeg on the system.
         shorter: What to do with a video of fewer frames than `count`: repeat some, or refuse it.
+        per_second: Frames for each second of the video, instead of a number; no frame twice.
 
     Returns:
         The frames, and the number of those they were chosen from.
@@ -127,22 +133,30 @@ def decode_frames(
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
+    if per_second is not None and per_second <= 0:
+        raise InvalidArgumentError(f"`per_second` must be above 0, but is {per_second}. Give for instance 2.")
     _refuse_scripts(video)
-    available = 0
+    available, chosen, rate = 0, list[int](), 0.0
 
     def choose(times: Sequence[float]) -> list[int]:
-        nonlocal available
+        nonlocal available, chosen, rate
         span = _in_span(video, times)
         available = len(span)
-        if shorter == "refuse" and available < count:
+        shown = times[span[-1]] - times[span[0]]
+        rate = (available - 1) / shown if shown > 0 else 0.0
+        wanted = count
+        if per_second is not None:
+            wanted = max(1, min(count, available, round(available * per_second / rate) if rate else 1))
+        if per_second is None and shorter == "refuse" and available < count:
             raise InvalidArgumentError(
                 f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer "
                 "frames, or leave the video out."
             )
-        return [span[index] for index in frame_indices(available, count, policy, generator)]
+        chosen = frame_indices(available, wanted, policy, generator)
+        return [span[index] for index in chosen]
 
     frames = importlib.import_module(f"weft.data.media.video_{backend}").read(video, stream, choose)
-    return Decoded(frames, available)
+    return Decoded(frames, available, tuple(chosen), rate)
 
 
 def _in_span(video: MediaRef, times: Sequence[float]) -> range:

@@ -9,7 +9,7 @@ from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record, register_record_type
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, columns_without
-from weft.data.records.turns import ASSISTANT, COLUMNS, IMAGE, SYSTEM, UNREAD, USER, column_of, talk_of
+from weft.data.records.turns import ASSISTANT, COLUMNS, IMAGE, SYSTEM, UNREAD, USER, VIDEO, column_of, talk_of
 
 
 @register_record_type
@@ -19,8 +19,8 @@ class Conversation(Record):
 
     Args:
         roles: Who says each turn: "system", "user" or "assistant".
-        parts: For each turn its texts, with None where an image stands.
-        images: The images, in the order in which they stand; none in a conversation of texts alone.
+        parts: For each turn its texts, with None where an image or a video stands.
+        images: The images and videos, in the order in which they stand; none in a conversation of texts alone.
         learned: Places of the turns that are answers to learn. Where the answer is hidden, the user's is the last turn.
 
     Raises:
@@ -80,8 +80,9 @@ class Conversation(Record):
         return () if self.answer is None else (self.answer,)
 
     def summary(self) -> str:
-        """All turns, images as `<image>`."""
-        shown = ("".join(IMAGE if part is None else part for part in parts) for parts in self.parts)
+        """All turns, images as `<image>` and videos as `<video>`."""
+        marks = iter([VIDEO if shown.kind == "video" else IMAGE for shown in self.images])
+        shown = ("".join(next(marks) if part is None else part for part in parts) for parts in self.parts)
         return " -> ".join(shown) + ("" if self.roles[-1] == ASSISTANT else " -> ?")
 
     def _text(self, place: int) -> str:
@@ -92,8 +93,8 @@ class TurnMapping:
     """Which column holds which part of a conversation.
 
     Args:
-        columns: `messages`, `images`, `system`, `prompt`, `completion` or `id` to the name of its column, where that
-            is another one than people usually take.
+        columns: `messages`, `images`, `videos`, `system`, `prompt`, `completion` or `id` to the name of its column,
+            where that is another one than people usually take.
         media: Folder that paths of images start from.
 
     Raises:

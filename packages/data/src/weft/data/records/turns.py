@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from weft.data.media.reference import MediaRef
 from weft.data.records.rows import Row
@@ -12,7 +12,7 @@ from weft.data.records.source import MediaFolder, media_reference
 
 Columns = Mapping[str, Sequence[str]]
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-IMAGE = "<image>"
+IMAGE, VIDEO = "<image>", "<video>"
 ROLES = {
     "system": SYSTEM,
     "user": USER,
@@ -25,21 +25,22 @@ COLUMNS: Columns = {
     "id": ("id",),
     "messages": ("messages", "conversations"),
     "images": ("images", "image"),
+    "videos": ("videos", "video"),
     "system": ("system",),
     "prompt": ("prompt",),
     "completion": ("completion",),
 }
 """What `columns` may name, and the columns that are looked for by themselves."""
-UNREAD = ("videos", "video", "audios", "audio")
-_LEADING = re.compile(rf"(?:{IMAGE}\n?)*")
-_TRAILING = re.compile(rf"(?:\n?{IMAGE})+\Z")
+UNREAD = ("audios", "audio")
+_MARKS = {"image": IMAGE, "video": VIDEO}
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,")
-_HELD = ("image", "image_url", "url", "path", "bytes")
+_HELD = ("image", "image_url", "video", "video_url", "url", "path", "bytes")
 
 
 class _Shown(NamedTuple):
-    """A place for an image, and the image where it stands there itself."""
+    """A place for an image or a video, and what is shown where it stands there itself."""
 
+    kind: Literal["image", "video"]
     value: Any = None
 
 
@@ -54,8 +55,8 @@ class Talk(NamedTuple):
 
     Attributes:
         roles: Who says each turn.
-        parts: For each turn its texts, with None where an image stands.
-        images: The images, in order.
+        parts: For each turn its texts, with None where an image or a video stands.
+        images: The images and videos, in order.
         learned: Places of the answers to learn.
     """
 
@@ -101,13 +102,13 @@ def column_of(row: Row, columns: Columns, name: str) -> str | None:
 def _said(row: Row, columns: Columns) -> Iterator[_Said]:
     for name in UNREAD:
         if row.has(name) and row.field(name):
-            row.fail(f"must show images alone, but has `{name}`")
+            row.fail(f"must show images and videos alone, but has `{name}`")
     system = column_of(row, columns, "system")
     if system is not None and row.text(system).strip():
         yield _Said(SYSTEM, (row.text(system),), False)
     column = column_of(row, columns, "messages")
     if column is not None:
-        yield from _turns(row, column, row.items(column), True)
+        yield from _turns(row, columns, column, row.items(column), True)
         return
     asked, completion = column_of(row, columns, "prompt"), column_of(row, columns, "completion")
     if asked is None:
@@ -115,42 +116,58 @@ def _said(row: Row, columns: Columns) -> Iterator[_Said]:
         row.fail(
             f"must have a conversation in one of {', '.join(names)}, but has only {', '.join(row.value)}"
         )
-    yield from _turns(row, asked, _messages(row, asked, USER), False)
+    yield from _turns(row, columns, asked, _messages(row, asked, USER), False)
     if completion is not None:
-        yield from _turns(row, completion, _messages(row, completion, ASSISTANT), True)
+        yield from _turns(row, columns, completion, _messages(row, completion, ASSISTANT), True)
 
 
 def _images(
     row: Row, columns: Columns, media: MediaFolder | None, said: Sequence[_Said]
 ) -> tuple[MediaRef, ...]:
-    column = column_of(row, columns, "images")
-    value = [] if column is None else row.field(column)
-    given = value if isinstance(value, list) else [value]
     shown = [part for turn in said for part in turn.parts if isinstance(part, _Shown)]
-    own = sum(part.value is not None for part in shown)
-    if len(shown) - own != len(given):
-        row.fail(
-            f"must have one `{IMAGE}` for each image, but has {len(shown) - own} for {len(given)} in "
-            f"`{column or 'images'}`"
-        )
-    left = iter(given)
+    left, named = {}, {}
+    for kind, mark in _MARKS.items():
+        name = f"{kind}s"
+        column = column_of(row, columns, name)
+        value = [] if column is None or row.field(column) is None else row.field(column)
+        given = value if isinstance(value, list) else [value]
+        places = sum(part.kind == kind and part.value is None for part in shown)
+        if places != len(given):
+            row.fail(
+                f"must have one `{mark}` for each {kind}, but has {places} for {len(given)} in `{column or name}`"
+            )
+        left[kind], named[kind] = iter(given), column or name
     return tuple(
-        _image(row, column or "images", media, next(left) if part.value is None else part.value, place)
+        _medium(
+            row,
+            named[part.kind],
+            media,
+            next(left[part.kind]) if part.value is None else part.value,
+            place,
+            part.kind,
+        )
         for place, part in enumerate(shown, 1)
     )
 
 
-def _image(row: Row, column: str, media: MediaFolder | None, value: Any, place: int) -> MediaRef:
+def _medium(
+    row: Row,
+    column: str,
+    media: MediaFolder | None,
+    value: Any,
+    place: int,
+    kind: Literal["image", "video"],
+) -> MediaRef:
     if isinstance(value, str) and (coded := _DATA.match(value)):
         try:
             value = base64.b64decode(value[coded.end() :], validate=True)
         except binascii.Error as error:
-            row.fail(f"image {place} must be written in base64, but {error}")
+            row.fail(f"{kind} {place} must be written in base64, but {error}")
     if isinstance(value, str):
         if value.startswith(("http://", "https://")):
-            row.fail(f"image {place} must be a file of the data set, but is {value!r}: download it first")
+            row.fail(f"{kind} {place} must be a file of the data set, but is {value!r}: download it first")
         value = value.removeprefix("file://")
-    return media_reference(row, column, value, media, which=f", image {place}")
+    return media_reference(row, column, value, media, kind, which=f", {kind} {place}")
 
 
 def _messages(row: Row, column: str, role: str) -> list[Any]:
@@ -159,7 +176,11 @@ def _messages(row: Row, column: str, role: str) -> list[Any]:
     return value if isinstance(value, list) else [{"role": role, "content": value}]
 
 
-def _turns(row: Row, column: str, values: Sequence[Any], learned: bool) -> Iterator[_Said]:
+def _turns(row: Row, columns: Columns, column: str, values: Sequence[Any], learned: bool) -> Iterator[_Said]:
+    films = column_of(row, columns, "videos")
+    kinds: list[Literal["image", "video"]] = ["image"]
+    if films is not None and row.field(films):
+        kinds.append("video")
     for place, value in enumerate(values, 1):
         what = f"turn {place} of `{column}`"
         if not isinstance(value, Mapping):
@@ -170,9 +191,9 @@ def _turns(row: Row, column: str, values: Sequence[Any], learned: bool) -> Itera
             row.fail(f"{what} must be of {', '.join(ROLES)}, but is of {said_by!r}")
         if content is None and role == ASSISTANT and place == len(values):
             return  # The answer is hidden.
-        parts = tuple(_parts(row, what, content))
+        parts = tuple(_parts(row, what, content, kinds))
         if role == ASSISTANT and not all(isinstance(part, str) for part in parts):
-            row.fail(f"{what} must be text, as answers are, but has an image")
+            row.fail(f"{what} must be text, as answers are, but has an image or a video")
         if not any(isinstance(part, _Shown) or part.strip() for part in parts):
             row.fail(f"{what} must say something, but is empty")
         counts = value.get("weight") != 0
@@ -185,40 +206,40 @@ def _first(value: Mapping[Any, Any], *keys: str) -> Any:
     return next((value[key] for key in keys if value.get(key) is not None), None)
 
 
-def _parts(row: Row, what: str, content: Any) -> Iterator[str | _Shown]:
-    """The texts and images of a turn."""
+def _parts(
+    row: Row, what: str, content: Any, kinds: Sequence[Literal["image", "video"]]
+) -> Iterator[str | _Shown]:
+    """The texts, images and videos of a turn; a text marks what the row has a column for, and images in any case."""
     if isinstance(content, list):
         for part in content:
             yield from _typed(row, what, part)
         return
     text = row.writing(what, content)
-    # A line break beside the images that a turn begins or ends with belongs to them.
-    leading = _LEADING.match(text)
-    begun = leading.group() if leading else ""
-    rest = text[len(begun) :]
-    trailing = _TRAILING.search(rest)
-    ended = trailing.group() if trailing else ""
-    yield from [_Shown()] * begun.count(IMAGE)
-    for place, piece in enumerate(rest[: len(rest) - len(ended)].split(IMAGE)):
-        if place:
-            yield _Shown()
-        if piece:
+    # A line break beside the media that a turn begins or ends with belongs to them.
+    marks = [_MARKS[kind] for kind in kinds]
+    either = "|".join(marks)
+    text = re.sub(rf"\A(?:(?:{either})\n?)+", lambda found: found.group().replace("\n", ""), text)
+    text = re.sub(rf"(?:\n?(?:{either}))+\Z", lambda found: found.group().replace("\n", ""), text)
+    for piece in re.split(rf"({either})", text):
+        if piece in marks:
+            yield _Shown(kinds[marks.index(piece)])
+        elif piece:
             yield piece
-    yield from [_Shown()] * ended.count(IMAGE)
 
 
 def _typed(row: Row, what: str, part: Any) -> Iterator[str | _Shown]:
-    """A text or an image that is told by its type, or by the name of its one key."""
+    """A text, an image or a video that is told by its type, or by the name of its one key."""
     if isinstance(part, str):
         yield part
         return
     if not isinstance(part, Mapping):
         row.fail(f"{what} must hold texts and objects with a `type`, but holds {part!r}")
-    kind = part.get("type") or next((key for key in ("text", "image") if part.get(key) is not None), None)
+    kind = part.get("type") or next((key for key in ("text", *_MARKS) if part.get(key) is not None), None)
     if kind == "text":
         yield row.writing(what, part.get("text"))
-    elif kind in ("image", "image_url"):
+    elif (medium := str(kind).removesuffix("_url")) in _MARKS:
         held = _first(part, *_HELD)
-        yield _Shown(held.get("url", held) if isinstance(held, Mapping) else held)
+        shown = held.get("url", held) if isinstance(held, Mapping) else held
+        yield _Shown("video" if medium == "video" else "image", shown)
     else:
-        row.fail(f"{what} must hold parts of type text or image, but holds one of {kind!r}")
+        row.fail(f"{what} must hold parts of type text, image or video, but holds one of {kind!r}")

@@ -14,6 +14,7 @@ from weft.eval.evaluate.inputs import TextRules, example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
+from weft.eval.readers.films import FramesRule, is_video
 from weft.eval.readers.rows import decoded
 
 TRUTHS = ("true", "false")
@@ -169,18 +170,24 @@ class ReaderBatches:
         return self.reader.score(model, rows, candidates, batch_size=batch_size)
 
     def _shown(self, rows: Sequence[Row]) -> Sequence[Row]:
-        return [_blanked(row) for row in rows] if self.blank else rows
+        return [_blanked(row, self.reader.rule) for row in rows] if self.blank else rows
 
     def _worded(self, task: str, record: Record, text: str, target: str | None, weight: float) -> Row:
         said = self.rules[task].written(text)
         return self.wordings[task].row(record, task, said, target, weight)
 
 
-def _blanked(row: Row) -> Row:
-    """A row whose pictures are grey, each of the size that it has."""
+def _blanked(row: Row, rule: FramesRule) -> Row:
+    """A row whose pictures and videos are grey, each of the size that it has."""
     from PIL import Image
 
-    grey = iter([Image.new("RGB", picture.size, _GREY) for picture in decoded(row)])
+    stills = iter(decoded(row, videos=True))
+    grey = iter(
+        [
+            rule.film(part).grey() if is_video(part) else Image.new("RGB", next(stills).size, _GREY)
+            for part in row.pictures
+        ]
+    )
     turns = [
         replace(turn, parts=tuple(part if isinstance(part, str) else next(grey) for part in turn.parts))
         for turn in row.turns

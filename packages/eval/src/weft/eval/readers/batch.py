@@ -74,7 +74,8 @@ class Batch:
         """
 
         def moved(value: Tensor) -> Tensor:
-            wanted = dtype if value.is_floating_point() else None
+            # Numbers of a picture or a video each, such as seconds, keep their precision.
+            wanted = dtype if value.is_floating_point() and value.dim() > 1 else None
             return value.to(device, dtype=wanted, non_blocking=non_blocking)
 
         weights = self.weights.to(device, non_blocking=non_blocking)

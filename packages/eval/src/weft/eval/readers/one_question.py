@@ -60,9 +60,9 @@ def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None 
             )
 
 
-def pictures_of(rows: Sequence[Row]) -> list[list[Any]] | None:
-    """The decoded pictures of each row, or None where no row has any."""
-    found = [decoded(row) for row in rows]
+def pictures_of(rows: Sequence[Row], videos: bool = False) -> list[list[Any]] | None:
+    """The decoded pictures of each row, or None where no row has any; videos are refused, or left to others."""
+    found = [decoded(row, videos) for row in rows]
     return found if any(found) else None
 
 

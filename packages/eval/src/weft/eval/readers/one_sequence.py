@@ -21,6 +21,7 @@ from transformers import (
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.beside import bare_rows, text_alone
+from weft.eval.readers.films import Film
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
 from weft.eval.readers.picture_features import COMPANY, make_features, takes_features
@@ -82,11 +83,17 @@ class OneSequence(Reader):
 
     def _owners(self, rows: Sequence[Row], encoded: Encoded) -> dict[str, Tensor]:
         number = image_token(self.config)
-        counts = [len(row.pictures) for row in rows]
+        counts = [len(row.stills) for row in rows]
         tokens = None
         if number is not None:
             tokens = torch.tensor([int(row[IDS].eq(number).sum()) for row in encoded.sequences])
-        return owners(counts, encoded.media, self._by_row, tokens)
+        films = {name: value for name, value in encoded.media.items() if _is_of_videos(name)}
+        media = {name: value for name, value in encoded.media.items() if name not in films}
+        found = owners(counts, media, self._by_row, tokens)
+        if any(row.videos for row in rows):
+            shown = owners([len(row.videos) for row in rows], films)
+            found |= {"videos" if name == "images" else name: value for name, value in shown.items()}
+        return found
 
     @cached_property
     def _by_row(self) -> frozenset[str]:
@@ -237,9 +244,15 @@ class OneSequence(Reader):
         echoed = tokens.shape[1] >= length and torch.equal(tokens[:, :length], prompts)
         return tokens[:, length:] if echoed else tokens
 
-    def _encoded(self, texts: Sequence[str], pictures: Sequence[Any] | None, **options: Any) -> Encoded:
+    def _encoded(
+        self,
+        texts: Sequence[str],
+        pictures: Sequence[Any] | None,
+        films: Sequence[Film] = (),
+        **options: Any,
+    ) -> Encoded:
         """Call the processor, and take the padding off again."""
-        made = processed(self.processor, pictures, texts, **options)
+        made = processed(self.processor, pictures, texts, films, **options)
         made.pop("labels", None)
         ids, mask = made[IDS], made[MASK].bool()
         # A processor with a second tokenizer names what comes of it by a first word: `qformer_input_ids`.
@@ -305,6 +318,11 @@ def image_token(config: Any) -> int | None:
         if value is not None:
             return int(value)
     return None
+
+
+def _is_of_videos(name: str) -> bool:
+    """Whether a tensor that a processor makes has an entry, or several, for each video."""
+    return "video" in name or name == "second_per_grid_ts"
 
 
 def _keeps_logits(config: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.eval.readers.errors import MissingProcessorError
+from weft.eval.readers.films import Film
 from weft.eval.readers.image_processor import check_growth
 from weft.eval.readers.missing_library import missing_library
 
@@ -50,9 +51,13 @@ _BUILD = " in the build of your torch (a CPU torch needs a CPU torchvision)"
 
 
 def processed(
-    processor: Any, pictures: Sequence[Sequence[Any]] | None, texts: Sequence[str], **options: Any
+    processor: Any,
+    pictures: Sequence[Sequence[Any]] | None,
+    texts: Sequence[str],
+    films: Sequence[Film] = (),
+    **options: Any,
 ) -> dict[str, Any]:
-    """Call a processor on pictures and texts.
+    """Call a processor on pictures, videos and texts.
 
     Texts are padded on the right, whatever the tokenizer's own side: a processor hands the side of one tokenizer to
     the others, and an encoder counts positions from the left.
@@ -61,6 +66,7 @@ def processed(
         processor: The processor.
         pictures: A list for each text, or None for texts alone.
         texts: The texts.
+        films: The videos of all texts, in their order.
         **options: Further arguments.
 
     Returns:
@@ -74,10 +80,18 @@ def processed(
         for picture in own:
             check_growth(processor.image_processor, picture)
     settings = {"padding": True, "padding_side": "right", "return_tensors": "pt", **options}
+    if films:
+        # A processor that must tell when frames were filmed is told how they were chosen.
+        settings |= {
+            "videos": [film.frames for film in films],
+            "video_metadata": [film.metadata for film in films],
+            "do_sample_frames": False,
+        }
     with warnings.catch_warnings():
         # One processor makes an array of a tensor, which torch and numpy 2 comment on.
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-        return dict(processor(images=pictures, text=list(texts), **settings))
+        made = dict(processor(images=pictures, text=list(texts), **settings))
+    return {name: value for name, value in made.items() if name != "video_metadata"}
 
 
 def pictured(processor: Any, pictures: Sequence[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.films import FramesRule
 from weft.eval.readers.rows import Row, check_media
 
 Ability = Literal["write", "score", "embed", "match", "features"]
@@ -129,6 +130,7 @@ class Reader(ABC):
                 "auto, or name another."
             )
         self.config, self.processor, self.limits = config, processor, limits or Limits()
+        self.rule = FramesRule()
 
     @classmethod
     @abstractmethod
@@ -193,6 +195,19 @@ class Reader(ABC):
         other = copy(self)
         other.limits = limits
         return other
+
+    def showing(self, rule: FramesRule) -> Reader:
+        """The same reader, which shows other frames of videos.
+
+        Args:
+            rule: Which frames.
+
+        Raises:
+            ReaderError: If the model is not shown videos, or only of equally many frames.
+        """
+        raise ReaderError(
+            f"`frames` and `fps` must be left out for {self.title} which is not shown videos. Leave them out."
+        )
 
     def check(self, row: Row) -> None:
         """Refuse a row that cannot be read, without opening its pictures.

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from weft.data import MediaRef
 from weft.data.media.depth import to_eight_bits
 from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.films import is_video
 
 Role = Literal["system", "user", "assistant"]
-Part = Any  # a text, a reference to a picture, or a decoded PIL picture
+Part = Any  # a text, a reference to a picture or a video, a PIL picture, or a film
 Learn = Literal["last", "all"]
 
 
@@ -57,8 +58,18 @@ class Row:
 
     @property
     def pictures(self) -> tuple[Any, ...]:
-        """Its pictures, in the order in which they are shown."""
+        """Its pictures and videos, in the order in which they are shown."""
         return tuple(part for turn in self.turns for part in turn.parts if not isinstance(part, str))
+
+    @property
+    def stills(self) -> tuple[Any, ...]:
+        """Its pictures but for videos."""
+        return tuple(part for part in self.pictures if not is_video(part))
+
+    @property
+    def videos(self) -> tuple[Any, ...]:
+        """Its videos, in the order in which they are shown."""
+        return tuple(part for part in self.pictures if is_video(part))
 
     @property
     def text(self) -> str:
@@ -79,35 +90,44 @@ def ask(text: str, pictures: Sequence[Any] = (), *, name: str = "row", task: str
     return Row(name, task, (Turn("user", (*pictures, text)),), **fields)
 
 
-def check_media(row: Row) -> None:
-    """Refuse a row with a part that is neither a text nor a picture, or is a video.
+def check_media(row: Row, videos: bool = False) -> None:
+    """Refuse a row with a part that is neither a text nor a picture.
+
+    Args:
+        row: The row.
+        videos: Whether it may be a video.
 
     Raises:
         ReaderError: Naming the row.
     """
     from PIL import Image
 
-    for part in row.pictures:
+    for part in row.pictures if not videos else row.stills:
         if isinstance(part, Image.Image) or (isinstance(part, MediaRef) and part.kind == "image"):
             continue
-        kind = "a video" if isinstance(part, MediaRef) else f"a {type(part).__name__}"
+        kind = "a video" if is_video(part) else f"a {type(part).__name__}"
         raise ReaderError(
-            f"`parts` must be texts and pictures, but {row.name} has {kind}. Give references to images, or PIL images."
+            f"`parts` must be texts and pictures, but {row.name} has {kind}, which this model is not shown. Give "
+            "references to images, or PIL images."
         )
 
 
-def decoded(row: Row) -> list[Any]:
-    """The pictures of a row as PIL images in RGB.
+def decoded(row: Row, videos: bool = False) -> list[Any]:
+    """The pictures of a row, but for videos, as PIL images in RGB.
+
+    Args:
+        row: The row.
+        videos: Whether it may hold videos.
 
     Raises:
-        ReaderError: If a part is neither a text nor a picture, or is a video.
+        ReaderError: If a part is neither a text nor a picture, or is a video that it may not hold.
     """
+    check_media(row, videos)
     return list(_decoded(row))
 
 
 def _decoded(row: Row) -> Iterator[Any]:
-    check_media(row)
-    for part in row.pictures:
+    for part in row.stills:
         if isinstance(part, MediaRef):
             yield part.image()
         else:

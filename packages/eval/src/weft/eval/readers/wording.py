@@ -13,7 +13,7 @@ from weft.data import Conversation, Record
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Learn, Role, Row, Turn
 
-PICTURE = "image"
+PICTURE, VIDEO = "image", "video"
 TEXT = "text"
 _TEXT_ALONE = "{text}"
 # What a record is asked for; none of it may be told.
@@ -26,8 +26,8 @@ class Wording:
 
     Args:
         ask: What is said, such as `"{question} Answer with one word."`. `{text}` is what the record's kind reads,
-            other words in braces are its fields; `{image}` places a picture, in the order of the record. Without it
-            the pictures come first.
+            other words in braces are its fields; `{image}` or `{video}` places a picture or a video, in the order
+            of the record. Without it they come first.
         system: What is said before, or "" for nothing. A conversation that has a text of the system keeps its own.
         learn: See `Row`.
 
@@ -58,7 +58,7 @@ class Wording:
                 f"`ask` must be left out of conversations, whose turns say what is asked, but is {self.ask!r}. Say in "
                 "`system` what holds for all of them."
             )
-        known = {TEXT, PICTURE, *word_fields(kind), *fields}
+        known = {TEXT, PICTURE, VIDEO, *word_fields(kind), *fields}
         for name, wording in (("ask", self.ask), ("system", self.system)):
             for _, word in _pieces(name, wording):
                 if word in _HIDDEN:
@@ -132,7 +132,7 @@ _found: dict[type[Record], tuple[str, ...]] = {}
 def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: str) -> tuple[Any, ...]:
     """Texts and pictures of a wording, neighbouring texts joined."""
     pieces = list(_pieces("ask", wording))
-    places = sum(word == PICTURE for _, word in pieces)
+    places = sum(word in (PICTURE, VIDEO) for _, word in pieces)
     if places and places != len(pictures):
         raise ReaderError(
             f"`ask` must have one {{image}} for each picture, but {name} has {len(pictures)} for {places}. Leave "
@@ -143,7 +143,7 @@ def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: 
     text = ""
     for literal, word in pieces:
         text += literal
-        if word == PICTURE:
+        if word in (PICTURE, VIDEO):
             parts += [*([text] if text else []), left.pop(0)]
             text = ""
         elif word is not None:

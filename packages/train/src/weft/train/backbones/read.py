@@ -20,6 +20,7 @@ from weft.core.composites import (
     VisualSeq2SeqConfig,
 )
 from weft.eval.readers import Reader, ReaderError, load_processor, model_class_for, reader_for
+from weft.eval.readers.films import FramesRule
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError, near
 from weft.train.recipe.sections import BackboneSection
@@ -34,6 +35,7 @@ OWN = (
 """Configs of weft's own models, which come without a processor of transformers."""
 
 _READERS: dict[str, Reader] = {}  # what a command asks for several times is loaded once
+_FRAMES = ("frames", "fps")  # of videos, which weft decodes itself
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack")
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flash": "flash_attention_2"}
 _PIXELS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
@@ -98,6 +100,8 @@ def reader_of(section: BackboneSection) -> Reader | None:
     key = json.dumps([path, section.revision, section.processor, section.reader, _files(path)])
     if key not in _READERS:
         made = reader_for(saved_config(section), _processor(section, path), section.reader)
+        frames = {name: section.processor[name] for name in _FRAMES if name in section.processor}
+        made = made.showing(FramesRule(**frames)) if frames else made
         _READERS.clear()  # a command reads one model
         _READERS[key] = made
     return _READERS[key]
@@ -207,16 +211,17 @@ def _check_own(section: BackboneSection) -> None:
 
 def _processor(section: BackboneSection, path: str) -> Any:
     processor = load_processor(path, revision=section.revision)
-    if not section.processor:
+    settings = {name: value for name, value in section.processor.items() if name not in _FRAMES}
+    if not settings:
         return processor
-    known = _settings(processor)
-    for name in section.processor:
+    known = [*_settings(processor), *_FRAMES]
+    for name in settings:
         if name not in known:
             raise RunError(
                 f"`backbone.processor` must hold settings of the model's processor ({type(processor).__name__}), but "
                 f"one is {name!r}. {near(name, known)}"
             )
-    return load_processor(path, revision=section.revision, **_by_size(section.processor, processor))
+    return load_processor(path, revision=section.revision, **_by_size(settings, processor))
 
 
 def _by_size(settings: Mapping[str, Any], processor: Any) -> dict[str, Any]:

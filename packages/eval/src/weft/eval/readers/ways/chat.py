@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,11 +14,12 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from weft.eval.readers.beside import looks_beside
 from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.films import FramesRule, blank_film
 from weft.eval.readers.one_question import pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
 from weft.eval.readers.processor import blank
-from weft.eval.readers.reader import Limits
-from weft.eval.readers.rows import Row, ask
+from weft.eval.readers.reader import Limits, Reader
+from weft.eval.readers.rows import Row, ask, check_media
 from weft.eval.readers.template import Template, chat_template
 
 
@@ -48,11 +50,12 @@ class ChatReader(OneSequence):
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
-        super().check(row)
+        self._check_media(row)
         if row.learn == "all":
             self._apart(row)
         # The template writes one mark for each picture: only a text can bring more. A million rows are looked at here.
-        if any(self._template.picture in turn.text for turn in row.turns):
+        marks = [mark for mark in (self._template.picture, self._template.video) if mark]
+        if any(mark in turn.text for turn in row.turns for mark in marks):
             self._template.check_pictures(self._template.prompt(row.turns), row)
 
     def least_length(self, row: Row) -> int:
@@ -69,8 +72,59 @@ class ChatReader(OneSequence):
         texts = [gap.join(parts) for parts in apart]
         for row, text in zip(rows, texts, strict=True):
             self._template.check_pictures(text, row)
+        for row in rows:
+            self._check_media(row)
+        return with_gaps(self._of_texts(texts, rows), apart, self.processor.tokenizer)
+
+    def _check_media(self, row: Row) -> None:
+        check_media(row, videos=True)
+        if row.videos and (fault := self._fault_of_videos) is not None:
+            raise ReaderError(
+                f"`parts` must be texts and pictures, but {row.name} has a video, which this model is not shown: "
+                f"{fault}. Give references to images, or PIL images."
+            )
+
+    @cached_property
+    def _fault_of_videos(self) -> str | None:
+        """Why the model is not shown videos, or None if it is."""
+        if getattr(self.processor, "video_processor", None) is None:
+            return "its processor takes none"
+        if not self._template.video:
+            return "its chat template marks none by a token of its own"
+        try:
+            media = self._probed([ask("a", [blank()]), ask("a", [blank_film()])]).media
+        except (ValueError, TypeError, RuntimeError, ImportError, IndexError, KeyError) as error:
+            return f"its processor does not show one beside a picture ({error})"
+        apart = any(name.startswith("pixel") and "video" in name for name in media)
+        # Frames that stand among the pictures must be pictures like others, one behind another.
+        among = (
+            "pixel_values" in media and media["pixel_values"].dim() == 4 and len(media["pixel_values"]) > 2
+        )
+        return None if apart or among else "its processor puts frames where the pictures of other rows stand"
+
+    def _probed(self, rows: Sequence[Row]) -> Encoded:
+        return self._of_texts([self._template.prompt(row.turns) for row in rows], rows)
+
+    def _of_texts(self, texts: Sequence[str], rows: Sequence[Row]) -> Encoded:
         own = {"add_special_tokens": False} if self._template.begins else {}
-        return with_gaps(self._encoded(texts, pictures_of(rows), **own), apart, self.processor.tokenizer)
+        films = [self.rule.film(video) for row in rows for video in row.videos]
+        return self._encoded(texts, pictures_of(rows, videos=True), films, **own)
+
+    def showing(self, rule: FramesRule) -> Reader:
+        """See `Reader.showing`."""
+        if self._fault_of_videos is not None:
+            return super().showing(rule)
+        if rule.fps is not None:
+            try:
+                self._probed([ask("a", [blank_film(frames)]) for frames in (2, 6)])
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ReaderError(
+                    f"`fps` must be left out for {self.title} whose processor shows equally many frames of every video "
+                    f"({error}). Give `frames`."
+                ) from None
+        other = copy(self)
+        other.rule = rule
+        return other
 
     def _apart(self, row: Row) -> list[str]:
         """What is read before each answer that is learned, or read behind one that is, but for the answers."""

@@ -1,0 +1,96 @@
+"""Videos in tables and conversations, trained on and scored by a model that its own processor reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils import is_torchvision_available
+
+from weft.core.testing.processed import tiny
+from weft.eval.readers import ReaderError
+from weft.train.errors import RunError
+from weft.train.recipe.loading import load_recipe
+from weft.train.runs.dry_run import dry_run
+from weft.train.runs.rescore import rescore
+from weft.train.runs.run import execute
+
+REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
+CLIP = REAL / "pytorch+torchcodec/test/resources/nasa_13013.mp4"
+ROWS = 8
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Questions about a real clip, in a table and as conversations."""
+    if not CLIP.is_file():
+        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
+    root = tmp_path / "data"
+    root.mkdir()
+    shutil.copy(CLIP, root / "clip.mp4")
+    asked = {"video": "clip.mp4", "question": "what is seen?", "answers": ["ice"]}
+    turns = [{"role": "user", "content": "<video>\nwhat?"}, {"role": "assistant", "content": "ice"}]
+    talk = {"messages": turns, "videos": ["clip.mp4"]}
+    for name, row in (("asked", asked), ("talks", talk)):
+        (root / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * ROWS)
+    return root
+
+
+def recipe_of(model: Path, data: Path, **processor: Any) -> dict[str, Any]:
+    def of(name: str, split: str, **options: Any) -> dict[str, Any]:
+        return {"name": name, "root": str(data), "train": split, "test": split, "options": options}
+
+    return {
+        "name": "films",
+        "backbone": {"name": str(model), "processor": processor},
+        "method": {"method": "lora", "rank": 2, "sharing": "multiple"},
+        "tasks": {
+            "vqa": {
+                "ask": "{question}",
+                "metric": "exact",
+                "max_new_tokens": 2,
+                "data": of("table", "asked", record="video_qa"),
+            },
+            "talk": {"max_new_tokens": 2, "data": of("conversations", "talks")},
+        },
+        "training": {
+            "steps": 2,
+            "batch_size": 4,
+            "learning_rate": 1e-2,
+            "threads": 1,
+            "mixing": {"unit": "mixed"},
+        },
+        "evaluation": {"batch_size": 4},
+        "tracking": {"enabled": False},
+        "output": str(data.parent / "runs"),
+    }
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="transformers reads videos by torchvision")
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
+def test_questions_and_conversations_about_videos_go_the_whole_way(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    model = tiny(name).save(tmp_path / "model")
+    recipe = load_recipe(recipe_of(model, data, frames=2))
+    two = dry_run(recipe).texts[0]
+    assert "what" in two
+    assert dry_run(load_recipe(recipe_of(model, data, frames=6))).texts[0] != two
+    result = execute(recipe)
+    assert rescore(result.folder).scores == result.scores
+
+
+def test_videos_and_frames_are_refused_before_training_by_a_model_that_is_shown_none(
+    data: Path, tmp_path: Path
+) -> None:
+    model = tiny("llava").save(tmp_path / "model")
+    with pytest.raises(
+        RunError, match=r"Task 'vqa' cannot be read on its train split: .* has a video, which"
+    ):
+        execute(load_recipe(recipe_of(model, data)))
+    with pytest.raises(ReaderError, match="`frames` and `fps` must be left out"):
+        execute(load_recipe(recipe_of(model, data, fps=1)))
