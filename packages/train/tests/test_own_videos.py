@@ -80,6 +80,10 @@ def test_questions_and_conversations_about_videos_go_the_whole_way(
     two = dry_run(recipe).texts[0]
     assert "what" in two
     assert dry_run(load_recipe(recipe_of(model, data, frames=6))).texts[0] != two
+    with pytest.raises(
+        RunError, match=r"where videos are trained on, but is 'stored', and task 'vqa' shows .*clip"
+    ):
+        execute(load_recipe(recipe_of(model, data, frames=2), ["training.vision=stored"]))
     result = execute(recipe)
     assert rescore(result.folder).scores == result.scores
 

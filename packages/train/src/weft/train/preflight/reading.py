@@ -91,6 +91,8 @@ def check_reading(
     for name, data in tasks.items():
         for role, records in data.splits.items():
             _check_records(batches, name, role, records)
+        if recipe.training.vision == "stored" and "train" in data:
+            _check_stills(name, data["train"])
 
 
 def _check_records(batches: ReaderBatches, task: str, role: str, records: Sequence[Record]) -> None:
@@ -103,6 +105,15 @@ def _check_records(batches: ReaderBatches, task: str, role: str, records: Sequen
         except ReaderError as error:
             shown = "".join(f" It shows {ref.uri}." for ref in record.media_refs()[:1])
             raise RunError(f"Task {task!r} cannot be read on its {role} split: {error}{shown}") from None
+
+
+def _check_stills(task: str, records: Sequence[Record]) -> None:
+    film = next((ref for record in records for ref in record.media_refs() if ref.kind == "video"), None)
+    if film is not None:
+        raise RunError(
+            f"`training.vision` must be 'frozen' or 'trained' where videos are trained on, but is 'stored', and task "
+            f"{task!r} shows {film.uri}. Leave it out."
+        )
 
 
 def _check_keys(recipe: Recipe, reader: Reader) -> None:
