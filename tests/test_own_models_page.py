@@ -58,7 +58,7 @@ def test_the_commands_do_what_they_say(
             with pytest.raises(SystemExit) as ended:
                 main(words)
             said[" ".join(words)] = capsys.readouterr()
-            assert not ended.value.code, said
+            assert not ended.value.code, (words, said[" ".join(words)])
     tried = said["train my_recipe.yaml --dry-run"].out
     (line,) = blocks("text")[0].splitlines()
     # Which shape comes first is drawn.

@@ -277,31 +277,6 @@ def test_a_check_names_absent_images_and_a_sheet_shows_all_of_a_row(tmp_path):
     assert contact_sheet(records[:2]).width > 300
 
 
-def test_videos_stand_where_they_are_marked_or_typed_among_images(tmp_path):
-    typed = [{"type": "video", "video": "b.mp4"}, {"type": "text", "text": "and "}, {"type": "image"}]
-    rows = [
-        {
-            "messages": [said("user", "<video>\nwhat <image>?"), said("assistant", "y")],
-            "images": PATHS[:1],
-            "videos": "a.mp4",
-        },
-        {"messages": [said("user", typed), said("assistant", "y")], "images": PATHS[:1]},
-        {"prompt": "what does <video> mean?", "completion": "a tag"},
-    ]
-    records = loaded(tmp_path / "own", rows)
-    assert [shape(record)[0] for record in records] == [
-        ("user", "a.mp4", "what ", "images/a.png", "?"),
-        ("user", "b.mp4", "and ", "images/a.png"),
-        ("user", "what does <video> mean?"),
-    ]
-    assert [[ref.kind for ref in record.images] for record in records] == [["video", "image"]] * 2 + [[]]
-    assert records[0].summary() == "<video>what <image>? -> y"
-    write_tree(tmp_path / "own", {"a.mp4": b"a", "b.mp4": b"b"})
-    convert(records, tmp_path / "shards" / "train", rows_per_shard=2)
-    again = load_dataset("shards", tmp_path / "shards", "train")
-    assert [[ref.kind for ref in record.images] for record in again] == [["video", "image"]] * 2 + [[]]
-
-
 def test_shards_give_the_conversations_back_also_where_the_first_are_texts_alone(tmp_path):
     rows = [
         {"prompt": "no image", "completion": "y"},
