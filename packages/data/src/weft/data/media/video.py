@@ -141,22 +141,30 @@ def decode_frames(
     def choose(times: Sequence[float]) -> list[int]:
         nonlocal available, chosen, rate
         span = _in_span(video, times)
-        available = len(span)
-        shown = times[span[-1]] - times[span[0]]
-        rate = (available - 1) / shown if shown > 0 else 0.0
+        available, rate = len(span), _rate([times[number] for number in span])
         wanted = count
         if per_second is not None:
             wanted = max(1, min(count, available, round(available * per_second / rate) if rate else 1))
-        if per_second is None and shorter == "refuse" and available < count:
-            raise InvalidArgumentError(
-                f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer "
-                "frames, or leave the video out."
-            )
+        elif shorter == "refuse" and available < count:
+            raise _too_short(video, available, count)
         chosen = frame_indices(available, wanted, policy, generator)
         return [span[index] for index in chosen]
 
     frames = importlib.import_module(f"weft.data.media.video_{backend}").read(video, stream, choose)
     return Decoded(frames, available, tuple(chosen), rate)
+
+
+def _rate(times: Sequence[float]) -> float:
+    """Frames a second, 0 where one frame tells nothing."""
+    shown = times[-1] - times[0]
+    return (len(times) - 1) / shown if shown > 0 else 0.0
+
+
+def _too_short(video: MediaRef, available: int, count: int) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer frames, or leave "
+        "the video out."
+    )
 
 
 def _in_span(video: MediaRef, times: Sequence[float]) -> range:
