@@ -42,7 +42,7 @@ def answers(
     Returns:
         Record id to answer. Records of true-or-false tasks get `"true"` or `"false"`.
     """
-    answer = _true_false if kind_of(records).mode == "true_false" else _generate
+    answer = judged if kind_of(records).mode == "true_false" else generated
 
     def run(chunk: Sequence[Record]) -> list[str]:
         if isinstance(batches, ReaderBatches):
@@ -57,7 +57,15 @@ def answers(
     return predictions
 
 
-def _generate(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str) -> list[str]:
+def generated(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str) -> list[str]:
+    """Answers that a model writes.
+
+    Args:
+        model: The model.
+        inputs: What it reads, from `batches`.
+        batches: Made the inputs.
+        task: Task whose rules hold.
+    """
     rules = batches.rules[task]
     if continues_prompt(model):
         inputs = _padded_left(inputs)
@@ -74,10 +82,11 @@ def _generate(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str
     return [text.strip() for text in batches.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def _true_false(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str) -> list[str]:
+def judged(model: Any, inputs: dict[str, Tensor], batches: Batches, task: str) -> list[str]:
     """Compare the logits of "true" and "false" at the first place where the two answers differ.
 
-    A BLIP that answers compares the losses of the two words, as it does with any list of answers.
+    A BLIP that answers compares the losses of the two words, as it does with any list of answers. Arguments as in
+    `generated`.
     """
     truths = ["true", "false"]
     if lacking(model, "weigh") is None:

@@ -117,7 +117,7 @@ class Batches:
         Returns:
             `input_ids`, `attention_mask` of shape `(batch, text)`, and the visual inputs.
         """
-        return self._inputs([(task, record) for record in records])
+        return self.mixed([(task, record) for record in records])
 
     def texts(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Tensor]:
         """The texts of rows alone: `input_ids` and `attention_mask`, both of shape `(batch, text)`."""
@@ -243,7 +243,8 @@ class Batches:
         generators = [random.Random(name) for name in names]
         return self.visual.drawn(images, generators, [each.text for each in drawn])
 
-    def _inputs(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
+    def mixed(self, rows: Sequence[tuple[str, Record]]) -> dict[str, Any]:
+        """What a model reads to answer records of several tasks, each with its task; as `inputs`."""
         return {**self.texts(rows), **self.images([record for _, record in rows])}
 
 

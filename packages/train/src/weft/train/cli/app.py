@@ -21,6 +21,7 @@ from weft.train.cli import (
     report,
     runs,
     share,
+    serving,
     sweep,
 )
 from weft.train.cli.endings import (
@@ -50,6 +51,7 @@ data.app.command("import-features")(features.import_all)
 app.command("compare")(report.compare)
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
+app.command("serve")(serving.serve)
 app.command("inspect")(inspection.inspect)
 app.command("sync")(report.sync)
 app.add_typer(recipes.app, name="recipes")

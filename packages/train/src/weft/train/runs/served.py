@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 
-from weft.data import MediaRef, PairBool
+from weft.data import MediaRef, PairBool, Record
+from weft.eval.evaluate.kinds import kind_of
+from weft.eval.evaluate.mixed import answer_mixed
 from weft.eval.evaluate.predict import predict
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.serving.batching import Question
 from weft.train.backbones.loading import load_adapted
 from weft.train.errors import RunError
-from weft.train.output.result import ADAPTER
+from weft.train.output.result import ADAPTER, check_finished
+from weft.train.preflight.tasks import Role, load_tasks
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.open_session import make_batches
 from weft.train.runs.requests import RECORDS
@@ -40,36 +44,111 @@ def load_predictor(
     Raises:
         RunError: The backbone cannot be reached, or has no vision tower.
     """
-    folder = Path(folder)
-    recipe = load_recipe(folder / "recipe.yaml")
-    backbone = load_adapted(recipe, folder=folder, adapter=folder / ADAPTER)
-    if backbone.transform is None and backbone.reader is None:
-        raise RunError(
-            f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
-            "Serve a run whose backbone holds a vision tower."
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model: Any = backbone.model
-    model.to(device)
-    visual = None if backbone.transform is None else Pixels(backbone.transform)
-    batches = make_batches(recipe, backbone, visual)
-
-    counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.record_type}
-    counts |= {name: range(count, count + 1) for name, count in images.items()}
+    run = Served(folder, types, images)
 
     def answer(task: str, questions: Sequence[str], shown: Sequence[Sequence[bytes]]) -> list[str]:
-        make = RECORDS[types[task]]
-        records = []
-        for row, (text, given) in enumerate(zip(questions, shown, strict=True)):
-            present = [data for data in given if isinstance(data, bytes | bytearray) and data]
-            _check_images(task, row, present, given, counts.get(task, range(1, 2)))
-            refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
-            records.append(make(str(row), text, tuple(refs)))
-        said = predict(model, task, records, batches, batch_size=recipe.evaluation.batch_size, device=device)
+        records = [
+            run.record(task, row, text, given)
+            for row, (text, given) in enumerate(zip(questions, shown, strict=True))
+        ]
+        size = run.recipe.evaluation.batch_size
+        said = predict(run.model, task, records, run.batches, batch_size=size, device=run.device)
         assert isinstance(said, dict), "tasks that are asked are answered in words"
         return [said[record.id] for record in records]
 
     return answer
+
+
+class Served:
+    """A run that answers what it is asked.
+
+    Args:
+        folder: Folder with `recipe.yaml` and `adapter/`.
+        types: As for `load_predictor`.
+        images: As for `load_predictor`.
+
+    Raises:
+        RunError: As `load_predictor` does.
+    """
+
+    def __init__(
+        self, folder: Path | str, types: Mapping[str, str], images: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        folder = Path(folder)
+        self.types = types
+        self.recipe = load_recipe(folder / "recipe.yaml")
+        backbone = load_adapted(self.recipe, folder=folder, adapter=folder / ADAPTER)
+        if backbone.transform is None and backbone.reader is None:
+            raise RunError(
+                f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
+                "Serve a run whose backbone holds a vision tower."
+            )
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model: Any = backbone.model
+        self.model.to(self.device).eval()
+        visual = None if backbone.transform is None else Pixels(backbone.transform)
+        self.batches = make_batches(self.recipe, backbone, visual)
+        self._counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.record_type}
+        self._counts |= {name: range(count, count + 1) for name, count in images.items()}
+
+    def record(self, task: str, row: int, text: str, given: Sequence[bytes]) -> Record:
+        """What is asked, as a record of the type that its task was trained on.
+
+        Args:
+            task: The task.
+            row: Number of the row, for messages.
+            text: The text.
+            given: Its encoded images.
+
+        Raises:
+            RunError: If it has another number of images than the task.
+        """
+        present = [data for data in given if isinstance(data, bytes | bytearray) and data]
+        _check_images(task, row, present, given, self._counts.get(task, range(1, 2)))
+        refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
+        return RECORDS[self.types[task]](str(row), text, tuple(refs))
+
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """Answers to questions of any mixture of tasks, in as few passes as their rules allow.
+
+        Args:
+            questions: The questions.
+
+        Raises:
+            RunError: As `record` does.
+        """
+        asked = [
+            (each.task, self.record(each.task, row, each.text, each.images))
+            for row, each in enumerate(questions)
+        ]
+        return answer_mixed(self.model, asked, self.batches, device=self.device)
+
+
+def load_served(folder: Path) -> Served:
+    """A finished run, from its folder; the types of its tasks' records are those of its data.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        RunError: If it is no finished run, or there is nothing that it can be asked.
+        WeftDataError: If the annotations of its data are absent.
+    """
+    check_finished(folder, "RUN")
+    recipe = load_recipe(folder / "recipe.yaml")
+    types, images = {}, {}
+    for name, task in recipe.tasks.items():
+        role: Role = "test" if task.data.test is not None else "train"
+        records = load_tasks(recipe.model_copy(update={"tasks": {name: task}}), (role,))[name][role]
+        kind = kind_of(records).record_type
+        if kind in RECORDS:
+            types[name], images[name] = kind, len(records[0].media_refs())
+    if not types or recipe.blank_images:
+        raise RunError(
+            f"`RUN` must have a task that can be asked (of {', '.join(sorted(RECORDS))}), but {folder} has none. Serve "
+            "another run."
+        )
+    return Served(folder, types, images)
 
 
 def _check_images(

@@ -1,0 +1,240 @@
+"""Many tasks behind one address: OpenAI's `/v1/chat/completions`, in which `model` chooses the task."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from weft.core.errors import unknown
+from weft.eval.errors import EvalError, ServingError
+from weft.eval.serving.batching import Answer, Batching, BusyError, Question
+from weft.eval.serving.pictures import PictureLimits, picture_of
+
+# What would change the answers of a run, and the values that ask for what it does anyway.
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "temperature": (0, None),
+    "top_p": (1, None),
+    "n": (1, None),
+    "stream": (False, None),
+    "stop": (None, []),
+    "tools": (None, []),
+    "response_format": (None, {"type": "text"}),
+}
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """What a request may be, and how requests are answered together.
+
+    Args:
+        body: Most bytes of a request.
+        images: Most images of a request.
+        picture: What an image may be.
+        text: Most characters of a request.
+        upload: Longest time in which a request must have come, in seconds.
+        seconds: Longest time until its answer, in seconds.
+        batch_size: Most questions of a batch.
+        wait: Seconds to wait for more questions where fewer are there.
+        waiting: Most questions that wait.
+    """
+
+    body: int = 32 * 2**20
+    images: int = 8
+    picture: PictureLimits = field(default_factory=PictureLimits)
+    text: int = 100_000
+    upload: float = 30.0
+    seconds: float = 120.0
+    batch_size: int = 16
+    wait: float = 0.01
+    waiting: int = 256
+
+
+class RequestError(Exception):
+    """A request that is refused, with the status of its answer."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+def make_app(answer: Answer, tasks: Mapping[str, int], limits: ServingLimits | None = None) -> FastAPI:
+    """The application that serves a model.
+
+    Args:
+        answer: Answers questions of any mixture of tasks; called in one thread. An `EvalError` or another error with
+            a message is told to whoever asked.
+        tasks: Name of each task to the most tokens that its answers have.
+        limits: What a request may be.
+    """
+    limits = limits or ServingLimits()
+    batching = Batching(answer, size=limits.batch_size, wait=limits.wait, waiting=limits.waiting)
+    app = FastAPI(title="weft", lifespan=lambda app: batching.running(), docs_url=None, redoc_url=None)
+    app.state.batching = batching
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "weft"} for name in tasks]
+        return {"object": "list", "data": listed}
+
+    @app.post("/v1/chat/completions")
+    async def complete(request: Request) -> JSONResponse:
+        try:
+            return JSONResponse(await _completed(request, batching, tasks, limits))
+        except RequestError as error:
+            told = {"message": str(error), "type": error.kind, "code": error.status}
+            headers = {"Retry-After": "1"} if error.status == 503 else {}
+            # What has not come yet of a refused request is never read.
+            if error.status in (408, 413):
+                headers["Connection"] = "close"
+            return JSONResponse({"error": told}, error.status, headers)
+
+    return app
+
+
+async def _completed(
+    request: Request, batching: Batching, tasks: Mapping[str, int], limits: ServingLimits
+) -> dict[str, Any]:
+    words = _parsed(await _body(request, limits))
+    task = _task(words, tasks)
+    text, addresses = _said(words, limits)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            images = [await asyncio.to_thread(picture_of, one, limits.picture) for one in addresses]
+            said = await batching.ask(Question(task, text, tuple(images)))
+    except TimeoutError:
+        raise RequestError(
+            504,
+            f"An answer must come within {limits.seconds:g} seconds, but did not. Ask again later.",
+            "timeout",
+        ) from None
+    except BusyError as error:
+        raise RequestError(503, str(error), "overloaded") from None
+    except ServingError as error:
+        raise RequestError(400, str(error)) from None
+    except Exception as error:
+        # Errors of weft name what to mend; others are the server's own, and their text may tell of its insides.
+        known = isinstance(error, EvalError) or type(error).__module__.startswith("weft.")
+        if known:
+            raise RequestError(400, str(error)) from None
+        raise RequestError(
+            500, f"The model could not answer ({type(error).__name__}). Its log says why.", "server_error"
+        ) from error
+    message = {"role": "assistant", "content": said}
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": task,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }
+
+
+async def _body(request: Request, limits: ServingLimits) -> bytes:
+    found = bytearray()
+    try:
+        async with asyncio.timeout(limits.upload):
+            async for chunk in request.stream():
+                found += chunk
+                if len(found) > limits.body:
+                    raise RequestError(
+                        413,
+                        f"A request must have at most {limits.body:,} bytes, but has more. Send smaller images.",
+                    )
+    except TimeoutError:
+        raise RequestError(
+            408,
+            f"A request must come within {limits.upload:g} seconds, but did not. Send it again.",
+            "timeout",
+        ) from None
+    return bytes(found)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        words = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"A request must be JSON, but is not: {str(error)[:100]}.") from None
+    if not isinstance(words, dict):
+        raise RequestError(400, f"A request must be a JSON object, but is a {type(words).__name__}.")
+    return words
+
+
+def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
+    task = words.get("model")
+    if not isinstance(task, str) or task not in tasks:
+        raise RequestError(404, unknown("`model`", task, tasks))
+    for name, plain in _PLAIN.items():
+        if name in words and words[name] not in plain:
+            raise RequestError(
+                400,
+                f"`{name}` must be left out, because a run answers by its own rules, but is {words[name]!r}.",
+            )
+    for name in _LENGTHS:
+        most = words.get(name)
+        if most is not None and (not isinstance(most, int) or most < tasks[task]):
+            raise RequestError(
+                400,
+                f"`{name}` must be at least {tasks[task]}, the length of answers of {task!r}, or be left out, but is "
+                f"{most!r}.",
+            )
+    return task
+
+
+def _said(words: Mapping[str, Any], limits: ServingLimits) -> tuple[str, list[str]]:
+    """Text and addresses of images of the one message of a request."""
+    messages = words.get("messages")
+    if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
+        raise RequestError(
+            400,
+            "`messages` must hold one message of the user: the run puts its own words around it. Send one.",
+        )
+    role, content = messages[0].get("role"), messages[0].get("content")
+    if role != "user":
+        raise RequestError(
+            400, f"`role` must be 'user', but is {role!r}. The run says itself what a system would."
+        )
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise RequestError(400, "`content` must be a text, or a list of parts of type text and image_url.")
+    texts = [_text(part) for part in parts if part.get("type") != "image_url"]
+    images = [_address(part) for part in parts if part.get("type") == "image_url"]
+    text = "\n".join(texts)
+    if len(text) > limits.text:
+        raise RequestError(
+            413, f"A text must have at most {limits.text:,} characters, but has {len(text):,}."
+        )
+    if len(images) > limits.images:
+        raise RequestError(
+            413, f"A request must show at most {limits.images} images, but shows {len(images)}."
+        )
+    return text, images
+
+
+def _text(part: Mapping[str, Any]) -> str:
+    text = part.get("text")
+    if part.get("type") != "text" or not isinstance(text, str):
+        raise RequestError(400, f"A part must be of type text or image_url, but is {str(dict(part))[:80]}.")
+    return text
+
+
+def _address(part: Mapping[str, Any]) -> str:
+    shown = part.get("image_url")
+    address = shown.get("url") if isinstance(shown, dict) else shown
+    if not isinstance(address, str):
+        raise RequestError(
+            400, '`image_url` must be {"url": "data:image/png;base64,…"}, but has no such text.'
+        )
+    return address
