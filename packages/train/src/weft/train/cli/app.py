@@ -20,8 +20,8 @@ from weft.train.cli import (
     recipes,
     report,
     runs,
-    share,
     serving,
+    share,
     sweep,
 )
 from weft.train.cli.endings import (
