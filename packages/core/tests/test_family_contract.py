@@ -3,6 +3,8 @@
 from typing import ClassVar
 
 import pytest
+import torch
+import transformers
 
 from weft.core.testing.backbones import BACKBONES
 from weft.core.testing.family_contract import FamilyContract
@@ -10,9 +12,30 @@ from weft.core.testing.sibling_types import SIBLINGS
 from weft.core.testing.vision_language import CASES
 
 
+def efficientnet():
+    """Blocks with and without a stream, whose norms are far from the identity, as those of a fresh model are not."""
+    config = transformers.EfficientNetConfig(
+        image_size=32,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        in_channels=[32, 8],
+        out_channels=[8, 16],
+        kernel_sizes=[3, 3],
+        strides=[1, 2],
+        num_block_repeats=[2, 2],
+        expand_ratios=[1, 2],
+        depthwise_padding=[],
+        hidden_dim=1280,
+    )
+    model = transformers.EfficientNetModel(config)
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.running_var.uniform_(1e-4, 1e-3)
+    return model, {"pixel_values": torch.randn(2, 3, 32, 48)}
+
+
 class TestFamilies(FamilyContract):
-    models: ClassVar = {**BACKBONES, **CASES, **SIBLINGS}
-    mutated = ("bert", "siglip", "llama", "gemma3", "t5", "bart", "blip_retrieval", "clip")
+    models: ClassVar = {**BACKBONES, **CASES, **SIBLINGS, "efficientnet": efficientnet}
+    mutated = ("bert", "siglip", "llama", "gemma3", "t5", "bart", "blip_retrieval", "clip", "efficientnet")
     # Gemma 4 adds features of each token behind both sub-layers, which are no site; the feed-forward block that is a
     # site of InstructBLIP's Q-Former reads its queries alone, and another one the text.
     beyond = frozenset({"gemma4", "instructblip"})

@@ -121,7 +121,7 @@ def check_text(model_type):
     if model.config.get_text_config().model_type in sites.read_by_structure:
         assert not silenced(model, sites)
     if model_type not in OTHER_SUMS:
-        assert not faults(WatchedLayers(model, batch, sites.layers), sites)
+        assert not faults(WatchedLayers(model, batch, sites), sites)
     for method in METHODS:
         attach(model, {**method, "towers": ["text"], "sharing": "multiple"}, TASKS)
         with model.route(task="a"), torch.no_grad():

@@ -47,7 +47,7 @@ class FamilyContract:
         torch.manual_seed(0)
         model, batch = self.models[name]()
         sites = resolve(model)
-        return WatchedLayers(model.eval(), batch, sites.layers), sites
+        return WatchedLayers(model.eval(), batch, sites), sites
 
     def test_the_sites_are_wired_as_they_say(self, name: str) -> None:
         watched, sites = self.watched(name)
@@ -69,7 +69,7 @@ class FamilyContract:
 
 
 def mutants(watched: WatchedLayers, sites: SiteMap) -> Iterator[tuple[str, list[Site]]]:
-    """Wrong sites of the first layer of every stack: a layer's path, and one or two sites to put in place of theirs.
+    """Wrong sites of the first layer of every kind: a layer's path, and one or two sites to put in place of theirs.
 
     Modules that read, or return, the very same values as the right one are left out: their claim is as right.
 
@@ -77,18 +77,22 @@ def mutants(watched: WatchedLayers, sites: SiteMap) -> Iterator[tuple[str, list[
         watched: The layers of the model.
         sites: Its sites.
     """
+    kinds = set()
     for layer in sites.layers:
-        within = [site for site in sublayers_of(sites, layer) if site.layer == 0]
+        within = sublayers_of(sites, layer)
         seen = watched.seen.get(layer, {})
-        tokens = {
-            seen[path][RETURNED].numel() for path in (layer, *(site.path for site in within)) if path in seen
-        }
-        if within and len(tokens) == 1:
+        kind = tuple(
+            (site.tower, site.stack, site.block, str(site.wiring).replace(layer, "")) for site in within
+        )
+        if kind in kinds or not within or layer not in seen:
+            continue
+        kinds.add(kind)
+        given = [seen[site.path][RETURNED].numel() for site in within if site.path in seen]
+        if {seen[layer][READ].numel()} == set(given):
             for wrong in _of_sublayers(seen, layer, within):
                 yield layer, [wrong]
-        if within and layer in seen:
-            for pair in _of_roles([site for site in sites.sites if site.path.startswith(f"{layer}.")]):
-                yield layer, pair
+        for pair in _of_roles([site for site in sites.sites if site.path.startswith(f"{layer}.")]):
+            yield layer, pair
 
 
 def _of_sublayers(seen: Seen, layer: str, within: list[Site]) -> Iterator[Site]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from weft.core.backbone.module_paths import below
+from weft.core.backbone.sites import SiteMap
 
 Change = Callable[[Tensor], Tensor]
 Seen = dict[str, tuple[Tensor, Tensor]]
@@ -21,15 +24,16 @@ class WatchedLayers:
     Args:
         model: A model in evaluation mode.
         batch: What its `forward` takes.
-        layers: Paths of the layers.
+        sites: Its sites, which tell the layers. Features that lie before height and width are noted as the last axis.
     """
 
-    def __init__(self, model: nn.Module, batch: dict[str, Any], layers: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, batch: dict[str, Any], sites: SiteMap) -> None:
         self.model = model
         self.seen: dict[str, Seen] = {}
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._again: dict[tuple[object, ...], Seen] = {}
-        hooks = [hook for path in layers for hook in self._watch(path)]
+        self._maps = tuple(f"{site.path}." for site in sites.sites if site.channels_first)
+        hooks = [hook for path in sites.layers for hook in self._watch(path)]
         with torch.no_grad():
             model(**batch)
         for hook in hooks:
@@ -49,9 +53,19 @@ class WatchedLayers:
         # The layer's own output is noted before the call is kept.
         return [
             module.register_forward_pre_hook(enter),
-            *_noting(layer, module, now),
+            *self._noting(layer, now),
             module.register_forward_hook(leave, with_kwargs=True),
         ]
+
+    def _noting(self, layer: str, seen: Seen) -> list[Any]:
+        is_map = self._is_map(layer)
+        return [
+            child.register_forward_hook(_note(below(layer, name), seen, is_map=is_map), with_kwargs=True)
+            for name, child in self.model.get_submodule(layer).named_modules()
+        ]
+
+    def _is_map(self, layer: str) -> bool:
+        return any(path.startswith(f"{layer}.") for path in self._maps)
 
     def again(self, layer: str, path: str, change: Change, *key: object) -> Seen:
         """What the modules of a layer read and return where one of them returns something else.
@@ -65,10 +79,15 @@ class WatchedLayers:
         found = (layer, path, *key)
         if found not in self._again:
             args, kwargs = self._calls[layer]
+            is_map = self._is_map(layer)
+
+            def changed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+                return change(output.movedim(1, -1)).movedim(-1, 1) if is_map else change(output)
+
             seen = Seen()
             hooks = [
-                self.model.get_submodule(path).register_forward_hook(lambda *call: change(call[2])),
-                *_noting(layer, self.model.get_submodule(layer), seen),
+                self.model.get_submodule(path).register_forward_hook(changed),
+                *self._noting(layer, seen),
             ]
             with torch.no_grad():
                 self.model.get_submodule(layer)(*args, **kwargs)
@@ -82,19 +101,12 @@ def _caches(kwargs: dict[str, Any]) -> bool:
     return kwargs.get("past_key_values") is not None
 
 
-def _noting(layer: str, module: nn.Module, seen: Seen) -> list[Any]:
-    return [
-        child.register_forward_hook(_note(f"{layer}.{name}" if name else layer, seen), with_kwargs=True)
-        for name, child in module.named_modules()
-    ]
-
-
-def _note(path: str, seen: Seen) -> Any:
+def _note(path: str, seen: Seen, *, is_map: bool) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         read = kwargs.get("hidden_states", read) if not args else read
         first = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(read, Tensor) and isinstance(first, Tensor):
-            seen[path] = read, first
+            seen[path] = (read.movedim(1, -1), first.movedim(1, -1)) if is_map else (read, first)
 
     return hook
