@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,31 +41,83 @@ def export(
             min=0, help="Compare so many records of each task with the run; exit code 2 if any differs."
         ),
     ] = 0,
+    push: Annotated[
+        str | None, typer.Option(help="Repository of the hub that the export goes to, such as me/adapter.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Licence that the model card names, such as apache-2.0.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="One task, into OUTPUT itself.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Folder or hub id of the model; a run knows its own.")
     ] = None,
 ) -> None:
     """Write tasks of a run for another library, a folder for each, or one where all share, and prove it there."""
+    chosen = _chosen(task, tasks)
+    said = _export(adapter, output, target.value, chosen, backbone, split, verify, push, licence)
+    for line in said:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    if push is not None:
+        from weft.train.runs.exporting.push import push as put
+
+        sys.stdout.write(f"{put(output, push, private=not public)}\n")
+
+
+def _chosen(task: str | None, tasks: str) -> list[str] | None:
+    """The tasks that two options name; None stands for all."""
     from weft.train.errors import RunError
-    from weft.train.runs.exporting.launch import launch_lines
-    from weft.train.runs.exporting.verify import summary, verify_export
-    from weft.train.runs.exporting.writing import export_run, is_run, processor_settings
 
     if task is not None and tasks != "all":
         raise RunError("`--task` must be left out with `--tasks`, but both are given. Take one of them.")
-    if verify and not is_run(adapter):
+    if task is not None:
+        return [task]
+    return None if tasks == "all" else [*map(str.strip, tasks.split(","))]
+
+
+def _export(
+    adapter: Path,
+    output: Path,
+    target: Any,
+    tasks: list[str] | None,
+    backbone: str | None,
+    split: bool,
+    verify: int,
+    push: str | None,
+    licence: str | None,
+) -> Iterator[str]:
+    """Export, and give the lines to print."""
+    from weft.train.errors import RunError
+    from weft.train.runs.exporting.launch import launch_lines
+    from weft.train.runs.exporting.push import check_public, check_repository
+    from weft.train.runs.exporting.verify import summary, verify_export
+    from weft.train.runs.exporting.writing import export_run, is_run, processor_settings
+
+    if (verify or push is not None) and not is_run(adapter):
+        option = "--verify" if verify else "--push"
         raise RunError(
-            f"`--verify` needs the folder of a finished run, whose records it asks, but {adapter} is none. Leave it "
-            "out, or give the run."
+            f"`{option}` needs the folder of a finished run, with its recipe, but {adapter} is none. Leave it out, or "
+            "give the run."
         )
-    chosen = [task] if task is not None else None if tasks == "all" else [*map(str.strip, tasks.split(","))]
-    manifest = export_run(adapter, output, target=target.value, tasks=chosen, backbone=backbone, split=split)
-    sys.stdout.write(f"{output}\n")
-    for line in launch_lines(manifest, output, processor_settings(adapter)):
-        sys.stdout.write(f"{line}\n")
+    if push is not None:
+        check_repository(push)
+    manifest = export_run(
+        adapter,
+        output,
+        target=target,
+        tasks=tasks,
+        backbone=backbone,
+        split=split,
+        repository=push,
+        licence=licence,
+    )
+    yield str(output)
+    yield from launch_lines(manifest, output, processor_settings(adapter))
+    if push is not None:
+        check_public(manifest)
     if verify:
-        sys.stdout.write(f"{summary(verify_export(adapter, output, verify))}\n")
+        yield summary(verify_export(adapter, output, verify))
 
 
 def import_(

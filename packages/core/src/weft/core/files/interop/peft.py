@@ -123,7 +123,7 @@ def as_peft(model: nn.Module, *, task: str | None = None, with_full: bool = True
         words["bias"] = "all" if biases else "none"
     words |= {
         "modules_to_save": sorted(full) or None,
-        "base_model_name_or_path": plan.backbone.name or None,
+        "base_model_name_or_path": (plan.backbone.name or None) if with_full else None,
         "task_type": None,
         "inference_mode": True,
     }

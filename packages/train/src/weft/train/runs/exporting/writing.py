@@ -20,10 +20,12 @@ from weft.train.backbones.loading import load_adapted
 from weft.train.backbones.plain import plain_model
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
-from weft.train.output.result import ADAPTER
+from weft.train.output.kept import read_json
+from weft.train.output.result import ADAPTER, RESULT
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.sections import TaskSection
 from weft.train.recipe.training import Recipe
+from weft.train.runs.exporting.card import CARD, model_card
 from weft.train.runs.exporting.manifest import BASE, MANIFEST, ExportedTask, Manifest, Target
 from weft.train.runs.exporting.reading_files import common, save_reading, words_of, writing_of
 
@@ -43,6 +45,8 @@ def export_run(
     tasks: Sequence[str] | None = None,
     backbone: str | None = None,
     split: bool = False,
+    repository: str | None = None,
+    licence: str | None = None,
 ) -> Manifest:
     """Write tasks of a run, or of a saved adapter, for another library.
 
@@ -54,6 +58,9 @@ def export_run(
         tasks: The tasks; by default all.
         backbone: Folder or hub id of the model it was trained on; a run knows its own.
         split: Put what is trained in full into a base model within the export, so that the adapters hold units alone.
+
+        repository: What its card calls it; by default the name of the folder.
+        licence: Licence that its card names, one of the hub's list.
 
     Returns:
         What was written.
@@ -73,6 +80,12 @@ def export_run(
     with whole_folder(output) as partial:
         manifest = writer.write(partial, chosen)
         manifest.write(partial)
+        if recipe is not None:
+            result = read_json(adapter / RESULT) if (adapter / RESULT).is_file() else {}
+            plan = loaded.model.weft.plan
+            name = repository or output.absolute().name
+            card = model_card(recipe, plan, result, manifest, repository=name, licence=licence)
+            card.save(partial / CARD)
     return manifest
 
 
