@@ -268,11 +268,12 @@ def transformers_both(session: nox.Session) -> None:
 
 @nox.session
 def open_clip(session: nox.Session) -> None:
-    """Core's tests of open_clip's models on open_clip itself, whose torchvision must be built like torch."""
-    packages = (*editable(("kernels",)), *editable(("core",), "test"))
+    """The tests of open_clip's models on open_clip itself, whose torchvision must be built like torch."""
+    packages = editable(PACKAGES, "test")
     install(session, *torchvision_wheels(session), *packages, *OPEN_CLIP_TOOLS)
     session.run("python", "-c", "import open_clip")  # the tests would skip without it
-    session.run("pytest", *(session.posargs or ("packages/core/tests/test_open_clip.py",)))
+    tests = ("packages/core/tests/test_open_clip.py", "packages/train/tests/test_any_encoder.py")
+    session.run("pytest", *(session.posargs or tests))
 
 
 @nox.session

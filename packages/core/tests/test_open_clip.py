@@ -176,14 +176,39 @@ def test_maps_inside_the_attention_are_refused_and_those_of_the_block_are_not(cl
         attach(model, METHOD)
 
 
-@pytest.mark.parametrize("convolutions", [False, True], ids=["structure", "open_clip"])
-def test_towers_of_another_kind_are_refused(convolutions):
-    if convolutions:
-        model = theirs("CLIP", {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32, "head_width": 8})
-    else:
-        model = CLIP()
-        model.visual = nn.Sequential(nn.Conv2d(3, WIDTH, 8))
-    with pytest.raises(BackboneError, match=r"family 'open_clip' expects a tower 'vision'"):
+def residual_network():
+    """A model whose vision tower is one of convolutions, as that of RN50."""
+    return theirs("CLIP", {"layers": (1, 1, 1, 1), "width": 8, "image_size": 32, "head_width": 8})
+
+
+def structure_of_one():
+    model = CLIP()
+    model.visual = nn.Sequential(nn.Conv2d(3, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return model
+
+
+@pytest.mark.parametrize("kind", [structure_of_one, residual_network], ids=["structure", "open_clip"])
+def test_beside_a_tower_of_convolutions_the_text_tower_is_adapted(kind):
+    torch.manual_seed(0)
+    model, batch = kind().eval(), (torch.randn(ROWS, 3, 32, 32), torch.randint(1, 50, (ROWS, 6)))
+    expected = computed(model.requires_grad_(False), batch)
+    planned = plan(model, METHOD)
+    assert {site.tower for site in planned.sites} == {"text"}
+    assert "no sites in vision: The" in str(planned)
+    with pytest.raises(AddressError, match=r"those of vision are not. The .* at `visual` has no layers"):
+        plan(model, {**METHOD, "towers": ["vision"]})
+    attach(model, {**METHOD, "init": "zero"}, TASKS)
+    with model.route(tasks=["vqa", "gqa", None, "vqa"]):
+        assert torch.equal(computed(model, batch), expected)
+    with model.route(tasks=["vqa", "gqa", "vqa", "gqa"]):
+        computed(model, batch).square().sum().backward()
+    assert all(value.grad is not None for _, _, value in model.weft.slots())
+
+
+def test_a_text_tower_of_another_kind_is_refused():
+    model = CLIP()
+    model.transformer = nn.Linear(WIDTH, WIDTH)
+    with pytest.raises(BackboneError, match=r"family 'open_clip' expects a tower 'text'"):
         plan(model, METHOD)
 
 

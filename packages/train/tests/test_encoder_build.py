@@ -16,13 +16,13 @@ from PIL import Image
 
 from weft.core.backbone.resolving import resolve
 from weft.core.composites import DualEncoder, DualEncoderConfig
+from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.packaged import build, dual, imagenet, packages
 from weft.train.backbones.packaged.build import ENCODERS, build_encoder
 from weft.train.backbones.packaged.packages import PackagedFile
 from weft.train.cli.app import main
 from weft.train.errors import RunError
 from weft.train.recipe.few_shot import EncoderSection
-from weft.train.runs.few_shot.features import load_encoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ":", *"abcdefghijkl", "a", "photo", "of", "thing"]
 NAMES = list("abcdefghijkl")
@@ -212,7 +212,7 @@ def test_a_process_that_has_loaded_nothing_yet_knows_the_types_of_weft(tmp_path:
     DualEncoder(DualEncoderConfig(text, vision, projection_size=8)).save_pretrained(tmp_path)
     code = (
         "import sys; from weft.train.recipe.few_shot import EncoderSection; "
-        "from weft.train.runs.few_shot.features import width_of; print(width_of(EncoderSection(name=sys.argv[1])))"
+        "from weft.train.backbones.encoders import width_of; print(width_of(EncoderSection(name=sys.argv[1])))"
     )
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert found.stdout.strip() == "8", found.stderr

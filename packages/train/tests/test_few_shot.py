@@ -16,6 +16,7 @@ from weft.core.errors import CheckpointError, FewShotError
 from weft.core.few_shot import ContextPrompts, CoOp, Provenance, load_head
 from weft.core.few_shot.files import class_names_of
 from weft.data import draw_few_shot, load_dataset
+from weft.train.backbones.encoders import load_encoder
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Progress
@@ -23,7 +24,7 @@ from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.draws import draw, load_records
-from weft.train.runs.few_shot.features import Extractor, load_encoder
+from weft.train.runs.few_shot.features import Extractor
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot

@@ -12,11 +12,11 @@ import torch
 from weft.core.composites import load_efficientnet_lite
 from weft.core.few_shot import ImageTextEncoder
 from weft.data import load_dataset
+from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.packaged.dinov2 import load_dinov2
 from weft.train.backbones.packaged.dual import build_dual, load_parts, transform_of, unseen_classes
 from weft.train.backbones.packaged.packages import DINOV2_SMALL, EFFICIENTNET_LITE
 from weft.train.recipe.few_shot import EncoderSection
-from weft.train.runs.few_shot.features import load_encoder
 
 REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 CLOTHING = REAL / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"

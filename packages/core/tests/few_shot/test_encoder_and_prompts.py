@@ -250,3 +250,57 @@ def test_prompt_options_that_do_not_fit_are_refused(encoder: ImageTextEncoder) -
     head.use_prompts(prompts)
     with pytest.raises(FewShotError, match=r"`context_tokens` must be the number of tokens of `context` \(2"):
         head.fit(features, labels)
+
+
+class Described(nn.Module):
+    """Reads a text as the number of its letters."""
+
+    def __init__(self, **parameters: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(2))
+        for name, value in parameters.items():
+            self.register_parameter(name, value)
+
+    def encode_image(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+    def encode_text(self, text: torch.Tensor) -> torch.Tensor:
+        return text
+
+
+def letters(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([[float(text.count("a")), float(text.count("b"))] for text in texts])
+
+
+def test_a_class_is_the_mean_of_its_own_texts_and_of_the_templates() -> None:
+    encoder = ImageTextEncoder(Described(), letters)
+    texts = {"a": ["aaab", "ab"], "b": ["b"]}
+    alone = encoder.class_weights(["a", "b"], (), texts=texts)
+    beside = encoder.class_weights(["a", "b"], ("{}",), texts=texts)
+    mean = functional.normalize(letters(["aaab", "ab"]), dim=-1).mean(0)
+    assert torch.allclose(alone[0], functional.normalize(mean, dim=-1))
+    mean = functional.normalize(letters(["a", "aaab", "ab"]), dim=-1).mean(0)
+    assert torch.allclose(beside[0], functional.normalize(mean, dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"a": ["a"], "b": ["b"], "c": ["c"]}, r"a class of `class_texts` must be .* but is 'c'"),
+        ({"a": ["a"]}, "lacks one about 1: b"),
+        ({"a": ["a"], "b": [" "]}, "lacks one about 1: b"),
+    ],
+    ids=["unknown", "left out", "empty"],
+)
+def test_texts_speak_of_every_class_and_of_no_other(texts: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(FewShotError, match=message):
+        ImageTextEncoder(Described(), letters).class_weights(["a", "b"], texts=texts)
+
+
+def test_the_factor_of_cosines_is_the_models_own() -> None:
+    scaled = Described(logit_scale=nn.Parameter(torch.tensor(2.0)))
+    assert ImageTextEncoder(scaled, letters).logit_scale == pytest.approx(7.389, abs=1e-3)
+    tempered = Described(temp=nn.Parameter(torch.tensor(0.05)))
+    assert ImageTextEncoder(tempered, letters).logit_scale == pytest.approx(20.0)
+    with pytest.raises(BackboneError, match=r"must have a `logit_scale`.*`encoder.logit_scale` of a recipe"):
+        _ = ImageTextEncoder(Described(), letters).logit_scale

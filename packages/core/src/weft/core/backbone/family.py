@@ -146,7 +146,8 @@ class Family:
             `weft.core.backbone.owners`. None where every row has one image.
         by_structure: Whether all but its model types and owners is read from the model; see
             `weft.core.backbone.families.structure`.
-        optional_towers: Towers of nested backbones that may be of an unknown family; they hold no site then.
+        optional_towers: Towers of nested backbones that may be of an unknown family, or own ones without the layers
+            of their stack; they hold no site then.
     """
 
     name: str

@@ -67,6 +67,7 @@ def _resolve(model: nn.Module, tower: Modality | None = None) -> SiteMap:
     taken = {site.path for site in (*found.sites, *found.maps) if site.role}
     outside = [(place.path, place.modality, place.block) for place in family.outside]
     found.maps.extend(map_sites(model, outside, found.components, taken))
+    _leave_out(found, model, family)
     held = found.siteless | {site.tower for site in found.sites}
     present = tuple(word for word in found.towers if word in held)
     _check_towers(model, family, model_type, present)
@@ -76,12 +77,31 @@ def _resolve(model: nn.Module, tower: Modality | None = None) -> SiteMap:
         towers={word: tuple(found.towers[word]) for word in present},
         components={word: tuple(paths) for word, paths in found.components.items() if paths},
         layers=found.layers,
-        default_towers=tuple(word for word in family.default_towers if word in present) or present,
+        default_towers=_default_towers(family, found, present),
         owners=family.owners,
         maps=_owned(family, found.maps),
         read_by_structure=tuple(dict.fromkeys(found.read_by_structure)),
         unread=found.unread,
     )
+
+
+def _leave_out(found: _Found, model: nn.Module, family: Family) -> None:
+    """Note the towers that may be of another kind than the family's stacks, and are: they hold no site."""
+    for stack in family.stacks:
+        tower = stack.tower
+        if tower not in family.optional_towers or any(site.tower == tower for site in found.sites):
+            continue
+        if paths := found.towers.get(tower):
+            kind = type(at(model, paths[0])).__name__
+            found.unread[tower] = (
+                f"The {kind} at `{paths[0]}` has no layers that family {family.name!r} knows."
+            )
+            found.siteless.add(tower)
+
+
+def _default_towers(family: Family, found: _Found, present: Sequence[str]) -> tuple[str, ...]:
+    named = tuple(word for word in family.default_towers if word in present)
+    return named or tuple(word for word in present if word not in found.unread) or tuple(present)
 
 
 def _add_part(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.backbone.text_length import fixed_text_length, tokenised
-from weft.core.errors import BackboneError, FewShotError
+from weft.core.errors import BackboneError, FewShotError, unknown
 
 
 class ImageTextEncoder:
@@ -36,20 +36,27 @@ class ImageTextEncoder:
     def __init__(
         self, model: nn.Module, tokenizer: Callable[..., Any], *, max_text_tokens: int | None = None
     ) -> None:
-        has = all(
-            callable(getattr(model, name, None)) for name in ("get_image_features", "get_text_features")
-        )
-        own = all(callable(getattr(model, name, None)) for name in ("encode_image", "encode_text"))
-        if not has and not own:
-            raise BackboneError(
-                "`model` must have get_image_features and get_text_features (transformers) or encode_image and "
-                f"encode_text (open_clip), but {type(model).__name__} has neither. Load a CLIP-like model."
-            )
+        self._names = self.check(model)
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.max_text_tokens = max_text_tokens or _longest_text(model)
-        self._names = ("get_image_features", "get_text_features") if has else ("encode_image", "encode_text")
         self._fingerprint: str | None = None
+
+    @staticmethod
+    def check(model: nn.Module) -> tuple[str, str]:
+        """The names of a model's two methods, for images and for texts.
+
+        Raises:
+            BackboneError: It has no such methods.
+        """
+        pairs = (("get_image_features", "get_text_features"), ("encode_image", "encode_text"))
+        for pair in pairs:
+            if all(callable(getattr(model, name, None)) for name in pair):
+                return pair
+        raise BackboneError(
+            "`model` must have get_image_features and get_text_features (transformers) or encode_image and "
+            f"encode_text (open_clip), but {type(model).__name__} has neither. Load a CLIP-like model."
+        )
 
     @property
     def device(self) -> torch.device:
@@ -58,9 +65,20 @@ class ImageTextEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """`exp` of the learned scale, 100 where the model has none."""
-        scale = getattr(self.model, "logit_scale", None)
-        return 100.0 if scale is None else float(torch.as_tensor(scale).detach().float().exp())
+        """What the model multiplies cosines by: `exp` of its learned scale, or one by its temperature as in BLIP.
+
+        Raises:
+            BackboneError: It has neither.
+        """
+        temperature, scale = (getattr(self.model, name, None) for name in ("temp", "logit_scale"))
+        if temperature is not None:
+            return 1 / float(torch.as_tensor(temperature).detach())
+        if scale is None:
+            raise BackboneError(
+                f"`model` must have a `logit_scale`, the factor of its cosines, but {type(self.model).__name__} has "
+                "none. Give the factor yourself: `logit_scale` of a head, `encoder.logit_scale` of a recipe."
+            )
+        return float(torch.as_tensor(scale).detach().float().exp())
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Unit features of images.
@@ -92,34 +110,54 @@ class ImageTextEncoder:
             return {name: torch.tensor(batch[name], device=self.device) for name in names}
         return {"text": self.tokenizer(list(texts)).to(self.device)}
 
+    def pieces(self, text: str) -> list[int]:
+        """Token ids of a text without those that begin, end and fill it."""
+        if hasattr(self.tokenizer, "pad_token_id"):
+            found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return found
+        encode = getattr(self.tokenizer, "encode", None)
+        if encode is None:
+            raise BackboneError(
+                "`tokenizer` must have `encode`, as open_clip's has, to learn prompts, but is a "
+                f"{type(self.tokenizer).__name__}. Choose a head without prompts."
+            )
+        return [int(token) for token in encode(text)]
+
     def class_weights(
         self,
         class_names: Sequence[str],
         templates: Sequence[str] = ("a photo of a {}.",),
         *,
+        texts: Mapping[str, Sequence[str]] | None = None,
         allow_duplicates: bool = False,
     ) -> Tensor:
-        """Unit text features of classes: each the mean of its unit features over all templates.
+        """Unit text features of classes: each the mean of its unit features over all templates and its own texts.
 
         Args:
             class_names: Names by class; underscores are read as spaces.
-            templates: Each with one `{}` for the name.
+            templates: Each with one `{}` for the name; none are needed where there are `texts`.
+            texts: Name of every class to texts about it, which are read as they are.
             allow_duplicates: Accept that two classes have one name, as ImageNet's do; their weights are equal.
 
         Returns:
             Shape (classes, width).
 
         Raises:
-            FewShotError: A template has no `{}`, there is no class or no template, or names repeat.
+            FewShotError: A template has no `{}`, there is no class or no template, names repeat, or `texts` speak of
+                other classes.
 
-        Source: CLIP (Radford et al. 2021), section 3.1.4.
+        Source: CLIP (Radford et al. 2021), section 3.1.4; texts about classes as in CuPL (Pratt et al. 2023).
         """
         check_names(class_names, allow_duplicates=allow_duplicates)
-        check_templates(templates)
+        if templates or texts is None:
+            check_templates(templates)
+        if texts is not None:
+            check_class_texts(texts, class_names)
         rows = []
         for name in class_names:
-            texts = [template.replace("{}", name.replace("_", " ")) for template in templates]
-            rows.append(functional.normalize(self.encode_texts(texts).mean(0), dim=-1))
+            about = [template.replace("{}", name.replace("_", " ")) for template in templates]
+            about += [] if texts is None else texts[name]
+            rows.append(functional.normalize(self.encode_texts(about).mean(0), dim=-1))
         return torch.stack(rows)
 
     def fingerprint(self) -> str:
@@ -181,6 +219,25 @@ def check_templates(templates: Sequence[str]) -> None:
         raise FewShotError(
             f"`templates` must be texts with one {{}} for the class name, but are {wrong or 'none'}. Write for "
             "instance 'a photo of a {}.'."
+        )
+
+
+def check_class_texts(texts: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> None:
+    """Require texts about every class, and about no other.
+
+    Raises:
+        FewShotError: A class is unknown or left out, or has no text, or an empty one.
+    """
+    odd = [name for name in texts if name not in class_names]
+    if odd:
+        raise FewShotError(unknown("a class of `class_texts`", odd[0], class_names))
+    bare = [
+        name for name in class_names if not texts.get(name) or not all(text.strip() for text in texts[name])
+    ]
+    if bare:
+        raise FewShotError(
+            f"`class_texts` must hold at least one text about every class and no empty one, but lacks one about "
+            f"{len(bare)}: {', '.join(bare[:5])}. Write some, or leave `class_texts` out."
         )
 
 

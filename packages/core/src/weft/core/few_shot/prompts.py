@@ -28,13 +28,13 @@ class Prompts(Protocol):
 
 
 class ContextPrompts:
-    """Prompts `[context] [class name].` for a CLIP-like model of transformers, or for weft's dual encoder.
+    """Prompts `[context] [class name].` for a CLIP-like model of transformers or open_clip, or for weft's own.
 
     The context takes the place of as many copies of one placeholder word; a hook on the token table swaps the
     vectors in, so that the model itself is not changed or copied.
 
     Args:
-        encoder: The encoder; its tokenizer must be one of transformers.
+        encoder: The encoder; its tokenizer must be one of transformers, or have `encode` as open_clip's has.
         class_names: Names by class; underscores are read as spaces.
         context_tokens: Number of context vectors.
         allow_duplicates: Accept equal names.
@@ -65,7 +65,7 @@ class ContextPrompts:
     def __call__(self, context: Tensor) -> Tensor:
         """See `Prompts`; gradients reach the context. All contexts go through the text encoder together."""
         contexts = context.reshape(-1, *context.shape[-2:])
-        classes = len(self._tokens["input_ids"])
+        classes = len(_ids(self._tokens))
         tokens = {name: value.repeat(len(contexts), 1) for name, value in self._tokens.items()}
         with self._swapped(contexts.repeat_interleave(classes, dim=0)):
             features = self.encoder.text_features(tokens)
@@ -73,15 +73,15 @@ class ContextPrompts:
 
     def embed(self, text: str) -> Tensor:
         """See `Prompts`."""
-        ids = self.encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.encoder.pieces(text)
         return self._table.weight[torch.tensor(ids, device=self._table.weight.device)].detach().clone()
 
     def _with_placeholders(self, words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, Tensor], int]:
         """Tokens of all prompts, and where their placeholders begin."""
         for word in words:
-            single = self.encoder.tokenizer(word + " " + word, add_special_tokens=False)["input_ids"]
+            single = self.encoder.pieces(word + " " + word)
             tokens = self.encoder.tokens([f"{word} " * self.context_tokens + f"{name}." for name in names])
-            row = tokens["input_ids"][0].tolist()
+            row = _ids(tokens)[0].tolist()
             for first in range(len(row) - self.context_tokens + 1):
                 same = row[first : first + self.context_tokens]
                 if len(single) == 2 and all(token in single for token in same):
@@ -106,12 +106,19 @@ class ContextPrompts:
             handle.remove()
 
 
+def _ids(tokens: dict[str, Tensor]) -> Tensor:
+    """Token ids of texts, as libraries name them."""
+    return tokens["input_ids"] if "input_ids" in tokens else tokens["text"]
+
+
 def _token_table(model: nn.Module) -> nn.Embedding:
-    text = getattr(model, "text_model", None)
-    table = None if text is None else getattr(text, "get_input_embeddings", lambda: None)()
+    texts: list[Any] = [getattr(model, name, None) for name in ("text_model", "text_encoder")]
+    tables = [text.get_input_embeddings() for text in texts if hasattr(text, "get_input_embeddings")]
+    tables += [getattr(part, "token_embedding", None) for part in (model, getattr(model, "text", None))]
+    table = next((table for table in tables if isinstance(table, nn.Embedding)), None)
     if not isinstance(table, nn.Embedding):
         raise BackboneError(
-            "`encoder` must be a CLIP-like model of transformers, or weft's dual encoder, with a `text_model` that "
+            "`encoder` must be a CLIP-like model of transformers or open_clip, or weft's own, with a text tower that "
             f"reads token vectors, to learn prompts, but is a {type(model).__name__}. Load one, or choose a head "
             "without prompts."
         )

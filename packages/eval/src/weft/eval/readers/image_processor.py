@@ -227,6 +227,29 @@ def square_transform(
     )
 
 
+def short_side_transform(
+    size: int, mean: Sequence[float], std: Sequence[float], resample: Resample = "bicubic"
+) -> ProcessorTransform:
+    """The image processor of CLIP and its like: the short side resized, the square in the middle, a normalisation.
+
+    Args:
+        size: Side of the square, pixels.
+        mean: One value per channel, range 0..1.
+        std: One value per channel.
+        resample: Filter of the resize.
+    """
+    number = next(number for number, name in _FILTERS.items() if name == resample)
+    return ProcessorTransform(
+        _cropping_processor()(
+            size={"shortest_edge": size},
+            crop_size={"height": size, "width": size},
+            resample=number,
+            image_mean=list(mean),
+            image_std=list(std),
+        )
+    )
+
+
 def check_growth(processor: Any, image: Image.Image) -> None:
     """Refuse a picture so long and narrow that an image processor would make it huge.
 
@@ -275,6 +298,17 @@ def _plain_processor() -> Any:
     from transformers import BlipImageProcessorPil
 
     return BlipImageProcessorPil
+
+
+def _cropping_processor() -> Any:
+    """CLIP's processor."""
+    if is_torchvision_available():
+        from transformers import CLIPImageProcessor
+
+        return CLIPImageProcessor
+    from transformers import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil
 
 
 def _said(error: Exception, path: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from weft.train.errors import near
 from weft.train.recipe.sections import Local, Section, TrackingSection
 
 
@@ -18,17 +19,37 @@ class EncoderSection(Section):
     """The frozen encoder of images and texts.
 
     Attributes:
-        name: Folder or hub id of a CLIP-like model of transformers, or of weft's dual encoder, with its tokenizer
-            and image processor.
+        library: Where its class comes from: `transformers` (CLIP, SigLIP, SigLIP 2, and weft's dual encoder),
+            `open_clip`, or `weft` (its own models; a BLIP becomes one).
+        name: Folder or hub id of a model with its tokenizer and image processor; with `open_clip` an architecture, such
+            as RN50.
+        weights: File of weights: of open_clip or OpenAI (`.pt`) for `open_clip`, an original BLIP (`.pth`) for `weft`;
+            environment variables are expanded.
+        sha256: Digest that the file of weights must have.
         revision: Commit or tag on the hub.
         logit_scale: Factor of cosines; by default that of the model.
         width: Width of its features, for `weft plan`; checked when it runs.
     """
 
+    library: Literal["transformers", "open_clip", "weft"] = "transformers"
     name: Annotated[str, Local]
+    weights: Annotated[str | None, Local] = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{64}$")
     revision: str | None = None
     logit_scale: float | None = Field(default=None, gt=0)
     width: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _weights_belong_to_the_library(self) -> Self:
+        if self.library == "open_clip" and self.weights is None:
+            raise ValueError("`weights` must name a file for an architecture of open_clip")
+        if self.library == "transformers" and self.weights is not None:
+            raise ValueError("`weights` is for the libraries open_clip and weft; `name` says it all here")
+        if self.sha256 is not None and self.weights is None:
+            raise ValueError("`sha256` is that of `weights`: give both")
+        if self.library == "open_clip" and self.revision is not None:
+            raise ValueError("`revision` is for models on the hub; an architecture of open_clip has none")
+        return self
 
 
 class SourceSection(Section):
@@ -86,12 +107,14 @@ class TransferSection(SourceSection):
         class_names: Names that replace those of the data set in prompts, by name.
         allow_duplicate_names: Accept equal names.
         templates: Texts around class names; by default those of the recipe.
+        class_texts: As that of the recipe, for this set.
     """
 
     split: str = "test"
     class_names: dict[str, str] = Field(default_factory=dict)
     allow_duplicate_names: bool = False
     templates: tuple[str, ...] | None = None
+    class_texts: Annotated[str | None, Local] = None
 
 
 class AlsoSection(Section):
@@ -100,10 +123,12 @@ class AlsoSection(Section):
     Attributes:
         data: The data set; its label is the key it stands under.
         templates: Texts around class names; by default those of the recipe.
+        class_texts: As that of the recipe, for this set.
     """
 
     data: FewShotDataSection
     templates: tuple[str, ...] | None = None
+    class_texts: Annotated[str | None, Local] = None
 
 
 class ViewsSection(Section):
@@ -126,9 +151,12 @@ class FewShotRecipe(Section):
     Attributes:
         name: Name of the run and of its folder.
         label: How tables call it; by default the name.
-        encoder: The frozen encoder.
+        encoder: The frozen encoder, or the name of one of `encoders`.
+        encoders: Further encoders by name: `encoder=rn50` on the command line takes the one that stands there so.
         data: The data set.
-        templates: Texts around class names.
+        templates: Texts around class names; none (`[]`) where `class_texts` says it all.
+        class_texts: JSON file with a list of texts about each class, by the name that prompts write, as CuPL has
+            them. A class's feature is the mean of these and of the templates.
         heads: Heads of `weft.core.few_shot`, each with its `method`; two of one method need a `label`.
         prompt_stage: A `coop` head that is fitted first for the text caches of XMAdapter; None takes the templates.
         shots: Images per class (K).
@@ -151,8 +179,10 @@ class FewShotRecipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     label: str | None = None
     encoder: EncoderSection
+    encoders: dict[str, EncoderSection] = Field(default_factory=dict)
     data: FewShotDataSection
     templates: tuple[str, ...] = ("a photo of a {}.",)
+    class_texts: Annotated[str | None, Local] = None
     heads: tuple[dict[str, Any], ...] = Field(min_length=1)
     prompt_stage: dict[str, Any] | None = None
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -168,6 +198,16 @@ class FewShotRecipe(Section):
     tracking: TrackingSection = TrackingSection()
     output: Annotated[str, Local] = "weft-runs"
     published: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_by_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(values.get("encoder"), str):
+            return values
+        name, named = values["encoder"], values.get("encoders") or {}
+        if name not in named:
+            raise ValueError(f"`encoder` is no name of one of `encoders`: {name!r}. {near(name, named)}")
+        return {**values, "encoder": named[name]}
 
     @field_validator("shots", "seeds")
     @classmethod
@@ -197,6 +237,12 @@ class FewShotRecipe(Section):
         return stage
 
     @model_validator(mode="after")
+    def _classes_have_texts(self) -> Self:
+        if any(not part.templates and part.class_texts is None for part in self.parts().values()):
+            raise ValueError("`templates` must hold a text, or `class_texts` name a file")
+        return self
+
+    @model_validator(mode="after")
     def _tests_have_names_of_their_own(self) -> Self:
         if self.also and (self.shifted or self.transfer):
             raise ValueError("further test sets (shifted, transfer) belong to one data set; take `also` out")
@@ -212,10 +258,15 @@ class FewShotRecipe(Section):
         if not self.also:
             return {"": self}
         own = self.data.label or self.data.name
-        sections = {own: AlsoSection(data=self.data), **self.also}
+        sections = {own: AlsoSection(data=self.data, class_texts=self.class_texts), **self.also}
         return {
             name: self.model_copy(
-                update={"data": part.data, "templates": part.templates or self.templates, "also": {}}
+                update={
+                    "data": part.data,
+                    "templates": self.templates if part.templates is None else part.templates,
+                    "class_texts": part.class_texts,
+                    "also": {},
+                }
             )
             for name, part in sections.items()
         }

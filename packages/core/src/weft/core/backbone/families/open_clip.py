@@ -2,7 +2,8 @@
 
 The site of an attention is therefore the scale behind it (an identity, where a model has none), and only the
 feed-forward block has maps that can be chosen by role. Its models have no config; they are known by their class.
-Towers of convolutions, of timm and of transformers within open_clip have other sub-layers and are refused.
+A vision tower of convolutions, such as that of RN50, or of timm has other sub-layers and holds no site; the text tower
+is adapted all the same. Text towers of transformers within open_clip are refused.
 """
 
 from weft.core.backbone.declaring import feed_forward
@@ -37,5 +38,6 @@ FAMILY = register_family(
             "projector": ("text_projection", "text.text_projection", "visual.proj"),
             "logit_scale": ("logit_scale", "logit_bias"),
         },
+        optional_towers=("vision",),
     )
 )

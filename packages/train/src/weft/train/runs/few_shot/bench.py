@@ -15,12 +15,13 @@ from torch import Tensor
 from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
 from weft.core.few_shot.selection import SelectedOn, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
+from weft.train.backbones.encoders import load_encoder
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
 from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
 from weft.train.runs.few_shot.comparison import Cell
-from weft.train.runs.few_shot.draws import Records, class_names_of
-from weft.train.runs.few_shot.features import FEATURES, Extractor, load_encoder
+from weft.train.runs.few_shot.draws import Records, class_names_of, read_class_texts
+from weft.train.runs.few_shot.features import FEATURES, Extractor
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ class Bench:
         encoder = extractor.encoder
         self.logit_scale = recipe.encoder.logit_scale or encoder.logit_scale
         self.class_weights = encoder.class_weights(
-            records.class_names, recipe.templates, allow_duplicates=recipe.data.allow_duplicate_names
+            records.class_names,
+            recipe.templates,
+            texts=read_class_texts(recipe.class_texts),
+            allow_duplicates=recipe.data.allow_duplicate_names,
         ).cpu()
         if recipe.encoder.width not in (None, self.class_weights.shape[1]):
             raise RunError(
@@ -227,7 +231,10 @@ class Bench:
         section = self.recipe.transfer[name]
         names = class_names_of(split, section)
         weights = self.extractor.encoder.class_weights(
-            names, section.templates or self.recipe.templates, allow_duplicates=section.allow_duplicate_names
+            names,
+            self.recipe.templates if section.templates is None else section.templates,
+            texts=read_class_texts(section.class_texts),
+            allow_duplicates=section.allow_duplicate_names,
         )
         features = self.extractor.plain(split, f"{name} images")
         return Transfer(features, _labels(split), names, weights.cpu(), section.allow_duplicate_names)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from weft.data import base_to_new, draw_few_shot, load_dataset
@@ -90,6 +92,34 @@ def draw(records: Records, shots: int, seed: int) -> tuple[Any, Any]:
         validation = rest.select(draw_few_shot(rest, shots=min(shots, VALIDATION_SHOTS), seed=seed).train)
     base = records.num_base
     return tuple(part.filter(lambda record: record.label < base) for part in (train, validation))
+
+
+def read_class_texts(path: str | None) -> dict[str, list[str]] | None:
+    """Texts about classes, from the JSON file of a recipe.
+
+    Args:
+        path: The recipe's `class_texts`; environment variables are expanded.
+
+    Raises:
+        RunError: There is no such file, or it holds anything but lists of texts by name.
+    """
+    if path is None:
+        return None
+    file = Path(expanded(path, "class_texts"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"`class_texts` must be a JSON file, but {file} cannot be read: {error}. Write names of classes to "
+            "lists of texts."
+        ) from None
+    is_list = isinstance(found, dict) and all(isinstance(texts, list) for texts in found.values())
+    if not is_list or not all(isinstance(text, str) for texts in found.values() for text in texts):
+        raise RunError(
+            f"`class_texts` must hold names of classes with a list of texts each, but {file} does not. Write for "
+            'instance {"cat": ["A cat has whiskers.", "A small furry animal."]}.'
+        )
+    return dict(found)
 
 
 def check_images(records: Records, draws: Iterable[tuple[Any, Any]]) -> None:

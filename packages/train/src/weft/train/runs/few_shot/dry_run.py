@@ -9,12 +9,12 @@ from typing import Any
 
 from weft.data import dataset_spec
 from weft.data.records.contact_sheet import contact_sheet
+from weft.train.backbones.encoders import width_of
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.output.folders import require_new
 from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.published import published_of, shown
 from weft.train.runs.few_shot.draws import Records, check_images, draw, load_records
-from weft.train.runs.few_shot.features import width_of
 from weft.train.runs.few_shot.plan import FewShotPlan, plan_parts
 
 _BYTES = 4

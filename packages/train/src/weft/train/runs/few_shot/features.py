@@ -13,18 +13,15 @@ import numpy as np
 import torch
 from PIL import ImageOps
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from weft.core.backbone.tensor_digests import module_digest
 from weft.core.few_shot import ImageTextEncoder
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.media.augment import RandomResizedCrop
-from weft.eval.readers.image_processor import ProcessorTransform, Transform, load_transform, stacked
-from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
-from weft.train.errors import RunError
+from weft.eval.readers.image_processor import Transform, stacked
 from weft.train.output.progress import Progress
-from weft.train.recipe.few_shot import EncoderSection, ViewsSection
+from weft.train.recipe.few_shot import ViewsSection
 
 FEATURES = "features"
 """Folder in a recipe's `output` that keeps the features of images for all of its runs."""
@@ -108,47 +105,3 @@ class Extractor:
     @cached_property
     def _weights(self) -> str:
         return module_digest(self.encoder.model)
-
-
-def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTransform]:
-    """The encoder of a recipe, frozen, and its image processor.
-
-    Raises:
-        RunError: The model, its tokenizer or its image processor cannot be had.
-        ImageProcessorError: The image processor cannot be loaded or used.
-    """
-    path = saved_path(section.name, "encoder.name")
-    try:
-        tokenizer = load_saved(AutoTokenizer, path, section.revision)
-        model = load_saved(AutoModel, path, section.revision)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"`encoder.name` must be a folder or a hub id that can be reached, but {section.name!r} cannot be loaded: "
-            f"{fault_of_loading(error)}"
-        ) from None
-    transform = load_transform(path, section.revision)
-    if transform is None:
-        raise RunError(
-            f"`encoder` must have an image processor, but {section.name!r} has none. Save it beside the model: "
-            "preprocessor_config.json, or processor_config.json as transformers 5 writes it."
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ImageTextEncoder(model.to(device), tokenizer), transform
-
-
-def width_of(section: EncoderSection) -> int | None:
-    """Width of an encoder's features: what the recipe says, or its configuration where that lies on this machine."""
-    if section.width is not None:
-        return section.width
-    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
-    try:
-        config = load_saved(AutoConfig, path, section.revision, local_files_only=True)
-    except (OSError, ValueError):
-        return None
-    # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
-    towers = (
-        (config, "projection_dim"),
-        (config, "projection_size"),
-        (getattr(config, "vision_config", None), "hidden_size"),
-    )
-    return next((width for owner, name in towers if (width := getattr(owner, name, None)) is not None), None)

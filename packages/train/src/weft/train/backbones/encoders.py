@@ -1,0 +1,226 @@
+"""Frozen encoders of images and texts that few-shot recipes name: of transformers, of open_clip, and weft's own."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from weft.core.composites import BlipRetrieval, BlipRetrievalConfig, load_blip
+from weft.core.few_shot import ImageTextEncoder
+from weft.data.media.transforms import Resample
+from weft.eval.readers.image_processor import (
+    ProcessorTransform,
+    load_transform,
+    short_side_transform,
+    square_transform,
+)
+from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.errors import RunError, near
+from weft.train.recipe.few_shot import EncoderSection
+from weft.train.recipe.variables import expanded
+
+Loaded = tuple[nn.Module, Callable[..., Any], ProcessorTransform]
+
+_FILTERS: dict[str, Resample] = {"bicubic": "bicubic", "bilinear": "bilinear"}
+_NOT_WEIGHTS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # numbers that OpenAI's files hold beside them
+
+
+def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTransform]:
+    """The encoder of a recipe, frozen, and its image processor.
+
+    Raises:
+        RunError: The library, the model, its weights, tokenizer or image processor cannot be had, or the weights are
+            others than the recipe says.
+        BackboneError: The model has no text side.
+        ImageProcessorError: The image processor cannot be loaded or used.
+    """
+    load = _open_clip if section.library == "open_clip" else _saved
+    model, tokenizer, transform = load(section)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return ImageTextEncoder(model.to(device), tokenizer), transform
+
+
+def width_of(section: EncoderSection) -> int | None:
+    """Width of an encoder's features: what the recipe says, or its configuration where that lies on this machine."""
+    if section.width is not None:
+        return section.width
+    if section.library == "open_clip":
+        return _open_clip_width(section.name)
+    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
+    try:
+        config = load_saved(AutoConfig, path, section.revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    if config.model_type in ("blip", "weft_blip_retrieval"):
+        return int(config.image_text_hidden_size)
+    # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
+    towers = (
+        (config, "projection_dim"),
+        (config, "projection_size"),
+        (getattr(config, "vision_config", None), "hidden_size"),
+    )
+    return next((width for owner, name in towers if (width := getattr(owner, name, None)) is not None), None)
+
+
+def _saved(section: EncoderSection) -> Loaded:
+    """A saved model of transformers or of weft."""
+    path = saved_path(section.name, "encoder.name")
+    with _said_plainly(section):
+        config = load_saved(AutoConfig, path, section.revision)
+        if section.library == "weft":
+            model = _own(section, path, config)
+        else:
+            model = load_saved(AutoModel, path, section.revision)
+    ImageTextEncoder.check(model)  # before a tokenizer is sought that a model without a text side has none of
+    with _said_plainly(section):
+        tokenizer = load_saved(AutoTokenizer, path, section.revision)
+    transform = load_transform(path, section.revision)
+    if transform is None:
+        raise RunError(
+            f"`encoder` must have an image processor, but {section.name!r} has none. Save it beside the model: "
+            "preprocessor_config.json, or processor_config.json as transformers 5 writes it."
+        )
+    return model, tokenizer, transform
+
+
+def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
+    """One of weft's own models; a BLIP of transformers becomes weft's, whose retrieval passes are BLIP's own."""
+    if config.model_type in ("blip", "weft_blip_retrieval"):
+        values = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+        blip = BlipRetrievalConfig.from_dict(values)
+        if section.weights is None:
+            model: nn.Module = load_saved(BlipRetrieval, path, section.revision, config=blip)
+            return model
+        model = BlipRetrieval(blip)
+        load_blip(model, _weights(section))
+        return model
+    if section.weights is not None:
+        raise RunError(
+            f"`encoder.weights` must be left out unless `name` is a BLIP, whose original files it names, but "
+            f"{section.name!r} is a {config.model_type}. Leave it out."
+        )
+    own: nn.Module = load_saved(AutoModel, path, section.revision)
+    return own
+
+
+def _open_clip(section: EncoderSection) -> Loaded:
+    """An architecture of open_clip with the weights of a file."""
+    library = _library(section)
+    if section.name not in library.list_models():
+        raise RunError(
+            f"`encoder.name` must be an architecture of open_clip, but is {section.name!r}. "
+            f"{near(section.name, library.list_models())}"
+        )
+    path = _weights(section)
+    script = _is_torchscript(path)
+    if script and section.sha256 is None:
+        raise RunError(
+            f"`encoder.sha256` must be given for {path.name}, because it is a TorchScript archive, which holds a "
+            "program. OpenAI's addresses hold the digest of each of its files."
+        )
+    with _said_plainly(section):
+        try:
+            # OpenAI's models compute GELU as x σ(1.702 x); other files of open_clip name architectures that say so.
+            model = library.create_model(
+                section.name, load_weights=False, pretrained_text=False, force_quick_gelu=script
+            )
+            if script:
+                state = torch.jit.load(path, map_location="cpu").state_dict()
+                model.load_state_dict(
+                    {name: value for name, value in state.items() if name not in _NOT_WEIGHTS}
+                )
+            else:
+                library.factory.load_checkpoint(model, str(path))
+        except RuntimeError as error:
+            raise RunError(
+                f"`encoder.weights` must fit {section.name!r} of open_clip, but {path} does not: "
+                f"{fault_of_loading(error)}"
+            ) from None
+    return model, library.get_tokenizer(section.name), _open_clip_transform(model)
+
+
+def _open_clip_transform(model: nn.Module) -> ProcessorTransform:
+    """What open_clip's own preprocessing does to a picture, by an image processor of transformers."""
+    settings: dict[str, Any] = model.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+    size, resample = settings["size"], _FILTERS.get(settings["interpolation"])
+    side = size if isinstance(size, int) else size[0]
+    square = isinstance(size, int) or size[0] == size[1]
+    makers = {"shortest": short_side_transform, "squash": square_transform}
+    make = makers.get(settings["resize_mode"])
+    if resample is None or make is None or not square:
+        raise RunError(
+            f"`encoder.name` must be an architecture whose pictures are resized to a square, by `shortest` or "
+            f"`squash`, but its preprocessing is {settings}. Choose another."
+        )
+    return make(side, settings["mean"], settings["std"], resample)
+
+
+def _open_clip_width(name: str) -> int | None:
+    try:
+        import open_clip
+    except ImportError:
+        return None
+    config = open_clip.get_model_config(name)
+    return None if config is None else int(config["embed_dim"])
+
+
+def _library(section: EncoderSection) -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise RunError(
+            f"`encoder.library` needs open_clip for 'open_clip', but it cannot be imported: {error}. Run `pip install "
+            "open_clip_torch`, with a torchvision that is built like torch."
+        ) from None
+    return open_clip
+
+
+def _weights(section: EncoderSection) -> Path:
+    """The file of weights, which is the one that the recipe says."""
+    path = Path(expanded(section.weights or "", "encoder.weights"))
+    if not path.is_file():
+        raise RunError(
+            f"`encoder.weights` must be a file, but there is none at {path.absolute()}. Download it, and correct "
+            "the path."
+        )
+    if section.sha256 is not None:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != section.sha256.lower():
+            raise RunError(
+                f"`encoder.weights` must have the SHA-256 {section.sha256}, but {path} has {digest}: it is another "
+                "file, or a damaged one. Download it again, or correct `encoder.sha256`."
+            )
+    return path
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+@contextmanager
+def _said_plainly(section: EncoderSection) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if type(error).__module__.startswith("weft."):
+            raise
+        raise RunError(
+            f"`encoder.name` must be a folder or a hub id that can be reached, but {section.name!r} cannot be loaded: "
+            f"{fault_of_loading(error)}"
+        ) from None
