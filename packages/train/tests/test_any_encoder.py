@@ -329,7 +329,7 @@ def test_the_residual_network_goes_through_recipe_plan_heads_and_units(
     assert torch.equal(encoder.encode_images(pixels[None]), images)
     assert torch.equal(encoder.encode_texts(texts), said)
     assert torch.allclose(said, other, atol=1e-6)  # matrix products hang on where in memory weights lie
-    assert encoder.logit_scale == pytest.approx(float(own.logit_scale.exp()))
+    assert encoder.logit_scale == pytest.approx(float(own.logit_scale.detach().exp()))
     adapted = attach(encoder.model, {"method": "bottleneck", "bottleneck_size": 4, "init": "zero"})
     assert {site.tower for site in adapted.weft.plan.sites} == {"text"}
     assert torch.allclose(encoder.encode_texts(texts), said, atol=1e-6)
