@@ -22,7 +22,7 @@ from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.train.objectives.image_text import ImageText
 from weft.train.objectives.itc import itc_losses
 from weft.train.objectives.itm import itm_losses
-from weft.train.recipe.sections import ContrastSection
+from weft.train.recipe.training import ContrastSection
 
 WAYS = ("adapters", "towers")
 ENCODE = 30523

@@ -22,7 +22,7 @@ from weft.train.objectives.itc import UNUSED, FeatureQueue, itc_losses
 from weft.train.objectives.itm import hard_negatives
 from weft.train.objectives.momentum import Momentum
 from weft.train.objectives.states import load_states, save_states
-from weft.train.recipe.sections import ContrastSection, TrainingSection
+from weft.train.recipe.training import ContrastSection, TrainingSection
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {

@@ -16,7 +16,7 @@ from weft.train.objectives.image_text import ImageText
 from weft.train.objectives.itc import FeatureQueue, itc_losses
 from weft.train.objectives.itm import itm_losses
 from weft.train.objectives.momentum import Momentum
-from weft.train.recipe.sections import ContrastSection
+from weft.train.recipe.training import ContrastSection
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,7 +13,7 @@ from weft.train.errors import RecipeError
 from weft.train.recipe.files import built_in_recipes
 from weft.train.recipe.loading import load_any, load_recipe
 from weft.train.recipe.published import published_of
-from weft.train.recipe.sections import TrainingSection
+from weft.train.recipe.training import TrainingSection
 
 VL_ADAPTER = [name for name in built_in_recipes() if name.startswith("vl_adapter/")]
 ADAPTERS = ("single_adapter", "multiple_adapters", "half_shared_adapters")

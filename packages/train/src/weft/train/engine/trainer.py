@@ -39,7 +39,7 @@ from weft.train.objectives import Objective, objective
 from weft.train.objectives.states import load_states, save_states
 from weft.train.output.kept import as_written
 from weft.train.processes import ONE, Processes
-from weft.train.recipe.sections import TrainingSection
+from weft.train.recipe.training import TrainingSection
 
 Validate = Callable[[], dict[str, float]]
 VALIDATED = "validated.json"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.eval.readers import Reader
 from weft.train.objectives.by_reader import ByReader
-from weft.train.recipe.sections import TrainingSection
+from weft.train.recipe.training import TrainingSection
 
 Objective = Callable[[Any, dict[str, Any]], Tensor]
 

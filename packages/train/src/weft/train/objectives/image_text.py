@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from weft.train.objectives.itc import FeatureQueue, itc_losses
 from weft.train.objectives.itm import itm_losses
 from weft.train.objectives.momentum import Momentum
-from weft.train.recipe.sections import ContrastSection, TrainingSection
+from weft.train.recipe.training import ContrastSection, TrainingSection
 
 
 class ImageText(nn.Module):

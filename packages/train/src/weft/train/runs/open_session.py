@@ -27,8 +27,7 @@ from weft.train.preflight.reading import reader_batches, text_rules
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, all_images, images_of, training_texts
 from weft.train.processes import ONE, Processes
-from weft.train.recipe.sections import TrainingSection
-from weft.train.recipe.training import Recipe
+from weft.train.recipe.training import Recipe, TrainingSection
 
 
 def open_session(

@@ -22,7 +22,7 @@ from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, samp
 from weft.eval.evaluate.rerank import rerank
 from weft.eval.metrics.matches import Matches, retrieval_scores
 from weft.train.objectives.image_text import ImageText
-from weft.train.recipe.sections import ContrastSection
+from weft.train.recipe.training import ContrastSection
 
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[DEC]", "[ENC]")

@@ -1,4 +1,4 @@
-"""Write docs/methods/: a page for each method, of what its class says, what a plan counts and where it acts."""
+"""Write the pages of options: one of all keys of recipes, and for each method one of what its class says and counts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
+from pydantic import BaseModel
 from transformers import BartConfig, BartForConditionalGeneration, CLIPConfig, CLIPModel
 
 from weft.core import Sharing, UnitConfig, WeftError, plan
@@ -20,10 +21,12 @@ from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS, Site
 from weft.core.unit.protocol import units
 from weft.train.backbones.loading import planned_model
+from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
 from weft.train.recipe.loading import load_any, load_recipe
+from weft.train.recipe.training import Recipe
 
-FOLDER = Path(__file__).parents[1] / "docs" / "methods"
+DOCS = Path(__file__).parents[1] / "docs"
 TASKS = ("vqa", "gqa", "nlvr", "caption")
 COMMON = tuple(UnitConfig.model_fields)
 BLIP = "uniadapter/coco"
@@ -46,14 +49,15 @@ def backbones() -> dict[str, Any]:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """The file names and texts of all pages, the index first."""
+    """The paths and texts of all pages."""
+    yield "recipe_keys.md", recipe_page()
     names = list(units())
     lines = [
         f"| [`{name}`]({name}.md) | {_summary(units()[name])} | {_parts(units()[name])} |" for name in names
     ]
     head = "| method | what it does | parts |\n|---|---|---|"
     yield (
-        "index.md",
+        "methods/index.md",
         f"""# Methods
 
 Each method is named as `method:` in a recipe, or by its class in Python; several stand in a list. `sharing` says across
@@ -66,7 +70,40 @@ what fits where.
 """,
     )
     for name in names:
-        yield f"{name}.md", page(name)
+        yield f"methods/{name}.md", page(name)
+
+
+def recipe_page() -> str:
+    """The keys of both kinds of recipes, section by section."""
+    parts = [
+        "# Recipe keys",
+        "Every key that a recipe may have, with its default and meaning; any other is an error. `weft recipes schema` "
+        "prints the same as a JSON Schema, with which editors complete and check recipes.",
+    ]
+    for kind, title in (
+        (Recipe, "Recipes that train"),
+        (FewShotRecipe, "Few-shot recipes, which have `heads`"),
+    ):
+        parts.append(f"## {title}")
+        for where, section in sections(kind):
+            parts += [f"### `{where}`"] * bool(where) + [_options(section, common=())]
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(kind: type[BaseModel], where: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """A section and those below it, with the keys under which they stand; names that users give are in capitals."""
+    yield where, kind
+    for name, field in kind.model_fields.items():
+        place = f"{where}.{name}".lstrip(".")
+        named = f"{place}.NAME" if "dict[str" in str(field.annotation) else place
+        for other in _models_in(field.annotation):
+            yield from sections(other, named)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def page(name: str) -> str:
@@ -109,17 +146,18 @@ def _doc(thing: Any) -> str:
     return inspect.cleandoc(thing.__doc__ or "")
 
 
-def _described(config: type[UnitConfig]) -> str:
+def _described(config: type[BaseModel]) -> str:
     """What the class says beside its arguments."""
     kept = re.sub(r"Args:\n(?:[ ]+.*\n?|\n(?=[ ]))*", "", _doc(config))
     return re.sub(r"\n{3,}", "\n\n", kept).strip()
 
 
-def _argument_lines(config: type[UnitConfig]) -> dict[str, str]:
+def _argument_lines(config: type[BaseModel]) -> dict[str, str]:
     found: dict[str, str] = {}
     for parent in reversed(config.__mro__):
         block = re.search(
-            r"Args:\n((?:[ ]+.*\n?|\n(?=[ ]))*)", inspect.cleandoc(parent.__dict__.get("__doc__") or "")
+            r"(?:Args|Attributes):\n((?:[ ]+.*\n?|\n(?=[ ]))*)",
+            inspect.cleandoc(parent.__dict__.get("__doc__") or ""),
         )
         for name, text in re.findall(
             r"^ {4}(\w+): ((?:.*\n?)(?:^ {8}.*\n?)*)", block[1] if block else "", re.MULTILINE
@@ -128,22 +166,22 @@ def _argument_lines(config: type[UnitConfig]) -> dict[str, str]:
     return found
 
 
-def _options(config: type[UnitConfig]) -> str:
+def _options(config: type[BaseModel], common: tuple[str, ...] = COMMON) -> str:
     said = _argument_lines(config)
-    lines = []
-    for name, field in config.model_fields.items():
-        if name not in COMMON:
-            default = (
-                "needed"
-                if field.is_required()
-                else f"`{_plain(field.get_default(call_default_factory=True))}`"
-            )
-            lines.append(f"| `{name}` | {default} | {said.get(name, '').replace('|', chr(92) + '|')} |")
-    return (
-        "\n".join(["| option | default | meaning |", "|---|---|---|", *lines])
-        if lines
-        else "None of its own."
-    )
+    lines = [
+        f"| `{name}` | {_default(field)} | {said.get(name, '').replace('|', chr(92) + '|')} |"
+        for name, field in config.model_fields.items()
+        if name not in common
+    ]
+    head = f"| {'option' if common else 'key'} | default | meaning |\n|---|---|---|"
+    return "\n".join([head, *lines]) if lines else "None of its own."
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    return "see below" if isinstance(value, BaseModel) else f"`{_plain(value)}`"
 
 
 def _plain(value: Any) -> str:
@@ -269,10 +307,10 @@ def _box(left: float, top: float, width: float, word: str, filled: bool) -> str:
 
 def main() -> None:
     """Write all pages anew."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(DOCS / "methods", ignore_errors=True)
+    (DOCS / "methods").mkdir(parents=True)
     for name, text in pages():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+        (DOCS / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
