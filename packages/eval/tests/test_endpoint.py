@@ -54,7 +54,7 @@ def answer(questions: Sequence[Question]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def app() -> Any:
-    return make_app(answer, {"vqa": 20, "caption": 30}, LIMITS)
+    return make_app(answer, {"vqa": 20, "caption": 30, "talk": 20}, LIMITS, talks=["talk"])
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,25 @@ def test_a_question_that_cannot_be_answered_spoils_no_other(port: int) -> None:
     assert said == [400, 200, 200, 500, 200, 200]
 
 
+def test_a_task_of_conversations_takes_several_messages_with_their_images_in_their_places(port: int) -> None:
+    shown = {"type": "image_url", "image_url": {"url": picture()}}
+    messages = [
+        {"role": "system", "content": "be short"},
+        {"role": "user", "content": [shown, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "a cat"},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, shown]},
+    ]
+    status, said = asked(port, {"model": "talk", "messages": messages})
+    assert status == 200
+    text = said["choices"][0]["message"]["content"]
+    told = json.loads(text.removeprefix("talk says ").removesuffix(" of 2"))
+    assert [turn["role"] for turn in told] == ["system", "user", "assistant", "user"]
+    assert told[1]["content"] == [{"type": "image"}, {"type": "text", "text": "What?"}]
+    assert told[3]["content"] == [{"type": "text", "text": "And "}, {"type": "image"}]
+    for bad in ([], [*messages, {"role": "tool", "content": "x"}]):
+        assert asked(port, {"model": "talk", "messages": bad})[0] == 400
+
+
 def test_a_request_that_comes_too_slowly_is_ended(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{"
@@ -168,7 +187,7 @@ def test_whoever_comes_when_too_many_wait_is_told_to_come_again(port: int) -> No
 
 
 def test_tasks_are_listed_and_health_is_told(port: int) -> None:
-    for path, wanted in (("/v1/models", ["vqa", "caption"]), ("/health", "ok")):
+    for path, wanted in (("/v1/models", ["vqa", "caption", "talk"]), ("/health", "ok")):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as found:
             words = json.load(found)
         assert words.get("status") == wanted or [each["id"] for each in words["data"]] == wanted

@@ -94,6 +94,46 @@ def test_requests_without_images_are_refused(harness: Any, shown: Any, message: 
         model.generate_until(requests(1, shown))
 
 
+def talked(model: Any, *said: dict[str, Any]) -> Any:
+    model.task_dict = {"mmmu": {"val": ["document"]}}
+    args = ("q", lambda document: list(said), {"until": ["\n"]}, 0, "mmmu", "val")
+    return model.generate_until([SimpleNamespace(args=args)])
+
+
+def test_messages_are_answered_with_their_images_and_videos_in_their_places(
+    harness: Any, tmp_path: Any
+) -> None:
+    asked: list[Any] = []
+
+    def talk(conversations: Any) -> list[str]:
+        asked.extend(conversations)
+        return ["a cat\nand more"] * len(conversations)
+
+    model = harness.ChatHarnessModel(talk, batch_size=2)
+    assert model.is_simple is False
+    shown = [
+        {"type": "text", "text": "Which of "},
+        {"type": "image", "url": Image.new("L", (3, 2))},
+        {"type": "text", "text": " and "},
+        {"type": "video", "url": str(tmp_path / "v.mp4"), "start_time": 1.0, "end_time": None},
+    ]
+    system = {"role": "system", "content": [{"type": "text", "text": "be short"}]}
+    assert talked(model, system, {"role": "user", "content": shown}) == ["a cat"]
+    assert model.kept == [("generate_until", ("q", {"until": ["\n"]}), "a cat")]
+    (conversation,) = asked
+    assert conversation.roles == ("system", "user")
+    assert conversation.parts == (("be short",), ("Which of ", None, " and ", None))
+    picture, video = conversation.images
+    assert picture.image().size == (3, 2)
+    assert (video.kind, video.path, video.start, video.end) == ("video", "v.mp4", 1.0, None)
+    with pytest.raises(ScoreInputError, match="document 0 of mmmu shows audio as a bytes"):
+        talked(model, {"role": "user", "content": [{"type": "audio", "url": b"1"}]})
+    with pytest.raises(
+        ScoreInputError, match="Document 0 of mmmu cannot be asked: the turns must be those of"
+    ):
+        talked(model, {"role": "assistant", "content": "yes"})
+
+
 def test_what_the_adapter_cannot_do_it_says(harness: Any) -> None:
     model = harness.HarnessModel(answer, "vqa")
     with pytest.raises(NotImplementedError, match="Choose the generating form of the task"):

@@ -16,6 +16,8 @@ from transformers import AutoProcessor
 
 from weft.core import load_adapter, plan
 from weft.core.testing.processed import tiny
+from weft.data import Conversation, MediaRef
+from weft.data.errors import MalformedRecordError
 from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.backbones.read import reader_of
 from weft.train.errors import RunError
@@ -30,7 +32,7 @@ from weft.train.runs.extract import extract_stores
 from weft.train.runs.replay import nan_batch
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
-from weft.train.runs.served import load_predictor
+from weft.train.runs.served import load_predictor, load_talker
 from weft.train.testing.own_data import own_task, write_own_data
 
 Make = Callable[..., Recipe]
@@ -291,6 +293,45 @@ def test_a_finished_run_answers_encoded_pictures(make: Make, data: Path) -> None
     said = answer("vqa", ["What colour is the circle?"] * 2, [[picture], [picture]])
     assert said[0] == said[1]
     assert len(answer("caption", [""], [[picture]])) == 1
+
+
+def test_a_finished_run_is_talked_to_in_messages_and_serves_them(make: Make, data: Path) -> None:
+    recipe = make(
+        "tasks.caption.data.name=conversations",
+        "tasks.caption.data.options={file: talks.jsonl}",
+        "tasks.caption.ask=null",
+    )
+    result = execute(recipe)
+    picture = (data / "images" / "0000.png").read_bytes()
+    answer = load_predictor(result.folder, {"caption": "conversation"})
+    turns = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What colour?"}]},
+        {"role": "assistant", "content": "red"},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "image"}]},
+    ]
+    said = answer("caption", ["How many?", "What?", json.dumps(turns)], [[], [picture], [picture, picture]])
+    assert len(said) == 3
+    with pytest.raises(
+        MalformedRecordError, match=r"question, row 1: must have one `<image>` for each image, but has 2"
+    ):
+        answer("caption", [json.dumps(turns)], [[picture]])
+    with pytest.raises(RunError, match=r"`question` of row 0 must be a text, or a list of messages in JSON"):
+        answer("caption", ["[not json"], [[]])
+    refs = (MediaRef.from_bytes(picture), MediaRef.from_bytes(picture))
+    roles, parts = ("user", "assistant", "user"), ((None, "What colour?"), ("red",), ("And ", None))
+    talk = load_talker(result.folder, "caption")
+    assert talk([Conversation(id="x", roles=roles, parts=parts, images=refs)]) == said[2:]
+    # A task of questions is talked to without its own words.
+    assert (
+        len(load_talker(result.folder, "vqa")([Conversation(id="x", roles=roles, parts=parts, images=refs)]))
+        == 1
+    )
+
+
+def test_a_model_of_wefts_own_is_not_talked_to(values: dict[str, Any]) -> None:
+    result = execute(load_recipe(values))
+    with pytest.raises(RunError, match=r"read by its own processor to be talked to, .* --force_simple"):
+        load_talker(result.folder, next(iter(values["tasks"])))
 
 
 def test_a_run_is_exported_to_peft(make: Make, tmp_path: Path) -> None:

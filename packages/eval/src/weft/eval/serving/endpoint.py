@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,12 @@ class RequestError(Exception):
         self.status, self.kind = status, kind
 
 
-def make_app(answer: Answer, tasks: Mapping[str, int], limits: ServingLimits | None = None) -> FastAPI:
+def make_app(
+    answer: Answer,
+    tasks: Mapping[str, int],
+    limits: ServingLimits | None = None,
+    talks: Collection[str] = (),
+) -> FastAPI:
     """The application that serves a model.
 
     Args:
@@ -74,6 +79,8 @@ def make_app(answer: Answer, tasks: Mapping[str, int], limits: ServingLimits | N
             a message is told to whoever asked.
         tasks: Name of each task to the most tokens that its answers have.
         limits: What a request may be.
+        talks: The tasks that take several messages. The text of such a question is their list in JSON, with a part of
+            type image for each of its images.
     """
     limits = limits or ServingLimits()
     batching = Batching(answer, size=limits.batch_size, wait=limits.wait, waiting=limits.waiting)
@@ -92,7 +99,7 @@ def make_app(answer: Answer, tasks: Mapping[str, int], limits: ServingLimits | N
     @app.post("/v1/chat/completions")
     async def complete(request: Request) -> JSONResponse:
         try:
-            return JSONResponse(await _completed(request, batching, tasks, limits))
+            return JSONResponse(await _completed(request, batching, tasks, limits, talks))
         except RequestError as error:
             told = {"message": str(error), "type": error.kind, "code": error.status}
             headers = {"Retry-After": "1"} if error.status == 503 else {}
@@ -105,11 +112,15 @@ def make_app(answer: Answer, tasks: Mapping[str, int], limits: ServingLimits | N
 
 
 async def _completed(
-    request: Request, batching: Batching, tasks: Mapping[str, int], limits: ServingLimits
+    request: Request,
+    batching: Batching,
+    tasks: Mapping[str, int],
+    limits: ServingLimits,
+    talks: Collection[str],
 ) -> dict[str, Any]:
     words = _parsed(await _body(request, limits))
     task = _task(words, tasks)
-    text, addresses = _said(words, limits)
+    text, addresses = _said(words, limits, task in talks)
     try:
         async with asyncio.timeout(limits.seconds):
             images = [await asyncio.to_thread(picture_of, one, limits.picture) for one in addresses]
@@ -193,34 +204,57 @@ def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
     return task
 
 
-def _said(words: Mapping[str, Any], limits: ServingLimits) -> tuple[str, list[str]]:
-    """Text and addresses of images of the one message of a request."""
+def _said(words: Mapping[str, Any], limits: ServingLimits, talks: bool) -> tuple[str, list[str]]:
+    """Text and addresses of images of the message of a request, or of all where the task takes several."""
     messages = words.get("messages")
-    if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
+    one = isinstance(messages, list) and len(messages) == 1
+    if (
+        not isinstance(messages, list)
+        or not (messages if talks else one)
+        or not all(isinstance(message, dict) for message in messages)
+    ):
         raise RequestError(
             400,
-            "`messages` must hold one message of the user: the run puts its own words around it. Send one.",
+            "`messages` must hold one message of the user, unless a task was trained on conversations: the run puts "
+            "its own words around it. Send one.",
         )
-    role, content = messages[0].get("role"), messages[0].get("content")
-    if role != "user":
+    told = [_parts(message, talks) for message in messages]
+    images = [_address(part) for parts in told for part in parts if part.get("type") == "image_url"]
+    texts = [_text(part) for parts in told for part in parts if part.get("type") != "image_url"]
+    if (length := sum(map(len, texts))) > limits.text:
+        raise RequestError(413, f"A text must have at most {limits.text:,} characters, but has {length:,}.")
+    if len(images) > limits.images:
+        raise RequestError(
+            413, f"A request must show at most {limits.images} images, but shows {len(images)}."
+        )
+    return (_as_json(messages, told) if talks else "\n".join(texts)), images
+
+
+def _as_json(messages: Sequence[Mapping[str, Any]], told: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The messages of a conversation, each of its images a part without an address."""
+    plain: list[list[dict[str, str]]] = [
+        [
+            {"type": "image"} if part.get("type") == "image_url" else {"type": "text", "text": _text(part)}
+            for part in parts
+        ]
+        for parts in told
+    ]
+    said = [
+        {"role": message["role"], "content": parts} for message, parts in zip(messages, plain, strict=True)
+    ]
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _parts(message: Mapping[str, Any], talks: bool) -> list[dict[str, Any]]:
+    role, content = message.get("role"), message.get("content")
+    if role != "user" and (not talks or role not in ("system", "assistant")):
         raise RequestError(
             400, f"`role` must be 'user', but is {role!r}. The run says itself what a system would."
         )
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise RequestError(400, "`content` must be a text, or a list of parts of type text and image_url.")
-    texts = [_text(part) for part in parts if part.get("type") != "image_url"]
-    images = [_address(part) for part in parts if part.get("type") == "image_url"]
-    text = "\n".join(texts)
-    if len(text) > limits.text:
-        raise RequestError(
-            413, f"A text must have at most {limits.text:,} characters, but has {len(text):,}."
-        )
-    if len(images) > limits.images:
-        raise RequestError(
-            413, f"A request must show at most {limits.images} images, but shows {len(images)}."
-        )
-    return text, images
+    return parts
 
 
 def _text(part: Mapping[str, Any]) -> str:

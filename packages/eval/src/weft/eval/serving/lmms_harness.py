@@ -7,21 +7,84 @@ environment of its own.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.model import lmms
 
+from weft.data import Conversation, MediaRef
+from weft.data.errors import InvalidArgumentError
+from weft.data.sources.opening import open_store
 from weft.eval.errors import ScoreInputError
 
+Talk = Callable[[Sequence[Conversation]], list[str]]
 Answer = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
 
 
-class HarnessModel(lmms):
+class _Asked(lmms):
+    """What both kinds of models have in common: requests in chunks, stops, and what they refuse."""
+
+    def __init__(self, batch_size: int | str = 1) -> None:
+        super().__init__()
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise ScoreInputError(
+                f"`batch_size` must be a whole number from 1, but is {batch_size!r}. Choose one, such as 16."
+            )
+        self.batch_size = int(batch_size)
+
+    @abstractmethod
+    def _said(self, chunk: Sequence[Any]) -> list[str]:
+        """Answers to the arguments of some requests."""
+
+    @staticmethod
+    @abstractmethod
+    def _settings(arguments: Any) -> Mapping[str, Any]:
+        """The generation arguments of a request."""
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Answer requests; see the class for what they hold.
+
+        Args:
+            requests: Instances of lmms-eval.
+
+        Returns:
+            One text per request, in their order, cut before the first of the request's `until` texts.
+
+        Raises:
+            ScoreInputError: If a request cannot be answered, with its document.
+        """
+        answers: list[str] = []
+        for start in range(0, len(requests), self.batch_size):
+            chunk = [request.args for request in requests[start : start + self.batch_size]]
+            for args, text in zip(chunk, self._said(chunk), strict=True):
+                settings = self._settings(args)
+                answer = _cut(text, settings.get("until") or [])
+                self.cache_hook.add_partial("generate_until", (args[0], settings), answer)
+                answers.append(answer)
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Refused: an adapted model is asked for words, not for probabilities of given words."""
+        raise NotImplementedError(
+            "Tasks of type loglikelihood are not answered here. Choose the generating form of the task, or rank the "
+            "answers with weft.eval.evaluate.rank."
+        )
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Refused: what is said next depends on the answer before."""
+        raise NotImplementedError(
+            "Tasks of several rounds are not answered here. Choose one of a single round."
+        )
+
+
+class HarnessModel(_Asked):
     """Answers the `generate_until` requests of lmms-eval by one task of an adapted model.
 
-    Length, beams and prompt are the task's own; of a request's generation arguments only `until` is heeded. One
-    process; run one harness per device for more.
+    Requests hold text, generation arguments, document to images, document id, task and split. Length, beams and prompt
+    are the task's own; of a request's generation arguments only `until` is heeded. One process; run one harness per
+    device for more.
 
     Args:
         answer: Function of a task, the texts, and for each text its encoded images, to the answers.
@@ -35,51 +98,16 @@ class HarnessModel(lmms):
     is_simple = True
 
     def __init__(self, answer: Answer, task: str, batch_size: int | str = 1) -> None:
-        super().__init__()
-        if not str(batch_size).isdigit() or int(batch_size) < 1:
-            raise ScoreInputError(
-                f"`batch_size` must be a whole number from 1, but is {batch_size!r}. Choose one, such as 16."
-            )
-        self.task = task
-        self.batch_size = int(batch_size)
-        self._answer = answer
+        super().__init__(batch_size)
+        self.task, self._answer = task, answer
 
-    def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Answer requests whose arguments are text, generation arguments, document to images, document id, task, split.
+    def _said(self, chunk: Sequence[Any]) -> list[str]:
+        return self._answer(self.task, [args[0] for args in chunk], [self._images(args) for args in chunk])
 
-        Args:
-            requests: Instances of lmms-eval.
-
-        Returns:
-            One text per request, in their order, cut before the first of the request's `until` texts.
-
-        Raises:
-            ScoreInputError: A request shows no image, or something that is no image.
-        """
-        answers: list[str] = []
-        for start in range(0, len(requests), self.batch_size):
-            chunk = [request.args for request in requests[start : start + self.batch_size]]
-            said = self._answer(
-                self.task, [args[0] for args in chunk], [self._images(args) for args in chunk]
-            )
-            for args, text in zip(chunk, said, strict=True):
-                answer = _cut(text, args[1].get("until") or [])
-                self.cache_hook.add_partial("generate_until", (args[0], args[1]), answer)
-                answers.append(answer)
-        return answers
-
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Refused: an adapted model is asked for words, not for probabilities of given words."""
-        raise NotImplementedError(
-            "Tasks of type loglikelihood are not answered here. Choose the generating form of the task, or rank the "
-            "answers with weft.eval.evaluate.rank."
-        )
-
-    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Refused: adapted models hold no conversation."""
-        raise NotImplementedError(
-            "Tasks of several rounds are not answered here. Choose one of a single round."
-        )
+    @staticmethod
+    def _settings(arguments: Any) -> Mapping[str, Any]:
+        settings: Mapping[str, Any] = arguments[1]
+        return settings
 
     def _images(self, args: Sequence[Any]) -> list[bytes]:
         _, _, to_visual, document, task, split = args
@@ -90,6 +118,72 @@ class HarnessModel(lmms):
                 "images."
             )
         return [_encoded(image, task, document) for image in shown]
+
+
+class ChatHarnessModel(_Asked):
+    """Answers the requests that lmms-eval makes of a chat model: messages with images and videos, in their order.
+
+    Requests hold text, document to messages, generation arguments, document id, task and split. The model's own
+    template words the messages; length and beams are the task's own, and of a request's generation arguments only
+    `until` is heeded.
+
+    Args:
+        talk: Function of conversations, whose answers are hidden, to the answers.
+        batch_size: Requests per pass.
+
+    Raises:
+        ScoreInputError: `batch_size` is below 1.
+    """
+
+    is_simple = False
+
+    def __init__(self, talk: Talk, batch_size: int | str = 1) -> None:
+        super().__init__(batch_size)
+        self._talk = talk
+
+    def _said(self, chunk: Sequence[Any]) -> list[str]:
+        return self._talk([self._conversation(args) for args in chunk])
+
+    @staticmethod
+    def _settings(arguments: Any) -> Mapping[str, Any]:
+        settings: Mapping[str, Any] = arguments[2]
+        return settings
+
+    def _conversation(self, args: Sequence[Any]) -> Conversation:
+        _, to_messages, _, document, task, split = args
+        messages = to_messages(self.task_dict[task][split][document])
+        said = [list(_parts(message["content"], task, document)) for message in messages]
+        try:
+            return Conversation(
+                id=f"{task}/{document}",
+                roles=tuple(message["role"] for message in messages),
+                parts=tuple(tuple(part if isinstance(part, str) else None for part in own) for own in said),
+                images=tuple(part for own in said for part in own if not isinstance(part, str)),
+            )
+        except InvalidArgumentError as error:
+            raise ScoreInputError(f"Document {document!r} of {task} cannot be asked: {error}") from None
+
+
+def _parts(content: Any, task: str, document: Any) -> Iterator[str | MediaRef]:
+    """Texts, images and videos of a message, as the protocol of lmms-eval types them."""
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        if part["type"] == "text":
+            yield part["text"]
+        elif part["type"] == "image":
+            yield MediaRef.from_bytes(_encoded(part["url"], task, document), f"{task}/{document}")
+        elif part["type"] == "video" and isinstance(part["url"], str | Path):
+            path = Path(part["url"])
+            start, end = (_seconds(part.get(name)) for name in ("start_time", "end_time"))
+            yield MediaRef(path.name, open_store(path.parent), "video", start, end)
+        else:
+            raise ScoreInputError(
+                f"Each request must show images and files of videos, but document {document!r} of {task} shows "
+                f"{part['type']} as a {type(part.get('url')).__name__}. Choose another task."
+            )
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _encoded(image: Any, task: str, document: Any) -> bytes:

@@ -23,6 +23,7 @@ def serve(
     """Answer questions of all tasks of a run at /v1/chat/completions, where `model` names the task."""
     import uvicorn
 
+    from weft.data import Conversation
     from weft.eval.serving.endpoint import ServingLimits, make_app
     from weft.eval.serving.pictures import PictureLimits, hosts_of_environment
     from weft.train.runs.served import load_served
@@ -33,4 +34,5 @@ def serve(
     tasks = {name: served.recipe.tasks[name].max_new_tokens for name in served.types}
     sys.stdout.write(f"http://{host}:{port}/v1/chat/completions answers as {', '.join(tasks)}\n")
     sys.stdout.flush()
-    uvicorn.run(make_app(served.answer, tasks, limits), host=host, port=port, log_level="warning")
+    talks = [name for name, kind in served.types.items() if kind == Conversation.record_type]
+    uvicorn.run(make_app(served.answer, tasks, limits, talks), host=host, port=port, log_level="warning")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from weft.data import MediaRef, PairBool, Record
+from weft.data import Conversation, MediaRef, PairBool, Record
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.mixed import answer_mixed
 from weft.eval.evaluate.predict import predict
@@ -20,9 +21,11 @@ from weft.train.errors import RunError
 from weft.train.output.result import ADAPTER, check_finished
 from weft.train.preflight.tasks import Role, load_tasks
 from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.training import Recipe
 from weft.train.runs.open_session import make_batches
 from weft.train.runs.requests import RECORDS
 
+Talk = Callable[[Sequence[Conversation]], list[str]]
 Predictor = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
 
 
@@ -34,8 +37,8 @@ def load_predictor(
     Args:
         folder: Folder with `recipe.yaml` and `adapter/`, such as that of a run.
         types: Task to the type of its records, such as "image_qa".
-        images: Task to the number of images that each of its records shows; by default one, and one or two for
-            statements.
+        images: Task to the number of images that each of its records shows; by default one, one or two for statements;
+            conversations show any number.
 
     Returns:
         A function of a task, the texts, and for each text its encoded images, to the answers. It raises a `RunError`
@@ -59,6 +62,32 @@ def load_predictor(
     return answer
 
 
+def load_talker(folder: Path | str, task: str) -> Talk:
+    """Load a run to be talked to: conversations are answered by one of its tasks, whatever its records were.
+
+    Args:
+        folder: As for `load_predictor`.
+        task: The task; its `system`, lengths and beams hold, not its `ask`.
+
+    Returns:
+        A function of conversations to the answers to them. It raises a `ReaderError` where the model reads one question
+        alone, and a conversation is more.
+
+    Raises:
+        RunError: The backbone cannot be reached, or is one of weft's own, which hold no conversations.
+    """
+    run = Served(folder, {task: Conversation.record_type}, talks=True)
+
+    def talk(conversations: Sequence[Conversation]) -> list[str]:
+        named = [replace(record, id=str(place)) for place, record in enumerate(conversations)]
+        size = run.recipe.evaluation.batch_size
+        said = predict(run.model, task, named, run.batches, batch_size=size, device=run.device)
+        assert isinstance(said, dict), "conversations are answered in words"
+        return [said[record.id] for record in named]
+
+    return talk
+
+
 class Served:
     """A run that answers what it is asked.
 
@@ -66,18 +95,29 @@ class Served:
         folder: Folder with `recipe.yaml` and `adapter/`.
         types: As for `load_predictor`.
         images: As for `load_predictor`.
+        talks: Whether all tasks are talked to, without their `ask` and `prompt`.
 
     Raises:
-        RunError: As `load_predictor` does.
+        RunError: As `load_predictor` does; or tasks are talked to, and the backbone is one of weft's own.
     """
 
     def __init__(
-        self, folder: Path | str, types: Mapping[str, str], images: Mapping[str, int] = MappingProxyType({})
+        self,
+        folder: Path | str,
+        types: Mapping[str, str],
+        images: Mapping[str, int] = MappingProxyType({}),
+        *,
+        talks: bool = False,
     ) -> None:
         folder = Path(folder)
         self.types = types
         self.recipe = load_recipe(folder / "recipe.yaml")
         backbone = load_adapted(self.recipe, folder=folder, adapter=folder / ADAPTER)
+        if talks and backbone.reader is None:
+            raise RunError(
+                f"`backbone` must be read by its own processor to be talked to, but {backbone.name!r} is one of weft's "
+                "own. Ask it questions (with lmms-eval: --force_simple)."
+            )
         if backbone.transform is None and backbone.reader is None:
             raise RunError(
                 f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
@@ -87,7 +127,7 @@ class Served:
         self.model: Any = backbone.model
         self.model.to(self.device).eval()
         visual = None if backbone.transform is None else Pixels(backbone.transform)
-        self.batches = make_batches(self.recipe, backbone, visual)
+        self.batches = make_batches(_unasked(self.recipe) if talks else self.recipe, backbone, visual)
         self._counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.record_type}
         self._counts |= {name: range(count, count + 1) for name, count in images.items()}
 
@@ -104,7 +144,8 @@ class Served:
             RunError: If it has another number of images than the task.
         """
         present = [data for data in given if isinstance(data, bytes | bytearray) and data]
-        _check_images(task, row, present, given, self._counts.get(task, range(1, 2)))
+        if self.types[task] != Conversation.record_type:  # which says itself where its images stand
+            _check_images(task, row, present, given, self._counts.get(task, range(1, 2)))
         refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
         return RECORDS[self.types[task]](str(row), text, tuple(refs))
 
@@ -149,6 +190,13 @@ def load_served(folder: Path) -> Served:
             "another run."
         )
     return Served(folder, types, images)
+
+
+def _unasked(recipe: Recipe) -> Recipe:
+    """A recipe whose tasks word nothing themselves, but for `system`."""
+    plain = {"ask": None, "prompt": "", "prompt_at": "start"}
+    tasks = {name: task.model_copy(update=plain) for name, task in recipe.tasks.items()}
+    return recipe.model_copy(update={"tasks": tasks})
 
 
 def _check_images(
