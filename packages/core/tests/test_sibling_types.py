@@ -16,8 +16,8 @@ METHODS = [
     {"method": "lora", "rank": 2},
     {"method": "ia3"},
 ]
-# These have tests of their own: a tower of VL-BART, open_clip's models and the composites of this package.
-ELSEWHERE = {"resnet", "open_clip.model.CLIP", "open_clip.model.CustomTextCLIP"}
+# These have tests of their own: a tower of VL-BART, EfficientNet, open_clip's models and composites of this package.
+ELSEWHERE = {"resnet", "efficientnet", "open_clip.model.CLIP", "open_clip.model.CustomTextCLIP"}
 
 
 def case(name):
