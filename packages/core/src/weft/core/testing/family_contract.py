@@ -16,14 +16,15 @@ import torch
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.testing.layer_passes import READ, RETURNED, Seen, WatchedLayers
+from weft.core.testing.place_faults import place_faults, place_mutants
 from weft.core.testing.wiring_faults import best_streams, faults, layer_faults, same, sublayers_of
 
 
 class FamilyContract:
     """The contract. Set `models` in a subclass.
 
-    A family whose `models` pass tells the residual stream, the norms and the role of every linear map as they are: each
-    mutant, in which one field of one site names another module of its layer, is found by the same passes.
+    A family whose `models` pass tells the residual stream, the norms, the roles of linear maps and the places in front
+    of stacks as they are: each mutant, in which one field of a site names another module, is found by the same passes.
 
     Class attributes:
         models: Name to what makes a tiny model of the family and a batch that its `forward` takes.
@@ -51,7 +52,7 @@ class FamilyContract:
 
     def test_the_sites_are_wired_as_they_say(self, name: str) -> None:
         watched, sites = self.watched(name)
-        found = faults(watched, sites)
+        found = [*faults(watched, sites), *place_faults(watched, sites)]
         assert not [fault for fault in found if name not in self.beyond or "add up" not in fault]
 
     def test_a_wrong_wiring_is_found(self, mutated_name: str) -> None:
@@ -64,6 +65,9 @@ class FamilyContract:
             mutant = replace(sites, sites=tuple(changed.get(site.address, site) for site in sites.sites))
             if told[layer].issuperset(layer_faults(watched, mutant, layer)):
                 missed.append(wrong)
+        for place in place_mutants(watched, sites):
+            if not place_faults(watched, replace(sites, sites=(place,))):
+                missed.append([place])
         assert told
         assert not missed
 

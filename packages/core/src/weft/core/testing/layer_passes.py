@@ -19,7 +19,8 @@ READ, RETURNED = 0, 1
 class WatchedLayers:
     """The layers of a model in one pass, and again with one module's output changed.
 
-    A layer that is called several times is seen in the call that runs most of its modules.
+    A layer that is called several times is seen in the call that runs most of its modules. `seen` has the modules of
+    each layer, `around` those outside of all: every tensor that they read, and the first that they return.
 
     Args:
         model: A model in evaluation mode.
@@ -33,7 +34,14 @@ class WatchedLayers:
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._again: dict[tuple[object, ...], Seen] = {}
         self._maps = tuple(f"{site.path}." for site in sites.sites if site.channels_first)
+        self.around: dict[str, tuple[list[Tensor], Tensor]] = {}
+        fronts = tuple(f"{layer}." for layer in sites.layers)
         hooks = [hook for path in sites.layers for hook in self._watch(path)]
+        hooks += [
+            module.register_forward_hook(self._note_around(path), with_kwargs=True)
+            for path, module in model.named_modules()
+            if path and not f"{path}.".startswith(fronts)
+        ]
         with torch.no_grad():
             model(**batch)
         for hook in hooks:
@@ -56,6 +64,15 @@ class WatchedLayers:
             *self._noting(layer, now),
             module.register_forward_hook(leave, with_kwargs=True),
         ]
+
+    def _note_around(self, path: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            first = _first(output)
+            if isinstance(first, Tensor):
+                read = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+                self.around[path] = read, first
+
+        return hook
 
     def _noting(self, layer: str, seen: Seen) -> list[Any]:
         is_map = self._is_map(layer)
@@ -101,11 +118,16 @@ def _caches(kwargs: dict[str, Any]) -> bool:
     return kwargs.get("past_key_values") is not None
 
 
+def _first(output: Any) -> Any:
+    values = tuple(output.values()) if isinstance(output, dict) else output
+    return values[0] if isinstance(values, tuple | list) and values else values
+
+
 def _note(path: str, seen: Seen, *, is_map: bool) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         read = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         read = kwargs.get("hidden_states", read) if not args else read
-        first = output[0] if isinstance(output, tuple | list) and output else output
+        first = _first(output)
         if isinstance(read, Tensor) and isinstance(first, Tensor):
             seen[path] = (read.movedim(1, -1), first.movedim(1, -1)) if is_map else (read, first)
 
