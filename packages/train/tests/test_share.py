@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import train_session
 from weft.train.runs.share.command import Limit, read_limit, share
+from weft.train.runs.share.confirm import confirm_points
 from weft.train.runs.share.measure import measure as measure_with
 
 QUICK = {"steps": 2, "batches": 4}
@@ -111,6 +113,42 @@ def test_one_task_alone_is_refused(recipe, values):
 def test_a_method_without_units_is_refused(recipe):
     with pytest.raises(RunError, match="`method` must have units with trained weights for tasks to share"):
         measure(load_recipe(recipe, ["method={method: full}"]))
+
+
+def test_policies_and_presets_are_confirmed_on_validation_alone(recipe, monkeypatch, capsys):
+    def run(command, **kwargs):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *command[3:]])
+        return SimpleNamespace(returncode=int(ended.value.code or 0))
+
+    monkeypatch.setattr("weft.train.runs.sweep.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("weft.train.runs.share.command.can_be_said", lambda measured: True)
+    words = ["share", str(recipe), "--steps", "2", "--batches", "4", "--confirm", "1", "--confirm-steps", "2"]
+    store = ["tracking.enabled=true", f"tracking.store={recipe.parent / 'mlflow'}"]
+    main_ends([*words, "--seeds", "2", *store], 0)
+    shown = capsys.readouterr().out
+    runs = recipe.parent / "runs"
+    for label in ("policy-1", "single", "half", "multiple"):
+        for seed in (0, 1):
+            kept = load_recipe(runs / f"tiny-confirm-{label}-{seed}" / "recipe.yaml")
+            assert {task.data.test for task in kept.tasks.values()} == {"validation"}
+            assert kept.tracking.parent is not None
+            assert kept.training.steps == 2
+        assert label.replace("-", " ") in shown
+    assert (runs / "tiny.share" / "confirm.png").read_bytes().startswith(b"\x89PNG")
+    assert (runs / "tiny.share" / "confirm.csv").is_file()
+    assert "against policy 1, paired over samples" in shown
+
+
+def test_without_validation_splits_nothing_is_confirmed_and_nothing_measured(recipe, values):
+    del values["tasks"]["nlvr"]["data"]["validation"]
+    recipe.write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(
+        RecipeError, match=r"`--confirm` needs `tasks.nlvr.data.validation`, because nothing is chosen"
+    ):
+        confirm_points(str(recipe), [], [], seeds=1)
+    main_ends(["share", str(recipe), "--confirm", "1"], 2)
+    assert not (recipe.parent / "runs").exists()
 
 
 @pytest.mark.slow
