@@ -72,6 +72,7 @@ REAL_TOOLS = (
 )  # what conversions are held against
 FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
 BENCH_PEERS = ("peft", "trl")
+TRL_TOOLS = ("trl", "datasets", "Pillow")
 BENCHMARKS: dict[str, tuple[str, ...]] = {"vlm_step": (), "stored_vision": ()}  # module to its arguments
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
@@ -274,6 +275,14 @@ def open_clip(session: nox.Session) -> None:
     session.run("python", "-c", "import open_clip")  # the tests would skip without it
     tests = ("packages/core/tests/test_open_clip.py", "packages/train/tests/test_any_encoder.py")
     session.run("pytest", *(session.posargs or tests))
+
+
+@nox.session
+def trl(session: nox.Session) -> None:
+    """Core's tests of rows of several tasks through the released TRL, its trainer and its collator."""
+    install(session, *editable(("kernels",)), *editable(("core",), "test"), *TRL_TOOLS)
+    session.run("python", "-c", "import trl")  # the tests would skip without it
+    session.run("pytest", *(session.posargs or ("packages/core/tests/test_trl.py",)))
 
 
 @nox.session

@@ -124,7 +124,7 @@ class AdaptedModel(Picklable):
         if routing is not None:
             owned = store.owners_rule is not None
             check_batch(routing, inputs, owned=owned, repeats=store.generating)
-            media = _media(self, routing, inputs)
+            media = media_of(self, routing, inputs)
         if routing is None and signals is store.signals:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         trains = torch.is_grad_enabled() and self.training and torch.compiler.is_compiling()
@@ -277,8 +277,14 @@ def with_frozen_statistics(model: Any) -> list[nn.Module]:
     ]
 
 
-def _media(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
-    """Images and videos of a batch, where the model has towers that need to know their owners."""
+def media_of(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
+    """Images and videos of a batch, where the model has towers that need to know their owners.
+
+    Args:
+        model: An adapted model.
+        routing: Task of each row.
+        inputs: What the model is called with.
+    """
     rule = model.weft.owners_rule if model.weft.needs_owners else None
     if rule is None or all(ids.shape[0] == 1 for ids in routing.ids.values()):
         return None
@@ -303,7 +309,7 @@ def root_methods(base: type) -> dict[str, Any]:
         routing = store.routing if task_ids is None else route_ids(task_ids)
         inputs = {"input_ids": args[0] if args else kwargs.get("inputs"), **kwargs}
         # Newer releases encode the images before the first call of the model.
-        media = None if routing is None else _media(self, routing, inputs)
+        media = None if routing is None else media_of(self, routing, inputs)
         with store.using(routing, store.enabled, media=media), store.repeating():
             return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
