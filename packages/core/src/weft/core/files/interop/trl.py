@@ -2,8 +2,8 @@
 
 They give a collator the rows of a data set, and the model what it returns. `WithTasks` lets a column with the task's
 name go around the collator, and hands it on as `task_ids`, which the `forward` of an adapted model takes; the trainer
-must keep the column (`remove_unused_columns=False`). `RoutesTasks`, mixed into a trainer, routes by them where the trainer
-has a forward of its own, as TRL's has. With `AdapterCheckpoints` too, it saves adapters alone and resumes from them:
+must keep the column (`remove_unused_columns=False`). `RoutesTasks`, mixed into a trainer, routes by them where the
+trainer has a forward of its own, as TRL's has. With `AdapterCheckpoints`, it saves adapters and resumes from them:
 
     class TaskTrainer(RoutesTasks, AdapterCheckpoints, SFTTrainer): ...
 """
