@@ -15,6 +15,7 @@ from weft.kernels.errors import KernelBackendError
 BACKENDS = ("auto", "triton", "torch")
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INTERPRETER_VARIABLE = "TRITON_INTERPRET"
+_BACKEND_VARIABLE = "WEFT_KERNELS_BACKEND"
 _TRITON_FOUND = importlib.util.find_spec("triton") is not None
 
 
@@ -46,11 +47,16 @@ def check_backend(backend: str) -> None:
 def use_triton(reference: Tensor, backend: str) -> bool:
     """Decide for one call; `reference` is the tensor whose device and dtype count.
 
-    ``auto`` means Triton on CUDA tensors of a dtype the kernels support, plain torch otherwise.
+    ``auto`` means Triton on CUDA tensors of a dtype the kernels support, plain torch otherwise; the environment
+    variable ``WEFT_KERNELS_BACKEND`` may say otherwise, to compare the two on a whole model.
 
     Raises:
+        KernelValueError: That variable is not one of ``auto``, ``triton``, ``torch``.
         KernelBackendError: ``triton`` was asked for on a device or dtype the kernels do not support.
     """
+    if backend == "auto" and _BACKEND_VARIABLE in os.environ:
+        backend = os.environ[_BACKEND_VARIABLE]
+        check_choice(_BACKEND_VARIABLE, backend, BACKENDS)
     if backend == "torch":
         return False
     supported = reference.dtype in TRITON_DTYPES
