@@ -51,7 +51,7 @@ def main() -> None:
     betas, alphas = head.config.betas(), head.config.alphas()
 
     started = time.process_time()
-    right = count_right(head.zero_shot(queries), truth, head.grid(queries))
+    right = count_right(head.zero_shot(queries), truth, head.grid(queries, head.config.axes()))
     ours = time.process_time() - started
 
     one_hot = functional.one_hot(labels, options.classes).float()

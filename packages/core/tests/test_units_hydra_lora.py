@@ -1,87 +1,46 @@
 """HydraLoRA: the paper's formula token by token, its count, and its loss for balance."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from weft.core import attach, auxiliary_losses, plan
+from weft.core import auxiliary_losses
 from weft.core.errors import AttachError
-from weft.core.testing import tiny_backbone
+from weft.core.testing import UpdateContract, tiny_backbone
 from weft.core.testing.unit_contract import (
-    TASKS,
     adapted,
     checkpoint_activations,
     gradients,
     outputs,
     per_row_loss,
 )
-from weft.core.testing.vision_language import CASES
+from weft.core.testing.update_contract import slots_at
 
 HYDRA = {"method": "hydra_lora", "rank": 2, "ups": 3, "alpha": 6, "linears": ["query", "down"]}
 BALANCED = {**HYDRA, "balance": 0.1}
-KEY = "hydra_lora.text.encoder.0.ffn.down"
 
 
-def slots_of(model, key, task):
-    names = ("down.weight", "up.weight", "router.weight")
-    return [model.weft.banks_by_key[f"{key}.{name}"].slot_of(task) for name in names]
+class TestHydraLoRA(UpdateContract):
+    method: ClassVar = HYDRA
+    names: ClassVar = ("down.weight", "up.weight", "router.weight")
+    sharings: ClassVar = [None, "single", "multiple", "half", {"router": []}]
+    merges: ClassVar = False
+
+    @staticmethod
+    def update(x, down, ups, router):
+        """The paper's equations for every token, `B_i` after `B_i`, times alpha / rank."""
+        shares = (x @ router).softmax(dim=-1).unbind(dim=-1)
+        return 3 * sum(share[..., None] * (x @ down @ up) for share, up in zip(shares, ups, strict=True))
+
+    @staticmethod
+    def count(inner, outer, tasks):
+        return 2 * inner + 3 * 2 * outer + 3 * inner
 
 
-def update(x, down, ups, router):
-    """The paper's equations for one token, `B_i` after `B_i`, times alpha / rank."""
-    shares = (x @ router).softmax(dim=-1)
-    return 3.0 * sum(share * (x @ down @ up) for share, up in zip(shares, ups, strict=True))
-
-
-@pytest.mark.parametrize("sharing", ["single", "multiple", "half", {"router": []}])
-def test_each_token_gets_the_papers_formula(sharing):
-    model, _ = adapted({**HYDRA, "sharing": sharing}, "bart", noise=0.3)
-    module = model.model.encoder.layers[0].fc2
-    x = torch.randn(3, 5, module.in_features)
-    with model.disable_adapter():
-        plain = module(x)
-    with model.route(tasks=["gqa", None, "vqa"]):
-        found = module(x)
-    assert torch.equal(found[1], plain[1])
-    for row, task in ((0, "gqa"), (2, "vqa")):
-        slots = slots_of(model, KEY, task)
-        expected = torch.stack([plain[row, place] + update(x[row, place], *slots) for place in range(5)])
-        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_the_count_is_that_of_the_formula():
-    from transformers import BertConfig, BertModel
-
-    with torch.device("meta"):
-        model = BertModel(BertConfig())
-    planned = plan(model, {"method": "hydra_lora", "rank": 8, "ups": 3, "linears": ["query", "up"]}, TASKS)
-    each = [8 * i + 3 * 8 * o + 3 * i for i, o in ((768, 768), (768, 3072))]
-    assert planned.trainable_parameters == 12 * sum(each)
-
-
-def test_it_starts_as_the_backbone():
-    model, batch = tiny_backbone("bart")
-    model.requires_grad_(False)
-    expected = outputs(model, batch)
-    attach(model, BALANCED)
-    assert torch.equal(outputs(model, batch), expected)
-
-
-def test_a_fused_map_is_updated_in_its_rows_alone():
-    torch.manual_seed(0)
-    model, _ = CASES["blip_caption"]()
-    attach(model.eval(), {**HYDRA, "linears": ["value"], "towers": ["vision"], "layers": [0]})
-    module = model.vision_model.encoder.layers[0].self_attn.qkv
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.2)
-    x = torch.randn(4, module.in_features)
-    with model.disable_adapter():
-        expected = module(x)
-    expected[:, 32:] += torch.stack(
-        [update(row, *slots_of(model, "hydra_lora.vision.0.attention.value", "default")) for row in x]
-    )
-    torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=1e-5)
+def router_of(model, task):
+    return slots_at(model, "text.encoder.0.ffn.down", ("router.weight",), task)[0]
 
 
 def importance(x, router):
@@ -98,10 +57,10 @@ def test_the_loss_for_balance_is_the_importance_loss_of_rows_with_a_task(sharing
     with auxiliary_losses(model) as added, model.route(tasks=["gqa", None, "vqa", "gqa"]):
         module(x)
     if sharing == "single":
-        expected = importance(x[[0, 2, 3]], slots_of(model, KEY, "vqa")[2])
+        expected = importance(x[[0, 2, 3]], router_of(model, "vqa"))
     else:
         rows = {"gqa": [0, 3], "vqa": [2]}
-        expected = sum(importance(x[own], slots_of(model, KEY, task)[2]) for task, own in rows.items()) / 2
+        expected = sum(importance(x[own], router_of(model, task)) for task, own in rows.items()) / 2
     torch.testing.assert_close(added.total(), 0.1 * expected)
 
 
@@ -109,7 +68,7 @@ def test_an_even_router_owes_nothing():
     model, _ = adapted(BALANCED, "bart", None)
     module = model.model.encoder.layers[0].fc2
     with torch.no_grad():
-        slots_of(model, KEY, "default")[2].zero_()
+        router_of(model, "default").zero_()
     with auxiliary_losses(model) as added:
         module(torch.randn(2, 3, module.in_features))
     assert added.total() < 1e-6

@@ -1,14 +1,32 @@
 """VeRA: equal to PEFT's, counted by the paper's formula, its matrices one for everything."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
-from weft.core import attach, combine_tasks, merged, plan
-from weft.core.testing import tiny_backbone
+from weft.core import attach, plan
+from weft.core.testing import UpdateContract, tiny_backbone
 from weft.core.testing.unit_contract import TASKS, adapted, outputs
 
 VERA = {"method": "vera", "rank": 4, "linears": ["query", "up", "down"]}
 MATRICES = {"vera.shared.all.down.weight", "vera.shared.all.up.weight"}
+
+
+class TestVeRA(UpdateContract):
+    method: ClassVar = VERA
+    names: ClassVar = ("down.weight", "down.scale", "up.weight", "up.scale")
+    sharings: ClassVar = [None, "single", "multiple", "half", {"down": []}, {"projection": ["task"]}]
+    linear: ClassVar = "half"
+
+    @staticmethod
+    def update(x, a, d, b, e):
+        inner, outer = x.shape[-1], e.shape[-1]
+        return (x @ a[:inner] * d) @ b[:, :outer] * e
+
+    @staticmethod
+    def count(inner, outer, tasks):
+        return 4 + outer
 
 
 def matrices(model):
@@ -36,12 +54,9 @@ def test_peft_on_the_whole_model_gives_the_same():
     assert count == model.weft.plan.trainable_parameters
 
 
-def test_it_starts_as_the_backbone_with_the_draws_of_peft():
-    model, batch = tiny_backbone("bart")
-    model.requires_grad_(False)
-    expected = outputs(model, batch)
+def test_it_starts_with_the_draws_of_peft():
+    model, _ = tiny_backbone("bart")
     attach(model, {**VERA, "rank": 64})
-    assert torch.equal(outputs(model, batch), expected)
     for key in MATRICES:
         value = model.weft.banks_by_key[key].slot_of("default")
         bound = (6 / value.shape[0]) ** 0.5
@@ -79,44 +94,3 @@ def test_each_map_trains_its_rank_and_its_outputs():
     # The paper's formula, L (d + r), at rank 1024 with queries and values of twelve layers.
     assert planned.trainable_parameters == 24 * (768 + 1024) == 43_008
     assert planned.total_parameters - planned.backbone_parameters == 43_008 + 2 * 768 * 1024
-
-
-def test_merging_does_what_the_unit_does():
-    model, batch = adapted({**VERA, "sharing": "multiple"}, "bart", noise=0.1)
-    model.set_task("gqa")
-    expected = outputs(model, batch)
-    with merged(model, task="gqa"):
-        torch.testing.assert_close(outputs(model, batch), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_updates_add_up_where_tasks_share_one_of_the_vectors():
-    model, _ = adapted({**VERA, "linears": ["query"], "sharing": "half"}, "bart", noise=0.1)
-    x = torch.randn(2, 3, model.config.d_model)
-    module = model.model.encoder.layers[0].self_attn.q_proj
-    with model.disable_adapter():
-        plain = module(x)
-    updates = []
-    for task in ("vqa", "gqa"):
-        model.set_task(task)
-        updates.append(module(x) - plain)
-    assert combine_tasks(model, "sum", {"vqa": 2.0, "gqa": -0.5}) == 0
-    model.set_task("sum")
-    torch.testing.assert_close(module(x) - plain, 2 * updates[0] - 0.5 * updates[1], atol=1e-6, rtol=1e-5)
-
-
-def test_a_fused_map_is_updated_in_its_rows_alone():
-    from weft.core.testing.vision_language import CASES
-
-    torch.manual_seed(0)
-    model, _ = CASES["blip_caption"]()
-    attach(model.eval(), {**VERA, "linears": ["value"], "towers": ["vision"], "layers": [0]})
-    module = model.vision_model.encoder.layers[0].self_attn.qkv
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.2)
-    x = torch.randn(3, module.in_features)
-    changed = module(x)
-    with model.disable_adapter():
-        plain = module(x)
-    assert torch.equal(changed[:, :32], plain[:, :32])
-    assert (changed[:, 32:] != plain[:, 32:]).all()

@@ -123,7 +123,7 @@ def test_the_least_loss_chooses_if_it_is_asked_to(make_task) -> None:
     assert (found.selected["beta"], found.selected["alpha"]) == least
     right = float((head.logits(queries).argmax(1) == truth).double().mean())
     assert found.accuracy == pytest.approx(100 * right)
-    most = search_grid(head.zero_shot(queries), truth, head.grid(queries))
+    most = search_grid(head.zero_shot(queries), truth, head.grid(queries, head.config.axes()))
     assert most.accuracy > found.accuracy
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from weft.core.few_shot.head_config import SelectBy
+from weft.core.few_shot.head_config import Axes, SelectBy
 
 Bound = Literal["lowest", "highest"]
 Ties = Literal["loss", "first"]
@@ -73,26 +73,47 @@ class Grid:
         alphas: Values of alpha.
         loops: Names of the hyper-parameters from the outermost to the innermost loop of the papers' code, where the
             order is another one than candidates and then alphas; their values ascend.
-        axes: Hyper-parameters that have no natural bounds, each with its values, which ascend.
-        remade: Axes to a grid of these values, to widen it.
     """
 
     candidates: Sequence[Mapping[str, float]]
     sums_of: Callable[[slice], Tensor]
     alphas: Sequence[float]
     loops: Sequence[str] = ()
-    axes: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    remade: Callable[[Mapping[str, Sequence[float]]], Grid] | None = None
 
 
-def search_grid(
+def search_grids(
     init: Tensor,
     labels: Tensor,
-    grid: Grid,
+    axes: Axes,
+    grid_of: Callable[[Axes], Grid],
     *,
     ties: Ties = "loss",
     by: SelectBy = "accuracy",
     widenings: int = 0,
+) -> Search:
+    """Search a grid, and wider ones while the best value of an axis is its first or last.
+
+    Args:
+        init: As for `search_grid`.
+        labels: As for `search_grid`.
+        axes: Hyper-parameters that have no natural bounds, each with its values, which ascend.
+        grid_of: Axes to the grid of these values.
+        ties: As for `search_grid`.
+        by: As for `search_grid`.
+        widenings: How often the grid is widened at most.
+    """
+    widened = 0
+    while True:
+        found = search_grid(init, labels, grid_of(axes), ties=ties, by=by)
+        ends = bounds(found.selected, axes)
+        if not ends or widened == widenings:
+            return replace(found, at_bounds=ends, widened=widened)
+        axes = {name: _wider(values, ends.get(name)) for name, values in axes.items()}
+        widened += 1
+
+
+def search_grid(
+    init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss", by: SelectBy = "accuracy"
 ) -> Search:
     """Choose the candidate and the alpha of the best `init + alpha · sums`.
 
@@ -103,23 +124,28 @@ def search_grid(
         ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
             that the papers' code comes to first.
         by: Whether the most accurate combination is the best, or that of least cross-entropy.
-        widenings: How often the grid is widened at most, while the best value of an axis is its first or last.
 
     Returns:
         The choice; `selected` also holds `alpha`.
     """
-    found = _search_once(init, labels, grid, ties, by)
-    for count in range(1, widenings + 1):
-        if grid.remade is None or not found.at_bounds:
-            break
-        grid = grid.remade(
-            {name: _wider(values, found.at_bounds.get(name)) for name, values in grid.axes.items()}
-        )
-        found = replace(_search_once(init, labels, grid, ties, by), widened=count)
-    return found
+    candidates, alphas = grid.candidates, grid.alphas
+    right, losses = _tally(init, labels, grid, with_losses=by == "loss")
+    if losses is not None:
+        place, column = divmod(int(losses.argmin()), len(alphas))
+        best, tied = int(right[place, column]), [[place, column]]
+    else:
+        best, tied = int(right.max()), (right == right.max()).nonzero().tolist()
+        place, column = _first_or_likeliest(init, labels, grid, ties, tied)
+    return Search(
+        selected={**candidates[place], "alpha": alphas[column]},
+        accuracy=100 * best / len(labels),
+        evaluated=right.numel(),
+        tied=len(tied),
+        samples=len(labels),
+    )
 
 
-def bounds(selected: Mapping[str, float], axes: Mapping[str, Sequence[float]]) -> dict[str, Bound]:
+def bounds(selected: Mapping[str, float], axes: Axes) -> dict[str, Bound]:
     """The hyper-parameters whose value is at an end of its axis.
 
     Args:
@@ -144,26 +170,6 @@ def _wider(values: Sequence[float], bound: Bound | None) -> list[float]:
     if bound == "highest":
         return [*values, *(values[-1] * ratio for ratio in ratios)]
     return [*(values[0] / ratio for ratio in reversed(ratios)), *values] if bound == "lowest" else [*values]
-
-
-def _search_once(init: Tensor, labels: Tensor, grid: Grid, ties: Ties, by: SelectBy) -> Search:
-    candidates, alphas = grid.candidates, grid.alphas
-    right, losses = _tally(init, labels, grid, with_losses=by == "loss")
-    if losses is not None:
-        place, column = divmod(int(losses.argmin()), len(alphas))
-        best, tied = int(right[place, column]), [[place, column]]
-    else:
-        best, tied = int(right.max()), (right == right.max()).nonzero().tolist()
-        place, column = _first_or_likeliest(init, labels, grid, ties, tied)
-    selected = {**candidates[place], "alpha": alphas[column]}
-    return Search(
-        selected=selected,
-        accuracy=100 * best / len(labels),
-        evaluated=right.numel(),
-        tied=len(tied),
-        samples=len(labels),
-        at_bounds=bounds(selected, grid.axes),
-    )
 
 
 def _first_or_likeliest(

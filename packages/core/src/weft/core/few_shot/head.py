@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,8 +25,8 @@ from weft.core.errors import ConfigError, FewShotError
 from weft.core.few_shot.calibration import fit_temperature
 from weft.core.few_shot.explain import Explanation, Votes, explanations
 from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
-from weft.core.few_shot.grid import Grid, Search, search_grid
-from weft.core.few_shot.head_config import HEADS, HeadConfig, parse_head
+from weft.core.few_shot.grid import Grid, Search, search_grids
+from weft.core.few_shot.head_config import HEADS, Axes, HeadConfig, parse_head
 from weft.core.few_shot.samples import (
     Samples,
     as_samples,
@@ -310,29 +311,24 @@ class FewShotHead(nn.Module, ABC):
         """Image features as the head sees them; by default as they are."""
         return features
 
-    def grid(self, features: Tensor) -> Grid | None:
-        """What a search compares on some features; None for heads without hyper-parameters beside training."""
-        return None
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
+        """What a search compares on some features, at these values of the `axes` of the configuration."""
+        raise AssertionError(f"{type(self).__name__} has no axes")
 
     def votes(self, features: Tensor) -> Votes | None:
         """What each cached sample adds to the logit of its class; None for heads without a cache."""
         return None
 
     def _choose(self, samples: Samples, chosen_on: SelectedOn) -> Search:
-        features = samples.mean()
+        features, axes = samples.mean(), self.config.axes()
         with torch.no_grad():
-            grid = self.grid(features)
-            if grid is None:
+            if not axes:
                 found = Search({}, samples.score(self.scores(features))[0], samples=len(samples))
             else:
-                found = search_grid(
-                    self.zero_shot(features),
-                    samples.labels,
-                    grid,
-                    ties="first" if chosen_on == "paper" else "loss",
-                    by=self.config.select_by,
-                    widenings=0 if chosen_on == "paper" else self.config.widenings(),
-                )
+                options = {"by": self.config.select_by, "widenings": self.config.widenings()}
+                options |= {"ties": "first", "widenings": 0} if chosen_on == "paper" else {}
+                init, grid_of = self.zero_shot(features), partial(self.grid, features)
+                found = search_grids(init, samples.labels, axes, grid_of, **options)
         self.selection = self.selection.after(found, chosen_on)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +11,7 @@ from weft.core.errors import ConfigError, faults_of, unknown
 from weft.core.registry import Registry, method_of
 
 SelectBy = Literal["accuracy", "loss"]
+Axes = Mapping[str, Sequence[float]]
 CLIP_SCALE = 100.0
 
 
@@ -35,6 +36,10 @@ class HeadConfig(BaseModel):
     method: str
     logit_scale: float = Field(default=CLIP_SCALE, gt=0)
     select_by: SelectBy = "accuracy"
+
+    def axes(self) -> Axes:
+        """Searched values of hyper-parameters that have no natural bounds; by default there are none."""
+        return {}
 
     def widenings(self) -> int:
         """How often a search widens its grid at most; by default never."""

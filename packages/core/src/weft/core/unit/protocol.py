@@ -89,6 +89,7 @@ class Unit:
         changes_attention: Whether it overrides `attend`.
         reads_source: Whether it overrides `beside`.
         finishes: Whether it overrides `finish`.
+        linear_in: Tensors in each of which alone, the others alike, what it adds is linear.
     """
 
     taps: ClassVar[tuple[str, ...]] = ()
@@ -97,6 +98,7 @@ class Unit:
     changes_attention: ClassVar[bool] = False
     reads_source: ClassVar[bool] = False
     finishes: ClassVar[bool] = False
+    linear_in: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -152,7 +154,9 @@ class Unit:
     def combine(
         self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
     ) -> tuple[dict[str, Tensor], float]:
-        """Slots of a task that does a sum of what several tasks do; by default a mean of the slots.
+        """Slots of a task that does a sum of what several tasks do.
+
+        By default the sum of a tensor that the unit is linear in, where tasks differ in that alone, else a mean.
 
         Args:
             slots: Name to the tensor of each task, shape `(tasks, *shape)`.
@@ -165,6 +169,8 @@ class Unit:
         Raises:
             ConfigError: If the factors are not those of a mean, and the unit is not linear in its slots.
         """
+        if len(own) == 1 and own <= self.linear_in:
+            return {name: weighted_sum(slots[name], factors) for name in own}, 0.0
         if abs(float(factors.sum()) - 1) > 1e-6:
             raise ConfigError(
                 f"`weights` must sum to 1, because {type(self).__name__} is not linear in its slots and only a "
@@ -216,6 +222,17 @@ class Unit:
             weights: The tensors of this site.
         """
         return output
+
+
+# What examples say in the fields they have.
+_SMALL: dict[str, Any] = {
+    "bottleneck_size": 4,
+    "rank": 2,
+    "length": 2,
+    "frames": 1,
+    "scale": 1.0,
+    "dropout": 0.0,
+}
 
 
 def weighted_sum(values: Tensor, factors: Tensor) -> Tensor:
@@ -352,8 +369,8 @@ class UnitConfig(BaseModel):
 
     @classmethod
     def example(cls) -> UnitConfig:
-        """A small configuration for tests, which leaves the start to the defaults."""
-        return cls()  # type: ignore[call-arg]
+        """A small configuration for tests, without dropout, which leaves the start to the defaults."""
+        return cls(**{name: value for name, value in _SMALL.items() if name in cls.model_fields})
 
 
 UNITS: Registry[type[UnitConfig]] = Registry("`method`", ConfigError, "weft.core.units", group="weft.units")

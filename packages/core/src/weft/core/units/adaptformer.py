@@ -5,6 +5,7 @@ Source: AdaptFormer (Chen et al., NeurIPS 2022), and its public code for images.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -68,12 +69,8 @@ class AdaptFormerConfig(UnitConfig):
         """The computation at a site."""
         return AdaptFormer(self.scale, self.dropout, norm=self.norm)
 
-    @classmethod
-    def example(cls) -> AdaptFormerConfig:
-        """A small configuration without dropout."""
-        return cls(bottleneck_size=4, scale=1.0, dropout=0.0)
 
-
+@dataclass(eq=False)
 class AdaptFormer(Unit):
     """The branch of one layer.
 
@@ -83,10 +80,10 @@ class AdaptFormer(Unit):
         norm: Whether a LayerNorm comes first.
     """
 
-    def __init__(self, scale: float, dropout: float, *, norm: bool) -> None:
-        self.scale = scale
-        self.dropout = dropout
-        self.norm = norm
+    scale: float
+    dropout: float
+    _: KW_ONLY
+    norm: bool
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `source`, both of shape `(rows, ..., width)`."""

@@ -5,6 +5,7 @@ Source: AIM (Yang et al., ICLR 2023).
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -98,18 +99,13 @@ class AIMConfig(UnitConfig):
         first = min(self.layers) if self.layers is not None else 0
         return self.temporal_embedding and site.role == TEMPORAL and site.layer == first
 
-    @classmethod
-    def example(cls) -> AIMConfig:
-        """A small configuration for images, which are videos of one frame."""
-        return cls(frames=1, bottleneck_size=4)
-
 
 class AIMBottleneck(Unit):
     """The bottleneck behind the attention over space."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch that reads it, shape `(rows, tokens, width)`."""
-        return _bottleneck(output, weights, output, 1.0)
+        return routed_bottleneck(output, weights, output, activation="gelu")
 
 
 class AIMBeside(Unit):
@@ -124,9 +120,12 @@ class AIMBeside(Unit):
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch that reads the block's input; both of shape `(rows, tokens, width)`."""
-        return _bottleneck(source, weights, output, self.scale)
+        return routed_bottleneck(
+            source.to(output.dtype), weights, output, scale=self.scale, activation="gelu"
+        )
 
 
+@dataclass(eq=False)
 class AIMTemporal(Unit):
     """The attention over time, before a layer.
 
@@ -138,12 +137,12 @@ class AIMTemporal(Unit):
         address: Where it is, for messages.
     """
 
-    def __init__(self, frames: int, *, norm: str, attention: str, embedding: bool, address: str) -> None:
-        self.frames = frames
-        self.norm = norm
-        self.attention = attention
-        self.embedding = embedding
-        self.address = address
+    frames: int
+    _: KW_ONLY
+    norm: str
+    attention: str
+    embedding: bool
+    address: str
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """`inputs` after attention over time; shape `(videos * frames, tokens, width)`.
@@ -160,18 +159,9 @@ class AIMTemporal(Unit):
         over_time = changed.unflatten(0, (videos, self.frames)).transpose(1, 2).flatten(0, 1)
         mixed = self._attend(weights, over_time)
         mixed = mixed.unflatten(0, (videos, tokens)).transpose(1, 2).flatten(0, 1)
-        return weights.keep_identity(_bottleneck(mixed, weights, changed, 1.0), inputs)
+        mixed = mixed.to(changed.dtype)
+        return weights.keep_identity(routed_bottleneck(mixed, weights, changed, activation="gelu"), inputs)
 
     def _attend(self, weights: Weights, stream: Tensor) -> Tensor:
         found = weights.plain_forward(weights.plain_forward(stream, self.norm), self.attention)
         return found[0] if isinstance(found, tuple) else found
-
-
-def _bottleneck(read: Tensor, weights: Weights, residual: Tensor, scale: float) -> Tensor:
-    return routed_bottleneck(
-        read.to(residual.dtype),
-        weights,
-        residual,
-        scale=scale,
-        activation="gelu",
-    )

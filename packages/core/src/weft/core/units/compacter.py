@@ -7,37 +7,34 @@ VL-Adapter (Sung et al. 2022) uses two full-rank terms, a rule of each half's ow
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import constant, normal, xavier, zeros
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.core.unit.places import SubLayerConfig
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @register_unit
-class CompacterConfig(UnitConfig):
+class CompacterConfig(SubLayerConfig):
     """`y = h + scale · (g(h D + b) U + c)` with `D = Σ A_i ⊗ B_i` and `U` likewise.
 
     Args:
-        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
-        reduction_factor: The site's width divided by that of the bottleneck.
         divisions: Number of terms, and size of the square matrices `A_i`; must divide both widths.
         rank: Rank of each `B_i`, kept as a product of two; None stands for full matrices.
         tied_rule: One rule `A` for both halves, instead of one each.
         learned_rule: Whether the rule is trained.
         rule_std: Standard deviation of the rule's initial values.
-        activation: `g`.
         scale: Factor of the output.
         init: `zero` draws every `B_i` of the down half by Xavier with gain sqrt(2) and makes the up half zero, so that
             the model starts as the backbone; `xavier` draws both halves, as the papers do.
-        blocks: Sub-layers adapted; by default all there are.
 
     Parts: `down`, `up`, and `rule`, which follows the half it belongs to unless `sharing.rule` is given.
     """
@@ -46,22 +43,18 @@ class CompacterConfig(UnitConfig):
     start_fields = ("init",)
 
     method: Literal["compacter"] = "compacter"
-    bottleneck_size: int | None = Field(default=None, ge=1)
-    reduction_factor: int | None = Field(default=None, ge=1)
     divisions: int = Field(default=2, ge=1)
     rank: int | None = Field(default=None, ge=1)
     tied_rule: bool = False
     learned_rule: bool = True
     rule_std: float = Field(default=0.01, gt=0)
-    activation: Activation = "gelu_tanh"
     scale: float = 1.0
     init: Literal["xavier", "zero"] = "zero"
-    blocks: tuple[Block, ...] | None = None
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """For each half the rule, the matrices `B` or their factors, and a bias."""
         width = site.width
-        size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
+        size = self.size(width)
         for name, value in (("hidden_size", width), ("bottleneck_size", size)):
             if value % self.divisions:
                 shared = math.gcd(width, size)
@@ -107,6 +100,7 @@ class CompacterConfig(UnitConfig):
         return cls(bottleneck_size=4)
 
 
+@dataclass(eq=False)
 class Compacter(Unit):
     """The computation.
 
@@ -117,11 +111,11 @@ class Compacter(Unit):
         full: Whether the matrices `B` are full.
     """
 
-    def __init__(self, activation: str, scale: float, *, tied_rule: bool, full: bool) -> None:
-        self.activation = activation
-        self.scale = scale
-        self.tied_rule = tied_rule
-        self.full = full
+    activation: str
+    scale: float
+    _: KW_ONLY
+    tied_rule: bool
+    full: bool
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""

@@ -5,6 +5,7 @@ Source: Convpass (Jie and Deng 2022, "Convolutional Bypasses Are Better Vision T
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -59,11 +60,6 @@ class ConvpassConfig(UnitConfig):
         """The computation at a site."""
         return Convpass(self.scale, self.dropout, site.address)
 
-    @classmethod
-    def example(cls) -> ConvpassConfig:
-        """A small configuration without dropout."""
-        return cls(bottleneck_size=4, dropout=0.0)
-
 
 def _centre(value: Tensor) -> None:
     """Each channel starts as a copy of itself."""
@@ -72,6 +68,7 @@ def _centre(value: Tensor) -> None:
         value[channel, channel, 1, 1] = 1.0
 
 
+@dataclass(eq=False)
 class Convpass(Unit):
     """The branch beside one sub-layer.
 
@@ -81,10 +78,9 @@ class Convpass(Unit):
         address: Where it is, for messages.
     """
 
-    def __init__(self, scale: float, dropout: float, address: str) -> None:
-        self.scale = scale
-        self.dropout = dropout
-        self.address = address
+    scale: float
+    dropout: float
+    address: str
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `source`, both of shape `(rows, 1 + patches, width)`.

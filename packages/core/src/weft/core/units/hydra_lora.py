@@ -58,11 +58,6 @@ class HydraLoRAConfig(LowRankUpdateConfig):
         """The computation at a linear map."""
         return HydraLoRA(self.scale, self.dropout, self.balance, site)
 
-    @classmethod
-    def example(cls) -> HydraLoRAConfig:
-        """A small configuration."""
-        return cls(rank=2)
-
 
 class HydraLoRA(Unit):
     """The computation.

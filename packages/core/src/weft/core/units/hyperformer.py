@@ -7,16 +7,17 @@ stack, and no conditional norms.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
 from weft.core.unit.initialisers import normal, ones, zeros
 from weft.core.unit.layers import affine, slot_affine
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.core.unit.places import SubLayerConfig
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,22 +34,18 @@ _AXES: dict[str, Axes] = {
 
 
 @register_unit
-class HyperformerConfig(UnitConfig):
+class HyperformerConfig(SubLayerConfig):
     """`u = norm(W_2 relu(W_1 [t; l] + b_1) + b_2)`; each adapter tensor is an affine function of `u`.
 
     Args:
-        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
-        reduction_factor: The site's width divided by that of the bottleneck.
         embedding_size: Width of the task, layer and block vectors.
         hidden_size: Width of the hidden layer, the rows of `W_1`.
         projected_size: Width of `u`.
         condition_on: Vectors joined as input. With `block`, one generator serves all sub-layers; without,
             each kind of sub-layer has its own.
-        activation: Activation of the adapters.
         init: `zero` is `bert` with up-projections that start at zero, so that the model starts as the backbone. `bert`
             draws linear maps and layer vectors from N(0, 0.02), `t5` maps from N(0, 0.01) and vectors from N(0, 1), as
             VL-BART and VL-T5 do. Task vectors are always N(0, 1).
-        blocks: Sub-layers adapted; by default all there are.
 
     Parts: `task`, `layer`, `block`, `projection`, `generator`.
     """
@@ -57,20 +54,16 @@ class HyperformerConfig(UnitConfig):
     start_fields = ("init",)
 
     method: Literal["hyperformer"] = "hyperformer"
-    bottleneck_size: int | None = Field(default=None, ge=1)
-    reduction_factor: int | None = Field(default=None, ge=1)
     embedding_size: int = Field(default=512, ge=1)
     hidden_size: int = Field(default=128, ge=1)
     projected_size: int = Field(default=8, ge=1)
     condition_on: tuple[Condition, ...] = Field(default=("task", "layer"), min_length=1)
-    activation: Activation = "gelu_tanh"
     init: Literal["bert", "t5", "zero"] = "zero"
-    blocks: tuple[Block, ...] | None = None
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The vectors, the projection's two layers and norm, and four generators."""
         width = site.width
-        size = bottleneck_width(width, self.bottleneck_size, self.reduction_factor)
+        size = self.size(width)
         maps, vectors = (normal(0.01), normal(1.0)) if self.init == "t5" else (normal(0.02), normal(0.02))
         specs = [
             TensorSpec(
@@ -122,6 +115,7 @@ class HyperformerConfig(UnitConfig):
         return cls(bottleneck_size=4, embedding_size=6, hidden_size=5, projected_size=3)
 
 
+@dataclass(eq=False)
 class Hyperformer(Unit):
     """The computation.
 
@@ -131,10 +125,9 @@ class Hyperformer(Unit):
         width: Width of the site.
     """
 
-    def __init__(self, activation: str, condition_on: tuple[str, ...], width: int) -> None:
-        self.activation = activation
-        self.condition_on = condition_on
-        self.width = width
+    activation: str
+    condition_on: tuple[str, ...]
+    width: int
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the generated adapter of `output`; shape `(rows, ..., width)`."""

@@ -10,26 +10,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import ones
 from weft.core.unit.layers import across
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
+from weft.core.unit.places import LinearMapConfig, Role
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
-
 
 @register_unit
-class IA3Config(UnitConfig):
+class IA3Config(LinearMapConfig):
     """`y = l ⊙ (x W + b)` for keys and values, `y = (l ⊙ x) W + b` for the map out of the feed-forward block.
 
     Args:
         linears: Maps whose output is scaled, and of `down` the input.
-        blocks: Sub-layers whose linear maps are meant; by default all that have them.
 
     Parts: `scale`.
     """
@@ -38,7 +36,6 @@ class IA3Config(UnitConfig):
 
     method: Literal["ia3"] = "ia3"
     linears: tuple[Role, ...] = Field(default=("key", "value", "down"), min_length=1)
-    blocks: tuple[Block, ...] | None = None
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """One factor per feature."""
@@ -48,11 +45,6 @@ class IA3Config(UnitConfig):
     def build(self, site: Site) -> Unit:
         """The computation at a linear map."""
         return ScaledInput() if site.role == "down" else ScaledOutput(site.rows)
-
-    @classmethod
-    def example(cls) -> IA3Config:
-        """The usual configuration."""
-        return cls()
 
 
 class Scaled(Unit):

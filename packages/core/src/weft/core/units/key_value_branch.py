@@ -61,11 +61,6 @@ class KeyValueBranchConfig(UnitConfig):
         """The computation at a site."""
         return KeyValueBranch()
 
-    @classmethod
-    def example(cls) -> KeyValueBranchConfig:
-        """A small configuration."""
-        return cls(bottleneck_size=4)
-
 
 class KeyValueBranch(Unit):
     """The branch beside one linear map."""

@@ -5,25 +5,25 @@ Source: Hu et al. 2022; as VL-Adapter (Sung et al. 2022) uses it, on queries and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import AttachError, ConfigError
 from weft.core.unit.initialisers import fan_in, ones, zeros
 from weft.core.unit.layers import across, added_to_part, of_rows
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
+from weft.core.unit.places import LinearMapConfig, Role
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
-
-class LowRankUpdateConfig(UnitConfig):
+class LowRankUpdateConfig(LinearMapConfig):
     """What every low-rank update of linear maps has.
 
     Args:
@@ -31,8 +31,6 @@ class LowRankUpdateConfig(UnitConfig):
         alpha: Numerator of the scale; by default the rank, so that the scale is one.
         rank_stabilised: Scale `alpha / sqrt(rank)` instead of `alpha / rank`.
         dropout: Probability of dropping an input of the update.
-        linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
-        blocks: Sub-layers whose linear maps are meant; by default all that have them.
         components: Linear maps outside the layers that are updated too, by component (`projector`, `lm_head`, …) or one
             by one (`projector.linear_1`), whatever `towers` and `layers` say. With them, `linears` may be empty.
     """
@@ -42,7 +40,6 @@ class LowRankUpdateConfig(UnitConfig):
     rank_stabilised: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
     linears: tuple[Role, ...] = ("query", "value")
-    blocks: tuple[Block, ...] | None = None
     components: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -108,12 +105,8 @@ class LoRAConfig(LowRankUpdateConfig):
         kind = DoRA if self.magnitude else LoRA
         return kind(self.scale, self.dropout, site.rows, site.out_width)
 
-    @classmethod
-    def example(cls) -> LoRAConfig:
-        """A small configuration."""
-        return cls(rank=2)
 
-
+@dataclass(eq=False)
 class LoRA(Unit):
     """The computation.
 
@@ -124,11 +117,10 @@ class LoRA(Unit):
         out_width: Output features of the module.
     """
 
-    def __init__(self, scale: float, dropout: float, rows: tuple[int, int] | None, out_width: int) -> None:
-        self.scale = scale
-        self.dropout = dropout
-        self.rows = rows
-        self.out_width = out_width
+    scale: float
+    dropout: float
+    rows: tuple[int, int] | None
+    out_width: int
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""

@@ -10,27 +10,23 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import xavier, zeros
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.units.bottleneck import Activation, bottleneck_width
+from weft.core.unit.places import SubLayerConfig
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @register_unit
-class LowRankConfig(UnitConfig):
+class LowRankConfig(SubLayerConfig):
     """`y = h + g(h L_down R_down + b) L_up R_up + c`.
 
     Args:
-        bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.
-        reduction_factor: The site's width divided by that of the bottleneck.
         rank: Rank of both matrices.
-        activation: `g`.
         init: `zero` draws factors by Xavier with gain sqrt(2) and makes the last of the four zero, so that the model
             starts as the backbone; `xavier` draws all four, as the papers do.
-        blocks: Sub-layers adapted; by default all there are.
 
     Parts: `down`, `up`.
     """
@@ -39,16 +35,12 @@ class LowRankConfig(UnitConfig):
     start_fields = ("init",)
 
     method: Literal["low_rank"] = "low_rank"
-    bottleneck_size: int | None = Field(default=None, ge=1)
-    reduction_factor: int | None = Field(default=None, ge=1)
     rank: int = Field(default=1, ge=1)
-    activation: Activation = "gelu_tanh"
     init: Literal["xavier", "zero"] = "zero"
-    blocks: tuple[Block, ...] | None = None
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """For each half a left factor `(in, rank)`, a right factor `(rank, out)` and a bias."""
-        size = bottleneck_width(site.width, self.bottleneck_size, self.reduction_factor)
+        size = self.size(site.width)
         draw = xavier(math.sqrt(2))
         specs: list[TensorSpec] = []
         for half, inner, outer in (("down", site.width, size), ("up", size, site.width)):
@@ -63,11 +55,6 @@ class LowRankConfig(UnitConfig):
     def build(self, site: Site) -> LowRank:
         """The computation at a site."""
         return LowRank(self.activation)
-
-    @classmethod
-    def example(cls) -> LowRankConfig:
-        """A small configuration."""
-        return cls(bottleneck_size=4)
 
 
 class LowRank(Unit):

@@ -78,11 +78,6 @@ class MMAConfig(UnitConfig):
         """The computation at a layer."""
         return MMA(self.scale)
 
-    @classmethod
-    def example(cls) -> MMAConfig:
-        """A small configuration for any pair of towers of one depth."""
-        return cls(bottleneck_size=4, scale=1.0)
-
 
 def _fan_out(features: int) -> Init:
     """Normal, with the variance that keeps gradients behind a ReLU (`kaiming_normal_` of mode `fan_out`)."""

@@ -6,6 +6,7 @@ Source: Yang et al. 2024, "MTL-LoRA: Low-Rank Adaptation for Multi-Task Learning
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -13,12 +14,10 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import NONE
 from weft.core.unit.initialisers import eye, fan_in, uniform, zeros
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit, weighted_sum
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 from weft.core.units.lora import LoRA, LowRankUpdateConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 
@@ -55,12 +54,8 @@ class MTLLoRAConfig(LowRankUpdateConfig):
         """The computation at a linear map."""
         return MTLLoRA(self.scale, self.dropout, site.rows, site.out_width, self.temperature)
 
-    @classmethod
-    def example(cls) -> MTLLoRAConfig:
-        """A small configuration."""
-        return cls(rank=2)
 
-
+@dataclass(eq=False)
 class MTLLoRA(LoRA):
     """The computation: LoRA whose `up` of each task is `T Σ m_i B_i`.
 
@@ -72,16 +67,10 @@ class MTLLoRA(LoRA):
         temperature: Divisor of the numbers `w`.
     """
 
-    def __init__(
-        self,
-        scale: float,
-        dropout: float,
-        rows: tuple[int, int] | None,
-        out_width: int,
-        temperature: float,
-    ) -> None:
-        super().__init__(scale, dropout, rows, out_width)
-        self.temperature = temperature
+    linear_in = frozenset(("down.weight", "transform", "up.weight"))
+    combine = Unit.combine
+
+    temperature: float
 
     def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """`A`, and what follows it, shapes `(slots, in, rank)` and `(slots, rank, out)`."""
@@ -89,11 +78,3 @@ class MTLLoRA(LoRA):
         ups = weights["up.weight"]
         mixed = (shares[:, None] @ ups.flatten(2)).view(-1, *ups.shape[2:])
         return weights["down.weight"], weights["transform"] @ mixed
-
-    def combine(
-        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
-    ) -> tuple[dict[str, Tensor], float]:
-        """The sum of the updates where tasks differ in one matrix alone; else a mean of the slots."""
-        if len(own) > 1 or "mix" in own:
-            return Unit.combine(self, slots, factors, own)
-        return {name: weighted_sum(slots[name], factors) for name in own}, 0.0

@@ -12,20 +12,19 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, unknown
 from weft.core.unit.initialisers import zeros
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.places import LinearMapConfig
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
-
-Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
 _OURS = (
     "target_modules",
@@ -38,7 +37,7 @@ _OURS = (
 
 
 @register_unit
-class PEFTConfig(UnitConfig):
+class PEFTConfig(LinearMapConfig):
     """A method of PEFT on linear maps that are chosen by words, as those of LoRA are.
 
     How it starts is PEFT's to say: as the backbone, as far as its own defaults do.
@@ -46,8 +45,6 @@ class PEFTConfig(UnitConfig):
     Args:
         config: The configuration as PEFT writes it: `peft_type`, such as `LOHA`, and its options. Where it acts
             and what is trained beside is said by the other words.
-        linears: Linear maps adapted, by role.
-        blocks: Sub-layers whose linear maps are meant; by default all that have them.
 
     Parts: `trained`, and `fixed`, the tensors that PEFT keeps without training them.
     """
@@ -56,8 +53,6 @@ class PEFTConfig(UnitConfig):
 
     method: Literal["peft"] = "peft"
     config: dict[str, Any]
-    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
-    blocks: tuple[Block, ...] | None = None
 
     @field_validator("config")
     @classmethod

@@ -80,11 +80,6 @@ class PrefixConfig(UnitConfig):
         """The computation at an attention."""
         return Prefix(network=self.hidden_size is not None)
 
-    @classmethod
-    def example(cls) -> PrefixConfig:
-        """Two vectors without a network."""
-        return cls(length=2)
-
 
 class Prefix(Unit):
     """The computation.

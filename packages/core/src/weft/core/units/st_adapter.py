@@ -84,11 +84,6 @@ class STAdapterConfig(UnitConfig):
         kind = STAdapterBefore if site.block == "attention" else STAdapterBetween
         return kind(self.frames, site.address)
 
-    @classmethod
-    def example(cls) -> STAdapterConfig:
-        """A small configuration for images, which are videos of one frame."""
-        return cls(frames=1, bottleneck_size=4)
-
 
 class STAdapter(Unit):
     """What both places have in common.

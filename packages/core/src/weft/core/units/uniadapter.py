@@ -6,6 +6,7 @@ choice on which the two differ is an option.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -18,8 +19,8 @@ from weft.core.sharing import Axes
 from weft.core.unit.branch_tensors import BranchTensors, TokenTensors
 from weft.core.unit.initialisers import fan_in, normal, ones, zeros
 from weft.core.unit.layers import routed_norm
+from weft.core.unit.places import Activation
 from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
-from weft.core.units.bottleneck import Activation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,6 +238,7 @@ class UniAdapterConfig(UnitConfig):
         return normal(0.02)
 
 
+@dataclass(eq=False)
 class UniAdapter(Unit):
     """The branches of one layer.
 
@@ -255,30 +257,17 @@ class UniAdapter(Unit):
 
     taps = ("query",)
 
-    def __init__(
-        self,
-        branches: tuple[Modality, ...],
-        activation: str,
-        scale: float,
-        *,
-        norm: bool,
-        core: bool,
-        cross_norm: bool,
-        query_residual: bool,
-        reuse_text_up: bool,
-        per_token: bool,
-        one_down: bool,
-    ) -> None:
-        self.branches = branches
-        self.activation = activation
-        self.scale = scale
-        self.norm = norm
-        self.core = core
-        self.cross_norm = cross_norm
-        self.query_residual = query_residual
-        self.reuse_text_up = reuse_text_up
-        self.per_token = per_token
-        self.one_down = one_down
+    branches: tuple[Modality, ...]
+    activation: str
+    scale: float
+    _: KW_ONLY
+    norm: bool
+    core: bool
+    cross_norm: bool
+    query_residual: bool
+    reuse_text_up: bool
+    per_token: bool
+    one_down: bool
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branches that the layer's pass calls for.

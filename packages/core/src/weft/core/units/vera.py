@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from weft.core.backbone.sites import Block, Site, SiteMap
+from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import AXES
 from weft.core.unit.initialisers import constant, uniform, zeros
 from weft.core.unit.layers import across, added_to_part, affine
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit, weighted_sum
-from weft.core.units.lora import Role
+from weft.core.unit.places import LinearMapConfig
+from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor, nn
 
 
 @register_unit
-class VeRAConfig(UnitConfig):
+class VeRAConfig(LinearMapConfig):
     """`y = x W + b + ((dropout(x) A) ⊙ d) B ⊙ e`, with `A` and `B` random and frozen, `e` zero at the start.
 
     Each map trains `rank` numbers `d` and as many numbers `e` as it has outputs.
@@ -34,8 +32,6 @@ class VeRAConfig(UnitConfig):
         rank: Columns of `A`, rows of `B`.
         dropout: Probability of dropping an input of the update.
         start: First value of `d`.
-        linears: Linear maps updated, by role; a map that is fused with others is updated in its rows alone.
-        blocks: Sub-layers whose linear maps are meant; by default all that have them.
 
     Parts: `down` (`d`), `up` (`e`), and `projection` (`A` and `B`), which is one for all unless it is named.
     """
@@ -46,8 +42,6 @@ class VeRAConfig(UnitConfig):
     rank: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     start: float = 0.1
-    linears: tuple[Role, ...] = Field(default=("query", "value"), min_length=1)
-    blocks: tuple[Block, ...] | None = None
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The two matrices, as large as the largest map needs, and the site's two vectors."""
@@ -63,11 +57,6 @@ class VeRAConfig(UnitConfig):
     def build(self, site: Site) -> VeRA:
         """The computation at a linear map."""
         return VeRA(self.dropout, site)
-
-    @classmethod
-    def example(cls) -> VeRAConfig:
-        """A small configuration."""
-        return cls(rank=4)
 
     @staticmethod
     def _matrix(name: str, rows: int, columns: int) -> TensorSpec:
@@ -85,6 +74,8 @@ class VeRA(Unit):
         dropout: Probability of dropping an input.
         site: The linear map.
     """
+
+    linear_in = frozenset(("down.weight", "down.scale", "up.weight", "up.scale"))
 
     def __init__(self, dropout: float, site: Site) -> None:
         self.dropout = dropout
@@ -106,14 +97,6 @@ class VeRA(Unit):
         first, last = self.rows or (0, self.out_width)
         weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() + ((down * scale) @ (up * factor)).mT)
-
-    def combine(
-        self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
-    ) -> tuple[dict[str, Tensor], float]:
-        """The sum of the updates where tasks differ in one tensor, in which the update is linear; else a mean."""
-        if len(own) > 1:
-            return super().combine(slots, factors, own)
-        return {name: weighted_sum(slots[name], factors) for name in own}, 0.0
 
     def _tensors(self, weights: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Matrices of the size of this map, each with its vector, of every row."""

@@ -7,6 +7,7 @@ the last layer, so that whatever reads a tower finds as many tokens as before.
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -89,12 +90,8 @@ class VPTConfig(UnitConfig):
     def _enters(self, site: Site) -> bool:
         return self.depth == "deep" or site.is_first
 
-    @classmethod
-    def example(cls) -> VPTConfig:
-        """Two prompts for every layer."""
-        return cls(length=2)
 
-
+@dataclass(eq=False)
 class VPT(Unit):
     """The computation around one layer.
 
@@ -108,12 +105,12 @@ class VPT(Unit):
 
     wraps = ("path",)
 
-    def __init__(self, length: int, dropout: float, address: str, *, enters: bool, leaves: bool) -> None:
-        self.length = length
-        self.dropout = dropout
-        self.address = address
-        self.enters = enters
-        self.leaves = leaves
+    length: int
+    dropout: float
+    address: str
+    _: KW_ONLY
+    enters: bool
+    leaves: bool
 
     def call(
         self,

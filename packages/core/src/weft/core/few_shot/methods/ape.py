@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +11,7 @@ from torch.nn import functional
 
 from weft.core.errors import FewShotError
 from weft.core.few_shot.grid import Grid
-from weft.core.few_shot.head_config import HeadConfig, register_head
+from weft.core.few_shot.head_config import Axes, HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.samples import Samples
@@ -115,7 +113,8 @@ class APE(TipAdapter):
         sums = self._class_sums(self._queries(features), self.selected["beta"], self._key_weights())
         return sums * self.selected["alpha"] + self.zero_shot(features)
 
-    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
+        """Values of gamma, beta and alpha."""
         queries, betas, gammas = self._queries(features), axes["beta"], axes["gamma"]
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         weights = [self._key_weights(gamma) for gamma in gammas]
@@ -124,8 +123,6 @@ class APE(TipAdapter):
             lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
             axes["alpha"],
             loops=("beta", "alpha", "gamma"),
-            axes=axes,
-            remade=partial(self._grid_of, features),
         )
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.few_shot.grid import Grid
-from weft.core.few_shot.head_config import register_head
+from weft.core.few_shot.head_config import Axes, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.ape import APE, PrunedCacheConfig
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
@@ -110,8 +110,9 @@ class APET(APE):
         balance = TipAdapter._key_weights(self)
         return self.value_weights if balance is None else self.value_weights * balance
 
-    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
-        return TipAdapter._grid_of(self, features, axes) if self._whole else super()._grid_of(features, axes)
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
+        """Values of beta and alpha, and of gamma where votes are weighted by it."""
+        return TipAdapter.grid(self, features, axes) if self._whole else super().grid(features, axes)
 
     def _keep_classes(self, keep: list[int]) -> None:
         rows = self.cache.kept_by(keep)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from weft.core.few_shot.grid import Grid
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import CLIP_SCALE, HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, Axes, HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 _POWERS = range(-4, 3)
@@ -92,17 +91,12 @@ class GDA(FewShotHead):
     def _gaussian(self, features: Tensor) -> Tensor:
         return features @ self.weight.T + self.bias
 
-    def grid(self, features: Tensor) -> Grid:
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
         """The weights of the Gaussian classifier."""
-        return self._grid_of(features, self.config.axes())
-
-    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
         return Grid(
             [{}],
             lambda rows: self._gaussian(features[rows])[None],
             axes["alpha"],
-            axes=axes,
-            remade=partial(self._grid_of, features),
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid, steps
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import CLIP_SCALE, HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, Axes, HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.retrieval import IndexKind, NearestKeys
 from weft.core.few_shot.samples import Samples, checked_classes
@@ -145,20 +144,14 @@ class TipAdapter(FewShotHead):
     def _class_sums(self, queries: Tensor, beta: float | Tensor, key_weights: Tensor | None) -> Tensor:
         return self.cache.logits(queries, beta, keys=self._used_keys(), key_weights=key_weights)
 
-    def grid(self, features: Tensor) -> Grid:
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
         """Values of beta and alpha."""
-        return self._grid_of(features, self.config.axes())
-
-    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
-        """A grid of other values."""
         queries, betas, weights = self._queries(features), axes["beta"], self._key_weights()
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         return Grid(
             [{"beta": beta} for beta in betas],
             lambda rows: self._class_sums(queries[rows], sharpness, weights),
             axes["alpha"],
-            axes=axes,
-            remade=partial(self._grid_of, features),
         )
 
     def votes(self, features: Tensor) -> Votes:

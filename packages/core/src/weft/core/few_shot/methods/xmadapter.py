@@ -10,8 +10,6 @@ there is a reconstruction.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,7 +20,7 @@ from torch.nn import functional
 from weft.core.errors import FewShotError
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid
-from weft.core.few_shot.head_config import HeadConfig, register_head
+from weft.core.few_shot.head_config import Axes, HeadConfig, register_head
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.samples import Samples, checked_features
 from weft.core.few_shot.text_keys import ClassTextKeys, MixedTextKeys, ResidualTextKeys, TextKeys
@@ -235,7 +233,8 @@ class XMAdapter(TipAdapter):
             text_beta=self.config.text_beta,
         ).to(image.dtype)
 
-    def _grid_of(self, features: Tensor, axes: Mapping[str, Sequence[float]]) -> Grid:
+    def grid(self, features: Tensor, axes: Axes) -> Grid:
+        """Values of beta and alpha, and of a fixed ratio."""
         betas, ratios = axes["beta"], self._searched_ratios()
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         shares = [{"ratio": ratio} for ratio in ratios] or [{}]
@@ -248,7 +247,7 @@ class XMAdapter(TipAdapter):
             return self._mixed(features[rows], sharpness, ratios=each).flatten(0, 1)
 
         candidates = [{"beta": beta, **share} for share in shares for beta in betas]
-        return Grid(candidates, sums_of, axes["alpha"], axes=axes, remade=partial(self._grid_of, features))
+        return Grid(candidates, sums_of, axes["alpha"])
 
     def _searched_ratios(self) -> list[float]:
         steps = self.config.ratio_steps
