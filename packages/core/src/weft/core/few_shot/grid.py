@@ -189,16 +189,7 @@ def _first_or_likeliest(
 
 
 def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
-    """How many rows each candidate and alpha classify rightly; see `search_grid`.
-
-    Args:
-        init: Zero-shot logits, shape (rows, classes).
-        labels: Classes, int64, shape (rows,).
-        grid: What is compared.
-
-    Returns:
-        Int64, shape (candidates, alphas).
-    """
+    """How many rows each candidate and alpha of a `search_grid` classify rightly, int64, (candidates, alphas)."""
     return _tally(init, labels, grid, with_losses=False)[0]
 
 

@@ -12,7 +12,7 @@ from weft.core.registry import Registry, method_of
 
 SelectBy = Literal["accuracy", "loss"]
 Axes = Mapping[str, Sequence[float]]
-CLIP_SCALE = 100.0
+CLIP_SCALE, WIDENINGS = 100.0, 4
 
 
 class HeadConfig(BaseModel):

@@ -39,6 +39,10 @@ class BranchTensors:
         """Slot of every task; None if task `t` has slot `t`, or if there is one for all."""
         return None
 
+    def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The slots, and what `slots` gives."""
+        return self[name], self.slots(name)
+
     def rows(self, name: str) -> Tensor:
         """The tensor of every row."""
         return self.weights.rows(f"{self.branch}.{name}")

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from weft.core.unit.initialisers import ones, zeros
-from weft.core.unit.protocol import Init, TensorSpec, Weights
+from weft.core.unit.protocol import Init, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from weft.kernels import RoutedRows
 
-class HasRows(Protocol):
-    """Tensors that can be had for every row, as `Weights` and the branches of one are."""
 
-    def rows(self, name: str) -> Tensor:
-        """The tensor of every row, shape `(rows or 1, *shape)`."""
+class Slots(Protocol):
+    """What layers read of `Weights`, and of the branches of one."""
+
+    @property
+    def routed(self) -> RoutedRows | None: ...  # noqa: D102
+    def __getitem__(self, name: str) -> Tensor: ...
+    def stored(self, name: str) -> tuple[Tensor, Tensor | None]: ...  # noqa: D102
+    def rows(self, name: str) -> Tensor: ...  # noqa: D102
 
 
 def affine_tensors(
@@ -81,17 +86,17 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result.view(result.shape[0], *x.shape[1:-1], result.shape[-1])
 
 
-def slot_affine(x: Tensor, weights: Weights, name: str) -> Tensor:
+def slot_affine(x: Tensor, weights: Slots, name: str) -> Tensor:
     """`affine` of a table of every slot, with the slots of `{name}.weight` and `{name}.bias`."""
     return affine(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-def routed_linear(x: Tensor, weights: HasRows, name: str) -> Tensor:
+def routed_linear(x: Tensor, weights: Slots, name: str) -> Tensor:
     """`affine` with `{name}.weight` and `{name}.bias` of each row's task."""
     return affine(x, weights.rows(f"{name}.weight"), weights.rows(f"{name}.bias"))
 
 
-def routed_norm(x: Tensor, weights: HasRows, name: str) -> Tensor:
+def routed_norm(x: Tensor, weights: Slots, name: str) -> Tensor:
     """`(x - mean) / std * weight + bias` over the last dimension, with the slot of each row's task.
 
     Args:
@@ -113,16 +118,25 @@ def routed_norm(x: Tensor, weights: HasRows, name: str) -> Tensor:
 
 
 def routed_bottleneck(
-    read: Tensor, weights: Weights, residual: Tensor, *, norm: str | None = None, **options: Any
+    read: Tensor,
+    weights: Slots,
+    residual: Tensor | None,
+    *,
+    norm: str | None = None,
+    up: str = "up",
+    scale: float | str = 1.0,
+    **options: Any,
 ) -> Tensor:
     """`residual + s (act(read D + b) U + u)`, with the slots of each row's task.
 
     Args:
         read: Shape `(rows, ..., in)`.
         weights: Tensors of a site, with `down.weight`, `down.bias`, `up.weight` and `up.bias`.
-        residual: What it is added to, shape `(rows, ..., out)`; also the result for rows without a task.
+        residual: What it is added to, shape `(rows, ..., out)`, or None; also the result for rows without a task.
         norm: What the weight and the bias of a LayerNorm of what is read are called; None stands for no norm.
-        options: Scale, activation and dropout, as `weft.kernels.adapter_bottleneck` takes them.
+        up: What the second map is called.
+        scale: `s`, or what its tensor is called.
+        options: Activation and dropout, as `weft.kernels.adapter_bottleneck` takes them.
 
     Returns:
         Shape `(rows, ..., out)`.
@@ -136,19 +150,17 @@ def routed_bottleneck(
             norm_weight, norm_bias = norm_weight[0], norm_bias[0]
         else:
             read, norm_weight, norm_bias = routed_norm(read, weights, norm), None, None
-    down, down_slots = weights.stored("down.weight")
-    up, up_slots = weights.stored("up.weight")
-    tensors = BottleneckWeights(
-        down=down,
-        up=up,
-        down_bias=weights.stored("down.bias")[0],
-        up_bias=weights.stored("up.bias")[0],
-        down_slots=down_slots,
-        up_slots=up_slots,
-        norm_weight=norm_weight,
-        norm_bias=norm_bias,
-    )
-    return adapter_bottleneck(read, tensors, weights.routed, residual=residual, **options)
+    down_weight, down_slots = weights.stored("down.weight")
+    up_weight, up_slots = weights.stored(f"{up}.weight")
+    biases = {
+        f"{half}_bias": weights.stored(f"{name}.bias")[0] for half, name in (("down", "down"), ("up", up))
+    }
+    slots: dict[str, Any] = {"down_slots": down_slots, "up_slots": up_slots, **biases}
+    tensors = BottleneckWeights(down_weight, up_weight, norm_weight=norm_weight, norm_bias=norm_bias, **slots)
+    factor: float | Tensor = weights[scale] if isinstance(scale, str) else scale
+    if not isinstance(factor, float | int) and factor.shape[0] == 1:
+        factor = factor[0]
+    return adapter_bottleneck(read, tensors, weights.routed, residual=residual, scale=factor, **options)
 
 
 def added_to_part(output: Tensor, update: Tensor, part: tuple[int, int] | None) -> Tensor:

@@ -265,6 +265,7 @@ class UnitConfig(BaseModel):
         home: Towers adapted where `towers` names none; None stands for what the family says.
         acts_at: Blocks where it acts, if it has no field `blocks`; empty for a unit without sites.
         roles: Linear maps where it acts, if it has no field `linears`; the empty one is the sub-layer's output.
+        trains: Components trained in full after those of `train_full`, by word.
         stops_gradients: Whether no gradient passes through the layers where it acts.
         start_fields: Fields that decide whether the unit starts as the backbone, as it does with their defaults; empty
             where it always does, None where it cannot, for a reason that its docstring gives.
@@ -277,6 +278,7 @@ class UnitConfig(BaseModel):
     home: ClassVar[tuple[str, ...] | None] = None
     acts_at: ClassVar[tuple[Block, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("",)
+    trains: ClassVar[tuple[str, ...]] = ()
     stops_gradients: ClassVar[bool] = False
     start_fields: ClassVar[tuple[str, ...] | None] = ()
     earlier: ClassVar[Mapping[str, Any]] = {}
@@ -323,7 +325,7 @@ class UnitConfig(BaseModel):
 
     def words(self, sites: SiteMap) -> tuple[str, ...]:
         """Components trained in full, by word, for this backbone."""
-        return self.train_full
+        return (*self.train_full, *self.trains)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The sites where the unit acts: by default the outputs or maps that the class or its fields name.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.core.backbone.sites import SiteMap
 from weft.core.unit.protocol import UnitConfig, register_unit
 
 
@@ -18,8 +17,6 @@ class BitFitConfig(UnitConfig):
     Those of norms are among them. T5 has none.
     """
 
-    method: Literal["bitfit"] = "bitfit"
+    trains = ("biases",)
 
-    def words(self, sites: SiteMap) -> tuple[str, ...]:
-        """The biases, after what `train_full` names."""
-        return (*self.train_full, "biases")
+    method: Literal["bitfit"] = "bitfit"

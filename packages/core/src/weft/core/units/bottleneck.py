@@ -119,16 +119,10 @@ class Bottleneck(Unit):
             read,
             weights,
             output,
-            scale=self._scale(weights),
+            scale="scale" if self.learned_scale else self.scale,
             activation=self.activation,
             norm="norm" if self.norm else None,
         )
-
-    def _scale(self, weights: Weights) -> float | Tensor:
-        if not self.learned_scale:
-            return self.scale
-        scale = weights["scale"]
-        return scale[0] if scale.shape[0] == 1 else scale
 
 
 class NormedBottleneck(Bottleneck):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.core.backbone.sites import SiteMap
 from weft.core.unit.protocol import UnitConfig, register_unit
 
 
@@ -15,8 +14,6 @@ class FullConfig(UnitConfig):
     A tower that is not chosen, such as the vision tower of a VL-BART, stays frozen.
     """
 
-    method: Literal["full"] = "full"
+    trains = ("everything",)
 
-    def words(self, sites: SiteMap) -> tuple[str, ...]:
-        """Everything, after what `train_full` names, so that the plan shows both."""
-        return (*self.train_full, "everything")
+    method: Literal["full"] = "full"

@@ -7,6 +7,7 @@ be added here is the importance loss of Shazeer et al. 2017, "Outrageously Large
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -56,9 +57,10 @@ class HydraLoRAConfig(LowRankUpdateConfig):
 
     def build(self, site: Site) -> HydraLoRA:
         """The computation at a linear map."""
-        return HydraLoRA(self.scale, self.dropout, self.balance, site)
+        return HydraLoRA(self.scale, self.dropout, self.balance, site.rows)
 
 
+@dataclass(eq=False)
 class HydraLoRA(Unit):
     """The computation.
 
@@ -66,14 +68,13 @@ class HydraLoRA(Unit):
         scale: Factor of the update.
         dropout: Probability of dropping an input of the update.
         balance: Factor of the loss for balance.
-        site: The linear map.
+        rows: Range of output features updated, or None for all.
     """
 
-    def __init__(self, scale: float, dropout: float, balance: float, site: Site) -> None:
-        self.scale = scale
-        self.dropout = dropout
-        self.balance = balance
-        self.rows = site.rows
+    scale: float
+    dropout: float
+    balance: float
+    rows: tuple[int, int] | None
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""

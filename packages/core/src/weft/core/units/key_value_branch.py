@@ -67,11 +67,4 @@ class KeyValueBranch(Unit):
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `inputs`, shapes `(rows, tokens, out_width)` and `(rows, tokens, in_width)`."""
-        scale = weights["scale"]
-        return routed_bottleneck(
-            inputs,
-            weights,
-            output,
-            scale=scale[0] if scale.shape[0] == 1 else scale,
-            activation="identity",
-        )
+        return routed_bottleneck(inputs, weights, output, scale="scale", activation="identity")

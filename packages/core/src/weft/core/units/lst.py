@@ -99,11 +99,11 @@ class LSTConfig(UnitConfig):
             ConfigError: If `reduction_factor` does not divide the width, or `num_heads` that of the side network.
         """
         width = site.width
-        size = self._size(site)
+        size = self.size(site)
         specs: list[TensorSpec] = []
         if site.is_first:
             specs += affine_tensors("enter", width, size, fan_in(width), part="down")
-        if self._has_block(site):
+        if self.has_block(site):
             specs += affine_tensors("down", width, size, fan_in(width))
             specs += [TensorSpec("gate", (), zeros, "gate")]
             specs += [
@@ -122,12 +122,14 @@ class LSTConfig(UnitConfig):
 
     def build(self, site: Site) -> LST:
         """The computation at a layer."""
-        return LST(self, site, width=site.width, size=self._size(site), block=self._has_block(site))
+        return LST(self, site)
 
-    def _has_block(self, site: Site) -> bool:
+    def has_block(self, site: Site) -> bool:
+        """Whether the side network has a block beside a layer."""
         return self.side_layers is None or site.layer in self.side_layers
 
-    def _size(self, site: Site) -> int:
+    def size(self, site: Site) -> int:
+        """Width of the side network."""
         size, rest = divmod(site.width, self.reduction_factor)
         if rest:
             raise ConfigError(
@@ -157,21 +159,17 @@ class LST(Unit):
     Args:
         config: The configuration.
         site: The layer; its position says whether the ladder begins or ends there.
-        width: Width of the tower.
-        size: Width of the side network.
-        block: Whether the side network has a block here.
     """
 
     wraps = ("path",)
 
-    def __init__(self, config: LSTConfig, site: Site, *, width: int, size: int, block: bool) -> None:
+    def __init__(self, config: LSTConfig, site: Site) -> None:
         self.residual = config.residual
         self.heads = config.num_heads
         self.begins = site.is_first
         self.ends = site.is_last
-        self.width = width
-        self.size = size
-        self.block = block
+        self.width = site.width
+        self.block = config.has_block(site)
         self.address = site.address
 
     def call(

@@ -55,9 +55,8 @@ class MMAConfig(UnitConfig):
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The upper layers of every tower, each as a whole, which also know the input of their attention."""
         chosen = super().select(sites)
-        depth = {(site.tower, site.stack): 0 for site in chosen}
-        for site in chosen:
-            depth[site.tower, site.stack] = max(depth[site.tower, site.stack], (site.layer or 0) + 1)
+        # Layers come in their order, so that the last one counts.
+        depth = {(site.tower, site.stack): (site.layer or 0) + 1 for site in chosen}
         return tuple(
             around_layer(site, sites)
             for site in chosen

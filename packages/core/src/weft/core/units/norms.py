@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.core.backbone.sites import SiteMap
 from weft.core.unit.protocol import UnitConfig, register_unit
 
 
@@ -15,8 +14,6 @@ from weft.core.unit.protocol import UnitConfig, register_unit
 class NormsConfig(UnitConfig):
     """Trains every LayerNorm or RMS norm of the chosen towers; batch norms stay as they are."""
 
-    method: Literal["norms"] = "norms"
+    trains = ("norms",)
 
-    def words(self, sites: SiteMap) -> tuple[str, ...]:
-        """The norms, after what `train_full` names."""
-        return (*self.train_full, "norms")
+    method: Literal["norms"] = "norms"

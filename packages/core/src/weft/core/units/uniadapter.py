@@ -7,7 +7,7 @@ choice on which the two differ is an option.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ from weft.core.errors import ConfigError, RoutingError
 from weft.core.sharing import Axes
 from weft.core.unit.branch_tensors import BranchTensors, TokenTensors
 from weft.core.unit.initialisers import fan_in, normal, ones, zeros
-from weft.core.unit.layers import routed_norm
+from weft.core.unit.layers import routed_bottleneck, routed_norm
 from weft.core.unit.places import Activation
 from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
 
@@ -317,37 +317,15 @@ class UniAdapter(Unit):
 
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        factor = self.scale if scale is None else scale
-        norm: tuple[Tensor | None, Tensor | None] = None, None
-        if self.norm and tensors["norm.weight"].shape[0] == 1:
-            norm = tensors["norm.weight"][0], tensors["norm.bias"][0]
-        elif self.norm:
-            read = routed_norm(read, tensors, "norm")
-        down = tensors["down.weight"]
-        down_bias: Tensor | None = tensors["down.bias"]
-        down_slots = tensors.slots("down.weight")
-        if self.core:
-            through_core = BottleneckWeights(
-                down,
-                tensors["core.weight"],
-                down_bias,
-                tensors["core.bias"],
-                down_slots,
-                tensors.slots("core.weight"),
-                *norm,
-            )
-            read = adapter_bottleneck(read, through_core, tensors.routed, activation=self.activation)
-            down = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)[None]
-            norm, down_bias, down_slots = (None, None), None, None
-        back = BottleneckWeights(
-            down,
-            tensors["up.weight"],
-            down_bias,
-            tensors["up.bias"],
-            down_slots,
-            tensors.slots("up.weight"),
-            *norm,
-        )
-        return adapter_bottleneck(
-            read, back, tensors.routed, residual=output, scale=factor, activation=self.activation
-        )
+        norm = "norm" if self.norm else None
+        options: dict[str, Any] = {
+            "scale": self.scale if scale is None else scale,
+            "activation": self.activation,
+        }
+        if not self.core:
+            return routed_bottleneck(read, tensors, output, norm=norm, **options)
+        read = routed_bottleneck(read, tensors, None, norm=norm, up="core", activation=self.activation)
+        alike = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)[None]
+        up, slots = tensors.stored("up.weight")
+        back = BottleneckWeights(alike, up, up_bias=tensors["up.bias"], up_slots=slots)
+        return adapter_bottleneck(read, back, tensors.routed, residual=output, **options)

@@ -79,8 +79,7 @@ class VeRA(Unit):
 
     def __init__(self, dropout: float, site: Site) -> None:
         self.dropout = dropout
-        self.rows = site.rows
-        self.in_width, self.width, self.out_width = site.in_width, site.width, site.out_width
+        self.site = site
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
@@ -89,12 +88,12 @@ class VeRA(Unit):
         read = functional.dropout(inputs.to(output.dtype), self.dropout, weights.training)
         down, scale, up, factor = (value.to(output.dtype) for value in self._tensors(weights))
         update = affine(affine(read, down) * across(scale, read), up) * across(factor, read)
-        return weights.keep_identity(added_to_part(output, update, self.rows), output)
+        return weights.keep_identity(added_to_part(output, update, self.site.rows), output)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`W + (A ⊙ d) (B ⊙ e)`, added in float32."""
         down, scale, up, factor = (value[0].float() for value in self._tensors(weights))
-        first, last = self.rows or (0, self.out_width)
+        first, last = self.site.rows or (0, self.site.out_width)
         weight: Tensor = module.weight[first:last]  # type: ignore[index]
         weight.copy_(weight.float() + ((down * scale) @ (up * factor)).mT)
 
@@ -102,8 +101,8 @@ class VeRA(Unit):
         """Matrices of the size of this map, each with its vector, of every row."""
         down, up = weights.rows("down.weight"), weights.rows("up.weight")
         return (
-            down[:, : self.in_width],
+            down[:, : self.site.in_width],
             weights.rows("down.scale"),
-            up[..., : self.width],
+            up[..., : self.site.width],
             weights.rows("up.scale"),
         )

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from weft.core.few_shot.grid import Grid
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import CLIP_SCALE, Axes, HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, WIDENINGS, Axes, HeadConfig, register_head
 from weft.core.few_shot.samples import Samples
 
 _POWERS = range(-4, 3)
-_WIDENINGS = 4
 
 
 @register_head
@@ -41,7 +40,7 @@ class GDAConfig(HeadConfig):
 
     def widenings(self) -> int:
         """How often a search widens its grid at most."""
-        return _WIDENINGS if self.alphas is None else 0
+        return WIDENINGS if self.alphas is None else 0
 
 
 class GDA(FewShotHead):

@@ -12,13 +12,12 @@ from torch import Tensor
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid, steps
 from weft.core.few_shot.head import FewShotHead
-from weft.core.few_shot.head_config import CLIP_SCALE, Axes, HeadConfig, register_head
+from weft.core.few_shot.head_config import CLIP_SCALE, WIDENINGS, Axes, HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.retrieval import IndexKind, NearestKeys
 from weft.core.few_shot.samples import Samples, checked_classes
 
 _PUBLISHED = 7.0, 3.0
-_WIDENINGS = 4
 
 
 class CacheHeadConfig(HeadConfig):
@@ -58,7 +57,7 @@ class CacheHeadConfig(HeadConfig):
 
     def widenings(self) -> int:
         """How often a search widens its grid at most."""
-        own = _WIDENINGS if self.search_scale is None else 0
+        own = WIDENINGS if self.search_scale is None else 0
         return own if self.search_widenings is None else self.search_widenings
 
 
