@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import AddressError, unknown
+
+_RULES = ("norms", "biases", "everything")
+# PyTorch's own attention keeps those of query, key and value in one parameter beside its layers.
+_BIASES = ("bias", "in_proj_bias")
 
 
 def full_parameters(
@@ -35,7 +39,7 @@ def full_parameters(
         chosen = sites.check_towers(towers)
         inside = [path for tower in chosen for path in sites.towers[tower]]
         others = [path for tower, paths in sites.towers.items() if tower not in chosen for path in paths]
-        names = _RULES[word](model, inside, others)
+        names = _by_rule(model, word, inside, others)
     elif word in sites.components:
         paths = sites.components[word]
         names = [name for name, _ in model.named_parameters() if _under(name, paths)]
@@ -48,40 +52,24 @@ def full_parameters(
         yield name, f"full.{_address(name, sites)}", parameters[name].numel()
 
 
-def _norms(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
-    norms = [
-        path
-        for path, module in model.named_modules()
-        if "norm" in type(module).__name__.lower() and not isinstance(module, nn.modules.batchnorm._NormBase)
-    ]
-    return [
+def _by_rule(model: nn.Module, word: str, inside: list[str], others: list[str]) -> list[str]:
+    """Names of parameters in some towers that are meant by a rule; but for norms, of what is in no other tower too."""
+    names = [
         name
         for name, _ in model.named_parameters()
-        if _under(name, inside) and name.rpartition(".")[0] in norms
+        if _under(name, inside) or (word != "norms" and not _under(name, others))
     ]
+    if word == "biases":
+        return [name for name in names if name.rpartition(".")[2] in _BIASES]
+    if word == "norms":
+        norms = {path for path, module in model.named_modules() if _is_norm(module)}
+        return [name for name in names if name.rpartition(".")[0] in norms]
+    return names
 
 
-# PyTorch's own attention keeps those of query, key and value in one parameter beside its layers.
-_BIASES = ("bias", "in_proj_bias")
-
-
-def _biases(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
-    return [
-        name
-        for name, _ in model.named_parameters()
-        if name.rpartition(".")[2] in _BIASES and (_under(name, inside) or not _under(name, others))
-    ]
-
-
-def _everything(model: nn.Module, inside: list[str], others: list[str]) -> list[str]:
-    return [name for name, _ in model.named_parameters() if _under(name, inside) or not _under(name, others)]
-
-
-_RULES: dict[str, Callable[[nn.Module, list[str], list[str]], list[str]]] = {
-    "norms": _norms,
-    "biases": _biases,
-    "everything": _everything,
-}
+def _is_norm(module: nn.Module) -> bool:
+    is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
+    return "norm" in type(module).__name__.lower() and not is_batch_norm
 
 
 def _under(name: str, paths: Iterable[str]) -> bool:

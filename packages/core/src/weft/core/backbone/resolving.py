@@ -214,7 +214,7 @@ def _add_stack(
     found = existing(model, stack.layers)
     if not found:
         return
-    for index, layer in enumerate(_children(at(model, found[0]))):
+    for index, layer in enumerate(at(model, found[0]).children()):
         path = f"{found[0]}.{index}"
         front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
         layers[path] = front
@@ -312,10 +312,6 @@ def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:
     # The whole model is the tower only where none of its parts is.
     named = tuple(path for path in alternatives(paths) if path)
     return existing(model, named, all_of_them=True) or ([""] if "" in alternatives(paths) else [])
-
-
-def _children(module: Any) -> list[nn.Module]:
-    return list(module.children())
 
 
 def _extend(target: dict[str, list[str]], word: str, paths: list[str]) -> None:
