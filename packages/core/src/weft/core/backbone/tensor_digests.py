@@ -72,17 +72,10 @@ def module_digest(module: nn.Module, left_out: str | None = None) -> str:
     ]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for (name, value), own in zip(
-            values, pool.map(lambda pair: _bytes_digest(pair[1]), values), strict=True
+            values, pool.map(lambda pair: _digest(pair[1].detach(), pair[1].dtype), values), strict=True
         ):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode() + own)
     return digest.hexdigest()[:32]
-
-
-def _bytes_digest(value: Tensor) -> bytes:
-    digest = hashlib.sha256()
-    for chunk in value.detach().reshape(-1).split(_CHUNK):
-        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
-    return digest.digest()
 
 
 def _mark(value: Tensor) -> Mark:
@@ -92,8 +85,8 @@ def _mark(value: Tensor) -> Mark:
     return value.data_ptr(), version, tuple(value.shape), value.dtype, value.device, probes
 
 
-def _digest(value: Tensor) -> bytes:
+def _digest(value: Tensor, dtype: torch.dtype = torch.bfloat16) -> bytes:
     digest = hashlib.sha256()
     for chunk in value.reshape(-1).split(_CHUNK):
-        digest.update(chunk.to(torch.bfloat16).cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(chunk.to(dtype).cpu().contiguous().view(torch.uint8).numpy())
     return digest.digest()
