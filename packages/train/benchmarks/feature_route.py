@@ -38,16 +38,17 @@ from weft.core.composites.visual_embedding import pool_grid
 from weft.data import ImageQA, MediaRef
 from weft.data.features.store import FeatureStore
 from weft.data.sources.folders import FolderStore
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual
-from weft.train.backbones.loading import MINIATURE, load_backbone
+from weft.train.backbones.loading import load_backbone
+from weft.train.backbones.saved import MINIATURE
 from weft.train.engine.schedule import make_mixture
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
-from weft.train.preflight.reading import text_rules
+from weft.train.objectives import objectives_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.feature_import import import_features
+from weft.train.runs.open_session import make_batches
 
 SIZES = {"loader": (32, 1), "mini": (32, 1), "tiny": (64, 2), "small": (256, 3), "base": (768, 6)}
 """Width of a VL-BART and layers of each of its stacks; `base` is BART-base, `loader` takes no step."""
@@ -57,7 +58,7 @@ CLOCKS = ("wall", "processor")
 
 
 @dataclass(frozen=True)
-class FilePerImage:
+class FilePerImage(Visual):
     """Reads features as VL-Adapter's code does: opens the file of each image, takes the array out of its group."""
 
     folder: Path
@@ -179,15 +180,18 @@ def trained(
         training_arguments(recipe.training, folder, seed=0, steps=steps),
         records={"vqa": rows},
         mixture=make_mixture(recipe, {"vqa": len(rows)}),
-        batches=Batches(backbone.tokenizer, visual, {"vqa": text_rules(recipe.tasks["vqa"])}),
+        batches=make_batches(recipe, backbone, visual),
         section=recipe.training,
+        objectives=objectives_of(model, recipe.training, recipe.training.batch_size, backbone.reader),
         callbacks=[clock],
     )
     if size == "loader":
         sums = []
         for batch in trainer.get_train_dataloader():
             clock.on_step_end()
-            pooled = pool_grid(batch["visual_features"][:1], recipe.backbone.num_visual_tokens)
+            pooled = pool_grid(
+                batch["batch"].inputs["visual_features"][:1], recipe.backbone.num_visual_tokens
+            )
             sums.append(float(pooled.sum()))
     else:
         trainer.train()

@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from weft.core import attach
-from weft.eval.evaluate.inputs import Batches
+from weft.eval.readers import Reader
 from weft.train.backbones.loading import load_backbone
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.schedule import make_mixture
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
-from weft.train.objectives import generation
+from weft.train.objectives import objectives_of
+from weft.train.objectives.by_reader import ByReader
 from weft.train.output.progress import Progress
-from weft.train.preflight.reading import text_rules
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
-from weft.train.runs.open_session import make_visual
+from weft.train.runs.open_session import make_batches, make_visual
 
 
 class Clock(TrainerCallback):
@@ -47,6 +47,7 @@ class Bare(Trainer):
     """The least that the same batches need: a loader and a loss."""
 
     loader: DataLoader[Any]
+    reader: Reader
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The loader as it is."""
@@ -54,11 +55,8 @@ class Bare(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The mean of the batch."""
-        tasks = inputs.pop("tasks")
-        for name in ("objective", "records", "rows", "epoch"):
-            inputs.pop(name)
-        with model.route(tasks=tasks):
-            return generation.losses(model, inputs).mean()
+        with model.route(tasks=inputs["tasks"]):
+            return ByReader(self.reader)(model, inputs).mean()
 
 
 def main() -> None:
@@ -73,8 +71,7 @@ def main() -> None:
         tasks = load_tasks(recipe, ("train",))
         backbone = load_backbone(recipe.backbone)
         model: Any = attach(backbone.model, recipe.method, list(recipe.tasks))
-        rules = {name: text_rules(task) for name, task in recipe.tasks.items()}
-        batches = Batches(backbone.tokenizer, make_visual(recipe, backbone, tasks, Progress()), rules)
+        batches = make_batches(recipe, backbone, make_visual(recipe, backbone, tasks, Progress()))
         records = {name: data["train"] for name, data in tasks.items()}
         options = training_arguments(recipe.training, Path(folder) / "run", seed=0, steps=arguments.steps)
 
@@ -89,6 +86,7 @@ def main() -> None:
                 batches=batches,
                 section=recipe.training,
                 callbacks=[clock],
+                objectives=objectives_of(model, recipe.training, recipe.training.batch_size, batches.reader),
             ).train()
             return clock.median(5)
 
@@ -100,7 +98,7 @@ def main() -> None:
             trainer.model_accepts_loss_kwargs = False
             trainer.floating_point_ops = lambda inputs: 0
             sampler = EpochRows(make_mixture(recipe, sizes_of(tasks)), recipe.training.batch_size)
-            trainer.loader = TaskLoader(rows, sampler, Collate(batches))
+            trainer.loader, trainer.reader = TaskLoader(rows, sampler, Collate(batches)), batches.reader
             trainer.train()
             return clock.median(5)
 

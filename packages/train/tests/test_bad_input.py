@@ -50,8 +50,8 @@ FAULTS = {
     ),
     "task without head": (
         ["backbone={dual}"],
-        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model with `generate`|Take "
-        "another backbone, or another type of record",
+        "`backbone` must be able to do task 'vqa', but records of type 'image_qa' need a model that can write an "
+        "answer|Take another backbone, or another type of record",
     ),
     "file in the place of the output folder": (
         ["output={file}"],

@@ -1,20 +1,12 @@
 """Image-text contrast and matching: the slow copies, the queue, soft targets and hard negatives."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn import functional
 
 from weft.core import attach
-from weft.core.composites import (
-    BlipAnswering,
-    BlipAnsweringConfig,
-    BlipCaptioning,
-    BlipCaptioningConfig,
-    BlipRetrieval,
-    BlipRetrievalConfig,
-)
+from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
+from weft.eval.readers import PairedProcessor, reader_for
 from weft.train.errors import RunError
 from weft.train.objectives import objectives_of
 from weft.train.objectives.image_text import ImageText
@@ -57,6 +49,10 @@ def pairs(rows=4, frames=1):
         "same_image": torch.arange(rows),
         "same_text": torch.arange(rows),
     }
+
+
+def learned(loss, model, batch):
+    return loss.losses(model, batch, batch["same_image"])
 
 
 def test_the_slow_copies_move_once_a_step_and_hold_nothing_that_is_frozen():
@@ -171,7 +167,7 @@ def test_every_trained_weight_gets_a_gradient_and_no_frozen_one(frame_aware):
     with torch.no_grad():
         for _, _, value in model.weft.slots():
             value.add_(0.02 * torch.randn_like(value))
-    losses = loss(model, pairs(frames=2))
+    losses = learned(loss, model, pairs(frames=2))
     assert losses.shape == (4,)
     losses.mean().backward()
     for name, value in model.named_parameters():
@@ -184,7 +180,7 @@ def test_state_is_kept_in_a_checkpoint(tmp_path):
     model = retrieval()
     loss = ImageText(model, ContrastSection(queue_size=8, alpha_steps=4), rows=4)
     for _ in range(3):
-        loss(model, pairs())
+        learned(loss, model, pairs())
     assert loss._alpha() == pytest.approx(0.4 * 3 / 4)
     save_states({"contrastive": loss}, tmp_path)
     other = ImageText(model, ContrastSection(queue_size=8, alpha_steps=4), rows=4)
@@ -209,7 +205,7 @@ def test_sixteen_pairs_are_learnt_by_heart():
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(75):
         optimizer.zero_grad()
-        loss(model, batch).mean().backward()
+        learned(loss, model, batch).mean().backward()
         optimizer.step()
     model.eval()
     with torch.no_grad():
@@ -217,47 +213,8 @@ def test_sixteen_pairs_are_learnt_by_heart():
     assert similarity.argmax(1).tolist() == similarity.argmax(0).tolist() == list(range(16))
 
 
-def test_answers_are_weighted_and_summed_by_question():
-    torch.manual_seed(0)
-    model = BlipAnswering(config(BlipAnsweringConfig)).eval()
-    batch = pairs(2)
-    labels = torch.tensor([[7, 20, 98, -100], [7, 30, 31, 98], [7, 40, 98, -100]])
-    weights = torch.tensor([0.3, 1.0, 0.6])
-    objectives = objectives_of(model, TrainingSection(steps=1, learning_rate=1.0), 2)
-    inputs = {**batch, "labels": labels, "weights": weights, "counts": torch.tensor([1, 2])}
-    found = objectives["generation"](model, inputs)
-    states = model.encode_question(batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
-    each = []
-    for row, owner in enumerate((0, 1, 1)):
-        answer = labels[row : row + 1][:, labels[row] != -100]
-        mask = torch.ones_like(answer)
-        each.append(
-            model.answer_losses(
-                answer, mask, states[owner : owner + 1], batch["attention_mask"][owner : owner + 1]
-            )[0]
-        )
-    expected = torch.stack([0.3 * each[0], each[1] + 0.6 * each[2]])
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_captions_weigh_every_token_of_a_batch_the_same():
-    torch.manual_seed(0)
-    settings = BlipCaptioningConfig(text_config=TEXT, vision_config=VISION)
-    model = BlipCaptioning(settings).eval()
-    labels = torch.tensor([[95, 20, 98, -100], [95, 30, 31, 98]])
-    weights = torch.tensor([1.0, 0.5])
-    prompts = torch.tensor([[95, 11, 98]]).expand(2, -1)
-    batch = {"input_ids": prompts, "attention_mask": torch.ones_like(prompts), "weights": weights}
-    batch |= {"pixel_values": torch.randn(2, 1, 3, 16, 16), "labels": labels}
-    objectives = objectives_of(model, TrainingSection(steps=1, learning_rate=1.0), 2)
-    found = objectives["generation"](model, batch)
-    shown = labels.masked_fill(labels == -100, 0)
-    sums, counts = model.caption_losses(
-        prompts, batch["attention_mask"], batch["pixel_values"], shown, (labels != -100).long()
-    )
-    assert counts.tolist() == [2, 3]
-    torch.testing.assert_close(found.mean(), (weights * sums).sum() / 5, atol=1e-6, rtol=1e-6)
-
-
-def test_models_without_objectives_of_their_own_keep_the_general_ones():
-    assert objectives_of(SimpleNamespace(), TrainingSection(steps=1, learning_rate=1.0), 2) == {}
+def test_a_reader_says_what_its_model_is_trained_by():
+    model = retrieval()
+    section = TrainingSection(steps=1, learning_rate=1.0, contrast={"queue_size": 8})
+    reader = reader_for(model.config, PairedProcessor())
+    assert isinstance(objectives_of(model, section, 2, reader)["contrastive"], ImageText)

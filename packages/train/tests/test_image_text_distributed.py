@@ -122,7 +122,8 @@ def _train(rank, folder, negatives):
     steps = optimiser(adapted)
     for step in range(STEPS):
         steps.zero_grad()
-        loss(wrapped, half(rank, step)).mean().backward()
+        batch = half(rank, step)
+        loss.losses(wrapped, batch, batch["same_image"]).mean().backward()
         steps.step()
     for found, name in (
         (trained(adapted), "model"),

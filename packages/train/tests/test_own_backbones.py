@@ -299,7 +299,7 @@ def test_a_tokenizer_without_texts_is_an_error():
 def test_the_tokenizer_of_another_model_can_be_taken():
     big = DUAL | {"text_config": DUAL["text_config"] | {"vocab_size": 600}}
     backbone = load_backbone(BackboneSection(config=big, tokenizer="miniature", image_size=8))
-    assert backbone.tokenizer("a red circle").input_ids[0] == backbone.tokenizer.bos_token_id
+    assert backbone.words("a red circle").input_ids[0] == backbone.words.bos_token_id
     assert backbone.transform is not None
     assert backbone.transform.view_size(Image.new("RGB", (20, 10))) == (8, 8)
 

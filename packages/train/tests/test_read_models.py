@@ -18,8 +18,7 @@ from weft.core import load_adapter, plan
 from weft.core.testing.processed import tiny
 from weft.data import Conversation, MediaRef
 from weft.data.errors import MalformedRecordError
-from weft.train.backbones.loading import load_backbone, planned_model
-from weft.train.backbones.read import reader_of
+from weft.train.backbones.loading import load_backbone, planned_model, reader_of
 from weft.train.errors import RunError
 from weft.train.output.progress import PlainProgress
 from weft.train.preflight.learned import load_learnable

@@ -230,19 +230,20 @@ def test_an_epoch_that_accumulation_does_not_divide_ends_with_a_short_step(value
 
 
 def test_a_nan_loss_names_task_record_and_batch(values, monkeypatch):
-    from weft.train.objectives import generation
+    from weft.train.objectives.by_reader import ByReader
 
-    whole = generation.losses
+    whole = ByReader.__call__
 
-    def poisoned(model, batch):
-        losses = whole(model, batch)
+    def poisoned(self, model, batch):
+        losses = whole(self, model, batch)
         calls.append(1)
-        seen.append(dict(batch))
+        made = batch["batch"]
+        seen.append({**made.inputs, "labels": made.labels, "weights": made.weights})
         return losses * float("nan") if len(calls) == 3 else losses
 
     calls: list[int] = []
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(generation, "losses", poisoned)
+    monkeypatch.setattr(ByReader, "__call__", poisoned)
     recipe = load_recipe(values, ["training.save_every=1"])
     with pytest.raises(RunError, match=r"8 of 8 of step 3 are NaN or infinite, such as that of (vqa|nlvr)/"):
         execute(recipe)

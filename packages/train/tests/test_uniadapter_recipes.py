@@ -226,6 +226,14 @@ def test_films_are_ranked_with_frame_aware_attention_beside_a_unit_that_sees_the
         assert (report["n"], report["variant"]) == (12, f"best 4 texts and 4 images matched{said}")
 
 
+def test_a_frozen_tower_of_a_blip_is_run_in_every_batch():
+    values = tiny("", "runs")
+    values["method"] = {"method": "lora", "rank": 2, "towers": ["text"]}
+    recipe = load_recipe(values, ["training.vision=frozen"])
+    with pytest.raises(RunError, match=r"`training\.vision` must be 'trained' for .* does not read features"):
+        check_fit(recipe, {})
+
+
 def test_weights_belong_to_blip():
     with pytest.raises(RecipeError, match="`weights` is for a `config` of type weft_blip_retrieval"):
         load_recipe("noto_emoji/retrieval_english", ["backbone.weights=model_base.pth"])

@@ -14,8 +14,11 @@ from weft.data import ImageQA, MediaRef
 from weft.data.media.transforms import ImageTransform
 from weft.data.testing import image_bytes
 from weft.eval.evaluate.augmented import AugmentedPixels
-from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
-from weft.eval.evaluate.visual import DrawnVisual, Pixels
+from weft.eval.evaluate.inputs import TextRules
+from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.evaluate.visual import Pixels, Visual
+from weft.eval.readers.batch import IGNORED
+from weft.eval.testing.own_subjects import own_subject, paired_batches
 
 TRANSFORM = ImageTransform(size=8, shape="square", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3)
 ANSWERS = ("red",) * 5 + ("dark red",) * 4 + ("rose",)
@@ -34,10 +37,15 @@ class Letters:
     """Writes a text as the numbers of its letters."""
 
     def __call__(self, texts: list[str], **settings: Any) -> Any:
-        rows = [[1, *(ord(letter) for letter in text)] for text in texts]
+        rows = [[1, *(ord(letter) for letter in text), 2] for text in texts]
         length = max(map(len, rows))
         ids = [row + [0] * (length - len(row)) for row in rows]
         return BatchEncoding({"input_ids": ids, "attention_mask": [[int(i > 0) for i in row] for row in ids]})
+
+
+def batches_of(visual: Visual, **rules: Any) -> ReaderBatches:
+    config = own_subject("weft_blip_answering").model.config
+    return paired_batches(config, Letters(), visual, {"vqa": TextRules(**rules)})
 
 
 def halves() -> Image.Image:
@@ -50,13 +58,16 @@ def halves() -> Image.Image:
 def test_images_are_changed_in_training_alone_by_seed_record_and_epoch() -> None:
     plain = Pixels(TRANSFORM)
     visual = AugmentedPixels(plain)
-    assert isinstance(visual, DrawnVisual)
-    assert not isinstance(plain, DrawnVisual)
     assert torch.equal(visual([[QUESTION.image]])["pixel_values"], plain([[QUESTION.image]])["pixel_values"])
-    batches = Batches(Letters(), visual, {"vqa": TextRules()})
-    epochs = [batches.training([("vqa", QUESTION)], epoch)["pixel_values"] for epoch in range(6)]
+    batches = batches_of(visual)
+
+    def pixels(epoch: int) -> torch.Tensor:
+        found: torch.Tensor = batches.training([("vqa", QUESTION)], epoch)["batch"].inputs["pixel_values"]
+        return found
+
+    epochs = [pixels(epoch) for epoch in range(6)]
     assert epochs[0].shape == (1, 1, 3, 8, 8)
-    assert torch.equal(epochs[3], batches.training([("vqa", QUESTION)], 3)["pixel_values"])
+    assert torch.equal(epochs[3], pixels(3))
     assert len({epoch.numpy().tobytes() for epoch in epochs}) > 2
 
 
@@ -83,15 +94,15 @@ def test_each_operation_is_applied_in_every_second_case() -> None:
 
 
 def test_all_answers_are_trained_on_by_the_share_of_annotators() -> None:
-    batches = Batches(Letters(), Pixels(TRANSFORM), {"vqa": TextRules(answers="all")})
-    batch = batches.training([("vqa", QUESTION), ("vqa", HIDDEN)])
-    assert batch["counts"].tolist() == [3, 1]
-    assert batch["weights"].tolist() == pytest.approx([0.5, 0.4, 0.1, 0.0])
-    written = [
-        "".join(chr(token) for token in row[1:] if token != IGNORED) for row in batch["labels"].tolist()
-    ]
+    batches = batches_of(Pixels(TRANSFORM), answers="all")
+    batch = batches.training([("vqa", QUESTION), ("vqa", HIDDEN)])["batch"]
+    assert batch.counts.tolist() == [3, 1]
+    assert batch.weights.tolist() == pytest.approx([0.5, 0.4, 0.1, 0.0])
+    end = batches.reader.config.text_config.sep_token_id
+    assert [row[row != IGNORED].tolist()[-1] for row in batch.labels] == [end] * 4
+    written = ["".join(chr(token) for token in row[row != IGNORED][:-1]) for row in batch.labels]
     assert written == ["red", "dark red", "rose", ""]
-    assert len(batch["input_ids"]) == 2
-    drawn = Batches(Letters(), Pixels(TRANSFORM), {"vqa": TextRules()}).training([("vqa", QUESTION)])
-    assert "counts" not in drawn
-    assert len(drawn["labels"]) == 1
+    assert len(batch.inputs["input_ids"]) == 2
+    drawn = batches_of(Pixels(TRANSFORM)).training([("vqa", QUESTION)])["batch"]
+    assert drawn.counts is None
+    assert len(drawn.labels) == 1

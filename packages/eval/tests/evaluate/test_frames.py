@@ -11,7 +11,8 @@ from weft.data.errors import CorruptMediaError, InvalidArgumentError
 from weft.data.media.transforms import ImageTransform
 from weft.data.sources.opening import open_store
 from weft.eval.evaluate.frames import Frames
-from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.inputs import TextRules
+from weft.eval.testing.own_subjects import own_subject, paired_batches
 
 TRANSFORM = ImageTransform(size=16, shape="square", crop=None, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -49,14 +50,19 @@ class Tokenizer:
 
 
 def test_testing_shows_the_middles_and_training_draws_within_segments(store):
-    batches = Batches(Tokenizer(), Frames(TRANSFORM, 4), {"t": TextRules()})
-    shown = numbers(batches.images([record(store)])["pixel_values"])
-    assert shown == [[3, 9, 15, 21]]
-    rows = [("t", record(store))]
-    epochs = [numbers(batches.training(rows, epoch)["pixel_values"])[0] for epoch in range(5)]
+    config = own_subject("weft_dual_encoder").model.config
+    batches = paired_batches(config, Tokenizer(), Frames(TRANSFORM, 4), {"t": TextRules()})
+    asked = batches.reader.asking([batches.row("t", record(store))])
+    assert numbers(asked.inputs["pixel_values"]) == [[3, 9, 15, 21]]
+
+    def drawn(epoch):
+        rows = [("t", record(store)), ("t", record(store))]
+        return numbers(batches.training(rows, epoch)["batch"].inputs["pixel_values"])[0]
+
+    epochs = [drawn(epoch) for epoch in range(5)]
     assert all([frame // 6 for frame in frames] == [0, 1, 2, 3] for frames in epochs)
     assert len({tuple(frames) for frames in epochs}) > 1
-    assert numbers(batches.training(rows, 2)["pixel_values"])[0] == epochs[2]
+    assert drawn(2) == epochs[2]
 
 
 def test_a_video_that_cannot_be_decoded_is_named(store):

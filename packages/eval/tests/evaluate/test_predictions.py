@@ -16,11 +16,14 @@ from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.errors import ScoreInputError, ScoreTypeError
-from weft.eval.evaluate.inputs import IGNORED, Batches, TextRules
+from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.predict import predict
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.scoring import blind_majority, majority, reference, score
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.readers.batch import IGNORED
+from weft.eval.testing.own_subjects import paired_batches
 
 WORDS = "vqa nlvr : true false yes no red green blue what is the color of star how many two one a and left right image"
 TRANSFORM = ImageTransform(
@@ -69,9 +72,9 @@ def records() -> dict[str, Sequence[Any]]:
     }
 
 
-def make_batches(visual: Any) -> Batches:
+def make_batches(visual: Any) -> ReaderBatches:
     rules = {name: TextRules(prompt=f"{name}: ", max_new_tokens=4) for name in ("vqa", "nlvr", "caption")}
-    return Batches(make_tokenizer(), visual, rules)
+    return paired_batches(make_model().config, make_tokenizer(), visual, rules)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(records):
@@ -92,9 +95,9 @@ def test_predictions_do_not_depend_on_the_batch_size(records):
 def test_true_or_false_is_decided_by_the_logits_after_the_start_of_the_answer(records):
     model = make_model()
     batches = make_batches(Pixels(TRANSFORM))
-    words = batches.tokenizer(["true", "false"]).input_ids
+    words = make_tokenizer()(["true", "false"]).input_ids
     got = predict(model, "nlvr", records["nlvr"], batches)
-    inputs = batches.inputs("nlvr", records["nlvr"])
+    inputs = batches.reader.asking([batches.row("nlvr", record) for record in records["nlvr"]]).inputs
     with torch.no_grad():
         logits = model(**inputs, decoder_input_ids=torch.tensor([[2, 0]]).expand(24, -1)).logits[:, 1]
     want = {
@@ -113,12 +116,12 @@ def test_predicting_leaves_the_model_in_the_mode_it_had(records):
 def test_training_rows_of_several_tasks_share_a_batch(records):
     batches = make_batches(Pixels(TRANSFORM))
     rows = [("vqa", records["vqa"][0]), ("caption", records["caption"][0])]
-    batch = batches.training(rows)
-    assert batch["tasks"] == ["vqa", "caption"]
-    assert batch["weights"].tolist() == [1.0, 1.0]
-    assert batch["pixel_values"].shape == (2, 1, 3, 48, 48)
-    assert (batch["labels"][0] == IGNORED).any()
-    text = batches.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
+    batch = batches.training(rows)["batch"]
+    assert batch.tasks == ["vqa", "caption"]
+    assert batch.weights.tolist() == [1.0, 1.0]
+    assert batch.inputs["pixel_values"].shape == (2, 1, 3, 48, 48)
+    assert (batch.labels[0] == IGNORED).any()
+    text = make_tokenizer().decode(batch.inputs["input_ids"][0], skip_special_tokens=True)
     assert text.startswith("vqa : what")
 
 

@@ -14,9 +14,11 @@ from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.rank import rank_answers
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.visual import Pixels
+from weft.eval.testing.own_subjects import paired_batches
 
 ANSWERS = ["red", "green star", "two", "no", "green", "green star of blue", "yes"]
 
@@ -33,7 +35,7 @@ def model() -> VisualSeq2Seq:
 
 
 @pytest.fixture(scope="module")
-def batches() -> Batches:
+def batches(model: VisualSeq2Seq) -> ReaderBatches:
     words = [
         "<s>",
         "<pad>",
@@ -49,7 +51,11 @@ def batches() -> Batches:
         tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
     transform = ImageTransform(size=48, shape="square", crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Batches(fast, Pixels(transform), {"vqa": TextRules()})
+    return paired_batches(model.config, fast, Pixels(transform), {"vqa": TextRules()})
+
+
+def read(batches: ReaderBatches, record: Any) -> dict[str, torch.Tensor]:
+    return batches.reader.asking([batches.row("vqa", record)]).inputs
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +63,12 @@ def records() -> Sequence[Any]:
     return load_dataset("scenes", split="test", task="vqa", size=9, num_scenes=60)
 
 
-def losses(model: Any, batches: Batches, record: Any, answers: Sequence[str]) -> list[float]:
+def losses(model: Any, batches: ReaderBatches, record: Any, answers: Sequence[str]) -> list[float]:
     """Summed loss of each answer alone, by the model's own labels: the definition."""
-    inputs = batches.inputs("vqa", [record])
+    inputs = read(batches, record)
     found = []
     for answer in answers:
-        labels = torch.tensor([batches.tokenizer(answer).input_ids])
+        labels = torch.tensor([batches.reader.processor.tokenizer(answer).input_ids])
         with torch.no_grad():
             found.append(float(model(**inputs, labels=labels).loss) * labels.shape[1])
     return found
@@ -74,7 +80,7 @@ def test_the_answer_is_the_one_of_least_loss(model, batches, records, batch_size
     all_losses = {record.id: losses(model, batches, record, ANSWERS) for record in records}
     assert got == {key: ANSWERS[own.index(min(own))] for key, own in all_losses.items()}
     by_length = rank_answers(model, "vqa", records, batches, ANSWERS, per_token=True, batch_size=batch_size)
-    sizes = [len(batches.tokenizer(answer).input_ids) for answer in ANSWERS]
+    sizes = [len(batches.reader.processor.tokenizer(answer).input_ids) for answer in ANSWERS]
     for key, own in all_losses.items():
         means = [loss / size for loss, size in zip(own, sizes, strict=True)]
         assert by_length[key] == ANSWERS[means.index(min(means))]
@@ -83,10 +89,10 @@ def test_the_answer_is_the_one_of_least_loss(model, batches, records, batch_size
 def test_only_answers_of_likely_first_words_are_scored(model, batches, records):
     start = torch.tensor([[2, 0]])
     for record, keep in itertools.product(records[:3], (1, 3)):
-        inputs = batches.inputs("vqa", [record])
+        inputs = read(batches, record)
         with torch.no_grad():
             first = model(**inputs, decoder_input_ids=start).logits[0, -1]
-        words = [batches.tokenizer(answer).input_ids[1] for answer in ANSWERS]
+        words = [batches.reader.processor.tokenizer(answer).input_ids[1] for answer in ANSWERS]
         kept = sorted(range(len(ANSWERS)), key=lambda k: -float(first[words[k]]))[:keep]
         own = losses(model, batches, record, [ANSWERS[k] for k in kept])
         got = rank_answers(model, "vqa", [record], batches, ANSWERS, keep=keep)

@@ -8,11 +8,13 @@ from weft.core import attach
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
 from weft.data import MediaRef, Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.inputs import Batches, TextRules
-from weft.eval.evaluate.rank import rank_answers
-from weft.eval.evaluate.rank_blip import choose, encode_answers, likeliest
+from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.rerank import rerank
+from weft.eval.evaluate.visual import Visual
 from weft.eval.metrics.matches import Matches, Reranked, reranked_ranks, retrieval_scores
+from weft.eval.readers import ReaderError, ask
+from weft.eval.readers.answer_list import likeliest
+from weft.eval.testing.own_subjects import paired_batches
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {
@@ -38,16 +40,26 @@ def config(kind):
     )
 
 
-class Inputs:
-    """Random pixels of every image, and random tokens of every text, that are always the same."""
+class Shown(Visual):
+    """Random pixels of every image, that are always the same."""
 
-    def texts(self, rows):
-        ids = [torch.randint(5, 90, (6,), generator=seeded(record.text_id)) for _, record in rows]
-        return {"input_ids": torch.stack(ids), "attention_mask": torch.ones(len(ids), 6, dtype=torch.long)}
-
-    def images(self, records):
-        pixels = [torch.randn(2, 3, 16, 16, generator=seeded(record.media_id)) for record in records]
+    def __call__(self, images):
+        pixels = [torch.randn(2, 3, 16, 16, generator=seeded(refs[0].path)) for refs in images]
         return {"pixel_values": torch.stack(pixels)}
+
+
+class Words:
+    """Random tokens of every text, that are always the same."""
+
+    pad_token_id = 0
+
+    def __call__(self, texts, **options):
+        ids = [torch.randint(5, 90, (6,), generator=seeded(text)).tolist() for text in texts]
+        return {"input_ids": ids, "attention_mask": [[1] * 6 for _ in ids]}
+
+
+def batches_of(found):
+    return paired_batches(found.config, Words(), Shown(), {"task": TextRules()})
 
 
 def seeded(name):
@@ -59,7 +71,7 @@ RECORDS = [
         id=f"{image}-{text}",
         media=MediaRef.from_bytes(b"", f"{image}.png"),
         media_id=f"image {image}",
-        text="",
+        text=f"text {image} {text}",
         text_id=f"text {image} {text}",
     )
     for image in range(IMAGES)
@@ -84,12 +96,11 @@ def test_scores_are_those_of_every_pair_by_itself(weight, frame_aware):
         whole,
         "task",
         RECORDS,
-        Inputs(),
+        batches_of(whole),
         candidates=3,
         similarity_weight=weight,
         frame_aware=frame_aware,
         batch_size=4,
-        device="cpu",
     )
     second = found.reranked
     assert second.texts.shape == (IMAGES, 3)
@@ -98,9 +109,10 @@ def test_scores_are_those_of_every_pair_by_itself(weight, frame_aware):
     by_text = {record.text_id: record for record in RECORDS}
     for image in range(IMAGES):
         assert second.texts[image].tolist() == np.argsort(-similarity[image])[:3].tolist()
-        video = whole.encode_video(Inputs().images([RECORDS[CAPTIONS * image]])["pixel_values"])
+        video = whole.encode_video(Shown()([RECORDS[CAPTIONS * image].media_refs()])["pixel_values"])
         for text in range(IMAGES * CAPTIONS):
-            read = Inputs().texts([("task", by_text[found.text_ids[text]])])
+            words = Words()([by_text[found.text_ids[text]].text])
+            read = {name: torch.tensor(value) for name, value in words.items()}
             feature = torch.from_numpy(found.text_features[text])[None]
             weights = frame_weights(feature, video.frames) if frame_aware else None
             logit = whole.match(**read, tokens=video.tokens, frame_weights=weights)[0, 1].item()
@@ -143,7 +155,9 @@ def test_ranks_of_a_table_made_by_hand():
 
 @torch.no_grad()
 def test_every_candidate_matched_leaves_the_first_stage_no_say():
-    found = rerank(model(), "task", RECORDS, Inputs(), candidates=99, batch_size=4, device="cpu")
+    whole = model()
+    batches = batches_of(whole)
+    found = rerank(whole, "task", RECORDS, batches, candidates=99, batch_size=4)
     scores = np.empty((IMAGES, IMAGES * CAPTIONS))
     for image in range(IMAGES):
         scores[image, found.reranked.texts[image]] = found.reranked.text_scores[image]
@@ -151,7 +165,7 @@ def test_every_candidate_matched_leaves_the_first_stage_no_say():
         columns = found.reranked.images[text]
         assert found.reranked.image_scores[text] == pytest.approx(scores[columns, text])
     with pytest.raises(ScoreInputError, match="`candidates` must be at least 1, but is 0"):
-        rerank(model(), "task", RECORDS, Inputs(), candidates=0, batch_size=4, device="cpu")
+        rerank(whole, "task", RECORDS, batches, candidates=0, batch_size=4)
 
 
 ANSWERS = torch.tensor([[7, 20, 98, 0], [7, 20, 21, 98], [7, 30, 98, 0], [7, 40, 41, 98], [7, 30, 31, 98]])
@@ -182,37 +196,44 @@ def test_answers_ranked_in_two_steps_are_the_best_of_all():
     assert (by_first[:, 0] == by_first[:, 1]).all(), (
         "answers that begin alike are taken in the order of the list"
     )
-    with pytest.raises(ScoreInputError, match="`candidates` and `answers` must hold at least one"):
+    with pytest.raises(ReaderError, match="`candidates` and `answers` must hold at least one"):
         likeliest(answering, states, mask, ANSWERS, answer_mask, candidates=0)
 
 
-@torch.no_grad()
-def test_a_blip_chooses_from_one_list_for_all_records():
+class Answers(Words):
+    """Answers a to e, and questions."""
+
+    def __call__(self, texts, **options):
+        if not set(texts) <= set("abcde"):
+            return super().__call__(texts)
+        rows = [ANSWERS["abcde".index(text)].tolist() for text in texts]
+        return {"input_ids": rows, "attention_mask": [[int(token != 0) for token in row] for row in rows]}
+
+
+def answering():
     torch.manual_seed(0)
-    answering = BlipAnswering(config(BlipAnsweringConfig)).eval()
-    inputs = {
-        "input_ids": torch.randint(5, 90, (6, 6)),
-        "attention_mask": torch.ones(6, 6, dtype=torch.long),
-        "pixel_values": torch.randn(6, 3, 16, 16),
-    }
-    states = answering.encode_question(*inputs.values())
-    names, mask = list("abcde"), (ANSWERS != 0).long()
-    best = likeliest(answering, states, inputs["attention_mask"], ANSWERS, mask)
-    assert choose(answering, inputs, names, (ANSWERS, mask)) == [names[place] for place in best.tolist()]
-    batches = Batches(None, None, {"task": TextRules()})
-    lists = {record.id: names for record in RECORDS}
-    for candidates, per_token in ((lists, False), (names, True)):
-        with pytest.raises(ScoreInputError, match="`candidates` must be one list for all records"):
-            rank_answers(answering, "task", RECORDS, batches, candidates, per_token=per_token)
+    found = BlipAnswering(config(BlipAnsweringConfig)).eval()
+    return found, paired_batches(found.config, Answers(), Shown(), {"task": TextRules()}).reader
 
 
-def test_a_list_of_answers_becomes_tokens():
-    class Tokenizer:
-        def __call__(self, texts, **options):
-            assert options == {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": 10}
-            rows = torch.tensor([[7, len(text), 98] for text in texts])
-            return type("Encoded", (), {"input_ids": rows, "attention_mask": torch.ones_like(rows)})()
+def questions(count):
+    return [ask(f"question {k}", [MediaRef.from_bytes(b"", f"{k}.png")]) for k in range(count)]
 
-    ids, mask = encode_answers(Tokenizer(), ["no", "three"])
-    assert ids.tolist() == [[7, 2, 98], [7, 5, 98]]
-    assert mask.shape == ids.shape
+
+@pytest.mark.parametrize("keep", [1, 2, 128])
+def test_a_blip_chooses_from_one_list_for_all_rows(keep):
+    found, reader = answering()
+    inputs, mask = reader.asking(questions(6)).inputs, (ANSWERS != 0).long()
+    with torch.no_grad():
+        states = found.encode_question(**inputs)
+        best = likeliest(found, states, inputs["attention_mask"], ANSWERS, mask, candidates=keep)
+    chosen = reader.choose(found, questions(6), [list("abcde")] * 6, keep=keep)
+    assert chosen == ["abcde"[place] for place in best.tolist()]
+
+
+def test_answers_of_each_row_are_scored_whole():
+    found, reader = answering()
+    lists = [list("ab"), list("cde"), list("a"), list("be")]
+    scores = reader.score(found, questions(4), lists)
+    best = [own[each.index(max(each))] for own, each in zip(lists, scores, strict=True)]
+    assert reader.choose(found, questions(4), lists) == best

@@ -13,12 +13,15 @@ from weft.data.media.shift import RandomShift
 from weft.data.media.transforms import ImageTransform
 from weft.data.testing import image_bytes
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.inputs import Batches, TextRules
+from weft.eval.evaluate.augmented import ShiftedPixels
+from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.predict import predict, unfit
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.scoring import score
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.metrics import retrieval_recall
 from weft.eval.metrics.matches import Matches
+from weft.eval.testing.own_subjects import own_subject, paired_batches
 
 TRANSFORM = ImageTransform(
     size=6, shape="square", crop=None, mean=(0.0,) * 3, std=(1.0,) * 3, resample="nearest"
@@ -62,6 +65,7 @@ class ByColor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[int] = []
+        self.weight = nn.Parameter(torch.ones(1))
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         self.calls.append(len(input_ids))
@@ -74,8 +78,10 @@ class ByColor(nn.Module):
         return functional.normalize(pixel_values[:, 0].mean((2, 3)), dim=-1)
 
 
-def batches(**settings: Any) -> Batches:
-    return Batches(Letters(), Pixels(TRANSFORM), {"colors": TextRules(), "en": TextRules()}, **settings)
+def batches(visual: Any = None) -> ReaderBatches:
+    config = own_subject("weft_dual_encoder").model.config
+    rules = {"colors": TextRules(), "en": TextRules()}
+    return paired_batches(config, Letters(), visual or Pixels(TRANSFORM), rules)
 
 
 def test_every_distinct_text_and_image_is_encoded_once():
@@ -117,34 +123,28 @@ def test_features_of_another_split_are_refused():
 
 
 def test_a_model_that_cannot_do_the_task_is_told_beforehand():
-    assert unfit(ByColor(), RECORDS) is None
+    reader = batches().reader
+    assert unfit(reader, RECORDS) is None
     caption = Caption(id="1", media=RECORDS[0].media, media_id="red", captions=("red",))
-    assert "need a model with `generate` to write an answer, but ByColor has no `generate`" in str(
-        unfit(ByColor(), [caption])
+    assert "need a model that can write an answer, but a model of type weft_dual_encoder, read as" in str(
+        unfit(reader, [caption])
     )
-    assert "has no `encode_text` and no `encode_image`" in str(unfit(nn.Linear(1, 1), RECORDS))
 
 
 def test_equal_texts_and_images_of_a_batch_are_known_as_such():
     rows = [record("red"), record("green"), record("green", "red", media="green"), record("red", "a red")]
-    batch = batches().training([("colors", each) for each in rows])
-    assert batch["objective"] == "contrastive"
-    first, second, third, fourth = batch["same_text"].tolist()
+    batch = batches().training([("colors", each) for each in rows])["batch"]
+    assert batch.objective == "contrastive"
+    texts, images = batch.identities["text"], batch.identities["image"]
+    first, second, third, fourth = texts.tolist()
     assert first == third
     assert len({first, second, fourth}) == 3
-    assert min(batch["same_text"].min(), batch["same_image"].min()) >= 0
-    later = batches().training([("colors", each) for each in rows[2:]])
-    assert torch.equal(later["same_image"], batch["same_image"][2:])
-    images = batch["same_image"]
+    assert min(texts.min(), images.min()) >= 0
+    later = batches().training([("colors", each) for each in rows[2:]])["batch"]
+    assert torch.equal(later.identities["image"], images[2:])
     assert images[0] != images[1]
     assert images.unique().numel() == len({each.media.uri for each in rows})
-    assert "labels" not in batch
-
-
-def test_a_batch_has_one_objective():
-    caption = Caption(id="1", media=RECORDS[0].media, media_id="red", captions=("red",))
-    with pytest.raises(ScoreInputError, match="contrastive and generation"):
-        batches().training([("colors", RECORDS[0]), ("colors", caption)])
+    assert batch.labels is None
 
 
 def test_a_shift_changes_training_alone_and_is_a_function_of_row_and_epoch():
@@ -152,12 +152,17 @@ def test_a_shift_changes_training_alone_and_is_a_function_of_row_and_epoch():
     pixels = Pixels(TRANSFORM)
     kept = TRANSFORM(RECORDS[0].media.image()) * 0 + noise.transpose(2, 0, 1) / np.float32(255)
     pixels._kept[RECORDS[0].media.place] = kept
-    made = Batches(Letters(), pixels, {"colors": TextRules()}, shift=RandomShift(2))
-    row = [("colors", RECORDS[0])]
-    epochs = [made.training(row, epoch)["pixel_values"] for epoch in range(4)]
-    assert torch.equal(epochs[1], made.training(row, 1)["pixel_values"])
+    made = batches(ShiftedPixels(pixels, RandomShift(2)))
+
+    def drawn(epoch):
+        rows = [("colors", RECORDS[0]), ("colors", RECORDS[1])]
+        return made.training(rows, epoch)["batch"].inputs["pixel_values"][0]
+
+    epochs = [drawn(epoch) for epoch in range(4)]
+    assert torch.equal(epochs[1], drawn(1))
     assert any(not torch.equal(epochs[0], other) for other in epochs[1:])
-    assert np.array_equal(made.inputs("colors", [RECORDS[0]])["pixel_values"][0, 0].numpy(), kept)
+    asked = made.reader.asking([made.row("colors", RECORDS[0])]).inputs["pixel_values"]
+    assert np.array_equal(asked[0, 0].numpy(), kept)
 
 
 def test_kept_pixels_are_decoded_once_and_within_the_limit():

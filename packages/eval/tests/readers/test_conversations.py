@@ -118,7 +118,7 @@ def test_turns_are_read_as_the_template_writes_them() -> None:
 def test_answers_are_asked_for_without_the_last() -> None:
     made, prepared = batches("llava")
     hidden = Conversation(id="hidden", roles=(USER,), parts=((None, "what?"),), images=(TALL,))
-    said = prepared.answers(made.model, "talk", [SEVERAL, WORDS, hidden, ONE], "cpu")
+    said = prepared.answers(made.model, "talk", [SEVERAL, WORDS, hidden, ONE])
     assert len(said) == 4
     assert said[2] == said[3]
     assert prepared.row("talk", SEVERAL).turns[-1].text == "how many?"
@@ -227,8 +227,8 @@ def test_a_row_without_pictures_is_read_and_answered_as_alone_where_pictures_sta
         together = prepared.reader.losses(made.model, prepared.training(rows)["batch"]).sums
         alone = [prepared.reader.losses(made.model, prepared.training([row])["batch"]).sums for row in rows]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=0)
-    assert prepared.answers(made.model, "talk", RECORDS, "cpu") == [
-        prepared.answers(made.model, "talk", [record], "cpu")[0] for record in RECORDS
+    assert prepared.answers(made.model, "talk", RECORDS) == [
+        prepared.answers(made.model, "talk", [record])[0] for record in RECORDS
     ]
 
 

@@ -210,11 +210,13 @@ def test_own_models_need_a_tokenizer_and_pictures() -> None:
             reader_for(own_subject(name).model.config, tiny("clip").processor)
 
 
-def test_own_models_cut_texts_only_where_that_is_said() -> None:
-    subject = own_subject("vl_bart")
-    cutting = replace(subject.processor, max_text_tokens=4)
-    assert subject.reader.training([ROW]).inputs["input_ids"].shape[1] > 4
-    assert reader_for(subject.model.config, cutting).training([ROW]).inputs["input_ids"].shape[1] == 4
+def test_own_models_cut_texts_only_where_a_row_says_so() -> None:
+    reader = own_subject("vl_bart").reader
+    assert reader.training([ROW]).inputs["input_ids"].shape[1] > 4
+    cut = reader.training([replace(ROW, text_tokens=4, answer_tokens=2)])
+    assert cut.inputs["input_ids"].shape[1] == 4
+    assert cut.labels is not None
+    assert cut.labels.shape[1] == 2
 
 
 def test_a_blip_without_a_known_head_is_no_blip_to_read() -> None:

@@ -42,21 +42,30 @@ def fixed_text_length(model: Any) -> int | None:
     return int(text.max_position_embeddings)
 
 
-def tokenised(tokenizer: Any, texts: Sequence[str | None], limit: int, length: int | None = None) -> Any:
+def tokenised(
+    tokenizer: Any,
+    texts: Sequence[str],
+    limit: int | None = None,
+    length: int | None = None,
+    side: str | None = None,
+) -> Any:
     """Tokens of texts, of one length.
 
     Args:
         tokenizer: One of `transformers`.
         texts: The texts.
-        limit: Texts are cut there, in tokens.
+        limit: Texts are cut there, in tokens; None cuts nothing.
         length: What `fixed_text_length` says of the model: all are padded to it, and cut there too.
+        side: `right` or `left`, where they are padded; by default the tokenizer's own side.
 
     Returns:
         What the tokenizer returns, in lists.
     """
+    sided = {} if side is None else {"padding_side": side}
     if length is None:
-        return tokenizer(list(texts), padding=True, truncation=True, max_length=limit)
-    if limit >= length:
-        return tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)
-    cut = tokenizer(list(texts), truncation=True, max_length=limit)
-    return tokenizer.pad(cut, padding="max_length", max_length=length)
+        cuts = {} if limit is None else {"truncation": True, "max_length": limit}
+        return tokenizer(list(texts), padding=True, **sided, **cuts)
+    whole = {"padding": "max_length", "max_length": length, **sided}
+    if limit is None or limit >= length:
+        return tokenizer(list(texts), truncation=True, **whole)
+    return tokenizer.pad(tokenizer(list(texts), truncation=True, max_length=limit), **whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,9 +59,6 @@ class BlipAnswering(BlipForQuestionAnswering):
     """
 
     config_class = BlipAnsweringConfig
-    objectives: Mapping[str, str] = {"generation": "answers"}
-    # What evaluation may ask of it: words of `weft.eval.evaluate.abilities`.
-    abilities: frozenset[str] = frozenset({"write", "score", "weigh"})
 
     def __init__(self, config: BlipAnsweringConfig) -> None:
         super().__init__(config)

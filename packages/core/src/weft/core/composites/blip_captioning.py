@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,13 +30,19 @@ class BlipCaptioning(BlipForConditionalGeneration):
     """
 
     config_class = BlipCaptioningConfig
-    objectives: Mapping[str, str] = {"generation": "captions"}
-    abilities: frozenset[str] = frozenset({"write"})
 
     @property
     def vision_tower(self) -> torch.nn.Module:
         """The tower that reads pixels."""
         return self.vision_model
+
+    def encode_frames(self, pixel_values: Tensor) -> Tensor:
+        """What captions look at: the tokens of all frames, shape `(batch, frames * tokens, width)`.
+
+        Args:
+            pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
+        """
+        return frame_tokens(self, pixel_values).flatten(1, 2)
 
     def caption_losses(
         self,
@@ -62,7 +68,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
             ConfigError: If prompts differ in length.
         """
         start = self._start(prompts, prompt_mask)
-        tokens = self._tokens(pixel_values)
+        tokens = self.encode_frames(pixel_values)
         ids = torch.cat([start, captions[:, 1:]], dim=1)
         mask = torch.cat([torch.ones_like(start), caption_mask[:, 1:]], dim=1)
         logits = self.text_decoder(
@@ -103,7 +109,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
             Tokens behind the prompt, shape `(batch, length)`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        start, tokens = self._start(input_ids, mask), self._tokens(pixel_values)
+        start, tokens = self._start(input_ids, mask), self.encode_frames(pixel_values)
         text = self.config.text_config
         found: Tensor = self.text_decoder.generate(
             input_ids=start,
@@ -125,9 +131,6 @@ class BlipCaptioning(BlipForConditionalGeneration):
         start = prompts[:, :-1].clone()
         start[:, 0] = self.config.text_config.bos_token_id
         return start
-
-    def _tokens(self, pixel_values: Tensor) -> Tensor:
-        return frame_tokens(self, pixel_values).flatten(1, 2)
 
 
 AutoConfig.register(BlipCaptioningConfig.model_type, BlipCaptioningConfig)

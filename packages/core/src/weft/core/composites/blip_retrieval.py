@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +57,6 @@ class BlipRetrieval(BlipForImageTextRetrieval):
     """
 
     config_class = BlipRetrievalConfig
-    # What the engine trains instead of its general objectives.
-    objectives: Mapping[str, str] = {"contrastive": "image_text"}
-    abilities: frozenset[str] = frozenset({"embed", "match"})
 
     def __init__(self, config: BlipRetrievalConfig) -> None:
         super().__init__(config)

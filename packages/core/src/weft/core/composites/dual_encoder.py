@@ -102,7 +102,6 @@ class DualEncoder(PreTrainedModel):
     base_model_prefix = ""
     supports_gradient_checkpointing = True
     largest_scale = 100.0
-    abilities: frozenset[str] = frozenset({"embed"})
 
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__(config)

@@ -76,7 +76,6 @@ class VisualSeq2Seq(PreTrainedModel):
     main_input_name = "input_ids"
     base_model_prefix = ""
     supports_gradient_checkpointing = True
-    abilities: frozenset[str] = frozenset({"write", "score"})
     _no_split_modules = ("BartEncoderLayer", "BartDecoderLayer", "T5Block")
 
     def __init__(self, config: VisualSeq2SeqConfig) -> None:

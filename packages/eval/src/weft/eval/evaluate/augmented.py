@@ -6,18 +6,21 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from weft.data.media.augment import RandAugment, RandomResizedCrop, flip, names_a_side
-from weft.eval.evaluate.visual import Images, Pixels
+from weft.data.media.shift import RandomShift
+from weft.eval.evaluate.visual import Images, Pixels, Visual, generators
 from weft.eval.readers.image_processor import stacked
 
 _APPLIED = 0.5
 
 
 @dataclass(frozen=True)
-class AugmentedPixels:
+class AugmentedPixels(Visual):
     """Images as they are in testing; in training a random crop, perhaps mirrored, and some of RandAugment.
 
     Args:
@@ -41,13 +44,11 @@ class AugmentedPixels:
         """Return `pixel_values`, shape `(batch, images, 3, height, width)`, nothing drawn."""
         return self.pixels(images)
 
-    def drawn(
-        self, images: Images, generators: Sequence[random.Random], texts: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Return `pixel_values` of changed images, by the generator of each record and beside its text."""
+    def drawn(self, images: Images, names: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return `pixel_values` of changed images, drawn by the name of each record and beside its text."""
         rows = [
             [self.pixels.transform(self.one(ref.image(), generator, text)) for ref in group]
-            for group, generator, text in zip(images, generators, texts, strict=True)
+            for group, generator, text in zip(images, generators(names), texts, strict=True)
         ]
         flat = stacked([pixels for row in rows for pixels in row])
         return {"pixel_values": flat.unflatten(0, (len(rows), -1))}
@@ -73,3 +74,31 @@ class AugmentedPixels:
             changed = change(image, generator)
             image = changed if generator.random() < _APPLIED else image
         return image
+
+
+@dataclass(frozen=True)
+class ShiftedPixels(Visual):
+    """Images as another visual shows them, moved at random in training.
+
+    Args:
+        visual: Shows the images; what are no pixels is not moved.
+        shift: Moves them.
+    """
+
+    visual: Visual
+    shift: RandomShift
+
+    def __call__(self, images: Images) -> dict[str, Tensor]:
+        """Return what the visual shows, nothing moved."""
+        return self.visual(images)
+
+    def drawn(self, images: Images, names: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the visual draws, each record's images moved one after another by the record's name."""
+        made = self.visual.drawn(images, names, texts)
+        if "pixel_values" not in made:
+            return made
+        moved = []
+        for name, pixels in zip(names, made["pixel_values"].numpy(), strict=True):
+            generator = random.Random(f"{name}/pixels")
+            moved.append(np.stack([self.shift(image, generator) for image in pixels]))
+        return made | {"pixel_values": torch.from_numpy(np.stack(moved))}

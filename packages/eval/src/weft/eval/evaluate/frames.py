@@ -12,11 +12,12 @@ from torch import Tensor
 
 from weft.data import MediaRef
 from weft.data.media.video import Policy, decode_frames
+from weft.eval.evaluate.visual import Visual, generators
 from weft.eval.readers.image_processor import Transform, stacked
 
 
 @dataclass(frozen=True)
-class Frames:
+class Frames(Visual):
     """Decodes a frame of each of equal segments of a video: its middle in testing, a random one in training.
 
     Args:
@@ -58,11 +59,8 @@ class Frames:
         return {"pixel_values": torch.stack([self.one(group[0]) for group in images])}
 
     def drawn(
-        self,
-        images: Sequence[Sequence[MediaRef]],
-        generators: Sequence[random.Random],
-        texts: Sequence[str],
+        self, images: Sequence[Sequence[MediaRef]], names: Sequence[str], texts: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Return `pixel_values` of random frames, one generator for each record; texts change nothing."""
-        pairs = zip(images, generators, strict=True)
+        """Return `pixel_values` of random frames, drawn by the name of each record; texts change nothing."""
+        pairs = zip(images, generators(names), strict=True)
         return {"pixel_values": torch.stack([self.one(group[0], generator) for group, generator in pairs])}

@@ -10,15 +10,13 @@ from typing import Any
 import torch
 
 from weft.data import Record
-from weft.eval.evaluate.abilities import ABILITIES, METHODS, Ability, lacking
-from weft.eval.evaluate.generate import answers
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.kinds import Mode, kind_of
+from weft.eval.evaluate.processes import each_batch
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import retrieve
 from weft.eval.metrics.matches import Matches
-from weft.eval.readers import Reader
+from weft.eval.readers import ABILITIES, Ability, Reader
 
 Route = Callable[..., AbstractContextManager[Any]]
 Predictions = dict[str, str] | Matches
@@ -29,22 +27,20 @@ def predict(
     model: Any,
     task: str,
     records: Sequence[Record],
-    batches: Batches | ReaderBatches,
+    batches: ReaderBatches,
     *,
     batch_size: int = 128,
-    device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
     rerank: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Predict every record of one task.
 
     Args:
-        model: A model that `unfit` finds nothing wrong with; routed to `task` if it can be.
+        model: A model that its reader can ask as `unfit` says; routed to `task` if it can be.
         task: Name of the task.
         records: The records.
-        batches: Makes the inputs.
+        batches: Puts the records to the model by its reader.
         batch_size: Records per pass.
-        device: Where the model lies.
         progress: Called with the number of records done so far.
         rerank: Options of `weft.eval.evaluate.rerank.rerank` for a second stage of retrieval; None has none.
 
@@ -55,7 +51,7 @@ def predict(
     if kind_of(records).mode == "retrieve":
         run = retrieve if rerank is None else partial(two_stages, **rerank)
     with asked(model, task):
-        return run(model, task, records, batches, batch_size=batch_size, device=device, progress=progress)
+        return run(model, task, records, batches, batch_size=batch_size, progress=progress)
 
 
 @contextmanager
@@ -71,19 +67,41 @@ def asked(model: Any, task: str) -> Iterator[None]:
         model.train(was_training)
 
 
-def unfit(model: Any, records: Sequence[Record]) -> str | None:
+def answers(
+    model: Any,
+    task: str,
+    records: Sequence[Record],
+    batches: ReaderBatches,
+    *,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, str]:
+    """Record id to answer, for every record of one task; `predict` sets the model up for it."""
+    chunks = list(_chunks(records, batch_size))
+    predictions: dict[str, str] = {}
+    said = each_batch(chunks, lambda chunk: batches.answers(model, task, chunk), progress)
+    for chunk, texts in zip(chunks, said, strict=True):
+        predictions.update(zip((record.id for record in chunk), texts, strict=True))
+    return predictions
+
+
+def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    # Records of like length share a pass, so that little padding is computed; the result does not depend on it.
+    order = sorted(range(len(records)), key=lambda k: len(kind_of([records[k]]).text(records[k])))
+    for start in range(0, len(order), size):
+        yield [records[k] for k in order[start : start + size]]
+
+
+def unfit(reader: Reader, records: Sequence[Record]) -> str | None:
     """Why a model cannot answer records of this type, or None if it can.
 
     Args:
-        model: The model, or what reads it.
+        reader: What reads the model.
         records: The records.
     """
     kind = kind_of(records)
     needed = _NEEDED[kind.mode]
-    reason = lacking(model, needed)
+    reason = reader.lacking(needed)
     if reason is None:
         return None
-    if isinstance(model, Reader):
-        return f"records of type {kind.record_type!r} need a model that can {ABILITIES[needed]}, but {reason}"
-    methods = "` and `".join(METHODS[needed])
-    return f"records of type {kind.record_type!r} need a model with `{methods}` to {ABILITIES[needed]}, but {reason}"
+    return f"records of type {kind.record_type!r} need a model that can {ABILITIES[needed]}, but {reason}"

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from weft.data import Record
-from weft.eval.evaluate.inputs import TextRules, example
+from weft.eval.evaluate.inputs import TextRules, all_answers, example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
 from weft.eval.readers.films import FramesRule, is_video
 from weft.eval.readers.rows import decoded
 
-TRUTHS = ("true", "false")
+TRUTHS = ("false", "true")  # of equal ones the first
 _GREY = (127, 127, 127)
-
-Device = str | torch.device
 
 
 @dataclass
@@ -29,7 +27,7 @@ class ReaderBatches:
 
     Args:
         reader: The reader.
-        rules: Task to its rules; texts and answers are never cut by them.
+        rules: Task to its rules; only models without a processor of transformers have texts and answers cut by them.
         wordings: Task to its words.
         seed: Seed of drawn targets.
         limits: How long a row to train on may be. Rows that are asked have no limit.
@@ -66,10 +64,25 @@ class ReaderBatches:
         Raises:
             ReaderError: If its words or pictures do not fit `ask`.
         """
+        rules, fields = self.rules[task], dict[str, Any]()
         if epoch is None:
-            return self._worded(task, record, kind_of([record]).text(record), None, 1.0)
-        drawn = example(record, task, seed=self.seed, epoch=epoch)
-        return self._worded(task, record, drawn.text, drawn.target, drawn.weight)
+            text, target, weight = kind_of([record]).text(record), None, 1.0
+        else:
+            drawn = example(record, task, seed=self.seed, epoch=epoch)
+            text, target, weight = drawn.text, drawn.target, drawn.weight
+            fields = {"draw": f"{self.seed}/{task}/{record.id}/{epoch}"}
+            if rules.answers == "all":
+                fields["answers"] = all_answers(record)
+        return self.wordings[task].row(
+            record,
+            task,
+            rules.written(text),
+            target,
+            weight,
+            text_tokens=rules.max_text_tokens,
+            answer_tokens=rules.max_target_tokens,
+            **fields,
+        )
 
     def training(self, rows: Sequence[tuple[str, Record]], epoch: int = 0) -> dict[str, Any]:
         """What an objective needs, for rows of any mixture of tasks.
@@ -94,23 +107,34 @@ class ReaderBatches:
             batch = self.stored.instead(batch, [worded[place] for place in kept])
         return {"batch": batch, "tasks": batch.tasks, "objective": batch.objective, "kept": kept}
 
-    def answers(self, model: Any, task: str, records: Sequence[Record], device: Device) -> list[str]:
+    def answers(self, model: Any, task: str, records: Sequence[Record]) -> list[str]:
         """What a model answers to records of one task: written, or "true" or "false" by likelihood.
 
         Args:
             model: The model.
             task: Name of the task.
             records: The records.
-            device: Where the model lies.
         """
+        rows = self._shown([self.row(task, record) for record in records])
         if kind_of(records).mode == "true_false":
-            scores = self._scored(model, task, records, [TRUTHS] * len(records), 2 * len(records))
-            return [TRUTHS[0] if true > false else TRUTHS[1] for true, false in scores]
+            return self.judged(model, rows)
         rules = self.rules[task]
         writing = Writing(
             rules.max_new_tokens, rules.num_beams, rules.no_repeat_ngram_size, rules.early_stopping
         )
-        return self.reader.write(model, self._asked(model, task, records, device), writing)
+        return self.reader.write(model, self.asker.asking(rows).beside(model), writing)
+
+    def judged(self, model: Any, rows: Sequence[Row]) -> list[str]:
+        """Whichever is likelier for each row, "true" or "false".
+
+        Args:
+            model: The model.
+            rows: Rows to be asked.
+        """
+        keep = 1 if self.reader.decides_early else len(TRUTHS)
+        return self.asker.choose(
+            model, rows, [TRUTHS] * len(rows), keep=keep, batch_size=len(TRUTHS) * len(rows)
+        )
 
     def chosen(
         self,
@@ -119,7 +143,8 @@ class ReaderBatches:
         records: Sequence[Record],
         candidates: Sequence[Sequence[str]],
         *,
-        per_token: bool,
+        keep: int = 128,
+        per_token: bool = False,
         batch_size: int,
     ) -> list[str]:
         """The likeliest of the given answers to each record; of equal ones the first.
@@ -129,52 +154,62 @@ class ReaderBatches:
             task: Name of the task.
             records: The records.
             candidates: The answers of each record.
+            keep: See `weft.eval.readers.Reader.choose`.
             per_token: Divide the score by the number of tokens.
             batch_size: Answers of one pass.
         """
-        scores = self._scored(model, task, records, candidates, batch_size)
-        best = []
-        for own, found in zip(candidates, scores, strict=True):
-            lengths = [self.reader.answer_length(answer) if per_token else 1 for answer in own]
-            best.append(own[max(range(len(own)), key=lambda place: found[place] / lengths[place])])
-        return best
+        rows = self._shown([self.row(task, record) for record in records])
+        return self.asker.choose(
+            model, rows, candidates, keep=keep, per_token=per_token, batch_size=batch_size
+        )
 
-    def text_features(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Tensor:
+    def text_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
         """Features of the texts of records, of length one, shape `(records, size)`; arguments as in `answers`."""
-        rows = [self.row(task, record) for record in records]
-        alone = [replace(row, turns=(Turn("user", (row.text,)),)) for row in rows]
-        return self.reader.embed_texts(model, self._moved(model, alone, device))
+        return self.reader.embed_texts(model, self._texts(model, task, records))
 
-    def picture_features(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Tensor:
+    def picture_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
         """Features of the pictures of records, of length one, shape `(records, size)`; arguments as in `answers`."""
-        rows = [self.row(task, record) for record in records]
-        alone = [replace(row, turns=(Turn("user", row.pictures),)) for row in self._shown(rows)]
-        return self.reader.embed_pictures(model, self._moved(model, alone, device))
+        return self.reader.embed_pictures(model, self._pictures(model, task, records))
 
-    def _asked(self, model: Any, task: str, records: Sequence[Record], device: Device) -> Batch:
-        rows = [self.row(task, record) for record in records]
-        return self._moved(model, self._shown(rows), device)
-
-    def _moved(self, model: Any, rows: Sequence[Row], device: Device) -> Batch:
-        return self.asker.asking(rows).to(device, dtype=computed_in(model))
-
-    def _scored(
+    def matched(
         self,
         model: Any,
         task: str,
+        shown: Record,
         records: Sequence[Record],
-        candidates: Sequence[Sequence[str]],
-        batch_size: int,
-    ) -> list[list[float]]:
+        features: Tensor | None,
+        size: int,
+    ) -> Tensor:
+        """How much the texts of records belong to one picture, shape `(records,)`.
+
+        Args:
+            model: The model.
+            task: Name of the task.
+            shown: A record of the picture.
+            records: Those of the texts.
+            features: See `weft.eval.readers.Reader.belong`.
+            size: Texts of one pass.
+        """
+        seen = self.reader.look(model, self._pictures(model, task, [shown]))
+        found = []
+        for start in range(0, len(records), size):
+            texts = self._texts(model, task, records[start : start + size])
+            own = None if features is None else features[start : start + size].to(texts.weights.device)
+            found.append(self.reader.belong(model, seen, texts, own))
+        return torch.cat(found)
+
+    def _texts(self, model: Any, task: str, records: Sequence[Record]) -> Batch:
+        rows = [self.row(task, record) for record in records]
+        alone = [replace(row, turns=(Turn("user", (row.text,)),)) for row in rows]
+        return self.asker.asking(alone).beside(model)
+
+    def _pictures(self, model: Any, task: str, records: Sequence[Record]) -> Batch:
         rows = self._shown([self.row(task, record) for record in records])
-        return self.reader.score(model, rows, candidates, batch_size=batch_size)
+        alone = [replace(row, turns=(Turn("user", row.pictures),)) for row in rows]
+        return self.asker.asking(alone).beside(model)
 
     def _shown(self, rows: Sequence[Row]) -> Sequence[Row]:
         return [_blanked(row, self.reader.rule) for row in rows] if self.blank else rows
-
-    def _worded(self, task: str, record: Record, text: str, target: str | None, weight: float) -> Row:
-        said = self.rules[task].written(text)
-        return self.wordings[task].row(record, task, said, target, weight)
 
 
 def _blanked(row: Row, rule: FramesRule) -> Row:
@@ -193,12 +228,3 @@ def _blanked(row: Row, rule: FramesRule) -> Row:
         for turn in row.turns
     ]
     return replace(row, turns=tuple(turns))
-
-
-def computed_in(model: Any) -> torch.dtype:
-    """What pictures are cast to for a model: the type of its first weights.
-
-    Args:
-        model: The model, which a wrapper such as data parallelism may hold.
-    """
-    return next(value.dtype for value in model.parameters() if value.is_floating_point())

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from weft.core.units.frame_attention import frame_weights
 from weft.data import Retrieval
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.inputs import Batches
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.retrieve import retrieve
 from weft.eval.metrics.matches import Array, Matches, Reranked
 
@@ -22,13 +21,12 @@ def rerank(
     model: Any,
     task: str,
     records: Sequence[Retrieval],
-    batches: Batches,
+    batches: ReaderBatches,
     *,
     candidates: int,
     similarity_weight: float = 0.0,
     frame_aware: bool = False,
     batch_size: int,
-    device: str | torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Matches:
     """Encode both sides, then match each text and image with its best candidates of the other side.
@@ -37,15 +35,14 @@ def rerank(
     compared with the texts that they chose or that chose them, so that the tokens of one image are in memory.
 
     Args:
-        model: A `weft.core.composites.BlipRetrieval`, in evaluation mode and routed to `task`.
+        model: One that the reader of `batches` matches with, in evaluation mode and routed to `task`.
         task: Name of the task.
         records: The pairs.
-        batches: Makes the inputs.
+        batches: Puts the records to the model by its reader.
         candidates: Best of the first stage that are matched, in each direction; no more than there are.
         similarity_weight: Share of the first stage in the score; UniAdapter's code takes 0, BLIP's 1.
         frame_aware: Whether keys of frames are weighted by their likeness to the text, by the unit `frame_attention`.
         batch_size: Texts or images per pass of the first stage, and pairs per pass of the second.
-        device: Where the model lies.
         progress: Called with the number of records done so far; each stage counts half.
 
     Returns:
@@ -59,7 +56,7 @@ def rerank(
     _check_candidates(candidates)
 
     first = None if progress is None else (lambda done: progress(done // 2))
-    matches = retrieve(model, task, records, batches, batch_size=batch_size, device=device, progress=first)
+    matches = retrieve(model, task, records, batches, batch_size=batch_size, progress=first)
     texts, images = matches.text_features, matches.image_features
     best_texts, best_images = _best(images, texts, candidates), _best(texts, images, candidates)
     wanted = _pairs(best_texts, best_images)
@@ -67,9 +64,10 @@ def rerank(
     of_text, of_image = ({getattr(r, key): r for r in records} for key in ("text_id", "media_id"))
     for image, image_id in enumerate(matches.image_ids):
         rows = sorted(wanted[image])
-        pixels = batches.images([of_image[image_id]])["pixel_values"].to(device)
         chosen = [of_text[matches.text_ids[row]] for row in rows]
-        logits = _logits(model, task, chosen, batches, pixels, texts[rows], frame_aware, batch_size, device)
+        features = torch.from_numpy(texts[rows]) if frame_aware else None
+        found = batches.matched(model, task, of_image[image_id], chosen, features, batch_size)
+        logits = found.float().cpu().numpy()
         scores = dict(zip(rows, logits + similarity_weight * (texts[rows] @ images[image]), strict=True))
         text_scores[image] = [scores[row] for row in best_texts[image].tolist()]
         for row, column in zip(*np.nonzero(best_images[rows] == image), strict=True):
@@ -103,33 +101,6 @@ def _pairs(best_texts: Array, best_images: Array) -> dict[int, set[int]]:
         for image in row:
             wanted[image].add(text)
     return wanted
-
-
-def _logits(
-    model: Any,
-    task: str,
-    texts: Sequence[Retrieval],
-    batches: Batches,
-    pixels: torch.Tensor,
-    features: Array,
-    frame_aware: bool,
-    batch_size: int,
-    device: str | torch.device,
-) -> Array:
-    video = model.encode_video(pixels)
-    found = []
-    for start in range(0, len(texts), batch_size):
-        chunk = texts[start : start + batch_size]
-        read = batches.texts([(task, record) for record in chunk])
-        inputs = {name: value.to(device) for name, value in read.items()}
-        tokens, frames = (value.expand(len(chunk), -1, -1) for value in (video.tokens, video.frames))
-        weights = None
-        if frame_aware:
-            text = torch.from_numpy(features[start : start + batch_size]).to(device)
-            weights = frame_weights(text, frames)
-        logits = model.match(inputs["input_ids"], inputs["attention_mask"], tokens, weights)
-        found.append(logits[:, 1].float().cpu().numpy())
-    return np.concatenate(found)
 
 
 def _best(rows: Array, columns: Array, count: int) -> Array:

@@ -18,11 +18,11 @@ from weft.data import MediaRef
 from weft.data.errors import MissingFileError
 from weft.data.features.store import FeatureStore
 from weft.eval.errors import ScoreInputError, shown
-from weft.eval.evaluate.visual import Images
+from weft.eval.evaluate.visual import Images, Visual
 
 
 @dataclass(frozen=True)
-class StoredFeatures:
+class StoredFeatures(Visual):
     """Looks up features in memory-mapped stores.
 
     Args:

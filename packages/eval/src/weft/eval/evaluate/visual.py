@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,25 +17,31 @@ from weft.eval.readers.image_processor import Transform, stacked
 Images = Sequence[Sequence[MediaRef]]
 
 
-class Visual(Protocol):
+class Visual(ABC):
     """Turns the images of a batch into model inputs."""
 
+    @abstractmethod
     def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return model inputs for a batch in which every example has the same number of images."""
 
+    def drawn(self, images: Images, names: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return model inputs for a training batch; by default nothing is drawn.
 
-@runtime_checkable
-class DrawnVisual(Protocol):
-    """A visual that shows other parts of its media in training than in testing."""
+        Args:
+            images: Images of each example.
+            names: What is drawn for each example follows from its name and nothing else.
+            texts: What each example reads.
+        """
+        return self(images)
 
-    def drawn(
-        self, images: Images, generators: Sequence[random.Random], texts: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Return model inputs for a training batch, drawn by the generator of each example, beside its text."""
+
+def generators(names: Sequence[str]) -> list[random.Random]:
+    """What draws the pictures of each example, by its name alone."""
+    return [random.Random(f"{name}/frames") for name in names]
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(Visual):
     """Decodes and transforms images for a model with a vision tower.
 
     Args:
@@ -66,7 +73,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Blank:
+class Blank(Visual):
     """Zeros in the shape of features, to see what language alone can do.
 
     Args:

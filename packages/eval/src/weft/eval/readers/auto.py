@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.reader import Limits, Reader
+from weft.eval.readers.limits import Limits
+from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.registry import reader, readers
 
 
@@ -29,6 +31,15 @@ def model_class_for(config: Any, name: str = "auto") -> Any:
             f"{getattr(config, 'model_type', type(config).__name__)}. Take one of these, or register a reader."
         )
     return building[0].model_class(config)
+
+
+def is_paired(config: Any) -> bool:
+    """Whether models of a config have no processor of transformers: their tokenizer and pictures are put together.
+
+    Args:
+        config: The model's config.
+    """
+    return any(kind.fault(config, PairedProcessor()) is None for kind in readers().values())
 
 
 def reader_for(config: Any, processor: Any, name: str = "auto", limits: Limits | None = None) -> Reader:

@@ -23,7 +23,7 @@ class Batch:
         inputs: What the model reads, by the names of its `forward`.
         names: What messages call each row.
         tasks: Task of each row.
-        weights: Weight of each row's loss, shape `(rows,)`.
+        weights: Weight of each row's loss, shape `(rows,)`; of each answer's where there are `counts`.
         objective: What is trained: `generation` or `contrastive`.
         labels: Tokens to learn, -100 elsewhere; None in a batch that is asked.
         positions: Places whose logits are needed, shape `(places,)`, or None where all are.
@@ -34,6 +34,8 @@ class Batch:
             batch. Shape `(rows,)`.
         left_out: Names of rows that were too long and dropped by rule.
         features: What stands in the place of its pictures, or None where `inputs` holds these.
+        counts: Number of answers of each row, shape `(rows,)`; labels and weights have an entry for each. None where
+            every row has one.
     """
 
     inputs: dict[str, Tensor]
@@ -47,6 +49,7 @@ class Batch:
     identities: dict[str, Tensor] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     features: PictureFeatures | None = None
+    counts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,6 +84,15 @@ class Batch:
         weights = self.weights.to(device, non_blocking=non_blocking)
         return replace(self._changed(moved), weights=weights)
 
+    def beside(self, model: Any) -> Batch:
+        """The batch on a model's device, its pictures in the type of the model's first weights.
+
+        Args:
+            model: The model, which a wrapper such as data parallelism may hold.
+        """
+        device = next(model.parameters()).device
+        return self.to(device, dtype=computed_in(model), non_blocking=True)
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def maybe(value: Tensor | None) -> Tensor | None:
             return None if value is None else change(value)
@@ -91,9 +103,19 @@ class Batch:
             labels=maybe(self.labels),
             weights=change(self.weights),
             positions=maybe(self.positions),
+            counts=maybe(self.counts),
             identities={name: change(value) for name, value in self.identities.items()},
             features=None if self.features is None else self.features.changed(change),
         )
+
+
+def computed_in(model: Any) -> torch.dtype:
+    """What pictures are cast to for a model: the type of its first weights.
+
+    Args:
+        model: The model, which a wrapper such as data parallelism may hold.
+    """
+    return next(value.dtype for value in model.parameters() if value.is_floating_point())
 
 
 def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> Batch:
@@ -108,8 +130,7 @@ def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> B
         inputs=inputs,
         names=[row.name for row in rows],
         tasks=[row.task for row in rows],
-        weights=torch.tensor([row.weight for row in rows]),
-        **fields,
+        **{"weights": torch.tensor([row.weight for row in rows]), **fields},
     )
 
 

@@ -10,14 +10,14 @@ from weft.eval.readers.rows import Row, decoded
 
 
 def check_answers(rows: Sequence[Row]) -> None:
-    """Refuse rows that have nothing to learn.
+    """Refuse rows that have nothing to learn, unless they weigh nothing.
 
     Raises:
         ReaderError: Naming the first such row.
     """
     if not rows:
         raise ReaderError("`rows` must hold at least one row, but is empty. Draw a batch of records.")
-    bare = [row.name for row in rows if not row.answer or not row.answer.strip()]
+    bare = [row.name for row in rows if row.weight and not row.answers and not (row.answer or "").strip()]
     if bare:
         raise ReaderError(
             f"`answer` must hold a word to learn in every row, but {len(bare)} of {len(rows)} are empty, such as that "
@@ -37,34 +37,50 @@ def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None 
         ReaderError: If a row has earlier answers, a text before a picture, or too few or too many pictures.
     """
     for row in rows:
-        if any(turn.role == "assistant" for turn in row.turns):
-            raise ReaderError(
-                f"a row must be one question for a model without a chat template, but {row.name} has earlier answers. "
-                "Give a row for each answer, or choose a model with a chat template."
-            )
-        count = len(row.pictures)
+        count, said, late = 0, False, False
+        for turn in row.turns:
+            if turn.role == "assistant":
+                raise ReaderError(
+                    "a row must be one question for a model without a chat template, but "
+                    f"{row.name} has earlier answers. Give a row for each answer, or choose a model with a chat "
+                    "template."
+                )
+            for part in turn.parts:
+                if isinstance(part, str):
+                    said = said or bool(part.strip())
+                else:
+                    count, late = count + 1, late or said
         if count < least or (most is not None and count > most):
-            wanted = (
-                f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
-            )
+            wanted = f"{least} to {most}" if most != least else f"{least}"
             raise ReaderError(
-                f"the number of pictures of a row must be {wanted} for this model, but {row.name} has {count}. Leave "
-                "it out, or choose a model with a chat template."
+                f"the number of pictures of a row must be {f'at least {least}' if most is None else wanted} for this "
+                f"model, but {row.name} has {count}. Leave it out, or choose a model with a chat template."
             )
-        parts = [part for turn in row.turns for part in turn.parts if not _is_blank(part)]
-        shown = [not isinstance(part, str) for part in parts]
-        if shown != sorted(shown, reverse=True):
+        if late:
             raise ReaderError(
                 f"pictures must come before the text for a model without a chat template, but {row.name} has text "
                 "before one. Leave {image} out of `ask`, and texts of the system out."
             )
 
 
+def check_sides(rows: Sequence[Row]) -> tuple[bool, bool]:
+    """Whether rows that are compared have texts, and whether they have pictures.
+
+    Raises:
+        ReaderError: If some have a side that others lack.
+    """
+    texts = [any(isinstance(part, str) for turn in row.turns for part in turn.parts) for row in rows]
+    for there in (texts, [bool(row.pictures) for row in rows]):
+        if any(there) and not all(there):
+            odd = rows[there.index(False)].name
+            raise ReaderError(
+                f"either side of a comparison must be in all rows or in none, but {odd} lacks one that others have. "
+                "Ask texts and pictures apart."
+            )
+    return any(texts), any(row.pictures for row in rows)
+
+
 def pictures_of(rows: Sequence[Row], videos: bool = False) -> list[list[Any]] | None:
     """The decoded pictures of each row, or None where no row has any; videos are refused, or left to others."""
     found = [decoded(row, videos) for row in rows]
     return found if any(found) else None
-
-
-def _is_blank(part: Any) -> bool:
-    return isinstance(part, str) and not part.strip()

@@ -18,16 +18,19 @@ from transformers import (
     BlipConfig,
 )
 
+from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.beside import bare_rows, text_alone
 from weft.eval.readers.films import Film
+from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
 from weft.eval.readers.picture_features import COMPANY, make_features, takes_features
 from weft.eval.readers.processor import blank, processed
-from weft.eval.readers.reader import Ability, Limits, Reader, Writing
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, ask
+from weft.eval.readers.writing import Writing
 
 Side = Literal["left", "right"]
 IDS, MASK = "input_ids", "attention_mask"

@@ -5,105 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from dataclasses import replace
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.films import FramesRule
+from weft.eval.readers.limits import Limits
+from weft.eval.readers.paired import PairedProcessor
 from weft.eval.readers.rows import Row, check_media
-
-Ability = Literal["write", "score", "embed", "match", "features"]
-ABILITIES: dict[Ability, str] = {
-    "write": "write answers",
-    "score": "tell the log-likelihood of given answers",
-    "embed": "give features of texts and of pictures in one space",
-    "match": "tell whether a text belongs to a picture",
-    "features": "read features of its vision tower that were extracted once",
-}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a row may be. Rows are never cut.
-
-    Args:
-        tokens: Longest row, prompt and answer together, in tokens; None has no limit.
-        answer_tokens: Longest answer, its end included, in tokens; None has no limit.
-        too_long: `refuse` stops at a longer row, `drop` leaves it out of the batch and names it there. `cut` is for
-            texts that are compared with pictures: they end at the model's last place.
-    """
-
-    tokens: int | None = None
-    answer_tokens: int | None = None
-    too_long: Literal["refuse", "drop", "cut"] = "refuse"
-
-    def fitting(self, rows: Sequence[Row], lengths: Sequence[int], answers: Sequence[int]) -> list[int]:
-        """Places of the rows that are short enough.
-
-        Args:
-            rows: Rows of a batch.
-            lengths: Tokens of each.
-            answers: Tokens of the longest answer of each.
-
-        Raises:
-            ReaderError: If one is too long and none may be dropped, or none is left.
-        """
-        kept, fault = [], ""
-        for place, (row, *found) in enumerate(zip(rows, lengths, answers, strict=True)):
-            limits = (("tokens", self.tokens), ("answer_tokens", self.answer_tokens))
-            over = [
-                f"`{name}` must be at least the length of every row, but is {limit}, and {row.name} has {length}"
-                for (name, limit), length in zip(limits, found, strict=True)
-                if limit is not None and length > limit
-            ]
-            if not over:
-                kept.append(place)
-            elif self.too_long != "drop":
-                raise ReaderError(
-                    f"{over[0]}. Raise it, show smaller pictures, or drop such rows: too_long: drop."
-                )
-            else:
-                fault = over[0]
-        if not kept:
-            raise ReaderError(
-                f"a batch must hold an answer to learn, but all of its rows are too long: {fault}."
-            )
-        return kept
-
-
-@dataclass(frozen=True)
-class Writing:
-    """How answers are written.
-
-    Args:
-        max_new_tokens: Longest answer, in tokens.
-        num_beams: Beams of the search; 1 takes the likeliest token each time.
-        no_repeat_ngram_size: Forbids repeated n-grams; 0 allows them.
-        early_stopping: End a search with beams once it has as many answers as beams.
-    """
-
-    max_new_tokens: int = 20
-    num_beams: int = 1
-    no_repeat_ngram_size: int = 0
-    early_stopping: bool = False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Arguments of `generate`."""
-        options: dict[str, Any] = {
-            "max_new_tokens": self.max_new_tokens,
-            "num_beams": self.num_beams,
-            "do_sample": False,
-        }
-        if self.no_repeat_ngram_size:
-            options["no_repeat_ngram_size"] = self.no_repeat_ngram_size
-        if self.num_beams > 1:
-            options["early_stopping"] = self.early_stopping
-        return options
+from weft.eval.readers.writing import Writing
 
 
 class Reader(ABC):
@@ -121,6 +36,8 @@ class Reader(ABC):
     """
 
     name: ClassVar[str]
+    decides_early: ClassVar[bool] = False
+    """Whether true or false is decided by the first token in which the words differ, and not by the whole words."""
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         fault = self.fault(config, processor)
@@ -182,9 +99,49 @@ class Reader(ABC):
         return True
 
     @property
+    def paired(self) -> bool:
+        """Whether the run puts tokenizer and pictures together, as for models without a processor of transformers.
+
+        Texts and answers are then cut at the limits of each row, rows without an answer are learned at weight 0, all
+        rows of a batch show equally many pictures, and these may be drawn at random or be stored features.
+        """
+        return isinstance(self.processor, PairedProcessor)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether a row may have several answers to learn, each with its weight."""
+        return False
+
+    @property
+    def keeps_momentum(self) -> bool:
+        """Whether training compares with a momentum encoder and a queue of its features, instead of by `losses`."""
+        return False
+
+    @property
     def title(self) -> str:
         """What messages call the model."""
         return f"{_title(self.config)}, read as {self.name!r},"
+
+    def lacking(self, ability: Ability) -> str | None:
+        """Why the model cannot do something, or None if it can.
+
+        Args:
+            ability: What is asked of it.
+        """
+        if ability in self.abilities:
+            return None
+        can = " and ".join(text for word, text in ABILITIES.items() if word in self.abilities)
+        return f"{self.title} cannot {ABILITIES[ability]}: it can {can}"
+
+    def with_processor(self, processor: Any) -> Reader:
+        """The same reader with another processor.
+
+        Args:
+            processor: Such as one that shows stored features in the place of pictures.
+        """
+        other = copy(self)
+        other.processor = processor
+        return other
 
     def limited(self, limits: Limits) -> Reader:
         """The same reader with other limits.
@@ -265,6 +222,14 @@ class Reader(ABC):
         """
         raise self._refusal("score")
 
+    def row_losses(self, model: Any, batch: Batch) -> Tensor:
+        """What training minimises the mean of, shape `(rows,)`; arguments as in `losses`.
+
+        `loss_b = weight_b · mean_t -log p(answer_bt)`, or what a comparison of texts and pictures costs each row.
+        """
+        losses = self.losses(model, batch).rows
+        return losses * batch.weights.to(losses.dtype)
+
     def likelihoods(self, model: Any, batch: Batch) -> Tensor:
         """Log-likelihood of the answers of a training batch, shape `(rows,)`; arguments as in `losses`."""
         return -self.losses(model, batch).sums
@@ -323,14 +288,49 @@ class Reader(ABC):
             for row, own in zip(rows, candidates, strict=True)
             for answer in own
         ]
-        own = next(value for value in model.parameters() if value.is_floating_point())
         found: list[float] = []
         with torch.inference_mode():
             for start in range(0, len(pairs), batch_size):
-                batch = self.training(pairs[start : start + batch_size]).to(own.device, dtype=own.dtype)
+                batch = self.training(pairs[start : start + batch_size]).beside(model)
                 found += self.likelihoods(model, batch).tolist()
         each = iter(found)
         return [[next(each) for _ in own] for own in candidates]
+
+    def choose(
+        self,
+        model: Any,
+        rows: Sequence[Row],
+        candidates: Sequence[Sequence[str]],
+        *,
+        keep: int = 128,
+        per_token: bool = False,
+        batch_size: int = 32,
+    ) -> list[str]:
+        """The likeliest of given answers to each row; of equal ones the first.
+
+        Args:
+            model: The model.
+            rows: Rows to be asked.
+            candidates: The answers of each row.
+            keep: Answers of a row that are scored whole, by readers that look at how answers begin first; others score
+                all.
+            per_token: Divide the score by the number of tokens.
+            batch_size: Answers of one pass.
+        """
+        best = []
+        scores = self.score(model, rows, candidates, batch_size=batch_size)
+        for own, found in zip(candidates, scores, strict=True):
+            lengths = [self.answer_length(answer) if per_token else 1 for answer in own]
+            best.append(own[max(range(len(own)), key=lambda place: found[place] / lengths[place])])
+        return best
+
+    def read_for(self, candidates: Sequence[Sequence[str]]) -> list[int]:
+        """Row that each entry of a pass of `choose` belongs to: one for each answer, or for each row.
+
+        Args:
+            candidates: The answers of each row.
+        """
+        return [row for row, own in enumerate(candidates) for _ in own]
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
         """Features of texts, of length one, shape `(rows, size)`.
@@ -347,6 +347,22 @@ class Reader(ABC):
 
     def match(self, model: Any, batch: Batch) -> Tensor:
         """How much each text belongs to the picture beside it, shape `(rows,)`; arguments as in `embed_texts`."""
+        raise self._refusal("match")
+
+    def look(self, model: Any, batch: Batch) -> Any:
+        """What `belong` needs of one picture; arguments as in `embed_texts`."""
+        raise self._refusal("match")
+
+    def belong(self, model: Any, seen: Any, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """How much each of several texts belongs to one picture, shape `(rows,)`.
+
+        Args:
+            model: The model, on the batch's device.
+            seen: What `look` made of the picture.
+            batch: The texts, from `asking`.
+            features: What `embed_texts` made of them, where the frames of a video are weighted by their likeness to
+                the text; None weights none.
+        """
         raise self._refusal("match")
 
     def with_features(self, model: Any, batch: Batch) -> Batch:

@@ -47,6 +47,10 @@ class Row:
         answer: What shall be written, or None in a row that is asked.
         weight: Weight of its loss, in 0..1.
         learn: `last` trains on the answer, `all` on the earlier answers among the turns as well.
+        answers: All answers to learn, each with its weight, in the place of `answer`, where the reader weighs several.
+        text_tokens: The text is cut there by readers that cut; None cuts nothing.
+        answer_tokens: Each answer is cut there, likewise.
+        draw: Name by which its pictures are drawn at random in training, or None where nothing is drawn.
     """
 
     name: str
@@ -55,6 +59,10 @@ class Row:
     answer: str | None = None
     weight: float = 1.0
     learn: Learn = "last"
+    answers: tuple[tuple[str, float], ...] = ()
+    text_tokens: int | None = None
+    answer_tokens: int | None = None
+    draw: str | None = None
 
     @property
     def pictures(self) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ class Told:
 
 
 def told(reader: Reader, row: Row) -> Told:
-    """What a reader makes of a row.
+    """What a reader makes of a row; before there is a tokenizer, its text and its answer as they are.
 
     Args:
         reader: The reader.
@@ -45,6 +45,8 @@ def told(reader: Reader, row: Row) -> Told:
         ReaderError: As `Reader.training`.
     """
     tokenizer = reader.processor.tokenizer
+    if tokenizer is None:
+        return Told(row.text, () if row.answer is None else (row.answer,))
     if reader.objective == "contrastive":
         asked = reader.asking([replace(row, answer=None)])
         return Told(written(tokenizer, _kept(asked.inputs)), ())

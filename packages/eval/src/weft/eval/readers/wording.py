@@ -6,6 +6,7 @@ import dataclasses
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, cast
 
 from weft.core.errors import unknown
@@ -40,8 +41,8 @@ class Wording:
     learn: Learn = "last"
 
     def __post_init__(self) -> None:
-        list(_pieces("ask", self.ask))
-        list(_pieces("system", self.system))
+        _pieces("ask", self.ask)
+        _pieces("system", self.system)
 
     def check(self, kind: type[Record], fields: Iterable[str] = ()) -> None:
         """Refuse words that a type of record has no field for.
@@ -69,8 +70,20 @@ class Wording:
                 if word is not None and word not in known:
                     raise ReaderError(unknown(f"a word of `{name}`", word, known))
 
+    @cached_property
+    def _fields(self) -> frozenset[str]:
+        """The fields of records that it names."""
+        pieces = (*_pieces("ask", self.ask), *_pieces("system", self.system))
+        return frozenset(word for _, word in pieces if word is not None) - {TEXT, PICTURE, VIDEO}
+
     def row(
-        self, record: Record, task: str, text: str, answer: str | None = None, weight: float = 1.0
+        self,
+        record: Record,
+        task: str,
+        text: str,
+        answer: str | None = None,
+        weight: float = 1.0,
+        **fields: Any,
     ) -> Row:
         """Word a record.
 
@@ -80,16 +93,20 @@ class Wording:
             text: What its kind reads; `{text}` stands for it.
             answer: What shall be written, or None.
             weight: Weight of its loss.
+            **fields: Further fields of `Row`.
 
         Raises:
             ReaderError: If a word is not known, `{image}` and the pictures differ in number, or `text` of a
                 conversation is not its own.
         """
-        fields = {name: getattr(record, name) for name in word_fields(type(record))}
-        extra = {name: value for name, value in record.extra.items() if isinstance(value, str | int | float)}
-        self.check(type(record), extra)
+        words: dict[str, Any] = {TEXT: text}
+        if self._fields or isinstance(record, Conversation):  # asked for every row
+            extra = {
+                key: value for key, value in record.extra.items() if isinstance(value, str | int | float)
+            }
+            self.check(type(record), extra)
+            words = {**extra, **{key: getattr(record, key) for key in word_fields(type(record))}, **words}
         name, pictures = f"{task}/{record.id}", list(record.media_refs())
-        words = {**extra, **fields, TEXT: text}
         before = (Turn("system", _filled(self.system, words, [], name)),) if self.system else ()
         if isinstance(record, Conversation):
             if text != record.asked:
@@ -99,9 +116,9 @@ class Wording:
                 )
             turns = _said(record)
             own = turns[0].role == "system"
-            return Row(name, task, turns if own else (*before, *turns), answer, weight, self.learn)
+            return Row(name, task, turns if own else (*before, *turns), answer, weight, self.learn, **fields)
         parts = _filled(self.ask, words, pictures, name)
-        return Row(name, task, (*before, Turn("user", parts)), answer, weight, self.learn)
+        return Row(name, task, (*before, Turn("user", parts)), answer, weight, self.learn, **fields)
 
 
 def _said(record: Conversation) -> tuple[Turn, ...]:
@@ -131,7 +148,7 @@ _found: dict[type[Record], tuple[str, ...]] = {}
 
 def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: str) -> tuple[Any, ...]:
     """Texts and pictures of a wording, neighbouring texts joined."""
-    pieces = list(_pieces("ask", wording))
+    pieces = _pieces("ask", wording)
     places = sum(word in (PICTURE, VIDEO) for _, word in pieces)
     if places and places != len(pictures):
         raise ReaderError(
@@ -155,15 +172,18 @@ def _written(value: Any) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _pieces(name: str, wording: str) -> Iterable[tuple[str, str | None]]:
+@cache
+def _pieces(name: str, wording: str) -> tuple[tuple[str, str | None], ...]:
     """Each literal text with the word behind it, None behind the last."""
+    pieces = []
     try:
         for literal, word, form, conversion in string.Formatter().parse(wording):
             if form or conversion:
                 raise ValueError(f"{{{word}}} has a format")
-            yield literal, word
+            pieces.append((literal, word))
     except ValueError as error:
         raise ReaderError(
             f"`{name}` must hold words in braces, such as {{question}}, but is {wording!r} ({error}). Write {{{{ and "
             "}}}} for braces."
         ) from None
+    return tuple(pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from weft.eval.readers.reader import ABILITIES, Ability
+from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.testing import reader_checks as checks
 from weft.eval.testing.subject import Subject
 

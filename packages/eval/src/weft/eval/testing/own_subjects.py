@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,10 @@ from weft.core.composites import (
 from weft.core.testing.backbones import SIZES, T5_FIELDS, bart_config
 from weft.core.testing.processed.stills import image_processor
 from weft.core.testing.processed.words import VISION, tokenizer
-from weft.eval.readers import PairedProcessor, Row
+from weft.eval.evaluate.inputs import TextRules
+from weft.eval.evaluate.read import ReaderBatches
+from weft.eval.evaluate.visual import Visual
+from weft.eval.readers import PairedProcessor, Row, Wording, reader_for
 from weft.eval.testing.subject import Subject
 
 Made = tuple[Any, PairedProcessor]
@@ -112,17 +115,16 @@ def _written_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -
 
     def one(row: Row) -> tuple[Tensor, Tensor]:
         labels = processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
-        return model(**processor([row.text], [row.pictures]), labels=labels).loss * labels.numel(), labels
+        return model(**_read(processor, [row]), labels=labels).loss * labels.numel(), labels
 
     return _mean([one(row) for row in rows])
 
 
 def _answered_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
     def one(row: Row) -> tuple[Tensor, Tensor]:
-        asked = processor([row.text], [row.pictures])
-        answer = processor.texts([str(row.answer)])
+        asked = _read(processor, [row])
         states = model.encode_question(**asked)
-        ids, mask = answer["input_ids"], answer["attention_mask"]
+        ids, mask = processor.encoded([str(row.answer)], [None])
         return model.answer_losses(ids, mask, states, asked["attention_mask"]).sum(), ids[:, 1:]
 
     return _mean([one(row) for row in rows])
@@ -130,15 +132,18 @@ def _answered_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) 
 
 def _described_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
     def one(row: Row) -> tuple[Tensor, Tensor]:
-        prompt = processor([row.text], [row.pictures])
-        caption = processor.texts([str(row.answer)])
-        ids, mask = caption["input_ids"], caption["attention_mask"]
+        prompt = _read(processor, [row])
+        ids, mask = processor.encoded([str(row.answer)], [None])
         sums, _ = model.caption_losses(
             prompt["input_ids"], prompt["attention_mask"], prompt["pixel_values"], ids, mask
         )
         return sums.sum(), ids[:, 1:]
 
     return _mean([one(row) for row in rows])
+
+
+def _read(processor: PairedProcessor, rows: Sequence[Row]) -> dict[str, Tensor]:
+    return processor.texts(rows) | processor.pictures(rows)
 
 
 def _mean(found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -172,7 +177,7 @@ def own_subject(name: str) -> Subject:
                 torch.nn.init.normal_(parameter, std=0.2)
 
     def inputs(rows: Sequence[Row]) -> dict[str, Tensor]:
-        return processor([row.text for row in rows], [row.pictures for row in rows])
+        return _read(processor, rows)
 
     return Subject(
         title=name,
@@ -181,3 +186,19 @@ def own_subject(name: str) -> Subject:
         own_inputs=inputs,
         own_loss=None if loss is None else partial(loss, model, processor),
     )
+
+
+def paired_batches(
+    config: Any, tokenizer: Any, visual: Visual, rules: Mapping[str, TextRules], **fields: Any
+) -> ReaderBatches:
+    """What puts records to a model of weft's own.
+
+    Args:
+        config: The model's config.
+        tokenizer: Its tokenizer.
+        visual: Shows the pictures.
+        rules: Task to its rules.
+        **fields: Further fields of `ReaderBatches`.
+    """
+    reader = reader_for(config, PairedProcessor(tokenizer, visual, visual.drawn))
+    return ReaderBatches(reader, rules, {task: Wording() for task in rules}, **fields)

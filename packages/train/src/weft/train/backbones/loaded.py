@@ -17,14 +17,18 @@ class LoadedBackbone:
 
     Attributes:
         model: The model, frozen.
-        tokenizer: Its tokenizer.
-        transform: Its image processor, or None without a tower.
+        reader: Reads it.
         name: What the recipe calls it.
-        reader: Reads it by its own processor, or None for weft's own models and new ones.
+        transform: The image processor of a paired reader's vision tower; None without a tower, and where the model's
+            own processor reads pictures.
     """
 
     model: PreTrainedModel
-    tokenizer: Any
-    transform: ProcessorTransform | None
+    reader: Reader
     name: str
-    reader: Reader | None = None
+    transform: ProcessorTransform | None = None
+
+    @property
+    def words(self) -> Any:
+        """What is saved beside the model to read texts: its tokenizer, or the processor that holds one."""
+        return self.reader.processor.tokenizer if self.reader.paired else self.reader.processor

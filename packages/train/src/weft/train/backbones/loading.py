@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -19,11 +18,13 @@ from transformers import (
 )
 
 from weft.core import attach, load_adapter
+from weft.core.backbone.text_length import fixed_text_length
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig, load_blip
 from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
 from weft.data.processes.atomic import whole_folder
 from weft.eval.errors import EvalError
+from weft.eval.readers import PairedProcessor, Reader, is_paired, reader_for
 from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.train.backbones.from_scratch import (
     check_vocabulary,
@@ -32,7 +33,7 @@ from weft.train.backbones.from_scratch import (
     train_tokenizer,
 )
 from weft.train.backbones.loaded import LoadedBackbone
-from weft.train.backbones.read import OWN, load_read, planned_read, reader_of, saved_config
+from weft.train.backbones.read import load_read, own_reader, planned_read, saved_config
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RecipeError, RunError
 from weft.train.processes import ONE, Processes
@@ -61,37 +62,69 @@ def load_backbone(
         ImageProcessorError: If its image processor cannot be loaded or used.
         ReaderError: If it has no processor that a reader reads.
     """
-    name = section.title
     try:
         if section.config is not None:
-            tokenizer = _new_tokenizer(section, folder, texts)
-            model = new_model(config_from(section.config))
-            trained = isinstance(section.tokenizer, TokenizerSection)
-            check_vocabulary(model, len(tokenizer), own_tokens=not trained)
-            if section.weights is not None:
-                load_blip(model, expanded(section.weights, "backbone.weights"))
-            transform = _new_transform(section)
-            return LoadedBackbone(model, tokenizer, transform, name)
-        key = "backbone.name" if section.name else "backbone.language"
-        path = saved_path(section.name or section.language or "", key)
-        reader = reader_of(section)
-        if reader is not None:
-            return LoadedBackbone(
-                load_read(section, path, reader), reader.processor.tokenizer, None, name, reader
-            )
-        tokenizer = load_saved(AutoTokenizer, path, section.revision)
-        if section.name is not None:
-            model = load_saved(AutoModel, path, section.revision)
-            return LoadedBackbone(model, tokenizer, load_transform(path, section.revision), name)
-        model = _with_visual_tokens(section, path, tokenizer)
+            return _new(section, folder, texts)
+        if section.language is not None:
+            return _with_visual_tokens(section)
+        return _saved(section)
     except (OSError, ValueError) as error:
         if isinstance(error, WeftError | EvalError | RecipeError):
             raise
         raise RunError(
-            f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {name!r} cannot be "
-            f"loaded: {fault_of_loading(error)}"
+            f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {section.title!r} cannot "
+            f"be loaded: {fault_of_loading(error)}"
         ) from None
-    return LoadedBackbone(model, tokenizer, None, name)
+
+
+def reader_of(section: BackboneSection) -> Reader:
+    """The reader of a recipe's model, before any weight is loaded.
+
+    That of a model without a processor of its own checks rows; it has no tokenizer, which may be yet to be trained.
+
+    Args:
+        section: The recipe's `backbone`.
+
+    Raises:
+        RunError: If its config cannot be read; or a library for its quantisation or attention is absent, or the
+            processor has no such setting.
+        ReaderError: If it has no processor, or none that a reader reads.
+    """
+    config = _config(section)
+    if section.name is not None and not is_paired(config):
+        return own_reader(section)
+    return reader_for(config, PairedProcessor())
+
+
+def _new(
+    section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
+) -> LoadedBackbone:
+    assert section.config is not None, "asked for new architectures alone"
+    tokenizer = _new_tokenizer(section, folder, texts)
+    model = new_model(config_from(section.config))
+    trained = isinstance(section.tokenizer, TokenizerSection)
+    check_vocabulary(model, len(tokenizer), own_tokens=not trained)
+    if section.weights is not None:
+        load_blip(model, expanded(section.weights, "backbone.weights"))
+    return _paired(section, model, tokenizer, _new_transform(section))
+
+
+def _saved(section: BackboneSection) -> LoadedBackbone:
+    config, path = saved_config(section), saved_path(section.name or "", "backbone.name")
+    if not is_paired(config):
+        reader = own_reader(section)
+        return LoadedBackbone(load_read(section, path, reader), reader, section.title)
+    tokenizer = load_saved(AutoTokenizer, path, section.revision)
+    model = load_saved(AutoModel, path, section.revision)
+    return _paired(section, model, tokenizer, load_transform(path, section.revision))
+
+
+def _paired(
+    section: BackboneSection, model: PreTrainedModel, tokenizer: Any, transform: ProcessorTransform | None
+) -> LoadedBackbone:
+    """A model whose pictures are shown as the run decides; see `weft.train.runs.open_session.make_visual`."""
+    processor = PairedProcessor(tokenizer, text_length=fixed_text_length(model))
+    return LoadedBackbone(model, reader_for(model.config, processor), section.title, transform)
 
 
 def load_adapted(
@@ -157,7 +190,9 @@ def _new_tokenizer(
     return tokenizer
 
 
-def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> VisualSeq2Seq:
+def _with_visual_tokens(section: BackboneSection) -> LoadedBackbone:
+    path = saved_path(section.language or "", "backbone.language")
+    tokenizer = load_saved(AutoTokenizer, path, section.revision)
     config = load_saved(AutoConfig, path, section.revision)
     model = VisualSeq2Seq(_composite(section, config))
     from transformers import AutoModelForSeq2SeqLM
@@ -169,7 +204,7 @@ def _with_visual_tokens(section: BackboneSection, path: str, tokenizer: Any) -> 
     tokenizer.add_tokens([name for name in names if name not in tokenizer.get_vocab()], special_tokens=True)
     model.language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.language_config.vocab_size = len(tokenizer)
-    return model
+    return _paired(section, model, tokenizer, None)
 
 
 def planned_model(section: BackboneSection) -> PreTrainedModel:
@@ -182,20 +217,18 @@ def planned_model(section: BackboneSection) -> PreTrainedModel:
     Returns:
         The model, with tied weights tied.
     """
-    if section.name is not None:
-        config = saved_config(section)
-        if not isinstance(config, OWN):
-            read = planned_read(section, config)
-            read.tie_weights()
-            return read
-    elif section.config is not None:
-        config = config_from(section.config)
-    else:
-        config = _composite(section, _architecture(section))
-    with torch.device("meta"):
-        model = new_model(config)
+    model = planned_read(section, _config(section))
     model.tie_weights()
     return model
+
+
+def _config(section: BackboneSection) -> PreTrainedConfig:
+    """The config of a recipe's model: new, saved, or that of a language model with visual tokens."""
+    if section.config is not None:
+        return config_from(section.config)
+    if section.name is not None:
+        return saved_config(section)
+    return _composite(section, _architecture(section))
 
 
 def _architecture(section: BackboneSection) -> PreTrainedConfig:

@@ -1,4 +1,4 @@
-"""Vision-language models of transformers, of whatever class: loaded as their config says, read by their processor."""
+"""Saved vision-language models, of whatever class: loaded as their config says, with their own processor."""
 
 from __future__ import annotations
 
@@ -12,27 +12,11 @@ import torch
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-from weft.core.composites import (
-    BlipAnsweringConfig,
-    BlipCaptioningConfig,
-    BlipRetrievalConfig,
-    DualEncoderConfig,
-    VisualSeq2SeqConfig,
-)
-from weft.eval.readers import Reader, ReaderError, load_processor, model_class_for, reader_for
+from weft.eval.readers import Reader, ReaderError, is_paired, load_processor, model_class_for, reader_for
 from weft.eval.readers.films import FramesRule
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError, near
 from weft.train.recipe.sections import BackboneSection
-
-OWN = (
-    DualEncoderConfig,
-    VisualSeq2SeqConfig,
-    BlipRetrievalConfig,
-    BlipAnsweringConfig,
-    BlipCaptioningConfig,
-)
-"""Configs of weft's own models, which come without a processor of transformers."""
 
 _READERS: dict[str, Reader] = {}  # what a command asks for several times is loaded once
 _FRAMES = ("frames", "fps")  # of videos, which weft decodes itself
@@ -58,7 +42,7 @@ def saved_config(section: BackboneSection) -> PreTrainedConfig:
             f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
             f"{section.name!r} cannot be read: {fault_of_loading(error)}"
         ) from None
-    if isinstance(config, OWN):
+    if is_paired(config):
         _check_own(section)
         return config
     try:
@@ -70,31 +54,16 @@ def saved_config(section: BackboneSection) -> PreTrainedConfig:
     return config
 
 
-def is_read(section: BackboneSection) -> bool:
-    """Whether the model of a recipe is read by its own processor; weft's own models and new ones are not.
+def own_reader(section: BackboneSection) -> Reader:
+    """The reader of a saved model by the processor that it comes with, as the recipe sets it.
 
     Args:
-        section: The recipe's `backbone`.
+        section: The recipe's `backbone`, with a `name`.
 
     Raises:
-        RunError: As `saved_config`.
-    """
-    return section.name is not None and not isinstance(saved_config(section), OWN)
-
-
-def reader_of(section: BackboneSection) -> Reader | None:
-    """The reader of a recipe's model, or None where `is_read` says no.
-
-    Args:
-        section: The recipe's `backbone`.
-
-    Raises:
-        RunError: As `saved_config`; or a library for its quantisation or attention is absent, or the processor has no
-            such setting.
+        RunError: If a library for its quantisation or attention is absent, or the processor has no such setting.
         ReaderError: If it has no processor, or none that a reader reads.
     """
-    if not is_read(section):
-        return None
     _check_libraries(section)
     path = saved_path(section.name or "", "backbone.name")
     key = json.dumps([path, section.revision, section.processor, section.reader, _files(path)])

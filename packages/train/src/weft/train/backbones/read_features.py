@@ -13,9 +13,9 @@ from weft.data import Caption, MediaRef, Record
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
-from weft.eval.evaluate.read import computed_in
 from weft.eval.evaluate.stored_pictures import COMPANY, StoredPictures, tag_of
 from weft.eval.readers import PictureFeatures, Reader, ask
+from weft.eval.readers.batch import computed_in
 from weft.eval.readers.image_processor import ProcessorTransform
 from weft.eval.readers.picture_features import holder_of, language_model_of
 from weft.train.backbones.loaded import LoadedBackbone
@@ -59,7 +59,6 @@ def read_key(backbone: LoadedBackbone) -> FeatureKey:
     Args:
         backbone: A backbone that passes `check_stored`.
     """
-    assert backbone.reader is not None, "a model without one is shown pictures by the run"
     holder = holder_of(backbone.model)
     transform = ProcessorTransform(backbone.reader.processor.image_processor)
     left_out = f"{language_model_of(backbone.model)}."

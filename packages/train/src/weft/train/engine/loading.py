@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from weft.data.errors import WeftDataError
 from weft.data.sampling.loader import one_thread_per_worker
 from weft.data.sampling.mixing import TaskMixture
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers import ReaderError
 
@@ -66,7 +65,7 @@ class Collate:
         batches: Makes model inputs.
     """
 
-    batches: Batches | ReaderBatches
+    batches: ReaderBatches
 
     def __call__(self, rows: Sequence[tuple[str, Any, int, int]]) -> dict[str, Any]:
         """Return the inputs, and beside them what belongs to the batch.
@@ -87,7 +86,7 @@ class Collate:
             # Raised in the training's process: torch would wrap the message in the worker's traceback.
             return {"failed": error}
         ids = [record.id for _, record, _, _ in rows]
-        kept = batch.pop("kept", range(len(rows)))
+        kept = batch.pop("kept")
         records = [ids[place] for place in kept]
         left_out = [row[0] for place, row in enumerate(rows) if place not in kept]
         return batch | {"records": records, "left_out": left_out, "rows": whole, "epoch": epoch}

@@ -98,7 +98,6 @@ def _predicted(session: Session, name: str, records: Any, role: str) -> Predicti
             records,
             session.batches,
             batch_size=recipe.evaluation.batch_size,
-            device=next(model.parameters()).device,
             progress=advance,
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.output.progress import Progress
@@ -31,7 +30,7 @@ class Session:
     recipe: Recipe
     tasks: Mapping[str, TaskData]
     backbone: LoadedBackbone
-    batches: Batches | ReaderBatches
+    batches: ReaderBatches
     processes: Processes = ONE
     progress: Progress = field(default_factory=Progress)
 

@@ -27,7 +27,6 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from weft.core import auxiliary_losses, load_adapter
 from weft.data.sampling.mixing import TaskMixture
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.checkpoints import BEFORE, is_whole, rotate, seal, state_of
@@ -35,7 +34,7 @@ from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.sharding import check_shardable, resting, shard, shard_states, whole, whole_adapter
 from weft.train.engine.task_losses import TaskLosses
-from weft.train.objectives import Objective, objective
+from weft.train.objectives import Objective
 from weft.train.objectives.states import load_states, save_states
 from weft.train.output.kept import as_written
 from weft.train.processes import ONE, Processes
@@ -58,7 +57,7 @@ class MultiTaskTrainer(Trainer):
         validate: Gives scores with an `average`, called every `eval_steps`; the best weights are kept.
         callbacks: Further callbacks.
         processes: The processes of the run.
-        objectives: What stands in the place of general objectives, by their name; its state is part of checkpoints.
+        objectives: What the batches are trained by, by its name; its state is part of checkpoints.
         clock: Measures the run; what it shows is part of checkpoints.
     """
 
@@ -72,16 +71,16 @@ class MultiTaskTrainer(Trainer):
         *,
         records: Mapping[str, Sequence[Any]],
         mixture: TaskMixture,
-        batches: Batches | ReaderBatches,
+        batches: ReaderBatches,
         section: TrainingSection,
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
         processes: Processes = ONE,
-        objectives: Mapping[str, Objective] | None = None,
+        objectives: Mapping[str, Objective],
         clock: Clock | None = None,
     ) -> None:
         self.section, self.processes, self.clock = section, processes, clock or Clock()
-        self.objectives = dict(objectives or {})
+        self.objectives = dict(objectives)
         if section.checkpointing:
             # The older name, where there is only that one; the newer library warns of it.
             name = "activation_checkpointing_enable"
@@ -157,7 +156,7 @@ class MultiTaskTrainer(Trainer):
         left_out = inputs.pop("left_out")
         self.left_out += len(left_out)
         self.dropped.update(left_out)
-        losses_of = self.objectives.get(name) or objective(name)
+        losses_of = self.objectives[name]
         with auxiliary_losses(self.model) as added, self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)

@@ -1,4 +1,4 @@
-"""The loss of a model that its own processor reads: what its reader says, row by row."""
+"""The loss of a model as its reader says, row by row."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.eval.evaluate.read import computed_in
 from weft.eval.readers import Reader
 
 _COMPUTED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ByReader:
-    """`loss_b = weight_b · mean_t -log p(answer_bt)`, or what a comparison of texts and pictures costs each row.
+    """What `weft.eval.readers.Reader.row_losses` says.
 
     Args:
         reader: The reader.
@@ -34,8 +33,6 @@ class ByReader:
             model: The model, which a wrapper such as data parallelism may hold.
             batch: `batch`, made by the reader.
         """
-        device = next(model.parameters()).device
-        made = batch["batch"].to(device, dtype=computed_in(model), non_blocking=True)
-        with torch.autocast(device.type, self.computed, enabled=self.computed is not None):
-            losses = self.reader.losses(model, made).rows
-        return losses * made.weights.to(losses.dtype)
+        made = batch["batch"].beside(model)
+        with torch.autocast(made.weights.device.type, self.computed, enabled=self.computed is not None):
+            return self.reader.row_losses(model, made)

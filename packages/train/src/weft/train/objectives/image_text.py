@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,19 +36,33 @@ class ImageText(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.frame_aware = any(config.method == "frame_attention" for config in model.weft.plan.configs)
 
-    def forward(self, model: Any, batch: dict[str, Any]) -> Tensor:
+    @classmethod
+    def of(cls, model: Any, section: TrainingSection, rows: int) -> ImageText:
+        """The loss for a model, by a recipe's `training`, on the model's device."""
+        return cls(model, section.contrast, rows).to(next(model.parameters()).device)
+
+    def forward(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
         """One loss per row, shape `(batch,)`.
 
         Args:
             model: The model, which a wrapper such as data parallelism may hold.
-            batch: What the model reads, with `same_image`.
+            batch: `batch`, made by its reader.
         """
-        inputs = dict(batch)
-        ids = inputs["same_image"]
-        losses: Tensor = model(compute=lambda inner: self._losses(inner, inputs, ids))
+        made = batch["batch"].beside(model)
+        return self.losses(model, made.inputs, made.identities["image"])
+
+    def losses(self, model: Any, inputs: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """One loss per row, shape `(batch,)`.
+
+        Args:
+            model: The model, which a wrapper such as data parallelism may hold.
+            inputs: `input_ids`, `attention_mask` and `pixel_values`.
+            images: Numbers that are equal where rows show the same image, of any batch.
+        """
+        losses: Tensor = model(compute=lambda inner: self._losses(inner, inputs, images))
         return losses
 
-    def _losses(self, model: Any, batch: dict[str, Tensor], ids: Tensor) -> Tensor:
+    def _losses(self, model: Any, batch: Mapping[str, Tensor], ids: Tensor) -> Tensor:
         texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             model.temp.clamp_(*self.temperature_range)
@@ -84,8 +99,3 @@ class ImageText(nn.Module):
     def _alpha(self) -> float:
         ramp = self.section.alpha_steps
         return self.section.alpha * (min(1.0, int(self.steps) / ramp) if ramp else 1.0)
-
-
-def build(model: Any, section: TrainingSection, rows: int) -> ImageText:
-    """The loss for a model, by a recipe's `training`, on the model's device."""
-    return ImageText(model, section.contrast, rows).to(next(model.parameters()).device)

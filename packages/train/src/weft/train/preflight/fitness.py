@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
 
 from weft.core import plan
 from weft.data import Record
 from weft.eval.errors import ScoreInputError
-from weft.eval.evaluate.abilities import lacking
 from weft.eval.evaluate.inputs import example
 from weft.eval.evaluate.kinds import kind_of, metric_of
 from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
-from weft.train.backbones.loading import planned_model
-from weft.train.backbones.read import reader_of
+from weft.eval.readers import Reader
+from weft.train.backbones.loading import planned_model, reader_of
 from weft.train.backbones.read_features import check_stored
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
@@ -40,20 +37,20 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         ScoreInputError: If stored features are missing.
     """
     reader = reader_of(recipe.backbone)
-    if reader is None:
+    if reader.paired:
         check_plain_keys(recipe, tasks)
         _check_streams(recipe)
+        _check_tower(recipe, reader)
     model = planned_model(recipe.backbone)
-    able = model if reader is None else reader
     for name, data in tasks.items():
-        _check_task(recipe, name, data, able, type(model).__name__)
-    if reader is None:
+        _check_task(recipe, name, data, reader, type(model).__name__)
+    if reader.paired:
         _check_batches(recipe, tasks)
     else:
         check_reading(recipe, tasks, reader, processes)
         if recipe.training.vision == "stored":
             check_stored(reader, model, plan(model, recipe.method, list(recipe.tasks)))
-    check_objectives(tasks, processes, getattr(model, "objectives", {}))
+    check_objectives(tasks, processes, reader)
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
     for word in recipe.training.learning_rates:
@@ -62,7 +59,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`training.learning_rates` must name components that the method trains, but one is {word!r}. "
                 f"{near(word, known)}"
             )
-    unmatched = lacking(able, "match") if recipe.evaluation.rerank else None
+    unmatched = reader.lacking("match") if recipe.evaluation.rerank else None
     if unmatched is not None:
         raise RunError(
             f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "
@@ -88,9 +85,20 @@ def _check_streams(recipe: Recipe) -> None:
         )
 
 
-def _check_task(recipe: Recipe, name: str, data: TaskData, able: Any, kind: str) -> None:
-    """Refuse what a backbone of a kind, by what it or its reader is able to do, cannot do of one task."""
-    reason = unfit(able, next(iter(data.splits.values())))
+def _check_tower(recipe: Recipe, reader: Reader) -> None:
+    """Refuse a tower that would be run once, of a model that does not read what it gives."""
+    given = any(task.data.features is not None for task in recipe.tasks.values())
+    if recipe.training.vision != "trained" and not given and "features" not in reader.abilities:
+        raise RunError(
+            f"`training.vision` must be 'trained' for {reader.title} because it does not read features in the place of "
+            f"pictures, but is {recipe.training.vision!r}. Set training.vision=trained; what the method leaves out of "
+            "the tower stays frozen."
+        )
+
+
+def _check_task(recipe: Recipe, name: str, data: TaskData, reader: Reader, kind: str) -> None:
+    """Refuse what a backbone of a kind, by what its reader is able to do, cannot do of one task."""
+    reason = unfit(reader, next(iter(data.splits.values())))
     if reason is not None:
         raise RunError(
             f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
@@ -99,7 +107,7 @@ def _check_task(recipe: Recipe, name: str, data: TaskData, able: Any, kind: str)
     if recipe.tasks[name].choose_from is not None:
         _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
     answers = recipe.tasks[name].answers
-    if answers == "all" and lacking(able, "weigh") is not None:
+    if answers == "all" and not reader.weighs:
         raise RunError(
             f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
             f"'all' and the backbone is a {kind}. Leave it out, or take a BLIP that answers."
@@ -201,25 +209,21 @@ def check_device(recipe: Recipe, processes: Processes) -> None:
         )
 
 
-def check_objectives(
-    tasks: Mapping[str, TaskData], processes: Processes, replaced: Mapping[str, str] = MappingProxyType({})
-) -> None:
+def check_objectives(tasks: Mapping[str, TaskData], processes: Processes, reader: Reader) -> None:
     """Refuse several processes where the loss of a row depends on the other rows of its batch.
 
     Args:
         tasks: The records.
         processes: The processes of the run.
-        replaced: Objective to the one that stands in its place, by the model's class.
+        reader: What reads the model.
 
     Raises:
-        RunError: With the first such task.
+        RunError: With the first task.
     """
-    for name, data in tasks.items():
-        objective = kind_of(next(iter(data.splits.values()))).objective
-        objective = replaced.get(objective, objective)
-        if processes.size > 1 and compares_rows(objective):
+    for name in tasks:
+        if processes.size > 1 and compares_rows(reader):
             raise RunError(
                 f"Task {name!r} must be trained by one process, but there are {processes.size}: its objective "
-                f"{objective!r} compares the rows of a batch with one another, and each process would see only its "
-                "own. Start weft without a launcher, or leave the task out."
+                f"{reader.objective!r} compares the rows of a batch with one another, and each process would see only "
+                "its own. Start weft without a launcher, or leave the task out."
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weft.eval.readers import Reader
-from weft.train.backbones.read import reader_of
+from weft.train.backbones.loading import reader_of
 from weft.train.errors import RunError
 from weft.train.preflight.tasks import TaskData, check_batch_size, load_tasks
 from weft.train.recipe.training import Recipe
@@ -27,7 +27,7 @@ def load_learnable(recipe: Recipe) -> dict[str, TaskData]:
     """
     tasks = load_tasks(recipe)
     reader = reader_of(recipe.backbone)
-    if reader is None or reader.objective != "generation":
+    if reader.paired or reader.objective != "generation":
         return tasks
     for name, data in tasks.items():
         if "train" in data:

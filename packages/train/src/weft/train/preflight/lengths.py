@@ -19,7 +19,7 @@ OPENED = 8
 """Rows of a task that are read with their pictures: those of the most words and of the most pictures."""
 
 
-def check_lengths(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader | None) -> list[str]:
+def check_lengths(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader) -> list[str]:
     """Refuse rows to train on that are longer than `training.max_tokens`, as far as some of them tell.
 
     The words of all rows are counted, of `COUNTED` in a larger task; `OPENED` of them are read as in training, pictures
@@ -28,7 +28,7 @@ def check_lengths(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader 
     Args:
         recipe: The recipe.
         tasks: Its records.
-        reader: The reader of its backbone, or None where it has none.
+        reader: The reader of its backbone.
 
     Returns:
         For each task what was looked at and found, in words; nothing where no length is limited.
@@ -38,7 +38,7 @@ def check_lengths(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader 
         WeftDataError: If a picture cannot be read.
     """
     limit = recipe.training.max_tokens
-    if reader is None or limit is None or reader.objective != "generation":
+    if reader.paired or limit is None or reader.objective != "generation":
         return []
     batches = reader_batches(recipe, reader)
     return [

@@ -35,7 +35,7 @@ def text_rules(task: TaskSection) -> TextRules:
 
 
 def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None = None) -> ReaderBatches:
-    """What makes the batches of a run whose model is read by its own processor.
+    """What makes the batches of a run.
 
     Args:
         recipe: The recipe.
@@ -52,7 +52,8 @@ def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None
         {name: _wording(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
         limits=Limits(tokens=training.max_tokens, too_long=training.too_long),
-        blank=recipe.blank_images,
+        # Where the run shows pictures, it shows blank ones itself.
+        blank=recipe.blank_images and not reader.paired,
         stored=stored,
     )
 

@@ -11,11 +11,9 @@ from weft.core import plan
 from weft.data import dataset_spec
 from weft.data.records.contact_sheet import contact_sheet
 from weft.data.sampling.mixing import TaskMixture
-from weft.eval.evaluate.inputs import example
 from weft.eval.readers import Reader
 from weft.eval.readers.told import told
-from weft.train.backbones.loading import planned_model
-from weft.train.backbones.read import reader_of
+from weft.train.backbones.loading import planned_model, reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.output.folders import require_new
@@ -23,7 +21,7 @@ from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import left_out_of, load_learnable
 from weft.train.preflight.lengths import check_lengths
 from weft.train.preflight.memory import Memory, estimate_memory
-from weft.train.preflight.reading import reader_batches, text_rules
+from weft.train.preflight.reading import reader_batches
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
 from weft.train.processes import join_processes
 from weft.train.recipe.published import published_of, shown
@@ -125,8 +123,8 @@ def dry_run(
     )
 
 
-def _notes(recipe: Recipe, reader: Reader | None) -> Iterator[str]:
-    if reader is not None:
+def _notes(recipe: Recipe, reader: Reader) -> Iterator[str]:
+    if not reader.paired:
         stored = recipe.training.vision == "stored"
         tower = "extracts features once, and training reads them" if stored else "runs in every batch"
         yield f"read as {reader.name!r} by its own processor; its vision tower {tower}"
@@ -159,18 +157,13 @@ def _draw(
     tasks: Mapping[str, TaskData],
     rows: list[tuple[str, int]],
     path: Path,
-    reader: Reader | None,
+    reader: Reader,
 ) -> tuple[str, ...]:
     records = [tasks[task]["train"][row] for task, row in rows]
     texts = []
-    batches = None if reader is None else reader_batches(recipe, reader)
+    batches = reader_batches(recipe, reader)
     for (task, _), record in zip(rows, records, strict=True):
-        if batches is not None:
-            texts.append(f"{task}: {told(batches.reader, batches.row(task, record, 0))}")
-            continue
-        drawn = example(record, task, seed=recipe.seed, epoch=0)
-        read = f"{task}: {text_rules(recipe.tasks[task]).written(drawn.text)!r}"
-        texts.append(read if drawn.target is None else f"{read} -> {drawn.target!r}")
+        texts.append(f"{task}: {told(batches.reader, batches.row(task, record, 0))}")
     opened = all(task.data.features is None for task in recipe.tasks.values())
     save_picture(contact_sheet(records, texts=texts, require_media=opened), path)
     return tuple(texts)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.train.backbones.loading import load_adapted
+from weft.train.backbones.loading import load_adapted, reader_of
 from weft.train.backbones.own_features import extract_own, tower_key
-from weft.train.backbones.read import is_read
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 from weft.train.output.progress import Progress
@@ -29,7 +28,7 @@ def extract_keys(recipe: Recipe, folder: Path | None, progress: Progress | None 
     Raises:
         RunError: As `extract_stores`; or a folder is given where features lie beside the runs.
     """
-    if not is_read(recipe.backbone):
+    if reader_of(recipe.backbone).paired:
         stores = extract_stores(recipe, folder or Path("weft-features"), progress)
         return {f"tasks.{task}.data.features": str(path) for task, path in stores.items()}
     if folder is not None:
@@ -65,7 +64,7 @@ def extract_stores(recipe: Recipe, folder: Path, progress: Progress | None = Non
     """
     progress = progress or Progress()
     processes = join_processes()
-    if is_read(recipe.backbone):
+    if not reader_of(recipe.backbone).paired:
         raise RunError(
             f"`recipe` must be of a backbone that is read by weft, but {recipe.backbone.title!r} is read by its own "
             "processor. Call `extract_keys`."

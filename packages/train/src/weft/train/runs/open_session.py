@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from weft.core.backbone.text_length import fixed_text_length
 from weft.data import MediaRef
 from weft.data.media.shift import RandomShift
-from weft.eval.evaluate.augmented import AugmentedPixels
+from weft.eval.evaluate.augmented import AugmentedPixels, ShiftedPixels
 from weft.eval.evaluate.frames import Frames
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.stored_pictures import StoredPictures
@@ -23,7 +22,7 @@ from weft.train.backbones.own_features import blank_shape, extract_own, tower_ke
 from weft.train.backbones.read_features import extract_read
 from weft.train.engine.session import Session
 from weft.train.output.progress import Progress
-from weft.train.preflight.reading import reader_batches, text_rules
+from weft.train.preflight.reading import reader_batches
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, all_images, images_of, training_texts
 from weft.train.processes import ONE, Processes
@@ -63,26 +62,19 @@ def open_session(
 
 def make_batches(
     recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None, stored: StoredPictures | None = None
-) -> Batches | ReaderBatches:
+) -> ReaderBatches:
     """What makes the inputs of a run.
 
     Args:
         recipe: The recipe.
-        backbone: Its backbone: its reader; or the tokenizer, and the length that its texts are padded to.
-        visual: How the run sees images, or None where the backbone has a reader.
-        stored: Features that such a reader's training reads, or None.
+        backbone: Its backbone.
+        visual: How the run sees images, or None where the backbone's own processor reads them.
+        stored: Features that training then reads, or None.
     """
-    if backbone.reader is not None:
-        return reader_batches(recipe, backbone.reader, stored)
-    assert visual is not None, "a backbone without a reader is shown images by the run"
-    return Batches(
-        backbone.tokenizer,
-        visual,
-        {name: text_rules(task) for name, task in recipe.tasks.items()},
-        seed=recipe.seed,
-        shift=RandomShift(recipe.training.shift) if recipe.training.shift else None,
-        text_length=fixed_text_length(backbone.model),
-    )
+    reader = backbone.reader
+    if visual is not None:
+        reader = reader.with_processor(replace(reader.processor, show=visual, draw=visual.drawn))
+    return reader_batches(recipe, reader, stored)
 
 
 def make_visual(
@@ -106,7 +98,7 @@ def make_visual(
     Raises:
         RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
     """
-    if backbone.reader is not None:
+    if not backbone.reader.paired:
         return None
     model = backbone.model
     stored = open_features(recipe, tasks, model.config)
@@ -137,7 +129,7 @@ def make_stored(
     Raises:
         RunError: If the model does not take features, or the method changes what they come of.
     """
-    if backbone.reader is None or recipe.training.vision != "stored":
+    if backbone.reader.paired or recipe.training.vision != "stored":
         return None
     records = chain.from_iterable(data["train"] for data in tasks.values() if "train" in data)
     return extract_read(backbone, records, Path(recipe.output) / "features", processes, progress)
@@ -146,6 +138,8 @@ def make_stored(
 def _decoded(section: TrainingSection, transform: Transform, images: Iterable[MediaRef]) -> Visual:
     """Pixels in every batch, for a tower that is trained."""
     if any(ref.kind == "video" for ref in images):
-        return Frames(transform, section.frames, section.keep_images)
-    plain = Pixels(transform, keep_mib=section.keep_images)
-    return plain if section.augment is None else AugmentedPixels(plain, **section.augment.model_dump())
+        visual: Visual = Frames(transform, section.frames, section.keep_images)
+    else:
+        plain = Pixels(transform, keep_mib=section.keep_images)
+        visual = plain if section.augment is None else AugmentedPixels(plain, **section.augment.model_dump())
+    return ShiftedPixels(visual, RandomShift(section.shift)) if section.shift else visual

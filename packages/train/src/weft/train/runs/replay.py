@@ -69,19 +69,12 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         rows = [(row["task"], known[row["task"]][row["record"]]) for row in noted["rows"]]
         losses = tuple(float(row["loss"]) for row in noted["rows"])
         step, epoch = int(noted["step"]), int(noted["epoch"])
-    made = batches.training(rows, epoch=epoch)
+    batch = batches.training(rows, epoch=epoch)["batch"]
     return ReplayedBatch(
         step=step,
         epoch=epoch,
         tasks=tuple(task for task, _ in rows),
         records=tuple(record for _, record in rows),
         losses=losses,
-        inputs=_inputs(made),
+        inputs={**batch.inputs, "labels": batch.labels, "weights": batch.weights},
     )
-
-
-def _inputs(made: Mapping[str, Any]) -> dict[str, Any]:
-    if "batch" in made:
-        batch = made["batch"]
-        return {**batch.inputs, "labels": batch.labels, "weights": batch.weights}
-    return {name: value for name, value in made.items() if name not in ("tasks", "objective")}

@@ -14,7 +14,7 @@ from weft.core import detach, load_adapter
 from weft.data.processes.atomic import whole_folder
 from weft.eval.tracking import Run
 from weft.train.backbones.from_scratch import save_backbone
-from weft.train.backbones.read import is_read, reader_of
+from weft.train.backbones.loading import reader_of
 from weft.train.engine.breaking_off import disk_may_fill, may_be_interrupted, others_may_die
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
@@ -155,8 +155,7 @@ def _run(
         return result
     if recipe.save_model:
         backbone = session.backbone
-        words = backbone.tokenizer if backbone.reader is None else backbone.reader.processor
-        save_backbone(detach(model), words, backbone.transform, recipe.folder / "model")
+        save_backbone(detach(model), backbone.words, backbone.transform, recipe.folder / "model")
     return result
 
 
@@ -176,7 +175,7 @@ def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
     """
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
-    if is_read(recipe.backbone):
+    if not reader_of(recipe.backbone).paired:
         return  # It is shown pictures in every batch.
     open_session(recipe, tasks)
 
@@ -215,7 +214,7 @@ def train_session(session: Session, checkpoint: Path | None, run: Run | None, cl
             callbacks=[Report(run, advance, progress.note, processes), stop],
             processes=processes,
             objectives=objectives_of(
-                model, section, section.batch_size // processes.size, getattr(session.batches, "reader", None)
+                model, section, section.batch_size // processes.size, session.batches.reader
             ),
             clock=clock,
         )

@@ -55,7 +55,7 @@ def load_predictor(
             for row, (text, given) in enumerate(zip(questions, shown, strict=True))
         ]
         size = run.recipe.evaluation.batch_size
-        said = predict(run.model, task, records, run.batches, batch_size=size, device=run.device)
+        said = predict(run.model, task, records, run.batches, batch_size=size)
         assert isinstance(said, dict), "tasks that are asked are answered in words"
         return [said[record.id] for record in records]
 
@@ -81,7 +81,7 @@ def load_talker(folder: Path | str, task: str) -> Talk:
     def talk(conversations: Sequence[Conversation]) -> list[str]:
         named = [replace(record, id=str(place)) for place, record in enumerate(conversations)]
         size = run.recipe.evaluation.batch_size
-        said = predict(run.model, task, named, run.batches, batch_size=size, device=run.device)
+        said = predict(run.model, task, named, run.batches, batch_size=size)
         assert isinstance(said, dict), "conversations are answered in words"
         return [said[record.id] for record in named]
 
@@ -113,12 +113,12 @@ class Served:
         self.types = types
         self.recipe = load_recipe(folder / "recipe.yaml")
         backbone = load_adapted(self.recipe, folder=folder, adapter=folder / ADAPTER)
-        if talks and backbone.reader is None:
+        if talks and backbone.reader.paired:
             raise RunError(
                 f"`backbone` must be read by its own processor to be talked to, but {backbone.name!r} is one of weft's "
                 "own. Ask it questions (with lmms-eval: --force_simple)."
             )
-        if backbone.transform is None and backbone.reader is None:
+        if backbone.reader.paired and backbone.transform is None:
             raise RunError(
                 f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
                 "Serve a run whose backbone holds a vision tower."
@@ -162,7 +162,7 @@ class Served:
             (each.task, self.record(each.task, row, each.text, each.images))
             for row, each in enumerate(questions)
         ]
-        return answer_mixed(self.model, asked, self.batches, device=self.device)
+        return answer_mixed(self.model, asked, self.batches)
 
 
 def load_served(folder: Path) -> Served:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.data import MediaRef, Retrieval
 from weft.data.scenes.render import IMAGE_SIZE, render
 from weft.data.scenes.scene import COLORS, GRID_SIZE, SHAPES, SIZES, Scene, sample_scene
+from weft.eval.evaluate.inputs import TextRules
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.rerank import rerank
 from weft.eval.metrics.matches import Matches, retrieval_scores
+from weft.eval.readers import PairedProcessor, Wording, reader_for
 from weft.train.objectives.image_text import ImageText
 from weft.train.recipe.training import ContrastSection
 
@@ -233,7 +237,8 @@ def train(
     losses = []
     for _, rows in zip(range(steps), _orders(len(pairs.captions), batch_size, together), strict=False):
         optimizer.zero_grad()
-        loss = objective(model, pairs.batch(rows)).mean()
+        batch = pairs.batch(rows)
+        loss = objective.losses(model, batch, batch["same_image"]).mean()
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -288,37 +293,34 @@ def matched(
     """
     model.eval()
     records = [
-        Retrieval(
-            id=text, media=MediaRef.from_bytes(b"", "scene.png"), media_id=text, text=text, text_id=text
-        )
+        Retrieval(id=text, media=MediaRef.from_bytes(b"", text), media_id=text, text=text, text_id=text)
         for text in pairs.captions
     ]
+    reader = reader_for(model.config, PairedProcessor(_Words(), partial(_shown, pairs)))
     matches = rerank(
         model,
         "pairs",
         records,
-        _Inputs(pairs),  # type: ignore[arg-type]
+        ReaderBatches(reader, {"pairs": TextRules()}, {"pairs": Wording()}),
         candidates=CANDIDATES,
         similarity_weight=similarity_weight,
         frame_aware=frame_aware,
         batch_size=len(records),
-        device="cpu",
     )
     return matches, records
 
 
-class _Inputs:
-    def __init__(self, pairs: Pairs) -> None:
-        self.pairs = pairs
-        self.places = {caption: row for row, caption in enumerate(pairs.captions)}
+class _Words:
+    """The tokenizer of captions."""
 
-    def texts(self, rows: Sequence[tuple[str, Retrieval]]) -> dict[str, Tensor]:
-        batch = self.pairs.batch(torch.tensor([self.places[record.text_id] for _, record in rows]))
-        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
+        ids = _encoded(texts)
+        return {"input_ids": ids.tolist(), "attention_mask": (ids != 0).long().tolist()}
 
-    def images(self, records: Sequence[Retrieval]) -> dict[str, Tensor]:
-        rows = [self.places[record.media_id] for record in records]
-        return {"pixel_values": self.pairs.pixel_values[rows]}
+
+def _shown(pairs: Pairs, images: Sequence[Sequence[MediaRef]]) -> dict[str, Tensor]:
+    """Pixels of the images that go by captions."""
+    return {"pixel_values": pairs.pixel_values[[pairs.captions.index(group[0].path) for group in images]]}
 
 
 def _encoded(texts: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""BLIP's three heads, of transformers and as it was trained (weft's own): comparing and matching, answers, captions."""
+"""BLIP's three heads as transformers has them: comparing and matching, answers, captions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipConfig
 
-from weft.core.composites import BlipAnsweringConfig, BlipCaptioningConfig, BlipRetrievalConfig
+from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
-from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
+from weft.eval.readers.limits import Limits
+from weft.eval.readers.one_question import check_answers, check_one_question, check_sides, pictures_of
 from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor
 from weft.eval.readers.processor import pictured
-from weft.eval.readers.reader import Ability, Limits, Reader, Writing
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row
 from weft.eval.readers.ways.dual_encoder import identities
+from weft.eval.readers.writing import Writing
 
 Head = Literal["compare", "answer", "describe"]
-OWN: dict[type, Head] = {
-    BlipRetrievalConfig: "compare",
-    BlipAnsweringConfig: "answer",
-    BlipCaptioningConfig: "describe",
-}
 HEADS: dict[str, Head] = {
     "BlipForImageTextRetrieval": "compare",
     "BlipForQuestionAnswering": "answer",
@@ -51,7 +47,6 @@ class BlipReader(Reader):
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
-        self._own = type(config) in OWN
         self.head = head_of(config)
         text = config.text_config
         self._start, self._end, self._pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
@@ -59,12 +54,12 @@ class BlipReader(Reader):
     @classmethod
     def fault(cls, config: Any, processor: Any) -> str | None:
         """See `Reader.fault`."""
-        if not isinstance(config, BlipConfig):
-            return "it is no BLIP"
-        if type(config) not in OWN and not set(config.architectures or ()) & set(HEADS):
+        if type(config) is not BlipConfig:
+            return "it is no BLIP of transformers"
+        if not set(config.architectures or ()) & set(HEADS):
             named = ", ".join(config.architectures or ()) or "no architecture"
             return f"its config names {named}, and none of {', '.join(HEADS)}"
-        if not isinstance(processor, PairedProcessor) and not hasattr(processor, "image_processor"):
+        if getattr(processor, "image_processor", None) is None:
             return f"its processor ({type(processor).__name__}) does not read pictures and texts"
         return None
 
@@ -72,13 +67,11 @@ class BlipReader(Reader):
     def builds(cls, config: Any) -> bool:
         """See `Reader.builds`."""
         named = set(getattr(config, "architectures", None) or ()) & set(HEADS)
-        return isinstance(config, BlipConfig) and bool(type(config) in OWN or named)
+        return type(config) is BlipConfig and bool(named)
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
-        """`AutoModel` for weft's own, else the class that the config names."""
-        if type(config) in OWN:
-            return transformers.AutoModel
+        """The class that the config names."""
         return getattr(transformers, next(name for name in config.architectures if name in HEADS))
 
     @property
@@ -96,8 +89,6 @@ class BlipReader(Reader):
         """See `Reader.untrained`."""
         if self.head != "compare":
             return None
-        if self._own:
-            return "its contrast and matching keep a momentum encoder between steps, which no batch holds"
         return (
             "a BLIP of transformers that compares keeps no temperature; weft's own (`config` of type "
             "weft_blip_retrieval, with the original file as `weights`) does"
@@ -105,13 +96,13 @@ class BlipReader(Reader):
 
     @property
     def calls_whole(self) -> bool:
-        """See `Reader.calls_whole`; the parts of transformers' BLIP are called one by one."""
-        return self._own
+        """See `Reader.calls_whole`; its parts are called one by one."""
+        return False
 
     @property
     def recomputes(self) -> bool:
-        """See `Reader.recomputes`; transformers' BLIP adds to its embeddings in place."""
-        return self._own
+        """See `Reader.recomputes`; it adds to its embeddings in place."""
+        return False
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
@@ -123,7 +114,7 @@ class BlipReader(Reader):
         return 0 if self.head == "compare" else len(self._answer(answer))
 
     def _check(self, rows: Sequence[Row]) -> None:
-        check_one_question(rows, least=1, most=None if self._own else 1)
+        check_one_question(rows, least=1, most=1)
 
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
@@ -133,8 +124,12 @@ class BlipReader(Reader):
         return self._taught(rows)
 
     def asking(self, rows: Sequence[Row]) -> Batch:
-        """See `Reader.asking`."""
-        return self._batch(rows, self._inputs(rows), None)
+        """See `Reader.asking`; either side of a comparison may be absent, in all rows alike."""
+        if self.head != "compare":
+            return self._batch(rows, self._inputs(rows), None)
+        texts, pictures = check_sides(rows)
+        inputs = (self._texts(rows) if texts else {}) | (self._pictures(rows) if pictures else {})
+        return self._batch(rows, inputs, None)
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """See `Reader.losses`; smoothed as the config says. A comparison has none of a row alone."""
@@ -175,8 +170,6 @@ class BlipReader(Reader):
         """See `Reader.embed_texts`."""
         self._check_compares()
         text = {name: batch.inputs[name] for name in (IDS, MASK)}
-        if self._own:
-            return model.encode_text(**text)
         return functional.normalize(
             model.text_proj(model.text_encoder(**text).last_hidden_state[:, 0]), dim=-1
         )
@@ -184,15 +177,30 @@ class BlipReader(Reader):
     def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_pictures`."""
         self._check_compares()
-        if self._own:
-            return model.encode_image(batch.inputs[PIXELS])
         return functional.normalize(model.vision_proj(_seen(model, batch)[:, 0]), dim=-1)
 
     def match(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.match`: the logit of "yes"."""
         self._check_compares()
-        output = model(**batch.inputs)
-        logits: Tensor = output if self._own else output.itm_score
+        logits: Tensor = model(**batch.inputs).itm_score
+        return logits[:, 1]
+
+    def look(self, model: Any, batch: Batch) -> Any:
+        """See `Reader.look`."""
+        self._check_compares()
+        return _seen(model, batch)
+
+    def belong(self, model: Any, seen: Any, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """See `Reader.belong`; it weights no frames."""
+        self._check_compares()
+        states = seen.expand(len(batch), -1, -1)
+        hidden = model.text_encoder(
+            input_ids=batch.inputs[IDS],
+            attention_mask=batch.inputs[MASK],
+            encoder_hidden_states=states,
+            encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
+        ).last_hidden_state
+        logits: Tensor = model.itm_head(hidden[:, 0])
         return logits[:, 1]
 
     def _check_compares(self) -> None:
@@ -229,11 +237,7 @@ class BlipReader(Reader):
         if batch.labels is None:
             raise self._refusal("score")
 
-        def compute(inner: Any) -> Tensor:
-            return self._logits(inner, batch)
-
-        logits = model(compute=compute) if self._own else compute(model)
-        return token_losses(logits[:, :-1], batch.labels[:, 1:], smoothing)
+        return token_losses(self._logits(model, batch)[:, :-1], batch.labels[:, 1:], smoothing)
 
     def _logits(self, model: Any, batch: Batch) -> Tensor:
         inputs, states = batch.inputs, self._states(model, batch)
@@ -250,8 +254,6 @@ class BlipReader(Reader):
     def _states(self, model: Any, batch: Batch) -> Tensor:
         """What the decoder looks at: the picture, or the question that has looked at it."""
         ids, mask = batch.inputs[IDS], batch.inputs[MASK]
-        if self._own and self.head == "answer":
-            return model.encode_question(ids, mask, batch.inputs[PIXELS])
         seen = _seen(model, batch)
         if self.head == "describe":
             return seen
@@ -268,34 +270,36 @@ class BlipReader(Reader):
 
     def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         self._check(rows)
+        return self._texts(rows) | self._pictures(rows)
+
+    def _texts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         texts = [row.text for row in rows]
-        if isinstance(self.processor, PairedProcessor):
-            return self.processor(texts, [row.pictures for row in rows])
-        tokens = self.processor.tokenizer(
-            texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
+        return dict(
+            self.processor.tokenizer(
+                texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
+            )
         )
-        pictures = [picture for own in pictures_of(rows) or [] for picture in own]
-        return {**tokens, **pictured(self.processor, pictures)}
+
+    def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        self._check(rows)
+        return pictured(self.processor, [picture for own in pictures_of(rows) or [] for picture in own])
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
-        owned = owners([len(row.pictures) for row in rows], {PIXELS: inputs[PIXELS]})
+        media = {PIXELS: inputs[PIXELS]} if PIXELS in inputs else {}
+        owned = owners([len(row.pictures) for row in rows], media)
         same = identities(rows) if self.head == "compare" else {}
         return batch_of(rows, inputs, objective=self.objective, labels=labels, owners=owned, identities=same)
 
 
 def head_of(config: Any) -> Head:
     """What a BLIP was built for."""
-    if type(config) in OWN:
-        return OWN[type(config)]
     return next(HEADS[name] for name in config.architectures if name in HEADS)
 
 
 def _seen(model: Any, batch: Batch) -> Tensor:
-    """States of the vision tower, the frames of a row one after another, shape `(rows, tokens, width)`."""
-    pixels = batch.inputs[PIXELS]
-    frames = pixels[:, None] if pixels.dim() == 4 else pixels
-    states = model.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
-    return states.unflatten(0, frames.shape[:2]).flatten(1, 2)
+    """States of the vision tower, shape `(rows, tokens, width)`."""
+    states: Tensor = model.vision_model(pixel_values=batch.inputs[PIXELS]).last_hidden_state
+    return states
 
 
 def _decoded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from weft.eval.readers.beside import looks_beside
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.films import FramesRule, blank_film
+from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
 from weft.eval.readers.processor import blank
-from weft.eval.readers.reader import Limits, Reader
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, ask, check_media
 from weft.eval.readers.template import Template, chat_template
 

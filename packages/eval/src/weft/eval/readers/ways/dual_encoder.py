@@ -17,13 +17,16 @@ from transformers import (
 )
 
 from weft.core.composites import DualEncoderConfig
+from weft.data import MediaRef
+from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import Batch, Losses, batch_of
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.one_question import check_one_question
+from weft.eval.readers.limits import Limits
+from weft.eval.readers.one_question import check_one_question, check_sides
 from weft.eval.readers.owners import owners
 from weft.eval.readers.paired import PairedProcessor, stored
 from weft.eval.readers.processor import pictured
-from weft.eval.readers.reader import Ability, Limits, Reader
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, decoded
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
@@ -90,7 +93,8 @@ class DualEncoderReader(Reader):
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
-        super().check(row)
+        if not self.paired:
+            super().check(row)
         self._check([row])
         if self.limits.too_long == "refuse":
             self._fitting([row])
@@ -109,23 +113,12 @@ class DualEncoderReader(Reader):
         if len(fitting) < len(rows):
             left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
             return self.training([rows[place] for place in fitting]).without(left_out)
-        return self._batch(rows, self._texts(rows) | self._pictures(rows))
+        return self._batch(rows, self._texts(rows) | self._pictures(rows, taught=True))
 
     def asking(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.asking`; either side may be absent, in all rows alike."""
-        inputs: dict[str, Tensor] = {}
-        for there, made in (
-            ([bool(row.text) for row in rows], self._texts),
-            ([bool(row.pictures) for row in rows], self._pictures),
-        ):
-            if any(there) and not all(there):
-                odd = rows[there.index(False)].name
-                raise ReaderError(
-                    f"either side of a comparison must be in all rows or in none, but {odd} lacks one that others "
-                    "have. Ask texts and pictures apart."
-                )
-            if any(there):
-                inputs |= made(rows)
+        texts, pictures = check_sides(rows)
+        inputs = (self._texts(rows) if texts else {}) | (self._pictures(rows) if pictures else {})
         if TEXT[0] in inputs and len(self._fitting(rows)) < len(rows):
             raise ReaderError(
                 f"`too_long` must be 'refuse' or 'cut' where rows are asked, but is {self.limits.too_long!r}. Each of "
@@ -201,7 +194,7 @@ class DualEncoderReader(Reader):
 
     def _fitting(self, rows: Sequence[Row]) -> list[int]:
         """Places of the rows whose text the model has room for."""
-        if isinstance(self.processor, PairedProcessor) or self.limits.too_long == "cut":
+        if self.paired or self.limits.too_long == "cut":
             return list(range(len(rows)))
         lengths = [len(ids) for ids in self.processor.tokenizer([row.text for row in rows])["input_ids"]]
         longest = min(self._places, self.limits.tokens or self._places)
@@ -209,10 +202,9 @@ class DualEncoderReader(Reader):
         return limits.fitting(rows, lengths, [0] * len(rows))
 
     def _texts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        texts = [row.text for row in rows]
-        if isinstance(self.processor, PairedProcessor):
-            return self.processor.texts(texts)
-        tokenizer = self.processor.tokenizer
+        if self.paired:
+            return self.processor.texts(rows)
+        texts, tokenizer = [row.text for row in rows], self.processor.tokenizer
         # A text without a mask is pooled where the longest would end: all have its length.
         masked = "attention_mask" in tokenizer.model_input_names
         made = tokenizer(
@@ -225,15 +217,15 @@ class DualEncoderReader(Reader):
         )
         return dict(made)
 
-    def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        if isinstance(self.processor, PairedProcessor):
-            return self.processor.pictures([row.pictures for row in rows])
+    def _pictures(self, rows: Sequence[Row], *, taught: bool = False) -> dict[str, Tensor]:
+        if self.paired:
+            return self.processor.pictures(rows, taught=taught)
         self._check(rows)
         # The picture's own processor: what the whole would set anew, such as the size of a patch, is as it was saved.
         return pictured(self.processor, [picture for row in rows for picture in decoded(row)])
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor]) -> Batch:
-        media = {name: value for name, value in inputs.items() if name not in TEXT}
+        media = {} if self.paired else {name: value for name, value in inputs.items() if name not in TEXT}
         owned = owners([len(row.pictures) for row in rows], media)
         same = identities(rows)
         return batch_of(rows, inputs, objective="contrastive", owners=owned, identities=same)
@@ -258,9 +250,8 @@ def identities(rows: Sequence[Row]) -> dict[str, Tensor]:
 
 
 def _address(picture: Any) -> Hashable:
-    uri = getattr(picture, "uri", None)
-    if uri is not None:
-        return (uri, picture.start, picture.end)
+    if isinstance(picture, MediaRef):
+        return picture.place
     return hashlib.sha256(picture.tobytes()).hexdigest(), picture.size
 
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_one_question, pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
 from weft.eval.readers.processor import blank, processed
-from weft.eval.readers.reader import Limits
 from weft.eval.readers.rows import Row
 from weft.eval.readers.template import chat_template
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -15,28 +16,33 @@ from transformers import (
 )
 
 from weft.core.composites import VisualSeq2SeqConfig
+from weft.eval.readers.abilities import Ability
+from weft.eval.readers.answer_ranker import AnswerRanker
 from weft.eval.readers.answer_tokens import stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
 from weft.eval.readers.owners import owners
 from weft.eval.readers.paired import PairedProcessor, stored
 from weft.eval.readers.processor import processed
-from weft.eval.readers.reader import Ability, Limits, Reader, Writing
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row
 from weft.eval.readers.template import chat_template
+from weft.eval.readers.writing import Writing
+
+PIXELS = "pixel_values"
 
 
 class Seq2SeqReader(Reader):
     """Encodes prompts by the model's processor; an answer has the special tokens that its tokenizer writes."""
 
     name: ClassVar[str] = "seq2seq"
+    decides_early: ClassVar[bool] = True
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
         self._language = language_config(config)
-        self._stops = stop_tokens(processor.tokenizer, self._language)
-        self._own = isinstance(config, VisualSeq2SeqConfig)
 
     @classmethod
     def fault(cls, config: Any, processor: Any) -> str | None:
@@ -48,6 +54,8 @@ class Seq2SeqReader(Reader):
             return "its language model is no encoder and decoder"
         if own and not isinstance(processor, PairedProcessor):
             return "a tokenizer and pictures of its own are needed (a PairedProcessor)"
+        if not own and getattr(processor, "image_processor", None) is None:
+            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
         if chat_template(processor) is not None:
             return "its processor has a chat template"
         return None
@@ -66,7 +74,7 @@ class Seq2SeqReader(Reader):
     @property
     def abilities(self) -> frozenset[Ability]:
         """It writes, and scores given answers; weft's own reads stored features as well."""
-        return frozenset({"write", "score", "features"} if self._own else {"write", "score"})
+        return frozenset({"write", "score", "features"} if self.paired else {"write", "score"})
 
     @property
     def objective(self) -> str:
@@ -76,17 +84,13 @@ class Seq2SeqReader(Reader):
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
         check_answers(rows)
-        answers = [self._answer(row.answer or "") for row in rows]
-        inputs = self._inputs(rows)
-        lengths = [int(length) for length in inputs["attention_mask"].sum(1)]
-        counts = [len(answer) for answer in answers]
-        fitting = self.limits.fitting(rows, [a + b for a, b in zip(lengths, counts, strict=True)], counts)
+        labels, inputs = self._labels(rows), self._inputs(rows, taught=True)
+        counts = (labels != IGNORED).sum(1)
+        lengths = inputs["attention_mask"].sum(1) + counts
+        fitting = self.limits.fitting(rows, lengths.tolist(), counts.tolist())
         if len(fitting) < len(rows):
             left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
             return self.training([rows[place] for place in fitting]).without(left_out)
-        labels = torch.full((len(rows), max(counts)), IGNORED)
-        for place, answer in enumerate(answers):
-            labels[place, : len(answer)] = torch.tensor(answer)
         return self._batch(rows, {**inputs, "decoder_input_ids": self._shifted(labels)}, labels)
 
     def asking(self, rows: Sequence[Row]) -> Batch:
@@ -103,15 +107,43 @@ class Seq2SeqReader(Reader):
         tokens: Tensor = model.generate(**batch.inputs, **writing.options)
         return tokens
 
+    def choose(
+        self,
+        model: Any,
+        rows: Sequence[Row],
+        candidates: Sequence[Sequence[str]],
+        *,
+        keep: int = 128,
+        per_token: bool = False,
+        batch_size: int = 32,
+    ) -> list[str]:
+        """See `Reader.choose`; the encoder runs once a row, and the answers that begin likeliest are scored whole."""
+        tokens = {
+            answer: self._answer(answer) for answer in dict.fromkeys(a for own in candidates for a in own)
+        }
+        with torch.inference_mode():
+            batch = self.asking(rows).beside(model)
+            if "features" in self.abilities and PIXELS in batch.inputs:
+                batch = self.with_features(model, batch)
+            ranker = AnswerRanker(
+                model, batch.inputs, tokens, self._start, self.processor.tokenizer.pad_token_id, batch_size
+            )
+            return ranker.best(candidates, keep, per_token)
+
+    def read_for(self, candidates: Sequence[Sequence[str]]) -> list[int]:
+        """See `Reader.read_for`."""
+        return list(range(len(candidates)))
+
     def with_features(self, model: Any, batch: Batch) -> Batch:
         """See `Reader.with_features`."""
-        if not self._own:
+        if "features" not in self.abilities:
             raise self._refusal("features")
-        return stored(batch, model.encode_images(batch.inputs["pixel_values"]))
+        return stored(batch, model.encode_images(batch.inputs[PIXELS]))
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
-        super().check(row)
+        if not self.paired:
+            super().check(row)
         self._check([row])
 
     def answer_length(self, answer: str) -> int:
@@ -119,17 +151,27 @@ class Seq2SeqReader(Reader):
         return len(self._answer(answer))
 
     def _check(self, rows: Sequence[Row]) -> None:
-        paired = isinstance(self.processor, PairedProcessor)
-        check_one_question(rows, least=0 if paired else 1, most=None if paired else 1)
+        check_one_question(rows, least=0 if self.paired else 1, most=None if self.paired else 1)
 
-    def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def _inputs(self, rows: Sequence[Row], *, taught: bool = False) -> dict[str, Tensor]:
         self._check(rows)
-        texts = [row.text for row in rows]
-        if isinstance(self.processor, PairedProcessor):
-            return self.processor(texts, [row.pictures for row in rows])
-        made = processed(self.processor, pictures_of(rows), texts)
+        if self.paired:
+            return self.processor.texts(rows) | self.processor.pictures(rows, taught=taught)
+        made = processed(self.processor, pictures_of(rows), [row.text for row in rows])
         made.pop("labels", None)
         return made
+
+    def _labels(self, rows: Sequence[Row]) -> Tensor:
+        """The tokens of the answers, shape `(rows, tokens)`."""
+        if self.paired:
+            limits = [row.answer_tokens for row in rows]
+            ids, mask = self.processor.encoded([row.answer or "" for row in rows], limits)
+            return ids.masked_fill(mask == 0, IGNORED)
+        answers = [self._answer(row.answer or "") for row in rows]
+        labels = torch.full((len(rows), max(map(len, answers))), IGNORED)
+        for place, answer in enumerate(answers):
+            labels[place, : len(answer)] = torch.tensor(answer)
+        return labels
 
     def _answer(self, text: str) -> list[int]:
         tokenizer = self.processor.tokenizer
@@ -137,21 +179,28 @@ class Seq2SeqReader(Reader):
         stops = tokenizer.convert_tokens_to_ids(self._stops)
         return ids if ids and ids[-1] in stops else [*ids, tokenizer.eos_token_id]
 
-    def _shifted(self, labels: Tensor) -> Tensor:
-        """What the decoder reads: the token that starts an answer, then the answer without its last."""
+    @cached_property
+    def _stops(self) -> list[str]:
+        return stop_tokens(self.processor.tokenizer, self._language)
+
+    @property
+    def _start(self) -> int:
         start = self._language.decoder_start_token_id
         if start is None:
             raise ReaderError(
                 "`decoder_start_token_id` must be in the config of an encoder and decoder, but is None. Set it to the "
                 "token that every answer begins behind."
             )
-        pad = self.processor.tokenizer.pad_token_id
-        return torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], 1).masked_fill(
-            torch.cat([labels.new_zeros(len(labels), 1), labels[:, :-1]], 1) == IGNORED, pad
-        )
+        return int(start)
+
+    def _shifted(self, labels: Tensor) -> Tensor:
+        """What the decoder reads: the token that starts an answer, then the answer without its last."""
+        read = torch.cat([labels.new_full((len(labels), 1), self._start), labels[:, :-1]], 1)
+        return read.masked_fill(read == IGNORED, self.processor.tokenizer.pad_token_id)
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
-        media = {name: value for name, value in inputs.items() if name.startswith(("pixel", "visual"))}
+        # Where all rows show equally many pictures, their tensors have a dimension for the pictures of a row.
+        media = {} if self.paired else {name: inputs[name] for name in inputs if name.startswith("pixel")}
         owned = owners([len(row.pictures) for row in rows], media)
         return batch_of(rows, inputs, labels=labels, owners=owned)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from weft.data import Record
-from weft.eval.evaluate.inputs import Batches
 from weft.eval.evaluate.predict import asked
-from weft.eval.evaluate.read import ReaderBatches, computed_in
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.visual import Pixels
 from weft.eval.readers import Row, Writing
 from weft.train.backbones.loaded import LoadedBackbone
@@ -18,7 +18,7 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import ADAPTER
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.recipe.loading import load_recipe
-from weft.train.runs.exporting.asked import Asked, Recording, greedy, kept, written
+from weft.train.runs.exporting.asked import Asked, Recording, kept
 from weft.train.runs.open_session import make_batches, make_visual
 
 
@@ -38,7 +38,7 @@ class OfRun:
         self.backbone: LoadedBackbone = load_adapted(self.recipe, folder=folder, adapter=folder / ADAPTER)
         self.model: Any = self.backbone.model
         reader = self.backbone.reader
-        if (reader is not None and "write" not in reader.abilities) or not hasattr(self.model, "generate"):
+        if "write" not in reader.abilities:
             raise RunError(
                 f"`--verify` compares written answers, but {self.backbone.name!r} writes none. Leave it out."
             )
@@ -61,23 +61,24 @@ class OfRun:
         return [records[place * len(records) // take] for place in range(take)]
 
     def _visual(self, data: dict[str, TaskData]) -> Any:
-        if self.backbone.reader is not None or self.backbone.transform is None:
+        if self.backbone.transform is None:
             return make_visual(self.recipe, self.backbone, data, Progress())
         return Pixels(self.backbone.transform)
 
-    def read_by(self, tokenizer: Any, transform: Any) -> Batches | ReaderBatches:
+    def read_by(self, tokenizer: Any, transform: Any) -> ReaderBatches:
         """What makes the inputs of weft's own models with another tokenizer and image processor.
 
         Args:
             tokenizer: The tokenizer.
             transform: The image processor, or None to see pictures as the run does.
         """
-        backbone = LoadedBackbone(self.model, tokenizer, transform, self.backbone.name)
+        own = self.backbone.reader
+        reader = own.with_processor(replace(own.processor, tokenizer=tokenizer))
+        backbone = replace(self.backbone, reader=reader, transform=transform)
         return make_batches(self.recipe, backbone, self.visual if transform is None else Pixels(transform))
 
     def row(self, task: str, record: Record) -> Row:
-        """A record as the run words it; for models that a reader reads."""
-        assert isinstance(self.batches, ReaderBatches), "read by a reader"
+        """A record as the run words it."""
         return self.batches.row(task, record)
 
     def ask(self, task: str, record: Record, as_task: str | None = None) -> Asked:
@@ -90,20 +91,13 @@ class OfRun:
         """
         rules = self.batches.rules[task]
         with asked(self.model, as_task or task):
-            if isinstance(self.batches, Batches):
-                inputs = {
-                    name: value.to(self.device) for name, value in self.batches.inputs(task, [record]).items()
-                }
-                logits, tokens = written(self.model, inputs, greedy(rules))
-            else:
-                batch = self.batches.asker.asking([self.batches.row(task, record)])
-                batch = batch.to(self.device, dtype=computed_in(self.model))
-                recording = Recording(self.model)
-                writing = Writing(rules.max_new_tokens, 1, rules.no_repeat_ngram_size)
-                found = self.batches.reader.generate(recording, batch, writing)
-                inputs = dict(batch.inputs)
-                logits, tokens = kept(recording, found)
-        tokenizer = self.backbone.tokenizer
+            batch = self.batches.asker.asking([self.batches.row(task, record)]).beside(self.model)
+            recording = Recording(self.model)
+            writing = Writing(rules.max_new_tokens, 1, rules.no_repeat_ngram_size)
+            found = self.batches.reader.generate(recording, batch, writing)
+            inputs = dict(batch.inputs)
+            logits, tokens = kept(recording, found)
+        tokenizer = self.backbone.reader.processor.tokenizer
         prompt = tokenizer.decode(inputs["input_ids"][0])
         return Asked(
             inputs, prompt, logits, tokens, tokenizer.decode(tokens, skip_special_tokens=True).strip()

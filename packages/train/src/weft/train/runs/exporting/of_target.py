@@ -63,12 +63,23 @@ class OfTarget(ABC):
 
     @cached_property
     def reading(self) -> Any:
-        """Processor, or tokenizer and transform of weft's own models, from the folder."""
-        if self.run.backbone.reader is not None:
+        """The processor from the folder; of weft's own models what makes inputs by its tokenizer and transform."""
+        if not self._paired:
             return AutoProcessor.from_pretrained(self.folder)
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
         had = self.run.backbone.transform is not None
         return self.run.read_by(tokenizer, load_transform(str(self.folder)) if had else None)
+
+    @property
+    def _paired(self) -> bool:
+        paired: bool = self.run.backbone.reader.paired
+        return paired
+
+    @property
+    def _tokenizer(self) -> Any:
+        if self._paired:
+            return self.reading.reader.processor.tokenizer
+        return getattr(self.reading, "tokenizer", self.reading)
 
     def ask(self, record: Record) -> Asked:
         """Ask one record, by the likeliest token each time.
@@ -84,15 +95,13 @@ class OfTarget(ABC):
             options = {"generation_config": own}
         with torch.inference_mode():
             logits, tokens = written(self.model, inputs, options)
-        tokenizer = getattr(self.reading, "tokenizer", self.reading)
-        return Asked(
-            inputs, prompt, logits, tokens, tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        )
+        answer = self._tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Asked(inputs, prompt, logits, tokens, answer)
 
     def _inputs(self, record: Record) -> tuple[dict[str, Tensor], str]:
         model = self.run.model
-        if self.run.backbone.reader is None:
-            made = self.reading.inputs(self.task, [record])
+        if self._paired:
+            made = self.reading.asker.asking([self.reading.row(self.task, record)]).inputs
         else:
             made = read(self.reading, self.run.row(self.task, record))
         dtype = next(value.dtype for value in model.parameters() if value.is_floating_point())
@@ -101,7 +110,7 @@ class OfTarget(ABC):
             for name, value in made.items()
             if isinstance(value, Tensor)
         }
-        return moved, self.reading.tokenizer.decode(moved[IDS][0])
+        return moved, self._tokenizer.decode(moved[IDS][0])
 
 
 def read(processor: Any, row: Row) -> Mapping[str, Any]:

@@ -35,12 +35,9 @@ def save_reading(backbone: LoadedBackbone, folder: Path, writing: Mapping[str, A
         folder: Folder of the export that a model or an adapter lies in.
         writing: Arguments of `generate` that hold for everything the folder answers.
     """
-    if backbone.reader is not None:
-        backbone.reader.processor.save_pretrained(folder)
-    else:
-        backbone.tokenizer.save_pretrained(folder)
-        if backbone.transform is not None:
-            backbone.transform.processor.save_pretrained(folder)
+    backbone.words.save_pretrained(folder)
+    if backbone.transform is not None:
+        backbone.transform.processor.save_pretrained(folder)
     if getattr(backbone.model, "generation_config", None) is not None:
         generation_config(backbone, writing).save_pretrained(folder)
 

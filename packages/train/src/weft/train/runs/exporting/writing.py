@@ -74,17 +74,17 @@ def export_run(
         raise RunError(
             "`--split` must be left out with `--for merged`, whose folders are whole models. Leave it out."
         )
-    loaded, recipe = _loaded(adapter, backbone)
-    chosen = _chosen(loaded.model, tasks)
-    writer = _Writer(loaded, recipe, target, split)
+    model, name, loaded, recipe = _loaded(adapter, backbone)
+    chosen = _chosen(model, tasks)
+    writer = _Writer(model, name, loaded, recipe, target, split)
     with whole_folder(output) as partial:
         manifest = writer.write(partial, chosen)
         manifest.write(partial)
         if recipe is not None:
             result = read_json(adapter / RESULT) if (adapter / RESULT).is_file() else {}
-            plan = loaded.model.weft.plan
-            name = repository or output.absolute().name
-            card = model_card(recipe, plan, result, manifest, repository=name, licence=licence)
+            plan = model.weft.plan
+            title = repository or output.absolute().name
+            card = model_card(recipe, plan, result, manifest, repository=title, licence=licence)
             card.save(partial / CARD)
     return manifest
 
@@ -101,13 +101,22 @@ def processor_settings(adapter: Path) -> dict[str, Any]:
 class _Writer:
     """Writes the folders of one export."""
 
-    def __init__(self, loaded: LoadedBackbone, recipe: Recipe | None, target: Target, split: bool) -> None:
-        self.loaded, self.recipe, self.target, self.split = loaded, recipe, target, split
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        loaded: LoadedBackbone | None,
+        recipe: Recipe | None,
+        target: Target,
+        split: bool,
+    ) -> None:
+        self.model, self.name, self.loaded, self.recipe = model, name, loaded, recipe
+        self.target, self.split = target, split
         self.rank: int | None = None
 
     def write(self, output: Path, chosen: Sequence[str]) -> Manifest:
         sections = {name: self._section(name) for name in chosen}
-        shared = _all_shared(self.loaded.model)
+        shared = _all_shared(self.model)
         together = shared or len(chosen) == 1
         if not together:
             _check_names(chosen)
@@ -116,7 +125,7 @@ class _Writer:
             folder = "." if together else task
             here = list(chosen) if together else [task]
             error = self._weights(output / folder, task)
-            if self.recipe is not None:
+            if self.loaded is not None:
                 options = [writing_of(sections[name]) for name in here]
                 save_reading(self.loaded, output / folder, common(options))
             for name in here:
@@ -131,7 +140,7 @@ class _Writer:
         return self.recipe.tasks.get(task, TaskSection.model_construct())
 
     def _weights(self, folder: Path, task: str) -> float | None:
-        model = self.loaded.model
+        model = self.model
         if self.target == "merged":
             return save_merged(model, folder, task=task).error
         if self.target == "vllm":
@@ -142,20 +151,19 @@ class _Writer:
         return None
 
     def _class(self) -> str:
-        reader = self.loaded.reader
-        kind: Any = (
-            type(self.loaded.model)._weft_base if reader is None else reader.model_class(reader.config)
-        )
+        kind: Any = type(self.model)._weft_base
+        if self.loaded is not None and not self.loaded.reader.paired:
+            kind = self.loaded.reader.model_class(self.loaded.reader.config)
         return str(kind.__name__)
 
     def _base(self, output: Path) -> tuple[str, str | None]:
         if self.split:
-            save_plain(self.loaded.model, output / BASE)
-            if self.recipe is not None:
+            save_plain(self.model, output / BASE)
+            if self.loaded is not None:
                 save_reading(self.loaded, output / BASE, {})
             return BASE, None
         revision = None if self.recipe is None else self.recipe.backbone.revision
-        return self.loaded.name, revision
+        return self.name, revision
 
 
 def _check_output(output: Path) -> None:
@@ -168,7 +176,8 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _loaded(adapter: Path, backbone: str | None) -> tuple[LoadedBackbone, Recipe | None]:
+def _loaded(adapter: Path, backbone: str | None) -> tuple[Any, str, LoadedBackbone | None, Recipe | None]:
+    """The adapted model and what its base is called; of a run, what belongs to it, and its recipe."""
     run = is_run(adapter)
     if not run and not (adapter / WEFT_CONFIG).is_file():
         raise RunError(
@@ -178,14 +187,15 @@ def _loaded(adapter: Path, backbone: str | None) -> tuple[LoadedBackbone, Recipe
     weights = adapter / ADAPTER if run else adapter
     if backbone is not None:
         model = load_adapter(plain_model(backbone), weights)
-        return LoadedBackbone(model, None, None, backbone), None
+        return model, backbone, None, None
     if not run:
         raise RunError(
             "`--backbone` must be given for an adapter without a recipe, but is not. Name the folder or hub id of the "
             "model it was trained on."
         )
     recipe = load_recipe(adapter / "recipe.yaml")
-    return load_adapted(recipe, folder=adapter, adapter=weights), recipe
+    loaded = load_adapted(recipe, folder=adapter, adapter=weights)
+    return loaded.model, loaded.name, loaded, recipe
 
 
 def _chosen(model: Any, tasks: Sequence[str] | None) -> list[str]:

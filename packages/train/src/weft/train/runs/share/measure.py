@@ -23,7 +23,7 @@ from weft.train.engine.loading import Collate
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.engine.session import Session
 from weft.train.errors import RunError
-from weft.train.objectives import objective, objectives_of
+from weft.train.objectives import objectives_of
 from weft.train.output.folders import RUN_MARKER, claimed, make_run_folder, require_made
 from weft.train.output.progress import Progress
 from weft.train.output.result import ADAPTER, as_json, write_json
@@ -222,9 +222,8 @@ def _keeping(measuring: Measuring, path: Path, advance: Callable[[int], None]) -
 
 def _measuring(session: Session, batches: int, looks: int) -> Measuring:
     recipe, processes = session.recipe, session.processes
-    reader = getattr(session.batches, "reader", None)
     rows = max(2, recipe.training.batch_size // len(recipe.tasks))
-    made = objectives_of(session.model, recipe.training, rows, reader)
+    made = objectives_of(session.model, recipe.training, rows, session.batches.reader)
     losses = Losses(session, made)
     return Measuring(
         session.model,
@@ -276,7 +275,7 @@ class Losses:
 
     Args:
         session: The session.
-        objectives: What stands in the place of general objectives.
+        objectives: What the batches are trained by, by its name.
     """
 
     def __init__(self, session: Session, objectives: Mapping[str, Any]) -> None:
@@ -287,16 +286,12 @@ class Losses:
         if "failed" in batch:
             raise batch["failed"]
         beside = ("tasks", "records", "rows", "epoch", "objective", "left_out")
-        model, device = self.session.model, self.session.processes.device
-        inputs = {key: _moved(value, device) for key, value in batch.items() if key not in beside}
+        model = self.session.model
+        inputs = {key: value for key, value in batch.items() if key not in beside}
         name = batch["objective"]
         with model.route(tasks=batch["tasks"]):
-            losses = (self.objectives.get(name) or objective(name))(model, inputs)
+            losses = self.objectives[name](model, inputs)
         return losses, batch["tasks"]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _memory(processes: Processes) -> float:

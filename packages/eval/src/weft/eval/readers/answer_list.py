@@ -1,14 +1,13 @@
-"""Answers chosen from a list: which of many candidates does a model find likeliest?"""
+"""Answers chosen from a list as BLIP does it: which of many does a model find likeliest?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weft.eval.errors import ScoreInputError
+from weft.eval.readers.errors import ReaderError
 
 
 def likeliest(
@@ -37,12 +36,12 @@ def likeliest(
         Index of the best answer of each question, shape `(questions,)`; of equal ones the first.
 
     Raises:
-        ScoreInputError: If there is no answer, or `candidates` is below 1.
+        ReaderError: If there is no answer, or `candidates` is below 1.
 
     Source: BLIP's code for VQA.
     """
     if candidates < 1 or len(answers) == 0:
-        raise ScoreInputError(
+        raise ReaderError(
             f"`candidates` and `answers` must hold at least one, but are {candidates} and {len(answers)}. BLIP reads "
             "128 of 3,128 answers."
         )
@@ -60,41 +59,3 @@ def likeliest(
     ).view(questions, count)
     best: Tensor = chosen.gather(1, losses.argmin(dim=1, keepdim=True)).squeeze(1)
     return best
-
-
-def choose(
-    model: Any,
-    inputs: Mapping[str, Tensor],
-    answers: Sequence[str],
-    tokens: tuple[Tensor, Tensor],
-    *,
-    keep: int = 128,
-) -> list[str]:
-    """The likeliest answer to each question of a batch.
-
-    Args:
-        model: A `weft.core.composites.BlipAnswering`.
-        inputs: `input_ids`, `attention_mask` and `pixel_values` of the questions.
-        answers: The answers.
-        tokens: What `encode_answers` makes of them.
-        keep: Answers that are read whole.
-    """
-    mask = inputs["attention_mask"]
-    states = model.encode_question(inputs["input_ids"], mask, inputs["pixel_values"])
-    ids, id_mask = (part.to(mask.device) for part in tokens)
-    places = likeliest(model, states, mask, ids, id_mask, candidates=keep)
-    return [answers[place] for place in places.tolist()]
-
-
-def encode_answers(tokenizer: Any, answers: Sequence[str], max_length: int = 10) -> tuple[Tensor, Tensor]:
-    """Tokens and mask of a list of answers, both of shape `(answers, tokens)`.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer that puts a special token at both ends.
-        answers: The answers.
-        max_length: Answers are cut there.
-    """
-    encoded = tokenizer(
-        list(answers), return_tensors="pt", padding=True, truncation=True, max_length=max_length
-    )
-    return encoded.input_ids, encoded.attention_mask
