@@ -252,6 +252,17 @@ def transformers_floor(session: nox.Session) -> None:
 
 
 @nox.session
+def readers_floor(session: nox.Session) -> None:
+    """The readers of eval against the oldest transformers, which reads pictures and videos by torchvision alone."""
+    floor = f"transformers=={OLDEST_TRANSFORMERS}"
+    loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
+    packages = (*editable(("kernels", "core", "data")), *editable(("eval",), "test"))
+    install(session, floor, *torchvision_wheels(session), *packages, *PROCESSOR_TOOLS, constraints=loosened)
+    session.run("python", "-c", "import torchvision, num2words")  # the tests would do without
+    session.run("pytest", "-m", FAST, "packages/eval/tests/readers", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def transformers_both(session: nox.Session) -> None:
     """Checkpoints written under the oldest transformers load under the newest, and the other way round."""
     script = ("python", "packages/core/tests/across_releases.py")

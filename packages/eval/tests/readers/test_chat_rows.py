@@ -137,7 +137,7 @@ def test_every_tile_that_the_tower_sees_belongs_to_the_row_that_shows_it(name: s
 
 
 def test_the_head_is_computed_where_answers_are_and_nowhere_else(made: Any, read: Any) -> None:
-    batch, seen = read.training([ROW, NONE]), []
+    batch, seen = read.training([NONE, ROW]), []
     head = made.model.get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
     try:

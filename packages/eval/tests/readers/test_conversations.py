@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from weft.core.testing.processed import tiny
@@ -222,6 +223,10 @@ def test_later_images_are_refused_before_training_where_earlier_answers_would_se
 
 def test_a_row_without_pictures_is_read_and_answered_as_alone_where_pictures_stand_beside_the_text() -> None:
     made, prepared = batches("mllama")
+    try:
+        made.processor(images=[[WIDE.image()], []], text=["<|image|>a", "b"], padding=True)
+    except ValueError as error:
+        pytest.skip(f"transformers {transformers.__version__} does not read them together: {error}")
     rows = [("talk", record) for record in RECORDS]
     with torch.no_grad():
         together = prepared.reader.losses(made.model, prepared.training(rows)["batch"]).sums

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
+from packaging.version import Version
 from transformers.utils import is_torchvision_available
 
 import weft.core.registry as core_registry
@@ -176,6 +177,8 @@ def test_a_folder_named_like_a_library_is_no_library_that_is_missing(
         with pytest.raises(MissingProcessorError, match="must have a processor beside the model"):
             load_processor(str(folder))
         (folder / "preprocessor_config.json").write_text("{")
+        if Version(transformers.__version__) < Version("5.23"):
+            continue  # older releases read a damaged file like an absent one
         with pytest.raises(ImageProcessorError, match=r"Mend preprocessor_config\.json"):
             load_transform(str(folder))
 

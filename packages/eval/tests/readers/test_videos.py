@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers import ReaderError, Row, Wording, reader_for
 from weft.eval.readers.films import Film, FramesRule
+from weft.eval.readers.processor import NUMPY_OF_TENSORS
 from weft.eval.readers.rows import Turn, ask
 from weft.eval.testing import reader_checks as checks
 from weft.eval.testing.subject import Subject, picture
@@ -86,7 +88,9 @@ def own_inputs(made: Any, asked: Sequence[Row]) -> dict[str, Any]:
             ],
             "do_sample_frames": False,
         }
-    inputs = dict(made.processor(text=prompts, padding=True, return_tensors="pt", **given))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=NUMPY_OF_TENSORS, category=DeprecationWarning)
+        inputs = dict(made.processor(text=prompts, padding=True, return_tensors="pt", **given))
     inputs.pop("video_metadata", None)
     return inputs
 

@@ -22,6 +22,7 @@ from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.beside import bare_rows, text_alone
+from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.films import Film
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers
@@ -255,7 +256,18 @@ class OneSequence(Reader):
         **options: Any,
     ) -> Encoded:
         """Call the processor, and take the padding off again."""
-        made = processed(self.processor, pictures, texts, films, **options)
+        try:
+            made = processed(self.processor, pictures, texts, films, **options)
+        except ValueError as error:
+            raise ReaderError(
+                f"The processor of {self.title} refuses a batch of such rows: {error}"
+            ) from error
+        if len(made[IDS]) != len(texts):
+            raise ReaderError(
+                f"The processor of {self.title} must make a sequence of every row, but makes {len(made[IDS])} of "
+                f"{len(texts)}. Newer releases of transformers may do better; or train rows with and without pictures "
+                "apart."
+            )
         made.pop("labels", None)
         ids, mask = made[IDS], made[MASK].bool()
         # A processor with a second tokenizer names what comes of it by a first word: `qformer_input_ids`.

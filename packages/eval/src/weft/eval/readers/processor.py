@@ -47,6 +47,7 @@ def load_processor(path: str, *, revision: str | None = None, **options: Any) ->
         ) from None
 
 
+NUMPY_OF_TENSORS = "__array__ implementation|__array_wrap__ must accept"
 _BUILD = " in the build of your torch (a CPU torch needs a CPU torchvision)"
 
 
@@ -88,8 +89,8 @@ def processed(
             "do_sample_frames": False,
         }
     with warnings.catch_warnings():
-        # One processor makes an array of a tensor, which torch and numpy 2 comment on.
-        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        # Some processors make arrays of tensors, which torch and numpy 2 comment on.
+        warnings.filterwarnings("ignore", message=NUMPY_OF_TENSORS, category=DeprecationWarning)
         made = dict(processor(images=pictures, text=list(texts), **settings))
     return {name: value for name, value in made.items() if name != "video_metadata"}
 

@@ -63,7 +63,9 @@ def without_torchvision() -> None:
     """Let processors be built and loaded without torchvision, in this process; nothing where it is installed."""
     real_videos()
     if not is_torchvision_available():
-        processing_utils.transformers_module.VideoProcessorMixin = StillsOnly
+        # The name by which releases of transformers know a processor of videos.
+        named = processing_utils.MODALITY_TO_BASE_CLASS_MAPPING["video_processor"]
+        setattr(processing_utils.transformers_module, named, StillsOnly)
         auto: Any = importlib.import_module(_AUTO)
         auto.AutoVideoProcessor = _Found
     if processing_smolvlm.num2words is None:  # it writes the number of frames of a video

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -104,10 +103,13 @@ def _picture_mark(config: Any, processor: Any) -> str:
 
 def _kind_of_answers(processor: Any, mark: str) -> int:
     """The `token_type_ids` of an answer, as the processor writes them where it takes answers itself."""
-    if "suffix" not in inspect.signature(processor.__call__).parameters:
+    plain = processed(processor, [[blank()]], [f"{mark}a"])
+    if KINDS not in plain:
         return 0
+    # Releases of transformers name this argument, or take it among others.
     made = processed(processor, [[blank()]], [f"{mark}a"], suffix=["a"])
-    return int(made[KINDS][0, -1]) if KINDS in made else 0
+    taken = made[IDS].shape[1] > plain[IDS].shape[1]
+    return int(made[KINDS][0, -1]) if taken else 0
 
 
 READER = PrefixReader
