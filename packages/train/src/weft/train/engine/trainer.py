@@ -29,6 +29,7 @@ from weft.core import auxiliary_losses, load_adapter
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
+from weft.train.engine.balance import BalancedSteps, balance_of
 from weft.train.engine.checkpoints import BEFORE, is_whole, rotate, seal, state_of
 from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
@@ -44,7 +45,7 @@ Validate = Callable[[], dict[str, float]]
 VALIDATED = "validated.json"
 
 
-class MultiTaskTrainer(Trainer):
+class MultiTaskTrainer(BalancedSteps, Trainer):
     """Trains a routed model on batches of one or of several tasks.
 
     Args:
@@ -81,6 +82,7 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         self.section, self.processes, self.clock = section, processes, clock or Clock()
         self.objectives = dict(objectives)
+        self.balance = balance_of(section, model, mixture.tasks, processes)
         if section.checkpointing:
             # The older name, where there is only that one; the newer library warns of it.
             name = "activation_checkpointing_enable"
@@ -160,6 +162,7 @@ class MultiTaskTrainer(Trainer):
         with auxiliary_losses(self.model) as added, self.model.route(tasks=tasks):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
+        losses = self.balanced(losses, tasks)
         if self.processes.size == 1:
             return losses.mean() + added.total()
         if self.batches.may_drop:
@@ -275,7 +278,7 @@ class MultiTaskTrainer(Trainer):
         if self.processes.first:
             if average:
                 save_file(average, partial / name / AVERAGE)
-            save_states(self.objectives, partial / name)
+            save_states({**self.objectives, "balance": self.balance}, partial / name)
             self.clock.save(partial / name)
             (partial / name / VALIDATED).write_text(json.dumps([self.best, self.stale]), encoding="utf-8")
             seal(partial / name, Path(self.args.output_dir) / name)
@@ -289,7 +292,7 @@ class MultiTaskTrainer(Trainer):
         with as_written(checkpoint, BEFORE):
             if self.average:
                 self.average.load(checkpoint)
-            load_states(self.objectives, checkpoint)
+            load_states({**self.objectives, "balance": self.balance}, checkpoint)
             self.clock.load(checkpoint)
             best_score, stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
             self.best, self.stale = float(best_score), int(stale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from weft.core import plan
+from weft.core import parse_method, plan
 from weft.data import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import example
@@ -51,6 +51,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         if recipe.training.vision == "stored":
             check_stored(reader, model, plan(model, recipe.method, list(recipe.tasks)))
     check_objectives(tasks, processes, reader)
+    check_balance(recipe, processes)
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
     for word in recipe.training.learning_rates:
@@ -206,6 +207,32 @@ def check_device(recipe: Recipe, processes: Processes) -> None:
         raise RunError(
             "`training.precision` must be 'fp32' or 'bf16' on a CPU, but is 'fp16', which the trainer would leave out "
             "without a word. Set training.precision=bf16, or run it on a GPU."
+        )
+
+
+def check_balance(recipe: Recipe, processes: Processes) -> None:
+    """Refuse PCGrad where a backward pass for each task cannot be taken.
+
+    Args:
+        recipe: The recipe.
+        processes: The processes of the run.
+
+    Raises:
+        RunError: If there are several processes, or units add to the loss of a batch.
+    """
+    if recipe.training.balance != "pcgrad":
+        return
+    if processes.size > 1:
+        raise RunError(
+            f"`training.balance` must not be 'pcgrad' with several processes, but there are {processes.size}: "
+            "gradients of single tasks are not averaged between them. Start weft without a launcher, or take "
+            "'uncertainty'."
+        )
+    owing = [one.method for one in parse_method(recipe.method) if one.owes]
+    if owing:
+        raise RunError(
+            f"`training.balance` must not be 'pcgrad' where units add to the loss of a batch, but {owing[0]!r} does: "
+            "that loss is of no task. Take 'uncertainty', or leave the unit's loss out."
         )
 
 

@@ -100,6 +100,9 @@ class TrainingSection(Section):
         compile: Backend of `torch.compile`, or none.
         sharded: Share weights, gradients and optimiser states out over several processes (FSDP2), for models that one
             device does not hold; each layer is gathered when it runs. Without it, every process has the whole model.
+        balance: How tasks are balanced where they share weights: `uncertainty` weighs their losses (Kendall et al.
+            2018), `pcgrad` takes from gradients what conflicts with those of other tasks (Yu et al. 2020), and needs
+            steps with rows of several tasks. By default not at all.
         average: Decay of a moving average of the trained weights, which is then validated and saved; 0 takes the
             weights of the last step.
         mixing: How batches are drawn from tasks.
@@ -144,6 +147,7 @@ class TrainingSection(Section):
     checkpointing: bool = False
     compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
     sharded: bool = False
+    balance: Literal["uncertainty", "pcgrad"] | None = None
     average: float = Field(default=0.0, ge=0, lt=1)
     mixing: MixingSection = MixingSection()
     contrast: ContrastSection = ContrastSection()
@@ -168,6 +172,13 @@ class TrainingSection(Section):
             raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
         if self.vision != "trained" and self.augment is not None:
             raise ValueError("`augment` needs `vision: trained`, because a frozen tower sees each image once")
+        if self.balance == "pcgrad" and (self.precision == "fp16" or self.sharded):
+            raise ValueError("`balance: pcgrad` needs `precision` fp32 or bf16 and `sharded: false`")
+        if self.balance == "pcgrad" and self.mixing.unit != "mixed" and self.accumulation == 1:
+            raise ValueError(
+                "`balance: pcgrad` needs steps with rows of several tasks: set `mixing.unit: mixed`, or `accumulation` "
+                "to the number of tasks with `mixing.strategy: round_robin`"
+            )
         if self.sharded and self.compile is not None:
             raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")
         if self.patience and not self.evaluate_every:

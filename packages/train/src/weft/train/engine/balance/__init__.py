@@ -1,0 +1,30 @@
+"""Balancing tasks: what becomes of their losses and gradients where they share weights; one file, one method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.train.engine.balance.pcgrad import PCGrad
+from weft.train.engine.balance.steps import BalancedSteps
+from weft.train.engine.balance.uncertainty import Uncertainty
+from weft.train.processes import Processes
+
+__all__ = ["BalancedSteps", "PCGrad", "Uncertainty", "balance_of"]
+
+
+def balance_of(
+    section: Any, model: Any, tasks: tuple[str, ...], processes: Processes
+) -> PCGrad | Uncertainty | None:
+    """What balances the tasks of a run, or None.
+
+    Args:
+        section: The recipe's `training`.
+        model: The adapted model.
+        tasks: The tasks.
+        processes: The processes of the run.
+    """
+    if section.balance is None:
+        return None
+    if section.balance == "pcgrad":
+        return PCGrad(model)
+    return Uncertainty(tasks, section.learning_rate, processes)
