@@ -363,3 +363,38 @@ def test_an_adapter_fits_the_backbone_that_it_was_trained_on(make: Make) -> None
     result = execute(make(name="blip2"))
     model = load_adapter(load_backbone(make(name="blip2").backbone).model, result.folder / "adapter")
     assert set(model.weft.plan.tasks) == {"vqa", "caption"}
+
+
+def test_rows_without_padding_learn_what_padded_rows_learn(make: Make) -> None:
+    padded = execute(make("training.steps=4"))
+    packed = execute(make("training.steps=4", "training.packing=true", "name=packed"))
+    found, expected = weights(packed.folder), weights(padded.folder)
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "message"),
+    [
+        ([], "blip2", "it takes no positions"),
+        ([], "blip_vqa", "it reads no prompt and answer in one sequence"),
+        (["training.compile=aot_eager"], "llava", "`compile` needs batches of few shapes"),
+        (["method={method: prefix, length: 2}"], "llava", "for the method 'prefix'"),
+    ],
+    ids=["no positions", "no sequence", "compile", "prefix"],
+)
+def test_rows_that_cannot_be_packed_are_refused_before_training(
+    changes: list[str], name: str, message: str, make: Make
+) -> None:
+    with pytest.raises(RunError, match=message):
+        dry_run(make("training.packing=true", *changes, name=name))
+
+
+def test_rows_that_are_not_kept_apart_end_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "weft.eval.readers.packing._positions",
+        lambda model, inputs, kept: torch.arange(int(kept.sum()))[None],
+    )
+    with pytest.raises(RunError, match="its rows are not kept apart"):
+        execute(make("training.packing=true"))

@@ -69,10 +69,36 @@ def define(name: str, signature: str, implementation: Callable[..., Any], fake: 
 
 
 def _differentiate(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
-    """Attach the backward of ``weft::name``."""
-    torch.library.register_autograd(
-        f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=_LIBRARY
-    )
+    """Attach the backward of ``weft::name``.
+
+    It is what `torch.library.register_autograd` does, which looks up the default of every argument in every call: for
+    our schemas, which have many arguments and no defaults, that took longer than a small matrix product.
+    """
+    overload = getattr(getattr(torch.ops, NAMESPACE), name).default
+
+    def below(keyset: Any, arguments: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        *given, keyset = arguments
+        output = below(keyset, tuple(given))
+        setup_context(ctx, inputs=tuple(given), output=output)
+        return output
+
+    def backward_of(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        found = backward(ctx, *gradients)
+        return (*found, None) if isinstance(found, tuple) else (found, None)
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_of)}
+    function: Any = type(f"BackwardOf_{name}", (torch.autograd.Function,), methods)
+
+    def differentiable(keyset: Any, *arguments: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return function.apply(*arguments, keyset)
+        return below(keyset, arguments)
+
+    _LIBRARY.impl(name, differentiable, "Autograd", with_keyset=True)
 
 
 def _forbid_double_backward(name: str) -> None:

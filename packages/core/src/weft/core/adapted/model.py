@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,35 @@ def media_of(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequenc
     rule = model.weft.owners_rule if model.weft.needs_owners else None
     if rule is None or all(ids.shape[0] == 1 for ids in routing.ids.values()):
         return None
-    return rule(model, inputs) or None
+    return rule(model, _unpacked(routing, inputs)) or None
+
+
+def _unpacked(routing: Routing, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs with each packed token in the row that owns it, for rules that count placeholders."""
+    owner, ids = routing.owners.get("text"), inputs.get("input_ids")
+    if owner is None or ids is None or ids.shape != (1, owner.shape[0]):
+        return inputs
+    rows = next(given.shape[0] for key in ("text", "") if (given := routing.ids.get(key)) is not None)
+    own = owner == torch.arange(rows, device=owner.device)[:, None]
+    return {**inputs, "input_ids": torch.where(own, ids, -1)}
+
+
+@contextlib.contextmanager
+def packed_rows(model: Any, owners: Tensor) -> Iterator[None]:
+    """Say which rows the tokens of a packed batch belong to, whose tasks are routed already.
+
+    Args:
+        model: A model, which a wrapper such as data parallelism may hold; nothing happens if it is not adapted or
+            nothing is routed.
+        owners: Row of each token, int64, shape `(tokens,)`.
+    """
+    store = getattr(getattr(model, "module", model), "weft", None)
+    if store is None or store.routing is None:
+        yield
+        return
+    routing = replace(store.routing, owners={**store.routing.owners, "text": owners})
+    with store.using(routing, store.enabled):
+        yield
 
 
 def root_methods(base: type) -> dict[str, Any]:

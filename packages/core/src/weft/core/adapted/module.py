@@ -224,8 +224,8 @@ class SiteUnit:
 
     def before(self, inputs: Tensor) -> Tensor:
         """What the module is to read, in its own order of axes."""
-        rows = self._features_last(inputs)
-        return self._own_order(self.unit.before(rows, self.weights(rows)))
+        rows = self._rows(inputs)
+        return self._own_order(self.unit.before(rows, self.weights(rows)), inputs)
 
     def after(self, output: Tensor, inputs: Tensor) -> Tensor:
         """What the module is to return, in its own order of axes.
@@ -235,21 +235,31 @@ class SiteUnit:
             inputs: What it read.
         """
         taps, self.tapped = self.tapped, {}
-        taps = {name: self._features_last(value) for name, value in taps.items()}
-        rows, read = self._features_last(output), self._features_last(inputs)
+        taps = {name: self._rows(value) for name, value in taps.items()}
+        rows, read = self._rows(output), self._rows(inputs)
         weights = self.weights(rows, taps)
         changed = self.unit.after(rows, read, weights)
-        return self._own_order(self.unit.beside(changed, taps.get("source", read), weights))
+        return self._own_order(self.unit.beside(changed, taps.get("source", read), weights), output)
 
     def finish(self, output: Tensor) -> Tensor:
         """What the module is to return after all units, in its own order of axes."""
-        rows = self._features_last(output)
-        return self._own_order(self.unit.finish(rows, self.weights(rows)))
+        rows = self._rows(output)
+        return self._own_order(self.unit.finish(rows, self.weights(rows)), output)
 
-    def _features_last(self, value: Tensor) -> Tensor:
+    def _rows(self, value: Tensor) -> Tensor:
+        """Rows first and features last; packed tokens are rows of their own."""
+        if self._is_packed(value):
+            return value[0]
         return value.movedim(1, -1) if self.site.channels_first else value
 
-    def _own_order(self, value: Tensor) -> Tensor:
+    def _is_packed(self, value: Tensor) -> bool:
+        """Whether the tokens of all rows lie one behind the other, shape `(1, tokens, ...)`, and each has its owner."""
+        owner = None if self.store.routing is None else self.store.routing.owners.get(self.site.modality)
+        return owner is not None and value.dim() > 1 and value.shape[:2] == (1, owner.shape[0])
+
+    def _own_order(self, value: Tensor, like: Tensor) -> Tensor:
+        if self._is_packed(like):
+            return value[None]
         # Laid out as convolutions lay their maps out, so that those behind it compute as without a unit, to the bit.
         return value.movedim(-1, 1).contiguous() if self.site.channels_first else value
 

@@ -18,6 +18,7 @@ from transformers import (
     BlipConfig,
 )
 
+from weft.core.adapted.model import packed_rows
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
@@ -27,6 +28,7 @@ from weft.eval.readers.films import Film
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
+from weft.eval.readers.packing import pack
 from weft.eval.readers.picture_features import COMPANY, make_features, takes_features
 from weft.eval.readers.processor import blank, processed
 from weft.eval.readers.reader import Reader
@@ -74,6 +76,7 @@ class OneSequence(Reader):
     """
 
     padding: Side = "left"
+    packs: bool = False
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
@@ -190,6 +193,8 @@ class OneSequence(Reader):
         assert batch.labels is not None, "made by `training`"
         assert batch.positions is not None, "made by `training`"
         features = {} if batch.features is None else batch.features.handed()
+        if self.packs:
+            return self._packed_losses(model, batch, features)
         logits = self._logits(model, {**batch.inputs, **features}, batch.positions)
         bare = bare_rows(batch)
         if bare is not None:
@@ -203,10 +208,27 @@ class OneSequence(Reader):
         logits: Tensor = model(**inputs, **kept).logits
         return logits if kept else logits[:, positions]
 
+    def _packed_losses(self, model: Any, batch: Batch, features: dict[str, Any]) -> Losses:
+        assert batch.labels is not None, "made by `training`"
+        packed, learned = pack(model, batch.inputs), batch.labels != IGNORED
+        learned[:, 0] = False
+        places = packed.places(learned)
+        with packed_rows(model, packed.owners):
+            logits = self._logits(model, {**packed.inputs, **features}, places)
+        targets = batch.labels[packed.kept][places + 1]
+        each = token_losses(logits.transpose(0, 1), targets[:, None]).sums
+        sums = each.new_zeros(len(batch)).index_add(0, packed.owners[places], each)
+        return Losses(sums, learned.sum(1))
+
     def with_features(self, model: Any, batch: Batch) -> Batch:
         """See `Reader.with_features`."""
         if not self._takes_features:
             raise self._refusal("features")
+        if any(name.endswith("_videos") for name in batch.inputs):
+            raise ReaderError(
+                "`training.vision` must be 'frozen' or 'trained' where rows show videos, whose features are not stored, "
+                f"but is 'stored', and the batch of {batch.names[0]} has some. Leave it out."
+            )
         if not any(name.startswith("pixel_") for name in batch.inputs):
             return batch
         return batch.reading(make_features(model, batch.inputs))

@@ -17,6 +17,7 @@ from weft.train.backbones.read_features import check_stored
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
 from weft.train.preflight.answers import read_answers
+from weft.train.preflight.packing import check_packing
 from weft.train.preflight.reading import check_plain_keys, check_reading
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, images_of
@@ -50,6 +51,8 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         check_reading(recipe, tasks, reader, processes)
         if recipe.training.vision == "stored":
             check_stored(reader, model, plan(model, recipe.method, list(recipe.tasks)))
+        if recipe.training.packing:
+            check_packing(reader, plan(model, recipe.method, list(recipe.tasks)))
     check_objectives(tasks, processes, reader)
     check_balance(recipe, processes)
     open_features(recipe, tasks, model.config)

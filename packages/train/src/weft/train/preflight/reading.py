@@ -10,6 +10,7 @@ from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Limits, Reader, ReaderError, Wording
+from weft.eval.readers.packing import packed
 from weft.train.errors import RunError
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
@@ -47,7 +48,7 @@ def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None
     """
     training = recipe.training
     return ReaderBatches(
-        reader,
+        packed(reader) if training.packing else reader,
         {name: text_rules(task) for name, task in recipe.tasks.items()},
         {name: _wording(task) for name, task in recipe.tasks.items()},
         seed=recipe.seed,
@@ -135,6 +136,8 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
                     "features of its own are kept beside the runs; set training.vision=stored",
                 )
             )
+    if training.packing and training.compile is not None:
+        faults.append(("training.packing", "`compile` needs batches of few shapes"))
     if training.vision == "stored" and recipe.blank_images:
         faults.append(("training.vision", "grey pictures have no stored features"))
     if recipe.evaluation.rerank and "match" not in reader.abilities:
@@ -160,7 +163,7 @@ def check_plain_keys(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
     Raises:
         RunError: With the first.
     """
-    given = [f"training.{key}" for key in ("max_tokens",) if getattr(recipe.training, key) is not None]
+    given = [f"training.{key}" for key in ("max_tokens", "packing") if getattr(recipe.training, key)]
     given += ["training.too_long"] if recipe.training.too_long != "refuse" else []
     given += [
         f"tasks.{name}.{key}"

@@ -97,6 +97,7 @@ class TrainingSection(Section):
         max_grad_norm: Gradients are clipped there; 0 does not clip.
         precision: Arithmetic of the forward pass.
         checkpointing: Recompute activations in the backward pass instead of keeping them.
+        packing: Leave out the padding of batches of a `name`: rows stand one behind the other, kept apart.
         compile: Backend of `torch.compile`, or none.
         sharded: Share weights, gradients and optimiser states out over several processes (FSDP2), for models that one
             device does not hold; each layer is gathered when it runs. Without it, every process has the whole model.
@@ -145,6 +146,7 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(default=5.0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
+    packing: bool = False
     compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
     sharded: bool = False
     balance: Literal["uncertainty", "pcgrad"] | None = None

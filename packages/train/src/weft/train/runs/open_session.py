@@ -22,6 +22,7 @@ from weft.train.backbones.own_features import blank_shape, extract_own, tower_ke
 from weft.train.backbones.read_features import extract_read
 from weft.train.engine.session import Session
 from weft.train.output.progress import Progress
+from weft.train.preflight.packing import check_rows_apart
 from weft.train.preflight.reading import reader_batches
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData, all_images, images_of, training_texts
@@ -57,6 +58,12 @@ def open_session(
     visual = make_visual(recipe, backbone, tasks, progress, processes)
     stored = make_stored(recipe, backbone, tasks, progress, processes)
     batches = make_batches(recipe, backbone, visual, stored)
+    if recipe.training.packing and isinstance(batches, ReaderBatches):
+        rows = [
+            (name, record) for name, data in tasks.items() if "train" in data for record in data["train"][:2]
+        ]
+        if rows:
+            check_rows_apart(backbone.model, batches, rows)
     return Session(recipe, tasks, backbone, batches, processes, progress)
 
 
