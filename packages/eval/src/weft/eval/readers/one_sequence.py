@@ -226,8 +226,8 @@ class OneSequence(Reader):
             raise self._refusal("features")
         if any(name.endswith("_videos") for name in batch.inputs):
             raise ReaderError(
-                "`training.vision` must be 'frozen' or 'trained' where rows show videos, whose features are not stored, "
-                f"but is 'stored', and the batch of {batch.names[0]} has some. Leave it out."
+                "`batch` must hold no videos, whose features are not stored, but a row beside "
+                f"{batch.names[0]} shows one. Leave such rows out."
             )
         if not any(name.startswith("pixel_") for name in batch.inputs):
             return batch

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from weft.data import Record
-from weft.eval.evaluate.read import ReaderBatches, computed_in
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers import Reader, ReaderError
+from weft.eval.readers.batch import computed_in
 from weft.eval.readers.packing import packed, padded
 from weft.train.errors import RunError
 

@@ -58,10 +58,9 @@ def open_session(
     visual = make_visual(recipe, backbone, tasks, progress, processes)
     stored = make_stored(recipe, backbone, tasks, progress, processes)
     batches = make_batches(recipe, backbone, visual, stored)
-    if recipe.training.packing and isinstance(batches, ReaderBatches):
-        rows = [
-            (name, record) for name, data in tasks.items() if "train" in data for record in data["train"][:2]
-        ]
+    if recipe.training.packing:
+        trained = [(name, data["train"]) for name, data in tasks.items() if "train" in data]
+        rows = [(name, records[place]) for name, records in trained for place in range(min(2, len(records)))]
         if rows:
             check_rows_apart(backbone.model, batches, rows)
     return Session(recipe, tasks, backbone, batches, processes, progress)
