@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from weft.eval.errors import TrackingError
-from weft.eval.tracking import check_store, open_run, store_uri, sync, ui_command
+from weft.eval.tracking import check_store, open_run, runs_page, store_uri, sync, ui_command
 from weft.eval.tracking.sender import Background, Sender, _batches
 from weft.eval.tracking.spool import Event, Spool
 from weft.eval.tracking.store import client, experiment_id
@@ -297,3 +297,11 @@ def test_a_store_that_can_never_take_a_run_is_refused_before_it(
 
 def test_a_server_that_does_not_answer_is_not_refused() -> None:
     check_store("http://127.0.0.1:9", "weft")
+
+
+def test_the_page_of_an_experiment_is_that_of_its_runs(store: Path) -> None:
+    with open_run(store, "mine", "r"):
+        pass
+    assert (
+        runs_page(store, "mine") == "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+    )

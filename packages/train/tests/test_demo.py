@@ -66,6 +66,7 @@ def test_the_demo_prints_a_table_and_the_way_to_the_ui(tmp_path: Path, capsys: p
     assert "single adapter" in printed
     assert "blind majority per template" in printed
     assert "mlflow ui --backend-store-uri" in printed
+    assert "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning" in printed
     assert (tmp_path / "demo" / "pareto.png").stat().st_size > 10_000
     assert (tmp_path / "demo" / "single_adapter" / "adapter" / "weft_config.json").exists()
     assert len(comparison.entries) == 4

@@ -6,6 +6,6 @@ and from there to the store, so a dead server neither stops nor slows the work.
 
 from weft.eval.tracking.run import Run, open_run
 from weft.eval.tracking.sender import sync
-from weft.eval.tracking.store import check_store, store_uri, ui_command
+from weft.eval.tracking.store import check_store, runs_page, store_uri, ui_command
 
-__all__ = ["Run", "check_store", "open_run", "store_uri", "sync", "ui_command"]
+__all__ = ["Run", "check_store", "open_run", "runs_page", "store_uri", "sync", "ui_command"]

@@ -27,7 +27,8 @@ _ARTIFACTS = "artifacts"
 _CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _CREDENTIALS_FILE = Path("~/.mlflow/credentials")
 _LONGEST_FIRST_USE = 300.0
-# By it the UI opens an experiment at its runs, and not at traces, of which there are none.
+_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens
+# By it the UI's list of experiments leads to runs, and not to traces, of which there are none.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _SERVER_LOCKS = {
     "postgresql": "SELECT pg_advisory_lock(hashtext('weft'))",
@@ -256,6 +257,21 @@ def ui_command(store: Path | str | None = None) -> str:
     if uri.startswith(("http://", "https://")):
         return f"open {shown_uri(uri)}"
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", shown_uri(uri)])
+
+
+def runs_page(store: Path | str | None, experiment: str) -> str:
+    """The page of an experiment's runs in the UI that `ui_command` opens, or on the server.
+
+    MLflow's own page of an experiment is about traces, of which there are none here.
+
+    Args:
+        store: As for `store_uri`.
+        experiment: Name of an experiment that exists.
+    """
+    uri = store_uri(store)
+    number = experiment_id(client(uri), uri, experiment)
+    front = shown_uri(uri) if uri.startswith(("http://", "https://")) else _UI
+    return f"{front.rstrip('/')}/#/experiments/{number}/runs?workflowType=machine_learning"
 
 
 def client(uri: str) -> MlflowClient:

@@ -15,7 +15,7 @@ from typing import Any
 from weft.eval.compare import Comparison, pareto_plot, to_csv, to_terminal
 from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.scoring import blind_majority, majority, score
-from weft.eval.tracking import ui_command
+from weft.eval.tracking import runs_page, ui_command
 from weft.train.errors import RunError, near
 from weft.train.output.folders import DEMO_MARKER, check_writable, claimed, make_anew
 from weft.train.preflight.tasks import TaskData, load_tasks
@@ -100,6 +100,7 @@ def _demo(recipes: list[Recipe], output: Path, jobs: int, started: float) -> Com
         f"Plot: {output / 'pareto.png'}. All in {time.perf_counter() - started:.0f} s. The runs in the MLflow UI:"
     )
     say(f"  {ui_command(output / 'mlflow')}")
+    say(f"  {runs_page(output / 'mlflow', recipes[0].tracking.experiment)}")
     return comparison
 
 
