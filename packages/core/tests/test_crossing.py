@@ -15,7 +15,7 @@ from weft.core.files.interop.vllm import served_rank
 from weft.core.files.plain import save_plain
 from weft.core.testing import tiny_backbone
 from weft.core.testing.processed import tiny
-from weft.core.testing.unit_contract import adapted, outputs
+from weft.core.testing.unit_contract import adapted, move_trained, outputs
 
 TASKS = ["vqa", "caption", "count"]
 MIXED = ["count", "vqa", "caption", "vqa"]
@@ -32,10 +32,7 @@ TEXTS = ["what colour is the circle?", "how many?", "describe the picture", "is 
 def model_of(name, method):
     torch.manual_seed(1)
     model = attach(copy.deepcopy(tiny(name).model), method, TASKS).eval()
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.requires_grad:
-                value.add_(torch.randn_like(value) * 0.1)
+    move_trained(model, 0.1)
     return model
 
 

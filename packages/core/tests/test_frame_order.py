@@ -5,6 +5,7 @@ import torch
 
 from weft.core import attach
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.vision_language import CASES
 from weft.core.units.frame_attention import frame_weights
 
@@ -26,9 +27,7 @@ def moved(model, methods):
     """A model with units whose slots are all moved away from their start."""
     attach(model.eval(), methods)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(0.5 * torch.randn_like(value))
+    move_slots(model, 0.5)
     return model
 
 

@@ -10,7 +10,7 @@ from weft.core import attach
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.peft import CONFIG, WEIGHTS, export_peft, import_peft
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import adapted, outputs
+from weft.core.testing.unit_contract import adapted, move_slots, outputs
 from weft.core.testing.vision_language import CASES
 
 LORA = {"method": "lora", "rank": 2, "alpha": 6, "linears": ["query", "value", "down"]}
@@ -332,9 +332,7 @@ def test_what_another_program_says_of_fused_maps_is_no_harm(tmp_path, words):
         model.eval(),
         {"method": "lora", "rank": 2, "linears": ["query", "value"], "towers": ["vision"]},
     )
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.1)
+    move_slots(model, 0.1)
     export_peft(model, tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     save_file(load_file(file), file, {ROLES: words})

@@ -13,6 +13,7 @@ from weft.core.backbone.resolving import resolve
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.peft import CONFIG, WEIGHTS, export_peft, import_peft
 from weft.core.testing import BACKBONES
+from weft.core.testing.unit_contract import move_slots, move_trained
 from weft.core.testing.vision_language import CASES
 
 MODELS = BACKBONES | CASES
@@ -76,10 +77,7 @@ def trained(name, method, tasks=None):
     configs = [{**one, "towers": towers} for one in named if one.get("linears") != [] or components]
     attach(model, configs, tasks)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.requires_grad:
-                value.add_(torch.randn_like(value) * 0.1)
+    move_trained(model, 0.1)
     return model, batch
 
 
@@ -252,10 +250,7 @@ def test_keys_of_earlier_releases_of_transformers_are_read(tmp_path, name):
     method = [{"method": "lora", "rank": 3, "alpha": 5, "train_full": ["projector"]}]
     model, batch = plain(name)
     attach(model, method)
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.requires_grad:
-                value.add_(torch.randn_like(value) * 0.1)
+    move_trained(model, 0.1)
     export_peft(model, tmp_path)
     expected = computed(model, batch)
     _, tensors = written(tmp_path)
@@ -275,9 +270,7 @@ def test_scales_of_single_maps_are_found_under_old_names_too(tmp_path):
     now, then = OLD["llava"]
     model, batch = plain("llava")
     attach(model, [{**one, "towers": ["text"]} for one in METHODS["several"]])
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.1)
+    move_slots(model, 0.1)
     export_peft(model, tmp_path)
     words, tensors = written(tmp_path)
     save_file(
@@ -366,10 +359,7 @@ def test_several_units_with_norms_and_heads_come_back(tmp_path):
     model, batch = plain("bart")
     attach(model, [{**METHODS["several"][0], "train_full": ["norms", "biases"]}, *METHODS["several"][1:]])
     torch.manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.requires_grad:
-                value.add_(torch.randn_like(value) * 0.1)
+    move_trained(model, 0.1)
     export_peft(model, tmp_path)
     other, _ = plain("bart")
     import_peft(other, tmp_path)

@@ -6,7 +6,7 @@ import torch
 from weft.core import attach, merge, merged
 from weft.core.errors import AttachError, ConfigError
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import adapted, outputs
+from weft.core.testing.unit_contract import adapted, move_slots, outputs
 from weft.core.testing.vision_language import CASES
 
 TASKS = ["vqa", "gqa"]
@@ -67,9 +67,7 @@ def test_outside_the_context_everything_is_bit_equal():
 def test_the_error_of_a_coarse_dtype_is_measured():
     model, _ = tiny_backbone("bart")
     attach(model.bfloat16(), LORA, TASKS)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.05)
+    move_slots(model, 0.05)
     with merged(model, task="vqa") as report:
         assert 1e-4 < report.error < 1e-1
 
@@ -91,9 +89,7 @@ def test_rows_of_a_fused_map_are_merged_alone(kind):
     torch.manual_seed(0)
     model, batch = CASES["blip_vqa"]()
     attach(model.eval(), {"method": kind, "linears": ["value"], "towers": ["vision"]})
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.1)
+    move_slots(model, 0.1)
     fused = model.vision_model.encoder.layers[0].self_attn.qkv.weight
     before, expected = fused.clone(), model(**batch).loss
     merge(model)

@@ -12,6 +12,7 @@ from weft.core import attach, detach, load_adapter, plan
 from weft.core.backbone.resolving import resolve
 from weft.core.errors import AddressError, AttachError, BackboneError, CheckpointError
 from weft.core.files.plain import save_plain
+from weft.core.testing.unit_contract import move_slots
 
 WIDTH, ROWS = 16, 4
 
@@ -141,9 +142,8 @@ def test_every_sub_layer_of_both_towers_is_adapted(clip, placement):
 def test_mixed_rows_and_files(clip, tmp_path):
     model, batch = clip()
     attach(model, METHOD, TASKS)
+    move_slots(model, 0.1)
     with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.1)
         with model.route(tasks=["vqa", "gqa", "gqa", "vqa"]):
             mixed = computed(model, batch)
         for task, rows in (("vqa", [0, 3]), ("gqa", [1, 2])):

@@ -9,7 +9,7 @@ from weft.core import attach
 from weft.core.backbone.owners import EqualMedia, SizedMedia, media_of
 from weft.core.errors import RoutingError
 from weft.core.testing.sibling_types import SIBLINGS
-from weft.core.testing.unit_contract import checkpoint_activations, gradients
+from weft.core.testing.unit_contract import checkpoint_activations, gradients, move_slots
 from weft.core.testing.vision_language import CASES, IMAGE, VIDEO
 
 METHOD = {"method": "lora", "rank": 2, "sharing": "multiple", "towers": ["text", "vision"]}
@@ -122,9 +122,7 @@ def adapted_model(name: str, method: dict[str, Any] = METHOD) -> Any:
         model.config.image_grid_pinpoints = [[16, 16], [16, 32]]
     attach(model, method, TASKS)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.3)
+    move_slots(model, 0.3)
     return model
 
 

@@ -10,6 +10,7 @@ from weft.core.backbone.family import families
 from weft.core.backbone.owners import media_by_grid
 from weft.core.backbone.resolving import resolve
 from weft.core.errors import RoutingError
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.whole_mapping import mapped_types, tiny_model
 
 DECLARED = [name for name in mapped_types() if name in families() and families()[name].by_structure]
@@ -83,9 +84,7 @@ def test_a_mixed_batch_is_its_rows_alone_with_unequal_numbers_of_images(name):
     with model.route(task="b"), torch.no_grad():
         assert torch.equal(model(**text, **media).logits, expected)
     torch.manual_seed(2)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.3)
+    move_slots(model, 0.3)
     with model.route(tasks=TASKS):
         mixed = model(**text, **media).logits
     mixed.square().sum().backward()

@@ -6,6 +6,7 @@ import transformers
 
 from weft.core import attach, detach, load_adapter, plan
 from weft.core.errors import AddressError, RoutingError
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.vision_language import CASES
 
 LENGTH = 3
@@ -46,9 +47,7 @@ def adapted(name, method=NETWORK):
     model, batch = case(name)
     attach(model, method, TASKS)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.5)
+    move_slots(model, 0.5)
     return model, batch
 
 

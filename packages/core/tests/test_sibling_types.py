@@ -9,6 +9,7 @@ from weft.core.backbone.family import families
 from weft.core.backbone.resolving import resolve
 from weft.core.testing import BACKBONES
 from weft.core.testing.sibling_types import SIBLINGS
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.vision_language import CASES
 
 METHODS = [
@@ -35,9 +36,7 @@ def test_it_starts_as_the_backbone_and_every_slot_counts(name, tmp_path):
         attach(model, {**method, "towers": towers, "sharing": "multiple"}, ["a", "b"])
         model.set_task("b")
         assert torch.equal(model(**batch).logits, expected)
-        with torch.no_grad():
-            for _, _, value in model.weft.slots():
-                value.add_(torch.randn_like(value) * 0.1)
+        move_slots(model, 0.1)
         found = model(**batch).logits
         found.square().sum().backward()
         unused = {key for key, slot, value in model.weft.slots() if slot == "b" and value.grad is None}

@@ -20,7 +20,7 @@ from weft.core.backbone.wiring import Wiring
 from weft.core.errors import ConfigError
 from weft.core.sharing import SHARED
 from weft.core.testing.backbones import tiny_backbone
-from weft.core.testing.unit_contract import checkpoint_activations
+from weft.core.testing.unit_contract import checkpoint_activations, move_slots
 from weft.core.testing.vision_language import CASES
 from weft.core.units.uniadapter import UniAdapterConfig
 
@@ -182,9 +182,7 @@ def tensors(output):
 
 def shaken(model, std=0.3):
     torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(std * torch.randn_like(value))
+    move_slots(model, std)
     return model
 
 

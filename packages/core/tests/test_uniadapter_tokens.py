@@ -6,6 +6,7 @@ import torch
 from weft.core import attach
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.testing.backbones import tiny_backbone
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.vision_language import CASES, IMAGE
 
 METHOD = {"method": "uniadapter", "bottleneck_size": 4, "branches": ["text", "vision"], "per_token": True}
@@ -17,9 +18,7 @@ def adapted(name, method=METHOD, tasks=None):
     model, batch = CASES[name]()
     attach(model.eval(), method, tasks)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(0.3 * torch.randn_like(value))
+    move_slots(model, 0.3)
     return model, batch
 
 

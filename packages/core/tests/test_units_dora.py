@@ -9,7 +9,7 @@ from weft.core import attach
 from weft.core.errors import AttachError, ConfigError
 from weft.core.files.interop.peft import export_peft
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import UnitContract, adapted, outputs
+from weft.core.testing.unit_contract import UnitContract, adapted, move_slots, outputs
 from weft.core.testing.vision_language import CASES
 from weft.core.unit.method import parse_method
 
@@ -61,9 +61,7 @@ def test_rows_of_a_fused_map_have_magnitudes_of_their_own():
     method = {**DORA, "linears": ["value"], "towers": ["vision"], "layers": [0]}
     attach(model.eval(), method)
     module = model.vision_model.encoder.layers[0].self_attn.qkv
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * 0.2)
+    move_slots(model, 0.2)
     key = "lora.vision.0.attention.value"
     slots = [
         model.weft.banks_by_key[f"{key}.{n}"].slot_of("default")

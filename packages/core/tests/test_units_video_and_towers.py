@@ -8,6 +8,7 @@ from torch.nn import functional
 from weft.core import attach, plan
 from weft.core.errors import ConfigError
 from weft.core.testing.backbones import tiny_backbone
+from weft.core.testing.unit_contract import adapted, slots_of
 
 FRAMES = 3
 
@@ -74,22 +75,7 @@ def test_counts_of_other_methods_on_blip(blip, method, expected):
 
 def vision(method, noise=0.3):
     """A tiny CLIP with every slot moved, its first vision layer, and one tensor of each name at that layer."""
-    model, batch = tiny_backbone("clip")
-    attach(model, method)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(noise * torch.randn_like(value))
-    return model, batch
-
-
-def slots(model, front):
-    """Name within a unit to its one slot, for the banks of an address."""
-    found = {}
-    for key, _, value in model.weft.slots():
-        if key.startswith(front):
-            found[key.removeprefix(front)] = value.detach()
-    return found
+    return adapted(method, "clip", None, noise=noise)
 
 
 def layer_parts(x):
@@ -104,7 +90,7 @@ def layer_parts(x):
 def test_adaptformer_reads_the_stream_before_the_norm():
     for norm in (False, True):
         model, _ = vision({"method": "adaptformer", "bottleneck_size": 4, "norm": norm})
-        w = slots(model, "adaptformer.vision.0.ffn.")
+        w = slots_of(model, "adaptformer.vision.0.ffn.")
         x = torch.randn(2, 5, 16)
         _, middle, out = layer_parts(x)
         if norm:
@@ -133,7 +119,7 @@ def test_adaptformer_drops_hidden_values_in_training_alone():
 @torch.no_grad()
 def test_convpass_convolves_the_patches_and_the_class_token_alone():
     model, _ = vision({"method": "convpass", "bottleneck_size": 4, "scale": 0.5, "blocks": ["ffn"]})
-    w = slots(model, "convpass.vision.0.ffn.")
+    w = slots_of(model, "convpass.vision.0.ffn.")
     x = torch.randn(2, 5, 16)
     layer, middle, out = layer_parts(x)
 
@@ -158,7 +144,7 @@ def test_convpass_convolves_the_patches_and_the_class_token_alone():
 @torch.no_grad()
 def test_st_adapter_mixes_each_channel_over_frames():
     model, _ = vision({"method": "st_adapter", "bottleneck_size": 4, "frames": FRAMES})
-    w = slots(model, "st_adapter.vision.0.attention.")
+    w = slots_of(model, "st_adapter.vision.0.attention.")
     x = torch.randn(2 * FRAMES, 5, 16)
     hidden = (x[:, 1:] @ w["down.weight"] + w["down.bias"]).unflatten(0, (2, FRAMES))
     # As a three-dimensional convolution over (time, height, width).
@@ -183,12 +169,12 @@ def test_aim_attends_over_time_with_the_frozen_attention():
     x = torch.randn(2 * FRAMES, 5, 16)
 
     def branch(where, value):
-        w = slots(model, f"aim.vision.0.{where}.")
+        w = slots_of(model, f"aim.vision.0.{where}.")
         return functional.gelu(value @ w["down.weight"] + w["down.bias"]) @ w["up.weight"] + w["up.bias"]
 
     plain, _ = tiny_backbone("clip")
     layer = plain.vision_model.encoder.layers[0]
-    place = slots(model, "aim.vision.0.attention.temporal.")["embedding"]
+    place = slots_of(model, "aim.vision.0.attention.temporal.")["embedding"]
     y = x + place.repeat(2, 1)[:, None]
     over_time = torch.empty_like(y)
     for video in range(2):
@@ -220,9 +206,9 @@ def test_aim_starts_as_the_backbone_and_then_sees_the_order_of_frames():
 @torch.no_grad()
 def test_mma_shares_one_map_between_the_towers():
     model, _ = vision({"method": "mma", "bottleneck_size": 4, "scale": 0.5})
-    shared = slots(model, "mma.shared.0.attention.")
+    shared = slots_of(model, "mma.shared.0.attention.")
     assert set(shared) == {"core.weight", "core.bias"}
-    w = slots(model, "mma.vision.0.attention.")
+    w = slots_of(model, "mma.vision.0.attention.")
     x = torch.randn(2, 5, 16)
     layer, _, out = layer_parts(x)
     hidden = torch.relu(layer.layer_norm1(x) @ w["down.weight"] + w["down.bias"])

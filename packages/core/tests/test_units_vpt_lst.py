@@ -10,7 +10,14 @@ from torch.nn import functional
 from weft.core import LSTConfig, STAdapterConfig, VPTConfig, attach, plan
 from weft.core.errors import ConfigError
 from weft.core.testing.backbones import tiny_backbone
-from weft.core.testing.unit_contract import UnitContract, checkpoint_activations, gradients, per_row_loss
+from weft.core.testing.unit_contract import (
+    UnitContract,
+    adapted,
+    checkpoint_activations,
+    gradients,
+    per_row_loss,
+    slots_of,
+)
 from weft.core.testing.vision_language import CASES
 
 LADDER = {"method": "lst", "reduction_factor": 4, "num_heads": 2}
@@ -79,22 +86,8 @@ def test_every_vision_tower_can_be_prompted_and_laddered(case, method):
 
 def clip(method, noise=0.3):
     """A tiny CLIP with every slot moved, and an equal one without units."""
-    model, batch = tiny_backbone("clip")
-    attach(model, method)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for _, _, value in model.weft.slots():
-            value.add_(noise * torch.randn_like(value))
+    model, batch = adapted(method, "clip", None, noise=noise)
     return model, tiny_backbone("clip")[0], batch
-
-
-def slots(model, front):
-    """Name within a unit to its one slot, for the banks of an address."""
-    return {
-        key.removeprefix(front): value.detach()
-        for key, _, value in model.weft.slots()
-        if key.startswith(front)
-    }
 
 
 @torch.no_grad()
@@ -103,7 +96,7 @@ def test_deep_prompts_are_new_in_every_layer_and_stand_behind_the_class_token():
     x = torch.randn(2, 5, 16)
     expected = x
     for number, layer in enumerate(plain.vision_model.encoder.layers):
-        prompt = slots(model, f"vpt.vision.{number}.attention.")["prompt"].expand(2, -1, -1)
+        prompt = slots_of(model, f"vpt.vision.{number}.attention.")["prompt"].expand(2, -1, -1)
         out = layer(torch.cat([expected[:, :1], prompt, expected[:, 1:]], dim=1), None)
         expected = torch.cat([out[:, :1], out[:, 4:]], dim=1)
     found = model.vision_model.encoder(inputs_embeds=x).last_hidden_state
@@ -115,7 +108,7 @@ def test_shallow_prompts_go_through_all_layers():
     model, plain, _ = clip(VPTConfig(length=3, depth="shallow"))
     assert len(list(model.weft.slots())) == 1
     x = torch.randn(2, 5, 16)
-    prompt = slots(model, "vpt.vision.0.attention.first.")["prompt"].expand(2, -1, -1)
+    prompt = slots_of(model, "vpt.vision.0.attention.first.")["prompt"].expand(2, -1, -1)
     longer = torch.cat([x[:, :1], prompt, x[:, 1:]], dim=1)
     out = plain.vision_model.encoder(inputs_embeds=longer).last_hidden_state
     found = model.vision_model.encoder(inputs_embeds=x).last_hidden_state
@@ -143,10 +136,10 @@ def reference(model, plain, x, address, *, residual=False):
         return functional.layer_norm(value, value.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
 
     layers = plain.vision_model.encoder.layers
-    side = linear(x, slots(model, f"{address}.0.attention.first."), "enter")
+    side = linear(x, slots_of(model, f"{address}.0.attention.first."), "enter")
     for number, layer in enumerate(layers):
         role = {0: "first.", len(layers) - 1: "last."}.get(number, "")
-        w = slots(model, f"{address}.{number}.attention.{role}")
+        w = slots_of(model, f"{address}.{number}.attention.{role}")
         x = layer(x, None)
         gate = torch.sigmoid(w["gate"] / 0.1)
         side = gate * side + (1 - gate) * linear(x, w, "down")
@@ -260,7 +253,7 @@ def test_st_adapter_before_the_feed_forward_block_changes_the_stream_there():
     model, plain, _ = clip(
         {"method": "st_adapter", "bottleneck_size": 4, "frames": frames, "blocks": ["ffn"]}
     )
-    w = slots(model, "st_adapter.vision.0.ffn.")
+    w = slots_of(model, "st_adapter.vision.0.ffn.")
     x = torch.randn(2 * frames, 5, 16)
     layer = plain.vision_model.encoder.layers[0]
     middle = x + layer.self_attn(layer.layer_norm1(x))[0]

@@ -10,6 +10,7 @@ from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS
 from weft.core.errors import BackboneError
 from weft.core.testing.layer_passes import WatchedLayers
+from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.whole_mapping import mapped_types, shallow_model, tiny_model
 from weft.core.testing.wiring_faults import faults
 
@@ -127,9 +128,7 @@ def check_text(model_type):
         with model.route(task="a"), torch.no_grad():
             assert torch.equal(model(**batch).logits, expected)
         torch.manual_seed(2)
-        with torch.no_grad():
-            for _, _, value in model.weft.slots():
-                value.add_(torch.randn_like(value) * 0.2)
+        move_slots(model, 0.2)
         with model.route(tasks=TASKS):
             mixed = model(**batch).logits
         mixed.square().sum().backward()

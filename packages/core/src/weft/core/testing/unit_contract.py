@@ -46,10 +46,29 @@ def adapted(config: Any, backbone: str, tasks: Any = TASKS, *, noise: float = 0.
     model, batch = tiny_backbone(backbone)
     attach(model, config, tasks)
     torch.manual_seed(1)
+    move_slots(model, noise)
+    return model, batch
+
+
+def move_slots(model: Any, std: float) -> None:
+    """Add noise to every slot, so that no unit is the identity."""
     with torch.no_grad():
         for _, _, value in model.weft.slots():
-            value.add_(torch.randn_like(value) * noise)
-    return model, batch
+            value.add_(torch.randn_like(value) * std)
+
+
+def move_trained(model: Any, std: float) -> None:
+    """Add noise to everything that is trained."""
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value) * std)
+
+
+def slots_of(model: Any, front: str) -> dict[str, Tensor]:
+    """Name within a unit to its one slot, for the banks whose keys begin so."""
+    found = [(key, value.detach()) for key, _, value in model.weft.slots() if key.startswith(front)]
+    return {key.removeprefix(front): value for key, value in found}
 
 
 def outputs(model: Any, batch: Any) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from weft.core import attach, combine_tasks, merge, merged, plan
 from weft.core.errors import AttachError, ConfigError
-from weft.core.testing.unit_contract import TASKS, adapted, outputs, pytest_ids
+from weft.core.testing.unit_contract import TASKS, adapted, move_slots, outputs, pytest_ids
 from weft.core.testing.vision_language import CASES
 
 close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
@@ -89,9 +89,7 @@ class UpdateContract:
         model, _ = CASES["blip_caption"]()
         attach(model.eval(), self._method(linears=["value"], towers=["vision"], layers=[0]))
         module = model.vision_model.encoder.layers[0].self_attn.qkv
-        with torch.no_grad():
-            for _, _, value in model.weft.slots():
-                value.add_(torch.randn_like(value) * 0.2)
+        move_slots(model, 0.2)
         for x in (torch.randn(4, module.in_features), torch.randn(2, 3, module.in_features)):
             with model.disable_adapter():
                 expected = module(x)
