@@ -112,7 +112,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def any_order(session: nox.Session) -> None:
-    """The same tests in an order drawn anew, whose seed is printed; ``-- --randomly-seed=N`` repeats one."""
+    """The same tests in a new random order, whose seed is printed; ``-- --randomly-seed=N`` repeats one."""
     install(session, *editable(PACKAGES, "test"))
     # The generators' seeds stay as they are: a test that needs one sets it.
     drawn = ("-p", "randomly", "--randomly-dont-reset-seed")

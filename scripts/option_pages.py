@@ -306,7 +306,7 @@ def _box(left: float, top: float, width: float, word: str, filled: bool) -> str:
 
 
 def main() -> None:
-    """Write all pages anew."""
+    """Rewrite all pages."""
     shutil.rmtree(DOCS / "methods", ignore_errors=True)
     (DOCS / "methods").mkdir(parents=True)
     for name, text in pages():

@@ -145,7 +145,7 @@ def backbone() -> Path:
 
 
 def model() -> Any:
-    """The tiny backbone, made anew with the same weights."""
+    """The tiny backbone, built again with the same weights."""
     import torch
 
     from weft.core.testing import tiny_backbone

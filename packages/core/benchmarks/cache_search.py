@@ -1,4 +1,4 @@
-"""The search of (alpha, beta) in one pass over the keys, against evaluating every pair anew.
+"""The search of (alpha, beta) in one pass over the keys, against evaluating every pair separately.
 
 python packages/core/benchmarks/cache_search.py
 python packages/core/benchmarks/cache_search.py --queries 256 --classes 100 --pairs 4000   # every pair, in minutes
@@ -31,8 +31,12 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--pairs", type=int, default=6, help="pairs spread over the grid, evaluated anew")
-    parser.add_argument("--best", type=int, default=4, help="best pairs of the one pass, evaluated anew too")
+    parser.add_argument(
+        "--pairs", type=int, default=6, help="pairs spread over the grid, evaluated separately"
+    )
+    parser.add_argument(
+        "--best", type=int, default=4, help="best pairs of the one pass, evaluated separately too"
+    )
     options = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(options.classes, options.width, generator=generator)
@@ -74,17 +78,17 @@ def main() -> None:
     say(f"{len(betas)} x {len(alphas)} pairs, {len(queries):,} queries, {len(keys):,} keys, ")
     say(f"{options.classes:,} classes, width {options.width}, {torch.get_num_threads()} threads\n")
     say(
-        f"CPU seconds: one pass {ours:.1f}; every pair anew {each:.2f} each, {naive:.0f} in all: {naive / ours:.0f}x\n"
+        f"CPU seconds: one pass {ours:.1f}; every pair alone {each:.2f} each, {naive:.0f} in all: {naive / ours:.0f}x\n"
     )
-    differ = [(one, anew) for one, anew in zip(ours_at, found, strict=True) if one != anew]
+    differ = [(one, other) for one, other in zip(ours_at, found, strict=True) if one != other]
     say(
-        f"{len(pairs)} pairs evaluated anew, {len(differ)} classify another number rightly than the one pass says"
+        f"{len(pairs)} pairs evaluated alone, {len(differ)} classify another number correctly than the one pass"
     )
     say(f": {differ[:5]}\n" if differ else "\n")
     spread = found[: options.pairs]
     best = f"{max(found)} of {len(queries):,} right"
     say(
-        f"best of them anew: {best}; the one pass's best pair: {found[options.pairs]} anew, {max(ours_at)} there\n"
+        f"best of them alone: {best}; the one pass's best pair: {found[options.pairs]} alone, {max(ours_at)} there\n"
     )
     if len(spread) == len(ranked):
         say(f"every pair evaluated; same argmax: {spread.index(max(spread)) == ranked[0]}\n")

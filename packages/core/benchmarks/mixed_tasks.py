@@ -5,8 +5,8 @@ take turns in one process. On a CPU the time is the processor's, which a busy ma
 clock; on a GPU it is the wall clock with the device waited for. `results/mixed_tasks.jsonl` holds what was measured.
 
 What many tasks cost does not grow with the tokens: every slot is read by matrix products of few rows, and 64 tasks
-have 64 times the gradients, which glibc gives back to the system after every step and gets anew, page by page. With
-rows of 16 tokens it shows: 64 tasks take 1.20 of the time of one, and 1.10 with
+have 64 times the gradients, which glibc gives back to the system after every step and requests again, page by page.
+With rows of 16 tokens it shows: 64 tasks take 1.20 of the time of one, and 1.10 with
 `MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_MMAP_THRESHOLD_=1000000000` in front of the command, which keeps the pages.
 
 With `--loop`, a loop of one pass per task over the same rows runs beside each.

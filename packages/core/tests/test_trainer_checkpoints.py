@@ -1,4 +1,4 @@
-"""transformers' own trainer on an adapted model: its checkpoints hold the adapter, and it goes on from them."""
+"""transformers' own trainer on an adapted model: its checkpoints hold the adapter, and it resumes from them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The endpoint of many tasks: nothing is lost or mixed up, bad requests are told, and the server goes on."""
+"""The endpoint of many tasks: nothing is lost or mixed up, bad requests are refused, and the server keeps running."""
 
 from __future__ import annotations
 

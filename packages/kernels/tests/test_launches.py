@@ -54,7 +54,7 @@ def launched(monkeypatch):
         monkeypatch.setattr(sys.modules[package], last, stand_in, raising=False)
     for module in LAUNCHES:
         package, last = f"weft.kernels.{module}".rsplit(".", 1)
-        # A launcher imported with the real kernels must be imported anew, and forgotten again afterwards.
+        # A launcher imported with the real kernels must be imported again, and forgotten again afterwards.
         monkeypatch.setitem(sys.modules, f"{package}.{last}", None)
         monkeypatch.delitem(sys.modules, f"{package}.{last}")
         monkeypatch.setattr(sys.modules[package], last, None, raising=False)

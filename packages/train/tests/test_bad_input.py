@@ -100,7 +100,10 @@ FAULTS = {
         ["tracking.enabled=true", "tracking.store=http://"],
         "must be a folder or a URI such as http://host:5000, but is 'http://'",
     ),
-    "resumed and begun anew": (["--resume", "--overwrite"], "`--resume` must be left out with `--overwrite`"),
+    "resumed and started over": (
+        ["--resume", "--overwrite"],
+        "`--resume` must be left out with `--overwrite`",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Image-text contrast and matching: the slow copies, the queue, soft targets and hard negatives."""
+"""Image-text contrast and matching: the momentum encoders, the queue, soft targets and hard negatives."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def learned(loss, model, batch):
     return loss.losses(model, batch, batch["same_image"])
 
 
-def test_the_slow_copies_move_once_a_step_and_hold_nothing_that_is_frozen():
+def test_the_momentum_encoders_move_once_a_step_and_hold_nothing_that_is_frozen():
     model = retrieval()
     slow = Momentum(model, leave_out=("itm_head", "temp"), decay=0.995)
     trained = {name for name, value in model.named_parameters() if value.requires_grad}

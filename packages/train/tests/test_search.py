@@ -1,4 +1,4 @@
-"""`weft sweep --search`: Optuna draws values, validation chooses, and an interrupted search goes on."""
+"""`weft sweep --search`: Optuna draws values, validation chooses, and an interrupted search resumes."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been run; the validation is best at a rate of 0.01, and a size of 2 fails at rates above 0.05."""
     found: list[Any] = []
 
-    def run(source: str, point: Point, parent: str | None, *, anew: bool) -> bool:
+    def run(source: str, point: Point, parent: str | None, *, fresh: bool) -> bool:
         found.append(point.recipe)
         rate, size = point.recipe.training.learning_rate, point.recipe.method["bottleneck_size"]
         if size == 2 and rate > 0.05:
@@ -114,7 +114,7 @@ def test_a_search_goes_on_where_it_was_interrupted(path, started, monkeypatch):
 def test_a_search_goes_on_only_with_what_it_was_begun_with(path, started, changes, entries, seeds, told):
     first = run_search(str(path), [], read_ranges(RANGES), trials=2)
     other = {"ranges": read_ranges(entries), "seeds": seeds, "trials": 2}
-    with pytest.raises(RunError, match=rf"of 'tiny'.*{told}.*--overwrite to begin this one anew"):
+    with pytest.raises(RunError, match=rf"of 'tiny'.*{told}.*--overwrite to start this one over"):
         run_search(str(path), changes, **other)
     assert len(started) == 2
     assert run_search(str(path), [], read_ranges(RANGES), trials=2) == first
@@ -125,10 +125,10 @@ def test_a_search_goes_on_only_with_what_it_was_begun_with(path, started, change
 
 
 def test_a_trial_takes_no_run_of_another_recipe(path, monkeypatch):
-    anew = []
+    fresh = []
 
     def run(source: str, point: Point, parent: str | None, **how: bool) -> bool:
-        anew.append(how["anew"])
+        fresh.append(how["fresh"])
         best = point.recipe.folder / "checkpoints" / "best"
         best.mkdir(parents=True, exist_ok=True)
         (best / "score").write_text("1.0")
@@ -139,9 +139,9 @@ def test_a_trial_takes_no_run_of_another_recipe(path, monkeypatch):
     execute(stray)
     with pytest.raises(RunError, match=r"tiny-trial-0-seed-0 is of another: label was None.*--overwrite"):
         run_search(str(path), [], read_ranges(RANGES), trials=1)
-    assert not anew
+    assert not fresh
     run_search(str(path), [], read_ranges(RANGES), trials=1, overwrite=True)
-    assert anew == [True]
+    assert fresh == [True]
 
 
 def test_what_cannot_be_searched_is_said_before_any_run(path, started, monkeypatch, capsys):

@@ -61,7 +61,7 @@ def test_a_measurement_is_kept_and_refused_to_other_values(recipe):
         assert (one.between == other.between).all()
     assert again.cost["train_seconds"] == first.cost["train_seconds"]
     with pytest.raises(
-        RunError, match=r"must go on with what it was begun with, but .* --batches was 4 and is 5"
+        RunError, match=r"must resume with what it was begun with, but .* --batches was 4 and is 5"
     ):
         measure(load_recipe(recipe), steps=2, batches=5)
     assert measure(load_recipe(recipe), steps=2, batches=5, overwrite=True).measurement.batches == 5

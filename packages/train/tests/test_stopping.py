@@ -1,4 +1,4 @@
-"""SIGTERM ends a run with a checkpoint of the step it fell into, and the same command goes on from there."""
+"""SIGTERM ends a run with a checkpoint of the step it fell into, and the same command resumes from there."""
 
 import os
 import signal

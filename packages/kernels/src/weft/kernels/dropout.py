@@ -1,6 +1,6 @@
 """Counter-based dropout: the mask is a function of (seed, row, column) and nothing else.
 
-No mask is ever stored: forward and backward compute it anew, checkpointing reproduces it, and neither tile
+No mask is ever stored: forward and backward recompute it, checkpointing reproduces it, and neither tile
 sizes nor the order in which rows are visited change it. The generator is a 32-bit integer hash with full
 avalanche,
 

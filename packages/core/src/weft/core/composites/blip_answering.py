@@ -101,7 +101,7 @@ class BlipAnswering(BlipForQuestionAnswering):
             answers: Shape `(answers, length)`; the first token is overwritten with [DEC], and padding is not scored.
             answer_mask: Shape `(answers, length)`.
             states: `encode_question(...)`, repeated to one row per answer.
-            attention_mask: That of the questions, repeated likewise.
+            attention_mask: That of the questions, repeated in the same way.
 
         Returns:
             Shape `(answers,)`.

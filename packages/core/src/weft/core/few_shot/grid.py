@@ -24,7 +24,7 @@ _BLOCK_ELEMENTS = 1 << 26
 _CACHED_ELEMENTS = 1 << 18
 # Rows per block; more does not make the passes faster.
 _ROWS = 256
-# A widened grid goes on to this many times its end, in this many values of equal ratio.
+# A widened grid continues to this many times its end, in this many values of equal ratio.
 _WIDER, _MORE = 4.0, 8
 
 

@@ -75,7 +75,7 @@ class HeadContract:
             head.use_prompts(FixedPrompts(head.config.context_width))
         return head
 
-    def test_every_fit_begins_the_selection_anew(self, config: dict[str, Any]) -> None:
+    def test_every_fit_starts_the_selection_over(self, config: dict[str, Any]) -> None:
         head = self._head(config).fit(*samples(2), samples(3))
         assert head.selected_on == "validation"
         head.calibrate(*samples(4))

@@ -20,7 +20,7 @@ class Stream:
     Args:
         enters: The stream before it.
         total: That with the sub-layer's output added.
-        leaves: What goes on: the sum, or the norm of it.
+        leaves: What is passed on: the sum, or the norm of it.
     """
 
     enters: Tensor
@@ -96,7 +96,7 @@ def streams(seen: Seen, layer: str, sites: Sequence[Site], *, of_sums: bool) -> 
         seen: What its modules read and returned.
         layer: Its path.
         sites: Its sub-layers, in order.
-        of_sums: Whether the norm of each sum goes on, also where no wiring names it.
+        of_sums: Whether the norm of each sum is passed on, also where no wiring names it.
     """
     found, enters = [], seen[layer][READ]
     for site in sites:

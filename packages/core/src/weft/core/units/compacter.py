@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @register_unit
 class CompacterConfig(SubLayerConfig):
-    """`y = h + scale · (g(h D + b) U + c)` with `D = Σ A_i ⊗ B_i` and `U` likewise.
+    """`y = h + scale · (g(h D + b) U + c)` with `D = Σ A_i ⊗ B_i` and `U` in the same way.
 
     Args:
         divisions: Number of terms, and size of the square matrices `A_i`; must divide both widths.

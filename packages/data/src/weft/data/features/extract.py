@@ -231,7 +231,7 @@ def encode_part(part: Part, done: Callable[[int], None] | None = None) -> str:
             if identity_of(record, tag) != identity:
                 raise StateMismatchError(
                     f"Media must stay as they are while they are encoded, but those of {record.id!r} "
-                    f"({', '.join(ref.uri for ref in record.media_refs())}) changed. Extract again to go on."
+                    f"({', '.join(ref.uri for ref in record.media_refs())}) changed. Extract again to resume."
                 )
         write_shard(folder, part.name, part.ids, arrays, contents=contents, ragged=part.ragged)
     return part.name

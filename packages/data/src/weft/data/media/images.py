@@ -43,7 +43,7 @@ def decode_image(
     Args:
         data: The encoded file, in one of `FORMATS`; of several frames or pages the first is taken.
         name: What messages call it.
-        background: Colour that transparent pixels are laid upon, 0 to 255 per channel.
+        background: Colour behind transparent pixels, 0 to 255 per channel.
         draft: If given, a JPEG may be decoded at a reduced scale whose short side is still at least this
             many pixels.
 

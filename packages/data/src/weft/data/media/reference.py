@@ -97,7 +97,7 @@ class MediaRef:
         """Decode the image to a `PIL.Image.Image` in RGB.
 
         Args:
-            background: Colour that transparent pixels are laid upon, 0 to 255 per channel.
+            background: Colour behind transparent pixels, 0 to 255 per channel.
             draft: If given, JPEG files may be decoded at a reduced scale whose short side is still at
                 least this many pixels; faster, not bit-identical to a full decode.
 

@@ -57,7 +57,7 @@ def _run_processes(function: Callable[[J], R], jobs: Sequence[J], workers: int) 
     except BrokenProcessPool as error:
         raise WorkerDiedError(
             f"All {workers} worker processes must live to the end, but a worker process died; it may have run out of "
-            "memory. Call again with the same arguments to go on, with fewer workers if need be."
+            "memory. Call again with the same arguments to resume, with fewer workers if need be."
         ) from error
 
 

@@ -8,7 +8,7 @@ from weft.data.records.record import Record
 
 
 class RecordsOnDemand(Sequence[Record]):
-    """Records by position, each made anew; a slice is a list of them."""
+    """Records by position, each made on request; a slice is a list of them."""
 
     @abstractmethod
     def record(self, index: int) -> Record:

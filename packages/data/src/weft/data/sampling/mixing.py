@@ -24,7 +24,7 @@ _SCHEDULE_BLOCK = 1024
 class TaskMixture:
     """A batch sampler over several tasks; usable as `batch_sampler` of a torch `DataLoader`.
 
-    One epoch holds a fixed number of rows (or batches) of each task, in an order shuffled anew every epoch.
+    One epoch holds a fixed number of rows (or batches) of each task, in an order reshuffled every epoch.
     With strategy "proportional" and no caps every row of every task comes exactly once per epoch. Otherwise
     each task is an endless stream of passes over its rows, continued from epoch to epoch, so that every row
     comes equally often in the long run.
@@ -185,7 +185,7 @@ class TaskMixture:
         if state.get("version") != 1 or state.get("mixture") != self.fingerprint():
             raise StateMismatchError(
                 "`state` must come from a mixture with the same sizes, strategy, batch sizes and seed, but belongs to "
-                f"{state.get('mixture')!r} and this is {self.fingerprint()!r}. Restore the old settings, or start anew."
+                f"{state.get('mixture')!r} and this is {self.fingerprint()!r}. Restore the old settings, or start over."
             )
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
 

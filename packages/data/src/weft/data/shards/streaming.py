@@ -107,7 +107,7 @@ class ShardStream:
         if differing:
             raise StateMismatchError(
                 f"`state` must belong to the same shards, seed and window, but differs in {', '.join(differing)}. "
-                "Restore the old settings, or start anew."
+                "Restore the old settings, or start over."
             )
         self.epoch = int(state["epoch"])
         history = [(int(world), int(used)) for world, used in state["history"]]

@@ -17,7 +17,7 @@ class TextRules:
 
     Args:
         prompt: Put before the text, such as `"vqa: "`.
-        prompt_at: `start`, or `end` for a prompt that stands behind the text, parted by a blank.
+        prompt_at: `start`, or `end` for a prompt after the text, separated by a space.
         max_text_tokens: Texts are cut there.
         max_target_tokens: Targets are cut there.
         max_new_tokens: Longest generated answer.

@@ -84,7 +84,7 @@ def reranked_ranks(matches: Matches, texts_of_image: Sequence[Sequence[int]]) ->
     """Ranks from 1 in both directions; from image to text the best placed of the image's own texts counts.
 
     Candidates are ranked by their new scores, a wrong one of equal score before the right one. Behind them come all
-    others, as the first stage ranked them, ties likewise.
+    others, as the first stage ranked them, ties too.
 
     Args:
         matches: Features with `reranked`.

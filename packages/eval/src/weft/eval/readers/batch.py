@@ -73,7 +73,7 @@ class Batch:
         Args:
             device: The device.
             dtype: What pictures are cast to, or None to leave them.
-            non_blocking: Whether the copies may go on in the background.
+            non_blocking: Whether the copies may continue in the background.
         """
 
         def moved(value: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Row:
         learn: `last` trains on the answer, `all` on the earlier answers among the turns as well.
         answers: All answers to learn, each with its weight, in the place of `answer`, where the reader weighs several.
         text_tokens: The text is cut there by readers that cut; None cuts nothing.
-        answer_tokens: Each answer is cut there, likewise.
+        answer_tokens: Each answer is cut there, too.
         draw: Name by which its pictures are drawn at random in training, or None where nothing is drawn.
     """
 
@@ -81,7 +81,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        """Everything that is read as text, turns parted by line breaks."""
+        """Everything that is read as text, turns separated by line breaks."""
         return "\n".join(turn.text for turn in self.turns)
 
 

@@ -103,7 +103,7 @@ class Batching:
         try:
             said = await self._run([question for question, _ in batch])
         except Exception as error:
-            # The model is somebody else's code: whatever it raises belongs to a question, and the server goes on.
+            # The model is somebody else's code: whatever it raises belongs to a question, and the server keeps running.
             if len(batch) > 1:
                 for one in batch:
                     await self._batch([one])

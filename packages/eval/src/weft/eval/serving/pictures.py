@@ -38,7 +38,7 @@ class PictureLimits:
 
 
 def hosts_of_environment() -> tuple[str, ...]:
-    """The hosts that `WEFT_IMAGE_HOSTS` allows, parted by commas; none where it is not set."""
+    """The hosts that `WEFT_IMAGE_HOSTS` allows, comma-separated; none where it is not set."""
     return tuple(host.strip() for host in os.environ.get(HOSTS, "").split(",") if host.strip())
 
 

@@ -232,7 +232,7 @@ class Sender:
             self._send_metrics(run_id, metrics[half:])
 
     def _attempt(self, send: Callable[[], Any]) -> None:
-        """Send once; an answer that will never change is kept in `rejected` so that the rest goes on."""
+        """Send once; an answer that will never change is kept in `rejected` so that the rest is sent."""
         from mlflow.exceptions import MlflowException
 
         try:

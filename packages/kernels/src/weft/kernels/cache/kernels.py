@@ -127,7 +127,7 @@ def sums_backward(
 
     Grid (ceil(own / BO),). gradient (NB, Q, C); d_own (own, D); with OWN_KEYS also beta_partial (programs,
     BB) and d_weights (N,). BD is D padded to a power of two: the owned rows stay on chip, affinities are
-    computed anew, and nothing of size Q × N is written. Every sum runs in a fixed order. Masked: tails of
+    recomputed, and nothing of size Q × N is written. Every sum runs in a fixed order. Masked: tails of
     both sides and of D.
     """
     row = tl.program_id(0).to(tl.int64) * BO + tl.arange(0, BO)

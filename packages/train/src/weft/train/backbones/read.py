@@ -77,7 +77,7 @@ def own_reader(section: BackboneSection) -> Reader:
 
 
 def _files(path: str) -> list[tuple[str, int, int]]:
-    """The files of a folder that are not weights, with size and time: a changed one is loaded anew."""
+    """The files of a folder that are not weights, with size and time: a changed one is loaded again."""
     if not Path(path).is_dir():
         return []
     found = ((file.name, file.stat()) for file in Path(path).iterdir() if file.suffix not in _WEIGHTS)

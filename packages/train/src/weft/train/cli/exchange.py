@@ -26,7 +26,7 @@ def export(
         Path, typer.Argument(metavar="ADAPTER", help="Folder of a finished run, or of a saved adapter.")
     ],
     output: OutputArgument,
-    tasks: Annotated[str, typer.Option(help="Tasks to write, parted by commas.")] = "all",
+    tasks: Annotated[str, typer.Option(help="Tasks to write, comma-separated.")] = "all",
     target: Annotated[
         Target,
         typer.Option("--for", help="PEFT's format, what vLLM takes of it, or plain merged models."),

@@ -51,7 +51,7 @@ def share(
     confirm_steps: ConfirmSteps = None,
     jobs: Annotated[int, typer.Option(min=1, help="With --confirm: runs at a time.")] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew what was begun with other values.")
+        bool, typer.Option("--overwrite", help="Start over what was begun with other values.")
     ] = False,
 ) -> None:
     """Measure what tasks can share, and propose a sharing policy; started again, it resumes."""

@@ -25,7 +25,7 @@ def sweep(
     seeds: Annotated[str, typer.Option(help="Seeds of every combination, comma-separated.")] = "0",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make anew what lies there for another recipe or other data.")
+        bool, typer.Option("--overwrite", help="Start over runs of another recipe or other data.")
     ] = False,
     search: Annotated[
         list[str] | None,

@@ -75,7 +75,7 @@ class Collate:
 
         Raises:
             WeftDataError: If an image or another file cannot be read. A worker returns the error as `failed`.
-            ReaderError: If a row cannot be learned; likewise.
+            ReaderError: If a row cannot be learned, under the same condition.
         """
         _, _, epoch, whole = rows[0]
         try:

@@ -15,7 +15,7 @@ from weft.train.recipe.training import ContrastSection, TrainingSection
 
 
 class ImageText(nn.Module):
-    """`ITC + ITM`, with what the contrast keeps between steps: the slow copies and the queue.
+    """`ITC + ITM`, with what the contrast keeps between steps: the momentum encoders and the queue.
 
     Args:
         model: A `weft.core.composites.BlipRetrieval`, adapted.

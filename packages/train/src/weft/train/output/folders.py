@@ -1,4 +1,4 @@
-"""Folders that a command writes into: its own alone, made anew or refused with one message, before any long work."""
+"""Folders that a command writes into: its own alone, made new or refused with one message, before any long work."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def require_new(folder: Path, *, resumes: bool) -> None:
         RunError: If there is such a folder or file.
     """
     if folder.exists() or folder.is_symlink():
-        resume = "--resume to go on, " if resumes else ""
+        resume = "--resume to resume it, " if resumes else ""
         raise RunError(
             f"`name` must be new in {str(folder.parent)!r}, but {folder} exists. Use {resume}--overwrite to start "
             "again, or name=... for another run."
@@ -127,7 +127,7 @@ def _foreign(folder: Path) -> Path | None:
 
 
 def make_run_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Make the folder of a run anew, with its first files; an earlier run there is moved aside first, and then removed.
+    """Make the folder of a run, with its first files; an earlier run there is moved aside first, and then removed.
 
     Args:
         folder: Folder of the run.
@@ -136,10 +136,10 @@ def make_run_folder(folder: Path, files: Mapping[str, str]) -> None:
     Raises:
         RunError: If it cannot be made, or what is there is no run; nothing half made is left.
     """
-    make_anew(folder, RUN_MARKER, "name", files)
+    make_fresh(folder, RUN_MARKER, "name", files)
 
 
-def make_anew(folder: Path, marker: str, argument: str, files: Mapping[str, str] | None = None) -> None:
+def make_fresh(folder: Path, marker: str, argument: str, files: Mapping[str, str] | None = None) -> None:
     """Put a new folder in the place of one that weft made before.
 
     Args:

@@ -12,7 +12,7 @@ from weft.train.errors import RunError, is_mistake
 
 
 @contextmanager
-def as_written(place: Path, advice: str = "Take it from the run again, or run that anew.") -> Iterator[None]:
+def as_written(place: Path, advice: str = "Take it from the run again, or run that again.") -> Iterator[None]:
     """Say of a file or a folder that what is done with it inside cannot be done, whatever a library raised.
 
     Args:

@@ -166,7 +166,7 @@ class TaskSection(Section):
         ask: What is said to a model that its own processor reads, such as `"{question} Answer with one word."`: fields
             of the record in braces, `{text}` for what its type reads, `{image}` for the place of a picture. By default
             the pictures, then the text with its `prompt`.
-        system: What is said before that, filled likewise.
+        system: What is said before that, filled in the same way.
         learn: `all` also trains on earlier answers of a conversation, `last` on the last alone.
         metric: Official metric; by default that of the type of record, and `exact` for questions with one answer each.
         headline: Entry of the metric's scores that tables and averages show.
@@ -180,7 +180,7 @@ class TaskSection(Section):
         max_new_tokens: Longest generated answer.
         num_beams: Beams of generation.
         no_repeat_ngram_size: Forbids repeated n-grams in generation; 0 allows them.
-        early_stopping: End a search with beams once it has as many answers as beams; else it goes on until no beam
+        early_stopping: End a search with beams once it has as many answers as beams; else it continues until no beam
             can become better.
         answers: `drawn` trains on one answer of a question in each epoch, drawn and weighted by its soft score; `all`
             on every one, weighted by the share of annotators who gave it (with a BLIP that answers).
@@ -219,7 +219,7 @@ class EvaluationSection(Section):
 
     Attributes:
         batch_size: Records per pass.
-        rerank: Best candidates of retrieval that a backbone with a matching head orders anew, in each direction; 0
+        rerank: Best candidates of retrieval that a backbone with a matching head reorders, in each direction; 0
             leaves retrieval to the similarities.
         similarity_weight: Share of the similarity in the score of such a candidate.
         frame_aware: Whether frames that look like the text count more there (with the unit `frame_attention`).

@@ -56,7 +56,7 @@ class ContrastSection(Section):
 
 
 class AugmentSection(Section):
-    """How training images are changed at random, in every epoch anew.
+    """How training images are changed at random, newly in every epoch.
 
     Attributes:
         smallest_crop: Least share of the area in a random crop, which is resized to the model's input.

@@ -17,7 +17,7 @@ from weft.eval.evaluate.kinds import metric_of
 from weft.eval.evaluate.scoring import blind_majority, majority, score
 from weft.eval.tracking import runs_page, ui_command
 from weft.train.errors import RunError, near
-from weft.train.output.folders import DEMO_MARKER, check_writable, claimed, make_anew
+from weft.train.output.folders import DEMO_MARKER, check_writable, claimed, make_fresh
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.recipe.files import built_in_recipes
 from weft.train.recipe.loading import load_recipe
@@ -153,7 +153,7 @@ def _clear(output: Path) -> None:
         raise RunError(
             f"`--output` must be a new folder or that of an earlier demo, but {output} holds other files."
         )
-    make_anew(output, DEMO_MARKER, "--output")
+    make_fresh(output, DEMO_MARKER, "--output")
 
 
 def _tasks(recipe: Recipe) -> dict[str, TaskData]:

@@ -22,7 +22,7 @@ from weft.train.runs.origin import differences, in_words, origin_of, settings_of
 from weft.train.runs.sweep import (
     Point,
     run_points,
-    runs_to_make_anew,
+    runs_to_start_over,
     sweep_parent,
     sweep_points,
 )
@@ -104,7 +104,7 @@ def run_search(
         trials: Trials in all.
         seeds: Seeds of every trial.
         jobs: Seeds at a time; trials follow one another.
-        overwrite: Begin anew what was begun with another recipe, other data, ranges or seeds.
+        overwrite: Start over what was begun with another recipe, other data, ranges or seeds.
         progress: Where to show progress.
 
     Returns:
@@ -131,7 +131,7 @@ def run_search(
                 trial = study.trials[number]
                 if not trial.state.is_finished():
                     points = _points(source, overrides, number, trial.params, seeds)
-                    ill = run_points(source, points, parent, runs_to_make_anew(points, overwrite), jobs=jobs)
+                    ill = run_points(source, points, parent, runs_to_start_over(points, overwrite), jobs=jobs)
                     failed += ill
                     if ill:
                         study.tell(number, state=_failed())
@@ -223,8 +223,8 @@ def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwr
         differing = differences(study.user_attrs.get(_MADE_FROM, {}), made_from)
         if differing and not overwrite:
             raise RunError(
-                f"A search must go on with what it was begun with, but of {base.name!r} {in_words(differing)}. Take "
-                "name=... for another search, or --overwrite to begin this one anew."
+                f"A search must resume with what it was begun with, but of {base.name!r} {in_words(differing)}. Take "
+                "name=... for another search, or --overwrite to start this one over."
             )
         if differing:
             optuna.delete_study(study_name=base.name, storage=storage)

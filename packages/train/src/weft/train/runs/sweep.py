@@ -121,7 +121,7 @@ def run_sweep(
         overrides: Changes that all runs have.
         axes: Key to its values; see `read_axes`.
         jobs: Runs at a time.
-        overwrite: Make those anew that lie there for another recipe or other data.
+        overwrite: Start over runs of another recipe or other data.
         progress: Where to show progress.
 
     Returns:
@@ -136,12 +136,12 @@ def run_sweep(
     base = load_recipe(source, list(overrides))
     check_writable(Path(base.output), "output")
     with claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"):
-        anew = runs_to_make_anew(points, overwrite)
+        start_over = runs_to_start_over(points, overwrite)
         with (
             sweep_parent(base, axes) as parent,
             (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
         ):
-            failed = run_points(source, points, parent, anew, jobs=jobs, advance=advance)
+            failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
     if failed:
         raise RunError(
             f"Every run of the sweep must end well, but {len(failed)} of {len(points)} did not. Their output is in "
@@ -171,7 +171,7 @@ def run_points(
     source: str,
     points: Sequence[Point],
     parent: str | None,
-    anew: Collection[str],
+    start_over: Collection[str],
     *,
     jobs: int = 1,
     advance: Advance = lambda done: None,
@@ -182,7 +182,7 @@ def run_points(
         source: The recipe.
         points: The points.
         parent: MLflow run that they are part of.
-        anew: Names of runs that are started again, whatever lies there.
+        start_over: Names of runs that are started again, whatever lies there.
         jobs: Runs at a time.
         advance: Takes how many are done.
 
@@ -191,7 +191,7 @@ def run_points(
     """
 
     def work(point: Point) -> bool:
-        return run_point(source, point, parent, anew=point.recipe.name in anew)
+        return run_point(source, point, parent, fresh=point.recipe.name in start_over)
 
     failed = []
     with ThreadPoolExecutor(jobs) as pool:
@@ -201,7 +201,7 @@ def run_points(
     return failed
 
 
-def runs_to_make_anew(points: Sequence[Point], overwrite: bool) -> set[str]:
+def runs_to_start_over(points: Sequence[Point], overwrite: bool) -> set[str]:
     """The names of runs in whose folders lies what another recipe, other data or other files made.
 
     Args:
@@ -228,7 +228,7 @@ def runs_to_make_anew(points: Sequence[Point], overwrite: bool) -> set[str]:
         more = f" (and so are {len(found) - 1} more)" if len(found) > 1 else ""
         raise RunError(
             f"Runs must be those of the recipe and its data, but the one in {folder} is of another{more}: "
-            f"{in_words(differing)}. Take name=... for new runs, or --overwrite to make these anew."
+            f"{in_words(differing)}. Take name=... for new runs, or --overwrite to start these over."
         )
     for folder, _ in found.values():
         require_made(folder, RUN_MARKER, "name")
@@ -241,21 +241,21 @@ def has_begun(folder: Path) -> bool:
     return scored or newest_whole(folder / "checkpoints") is not None
 
 
-def run_point(source: str, point: Point, parent: str | None, *, anew: bool = False) -> bool:
+def run_point(source: str, point: Point, parent: str | None, *, fresh: bool = False) -> bool:
     """Run one point in a process of its own; False if it fails.
 
     Args:
         source: The recipe.
         point: The point.
         parent: MLflow run that it is part of.
-        anew: Start again, whatever lies there; it is moved aside first, and then removed.
+        fresh: Start over, whatever is there; it is moved aside first, and then removed.
     """
     folder = point.recipe.folder
-    if (folder / RESULT).is_file() and not anew:
+    if (folder / RESULT).is_file() and not fresh:
         return True
     words: list[str] = []
     if folder.exists():
-        words = ["--resume"] if has_begun(folder) and not anew else ["--overwrite"]
+        words = ["--resume"] if has_begun(folder) and not fresh else ["--overwrite"]
     if "--resume" in words:
         saved = read_yaml(folder / "recipe.yaml")
         parent = saved["tracking"]["parent"]

@@ -36,7 +36,7 @@ class CoCoOpConfig(PromptHeadConfig):
 
 
 class CoCoOp(CoOp):
-    """`z_i = scale · f_i g([v + m(f_i), class name])`: every image reads all class names anew.
+    """`z_i = scale · f_i g([v + m(f_i), class name])`: every image reads all class names again.
 
     The text encoder is needed for logits too; give it again after `load` with `use_prompts`.
 

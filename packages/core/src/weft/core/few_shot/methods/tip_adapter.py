@@ -30,7 +30,7 @@ class CacheHeadConfig(HeadConfig):
             default 7 and 3, as in Tip-Adapter's code, that of alpha times `logit_scale / 100`: with alpha and the logit
             scale changed alike, a head predicts the same.
         search_steps: Number of values in each of them.
-        search_widenings: How often a grid goes on beyond its end, to four times as far, while the best value lies
+        search_widenings: How often a grid is widened beyond its end, to four times as far, while the best value lies
             there; by default 4, and 0 where `search_scale` is given. Never with `selected_on="paper"`.
         balance_classes: Let every class vote as if it had the mean number of keys, for unbalanced caches.
     """

@@ -155,7 +155,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if odd:
         raise CheckpointError(
             f"`folder` must hold adapters as `seq_bn` and `double_seq_bn` compute them, but sets "
-            f"{', '.join(f'{name}={options[name]}' for name in odd)}. Train it anew with weft."
+            f"{', '.join(f'{name}={options[name]}' for name in odd)}. Train it again with weft."
         )
     if options["non_linearity"] not in _ACTIVATIONS:
         raise CheckpointError(unknown("`non_linearity` of `folder`", options["non_linearity"], _ACTIVATIONS))

@@ -83,7 +83,7 @@ def check_settings(words: Mapping[str, Any]) -> tuple[str, ...]:
     if odd := sorted(name for name, value in words.items() if value and name not in _OF_NO_WEIGHT):
         raise CheckpointError(
             f"`folder` must hold what LoRA, DoRA, (IA)³ and VeRA compute on linear maps, but sets {', '.join(odd)}. "
-            "Merge it in PEFT, or train it anew."
+            "Merge it in PEFT, or train it again."
         )
     _check_kinds(words)
     start = words.get("init_lora_weights")

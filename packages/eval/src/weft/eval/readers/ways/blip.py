@@ -224,7 +224,7 @@ class BlipReader(Reader):
         if self.head == "answer":
             starts = [[self._start]] * len(rows)
         else:
-            # A caption goes on where its prompt ends: in the place of the prompt's last special token.
+            # A caption continues where its prompt ends: in the place of the prompt's last special token.
             starts = [[self._start, *prompt[1:-1]] for prompt in prompts]
         read = [[*start, *answer] for start, answer in zip(starts, answers, strict=True)]
         learned = [[*[IGNORED] * len(start), *answer] for start, answer in zip(starts, answers, strict=True)]

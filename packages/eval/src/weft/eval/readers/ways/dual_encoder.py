@@ -221,7 +221,7 @@ class DualEncoderReader(Reader):
         if self.paired:
             return self.processor.pictures(rows, taught=taught)
         self._check(rows)
-        # The picture's own processor: what the whole would set anew, such as the size of a patch, is as it was saved.
+        # The picture's own processor: what the whole would set again, such as the size of a patch, is as it was saved.
         return pictured(self.processor, [picture for row in rows for picture in decoded(row)])
 
     def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor]) -> Batch:

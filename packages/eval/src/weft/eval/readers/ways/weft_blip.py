@@ -107,7 +107,7 @@ class WeftBlipReader(Reader):
         said = self._answers([text for answers in own for text, _ in answers], limits)
         starts, positions = [[self._start]] * len(said), None
         if self.head == "describe":
-            # A caption goes on where its prompt ends: in the place of the prompt's last special token.
+            # A caption continues where its prompt ends: in the place of the prompt's last special token.
             kept = inputs[MASK].sum(1).tolist()
             prompts = [ids[1 : length - 1].tolist() for ids, length in zip(inputs[IDS], kept, strict=True)]
             starts = [[self._start, *prompt] for prompt in prompts]

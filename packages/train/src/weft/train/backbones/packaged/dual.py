@@ -147,7 +147,7 @@ def unseen_classes(parts: Parts, folds: int = 5, seed: int = 0) -> dict[str, flo
     """How often a text about a class that the regression never saw finds its vector among those of its fold.
 
     Args:
-        parts: The parts; their text projection is fitted anew, and left fitted to the last fold's rest.
+        parts: The parts; their text projection is refitted, and left fitted to the last fold's rest.
         folds: Parts of the classes, each left out once; five of 200 classes.
         seed: Of the folds.
 

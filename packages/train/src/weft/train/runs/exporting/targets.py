@@ -68,7 +68,7 @@ class Plain(OfTarget):
         return self.loaded(str(self.folder))
 
     def acting(self) -> dict[str, str]:
-        """See `OfTarget.acting`: modules whose weights are those of the run's task, merged anew."""
+        """See `OfTarget.acting`: modules whose weights are those of the run's task, merged again."""
         found = self.model.state_dict()
         return {
             path: what

@@ -217,7 +217,7 @@ class Bench:
         features, labels = self.extractor.plain(split, f"{name} images"), _labels(split)
         if name not in self.recipe.shifted:
             return features, labels, None
-        # Variants with fewer classes count them anew and keep the place among all of them.
+        # Variants with fewer classes renumber them and keep the place among all of them.
         own = torch.tensor([record.extra.get("imagenet_label", record.label) for record in split])
         classes = sorted({int(label) for label in own})
         if classes[-1] >= len(self.records.class_names):

@@ -22,7 +22,7 @@ from weft.train.output.result import RESULT
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
-from weft.train.runs.sweep import Point, run_points, runs_to_make_anew, sweep_parent
+from weft.train.runs.sweep import Point, run_points, runs_to_start_over, sweep_parent
 
 PRESETS = ("single", "half", "multiple")
 _SHORT = 0.25  # of the recipe's steps
@@ -53,7 +53,7 @@ def confirm(
         seeds: Number of seeds.
         steps: Steps of each run; by default a quarter of the recipe's.
         jobs: Runs at a time.
-        overwrite: Make anew what lies there for other values.
+        overwrite: Start over what was made with other values.
         progress: Where to show progress.
 
     Returns:
@@ -68,7 +68,7 @@ def confirm(
     with claimed(
         Path(base.output) / f"{base.name}.confirm", "name", otherwise="take name=... for another one"
     ):
-        anew = runs_to_make_anew(points, overwrite)
+        start_over = runs_to_start_over(points, overwrite)
         axes = {
             "sharing": list(dict.fromkeys(point.values["sharing"] for point in points)),
             "seed": [*range(seeds)],
@@ -77,7 +77,7 @@ def confirm(
             sweep_parent(base.model_copy(update={"name": f"{base.name}-confirm"}), axes) as parent,
             (progress or Progress()).bar(f"confirm {base.name}", len(points)) as advance,
         ):
-            failed = run_points(source, points, parent, anew, jobs=jobs, advance=advance)
+            failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
     if failed:
         raise RunError(
             f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "

@@ -89,7 +89,7 @@ def measure(
         steps: Steps that the method is trained first, shared by all tasks; by default 4 % of the recipe's.
         batches: Batches that gradients are taken on; by default as many as 3 % of its steps, and at least 14.
         looks: Batches that lookahead losses are taken on; by default a quarter of these, and at least 4.
-        overwrite: Begin anew what was begun with another recipe, other data or other numbers.
+        overwrite: Start over what was begun with another recipe, other data or other numbers.
         progress: Where to show progress.
 
     Raises:
@@ -156,8 +156,8 @@ def _prepare(
             return
         if not overwrite:
             raise RunError(
-                f"A measurement must go on with what it was begun with, but in {folder} {in_words(differing)}. Take "
-                "name=... for another one, or --overwrite to begin this one anew."
+                f"A measurement must resume with what it was begun with, but in {folder} {in_words(differing)}. Take "
+                "name=... for another one, or --overwrite to start this one over."
             )
     require_made(folder, RUN_MARKER, "name")
     make_run_folder(folder, {MADE_FROM: as_json(made_from)})

@@ -1,6 +1,6 @@
 """The proposal: the policy, by part and range of layers, that keeps the most agreement under a budget.
 
-In every family of cells (a part in a stack of a tower) layers are parted into at most `RANGES` ranges, and in each
+In every family of cells (a part in a stack of a tower) layers are divided into at most `RANGES` ranges, and in each
 range tasks into groups. A pair that shares in a range is worth
 
     w · soft(c, z · se),    w = sqrt(U_ii U_jj) in the range / sqrt(ΣU_ii ΣU_jj) over all cells,

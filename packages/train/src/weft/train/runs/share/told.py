@@ -45,14 +45,14 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
         words.append(
             f"and {_of(tasks, worst)} least ({_number(told.whole, worst)})." if len(pairs) > 1 else "."
         )
-    parted = [choice for choice in proposal.choices if len(choice.partition) > 1]
-    if not parted:
+    separated = [choice for choice in proposal.choices if len(choice.partition) > 1]
+    if not separated:
         words.append(
             "No conflict is more than noise in any part, so all tasks share everything, which costs least."
         )
-    for choice in parted:
+    for choice in separated:
         words.append(f"In {_place(choice)} {_groups(choice, tasks)}, because {_reason(choice, tasks)}.")
-    if parted and len(parted) < len(proposal.choices):
+    if separated and len(separated) < len(proposal.choices):
         words.append("Everywhere else all tasks share.")
     silent = [task for task, clear in zip(tasks, told.tasks, strict=True) if not clear]
     if silent:
@@ -157,7 +157,7 @@ def _groups(choice: Choice, tasks: Sequence[str]) -> str:
 
 
 def _reason(choice: Choice, tasks: Sequence[str]) -> str:
-    """The pair that is parted and conflicts most."""
+    """The pair that is separated and conflicts most."""
     group_of = {task: place for place, group in enumerate(choice.partition) for task in group}
     apart = [
         pair
