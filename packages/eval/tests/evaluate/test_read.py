@@ -98,6 +98,27 @@ def test_features_of_either_side_are_the_models_own(name: str, captions: Sequenc
     np.testing.assert_allclose(np.linalg.norm(found.text_features, axis=1), 1.0, atol=1e-6)
 
 
+def test_a_model_of_transformers_that_matches_orders_the_best_candidates_anew(
+    captions: Sequence[Any],
+) -> None:
+    model, batches = batches_of("blip_itr")
+    records = [
+        Retrieval(id=one.id, media=one.media, media_id=one.id, text=f"a {k} circle", text_id=one.id)
+        for k, one in enumerate(captions)
+    ]
+    found = predict(model, "caption", records, batches, batch_size=4, rerank={"candidates": 3})
+    assert isinstance(found, Matches)
+    assert found.reranked is not None
+    for place, record in enumerate(records):
+        for text, score in zip(found.reranked.texts[place], found.reranked.text_scores[place], strict=True):
+            row = ask(batches.row("caption", records[text]).text, [record.media])
+            with torch.no_grad():
+                own = batches.reader.match(model, batches.reader.asking([row]))
+            assert score == pytest.approx(float(own[0]), abs=1e-5)
+    with pytest.raises(ReaderError, match="it weights no frames"):
+        predict(model, "caption", records, batches, rerank={"candidates": 3, "frame_aware": True})
+
+
 def test_rows_that_are_too_long_are_left_out_and_said(questions: Sequence[Any]) -> None:
     _, batches = batches_of("llava")
     lengths = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weft.core import attach
 from weft.core.backbone.resolving import resolve
-from weft.eval.readers import Ability, Batch, Reader, ReaderError, Row, Writing
+from weft.eval.readers import Ability, Batch, Reader, ReaderError, Row, Turn, Writing
 from weft.eval.readers.one_sequence import OneSequence
 from weft.eval.testing.subject import Subject
 
@@ -162,7 +162,7 @@ def check_write(subject: Subject) -> None:
 
 
 def check_score(subject: Subject) -> None:
-    """The log-likelihood of a candidate is minus the loss of a row with that answer, whatever stands beside it."""
+    """The log-likelihood of a candidate is minus the loss of a row with that answer, and the likeliest is chosen."""
     reader, model = subject.reader, subject.wide()
     candidates = [["red", "a large purple hexagon", str(row.answer)] for row in subject.rows]
     rows = [replace(row, answer=None) for row in subject.rows]
@@ -174,6 +174,8 @@ def check_score(subject: Subject) -> None:
                 assert abs(score + float(loss[0])) <= OTHER_ROWS * max(1.0, abs(score)), (
                     f"{row.name}: {answer}"
                 )
+        chosen = reader.choose(model, rows, candidates, batch_size=3)
+    assert chosen == [own[scores.index(max(scores))] for own, scores in zip(candidates, found, strict=True)]
 
 
 def check_embed(subject: Subject) -> None:
@@ -189,12 +191,18 @@ def check_embed(subject: Subject) -> None:
 
 
 def check_match(subject: Subject) -> None:
-    """Whether a text belongs to its picture does not depend on the pairs beside it."""
+    """Whether a text belongs to its picture depends neither on the pairs beside it nor on being asked of many texts."""
     reader, model = subject.reader, subject.wide()
     with torch.no_grad():
         together = reader.match(model, _wide(reader.asking(subject.rows)))
         alone = torch.cat([reader.match(model, _wide(reader.asking([row]))) for row in subject.rows])
+        pictures = [replace(row, turns=(Turn("user", row.pictures),)) for row in subject.rows]
+        texts = [replace(row, turns=(Turn("user", (row.text,)),)) for row in subject.rows]
+        read = _wide(reader.asking(texts))
+        seen = [reader.look(model, _wide(reader.asking([row]))) for row in pictures]
+        apart = torch.stack([reader.belong(model, one, read)[place] for place, one in enumerate(seen)])
     torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+    torch.testing.assert_close(apart, alone, rtol=0, atol=OTHER_ROWS)
 
 
 def check_features(subject: Subject) -> None:

@@ -13,6 +13,7 @@ from transformers import BlipConfig
 
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers, check_one_question, check_sides, pictures_of
 from weft.eval.readers.owners import owners
@@ -193,6 +194,11 @@ class BlipReader(Reader):
     def belong(self, model: Any, seen: Any, batch: Batch, features: Tensor | None = None) -> Tensor:
         """See `Reader.belong`; it weights no frames."""
         self._check_compares()
+        if features is not None:
+            raise ReaderError(
+                f"`features` must be None for {self.title} because it weights no frames. Set "
+                "evaluation.frame_aware=false."
+            )
         states = seen.expand(len(batch), -1, -1)
         hidden = model.text_encoder(
             input_ids=batch.inputs[IDS],
