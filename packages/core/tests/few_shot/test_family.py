@@ -41,6 +41,7 @@ from weft.core.few_shot.methods.ape import channel_order, label_divergence
 QUICK: dict[str, dict[str, Any]] = {
     "ape": {"search_steps": (6, 4), "gamma_steps": 2},
     "ape_t": {"search_steps": (6, 4), "gamma_steps": 2, "epochs": 5},
+    "clap": {"epochs": 20},
     "clip_adapter": {"epochs": 60, "learning_rate": 0.1, "ratio": 0.5},
     "cross_modal_probe": {"epochs": 5, "learning_rate": 1e-2, "rates": (1e-2,)},
     "gda": {},

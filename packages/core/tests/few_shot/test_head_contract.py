@@ -9,6 +9,7 @@ from weft.core.testing import HeadContract
 QUICK: dict[str, dict[str, Any]] = {
     "ape": {"search_steps": (4, 3), "gamma_steps": 2},
     "ape_t": {"search_steps": (4, 3), "gamma_steps": 2, "epochs": 2},
+    "clap": {"epochs": 20},
     "clip_adapter": {"epochs": 2},
     "cocoop": {"epochs": 1, "context_tokens": 2, "context_width": 8},
     "coop": {"epochs": 2, "context_tokens": 2, "context_width": 8},

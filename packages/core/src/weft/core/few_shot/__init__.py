@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weft.core.few_shot.head_config import HeadConfig, heads, parse_head, register_head
     from weft.core.few_shot.methods.ape import APE, APEConfig
     from weft.core.few_shot.methods.ape_t import APET, APETConfig
+    from weft.core.few_shot.methods.clap import CLAP, CLAPConfig
     from weft.core.few_shot.methods.clip_adapter import CLIPAdapter, CLIPAdapterConfig
     from weft.core.few_shot.methods.cocoop import CoCoOp, CoCoOpConfig
     from weft.core.few_shot.methods.coop import CoOp, CoOpConfig
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "APE",
     "APET",
+    "CLAP",
     "GDA",
     "APEConfig",
     "APETConfig",
+    "CLAPConfig",
     "CLIPAdapter",
     "CLIPAdapterConfig",
     "CoCoOp",

@@ -1,0 +1,163 @@
+"""Write the tables of docs/real_weights.md, and its plot, from what packages/train/benchmarks/real_weights.py wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "packages" / "train" / "benchmarks" / "results" / "real_weights.json"
+PAGE = ROOT / "docs" / "real_weights.md"
+PLOT = ROOT / "docs" / "images" / "real_weights.png"
+KINDS = ("photo", "gloss", "description")
+PAIRS = (
+    ("xmadapter", "tip_adapter_f"),
+    ("xmadapter residual", "tip_adapter_f"),
+    ("xmadapter by loss", "tip_adapter_f by loss"),
+    ("tip_adapter by loss", "tip_adapter"),
+    ("tip_adapter_f by loss", "tip_adapter_f"),
+    ("xmadapter by loss", "xmadapter"),
+)
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Name of each place of the page to its Markdown."""
+    encoders = result["encoders"]
+    return {
+        "encoders": encoder_table(encoders),
+        "heads": "\n\n".join(
+            f"`{name}`:\n\n{head_table(found['cells'])}"
+            for name, found in encoders.items()
+            if has_heads(found)
+        ),
+        "pairs": "\n\n".join(
+            f"`{name}`:\n\n{pair_table(found['cells'])}"
+            for name, found in encoders.items()
+            if has_heads(found)
+        ),
+    }
+
+
+def has_heads(found: dict[str, Any]) -> bool:
+    """Whether heads beside zero-shot ran on an encoder."""
+    return len({cell["head"] for cell in found["cells"]}) > 1
+
+
+def encoder_table(encoders: dict[str, Any]) -> str:
+    """Unseen classes and zero-shot accuracy of each encoder."""
+    lines = [("encoder", *KINDS, "clothes, zero-shot"), ("---", *["---:"] * (len(KINDS) + 1))]
+    for name, found in encoders.items():
+        zero = next(cell["accuracy"] for cell in found["cells"] if cell["head"] == "zero_shot")
+        shares = (f"{found['unseen'][kind]:.1f}" for kind in KINDS)
+        lines.append((f"`{name}`", *shares, f"{zero:.1f}"))
+    return markdown(lines)
+
+
+def head_table(cells: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over seeds, by head and images per class."""
+    shots = sorted({cell["shots"] for cell in cells})
+    heads = list(dict.fromkeys(cell["head"] for cell in cells))
+    lines = [("head", *(f"K={k}" for k in shots)), ("---", *["---:"] * len(shots))]
+    for head in heads:
+        values = (
+            [cell["accuracy"] for cell in cells if (cell["head"], cell["shots"]) == (head, k)] for k in shots
+        )
+        lines.append((f"`{head}`", *(f"{fmean(each):.1f} ± {stdev(each):.1f}" for each in values)))
+    return markdown(lines)
+
+
+def pair_table(cells: list[dict[str, Any]]) -> str:
+    """Differences over the same draws, with the standard error and the p-value of all flips of their signs."""
+    at = {(cell["head"], cell["shots"], cell["seed"]): cell["accuracy"] for cell in cells}
+    shots, seeds = (sorted({key[place] for key in at}) for place in (1, 2))
+    lines = [("heads", *(f"K={k}" for k in shots), "mean over K"), ("---", *["---:"] * (len(shots) + 1))]
+    for one, other in PAIRS:
+        if (one, shots[0], seeds[0]) not in at or (other, shots[0], seeds[0]) not in at:
+            continue
+        by_shots = [[at[one, k, seed] - at[other, k, seed] for seed in seeds] for k in shots]
+        over = [fmean(each) for each in zip(*by_shots, strict=True)]
+        lines.append((f"`{one}` - `{other}`", *map(difference, [*by_shots, over])))
+    return markdown(lines)
+
+
+def difference(values: list[float]) -> str:
+    """Mean, standard error and p-value of paired differences."""
+    share = sign_flips(values)
+    shown = "p < 0.001" if share < 0.001 else f"p = {share:.3f}"
+    return f"{fmean(values):+.2f} ± {stdev(values) / len(values) ** 0.5:.2f} ({shown})"
+
+
+def sign_flips(values: list[float]) -> float:
+    """Share of all choices of signs whose mean lies as far from 0, two-sided and exact.
+
+    >>> sign_flips([1.0, 1.0, 1.0])
+    0.25
+    """
+    seen = abs(sum(values)) - 1e-9
+    sums = [0.0]
+    for value in values:
+        sums = [total + sign * value for total, sign in product(sums, (1, -1))]
+    return sum(abs(total) >= seen for total in sums) / len(sums)
+
+
+def markdown(lines: list[tuple[str, ...]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plot(cells: list[dict[str, Any]]) -> None:
+    """Draw accuracy over images per class, with whiskers of the standard error."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shots = sorted({cell["shots"] for cell in cells})
+    for number, head in enumerate(dict.fromkeys(cell["head"] for cell in cells)):
+        values = [
+            [cell["accuracy"] for cell in cells if (cell["head"], cell["shots"]) == (head, k)] for k in shots
+        ]
+        axes.errorbar(
+            [k * 1.03 ** (number - 4) for k in shots],  # side by side
+            [fmean(each) for each in values],
+            yerr=[stdev(each) / len(each) ** 0.5 for each in values],
+            linestyle="--" if "by loss" in head else "-",
+            marker="o",
+            markersize=4,
+            color=f"C{[*'ztfx'].index(kind(head))}" if "residual" not in head else "C4",
+            capsize=2,
+            label=head,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shots, [str(k) for k in shots])
+    axes.set(xlabel="images per class", ylabel="accuracy on 372 photos of clothes (%)")
+    axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.savefig(PLOT, dpi=120)
+
+
+def kind(head: str) -> str:
+    """One letter for each method: zero-shot, Tip-Adapter, Tip-Adapter-F, XMAdapter."""
+    if head.startswith("tip_adapter_f"):
+        return "f"
+    return head[0]
+
+
+def main() -> None:
+    """Write both."""
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in tables(result).items():
+        place = re.compile(rf"(?<=<!-- {name}: begin -->\n).*(?=<!-- {name}: end -->)", re.DOTALL)
+        page = place.sub(lambda _, table=table: f"\n{table}\n\n", page)
+    PAGE.write_text(page, encoding="utf-8")
+    plot(result["encoders"]["lite0-linear"]["cells"])
+
+
+if __name__ == "__main__":
+    main()
