@@ -74,13 +74,15 @@ def pair_table(cells: list[dict[str, Any]]) -> str:
     """Differences over the same draws, with the standard error and the p-value of all flips of their signs."""
     at = {(cell["head"], cell["shots"], cell["seed"]): cell["accuracy"] for cell in cells}
     shots, seeds = (sorted({key[place] for key in at}) for place in (1, 2))
-    lines = [("heads", *(f"K={k}" for k in shots), "mean over K"), ("---", *["---:"] * (len(shots) + 1))]
+    columns = [*(f"K={k}" for k in shots), *(["mean over K"] if len(shots) > 1 else [])]
+    lines = [("heads", *columns), ("---", *["---:"] * len(columns))]
     for one, other in PAIRS:
         if (one, shots[0], seeds[0]) not in at or (other, shots[0], seeds[0]) not in at:
             continue
         by_shots = [[at[one, k, seed] - at[other, k, seed] for seed in seeds] for k in shots]
         over = [fmean(each) for each in zip(*by_shots, strict=True)]
-        lines.append((f"`{one}` - `{other}`", *map(difference, [*by_shots, over])))
+        shown = [*by_shots, over] if len(shots) > 1 else by_shots
+        lines.append((f"`{one}` - `{other}`", *map(difference, shown)))
     return markdown(lines)
 
 
