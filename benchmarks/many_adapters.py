@@ -1,7 +1,7 @@
 """Sixteen tasks served at once: mixed batches, beside sixteen adapters of PEFT one after another.
 
 `python -m benchmarks.many_adapters` prints, for requests that come in random order and are answered sixteen at a time,
-the processor seconds of each side, their ratio, and whether all answers agree. Both sides hold the same LoRA of the same
+the processor seconds of each side, their ratio, and whether answers agree. Both sides hold the same LoRA of the same
 LLaVA; PEFT answers the requests of a batch task by task, as each adapter has to be set.
 """
 
