@@ -73,7 +73,7 @@ REAL_TOOLS = (
 FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
 BENCH_PEERS = ("peft", "trl")
 TRL_TOOLS = ("trl", "datasets", "Pillow")
-BENCHMARKS: dict[str, tuple[str, ...]] = {"vlm_step": (), "stored_vision": ()}  # module to its arguments
+BENCHMARKS = ("peers", "stored_vision", "vlm_step")
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -372,14 +372,25 @@ def bench_core(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure weft beside peft, adapters and TRL, and write docs/benchmarks.md; ``-- NAME`` runs one benchmark."""
     install(session, *editable(PACKAGES, "test"), *BENCH_PEERS)
-    chosen = session.posargs or sorted(BENCHMARKS)
+    chosen = session.posargs or BENCHMARKS
     unknown = set(chosen) - set(BENCHMARKS)
     if unknown:
-        session.error(
-            f"Benchmarks are {', '.join(sorted(BENCHMARKS))}, but {', '.join(sorted(unknown))} is none."
-        )
+        session.error(f"Benchmarks are {', '.join(BENCHMARKS)}, but {', '.join(sorted(unknown))} is none.")
+    peers = {"vlm_step": (), "stored_vision": (), "peers": ("--adapters", adapters_python(session))}
     for name in chosen:
-        session.run("python", "-m", f"benchmarks.{name}", *BENCHMARKS[name], env=ONE_THREAD)
+        session.run("python", "-m", f"benchmarks.{name}", *peers[name], env=ONE_THREAD)
+    session.run("python", "-m", "benchmarks.table")
+
+
+def adapters_python(session: nox.Session) -> str:
+    """Make an environment with `adapters`, which needs an older transformers, and return its Python."""
+    folder = Path(session.create_tmp()).resolve() / "adapters"
+    python = str(folder / "bin" / "python")
+    if not folder.exists():
+        session.run("python", "-m", "venv", str(folder))
+        found = torch_wheels(session)
+        session.run(python, "-m", "pip", "install", *found, pin_of("torch"), "adapters", external=True)
+    return python
 
 
 def install(session: nox.Session, *requirements: str, constraints: Path = CONSTRAINTS) -> None:

@@ -185,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
     same = {"rank": 8, "log_every": 50}
     step = measured({**STEP, **same}, arguments.trl, arguments.rounds, arguments.steps)
-    memory = measured_memory({**MEMORY, **same}, arguments.trl, 3)
+    memory = measured_memory({**MEMORY, **same}, arguments.trl, 2)
     write("vlm_step", {"step": step, "memory": memory}, kept=not arguments.print)
 
 
