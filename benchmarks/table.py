@@ -14,8 +14,8 @@ FRONT = """# Benchmarks
 
 weft beside `peft`, `adapters` and TRL: the same models, rows, sizes and optimiser, one thread, each side a process of
 its own, all taking turns. Times are processor milliseconds, medians over all turns, because the machine is shared; its
-load is given with each table. `python -m nox -s bench` measures again and writes this page from `benchmarks/results`; no
-figure is typed by hand.
+load is given with each table. `python -m nox -s bench` measures again and writes this page from `benchmarks/results`;
+no figure is typed by hand.
 """
 NAMES = {
     "bart": "BART-base width, 2 + 2 layers",
