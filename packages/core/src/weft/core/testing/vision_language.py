@@ -156,6 +156,14 @@ def instructblip() -> Case:
     return model, {**_text_after(4, 100), **batch, "pixel_values": _pixels()}
 
 
+def git() -> Case:
+    """GIT, which writes behind its image; one image a row."""
+    text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 0, "use_cache": False}
+    model = transformers.GitForCausalLM(transformers.GitConfig(**text, vision_config=_VISION))
+    ids = token_ids(ROWS, 6)
+    return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": _pixels()}
+
+
 def llava_onevision() -> Case:
     """LLaVA-OneVision with SigLIP and Qwen2; an image is seen whole and in one tile."""
     config = transformers.LlavaOnevisionConfig(
@@ -305,6 +313,7 @@ CASES = {
         blip_caption,
         blip2,
         instructblip,
+        git,
         llava,
         llava_onevision,
         qwen2_5_vl,
