@@ -119,7 +119,7 @@ def main() -> None:
     chosen = parser.parse_args()
     kept = not chosen.print
     if "imports" in chosen.parts:
-        write("imports", {"milliseconds": imports(5)}, kept=kept)
+        write("imports", {"milliseconds": imports(3)}, kept=kept)
     if "mixed" in chosen.parts:
         for tasks in chosen.tasks:
             write(f"mixed_{tasks}", mixed(tasks, chosen.adapters, chosen.rounds), kept=kept)

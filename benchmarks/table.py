@@ -40,9 +40,12 @@ def origin(result: Mapping[str, Any]) -> str:
     """Where a result comes from."""
     at, versions = result["machine"], {}
     for side in result.get("sides", []):
-        for name, version in side.get("versions", {}).items():
+        own = side.get("versions", {})
+        for name, version in own.items():
+            if name == "peft" and "adapters" in own:
+                continue  # it lies in that environment, and is not measured there
             versions.setdefault(name, set()).add(version)
-    told = ", ".join(f"{name} {' and '.join(sorted(own))}" for name, own in sorted(versions.items()))
+    told = ", ".join(f"{name} {' and '.join(sorted(all_))}" for name, all_ in sorted(versions.items()))
     return (
         f"{at['processor']}, {at['cores']} cores, load {at['load']}; {told + '; ' if told else ''}commit "
         f"{result['commit']}, {result['time'][:10]}.\n"
@@ -163,8 +166,8 @@ def main() -> None:
     parts = [FRONT, *vlm(), *stored(), *mixed(), *alone(), *imported()]
     why = RESULTS / "notes.md"
     if why.exists():
-        parts += ["\n## What is missed, and why\n\n", why.read_text("utf-8")]
-    PAGE.write_text("".join(parts), encoding="utf-8")
+        parts += ["## What is missed, and why", why.read_text("utf-8")]
+    PAGE.write_text("\n".join(part.strip("\n") + "\n" for part in parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

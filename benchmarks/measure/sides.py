@@ -76,6 +76,7 @@ class Side:
                 values: dict[str, Any] = json.loads(line[len(MARK) :])
                 self.peak_mib = values.pop("peak_mib")
                 return values
+        self._process.communicate()
         raise RuntimeError(f"The side {self.name!r} ended before its turn; what it said stands above.")
 
     def row(self) -> dict[str, Any]:
