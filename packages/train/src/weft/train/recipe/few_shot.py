@@ -243,6 +243,14 @@ class FewShotRecipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_no_steps(self) -> Self:
+        if self.tracking.report_to:
+            raise ValueError(
+                "`tracking.report_to` is for runs with a trainer, which heads have not; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tests_have_names_of_their_own(self) -> Self:
         if self.also and (self.shifted or self.transfer):
             raise ValueError("further test sets (shifted, transfer) belong to one data set; take `also` out")

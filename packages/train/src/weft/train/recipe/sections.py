@@ -241,6 +241,7 @@ class TrackingSection(Section):
             the folder `mlflow` beside the run folders.
         model: Whether the run keeps a model that MLflow loads and serves (recipe and adapter, not the backbone).
         parent: Id of the MLflow run that this one is part of, such as that of a sweep.
+        report_to: Also report losses to `tensorboard` or `wandb`, by transformers' own callbacks.
     """
 
     enabled: bool = True
@@ -248,3 +249,4 @@ class TrackingSection(Section):
     store: str | None = None
     model: bool = True
     parent: str | None = None
+    report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)

@@ -18,6 +18,7 @@ from weft.train.backbones.loading import reader_of
 from weft.train.engine.breaking_off import disk_may_fill, may_be_interrupted, others_may_die
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
+from weft.train.engine.reporting import check_reporting, reporting_callbacks
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.engine.scoring import evaluate_tasks
 from weft.train.engine.session import Session
@@ -211,7 +212,11 @@ def train_session(session: Session, checkpoint: Path | None, run: Run | None, cl
             batches=session.batches,
             section=section,
             validate=validate if section.evaluate_every else None,
-            callbacks=[Report(run, advance, progress.note, processes), stop],
+            callbacks=[
+                Report(run, advance, progress.note, processes),
+                stop,
+                *reporting_callbacks(recipe.tracking.report_to, recipe.folder),
+            ],
             processes=processes,
             objectives=objectives_of(
                 model, section, section.batch_size // processes.size, session.batches.reader
@@ -288,6 +293,7 @@ def prepare_folder(
         require_new(folder, resumes=True)
     else:
         require_made(folder, RUN_MARKER, "name")
+    check_reporting(recipe.tracking.report_to)
     check_writable(folder.parent, "output")
     require_outside(folder, tracking_folder(recipe), "tracking.store")
     check_tracking(recipe)
