@@ -53,6 +53,7 @@ INTERPRETER_TRITON = "3.9.0"  # the newest one whose interpreter takes our kerne
 COMPILER_TRITONS = ("3.6.0", "3.9.0")  # code generation differs between releases: compile with both ends
 SLOW_TOOLS = ("ray[data]", "pycocoevalcap", "torchcodec")  # extras that only slow tests run
 OPEN_CLIP_TOOLS = ("open_clip_torch", "torchvision")
+LMMS_TOOLS = ("lmms-eval==0.7.3", "loguru", "pytz", "sqlitedict", "tenacity")
 PROCESSOR_TOOLS = ("torchvision", "num2words")  # what transformers' processors of pictures and videos load
 # Pretrained weights, names and texts; `weft.train.backbones.packaged` checks the SHA-256 of each file it reads.
 REAL_WEIGHTS = (
@@ -249,6 +250,15 @@ def transformers_floor(session: nox.Session) -> None:
     loosened = without_pins(session, "transformers", "huggingface_hub", "tokenizers", "safetensors")
     install(session, floor, *editable(("kernels",)), *editable(("core",), "test"), constraints=loosened)
     session.run("pytest", *PARALLEL, "-m", FAST, "packages/core/tests", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lmms_eval(session: nox.Session) -> None:
+    """A run as a model of lmms-eval, of which all is left out that these tests do not need."""
+    install(session, *editable(PACKAGES, "test"))
+    session.install("--no-deps", *LMMS_TOOLS)
+    session.run("python", "-c", "import lmms_eval.models")  # the tests would skip without it
+    session.run("pytest", *(session.posargs or ("packages/train/tests/test_lmms_eval.py",)))
 
 
 @nox.session
