@@ -60,7 +60,7 @@ def pages() -> Iterator[tuple[str, str]]:
         "methods/index.md",
         f"""# Methods
 
-Each method is named as `method:` in a recipe, or by its class in Python; several stand in a list. `sharing` says across
+Each method is named as `method:` in a recipe, or by its class in Python; several go in a list. `sharing` says across
 what each of its parts is shared ([Concepts](../concepts.md)), `towers`, `stacks` and `layers` where it acts, and
 `train_full` which components of the model are trained beside it. [Which models can be adapted](../families.md) says
 what fits where.

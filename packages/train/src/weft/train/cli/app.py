@@ -75,7 +75,8 @@ def everywhere(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Print the whole trace of an error that weft does not know.")
+        bool,
+        typer.Option("--traceback", help="Print the full traceback of an error that weft does not know."),
     ] = False,
 ) -> None:
     """Options that every command takes, before or behind its name; `main` reads them, and here they are described."""

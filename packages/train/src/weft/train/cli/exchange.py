@@ -29,7 +29,7 @@ def export(
     tasks: Annotated[str, typer.Option(help="Tasks to write, comma-separated.")] = "all",
     target: Annotated[
         Target,
-        typer.Option("--for", help="PEFT's format, what vLLM takes of it, or plain merged models."),
+        typer.Option("--for", help="PEFT's format, the part of it that vLLM reads, or plain merged models."),
     ] = Target.peft,
     split: Annotated[
         bool,
@@ -38,11 +38,11 @@ def export(
     verify: Annotated[
         int,
         typer.Option(
-            min=0, help="Compare so many records of each task with the run; exit code 2 if any differs."
+            min=0, help="Compare this many records of each task with the run; exit code 2 if any differs."
         ),
     ] = 0,
     push: Annotated[
-        str | None, typer.Option(help="Repository of the hub that the export goes to, such as me/adapter.")
+        str | None, typer.Option(help="Hub repository to push the export to, such as me/adapter.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     licence: Annotated[
@@ -122,13 +122,13 @@ def _export(
 
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="What PEFT or AdapterHub saved, with safetensors.")
+        Path, typer.Argument(metavar="SOURCE", help="Folder that PEFT or AdapterHub saved, with safetensors.")
     ],
     output: OutputArgument,
     backbone: Annotated[
         str, typer.Option(help="Folder or hub id of the model that the adapter was trained on.")
     ],
-    task: Annotated[str, typer.Option(help="Name that its weights get.")] = "default",
+    task: Annotated[str, typer.Option(help="Name of the task that its weights become.")] = "default",
 ) -> None:
     """Read LoRA, DoRA or (IA)³ of PEFT, or bottleneck adapters of AdapterHub, and save them as weft does."""
     from weft.train.runs.exchange import import_adapter

@@ -23,7 +23,7 @@ def list_recipes() -> None:
 
 @app.command()
 def show(name: str) -> None:
-    """Print a recipe with everything it extends, its comments, and what others printed for its method."""
+    """Print a recipe with everything it extends, its comments, and published scores of its method."""
     sys.stdout.write(_whole(name))
 
 

@@ -38,7 +38,7 @@ def compare(
     published: Annotated[
         list[str] | None,
         typer.Option(
-            help="Set published rows beside ours, with source and confidence: a built-in table ('list' names "
+            help="Show published rows beside ours, with source and confidence: a built-in table ('list' names "
             "them) or a CSV file. May be repeated."
         ),
     ] = None,

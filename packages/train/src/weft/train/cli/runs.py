@@ -31,14 +31,14 @@ def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume from the newest whole checkpoint.")
+        bool, typer.Option("--resume", help="Resume from the newest complete checkpoint.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove an earlier run of this name.")
     ] = False,
     auto_resume: Annotated[
         bool,
-        typer.Option("--auto-resume", help="Resume if there is a whole checkpoint, otherwise start."),
+        typer.Option("--auto-resume", help="Resume if there is a complete checkpoint, otherwise start."),
     ] = False,
     dry_run: Annotated[
         bool,

@@ -11,14 +11,16 @@ import typer
 
 def serve(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most questions that are answered together.")] = 16,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Maximum number of questions answered together.")
+    ] = 16,
     image_host: Annotated[
         list[str] | None,
         typer.Option(help="Fetch images from this host (may be repeated); by default from none."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time until an answer.")] = 120.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds until an answer must be ready.")] = 120.0,
 ) -> None:
     """Answer questions of all tasks of a run at /v1/chat/completions, where `model` names the task."""
     import uvicorn

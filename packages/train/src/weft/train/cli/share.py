@@ -24,14 +24,12 @@ Batches = Annotated[
     ),
 ]
 Trained = Annotated[
-    str | None, typer.Option(help="Greatest share of trained parameters of the policy, such as 5%.")
+    str | None, typer.Option(help="Maximum share of trained parameters of the policy, such as 5%.")
 ]
-Slots = Annotated[
-    int | None, typer.Option(min=1, help="Greatest number of slots, each of a part in a layer.")
-]
+Slots = Annotated[int | None, typer.Option(min=1, help="Maximum number of slots, each of a part in a layer.")]
 Confirm = Annotated[
     int | None,
-    typer.Option(min=1, help="Also train so many of the best policies, and the presets, for a while."),
+    typer.Option(min=1, help="Also train this many of the best policies, and the presets, briefly."),
 ]
 ConfirmSteps = Annotated[
     int | None,

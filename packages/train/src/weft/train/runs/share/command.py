@@ -30,7 +30,7 @@ class Limit:
     """What a policy may cost.
 
     Attributes:
-        percent: Greatest share of trained parameters in all, in per cent; None sets no limit.
+        percent: Maximum share of trained parameters in all, in per cent; None sets no limit.
         slots: Greatest number of slots of all cells; None sets no limit.
     """
 
