@@ -182,7 +182,7 @@ def test_resuming_without_the_runs_recipe_is_refused(values: dict[str, Any], fin
         execute(recipe, resume=True)
     for manifest, text in zip(folder.rglob("manifest.json"), (b"[]", b"\xff", b'{"a": 3}'), strict=False):
         manifest.write_bytes(text)
-    with pytest.raises(RunError, match="needs a whole checkpoint"):
+    with pytest.raises(RunError, match="needs a complete checkpoint"):
         execute(recipe, resume=True)
 
 

@@ -1,4 +1,4 @@
-"""A disk that becomes full in mid-run: one message, whole checkpoints, and a run that resumes once there is room."""
+"""A disk that becomes full in mid-run: one message, complete checkpoints, and a run that resumes once there is room."""
 
 import errno
 import json

@@ -60,7 +60,7 @@ def noted(recipe: Recipe) -> dict[str, str]:
 
 
 def interrupted(values: dict[str, Any]) -> Recipe:
-    """A run that a whole checkpoint is left of."""
+    """A run that a complete checkpoint is left of."""
     recipe = load_recipe(values)
     folder = execute(recipe).folder
     shutil.rmtree(folder / "adapter")

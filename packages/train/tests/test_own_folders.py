@@ -214,7 +214,7 @@ def test_the_lock_of_a_run_that_is_gone_is_recognised(values: dict[str, Any], ho
 
 
 def test_a_command_that_is_refused_leaves_nothing(values: dict[str, Any]) -> None:
-    with pytest.raises(RunError, match="needs a whole checkpoint"):
+    with pytest.raises(RunError, match="needs a complete checkpoint"):
         prepared(values, resume=True)
     assert not Path(values["output"]).exists()
 

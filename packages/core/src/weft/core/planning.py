@@ -249,7 +249,7 @@ def plan(
 
 
 def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
-    """Where the slots of a tensor lie: the site's address, with the shared axes taken out.
+    """Where the slots of a tensor are: the site's address, with the shared axes taken out.
 
     Args:
         site: The site that asks.

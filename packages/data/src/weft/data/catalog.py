@@ -51,7 +51,7 @@ class DatasetSpec:
         summary: One line.
         licence: Licence of annotations and media, as far as known.
         citation: Paper, in one line.
-        how_to_get: Where the files come from and how they must lie.
+        how_to_get: Where the files come from and how they must be.
         bases: Folders below `root` where the official layout may begin.
         expected: Split to the number of records officially stated, where known.
         hub: Copies on the hub.
@@ -147,7 +147,7 @@ def load_dataset(
 
     Args:
         name: A name of `list_datasets()`.
-        root: Where the official files lie: a folder, a zip or tar archive, any fsspec URL, or a `Store`.
+        root: Where the official files are: a folder, a zip or tar archive, any fsspec URL, or a `Store`.
         split: A split of the data set.
         storage_options: What the fsspec filesystem needs; never printed.
         on_error: "raise" stops at the first malformed row; "skip" leaves such rows out and lists them in
@@ -227,7 +227,7 @@ def splits_of(
 
     Args:
         name: A name of `list_datasets()`.
-        root: Where the files lie.
+        root: Where the files are.
         storage_options: What the fsspec filesystem needs; never printed.
         follow_links: Allow links that lead out of a local `root`.
         **options: Options of the data set.

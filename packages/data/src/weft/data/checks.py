@@ -111,7 +111,7 @@ def check_dataset(
 
     Args:
         name: A name of `list_datasets()`.
-        root: Where the files should lie.
+        root: Where the files should be.
         splits: Splits to look at; by default all that are known, or that the root has where the user names them.
         media: "sample" decodes some images spread over the split, "all" looks for every file and decodes
             the sample, "none" looks at annotations only.

@@ -1,6 +1,6 @@
 """Rows sorted by task, once for every operation that reads the same batch.
 
-Sorting says where each task's rows lie; that is all a grouped product needs to know. It is done once per batch, not
+Sorting says where each task's rows are; that is all a grouped product needs to know. It is done once per batch, not
 once per site and pass.
 """
 
@@ -17,7 +17,7 @@ from weft.kernels.errors import KernelValueError
 
 
 class RoutedRows(NamedTuple):
-    """Whose each row of a batch is, and where each task's rows lie when sorted; made by `route_rows`.
+    """Whose each row of a batch is, and where each task's rows are when sorted; made by `route_rows`.
 
     Attributes:
         ids: task of every row, -1 for identity, int64, shape (rows,).
@@ -40,7 +40,7 @@ class RoutedRows(NamedTuple):
 def route_rows(task_ids: Tensor, tasks: int) -> RoutedRows:
     """Sort the rows of a batch by task.
 
-    Ids are checked where they lie; nothing waits for a device.
+    Ids are checked where they are; nothing waits for a device.
 
     Args:
         task_ids: task of every row, -1 for identity, int32 or int64, shape (rows,).
@@ -63,7 +63,7 @@ def route_rows(task_ids: Tensor, tasks: int) -> RoutedRows:
 
 
 def route_offsets(offsets: Tensor, rows: int) -> RoutedRows:
-    """The same for rows that lie sorted by task.
+    """The same for rows that are sorted by task.
 
     Args:
         offsets: end of every task's rows, int32 or int64, shape (tasks,).

@@ -94,7 +94,7 @@ class Bank(nn.Module):
         return torch.stack([value for place in self._of_tasks if (value := values[place]) is not None])
 
     def stacked(self) -> Tensor:
-        """All slots, shape `(slots, *shape)`: the buffer they lie in, if they still do."""
+        """All slots, shape `(slots, *shape)`: the buffer they are in, if they still do."""
         values: list[Tensor] = [value for value in self._parameters.values() if value is not None]
         if len(values) == 1:
             return values[0][None]

@@ -125,7 +125,7 @@ class SiteWeights:
         return self._noted(self._banks[name].by_task())
 
     def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """The slots as they lie, and the slot of every task."""
+        """The slots as stored, and the slot of every task."""
         stacked, table = self._banks[name].stored()
         return self._noted(stacked), table
 
@@ -253,7 +253,7 @@ class SiteUnit:
         return value.movedim(1, -1) if self.site.channels_first else value
 
     def _is_packed(self, value: Tensor) -> bool:
-        """Whether the tokens of all rows lie one behind the other, shape `(1, tokens, ...)`, and each has its owner."""
+        """Whether the tokens of all rows are concatenated, shape `(1, tokens, ...)`, and each has its owner."""
         owner = None if self.store.routing is None else self.store.routing.owners.get(self.site.modality)
         return owner is not None and value.dim() > 1 and value.shape[:2] == (1, owner.shape[0])
 

@@ -21,7 +21,7 @@ from weft.core.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """One of several linear maps that lie in one module, one after the other.
+    """One of several linear maps that are in one module, one after the other.
 
     Args:
         path: The module, from the layer.

@@ -1,7 +1,7 @@
 """Probing a layer: what its code does with the residual stream, found by running it around stand-ins for its children.
 
 Sub-layers give values that are known, norms scale what they read, and what arrives where tells the rest. Nothing of
-the layer is computed or changed, so that it may lie on any device, the meta device included, and be quantised.
+the layer is computed or changed, so that it may be on any device, the meta device included, and be quantised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROWS, _LENGTH = 4, 2
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How a sub-layer lies in its layer.
+    """How a sub-layer is placed in its layer.
 
     Args:
         stream: Child whose input is the residual stream before the sub-layer: a norm, or the sub-layer itself.
@@ -37,7 +37,7 @@ class Flow:
 
 
 def probe(layer: nn.Module, sublayers: Mapping[Block, str], width: int) -> dict[str, Flow]:
-    """Find how sub-layers lie in a layer.
+    """Find how sub-layers are placed in a layer.
 
     Args:
         layer: The layer; it is not changed.
@@ -45,7 +45,7 @@ def probe(layer: nn.Module, sublayers: Mapping[Block, str], width: int) -> dict[
         width: Features of the residual stream.
 
     Returns:
-        Name of each sub-layer to how it lies.
+        Name of each sub-layer to its placement.
 
     Raises:
         BackboneError: If the layer does something else than adding what its sub-layers make of the stream.

@@ -81,7 +81,7 @@ def read_layer(layer: nn.Module) -> dict[Block, BlockSpec]:
 
 
 def is_packed(layer: nn.Module) -> bool:
-    """Whether the layer's attention is told where each row begins, because all lie behind one another.
+    """Whether the layer's attention is told where each row begins, because all are concatenated.
 
     Args:
         layer: A layer.

@@ -47,7 +47,7 @@ class Media(ABC):
         """Row of the batch that each row of a tower belongs to, int64, shape `(rows,)`.
 
         Raises:
-            RoutingError: If the placeholders do not add up to the media, or a medium lies across two rows; on
+            RoutingError: If the placeholders do not add up to the media, or a medium spans two rows; on
                 other devices than the CPU and under a compiler torch's own error, without waiting for the
                 device.
         """

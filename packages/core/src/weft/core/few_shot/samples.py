@@ -21,7 +21,7 @@ _SHOWN = 8
 class Samples:
     """Labelled features that a head is fitted on.
 
-    They lie on the device of the head; what is taken of them has its dtype.
+    They are on the device of the head; what is taken of them has its dtype.
 
     Attributes:
         views: Unit features of every sample under every augmentation, shape (views, samples, width).

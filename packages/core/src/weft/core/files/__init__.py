@@ -1,1 +1,1 @@
-"""What lies on disk: checkpoints of adapters, the hub, and the formats of other libraries."""
+"""What is on disk: checkpoints of adapters, the hub, and the formats of other libraries."""

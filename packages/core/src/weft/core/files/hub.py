@@ -43,7 +43,7 @@ def local_folder(path: str | Path, files: Sequence[str], revision: str | None = 
 
 
 def like_named(folder: Path) -> str:
-    """A sentence with what lies beside a folder that does not exist under a like name; empty if nothing does."""
+    """A sentence with what has a similar name beside a folder that does not exist; empty if nothing has."""
     if folder.exists() or not folder.parent.is_dir():
         return ""
     near = near_matches(folder.name, sorted(path.name for path in folder.parent.iterdir()))

@@ -358,7 +358,7 @@ class UnitConfig(BaseModel):
 
         Args:
             site: The site.
-            sites: The backbone it lies in.
+            sites: The backbone it is in.
 
         Raises:
             ConfigError: If a size does not fit the site.

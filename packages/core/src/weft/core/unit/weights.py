@@ -44,7 +44,7 @@ class Weights(Protocol):
         """
 
     def stored(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """The slots as they lie, and the slot of every task, int64, shape `(tasks,)`, where tasks share in groups."""
+        """The slots as stored, and the slot of every task, int64, shape `(tasks,)`, where tasks share in groups."""
 
     def rows(self, name: str) -> Tensor:
         """The tensor of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0."""

@@ -1,4 +1,4 @@
-"""Convpass: small convolutions beside attention and feed-forward block, which know that tokens lie on a grid.
+"""Convpass: small convolutions beside attention and feed-forward block, which know that tokens are on a grid.
 
 Source: Convpass (Jie and Deng 2022, "Convolutional Bypasses Are Better Vision Transformer Adapters").
 """

@@ -1,4 +1,4 @@
-"""Where COCO images lie, and how their files are named."""
+"""Where COCO images are, and how their files are named."""
 
 from weft.data.media.reference import MediaRef
 from weft.data.records.source import MediaFiles, Source

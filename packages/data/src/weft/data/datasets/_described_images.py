@@ -29,7 +29,7 @@ def described(
     """Yield one record per row of the tables of a split.
 
     Args:
-        source: Where images and tables lie.
+        source: Where images and tables are.
         split: Folder of the split; "all" takes every table.
         record: Type of the records.
         columns: Record field to column; the images are those that `file_name` or `file_names` names.
@@ -81,7 +81,7 @@ def _say_untold(source: Source, split: str, told: set[str]) -> None:
 
 
 def described_splits(source: Source, **options: Any) -> list[str]:
-    """The folders of the root that hold such a table, or "all" where one lies at the root."""
+    """The folders of the root that hold such a table, or "all" where one is at the root."""
     names = [name.split("/") for name in source.store.names() if is_metadata(name)]
     if any(len(parts) == 1 for parts in names):
         return ["all"]

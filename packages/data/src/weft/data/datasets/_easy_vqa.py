@@ -1,4 +1,4 @@
-"""The questions of easy-VQA, as its official files lie on disk."""
+"""The questions of easy-VQA, as its official files are on disk."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ BASES = ("", "data", "easy_vqa/data")
 def read(source: Source, split: str) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question; `answer_type` is "yes/no" or "other".
 
-    The official file is a JSON list of `[question, answer, image_id]`; images lie in a folder or in
+    The official file is a JSON list of `[question, answer, image_id]`; images are in a folder or in
     `images.zip` beside it.
     """
     file = source.find(f"{split}/questions.json")

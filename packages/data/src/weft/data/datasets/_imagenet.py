@@ -1,4 +1,4 @@
-"""Folders of images by WordNet id, as ImageNet and its variants lie on disk."""
+"""Folders of images by WordNet id, as ImageNet and its variants are on disk."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -41,7 +41,7 @@ def read_folders(
     classes. `extra["imagenet_label"]` is the position among all 1,000, for masking logits.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         folders: Candidates for the folder that holds the class folders.
         domain: Name of the image domain.
         class_of: Maps a folder name to a WordNet id; by default the folder is named by it.

@@ -16,7 +16,7 @@ def rows_of(source: Source, stored: StoredFile) -> Iterator[Row]:
     """Yield the rows of a table, by the ending of its name.
 
     Args:
-        source: Where it lies.
+        source: Where it is.
         stored: The table.
 
     Raises:

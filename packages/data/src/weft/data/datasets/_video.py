@@ -1,4 +1,4 @@
-"""What video data sets share: where videos lie, spans in seconds, subtitles."""
+"""What video data sets share: where videos are, spans in seconds, subtitles."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

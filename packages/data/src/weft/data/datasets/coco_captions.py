@@ -20,7 +20,7 @@ def read(
     """Yield `Caption` records (one per image) or `Retrieval` records (one per caption).
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: "train", "val" and "test" are the Karpathy split; "train2014" and so on the official files.
         task: "caption" or "retrieval".
         restval: Whether "train" takes in the images marked "restval", as is usual.

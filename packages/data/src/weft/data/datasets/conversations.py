@@ -62,7 +62,7 @@ def draw(source: Source, split: str, **options: Any) -> Sequence[Record]:
     Arguments are those of `read`.
 
     Raises:
-        InvalidArgumentError: If they lie in a file, which must be read to know its rows.
+        InvalidArgumentError: If they are in a file, which must be read to know its rows.
     """
     found = read(source, split, **options)
     if not isinstance(found, Sequence):

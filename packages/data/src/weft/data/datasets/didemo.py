@@ -24,7 +24,7 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
     keeps `extra["times"]` (annotated segments, numbered from 0, five seconds each).
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         unit: "paragraph" or "description".
         task: "retrieval", or "caption" (one record per video with all its descriptions).

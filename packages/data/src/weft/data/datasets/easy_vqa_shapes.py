@@ -23,7 +23,7 @@ def read(source: Source, split: str) -> Iterator[Classify]:
     the order of their first question; those whose questions leave something open are left out.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: "train" or "test".
     """
     source.classes = list(NAMES)

@@ -76,7 +76,7 @@ def read(source: Source, split: str) -> Iterator[Classify]:
     repository's sprite, a 30 x 30 grid with three rows per class.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
     """
     if split == "sprite":

@@ -13,7 +13,7 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
     """Yield `Retrieval` records (one per caption) or `Caption` records (one per image).
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         task: "caption" or "retrieval".
     """

@@ -19,7 +19,7 @@ def read(source: Source, split: str, *, questions: str | None = None) -> Iterato
     read the lists of VL-T5 and VL-Adapter.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         questions: Path of the questions file below the root, where it has no official name (xGQA).
     """

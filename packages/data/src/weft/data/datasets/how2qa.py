@@ -22,7 +22,7 @@ def read(
     generator seeded with `option_seed`, split and row. The VALUE lines have their own order.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         option_seed: Seed of the order of options, CSV only.
         subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or

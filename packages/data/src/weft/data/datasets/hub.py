@@ -25,7 +25,7 @@ def read(
 ) -> Sequence[Record]:
     """The rows of a split as records, made when they are asked for; images stay encoded until then.
 
-    The rows lie in the cache of `datasets`, which is mapped into memory and not read.
+    The rows are in the cache of `datasets`, which is mapped into memory and not read.
 
     Args:
         source: A folder in the hub's format, where `repo` names none.

@@ -28,14 +28,14 @@ def read(
 ) -> Iterator[Record]:
     """Yield one `Classify` per image, sorted by path; with `record` one of that type per row of `metadata`.
 
-    The tables `metadata.jsonl`, `.csv` or `.parquet` are those of the `datasets` library: they lie beside the images,
+    The tables `metadata.jsonl`, `.csv` or `.parquet` are those of the `datasets` library: they are beside the images,
     or above, and their column `file_name` (or `file_names`, a list) counts from there.
 
     Hidden folders and those of other programs (`.ipynb_checkpoints`, `@eaDir`, `__MACOSX`) are no classes. Names that
     differ only in how accents are composed (Unicode NFC and NFD) are one class.
 
     Args:
-        source: Where the images lie.
+        source: Where the images are.
         split: Name of the folder of the split, or "all" where there are no splits.
         classes: Class folders in label order. By default all class folders of every split, sorted, so that
             labels agree between splits even where one lacks a class. "leaf" does the same with the innermost

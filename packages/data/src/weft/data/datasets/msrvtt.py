@@ -34,7 +34,7 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Cap
     Where only jsonl lists are there, they are read as they are.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         task: "caption" or "retrieval".
     """

@@ -22,7 +22,7 @@ def read(
     should everything with the same `extra["directory"]`.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         permutation: 0 to 5, or "all" for six records per row.
         structured: Keep the official `structured_rep` in `extra`.

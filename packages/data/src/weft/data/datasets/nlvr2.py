@@ -18,7 +18,7 @@ def read(source: Source, split: str, *, annotations: str | None = None) -> Itera
     pairs, and count together for consistency.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name; `vlt5_*` read the lists of VL-T5 and VL-Adapter.
         annotations: Path of the annotation file below the root, where it has no official name.
     """

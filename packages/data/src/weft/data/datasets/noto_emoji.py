@@ -24,7 +24,7 @@ def read(
     concept), `aliases` and `keywords`.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         languages: Languages of the names; a single code is accepted.
         task: "caption" for `Caption` records, "retrieval" for `Retrieval` records.

@@ -125,7 +125,7 @@ def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, S
 
 
 def find_splits(source: Source, *, file: str | None = None, **options: Any) -> list[str]:
-    """Names of the tables that lie at the root, without their endings; that of a table which is the root, or is named.
+    """Names of the tables that are at the root, without their endings; that of a table which is the root, or is named.
 
     Args:
         source: The folder of the tables, or the table itself.

@@ -15,7 +15,7 @@ def read(
     """Yield one `Caption` per clip with all its descriptions (none where they are hidden).
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
             False for none.

@@ -15,7 +15,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
     """Yield one `VideoMC` per question.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
             False for none.

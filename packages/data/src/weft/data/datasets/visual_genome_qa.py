@@ -14,14 +14,14 @@ def read(source: Source, split: str) -> Iterator[ImageQA]:
     """Yield one `ImageQA` per question, with one answer.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: "train"; there is no other.
     """
     file = source.find("question_answers.json", "vg_qa.json")
     folders: dict[str, MediaFolder] = {}
 
     def image(name: str) -> MediaFolder:
-        """Images lie in two folders; the first that has the file serves it."""
+        """Images are in two folders; the first that has the file serves it."""
         for folder in folders.values():
             ref = folder.ref(name)
             if not source.require_media or ref.exists():

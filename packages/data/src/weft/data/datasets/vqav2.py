@@ -31,7 +31,7 @@ def read(
     id; test splits have no annotations. Splits `karpathy_*` read the lists that VL-T5 and VL-Adapter use.
 
     Args:
-        source: Where the files lie.
+        source: Where the files are.
         split: Split name.
         questions: Path of the questions file below the root, where it has no official name.
         annotations: Path of the annotations file below the root.

@@ -21,7 +21,7 @@ def identity_of(medium: MediaRef | Record, tag: str = "") -> str:
 
 
 def content_of(medium: MediaRef | Record, tag: str = "") -> str:
-    """Return a digest of what a medium holds, wherever it lies; it is read for that. Arguments as in `identity_of`."""
+    """Return a digest of what a medium holds, wherever it is; it is read for that. Arguments as in `identity_of`."""
     return _joined(medium, tag, lambda ref: ref.content)
 
 

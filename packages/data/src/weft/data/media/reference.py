@@ -51,7 +51,7 @@ class MediaRef:
 
     @property
     def place(self) -> str:
-        """Digest of where the medium and its span lie, fit to tell the media of one process apart."""
+        """Digest of where the medium and its span are, fit to tell the media of one process apart."""
         return self._digest(self.store.place(self.path))
 
     @property
@@ -67,7 +67,7 @@ class MediaRef:
 
     @property
     def content(self) -> str:
-        """Digest of the content and the span, wherever it lies; the whole file is read.
+        """Digest of the content and the span, wherever it is; the whole file is read.
 
         Raises:
             MissingFileError: If the file is not there.

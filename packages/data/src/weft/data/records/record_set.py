@@ -104,7 +104,7 @@ class RecordSet(Sequence[R], Generic[R]):
     def fingerprint(self) -> str:
         """Return a SHA-256 over all that the records say and the names of their media, not their content.
 
-        It is equal exactly for the same records in the same order, wherever their files lie. Records that are made on
+        It is equal exactly for the same records in the same order, wherever their files are. Records that are made on
         demand are not read where the sequence knows a `digest` of all of them.
         """
         known = getattr(self.records, "digest", None)
@@ -121,7 +121,7 @@ class RecordSet(Sequence[R], Generic[R]):
     def media_fingerprint(self) -> str:
         """Return a SHA-256 over sketches of all media, in order: a replaced picture gives another one.
 
-        It is equal wherever the files lie and whenever they were written; see `Store.sketch`. Records that are made on
+        It is equal wherever the files are and whenever they were written; see `Store.sketch`. Records that are made on
         demand are not read where the sequence knows a `media_digest` of all of them.
 
         Raises:

@@ -207,7 +207,7 @@ class Source:
         probe: str | None = None,
         what: str = "images",
     ) -> MediaFolder:
-        """Return where the media lie: the first folder, or archive, that holds the file `probe`.
+        """Return where the media are: the first folder, or archive, that holds the file `probe`.
 
         Args:
             folders: Folders below a base that may hold the files.

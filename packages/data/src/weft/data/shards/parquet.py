@@ -105,7 +105,7 @@ class ShardedRecords(RecordsOnDemand):
     Args:
         root: Folder or URL of the shards.
         storage_options: What the fsspec filesystem needs; never printed.
-        folder: Where in the root they lie.
+        folder: Where in the root they are.
 
     Raises:
         MissingFileError: If there is no index.
@@ -203,7 +203,7 @@ class ShardedRecords(RecordsOnDemand):
 
     @cached_property
     def embeds(self) -> bool:
-        """Whether the media lie in the shards; all rows of a conversion are alike in this."""
+        """Whether the media are in the shards; all rows of a conversion are alike in this."""
         # The first records may be texts alone.
         read = (row for shard, group, _ in self.groups() for row in self._read(shard, group, True))
         first = next((cell for _, cells in read for cell in cells), None)

@@ -1,1 +1,1 @@
-"""Where files lie and what is read from them: folders, archives and remote stores, texts and their limits."""
+"""Where files are and what is read from them: folders, archives and remote stores, texts and their limits."""

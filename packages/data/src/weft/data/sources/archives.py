@@ -74,11 +74,11 @@ class ArchiveStore(Store):
         return _archive(self).size(safe_member(path))
 
     def place(self, path: str) -> str:
-        """Return where a member lies; nothing is opened."""
+        """Return where a member is; nothing is opened."""
         return f"{whereabouts(self.url, self.options)}!{safe_member(path)}"
 
     def identity(self, path: str) -> str:
-        """Return where the archive lies, its size and its times, and the member's name; see `Store.identity`."""
+        """Return where the archive is, its size and its times, and the member's name; see `Store.identity`."""
         archive, name = _archive(self), safe_member(path)
         archive.size(name)
         return f"{archive.identity}!{name}"

@@ -79,11 +79,11 @@ class FolderStore(Store):
             return int(filesystem.size(f"{base}/{path}"))
 
     def place(self, path: str) -> str:
-        """Return where a file lies; nothing is opened."""
+        """Return where a file is; nothing is opened."""
         return f"{whereabouts(self.url, self.options)}/{safe_member(path)}"
 
     def identity(self, path: str) -> str:
-        """Return where a file lies, its size and its times; of a remote file, what its server says instead."""
+        """Return where a file is, its size and its times; of a remote file, what its server says instead."""
         path = safe_member(path)
         with accessed(self.describe(path)):
             if is_local(self.url):
@@ -129,7 +129,7 @@ class FolderStore(Store):
         return full
 
     def _near(self, path: str) -> str:
-        """As `_local`, at the cost of one look where thousands of files lie in one folder."""
+        """As `_local`, at the cost of one look where thousands of files are in one folder."""
         full = os.path.join(strip_scheme(self.url), path)
         _check_folder(self, os.path.dirname(path))
         return self._local(path) if os.path.islink(full) else full
@@ -187,7 +187,7 @@ def _filesystem(store: FolderStore) -> tuple[Any, str]:
 
 
 def whereabouts(url: str, options: Mapping[str, Any]) -> str:
-    """Where a store lies, for comparisons within a process alone: credentials may stand in it."""
+    """Where a store is, only for comparisons within a process: it may contain credentials."""
     if is_local(url):
         return os.path.abspath(strip_scheme(url))
     own = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:16] if options else ""
@@ -195,7 +195,7 @@ def whereabouts(url: str, options: Mapping[str, Any]) -> str:
 
 
 def file_identity(path: str) -> str:
-    """Where a local file lies, its size and its times, that of its last change of any kind among them.
+    """Where a local file is, its size and its times, that of its last change of any kind among them.
 
     Raises:
         OSError: If it cannot be looked at.

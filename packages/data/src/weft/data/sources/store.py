@@ -86,7 +86,7 @@ class Store(ABC):
     def place(self, path: str) -> str:
         """Return what tells a file from every other one of this process, without opening it if that can be.
 
-        By default this is a digest of the content, which is always right; a store that can say where a file lies is
+        By default this is a digest of the content, which is always right; a store that knows where a file is stored is
         cheaper.
         """
         return self.content(path)
@@ -111,7 +111,7 @@ class Store(ABC):
             return f"sha256:{stream_digest(stream)}"
 
     def sketch(self, path: str) -> str:
-        """Return what tells a file from another one in its place, at little cost, wherever it lies, whatever its age.
+        """Return what tells a file from another one in its place, at little cost, wherever it is, whatever its age.
 
         By default this is a digest of the content. Stores of many files read less: their size and a few pieces, or the
         checksum of an archive's own.
@@ -175,5 +175,5 @@ class BytesStore(Store):
 
 
 def is_below(name: str, prefix: str) -> bool:
-    """Tell whether the path `name` is `prefix` or lies below it."""
+    """Tell whether the path `name` is `prefix` or below it."""
     return not prefix or name == prefix or name.startswith(prefix.rstrip("/") + "/")

@@ -1,4 +1,4 @@
-"""Features that lie in stores: looked up by what they were made of, read without decoding anything."""
+"""Features kept in stores: looked up by what they were made of, read without decoding anything."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def stored_features(
 ) -> StoredFeatures:
     """Find every image and video in the stores of its task.
 
-    An item of a store that weft extracted belongs to one medium, wherever it lies now. An item of features that others
+    An item of a store that weft extracted belongs to one medium, wherever it is now. An item of features that others
     extracted belongs to a file if its id is the file's path in the data set, or the file's name without ending, such as
     `COCO_val2014_000000000042`. Of several stores, the first that has it serves.
 
     Args:
-        groups: Stores, and the images and videos whose features lie in one of them.
+        groups: Stores, and the images and videos whose features are in one of them.
         tokens: See `StoredFeatures`.
         blank: See `StoredFeatures`.
 

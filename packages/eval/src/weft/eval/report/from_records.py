@@ -96,7 +96,7 @@ def _retrieval_table(
 
 
 def _shown(record: Record) -> str:
-    """Digest of which media a record shows: by content where they lie in a table, else by name and span.
+    """Digest of which media a record shows: by content where they are in a table, else by name and span.
 
     Names are those within the data set, so that a copy of it elsewhere has the same ones.
     """

@@ -55,7 +55,7 @@ class PredictionTable:
         metric: Name and variant of the metric that gave the scores.
         best: The best possible score of a sample, such as 100 for accuracies.
         rows: The predictions.
-        folder: Where pictures lie, or `None` for a table without.
+        folder: Where pictures are, or `None` for a table without.
     """
 
     task: str
@@ -68,7 +68,7 @@ class PredictionTable:
         """Write the table as JSON lines; the first line describes it.
 
         Args:
-            folder: Where to write; pictures must lie there already.
+            folder: Where to write; pictures must be there already.
 
         Returns:
             The file.
@@ -114,7 +114,7 @@ class PredictionTable:
 
 
 def require_inside(path: Path, folder: Path, what: str) -> None:
-    """Refuse a path of a run's folder that leads out of it; what lies elsewhere would be shown, or sent on.
+    """Refuse a path of a run's folder that leads out of it; what is elsewhere would be shown, or sent on.
 
     Args:
         path: The path; links are followed.

@@ -14,7 +14,7 @@ class AdaptedModel(PythonModel):
     """Loads the backbone and the adapter when it is asked for the first time."""
 
     def load_context(self, context: Any) -> None:
-        """Remember where the adapter lies; the backbone is fetched later, so loading needs no network."""
+        """Remember where the adapter is; the backbone is fetched later, so loading needs no network."""
         self._context = context
         self._predictor: Any = None
 

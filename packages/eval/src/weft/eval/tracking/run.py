@@ -96,7 +96,7 @@ class Run:
             name: Its name.
             digest: A fingerprint of its records; its first characters are kept, as many as MLflow takes.
             split: What it is used for, such as `train`.
-            source: Where it lies, as JSON-able data; credentials are taken out.
+            source: Where it is, as JSON-able data; credentials are taken out.
             profile: What is in it, such as the number of records.
         """
         kept = digest[:LONGEST_DIGEST]

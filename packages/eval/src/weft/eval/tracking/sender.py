@@ -49,7 +49,7 @@ def sync(spool: Path | str, store: Path | str | None = None) -> str:
     Args:
         spool: The spool folder that the run named when its upload failed.
         store: Where to send it, as for `store_uri`; by default the server that the spool names, or the folder that the
-            spool lies in. Needed where that address held a password, which a spool does not keep.
+            spool is in. Needed where that address held a password, which a spool does not keep.
 
     Returns:
         The id of the run in the store.

@@ -85,7 +85,7 @@ class Spool:
             yield
 
     def check(self) -> None:
-        """Refuse a spool with events that no run writes, or with files that lie elsewhere.
+        """Refuse a spool with events that no run writes, or with files that are elsewhere.
 
         Raises:
             TrackingError: An event is malformed, or a path or a link in the spool leads out of it.

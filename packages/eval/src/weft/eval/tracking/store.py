@@ -42,7 +42,7 @@ def store_uri(store: Path | str | None = None) -> str:
     """The MLflow tracking URI of a store.
 
     Args:
-        store: A folder (an embedded SQLite database and artifacts lie in it), a tracking URI such as
+        store: A folder (an embedded SQLite database and artifacts are in it), a tracking URI such as
             `http://host:5000` or `sqlite:////data/mlflow.db`, or `None` for the environment variable
             `MLFLOW_TRACKING_URI` and, if that is unset, the folder `weft-runs` here.
 
@@ -71,7 +71,7 @@ def store_folder(store: Path | str | None = None) -> Path | None:
 
 
 def spool_folder(store: Path | str | None = None) -> Path:
-    """The absolute folder in which the local records of runs lie until a store holds them."""
+    """The absolute folder that keeps the local records of runs until a store has them."""
     return (store_folder(store) or Path(DEFAULT_FOLDER).absolute()) / "spool"
 
 

@@ -53,7 +53,7 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
 
 
 def width_of(section: EncoderSection) -> int | None:
-    """Width of an encoder's features: what the recipe says, or its configuration where that lies on this machine."""
+    """Width of an encoder's features: what the recipe says, or its configuration where that is on this machine."""
     if section.width is not None:
         return section.width
     if section.library == "open_clip":

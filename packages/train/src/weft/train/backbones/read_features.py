@@ -190,6 +190,6 @@ def _language(model: Any) -> str:
 
 
 def _is_seen(path: str, model: Any, language: str) -> bool:
-    """Whether a module or parameter lies in what is before the language model."""
+    """Whether a module or parameter is in what is before the language model."""
     holder = language.rpartition(".")[0]
     return path.startswith(f"{holder}.") and not f"{path}.".startswith(f"{language}.")

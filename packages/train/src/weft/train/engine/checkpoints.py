@@ -69,7 +69,7 @@ def state_of(checkpoint: Path) -> TrainerState:
     """What the trainer wrote down of itself.
 
     Args:
-        checkpoint: A whole checkpoint.
+        checkpoint: A complete checkpoint.
 
     Raises:
         RunError: If it has not the types that the trainer resumes with.
@@ -127,7 +127,7 @@ def require_resumable(folder: Path) -> Path:
     if found is None:
         seen = ", ".join(path.name for path in _by_step(folder)) or "no checkpoint at all"
         raise RunError(
-            f"`--resume` needs a whole checkpoint in {folder}, but there is {seen}. Start without it."
+            f"`--resume` needs a complete checkpoint in {folder}, but there is {seen}. Start without it."
         )
     return found
 

@@ -49,7 +49,7 @@ def check_shardable(model: Any, objectives: Mapping[str, Any]) -> None:
 def shard(model: Any, processes: Processes) -> None:
     """Shard a model over all processes, in place: each of its layers, and the rest with the banks of the units.
 
-    Banks lie under the root, because a unit is read by layers in an order that depends on the batch. Scalars, such as
+    Banks are under the root, because a unit is read by layers in an order that depends on the batch. Scalars, such as
     CLIP's temperature, cannot be sharded and stay whole.
 
     Args:

@@ -85,7 +85,7 @@ def how_to_start(folder: Path) -> tuple[bool, bool]:
         folder: Folder of the run.
 
     Returns:
-        Whether to resume, which takes a whole checkpoint or a trained run without scores, and whether to start
+        Whether to resume, which takes a complete checkpoint or a trained run without scores, and whether to start
         again, as after an end before the first checkpoint. Neither leaves a folder that is no interrupted run to the
         usual refusal.
     """

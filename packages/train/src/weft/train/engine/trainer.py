@@ -1,4 +1,4 @@
-"""Training: one thin subclass of `transformers.Trainer` for batches of several tasks and whole checkpoints."""
+"""Training: one thin subclass of `transformers.Trainer` for batches of several tasks and complete checkpoints."""
 
 from __future__ import annotations
 

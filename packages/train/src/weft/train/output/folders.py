@@ -32,7 +32,7 @@ def claimed(folder: Path, argument: str, *, otherwise: str) -> Iterator[None]:
 
     Raises:
         InUseError: If another process has it.
-        RunError: If the folder that it lies in cannot be written.
+        RunError: If the folder that it is in cannot be written.
     """
     place = folder.resolve()
     above = place.parent
@@ -73,7 +73,7 @@ def require_new(folder: Path, *, resumes: bool) -> None:
 
 
 def require_outside(folder: Path, other: Path | None, argument: str) -> None:
-    """Refuse what shall outlive a run, but lies in its folder, with which it would be removed.
+    """Refuse what should outlive a run, but is in its folder and would be removed with it.
 
     Args:
         folder: Folder of the run.
@@ -81,7 +81,7 @@ def require_outside(folder: Path, other: Path | None, argument: str) -> None:
         argument: What the user calls that.
 
     Raises:
-        RunError: If it is the folder of the run, or lies in it.
+        RunError: If it is the folder of the run, or is in it.
     """
     if other is not None and other.resolve().is_relative_to(folder.resolve()):
         raise RunError(

@@ -172,7 +172,7 @@ def _check_answers(recipe: Recipe, name: str, data: TaskData) -> None:
 
 
 def _check_batches(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Refuse records that cannot lie in one batch: weft's own models read equally many images in each row."""
+    """Refuse records that cannot share a batch: weft's own models read equally many images in each row."""
     mixed = recipe.training.mixing.unit == "mixed"
     trained: dict[int, str] = {}
     for name, data in tasks.items():

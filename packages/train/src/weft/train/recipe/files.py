@@ -56,7 +56,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     Raises:
         RecipeError: If it is not YAML, not a mapping, or extends a file that is not there, itself, or one that neither
-            lies beside the first file nor is built in.
+            is beside the first file nor is built in.
     """
     values = _mapping(path)
     base = _base(path, values, above)

@@ -26,7 +26,7 @@ def extract_keys(recipe: Recipe, folder: Path | None, progress: Progress | None 
         progress: Where to show progress.
 
     Raises:
-        RunError: As `extract_stores`; or a folder is given where features lie beside the runs.
+        RunError: As `extract_stores`; or a folder is given where features are beside the runs.
     """
     if reader_of(recipe.backbone).paired:
         stores = extract_stores(recipe, folder or Path("weft-features"), progress)

@@ -25,7 +25,7 @@ class RunModel(HarnessModel):
         task: One of its tasks.
         batch_size: Requests per pass.
         record_type: What the task's texts are, such as "image_qa".
-        device: Accepted because the harness passes it; the model lies on the GPU where there is one.
+        device: Accepted because the harness passes it; the model is on the GPU where there is one.
         max_batch_size: Accepted because the harness passes it.
 
     Raises:
@@ -51,7 +51,7 @@ class RunChatModel(ChatHarnessModel):
         run: Folder of the run.
         task: One of its tasks, to which the model is routed; its `system`, lengths and beams hold.
         batch_size: Requests per pass.
-        device: Accepted because the harness passes it; the model lies on the GPU where there is one.
+        device: Accepted because the harness passes it; the model is on the GPU where there is one.
         max_batch_size: Accepted because the harness passes it.
 
     Raises:

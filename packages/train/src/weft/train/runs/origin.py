@@ -36,7 +36,7 @@ def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
         tasks: Its records.
 
     Returns:
-        Name to a fingerprint that is the same wherever the files lie: of the records of every split, of their media or
+        Name to a fingerprint that is the same wherever the files are: of the records of every split, of their media or
         stored features, and of each file and folder that the recipe names.
 
     Raises:

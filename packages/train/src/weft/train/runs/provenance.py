@@ -26,7 +26,7 @@ def source_tags(folder: Path | None = None) -> dict[str, str]:
     """Tags under which MLflow shows where a run came from: the program, and the commit it was started in.
 
     Args:
-        folder: Folder that may lie in a git repository; by default the current one.
+        folder: Folder that may be in a git repository; by default the current one.
 
     Returns:
         The tags; those of git are absent outside of repositories and where there is no git. Changes that are not

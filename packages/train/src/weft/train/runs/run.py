@@ -76,9 +76,9 @@ def execute(
     Args:
         recipe: The recipe.
         tasks: Its records, if they are loaded already.
-        resume: Resume from the newest whole checkpoint; a run that is trained and was not scored is scored.
+        resume: Resume from the newest complete checkpoint; a run that is trained and was not scored is scored.
         overwrite: Remove an earlier run of the same name first.
-        auto_resume: Resume if there is a whole checkpoint; otherwise start, again if the run ended before the first.
+        auto_resume: Resume if there is a complete checkpoint; otherwise start, again if the run ended before the first.
         progress: Where to show progress; nowhere by default.
 
     Returns:
@@ -185,7 +185,7 @@ def train_session(session: Session, checkpoint: Path | None, run: Run | None, cl
     """Train the model of a session, in place.
 
     Args:
-        session: The session; its recipe says how, and where checkpoints lie.
+        session: The session; its recipe says how, and where checkpoints are.
         checkpoint: What to resume from, or None.
         run: Where it is tracked, or None.
         clock: Measures the run.

@@ -93,7 +93,7 @@ def run_search(
 ) -> list[Trial]:
     """Run trials until there are so many; a search that was interrupted resumes when it is started again.
 
-    The study lies in `OUTPUT/NAME.search.db`. Values are drawn by Optuna's tree-structured Parzen estimator from the
+    The study is in `OUTPUT/NAME.search.db`. Values are drawn by Optuna's tree-structured Parzen estimator from the
     validation averages of the trials before; test scores are reported and never choose. In MLflow the runs are children
     of one.
 

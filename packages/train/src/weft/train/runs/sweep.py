@@ -111,7 +111,7 @@ def run_sweep(
 ) -> list[dict[str, Any]]:
     """Run every point that has no result yet; a sweep that was interrupted resumes when it is started again.
 
-    What lies in the folder of a run counts only for the recipe, data and files that made it.
+    What is in the folder of a run counts only for the recipe, data and files that made it.
 
     Runs that have a checkpoint are resumed, others are started. One that fails does not stop the rest. In MLflow the
     runs are children of one.
@@ -182,7 +182,7 @@ def run_points(
         source: The recipe.
         points: The points.
         parent: MLflow run that they are part of.
-        start_over: Names of runs that are started again, whatever lies there.
+        start_over: Names of runs that are started again, whatever is there.
         jobs: Runs at a time.
         advance: Takes how many are done.
 
@@ -202,7 +202,7 @@ def run_points(
 
 
 def runs_to_start_over(points: Sequence[Point], overwrite: bool) -> set[str]:
-    """The names of runs in whose folders lies what another recipe, other data or other files made.
+    """The names of runs whose folders hold what another recipe, other data or other files made.
 
     Args:
         points: The runs; the data of those that have begun are read.

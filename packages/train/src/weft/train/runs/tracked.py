@@ -80,7 +80,7 @@ def tracked(
 def _settings(recipe: Recipe) -> dict[str, str]:
     """What else of a recipe makes a run what it is: every value of its methods, backbone, tasks and evaluation.
 
-    Places of files are left out: what lies there is told by its content.
+    Paths of files are left out: files are identified by their content.
     """
     values = recipe.model_dump(mode="json")
     methods = values["method"] if isinstance(values["method"], list) else [values["method"]]

@@ -1,4 +1,4 @@
-"""What tests of recipes share: the official layouts in miniature, as they lie below `$WEFT_DATA`."""
+"""What tests of recipes share: the official layouts in miniature, as stored below `$WEFT_DATA`."""
 
 from weft.train.testing.few_shot_sets import write_few_shot_sets
 from weft.train.testing.retrieval import write_retrieval_tasks

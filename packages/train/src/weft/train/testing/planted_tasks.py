@@ -1,7 +1,7 @@
 """Pairs of tasks whose sharing is known: equal, contradicting, agreeing in one tower alone, or noise.
 
 Both tasks see images and texts. The label of either is +1 or -1, by the side of a direction on which the frozen
-backbone's embedding lies; the answer is how far adaptation moved the embedding along another direction, so that nothing
+backbone's embedding is; the answer is how far adaptation moved the embedding along another direction, so that nothing
 is known at the start. The second task has the labels of the first, or their opposites, tower by tower; with noise,
 labels are drawn independently for every row.
 """

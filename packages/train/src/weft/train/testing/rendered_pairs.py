@@ -113,12 +113,12 @@ def drawn(scene: Scene) -> Tensor:
     """The middle nine cells of a scene, shape `(3, SIDE, SIDE)`."""
     middle = (PATCH, PATCH, PATCH + SIDE, PATCH + SIDE)
     pixels = torch.from_numpy(np.asarray(render(scene).crop(middle), dtype=np.float32))
-    # Backgrounds are light: they become nearly zero, and what lies on them negative.
+    # Backgrounds are light: they become nearly zero, and what is on them negative.
     return pixels.permute(2, 0, 1) / 64 - 3.6
 
 
 def is_central(scene: Scene) -> bool:
-    """Whether the one object of a scene lies in the middle nine cells."""
+    """Whether the one object of a scene is in the middle nine cells."""
     item = scene.objects[0]
     return 1 <= item.row <= len(ROWS) and 1 <= item.column <= len(COLUMNS)
 

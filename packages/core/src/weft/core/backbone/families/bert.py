@@ -1,4 +1,4 @@
-"""BERT: residual and norm lie inside the `output` modules, so a site is the linear map before them."""
+"""BERT: residual and norm are inside the `output` modules, so a site is the linear map before them."""
 
 from typing import Any
 

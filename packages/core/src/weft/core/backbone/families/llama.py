@@ -1,6 +1,6 @@
 """Decoders built like Llama (Qwen, Mistral, the text towers of LLaVA and Qwen-VL): RMS norms first, gated FFN.
 
-Feed-forward blocks of experts are sites as a whole; their maps lie in one tensor and have no roles. In Qwen3.5, most
+Feed-forward blocks of experts are sites as a whole; their maps are in one tensor and have no roles. In Qwen3.5, most
 layers have linear attention, of which the map at its end alone has a role.
 """
 

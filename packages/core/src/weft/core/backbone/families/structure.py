@@ -179,7 +179,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _rest(model: nn.Module, taken: Collection[str], path: str = "") -> Iterator[str]:
-    """The outermost modules with parameters that neither lie in some modules nor hold one of them."""
+    """The outermost modules with parameters that neither are in some modules nor hold one of them."""
     for name, child in model.named_children():
         whole = below(path, name) if path else name
         if whole in taken or next(child.parameters(), None) is None:

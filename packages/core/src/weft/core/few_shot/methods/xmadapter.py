@@ -35,7 +35,7 @@ class XMAdapterConfig(TrainingOptions, CacheHeadConfig):
     """XMAdapter; the recipe of its training is Tip-Adapter-F's, which it extends.
 
     Args:
-        text_keys: Where text keys lie: `class`, one for each class in a space of `text_width` (closest to the
+        text_keys: Where text keys are: `class`, one for each class in a space of `text_width` (closest to the
             sources); `residual`, one for each sample in the encoder's space, which starts as the class feature;
             `mixed`, `(1 - text_share) W + text_share F` without networks; `off`, no text cache.
         network: Networks of `class` keys: `linear`, or `mlp` with two layers.

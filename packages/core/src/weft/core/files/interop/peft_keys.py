@@ -171,7 +171,7 @@ def _has_module(model: nn.Module, path: str) -> bool:
 
 
 def _is_never_called(model: nn.Module, path: str, values: Mapping[str, Tensor]) -> bool:
-    """Whether a map lies in PyTorch's own attention, which reads its weights, so that PEFT never trained its update.
+    """Whether a map is in PyTorch's own attention, which reads its weights, so that PEFT never trained its update.
 
     Raises:
         CheckpointError: If there is an update all the same.

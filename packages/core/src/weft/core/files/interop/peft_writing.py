@@ -1,6 +1,6 @@
 """From our units to the tensors and settings by which PEFT computes the same.
 
-PEFT has one unit for a map. Where a map has several of ours, fused or one on top of another, their ranks lie side by
+PEFT has one unit for a map. Where a map has several of ours, fused or one on top of another, their ranks are side by
 side in it. Of one task, every unit is written as it is at each site, however its weights are shared.
 """
 

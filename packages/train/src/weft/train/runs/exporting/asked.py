@@ -55,7 +55,7 @@ class Origin(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Where the model is."""
 
     def row(self, task: str, record: Any) -> Any:
         """Return a record as the run words it."""

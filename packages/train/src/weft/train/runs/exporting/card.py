@@ -21,7 +21,7 @@ CARD = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LIBRARIES = {"peft": "peft", "vllm": "peft", "merged": "transformers"}
 _RELATIONS = {"peft": "adapter", "vllm": "adapter", "merged": "finetune"}
-# What says where something lies on the machine of the run, and nothing of the method.
+# What says where something is on the machine of the run, and nothing of the method.
 _KEPT = {"method", "training", "seed"}
 
 
@@ -190,5 +190,5 @@ def _limits(manifest: Manifest) -> str:
 
 
 def _short(title: str) -> str:
-    """The name of a folder, without the place where it lies."""
+    """The name of a folder, without the place where it is."""
     return Path(title).name

@@ -59,7 +59,7 @@ class Manifest:
         write_json(folder / MANIFEST, asdict(self))
 
     def base_path(self, folder: Path) -> str:
-        """Where the base model lies, a folder within the export among it.
+        """Where the base model is, a folder within the export among it.
 
         Args:
             folder: The export.
@@ -68,7 +68,7 @@ class Manifest:
 
     @property
     def is_split(self) -> bool:
-        """Whether the base model lies in the export."""
+        """Whether the base model is in the export."""
         return self.base == BASE
 
 

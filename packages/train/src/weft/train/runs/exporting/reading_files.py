@@ -32,7 +32,7 @@ def save_reading(backbone: LoadedBackbone, folder: Path, writing: Mapping[str, A
 
     Args:
         backbone: The backbone of the run.
-        folder: Folder of the export that a model or an adapter lies in.
+        folder: Folder of the export that a model or an adapter is in.
         writing: Arguments of `generate` that hold for everything the folder answers.
     """
     backbone.words.save_pretrained(folder)

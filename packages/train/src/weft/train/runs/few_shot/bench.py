@@ -122,7 +122,7 @@ class Bench:
         return replace(self.scored(fitted, label, shots, seed), seconds=seconds)
 
     def place(self, label: str, shots: int, seed: int) -> Path:
-        """Where a head lies."""
+        """Where a head is."""
         return self.folder / f"{label}-K{shots}-seed{seed}"
 
     def provenance(self, split: str) -> Provenance:

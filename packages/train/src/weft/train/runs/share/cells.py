@@ -1,7 +1,7 @@
 """Cells: the places where tasks may share or not, each a part of a unit in one layer of one stack.
 
 A policy can tell parts, towers, stacks and layers apart, so the gradients of all weights of a part within a layer are
-one vector, whatever block they lie in. Where the recipe shares some part across layers, stacks or modalities, a rule
+one vector, whatever block they are in. Where the recipe shares some part across layers, stacks or modalities, a rule
 for some of these would cut through it, so none of the unit's cells are told apart by that word.
 """
 
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """Where it lies, in words."""
+        """Where it is, in words."""
         layer = "" if self.layer is None else f"layer {self.layer}"
         words = [self.tower or "all towers", self.stack, layer]
         return " ".join(word for word in words if word)

@@ -46,7 +46,7 @@ def part_tasks(model: nn.Module) -> None:
 
 
 def gather(model: nn.Module, cell: Cell) -> Tensor:
-    """The gradients that lie in the slots of a cell, shape `(tasks, parameters)`, float32.
+    """The gradients that are in the slots of a cell, shape `(tasks, parameters)`, float32.
 
     Args:
         model: A model in which every task has a slot of its own.
@@ -69,7 +69,7 @@ class Gradients:
         cells: The cells.
         tasks: Number of tasks.
         batches: Number of batches.
-        device: Where the sums lie.
+        device: Where the sums are.
         seed: Seed of the sketches' signs.
     """
 
@@ -85,7 +85,7 @@ class Gradients:
         ]
 
     def add(self, model: nn.Module, batch: int) -> None:
-        """Take the gradients that lie in the slots of a model.
+        """Take the gradients that are in the slots of a model.
 
         Args:
             model: The model.

@@ -146,7 +146,7 @@ def _prepare(
     numbers: Mapping[str, Any],
     overwrite: bool,
 ) -> None:
-    """Make the folder, or find that what lies there was begun with the same."""
+    """Make the folder, or find that what is there was begun with the same."""
     folder = shared.folder
     made_from = {**settings_of(recipe), **origin_of(recipe, tasks), **numbers}
     if (folder / MADE_FROM).is_file():

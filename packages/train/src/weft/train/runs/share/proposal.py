@@ -6,7 +6,7 @@ range tasks into groups. A pair that shares in a range is worth
     w · soft(c, z · se),    w = sqrt(U_ii U_jj) in the range / sqrt(ΣU_ii ΣU_jj) over all cells,
 
 its corrected cosine there, drawn towards zero by `z` standard errors, weighted by the share of both tasks' gradients
-that lies there. So only conflicts that are more than noise make tasks part, and of what keeps equally much, the fewest
+that is there. So only conflicts that are more than noise make tasks part, and of what keeps equally much, the fewest
 weights win. Each range beyond the first costs `SIMPLICITY`. For up to 8 tasks the choice is exact: all partitions and
 all ranges are looked at, and of every family all choices that are best for what they cost. Beyond, partitions are
 merged one by one.
