@@ -89,7 +89,7 @@ def unknown(what: str, name: object, known: Iterable[str], *, show: int = 12) ->
 
 
 def faults_of(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic error, each with the place it stands at.
+    """One line per fault of a pydantic error, each with its place.
 
     Args:
         error: The error, of any model.

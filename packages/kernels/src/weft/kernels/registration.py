@@ -142,7 +142,7 @@ def cast_all(dtype: torch.dtype, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def gradients(found: Iterable[Tensor | None], inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The outputs of a backward op, none of which can be None: gradients dense and in the dtype of their inputs.
 
-    Where there is no gradient, or no input, stands an empty tensor. The first input is never None.
+    Where there is no gradient, or no input, there is an empty tensor. The first input is never None.
     """
     return tuple(
         _empty(inputs) if got is None or like is None else got.to(like.dtype).contiguous()

@@ -28,7 +28,7 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
     `{"vqa": 0.5, "gqa": 0.5}` is their mean, `{"vqa": 1, "gqa": 1}` their sum, `{"vqa": -1}` the negation.
 
     Args:
-        model: An adapted model in which tasks have slots of their own.
+        model: An adapted model in which tasks have their own slots.
         task: Name of the new task.
         weights: Task to its factor.
 
@@ -78,7 +78,7 @@ def combine_tasks(model: nn.Module, task: str, weights: Mapping[str, float]) -> 
 
 
 def _own(each: SiteUnit) -> frozenset[str]:
-    """The tensors of which every task has a slot of its own."""
+    """The tensors of which every task has its own slot."""
     return frozenset(name for name, bank in each.banks.items() if bank.slots != (SHARED,))
 
 

@@ -174,7 +174,7 @@ class AdaptedModel(Picklable):
             routing.note(store.presence)
 
     def add_task(self, task: str, *, like: str | None = None) -> None:
-        """Give a new task slots of its own, wherever tasks have any; see `weft.core.adapted.tasks.add_task`."""
+        """Give a new task its own slots, wherever tasks have any; see `weft.core.adapted.tasks.add_task`."""
         add_task(self, task, like=like)  # type: ignore[arg-type]
 
     def remove_task(self, task: str) -> None:

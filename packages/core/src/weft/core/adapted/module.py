@@ -247,7 +247,7 @@ class SiteUnit:
         return self._own_order(self.unit.finish(rows, self.weights(rows)), output)
 
     def _rows(self, value: Tensor) -> Tensor:
-        """Rows first and features last; packed tokens are rows of their own."""
+        """Rows first and features last; packed tokens are separate rows."""
         if self._is_packed(value):
             return value[0]
         return value.movedim(1, -1) if self.site.channels_first else value
@@ -265,7 +265,7 @@ class SiteUnit:
 
     @property
     def needs_routing(self) -> bool:
-        """Whether tasks have weights of their own here."""
+        """Whether tasks have their own weights here."""
         return any(len(bank._parameters) > 1 for bank in self.banks.values())
 
     def weights(self, rows: Tensor, taps: dict[str, Tensor] | None = None) -> SiteWeights:

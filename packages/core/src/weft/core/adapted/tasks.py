@@ -17,7 +17,7 @@ from weft.core.unit.protocol import TensorSpec, UnitConfig
 
 
 def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
-    """Give a new task slots of its own wherever the tasks have any; its id is the next one.
+    """Give a new task its own slots wherever the tasks have any; its id is the next one.
 
     Where the method's groups name the task, it shares the slot of its group.
 

@@ -92,7 +92,7 @@ class Place:
         tower: Tower it belongs to.
         block: Its kind.
         path: The module, from the root; it is skipped where there is none.
-        name: Stack it stands before or after, or empty.
+        name: Stack it comes before or after, or empty.
         modality: Modality of its rows.
         whole: What the module reads if it is a whole stack; see `weft.core.backbone.wiring`.
         width: Module whose width is that of the site, from the module; by default the module itself.

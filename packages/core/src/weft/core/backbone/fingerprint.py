@@ -52,7 +52,7 @@ def describe_backbone(model: nn.Module, sites: SiteMap, trained: Collection[str]
     Args:
         model: The backbone, before training.
         sites: Its sites.
-        trained: Names of its parameters that are trained and so stand in the checkpoint.
+        trained: Names of its parameters that are trained and so are in the checkpoint.
     """
     return replace(describe_structure(model, sites), weights=weights_digest(model, trained))
 

@@ -2,7 +2,7 @@
 
 A vision tower sees the images of all rows at once, as many as there are: equal numbers of images and rows
 prove nothing. Whose they are follows from the placeholders in the rows' tokens, since models put the features
-of the images where those stand, in order. A family names the rule that fits its models.
+of the images where those are, in order. A family names the rule that fits its models.
 """
 
 from __future__ import annotations

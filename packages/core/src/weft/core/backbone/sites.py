@@ -1,4 +1,4 @@
-"""Sites: the places of a backbone where a unit may act, each with an address of its own.
+"""Sites: the places of a backbone where a unit may act, each with its own address.
 
 An address such as `text.decoder.3.cross_attention` names a site whatever the modules of the backbone are
 called; checkpoints are keyed by addresses. A family (see `weft.core.backbone.families`) says which module an address

@@ -96,7 +96,7 @@ def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tu
 
 
 def _is_grid(positions: Tensor) -> bool:
-    """Whether there is one class token and a square of patches; otherwise the shape is told as it is."""
+    """Whether there is one class token and a square of patches; otherwise the shape is given as it is."""
     return (
         positions.dim() == 3
         and positions.shape[1] > 1

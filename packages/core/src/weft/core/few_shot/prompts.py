@@ -1,4 +1,4 @@
-"""Class features of learned context vectors: the text encoder reads vectors where words would stand."""
+"""Class features of learned context vectors: the text encoder reads vectors in place of words."""
 
 from __future__ import annotations
 

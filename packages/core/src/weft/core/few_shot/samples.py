@@ -43,7 +43,7 @@ class Samples:
         return functional.normalize(self.views.mean(0), dim=-1).to(self.dtype)
 
     def flat(self) -> tuple[Tensor, Tensor]:
-        """Every view as a sample of its own: (views · samples, width), and the labels, (views · samples,)."""
+        """Every view as a separate sample: (views · samples, width), and the labels, (views · samples,)."""
         return self.views.flatten(0, 1).to(self.dtype), self.labels.repeat(self.views.shape[0])
 
     def score(self, logits: Tensor, by: SelectBy = "accuracy") -> tuple[float, float]:

@@ -228,7 +228,7 @@ def _check_keys(
             f"`path` must hold exactly the tensors of the model, but {folder} does not.\n"
             + "\n".join(faults)
             + "\n"
-            "Attach the method that stands in its weft_config.json."
+            "Attach the method that is in its weft_config.json."
         )
 
 

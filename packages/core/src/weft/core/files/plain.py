@@ -15,7 +15,7 @@ _OWN = "weft."
 
 
 def save_plain(model: nn.Module, folder: str | Path) -> None:
-    """Write the backbone as it stands, with what is trained in full, and without units.
+    """Write the backbone as it is, with what is trained in full, and without units.
 
     Args:
         model: An adapted model of transformers; it stays as it is.

@@ -1,7 +1,7 @@
 # ruff: noqa: D102  (the names of tests are sentences)
 """What every family must keep: its sites are wired as they say, and any one wrong wiring is found.
 
-A third party inherits `FamilyContract` in a test file of its own and sets `models`; pytest collects the rest.
+A third party inherits `FamilyContract` in its own test file and sets `models`; pytest collects the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # ruff: noqa: D102  (the names of tests are sentences)
 """What every few-shot head must keep, as tests that run over any registered head.
 
-A third party inherits `HeadContract` in a test file of its own and sets `configs`; pytest collects the rest.
+A third party inherits `HeadContract` in its own test file and sets `configs`; pytest collects the rest.
 """
 
 from __future__ import annotations

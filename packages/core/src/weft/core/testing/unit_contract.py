@@ -1,7 +1,7 @@
 # ruff: noqa: D102  (the names of tests are sentences)
 """What every unit must keep, as tests that run over any registered unit.
 
-A third party inherits `UnitContract` in a test file of its own and sets `configs`; pytest collects the rest.
+A third party inherits `UnitContract` in its own test file and sets `configs`; pytest collects the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOAT32 = 1e-6
 
 
 def with_tasks(config: UnitConfig, backbone: str) -> UnitConfig:
-    """The unit as it is if tasks have weights of their own in it, otherwise with `sharing: multiple`."""
+    """The unit as it is if tasks have their own weights in it, otherwise with `sharing: multiple`."""
     model, _ = tiny_backbone(backbone)
     if any(len(bank.slots) > 1 for bank in plan(model, config, TASKS).banks.values()):
         return config

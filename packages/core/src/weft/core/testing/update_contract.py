@@ -1,7 +1,7 @@
 # ruff: noqa: D102  (the names of tests are sentences)
 """What every low-rank update of linear maps must keep beside `UnitContract`, as tests that go by its formula.
 
-A third party inherits `UpdateContract` in a test file of its own and sets its attributes; pytest collects the rest.
+A third party inherits `UpdateContract` in its own test file and sets its attributes; pytest collects the rest.
 """
 
 from __future__ import annotations

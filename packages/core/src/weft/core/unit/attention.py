@@ -114,7 +114,7 @@ def release_attention(module: nn.Module) -> None:
 
 
 def _globals(module: nn.Module) -> dict[str, Any]:
-    """The names of the file that a module's class stands in; empty if its attention is not looked up there."""
+    """The names of the file that defines a module's class; empty if its attention is not looked up there."""
     for cls in type(module).__mro__:
         names = vars(sys.modules[cls.__module__])
         if "ALL_ATTENTION_FUNCTIONS" in names:

@@ -58,7 +58,7 @@ def _record(mapping: RowMapping, store: Store, tar: str, row: Row) -> Record:
 
 
 def find_splits(source: Source, **options: Any) -> list[str]:
-    """What stands before the first `-`, `/` or `.` of the tars of a folder, or of the tar that is the root."""
+    """What comes before the first `-`, `/` or `.` of the tars of a folder, or of the tar that is the root."""
     if isinstance(source.store, FolderStore):
         names = [name for name in source.store.names() if name.endswith(_TARS)]
     else:

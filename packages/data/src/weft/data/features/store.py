@@ -110,7 +110,7 @@ class FeatureStore:
 
         Args:
             medium: An image or video, or a record for all of its media.
-            tag: What else the features depend on, as `extract_features` was told.
+            tag: What else the features depend on, as given to `extract_features`.
 
         Raises:
             MissingFileError: If the store goes by identities and the file is not there.

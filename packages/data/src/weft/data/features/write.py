@@ -1,4 +1,4 @@
-"""Write features that are there already into a store of their own, the whole store at once or not at all."""
+"""Write existing features into a new store, the whole store at once or not at all."""
 
 import os
 from collections.abc import Iterable, Iterator

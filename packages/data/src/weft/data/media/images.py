@@ -36,7 +36,7 @@ _DAMAGE = (
 def decode_image(
     data: bytes, *, name: str = "image", background: tuple[int, int, int] = WHITE, draft: int | None = None
 ) -> Image.Image:
-    """Decode an image, turned upright as its Exif orientation says; the format is told by content.
+    """Decode an image, turned upright as its Exif orientation says; the format is detected from content.
 
     A whole colour or grey JPEG is decoded by simplejpeg where that is installed: the same pixels, in less time.
 

@@ -82,7 +82,7 @@ class ColumnMapping:
         return unicodedata.normalize("NFC", row.text(column)) if row.has(column) else ""
 
     def has_label(self, row: Row) -> bool:
-        """Tell whether a row has a label of its own."""
+        """Tell whether a row has its own label."""
         return row.has(self.columns["label"][0])
 
     def label(self, row: Row) -> int:

@@ -36,7 +36,7 @@ def contact_sheet(
     """Return a grid with one cell per record: its image or images above, its text below.
 
     Videos are shown by four frames, in rows; where they are not there or PyAV is not installed, by a grey field with
-    their path. A text that is too long loses what stands before its last line, so that the answer stays.
+    their path. A text that is too long loses what comes before its last line, so that the answer stays.
 
     Args:
         records: What to show; choose a few dozen.

@@ -19,8 +19,8 @@ class Conversation(Record):
 
     Args:
         roles: Who says each turn: "system", "user" or "assistant".
-        parts: For each turn its texts, with None where an image or a video stands.
-        images: The images and videos, in the order in which they stand; none in a conversation of texts alone.
+        parts: For each turn its texts, with None where an image or a video goes.
+        images: The images and videos, in the order in which they appear; none in a conversation of texts alone.
         learned: Places of the turns that are answers to learn. Where the answer is hidden, the user's is the last turn.
 
     Raises:

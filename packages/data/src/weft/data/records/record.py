@@ -1,6 +1,6 @@
 """What every record has and says of itself, and the types that are known by name.
 
-A record type is a frozen dataclass in a file of its own, registered under its `record_type`. The types of its fields
+A record type is a frozen dataclass in its own file, registered under its `record_type`. The types of its fields
 say how they are read from columns and shards; its methods say what is right and which groups it counts in.
 
 Ids are text everywhere; numbers of official files turn back into numbers when predictions are exported.

@@ -262,7 +262,7 @@ class Source:
     def csv_rows(self, file: StoredFile, *, header: bool, delimiter: str = ",") -> Iterator[Row]:
         """Yield one row per line of CSV that is not empty: a mapping if there is a header, else a list.
 
-        Cells behind those of the header stand under the key None; absent ones are None.
+        Cells beyond those of the header are under the key None; absent ones are None.
         """
         name = file.name
         try:

@@ -55,7 +55,7 @@ class Talk(NamedTuple):
 
     Attributes:
         roles: Who says each turn.
-        parts: For each turn its texts, with None where an image or a video stands.
+        parts: For each turn its texts, with None where an image or a video goes.
         images: The images and videos, in order.
         learned: Places of the answers to learn.
     """

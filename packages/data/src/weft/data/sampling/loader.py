@@ -16,7 +16,7 @@ Collate = Callable[[list[tuple[str, Any]]], Any]
 class MixtureLoader:
     """Batches of a mixture, decoded in worker processes, counted where they are used.
 
-    Workers ask for batches ahead of time, so the sampler's own position is not where training stands. This
+    Workers ask for batches ahead of time, so the sampler's own position is not where training is. This
     loader counts the batches it has handed out, and its state is that count.
 
     Args:

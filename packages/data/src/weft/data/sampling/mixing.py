@@ -165,7 +165,7 @@ class TaskMixture:
             self.epoch, self.step = epoch, 0
 
     def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
-        """Return where the sampler stands, in a few hundred bytes of plain JSON values.
+        """Return the position of the sampler, in a few hundred bytes of plain JSON values.
 
         Args:
             consumed: Batches of this epoch that the training really used. A loader with workers asks for

@@ -1,4 +1,4 @@
-"""Films: moving scenes with a text for each, and every one backwards with a text of its own."""
+"""Films: moving scenes with a text for each, and every one backwards with its own text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of shards turned back into records, whose types say what may stand in each field."""
+"""Rows of shards turned back into records, whose types say what each field may hold."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields

@@ -159,7 +159,7 @@ def accessed(address: str) -> Iterator[None]:
     Raises:
         MissingFileError: If there is no such file.
         StoreAccessError: If anything else fails. What the remote library said stays out of the traceback, because
-            signed URLs and keys stand in it.
+            it contains signed URLs and keys.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where paths lead that stand in files of others."""
+"""Where paths in foreign files lead."""
 
 import os
 from contextlib import suppress

@@ -36,7 +36,7 @@ def safe_member(path: str) -> str:
 
 
 def stream_digest(stream: BinaryIO) -> str:
-    """Return the SHA-256 of a stream from where it stands; memory holds a piece of it."""
+    """Return the SHA-256 of a stream from its position; memory holds a piece of it."""
     digest = hashlib.sha256()
     while piece := stream.read(_PIECE):
         digest.update(piece)

@@ -56,7 +56,7 @@ def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
 
     Args:
         text: The content of the file, with its own line ends.
-        delimiter: What stands between cells.
+        delimiter: What separates cells.
 
     Raises:
         MalformedRecordError: With what is wrong, as the rest of a sentence, and without the name of the file.

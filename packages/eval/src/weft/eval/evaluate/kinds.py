@@ -95,7 +95,7 @@ def _choices(record: VideoMC) -> str:
 
 
 def _span(record: Record, video: MediaRef) -> str:
-    """The time as it stands in the annotations, or else the span of the video."""
+    """The time as the annotations have it, or else the span of the video."""
     if "ts" in record.extra:
         return f"[TS] ({record.extra['ts']})"
     return "" if video.start is None else f"[TS] ({video.start}-{video.end})"

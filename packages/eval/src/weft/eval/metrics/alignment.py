@@ -89,7 +89,7 @@ def require_each(
         values: Id to value.
         ids: The ids to look at.
         fits: Whether a value is as it must be.
-        rule: What it must be, to stand after "must be".
+        rule: What it must be, to follow "must be".
         remedy: What to do.
 
     Raises:

@@ -33,7 +33,7 @@ def gqa_accuracy(
 ) -> ScoreReport:
     """Score compositional question answering as the GQA script does.
 
-    Answers are compared as they stand: "Yes" is not "yes". All means run over balanced questions only.
+    Answers are compared as they are: "Yes" is not "yes". All means run over balanced questions only.
 
     Args:
         predictions: Question id to answer.

@@ -32,7 +32,7 @@ def multiple_choice_accuracy(
         groups: Axes to average over, such as the show of TVQA.
 
     Returns:
-        Report with `accuracy` in percent. A note warns when the right option always stands at the same place,
+        Report with `accuracy` in percent. A note warns when the right option is always at the same place,
         as in the files of How2QA: options must be shuffled before a model sees them.
 
     Raises:

@@ -33,7 +33,7 @@ class Batch:
         identities: For a comparison `text` and `image`, numbers from 0 that are equal where rows show the same, of any
             batch. Shape `(rows,)`.
         left_out: Names of rows that were too long and dropped by rule.
-        features: What stands in the place of its pictures, or None where `inputs` holds these.
+        features: What takes the place of its pictures, or None where `inputs` holds these.
         counts: Number of answers of each row, shape `(rows,)`; labels and weights have an entry for each. None where
             every row has one.
     """

@@ -14,7 +14,7 @@ IDS = "input_ids"
 
 
 def looks_beside(inputs: Mapping[str, Any]) -> bool:
-    """Whether tokens look at pictures by a mask of their own, such as Llama 3.2 Vision's.
+    """Whether tokens look at pictures through a separate mask, such as Llama 3.2 Vision's.
 
     Args:
         inputs: What a model reads: `input_ids`, and masks of the same rows and tokens with further dimensions.

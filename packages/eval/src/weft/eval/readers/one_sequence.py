@@ -46,7 +46,7 @@ class Encoded:
     Attributes:
         sequences: For each row, its tensors along the sequence, without padding.
         media: Everything else, for the whole batch.
-        gaps: For each row, the places of its sequence at which answers stand, one for each answer that is trained on
+        gaps: For each row, the places of its sequence at which answers are, one for each answer that is trained on
             or read apart.
     """
 

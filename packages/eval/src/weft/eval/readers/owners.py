@@ -17,7 +17,7 @@ def owners(
     by_row: Collection[str] = (),
     tokens: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Owners of the pictures of a batch, and of what stands first in each tensor of them.
+    """Owners of the pictures of a batch, and of what comes first in each tensor of them.
 
     Args:
         pictures: Number of pictures of each row.
@@ -61,7 +61,7 @@ def _tiles(count: int, tokens: Tensor | None) -> Tensor | None:
 
 
 def _seen(found: Mapping[str, Tensor], media: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Owners of tiles: what is no padding of a tensor of tiles, else what stands first in a tensor of pixels."""
+    """Owners of tiles: what is no padding of a tensor of tiles, else what comes first in a tensor of pixels."""
     pixels = media.get(PIXELS)
     if pixels is None or PIXELS not in found or pixels.dim() not in (4, 5):
         return {}

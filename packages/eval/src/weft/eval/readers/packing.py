@@ -99,7 +99,7 @@ def pack(model: Any, inputs: Mapping[str, Tensor]) -> Packed:
     """Take the padding out of a batch.
 
     Args:
-        model: The model; some compute positions of their own.
+        model: The model; some compute their own positions.
         inputs: What it reads, padded on either side.
     """
     kept = inputs[MASK].bool()

@@ -23,7 +23,7 @@ COMPANY = "batch_num_images"
 
 @dataclass(frozen=True)
 class PictureFeatures:
-    """What stands in the place of the tokens of pictures.
+    """What takes the place of the tokens of pictures.
 
     Attributes:
         values: A line for each such token, pictures one behind the other, shape `(tokens, width)`. What later layers

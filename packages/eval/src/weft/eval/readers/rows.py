@@ -43,7 +43,7 @@ class Row:
     Attributes:
         name: What messages call it, such as `"vqa/17"`.
         task: Name of its task.
-        turns: What is read. The answer stands behind the last one.
+        turns: What is read. The answer follows the last one.
         answer: What shall be written, or None in a row that is asked.
         weight: Weight of its loss, in 0..1.
         learn: `last` trains on the answer, `all` on the earlier answers among the turns as well.

@@ -32,7 +32,7 @@ class Template:
         ReaderError: If the template does not write what is said, or no pictures.
 
     Attributes:
-        lead: What stands between the end of a prompt and an answer.
+        lead: What comes between the end of a prompt and an answer.
         end: What ends an answer: what the template writes behind it, with a token that stops generation.
         picture: A piece of text that is written once for each picture.
         video: A piece of text that is written once for each video, or "" where the template writes none.

@@ -54,7 +54,7 @@ def told(reader: Reader, row: Row) -> Told:
     assert batch.labels is not None, "a batch that teaches to write has labels"
     ids, labels = batch.inputs[IDS][0], batch.labels[0]
     learned = [tokenizer.decode([token]) for token in labels[labels != IGNORED].tolist()]
-    # Where prompt and answer are one sequence, labels stand at the tokens that they name.
+    # Where prompt and answer are one sequence, labels are at the tokens that they name.
     places = labels != IGNORED
     if ids.shape == labels.shape and bool((ids[places] == labels[places]).all()):
         prompt = ids[(labels == IGNORED) & batch.inputs[MASK][0].bool()].tolist()

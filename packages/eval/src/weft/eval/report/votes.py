@@ -23,7 +23,7 @@ def votes_picture(
 ) -> Path:
     """Draw one row for each image: the image with its class, then the voters, strongest first.
 
-    Above a voter stand its class and its vote, below it how near it is in each modality. Voters for the predicted
+    Above a voter are its class and its vote, below it how near it is in each modality. Voters for the predicted
     class are framed in green, others in red.
 
     Args:

@@ -34,7 +34,7 @@ class BusyError(EvalError, RuntimeError):
 
 
 class Batching:
-    """Hands questions to a model in batches, one batch at a time, in a thread of its own.
+    """Hands questions to a model in batches, one batch at a time, in its own thread.
 
     A batch that fails is asked again one by one, so that a question that cannot be answered spoils no other.
 

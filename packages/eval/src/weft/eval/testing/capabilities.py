@@ -16,7 +16,7 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
         subjects: The models.
 
     Returns:
-        Title to column to what stands there: `reader` and `learns` name the reader and its objective; each ability is
+        Title to column to its content: `reader` and `learns` name the reader and its objective; each ability is
         `"yes"`, or `""` where the reader does not declare it; `trained` is `"yes"` where the model can be adapted and
         learns from rows of several tasks.
 

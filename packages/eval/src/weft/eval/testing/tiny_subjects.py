@@ -184,7 +184,7 @@ def _blip_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
 def _caption_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
     def one(row: Row) -> Inputs:
         inputs = _blip_inputs(made, [row])
-        # The caption stands where the prompt's last special token stood.
+        # The caption is where the prompt's last special token was.
         open_ended = {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
         return _followed(made, inputs | open_ended, f"{row.answer}</s>")
 

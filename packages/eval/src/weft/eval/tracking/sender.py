@@ -248,7 +248,7 @@ class Sender:
 
 
 class Background:
-    """Drains a sender from a thread of its own, with growing pauses while nobody answers.
+    """Drains a sender from its own thread, with growing pauses while nobody answers.
 
     Args:
         sender: The sender.

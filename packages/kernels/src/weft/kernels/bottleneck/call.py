@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Call(NamedTuple):
-    """The arguments of the op, in the order of its schema; what they mean stands at `adapter_bottleneck`.
+    """The arguments of the op, in the order of its schema; `adapter_bottleneck` says what they mean.
 
     Rows are flattened to (rows, length, width), the scale is a table (tasks or 1, 1 or d_out), and `factor` a number
     beside it. `ids`, `order` and `bounds` are those of `RoutedRows`, or all None where every row is task 0.

@@ -46,7 +46,7 @@ def _fused(call: Call) -> bool:
 
 
 def _order(call: Call) -> Tensor | None:
-    """Row at every place of the sorted rows, in memory of its own."""
+    """Row at every place of the sorted rows, in its own memory."""
     if call.ids is None or call.order is not None:
         return call.order
     return torch.arange(call.rows, device=call.ids.device)

@@ -1,4 +1,4 @@
-"""Backbones of one's own: new weights for an architecture, a tokenizer from texts, and a folder of both."""
+"""Your own backbones: new weights for an architecture, a tokenizer from texts, and a folder of both."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def check_vocabulary(model: PreTrainedModel, tokens: int, *, own_tokens: bool) -
     Args:
         model: The model.
         tokens: Tokens of the tokenizer.
-        own_tokens: Whether the tokenizer has tokens of its own for the order of visual tokens.
+        own_tokens: Whether the tokenizer has its own tokens for the order of visual tokens.
 
     Raises:
         RunError: If there are more tokens than rows.

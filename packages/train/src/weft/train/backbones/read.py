@@ -207,7 +207,7 @@ def _by_size(settings: Mapping[str, Any], processor: Any) -> dict[str, Any]:
 
 
 def _settings(processor: Any) -> list[str]:
-    """What a processor and its parts can be told when they are loaded."""
+    """The options that a processor and its parts take when they are loaded."""
     parts = (processor, *(getattr(processor, name, None) for name in ("image_processor", "video_processor")))
     return sorted({name for part in parts if part is not None for name in _told(part)})
 

@@ -15,7 +15,7 @@ _VARIABLE, _TRACE = "--variable", "--traceback"
 
 
 def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Take the options out that every command has, wherever they stand; torchrun gives `weft train` its own words.
+    """Take out the options that every command has, wherever they are; torchrun gives `weft train` its own words.
 
     Args:
         words: Words after `weft`.

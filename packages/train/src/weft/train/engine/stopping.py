@@ -51,7 +51,7 @@ class Stop(TrainerCallback):
         if self.agreed:
             raise StoppedError(
                 f"The run was asked to stop (SIGTERM) and did so after step {self.step}, with a checkpoint. --resume "
-                "resumes it there; --auto-resume does so too, and may stand in the command from the first start on."
+                "resumes it there; --auto-resume does so too, and may be in the command from the first start on."
             )
         if self.asked:
             # Too late for a step: the last one is done, and saved if the recipe says so.

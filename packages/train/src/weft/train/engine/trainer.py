@@ -122,7 +122,7 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
         return [name for name, value in model.named_parameters() if decays(name, value, self.section)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimiser, with a group of its own for every component that has a rate of its own."""
+        """The optimiser, with a group for every component that has its own rate."""
         made: torch.optim.Optimizer | None = self.optimizer
         if made is not None or not self.section.learning_rates:
             made = super().create_optimizer(model)

@@ -75,7 +75,7 @@ class PlainProgress(Progress):
 
 
 class RichProgress(Progress):
-    """Bars of rich, and the words below them; a bar within another stands under it while it lasts."""
+    """Bars of rich, and the words below them; a bar within another is under it while it lasts."""
 
     def __init__(self) -> None:
         self._bars: Any = None
@@ -153,7 +153,7 @@ def packed(words: Sequence[str], width: int) -> list[str]:
 
     Args:
         words: The words.
-        width: Characters that a line holds; a single longer word has a line of its own.
+        width: Characters that a line holds; a single longer word gets its own line.
 
     >>> packed(["loss 2.3", "12 samples/s", "vqa 1.2", "nlvr 3.4"], 22)
     ['loss 2.3, 12 samples/s', 'vqa 1.2, nlvr 3.4']

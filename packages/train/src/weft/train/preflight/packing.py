@@ -1,4 +1,4 @@
-"""Whether the rows of a model can stand one behind the other, found out before training."""
+"""Whether the rows of a model can be concatenated, found out before training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_packing(reader: Reader, plan: Any) -> None:
 
 
 def check_rows_apart(model: Any, batches: ReaderBatches, rows: Sequence[tuple[str, Record]]) -> None:
-    """Hold the losses of some rows that stand one behind the other to those of the padded batch.
+    """Compare the losses of some concatenated rows with those of the padded batch.
 
     Args:
         model: The model with its units, on its device.

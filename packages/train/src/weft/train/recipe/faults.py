@@ -59,7 +59,7 @@ def _like_named(place: tuple[int | str, ...], tasks: Any) -> str:
 
 
 def _elsewhere(place: tuple[int | str, ...], recipe: type[BaseModel]) -> str:
-    """Where a key of this name stands, if it does so in another section."""
+    """Where a key of this name is, if it is in another section."""
     places = [
         ".".join((*section, str(place[-1]))) for section, keys in _sections(recipe) if place[-1] in keys
     ]

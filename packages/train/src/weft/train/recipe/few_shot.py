@@ -121,7 +121,7 @@ class AlsoSection(Section):
     """A further data set, on whose own draws the same heads run.
 
     Attributes:
-        data: The data set; its label is the key it stands under.
+        data: The data set; its label is its key.
         templates: Texts around class names; by default those of the recipe.
         class_texts: As that of the recipe, for this set.
     """
@@ -152,7 +152,7 @@ class FewShotRecipe(Section):
         name: Name of the run and of its folder.
         label: How tables call it; by default the name.
         encoder: The frozen encoder, or the name of one of `encoders`.
-        encoders: Further encoders by name: `encoder=rn50` on the command line takes the one that stands there so.
+        encoders: Further encoders by name: `encoder=rn50` on the command line takes the one of that name.
         data: The data set.
         templates: Texts around class names; none (`[]`) where `class_texts` says it all.
         class_texts: JSON file with a list of texts about each class, by the name that prompts write, as CuPL has

@@ -48,7 +48,7 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a recipe file, laid over the one it `extends` (a path relative to the file, or a built-in name).
+    """Read a recipe file, merged over the one it `extends` (a path relative to the file, or a built-in name).
 
     Args:
         path: The file.
@@ -135,7 +135,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names_another(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
-    """Whether a model of another name is laid over one with a revision of its own."""
+    """Whether a model of another name is merged over one with its own revision."""
     return any(key in above and above[key] != below.get(key) for key in ("name", "language", "tokenizer"))
 
 
@@ -176,7 +176,7 @@ def _set(values: Mapping[str, Any], path: list[str], value: Any, entry: str) -> 
 
 
 def _replaced(present: Any, place: str, rest: list[str], value: Any, entry: str) -> Any:
-    """What stands at a place once the value at the rest of the path, counted from there, is set."""
+    """What is at a place once the value at the rest of the path, counted from there, is set."""
     if not rest:
         return value
     if isinstance(present, list):

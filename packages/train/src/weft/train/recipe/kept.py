@@ -1,4 +1,4 @@
-"""What is kept of a recipe beside its results: everything but credentials, and paths that hold wherever one stands."""
+"""What is kept of a recipe beside its results: everything but credentials, and paths that hold in any folder."""
 
 from __future__ import annotations
 

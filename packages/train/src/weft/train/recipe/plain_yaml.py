@@ -152,7 +152,7 @@ def fault_of(error: yaml.YAMLError) -> str:
 def read_plain_yaml(text: str) -> Any:
     """The value of a YAML text.
 
-    A key that stands twice in a mapping is refused with both lines, and so is a whole number that YAML 1.1 reads in
+    A key that appears twice in a mapping is refused with both lines, and so is a whole number that YAML 1.1 reads in
     base 8, such as 010. `1:30`, `2024-01-01` and `08` are texts.
 
     Args:

@@ -32,7 +32,7 @@ def recipe_schema() -> dict[str, Any]:
         definitions |= schema.pop("$defs", {})
         schema["properties"]["extends"] = {
             "type": "string",
-            "description": "A recipe, relative to this file, over which this one is laid.",
+            "description": "A recipe, relative to this file, that this one extends.",
         }
         definitions[kind.__name__] = schema
     recipe = definitions["Recipe"]["properties"]
@@ -63,7 +63,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _describe_heads(definitions: dict[str, Any]) -> None:
-    """Say what can stand in a head of a few-shot recipe, and in its prompt stage."""
+    """Say what a head can contain in a few-shot recipe, and in its prompt stage."""
     for method, config in heads().items():
         schema = config.model_json_schema()
         definitions |= schema.pop("$defs", {})

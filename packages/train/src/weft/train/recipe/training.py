@@ -97,7 +97,7 @@ class TrainingSection(Section):
         max_grad_norm: Gradients are clipped there; 0 does not clip.
         precision: Arithmetic of the forward pass.
         checkpointing: Recompute activations in the backward pass instead of keeping them.
-        packing: Leave out the padding of batches of a `name`: rows stand one behind the other, kept apart.
+        packing: Leave out the padding of batches of a `name`: rows are concatenated, but kept separate.
         compile: Backend of `torch.compile`, or none.
         sharded: Share weights, gradients and optimiser states out over several processes (FSDP2), for models that one
             device does not hold; each layer is gathered when it runs. Without it, every process has the whole model.
@@ -119,7 +119,7 @@ class TrainingSection(Section):
         keep_images: MiB of decoded images kept in memory (with `vision: trained`), and of videos that have just as many
             frames as are seen.
         workers: Processes that read and decode the next batches during a step, for each process of the training; with 0
-            it does so itself, between steps. Results are the same; each worker keeps images of its own.
+            it does so itself, between steps. Results are the same; each worker keeps its own images.
         threads: CPU threads; results are the same to the last digit only at an equal number.
         log_every: Steps between logged losses.
         save_every: Steps between checkpoints; 0 saves only the end.

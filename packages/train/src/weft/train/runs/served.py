@@ -144,7 +144,7 @@ class Served:
             RunError: If it has another number of images than the task.
         """
         present = [data for data in given if isinstance(data, bytes | bytearray) and data]
-        if self.types[task] != Conversation.record_type:  # which says itself where its images stand
+        if self.types[task] != Conversation.record_type:  # which says itself where its images are
             _check_images(task, row, present, given, self._counts.get(task, range(1, 2)))
         refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
         return RECORDS[self.types[task]](str(row), text, tuple(refs))

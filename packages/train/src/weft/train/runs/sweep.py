@@ -1,4 +1,4 @@
-"""Many runs of one recipe: a grid of values, each with several seeds, every run a process of its own."""
+"""Many runs of one recipe: a grid of values, each with several seeds, every run in a separate process."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_axes(grid: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def sweep_points(source: str, overrides: Sequence[str], axes: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Every combination of the axes, as a run with a name and a label of its own.
+    """Every combination of the axes, as a run with its own name and label.
 
     Args:
         source: The recipe, as `load_recipe` takes it.
@@ -242,7 +242,7 @@ def has_begun(folder: Path) -> bool:
 
 
 def run_point(source: str, point: Point, parent: str | None, *, fresh: bool = False) -> bool:
-    """Run one point in a process of its own; False if it fails.
+    """Run one point in a separate process; False if it fails.
 
     Args:
         source: The recipe.

@@ -1,4 +1,4 @@
-"""Commands in a process of their own, beside models whose processors are built without torchvision."""
+"""Commands in a separate process, beside models whose processors are built without torchvision."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class PlantedTasks:
     """A tiny CLIP and two tasks.
 
     Args:
-        planted: How the second task stands to the first.
+        planted: How the second task relates to the first.
         seed: Seed of weights, directions, inputs and labels.
         rows: Rows of a batch per task.
     """

@@ -91,7 +91,7 @@ class CoOp(FewShotHead):
         return self.prompted
 
     def for_classes(self, class_weights: Tensor, prompts: Prompts) -> Self:
-        """The same head for other classes, whose names stand behind the learned context.
+        """The same head for other classes, whose names follow the learned context.
 
         Args:
             class_weights: Unit text features of these classes, shape (classes, width).

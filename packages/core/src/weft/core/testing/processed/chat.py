@@ -27,14 +27,14 @@ MARKED_TURNS = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# The beginning is written by the template; a blank stands before what is said, but not before an image.
+# The beginning is written by the template; a space precedes what is said, but not before an image.
 SPOKEN_TURNS = (
     "<|im_start|>{% for message in messages %}{{ message.role | capitalize }}"
     "{{ ':' if message.content[0].type == 'image' else ': ' }}"
     "{% for part in message.content %}{{ part.text if part.type == 'text' else '<' + part.type + '>' }}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-# Begins by itself; the assistant is called a model, and a system text stands in the first turn of the user.
+# Begins by itself; the assistant is called a model, and a system text goes into the first turn of the user.
 MODEL_TURNS = (
     "{{ bos_token }}{% for message in messages if message.role != 'system' %}"
     "<start_of_turn>{{ 'model' if message.role == 'assistant' else message.role }}\n"

@@ -67,7 +67,7 @@ def _queries(words: Any, reader: int) -> dict[str, Any]:
 
 
 def blip2() -> Pair:
-    """BLIP-2 with OPT: four query tokens stand before the beginning of the text."""
+    """BLIP-2 with OPT: four query tokens precede the beginning of the text."""
     words = tokenizer(template="<s> $A", padding_side="left")
     images = image_processor("BlipImageProcessor", size=SQUARE)
     processor = transformers.Blip2Processor(images, words, num_query_tokens=4)

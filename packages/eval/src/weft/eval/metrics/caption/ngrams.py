@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 class Order:
     """All n-grams of one order, one entry per sentence and distinct n-gram.
 
-    Entries stand sentence by sentence, in order of first occurrence: the last bit of CIDEr-D sums depends on
+    Entries are sentence by sentence, in order of first occurrence: the last bit of CIDEr-D sums depends on
     it.
 
     Attributes:

@@ -141,7 +141,7 @@ class BlipReader(Reader):
         return -self._scored(model, batch, 0.0).sums
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
-        """See `Reader.generate`; the token that answers begin behind stands first where a question was asked."""
+        """See `Reader.generate`; the token that answers follow comes first where a question was asked."""
         if self.head == "compare":
             raise self._refusal("write")
         ids, mask = batch.inputs[IDS], batch.inputs[MASK]

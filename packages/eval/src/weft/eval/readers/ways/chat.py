@@ -68,7 +68,7 @@ class ChatReader(OneSequence):
 
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
         apart = [self._apart(row) if taught else [self._template.prompt(row.turns)] for row in rows]
-        # Where an answer stands, a special token does: it parts the words around it as an answer's end does.
+        # Where an answer is, a special token is: it separates the words around it as an answer's end does.
         gap = self.processor.tokenizer.eos_token
         texts = [gap.join(parts) for parts in apart]
         for row, text in zip(rows, texts, strict=True):
@@ -97,7 +97,7 @@ class ChatReader(OneSequence):
         except (ValueError, TypeError, RuntimeError, ImportError, IndexError, KeyError) as error:
             return f"its processor does not show one beside a picture ({error})"
         apart = any(name.startswith("pixel") and "video" in name for name in media)
-        # Frames that stand among the pictures must be pictures like others, one behind another.
+        # Frames that are among the pictures must be pictures like others, one behind another.
         among = (
             "pixel_values" in media and media["pixel_values"].dim() == 4 and len(media["pixel_values"]) > 2
         )

@@ -103,7 +103,7 @@ class Seq2SeqReader(Reader):
         return token_losses(model(**batch.inputs).logits, batch.labels)
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
-        """See `Reader.generate`; the token that starts every answer stands first."""
+        """See `Reader.generate`; the token that starts every answer comes first."""
         tokens: Tensor = model.generate(**batch.inputs, **writing.options)
         return tokens
 

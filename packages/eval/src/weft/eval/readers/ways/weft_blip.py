@@ -190,7 +190,7 @@ class WeftBlipReader(Reader):
         return list(range(len(candidates))) if self.head == "answer" else super().read_for(candidates)
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
-        """See `Reader.generate`; the token that answers begin behind stands first where a question was asked."""
+        """See `Reader.generate`; the token that answers follow comes first where a question was asked."""
         if self.head == "compare":
             raise self._refusal("write")
         inputs, mask = batch.inputs, batch.inputs[MASK]

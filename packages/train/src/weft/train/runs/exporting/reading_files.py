@@ -13,7 +13,7 @@ from weft.eval.readers.one_sequence import OneSequence
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.recipe.sections import TaskSection
 
-# What sampling is told, which greedy search refuses to keep.
+# Options of sampling, which greedy search refuses to keep.
 _OF_SAMPLING = (
     "temperature",
     "top_p",

@@ -17,7 +17,7 @@ class FewShotPlan:
     Attributes:
         num_classes: Classes of the data set.
         width: Width of the features.
-        trainable: Head to number of shots to trained parameters; a prompt stage stands under its own name.
+        trainable: Head to number of shots to trained parameters; a prompt stage has its own name.
         also: Further data sets by name.
     """
 

@@ -42,7 +42,7 @@ def confirm(
 ) -> str:
     """Train policies and presets for a while, with several seeds each, and compare them.
 
-    Test splits are not opened: each task's validation split stands in their place. In MLflow the runs are children of
+    Test splits are not opened: each task's validation split takes their place. In MLflow the runs are children of
     one. Into the folder go `confirm.csv` and `confirm.png`, score against trained parameters.
 
     Args:

@@ -29,7 +29,7 @@ _STEP = 0.1
 
 
 def part_tasks(model: nn.Module) -> None:
-    """Give every task slots of its own, in place, with the values that all of them shared.
+    """Give every task its own slots, in place, with the values that all of them shared.
 
     Args:
         model: An adapted model whose tasks share all weights.
@@ -49,7 +49,7 @@ def gather(model: nn.Module, cell: Cell) -> Tensor:
     """The gradients that are in the slots of a cell, shape `(tasks, parameters)`, float32.
 
     Args:
-        model: A model in which every task has a slot of its own.
+        model: A model in which every task has its own slot.
         cell: The cell.
     """
     store = store_of(model)
@@ -151,7 +151,7 @@ class Steps:
     """Steps of all slots away from the value that they share, and back.
 
     Args:
-        model: A model in which every task has a slot of its own.
+        model: A model in which every task has its own slot.
         cells: Its cells.
         sums: Sum of the gradients of each task in each cell, shape `(tasks, parameters)`.
         rate: The learning rate.

@@ -56,7 +56,7 @@ class Measuring:
     """Takes batch after batch.
 
     Args:
-        model: A model in which every task has a slot of its own, all with the values of the shared weight.
+        model: A model in which every task has its own slot, all with the values of the shared weight.
         cells: Its cells.
         draw: Number of a batch to the pieces it is passed through the model in: one of rows of all tasks, or one for
             each task. Batches are independent of one another.
@@ -94,7 +94,7 @@ class Measuring:
         """Take all batches that are left, in evaluation mode, so that nothing is dropped at random.
 
         Args:
-            after: Is told how many batches are done.
+            after: Called with how many batches are done.
         """
         training = self.model.training
         self.model.eval()

@@ -110,7 +110,7 @@ def _by_place(choices: Sequence[Choice]) -> dict[Where, dict[int | None, Assigne
 
 
 def _ranges(layers: Mapping[int | None, Assigned]) -> list[tuple[int | None, int | None, Assigned]]:
-    """Ranges of layers in which one assignment holds; layer None is a range of its own."""
+    """Ranges of layers in which one assignment holds; layer None is its own range."""
     found: list[tuple[int | None, int | None, Assigned]] = []
     if None in layers:
         found.append((None, None, layers[None]))
