@@ -86,7 +86,7 @@ def test_the_dual_encoder_computes_what_onnx_runtime_computes(
     names = ("input_ids", "attention_mask", "pixel_values")
     inputs = (tokens["input_ids"], tokens["attention_mask"], pixels)
     torch.onnx.export(
-        Both(encoder.model), inputs, str(tmp_path / "model.onnx"), input_names=list(names), dynamo=False
+        Both(encoder.model), inputs, str(tmp_path / "model.onnx"), input_names=list(names), dynamo=True
     )
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
