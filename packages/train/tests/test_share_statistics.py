@@ -195,6 +195,11 @@ def test_a_budget_leaves_the_conflicts_that_lose_least():
     assert tight.parameters == least + decoder
     assert [rule["stacks"] for rule in sharing["layers"]] == [["decoder"]]
     alone, sharing = sharing_in(planned, measured, budget=least)
+    told = paragraph(measured, alone)
+    assert "share although they conflict: " in told
+    assert " in `up` of text decoder layers 0-1 (-0.9" in told
+    assert "No conflict is more than noise" not in told
+    assert "share although they conflict" not in paragraph(measured, free)
     assert sharing == {"down": ["task"], "up": ["task"]}
     assert alone.kept < tight.kept < free.kept
     assert proposals(measured, least - 1) == []

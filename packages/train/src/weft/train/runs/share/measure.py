@@ -197,13 +197,14 @@ def _measured(
     state = folder / f"{processes.rank}-of-{processes.size}-{STATE}"
     if state.is_file():
         measuring.load(load_file(state))
-    started = time.perf_counter()
+    started, done = time.perf_counter(), measuring.done
     with progress.bar(f"measure {shared.name}", measuring.total, measuring.done) as advance:
         measuring.run(_keeping(measuring, state, advance))
-    cost["measure_seconds"] = cost.get("measure_seconds", 0.0) + time.perf_counter() - started
-    cost["measure_memory_mb"] = _memory(processes)
-    if processes.first:
-        write_json(folder / COST, cost)
+    if measuring.done > done:
+        cost["measure_seconds"] = cost.get("measure_seconds", 0.0) + time.perf_counter() - started
+        cost["measure_memory_mb"] = _memory(processes)
+        if processes.first:
+            write_json(folder / COST, cost)
     return measuring.measured(), cost
 
 

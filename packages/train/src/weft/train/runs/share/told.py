@@ -46,14 +46,21 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
             f"and {_of(tasks, worst)} least ({_number(told.whole, worst)})." if len(pairs) > 1 else "."
         )
     separated = [choice for choice in proposal.choices if len(choice.partition) > 1]
+    together = _conflicts_together(proposal, tasks)
     if not separated:
-        words.append(
+        alike = (
             "No conflict is more than noise in any part, so all tasks share everything, which costs least."
         )
+        words.append("All tasks share everything." if together else alike)
     for choice in separated:
         words.append(f"In {_place(choice)} {_groups(choice, tasks)}, because {_reason(choice, tasks)}.")
     if separated and len(separated) < len(proposal.choices):
         words.append("Everywhere else all tasks share.")
+    if together:
+        words.append(
+            f"There share although they conflict: {together}. To separate them would lose more agreement, or cost "
+            "more than the limit."
+        )
     silent = [task for task, clear in zip(tasks, told.tasks, strict=True) if not clear]
     if silent:
         words.append(
@@ -112,6 +119,22 @@ def plain_data(measured: Measurement, proposal: Proposal | None) -> dict[str, An
             for choice in proposal.choices
         ]
     return found
+
+
+def _conflicts_together(proposal: Proposal, tasks: Sequence[str]) -> str:
+    """The pairs that share in spite of conflicts beyond noise, each where it conflicts most."""
+    worst: dict[tuple[int, int], tuple[float, Choice]] = {}
+    for choice in proposal.choices:
+        for group in choice.partition:
+            for pair in itertools.combinations(group, 2):
+                bound = float(choice.found.cosine[pair] + Z * choice.found.error[pair])
+                if bound < worst.get(pair, (0.0, choice))[0]:
+                    worst[pair] = bound, choice
+    found = [
+        f"{_of(tasks, pair)} in {_place(choice)} ({_number(choice.found, pair)})"
+        for pair, (_, choice) in sorted(worst.items(), key=lambda one: one[1][0])
+    ]
+    return ", ".join(found)
 
 
 def _pairs(count: int) -> itertools.combinations[tuple[int, int]]:
