@@ -360,3 +360,16 @@ def test_a_base_that_the_recipe_puts_together_is_split_off_to_be_compared(tmp_pa
     run: Any = SimpleNamespace(recipe=SimpleNamespace(backbone=section))
     with pytest.raises(RunError, match=r"was put together by the recipe\. Export it with --split"):
         assert target_of(tmp_path, manifest, "vqa", run).model
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["vera", "ia3"])
+def test_other_units_of_peft_cross_with_every_module_in_effect(
+    values: dict[str, Any], tmp_path: Path, method: str
+) -> None:
+    pytest.importorskip("peft")
+    values["method"] = {"method": method, "sharing": "multiple"}
+    run = execute(load_recipe(values)).folder
+    export_run(run, tmp_path / "out")
+    for own in verify_export(run, tmp_path / "out", 2)["tasks"].values():
+        assert own["modules"]["took_effect"] == own["modules"]["in_run"] > 0

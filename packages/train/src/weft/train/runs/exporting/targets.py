@@ -17,7 +17,7 @@ from weft.train.runs.exporting.asked import Origin
 from weft.train.runs.exporting.manifest import Manifest
 from weft.train.runs.exporting.of_target import OfTarget
 
-_UNITS = ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l")
+_UNITS = ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b")
 
 
 class InPeft(OfTarget):
@@ -45,6 +45,7 @@ class InPeft(OfTarget):
         """See `OfTarget.acting`: modules with an update that is not nothing, and modules of `modules_to_save`."""
         from peft.tuners.ia3 import IA3Layer
         from peft.tuners.lora import LoraLayer
+        from peft.tuners.vera.layer import VeraLayer
         from peft.utils import ModulesToSaveWrapper
 
         found = {}
@@ -56,6 +57,8 @@ class InPeft(OfTarget):
                 found |= {name: "LoRA"} if acts or "default" in module.lora_magnitude_vector else {}
             elif isinstance(module, IA3Layer) and "default" in module.ia3_l:
                 found |= {name: "(IA)³"} if bool((module.ia3_l["default"] != 1).any()) else {}
+            elif isinstance(module, VeraLayer) and "default" in module.vera_lambda_b:
+                found |= {name: "VeRA"} if bool(module.vera_lambda_b["default"].any()) else {}
         return found
 
 
@@ -111,6 +114,8 @@ def expected(run: Origin, task: str, manifest: Manifest) -> dict[str, str]:
         if "ia3_l" in own:
             if bool((own["ia3_l"] != 1).any()):
                 found[path] = "(IA)³"
+        elif "vera_lambda_b" in own:
+            found |= {path: "VeRA"} if bool(own["vera_lambda_b"].any()) else {}
         elif bool(own["lora_B"].any()) or "lora_magnitude_vector" in own:
             found[path] = "LoRA"
     return found
