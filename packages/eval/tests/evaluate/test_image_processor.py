@@ -171,7 +171,7 @@ def test_a_model_without_processor_has_none(tmp_path):
     [
         ({"image_processor_type": "BlipImageProcessor", "size": {"longest_edge": 224}}, "Size must contain"),
         ({"image_processor_type": "BlipImageProcessor", "size": {"long": 224}}, "must load with"),
-        ({"image_processor_type": "NoImageProcessor"}, "Mend preprocessor_config.json"),
+        ({"image_processor_type": "NoImageProcessor"}, "Fix preprocessor_config.json"),
         ({"size": 224}, "must load with `AutoImageProcessor`"),
         (
             {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "own.Own"}},

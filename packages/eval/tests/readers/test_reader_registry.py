@@ -179,7 +179,7 @@ def test_a_folder_named_like_a_library_is_no_library_that_is_missing(
         (folder / "preprocessor_config.json").write_text("{")
         if Version(transformers.__version__) < Version("5.23"):
             continue  # older releases read a damaged file like an absent one
-        with pytest.raises(ImageProcessorError, match=r"Mend preprocessor_config\.json"):
+        with pytest.raises(ImageProcessorError, match=r"Fix preprocessor_config\.json"):
             load_transform(str(folder))
 
 

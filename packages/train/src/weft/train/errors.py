@@ -24,7 +24,7 @@ class RecipeError(TrainError, ValueError):
 
 
 class RunError(TrainError, RuntimeError):
-    """A run cannot start, resume or be read, for a reason that its user can mend."""
+    """A run cannot start, resume or be read, for a reason that its user can fix."""
 
 
 class StoppedError(RunError):
@@ -44,7 +44,7 @@ ROOTS = (
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether an error is one of weft's own, which name what to mend."""
+    """Whether an error is one of weft's own, which name what to fix."""
     return any(f"{kind.__module__}.{kind.__qualname__}" in ROOTS for kind in type(error).__mro__)
 
 

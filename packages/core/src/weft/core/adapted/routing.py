@@ -1,7 +1,7 @@
 """Routing: which task each row of a batch belongs to.
 
 It is state of the root's store and costs the graph nothing but one tensor of ids. Rows differ from the batch
-where a model repeats it (beams, tokens laid flat): then the ids are repeated, row by row.
+where a model repeats it (beams, flattened tokens): then the ids are repeated, row by row.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def route_names(
         tasks: One name for all rows, one per row, or a mapping from modality to one per row. None is the
             identity.
         known: The tasks of the model, in order.
-        device: Where the ids shall live.
+        device: Where the ids should be.
         owners: Modality to the row of the batch that each row of its towers belongs to.
 
     Raises:
@@ -215,7 +215,7 @@ def check_owners(
     Args:
         owners: Modality to the row of the batch that each row of its towers belongs to.
         ids: Task ids by modality.
-        device: Where the owners shall live.
+        device: Where the owners should be.
 
     Raises:
         RoutingError: If an owner is no row of the batch, or a key no modality.

@@ -41,7 +41,7 @@ def convert_blip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         Names of `BlipForImageTextRetrieval`, `BlipForQuestionAnswering` and `BlipForConditionalGeneration` to the same
-        tensors; `temp` keeps its name. The momentum copies and the queues are left out.
+        tensors; `temp` keeps its name. The momentum encoders and the queues are left out.
     """
     converted = {}
     for name, value in state.items():

@@ -18,7 +18,7 @@ _LARGEST_FIELD = 2**31 - 1
 
 
 def lines_of(text: str) -> list[str]:
-    r"""Return the lines of a text, without their ends; `\r` goes too where it stands before `\n`.
+    r"""Return the lines of a text, without their ends; `\r` goes too where it precedes `\n`.
 
     >>> lines_of("one\u2028still one\r\ntwo\n")
     ['one\u2028still one', 'two']

@@ -1,4 +1,4 @@
-"""What the records of a task are read as: their text with its prompt, and what they shall be answered with."""
+"""What the records of a task are read as: their text with its prompt, and what answers them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Example:
 
     Attributes:
         text: What it reads, without the prompt.
-        target: What it shall write, or None where nothing is written.
+        target: What it should write, or None where nothing is written.
         weight: Weight of its loss, in 0..1.
     """
 

@@ -47,7 +47,7 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
     if lacking:
         raise ScoreInputError(
             f"`records` must all have answers, or all hide them, but {len(lacking)} of {len(records)} have none or an "
-            f"empty one, such as {lacking[0].id!r}. Mend these records or leave them out of the split."
+            f"empty one, such as {lacking[0].id!r}. Fix these records or leave them out of the split."
         )
     if headline is not None and chosen.headlines and headline not in chosen.headlines:
         raise ScoreInputError(
@@ -89,7 +89,7 @@ def check_targets(records: Sequence[Record]) -> int:
     if empty:
         raise ScoreInputError(
             f"An answer or caption to train on must hold a word, but {len(empty)} of {len(records)} records have an "
-            f"empty one, such as {empty[0]!r}. Mend these records or leave them out of the split."
+            f"empty one, such as {empty[0]!r}. Fix these records or leave them out of the split."
         )
     return len(absent)
 

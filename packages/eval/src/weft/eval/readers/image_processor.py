@@ -147,7 +147,7 @@ class ProcessorTransform:
         sizes = ", ".join(dict.fromkeys(f"{image.width} x {image.height}" for image in images))
         return ImageProcessorError(
             f"The image processor {type(self.processor).__name__} must take pictures of {sizes} pixels, but says: "
-            f"{error} Mend its settings, or leave such pictures out."
+            f"{error} Fix its settings, or leave such pictures out."
         )
 
     @cached_property
@@ -318,7 +318,7 @@ def _said(error: Exception, path: str) -> str:
     package = missing_library(error, path)
     if package is not None:
         return f"{text} It needs {package}, which is not installed here: pip install {package}"
-    return f"{text} Mend preprocessor_config.json or processor_config.json."
+    return f"{text} Fix preprocessor_config.json or processor_config.json."
 
 
 def _sides(processor: Any, switch: str, name: str) -> dict[str, int]:

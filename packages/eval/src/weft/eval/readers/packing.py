@@ -111,7 +111,7 @@ def pack(model: Any, inputs: Mapping[str, Tensor]) -> Packed:
 
 
 def _positions(model: Any, inputs: Mapping[str, Tensor], kept: Tensor) -> Tensor:
-    """Positions of the tokens, which begin anew in each row, shape `(1, tokens)`.
+    """Positions of the tokens, which restart in each row, shape `(1, tokens)`.
 
     Models with positions in space and time take these behind the plain ones, shape `(4, 1, tokens)`.
     """

@@ -1,4 +1,4 @@
-"""What is read and what shall be answered: turns of text and pictures, in the order in which they are said."""
+"""What is read and what should be answered: turns of text and pictures, in the order in which they are said."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row:
         name: What messages call it, such as `"vqa/17"`.
         task: Name of its task.
         turns: What is read. The answer follows the last one.
-        answer: What shall be written, or None in a row that is asked.
+        answer: What should be written, or None in a row that is asked.
         weight: Weight of its loss, in 0..1.
         learn: `last` trains on the answer, `all` on the earlier answers among the turns as well.
         answers: All answers to learn, each with its weight, in the place of `answer`, where the reader weighs several.

@@ -91,7 +91,7 @@ class Wording:
             record: The record.
             task: Name of its task.
             text: What its kind reads; `{text}` stands for it.
-            answer: What shall be written, or None.
+            answer: What should be written, or None.
             weight: Weight of its loss.
             **fields: Further fields of `Row`.
 

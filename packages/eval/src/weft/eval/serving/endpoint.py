@@ -136,7 +136,7 @@ async def _completed(
     except ServingError as error:
         raise RequestError(400, str(error)) from None
     except Exception as error:
-        # Errors of weft name what to mend; others are the server's own, and their text may tell of its insides.
+        # Errors of weft name what to fix; others are the server's own, and their text may tell of its insides.
         known = isinstance(error, EvalError) or type(error).__module__.startswith("weft.")
         if known:
             raise RequestError(400, str(error)) from None

@@ -83,7 +83,9 @@ def _saved(section: EncoderSection) -> Loaded:
             model = _own(section, path, config)
         else:
             model = load_saved(AutoModel, path, section.revision)
-    ImageTextEncoder.check(model)  # before a tokenizer is sought that a model without a text side has none of
+    ImageTextEncoder.check(
+        model
+    )  # before looking for a tokenizer that a model without a text side has none of
     with _said_plainly(section):
         tokenizer = load_saved(AutoTokenizer, path, section.revision)
     transform = load_transform(path, section.revision)

@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def saved_path(name: str, argument: str = "backbone") -> str:
     """Folder or hub id of a saved model; `miniature` is the one shipped with weft.
 
-    A name that looks like a path is one: it is never sought on the hub, where anybody may have taken it.
+    A name that looks like a path is one: it is never looked up on the hub, where anybody may have taken it.
 
     Args:
         name: What the user calls it.

@@ -24,7 +24,7 @@ def seal(partial: Path, final: Path) -> None:
 
     Args:
         partial: Folder that holds every file.
-        final: Name it shall have. A folder of that name is replaced.
+        final: Name it gets. A folder of that name is replaced.
     """
     manifest = {
         path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}

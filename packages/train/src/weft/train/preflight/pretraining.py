@@ -62,7 +62,7 @@ def pretraining_records(records: Any, section: PretrainingSection) -> Any:
         A set of as many records. What is drawn for evaluation depends on the record's id alone.
 
     Raises:
-        RunError: If the records are no captions, some are hidden, or all are the same where they shall not match.
+        RunError: If the records are no captions, some are hidden, or all are the same where they must not match.
     """
     wrong = next(
         (record for record in records if not isinstance(record, Caption) or not record.captions), None

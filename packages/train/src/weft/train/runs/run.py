@@ -224,7 +224,7 @@ def train_session(session: Session, checkpoint: Path | None, run: Run | None, cl
             clock=clock,
         )
         if processes.rank:
-            # What is drawn at random within the model shall differ between processes.
+            # What is drawn at random within the model must differ between processes.
             set_seed(recipe.seed + processes.rank)
         with stop.heard():
             if checkpoint is None:

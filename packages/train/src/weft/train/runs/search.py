@@ -146,7 +146,7 @@ def _ended(study: Any, trials: int, failed: Sequence[str]) -> list[Trial]:
     if all(trial.validation is None for trial in done):
         raise RunError(
             f"A trial of the search must end well, but none of {len(done)} did. Their output is in "
-            f"{', '.join(failed) or 'their logs'}. Mend the cause, and search under another name."
+            f"{', '.join(failed) or 'their logs'}. Fix the cause, and search under another name."
         )
     return done
 

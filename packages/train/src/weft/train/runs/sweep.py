@@ -145,7 +145,7 @@ def run_sweep(
     if failed:
         raise RunError(
             f"Every run of the sweep must end well, but {len(failed)} of {len(points)} did not. Their output is in "
-            f"{', '.join(failed)}. Mend the cause and start the sweep again: finished runs are kept."
+            f"{', '.join(failed)}. Fix the cause and start the sweep again: finished runs are kept."
         )
     return [
         {

@@ -1,4 +1,4 @@
-"""OPT: a decoder with BART's names; its feed-forward block sees all tokens laid flat."""
+"""OPT: a decoder with BART's names; its feed-forward block sees all tokens flattened."""
 
 from weft.core.backbone.declaring import ROOTS, attention, decoder, inside
 from weft.core.backbone.family import BlockSpec, register_family

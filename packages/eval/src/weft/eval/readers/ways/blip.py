@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -11,33 +11,25 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipConfig
 
-from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers, check_one_question, check_sides, pictures_of
 from weft.eval.readers.owners import owners
 from weft.eval.readers.processor import pictured
-from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row
 from weft.eval.readers.ways.dual_encoder import identities
 from weft.eval.readers.writing import Writing
 
-Head = Literal["compare", "answer", "describe"]
 HEADS: dict[str, Head] = {
     "BlipForImageTextRetrieval": "compare",
     "BlipForQuestionAnswering": "answer",
     "BlipForConditionalGeneration": "describe",
 }
-ABLE: dict[Head, frozenset[Ability]] = {
-    "compare": frozenset({"embed", "match"}),
-    "answer": frozenset({"write", "score"}),
-    "describe": frozenset({"write", "score"}),
-}
-IDS, MASK, PIXELS = "input_ids", "attention_mask", "pixel_values"
 
 
-class BlipReader(Reader):
+class BlipReader(BlipHeadReader):
     """Reads one text beside its picture, by the head that the model was saved with.
 
     An answer begins behind the token that generation begins behind, also where the processor's own tensors begin with
@@ -48,9 +40,13 @@ class BlipReader(Reader):
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
-        self.head = head_of(config)
         text = config.text_config
         self._start, self._end, self._pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
+
+    @property
+    def head(self) -> Head:
+        """What the model was built for."""
+        return next(HEADS[name] for name in self.config.architectures if name in HEADS)
 
     @classmethod
     def fault(cls, config: Any, processor: Any) -> str | None:
@@ -74,16 +70,6 @@ class BlipReader(Reader):
     def model_class(cls, config: Any) -> Any:
         """The class that the config names."""
         return getattr(transformers, next(name for name in config.architectures if name in HEADS))
-
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """What the head can do."""
-        return ABLE[self.head]
-
-    @property
-    def objective(self) -> str:
-        """A comparison, or generation of the answer."""
-        return "contrastive" if self.head == "compare" else "generation"
 
     @property
     def untrained(self) -> str | None:
@@ -295,11 +281,6 @@ class BlipReader(Reader):
         owned = owners([len(row.pictures) for row in rows], media)
         same = identities(rows) if self.head == "compare" else {}
         return batch_of(rows, inputs, objective=self.objective, labels=labels, owners=owned, identities=same)
-
-
-def head_of(config: Any) -> Head:
-    """What a BLIP was built for."""
-    return next(HEADS[name] for name in config.architectures if name in HEADS)
 
 
 def _seen(model: Any, batch: Batch) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -14,29 +14,22 @@ from weft.core.units.frame_attention import frame_weights
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_list import likeliest
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
 from weft.eval.readers.one_question import check_answers, check_one_question, check_sides
 from weft.eval.readers.owners import owners
 from weft.eval.readers.paired import PairedProcessor
-from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row
 from weft.eval.readers.ways.dual_encoder import identities
 from weft.eval.readers.writing import Writing
 
-Head = Literal["compare", "answer", "describe"]
 HEADS: dict[type, Head] = {
     BlipRetrievalConfig: "compare",
     BlipAnsweringConfig: "answer",
     BlipCaptioningConfig: "describe",
 }
-ABLE: dict[Head, frozenset[Ability]] = {
-    "compare": frozenset({"embed", "match"}),
-    "answer": frozenset({"write", "score"}),
-    "describe": frozenset({"write", "score"}),
-}
-IDS, MASK, PIXELS = "input_ids", "attention_mask", "pixel_values"
 
 
-class WeftBlipReader(Reader):
+class WeftBlipReader(BlipHeadReader):
     """Reads one text beside its picture or the frames of its video, by the passes of BLIP's own fine-tuning.
 
     Source: BLIP (Li et al. 2022) and its code; the frames of videos as in UniAdapter (Lu et al., ICLR 2024).
@@ -66,16 +59,6 @@ class WeftBlipReader(Reader):
     def model_class(cls, config: Any) -> Any:
         """`AutoModel`."""
         return transformers.AutoModel
-
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """What the head can do."""
-        return ABLE[self.head]
-
-    @property
-    def objective(self) -> str:
-        """A comparison, or generation of the answer."""
-        return "contrastive" if self.head == "compare" else "generation"
 
     @property
     def weighs(self) -> bool:

@@ -89,7 +89,7 @@ def share(
 ) -> Shared:
     """Measure what the tasks of a recipe can share, and propose a policy.
 
-    Beside the measurement, the folder `NAME.share` gets `policy.yaml` (to be laid over the recipe), `share.md`,
+    Beside the measurement, the folder `NAME.share` gets `policy.yaml` (to be merged over the recipe), `share.md`,
     `share.json` and `share.png`.
 
     Args:

@@ -81,7 +81,7 @@ def confirm(
     if failed:
         raise RunError(
             f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "
-            f"{', '.join(failed)}. Mend the cause and start again: finished runs are kept."
+            f"{', '.join(failed)}. Fix the cause and start again: finished runs are kept."
         )
     return _written(_compared(points), folder)
 
