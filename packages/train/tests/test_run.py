@@ -268,7 +268,7 @@ def test_what_was_trained_is_kept_when_scoring_fails_and_is_scored_later(values,
     assert_equal(weights(broken.folder), weights(whole.folder))
     assert not (broken.folder / "result.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("weft.train.runs.run._train", lambda *args: pytest.fail("it is trained already"))
+        patch.setattr("weft.train.runs.run.train_session", lambda *args: pytest.fail("it is trained already"))
         assert execute(broken, auto_resume=True).scores == whole.scores
     assert (broken.folder / "result.json").is_file()
 
