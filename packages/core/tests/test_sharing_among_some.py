@@ -296,7 +296,7 @@ def test_a_plan_says_in_words_who_shares():
         ({"layers": [{"range": "0-1"}]}, "say where it holds .* and what is shared"),
         ({"layers": [{"up": []}]}, "say where it holds .* and what is shared"),
         ({"layers": [{"range": 0, "blocks": [], "up": []}]}, "must name something, but one is empty"),
-        ({"layers": [{"range": 0, "layer_group": 2, "up": []}]}, "must stand beside `sharing.layers`"),
+        ({"layers": [{"range": 0, "layer_group": 2, "up": []}]}, "must be beside `sharing.layers`"),
         ({"layers": [{"range": 0, "upp": []}]}, r"must name parts of the unit 'bottleneck' .* 'upp'"),
         (
             {"layers": [{"range": 0, "up": {"task": [["vqa"]]}}]},

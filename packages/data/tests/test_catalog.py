@@ -116,7 +116,7 @@ def test_a_root_must_be_given():
 
 def test_an_id_that_comes_twice_is_refused(registry):
     register_dataset(spec(repeat=2))
-    with pytest.raises(MalformedRecordError, match="'0' stands at records 0 and 1"):
+    with pytest.raises(MalformedRecordError, match="'0' is that of records 0 and 1"):
         load_dataset("third_party")
 
 

@@ -103,9 +103,7 @@ def test_an_id_that_comes_twice_names_both_rows_or_is_counted(tmp_path):
         tmp_path, {"a.jsonl": '{"id": 1, "q": "a"}\n{"id": 1, "q": "b"}\n', "b.jsonl": '{"id": 1, "q": "c"}'}
     )
     strict, lenient = source(tmp_path), source(tmp_path, on_error="skip")
-    with pytest.raises(
-        MalformedRecordError, match=r"a\.jsonl, row 2: .* '1' stands in row 1 already\. Repair"
-    ):
+    with pytest.raises(MalformedRecordError, match=r"a\.jsonl, row 2: .* '1' is in row 1 already\. Repair"):
         list(strict.build(strict.json_lines(strict.find("a.jsonl")), make))
     kept = [
         record.question
@@ -115,15 +113,13 @@ def test_an_id_that_comes_twice_names_both_rows_or_is_counted(tmp_path):
     assert kept == ["a"]
     assert len(lenient.skipped) == 2
     assert "b.jsonl, row 1" in lenient.skipped[1]
-    assert "stands in row 1 of" in lenient.skipped[1]
+    assert "is in row 1 of" in lenient.skipped[1]
 
 
 def test_joined_rows_are_found_by_ids_that_come_once(tmp_path):
     write_tree(tmp_path, {"a.jsonl": '{"id": 1}\n{"id": 2}\n{"id": 1}\n'})
     strict, lenient = source(tmp_path), source(tmp_path, on_error="skip")
-    with pytest.raises(
-        MalformedRecordError, match=r"row 3: must have a `id` of its own, but '1' stands in row 1"
-    ):
+    with pytest.raises(MalformedRecordError, match=r"row 3: must have its own `id`, but '1' is in row 1"):
         strict.by_id(strict.json_lines(strict.find("a.jsonl")), "id")
     assert list(lenient.by_id(lenient.json_lines(lenient.find("a.jsonl")), "id")) == ["1", "2"]
     assert len(lenient.skipped) == 1

@@ -77,7 +77,7 @@ def test_built_in_recipes_are_offered_to_the_shell(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--picture", "x.png"], "`--picture` must stand beside --dry-run"),
+        (["--picture", "x.png"], "`--picture` must come with --dry-run"),
         (["--dry-run", "training.precision=fp16"], "`training.precision` must be 'fp32' or 'bf16' on a CPU"),
         (["--dry-run", "name=taken"], "`name` must be new in"),
     ],

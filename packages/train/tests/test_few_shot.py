@@ -283,7 +283,7 @@ def test_the_command_runs_plans_and_tracks(
         ({"shotz": [1]}, "shotz: unknown key. Did you mean 'shots'"),
         ({"shots": [0]}, "shots: give at least one number from 1 on, each once, not \\[0\\]"),
         ({"heads": [{"method": "tip_adaptor"}]}, "heads: `method` must be .* Did you mean 'tip_adapter'"),
-        ({"heads": [{"method": "gda"}] * 2}, "heads: heads must have labels of their own, but gda"),
+        ({"heads": [{"method": "gda"}] * 2}, "heads: heads must have different labels, but gda"),
         ({"prompt_stage": {"method": "gda"}}, "prompt_stage: the prompt stage is a head of method coop"),
         (
             {"also": {"b": {"data": {"name": "x"}}}, "shifted": {"a": {"name": "x"}}},

@@ -44,12 +44,12 @@ def test_a_key_that_comes_twice_is_refused_with_both_lines(values, tmp_path):
     text = yaml.safe_dump(values, sort_keys=False)
     file.write_text(text + "seed: 1\nevaluation:\n  batch_size: 1\n  batch_size: 2\n")
     first = text.count("\n") + 3
-    with pytest.raises(RecipeError, match=rf"'batch_size' stands in line {first} and in line {first + 1}"):
+    with pytest.raises(RecipeError, match=rf"'batch_size' is in line {first} and in line {first + 1}"):
         load_recipe(file)
     line = text.splitlines().index("name: tiny") + 1
     file.write_text(text + "name: other\n")
     last = text.count("\n") + 1
-    with pytest.raises(RecipeError, match=rf"'name' stands in line {line} and in line {last}\. Take one"):
+    with pytest.raises(RecipeError, match=rf"'name' is in line {line} and in line {last}\. Take one"):
         load_recipe(file)
 
 
@@ -62,7 +62,7 @@ def test_a_number_that_is_octal_to_some_is_refused(values):
         load_recipe(values, ["training.steps=010"])
     with pytest.raises(RecipeError, match="`--grid` must be"):
         read_axes(["training.steps=010,020"])
-    with pytest.raises(RecipeError, match=re.escape("'rank' stands in line 1 and in line 1")):
+    with pytest.raises(RecipeError, match=re.escape("'rank' is in line 1 and in line 1")):
         load_recipe(values, ["method={method: lora, rank: 4, rank: 8}"])
 
 

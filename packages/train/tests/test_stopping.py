@@ -95,7 +95,7 @@ def test_auto_resume_starts_resumes_and_leaves_what_is_finished(
     execute(recipe, auto_resume=True)
     with pytest.raises(RunError, match=r"`name` must be new"):
         execute(recipe, auto_resume=True)
-    with pytest.raises(RunError, match=r"`--auto-resume` must stand without --resume and --overwrite"):
+    with pytest.raises(RunError, match=r"`--auto-resume` must come without --resume and --overwrite"):
         execute(recipe, auto_resume=True, overwrite=True)
 
 

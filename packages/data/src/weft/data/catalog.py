@@ -257,7 +257,7 @@ def _checked(name: str, records: Iterable[Record]) -> Iterable[Record]:
         first = seen.setdefault(record.id, position)
         if first != position:
             raise MalformedRecordError(
-                f"Ids of {name!r} must be unique, but {record.id!r} stands at records {first} and {position}. Remove "
+                f"Ids of {name!r} must be unique, but {record.id!r} is that of records {first} and {position}. Remove "
                 "one of them from the annotation file."
             )
         yield record

@@ -260,7 +260,7 @@ class SiteUnit:
     def _own_order(self, value: Tensor, like: Tensor) -> Tensor:
         if self._is_packed(like):
             return value[None]
-        # Laid out as convolutions lay their maps out, so that those behind it compute as without a unit, to the bit.
+        # Laid out as convolutions lay their maps out, so that those after it compute as without a unit, to the bit.
         return value.movedim(-1, 1).contiguous() if self.site.channels_first else value
 
     @property
@@ -296,7 +296,7 @@ class SiteUnits:
         self.names: tuple[str, ...] = ()
 
     def add(self, unit: SiteUnit) -> None:
-        """Let a unit act here, behind those that are there."""
+        """Let a unit act here, after those that are there."""
         self.units.append(unit)
 
     def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:

@@ -26,7 +26,7 @@ class StartWarning(UserWarning):
 def checked_start(
     model: Any, batch: Mapping[str, Any] | None, configs: tuple[UnitConfig, ...]
 ) -> Iterator[None]:
-    """Within it units are attached to a model; behind it comes the warning, if outputs on a batch moved.
+    """Within it units are attached to a model; after it comes the warning, if outputs on a batch moved.
 
     Args:
         model: The model, which is called before and after in evaluation mode.

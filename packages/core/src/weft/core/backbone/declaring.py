@@ -45,7 +45,7 @@ def attention(
         query: The map to queries, from the attention, and so on.
         key: That to keys.
         value: That to values.
-        output: That behind the mixing, whose output is the sub-layer's.
+        output: That after the mixing, whose output is the sub-layer's.
         fused: The one map that gives queries, keys and values, instead of three.
         **rest: Other fields of the block.
     """

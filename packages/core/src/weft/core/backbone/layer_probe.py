@@ -29,7 +29,7 @@ class Flow:
 
     Args:
         stream: Child whose input is the residual stream before the sub-layer: a norm, or the sub-layer itself.
-        output: Child whose output is added to that stream: the sub-layer itself, or a norm or scale behind it.
+        output: Child whose output is added to that stream: the sub-layer itself, or a norm or scale after it.
     """
 
     stream: str
@@ -121,7 +121,7 @@ class _Run:
         return [name for name in seen if name in self.values]
 
     def _flow(self, name: str, seen: Mapping[str, Tensor], streams: tuple[Tensor, ...]) -> Flow:
-        # A sub-layer beside another reads what the layer read; one behind it what has been added so far.
+        # A sub-layer beside another reads what the layer read; one after it what has been added so far.
         reading = {child for child, value in seen.items() if any(_equal(value, each) for each in streams)}
         given = seen[name]
         norms = [

@@ -18,7 +18,7 @@ _POSITIONS: dict[tuple[bool, bool], Position] = {
 
 
 def on_stream(site: Site, sites: SiteMap) -> Site:
-    """A sub-layer's site that reads the residual stream before the sub-layer and writes onto the one behind it.
+    """A sub-layer's site that reads the residual stream before the sub-layer and writes onto the one after it.
 
     It needs `stream`. What only the layer as a whole returns is written to by the sub-layer's own output.
 

@@ -117,7 +117,7 @@ class BlipAnswering(BlipForQuestionAnswering):
     def answer_logits(
         self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor
     ) -> Tensor:
-        """Logits behind every token of an answer, shape `(answers, length, vocabulary)`; arguments as above."""
+        """Logits after every token of an answer, shape `(answers, length, vocabulary)`; arguments as above."""
         ids = answers.clone()
         ids[:, 0] = self.decoder_start_token_id
         logits: Tensor = self.text_decoder(
@@ -157,7 +157,7 @@ class BlipAnswering(BlipForQuestionAnswering):
             **kwargs: Options of generation.
 
         Returns:
-            Tokens of the answers, behind [DEC], shape `(batch, length)`.
+            Tokens of the answers, after [DEC], shape `(batch, length)`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = self.encode_question(input_ids, mask, pixel_values, frame_weights)

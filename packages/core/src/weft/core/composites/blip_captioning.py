@@ -52,7 +52,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
         captions: Tensor,
         caption_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """How unlikely each caption is behind its prompt: smoothed cross-entropy, summed over the caption's tokens.
+        """How unlikely each caption is after its prompt: smoothed cross-entropy, summed over the caption's tokens.
 
         Args:
             prompts: Shape `(batch, prompt)`, with a special token at both ends; the same length in every row.
@@ -106,7 +106,7 @@ class BlipCaptioning(BlipForConditionalGeneration):
             **kwargs: Options of generation.
 
         Returns:
-            Tokens behind the prompt, shape `(batch, length)`.
+            Tokens after the prompt, shape `(batch, length)`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         start, tokens = self._start(input_ids, mask), self.encode_frames(pixel_values)

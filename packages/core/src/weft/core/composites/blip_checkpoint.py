@@ -105,7 +105,7 @@ def _is_grid(positions: Tensor) -> bool:
 
 
 def resized_positions(positions: Tensor, tokens: int) -> Tensor:
-    """Positions of a square grid of patches behind one class token, resized to another number of tokens.
+    """Positions of a square grid of patches after one class token, resized to another number of tokens.
 
     Args:
         positions: Shape `(1, old tokens, width)`.

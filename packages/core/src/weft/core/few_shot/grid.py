@@ -68,7 +68,7 @@ class Grid:
     """What a search compares: `init + alpha · sums` for every candidate and alpha.
 
     Attributes:
-        candidates: Hyper-parameters behind each class sum.
+        candidates: Hyper-parameters that gave each class sum.
         sums_of: Rows to class sums, shape (candidates, rows, classes).
         alphas: Values of alpha.
         loops: Names of the hyper-parameters from the outermost to the innermost loop of the papers' code, where the

@@ -41,7 +41,7 @@ class ClassTextKeys(TextKeys):
     Args:
         width: Width of the features.
         text_width: Width of the space.
-        layers: 1 for a linear map, 2 for one more layer behind a ReLU.
+        layers: 1 for a linear map, 2 for one more layer after a ReLU.
         device: Where to make the weights.
     """
 

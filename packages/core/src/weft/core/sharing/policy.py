@@ -259,7 +259,7 @@ class Rule(BaseModel):
         for key in _OPTIONS:
             if key in value:
                 fail(
-                    f"`{key}` must stand beside `sharing.layers`, but is within one of its rules. Move it there."
+                    f"`{key}` must be beside `sharing.layers`, but is within one of its rules. Move it there."
                 )
         where = {key: item for key, item in value.items() if key in Where.model_fields}
         own = {key: item for key, item in value.items() if key not in Where.model_fields}

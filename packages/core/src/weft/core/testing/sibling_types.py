@@ -102,7 +102,7 @@ def gemma() -> Case:
 
 
 def gemma4() -> Case:
-    """Gemma 4 alone, whose layers add features of each token behind both sub-layers."""
+    """Gemma 4 alone, whose layers add features of each token after both sub-layers."""
     config = transformers.Gemma4TextConfig(
         **_DECODER,
         head_dim=8,

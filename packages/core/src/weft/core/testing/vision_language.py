@@ -157,7 +157,7 @@ def instructblip() -> Case:
 
 
 def git() -> Case:
-    """GIT, which writes behind its image; one image a row."""
+    """GIT, which writes after its image; one image a row."""
     text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 0, "use_cache": False}
     model = transformers.GitForCausalLM(transformers.GitConfig(**text, vision_config=_VISION))
     ids = token_ids(ROWS, 6)

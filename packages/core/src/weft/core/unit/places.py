@@ -1,4 +1,4 @@
-"""What configurations have in common by where their units act: behind sub-layers, or at linear maps."""
+"""What configurations have in common by where their units act: after sub-layers, or at linear maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Role = Literal["query", "key", "value", "output", "up", "down", "gate"]
 
 
 class SubLayerConfig(UnitConfig):
-    """What every bottleneck behind sub-layers has.
+    """What every bottleneck after sub-layers has.
 
     Args:
         bottleneck_size: Width of the bottleneck. Give this or `reduction_factor`.

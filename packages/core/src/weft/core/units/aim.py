@@ -101,7 +101,7 @@ class AIMConfig(UnitConfig):
 
 
 class AIMBottleneck(Unit):
-    """The bottleneck behind the attention over space."""
+    """The bottleneck after the attention over space."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch that reads it, shape `(rows, tokens, width)`."""

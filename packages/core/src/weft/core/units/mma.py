@@ -79,7 +79,7 @@ class MMAConfig(UnitConfig):
 
 
 def _fan_out(features: int) -> Init:
-    """Normal, with the variance that keeps gradients behind a ReLU (`kaiming_normal_` of mode `fan_out`)."""
+    """Normal, with the variance that keeps gradients after a ReLU (`kaiming_normal_` of mode `fan_out`)."""
     return normal((2 / features) ** 0.5)
 
 

@@ -135,5 +135,5 @@ class STAdapterBetween(STAdapter):
     """The computation before a feed-forward block: added to what attention adds to the stream."""
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
-        """`output` with the adapter of the stream behind attention, which is `source + output`."""
+        """`output` with the adapter of the stream after attention, which is `source + output`."""
         return self._added(output, source + output, weights)

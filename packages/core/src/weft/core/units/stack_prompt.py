@@ -119,7 +119,7 @@ class StackPrompt(Prompt):
         return result if self.kept or seen else _without(result, self.length)
 
     def _counted(self, positions: Tensor, seen: int) -> Tensor:
-        """Positions of the prompt and of the tokens behind it, shape `(..., length + tokens)`."""
+        """Positions of the prompt and of the tokens after it, shape `(..., length + tokens)`."""
         import torch
 
         tokens = positions + self.length

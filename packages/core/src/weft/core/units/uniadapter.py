@@ -36,7 +36,7 @@ class UniAdapterConfig(UnitConfig):
 
     With `A_m(x) = scale * (g(LN(x) D + b) U_m + b_m)` the vision layer adds `A_vision(a)` to its output, where
     `a` is the stream that enters the feed-forward block, before its norm. A text layer that reads text alone
-    adds `A_text(a)` behind its last norm. One that also reads an image, with `c` the stream behind its
+    adds `A_text(a)` after its last norm. One that also reads an image, with `c` the stream after its
     cross-attention, adds `A_text(a) + A_cross(c)`, where the up-projection of `A_cross` is `U_cross + U_text`.
     The first of the two terms is the query-residual.
 
@@ -64,7 +64,7 @@ class UniAdapterConfig(UnitConfig):
         reuse_text_up: Whether `U_text` is part of the cross branch; not where both are one tensor anyway.
         decoder: `shared` lets a text decoder use the adapters of the encoder, as the code does; `separate`
             gives it a set of its own.
-        core: A square matrix of the bottleneck behind `D`, with its own activation, that is shared instead of
+        core: A square matrix of the bottleneck after `D`, with its own activation, that is shared instead of
             `D`. This is our own variant, after MMA (Yang et al., CVPR 2024), for towers of unequal width.
         per_token: Whether text layers hold tokens of images too, as in a decoder-only model, and each token takes
             the up-projection of its own modality. Ours as well.
@@ -273,7 +273,7 @@ class UniAdapter(Unit):
         """`output` plus the branches that the layer's pass calls for.
 
         Args:
-            output: The layer's stream behind the feed-forward block, shape `(rows, ..., width)`.
+            output: The layer's stream after the feed-forward block, shape `(rows, ..., width)`.
             source: The stream before it, of the same shape.
             weights: The tensors; `tapped("query")` is the stream before cross-attention, if the pass had one, and
                 `signal("token_modality")` tells tokens of images (1) from those of text (0).

@@ -1,6 +1,6 @@
-"""Visual prompt tuning: trained tokens behind the class token, for the whole tower or new ones for every layer.
+"""Visual prompt tuning: trained tokens after the class token, for the whole tower or new ones for every layer.
 
-Source: VPT (Jia et al., ECCV 2022). The paper classifies by the class token; here the prompts are taken away behind
+Source: VPT (Jia et al., ECCV 2022). The paper classifies by the class token; here the prompts are taken away after
 the last layer, so that whatever reads a tower finds as many tokens as before.
 """
 

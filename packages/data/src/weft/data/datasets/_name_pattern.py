@@ -16,7 +16,7 @@ class NamePattern:
 
     Args:
         option: Name of the option that gives it, for messages.
-        pattern: The pattern. A number behind a field fills it up with zeros to as many places.
+        pattern: The pattern. A number after a field fills it up with zeros to as many places.
 
     Raises:
         InvalidArgumentError: If it has no field, or something else than a field and a number in braces.

@@ -15,7 +15,7 @@ from weft.data.records.turns import ASSISTANT, COLUMNS, IMAGE, SYSTEM, UNREAD, U
 @register_record_type
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation(Record):
-    """What a user and an assistant say in turn, behind what the system says, if anything.
+    """What a user and an assistant say in turn, after what the system says, if anything.
 
     Args:
         roles: Who says each turn: "system", "user" or "assistant".

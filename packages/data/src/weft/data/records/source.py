@@ -305,7 +305,7 @@ class Source:
         first = self._first.setdefault(identity, place)
         if first != place:
             where = f"row {first[1]}" if first[0] == row.file else f"row {first[1]} of {first[0]}"
-            row.fail(f"must have an id of its own, but {identity!r} stands in {where} already")
+            row.fail(f"must have its own id, but {identity!r} is in {where} already")
 
     def by_id(self, rows: Iterable[Row], key: str) -> dict[str, Row]:
         """Return rows, to be joined with others, by their id; one that comes twice is a malformed row.
@@ -320,9 +320,7 @@ class Source:
                 identity = row.identity(key)
                 first = found.setdefault(identity, row)
                 if first is not row:
-                    row.fail(
-                        f"must have a `{key}` of its own, but {identity!r} stands in row {first.number} already"
-                    )
+                    row.fail(f"must have its own `{key}`, but {identity!r} is in row {first.number} already")
             except MalformedRecordError as error:
                 if self.on_error == "raise":
                     raise

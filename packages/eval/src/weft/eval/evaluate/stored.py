@@ -62,7 +62,7 @@ class StoredFeatures(Visual):
 
 
 def fit_length(features: Tensor, tokens: int) -> Tensor:
-    """Bring a series of frames to a number of tokens: zeros behind a shorter one, max-pool a longer one.
+    """Bring a series of frames to a number of tokens: zeros after a shorter one, max-pool a longer one.
 
     Args:
         features: Shape `(frames, width)`.

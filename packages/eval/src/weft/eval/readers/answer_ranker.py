@@ -21,7 +21,7 @@ class AnswerRanker:
         model: A model with `forward` of the Hugging Face form.
         inputs: What its encoder reads.
         tokens: Answer to its tokens.
-        start: The token that every answer begins behind.
+        start: The token that every answer begins after.
         padding: The token that shorter answers are filled up with.
         batch_size: Answers of one pass of the decoder.
     """

@@ -152,7 +152,7 @@ class OneSequence(Reader):
 
     @abstractmethod
     def _answer(self, text: str) -> list[int]:
-        """The tokens of an answer behind a prompt, its end included."""
+        """The tokens of an answer after a prompt, its end included."""
 
     def answer_length(self, answer: str) -> int:
         """See `Reader.answer_length`."""

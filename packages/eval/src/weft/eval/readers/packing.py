@@ -1,4 +1,4 @@
-"""Rows without padding: the tokens of a batch one behind the other, each row attending to itself alone.
+"""Rows without padding: the tokens of a batch one after the other, each row attending to itself alone.
 
 A decoder that builds its mask from positions keeps rows apart that begin at 0 anew; flash attention takes them as
 sequences of their own.
@@ -113,7 +113,7 @@ def pack(model: Any, inputs: Mapping[str, Tensor]) -> Packed:
 def _positions(model: Any, inputs: Mapping[str, Tensor], kept: Tensor) -> Tensor:
     """Positions of the tokens, which restart in each row, shape `(1, tokens)`.
 
-    Models with positions in space and time take these behind the plain ones, shape `(4, 1, tokens)`.
+    Models with positions in space and time take these after the plain ones, shape `(4, 1, tokens)`.
     """
     plain = (kept.cumsum(1) - 1)[kept][None]
     rope = getattr(getattr(getattr(model, "module", model), "model", None), "get_rope_index", None)

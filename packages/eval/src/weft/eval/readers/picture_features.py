@@ -26,8 +26,8 @@ class PictureFeatures:
     """What takes the place of the tokens of pictures.
 
     Attributes:
-        values: A line for each such token, pictures one behind the other, shape `(tokens, width)`. What later layers
-            get for it stands behind what the first gets.
+        values: A line for each such token, pictures one after the other, shape `(tokens, width)`. What later layers
+            get for it stands after what the first gets.
         layers: Number of later layers that get something.
         listed: Whether the model takes a list of them; else one tensor.
     """

@@ -86,7 +86,7 @@ class Row:
 
 
 def ask(text: str, pictures: Sequence[Any] = (), *, name: str = "row", task: str = "", **fields: Any) -> Row:
-    """A row of one question behind its pictures.
+    """A row of one question after its pictures.
 
     Args:
         text: The question.

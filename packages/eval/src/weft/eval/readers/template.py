@@ -33,7 +33,7 @@ class Template:
 
     Attributes:
         lead: What comes between the end of a prompt and an answer.
-        end: What ends an answer: what the template writes behind it, with a token that stops generation.
+        end: What ends an answer: what the template writes after it, with a token that stops generation.
         picture: A piece of text that is written once for each picture.
         video: A piece of text that is written once for each video, or "" where the template writes none.
         begins: Whether the template writes the token that begins a sequence.

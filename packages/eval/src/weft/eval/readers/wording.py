@@ -174,7 +174,7 @@ def _written(value: Any) -> str:
 
 @cache
 def _pieces(name: str, wording: str) -> tuple[tuple[str, str | None], ...]:
-    """Each literal text with the word behind it, None behind the last."""
+    """Each literal text with the word after it, None after the last."""
     pieces = []
     try:
         for literal, word, form, conversion in string.Formatter().parse(wording):

@@ -32,7 +32,7 @@ LARGE = 2**20  # elements; tensors of this size leave the caches of a CPU core
 def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     """Output (rows, length, d_out), z (tokens, r) and LN statistics (2, tokens) or (2, 0).
 
-    Where rows are left out, z and the statistics hold those visited first, and zeros behind them.
+    Where rows are left out, z and the statistics hold those visited first, and zeros after them.
     """
     rows = rows_of(call)
     normed, statistics = normalise(rows.gather(call.x), call)

@@ -238,7 +238,7 @@ def _architecture(section: BackboneSection) -> PreTrainedConfig:
     if path.is_file():
         values = json.loads(path.read_text(encoding="utf-8"))
         config = CONFIG_MAPPING[values["config"]["model_type"]].from_dict(values["config"])
-        # T5 keeps spare rows behind its pieces and sentinels: the visual tokens begin there.
+        # T5 keeps spare rows after its pieces and sentinels: the visual tokens begin there.
         config.vocab_size = values["tokens"] + 2 * section.num_sentinels - values["sentinels"]
         return config
     try:

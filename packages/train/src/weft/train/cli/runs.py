@@ -56,7 +56,7 @@ def train(
     from weft.train.runs.kinds import run_of
 
     if picture is not None and not dry_run:
-        raise RunError("`--picture` must stand beside --dry-run, but stands alone. Add --dry-run.")
+        raise RunError("`--picture` must come with --dry-run, but comes alone. Add --dry-run.")
     run = run_of(load_any(recipe, overrides))
     if dry_run:
         sys.stdout.write(f"{run.dry_run(picture, again=resume or overwrite or auto_resume)}\n")

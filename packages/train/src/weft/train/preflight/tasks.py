@@ -118,7 +118,7 @@ def sizes_of(tasks: Mapping[str, TaskData]) -> dict[str, int]:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Several splits one behind another; ids are kept apart by the name of their split."""
+    """Several splits one after another; ids are kept apart by the name of their split."""
     records = [replace(record, id=f"{part.split}/{record.id}") for part in parts for record in part]
     return parts[0].with_records(records, "+".join(part.split for part in parts))
 

@@ -222,7 +222,7 @@ class FewShotRecipe(Section):
         labels = [label_of(head) for head in heads]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"heads must have labels of their own, but {', '.join(twice)} stand there twice")
+            raise ValueError(f"heads must have different labels, but {', '.join(twice)} occur twice")
         for head in heads:
             _check_head(head)
         return heads

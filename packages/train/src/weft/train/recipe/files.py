@@ -108,7 +108,7 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def remarks(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
-    """Whole lines of comment in a recipe file, behind those of the file that it extends.
+    """Whole lines of comment in a recipe file, after those of the file that it extends.
 
     Args:
         path: The file.

@@ -74,7 +74,7 @@ class _PlainLoader(yaml.SafeLoader):
                 raise ConstructorError(
                     None,
                     None,
-                    f"a key must stand once, but {name!r} stands in line {begun} and in line "
+                    f"a key must occur once, but {name!r} is in line {begun} and in line "
                     f"{key.start_mark.line + 1}. Take one of them out",
                     key.start_mark,
                 )

@@ -120,7 +120,7 @@ class DataSection(Section):
     Attributes:
         name: Name of the data set.
         root: Folder, archive or URL of its files; `~` and environment variables are expanded.
-        train: Split to train on, or several, one behind another.
+        train: Split to train on, or several, one after another.
         validation: Split to choose the best checkpoint by, or none.
         test: Split whose scores are reported, or none.
         options: Options of the data set for every split.
@@ -162,7 +162,7 @@ class TaskSection(Section):
     Attributes:
         data: Its records.
         prompt: Put before every text.
-        prompt_at: `end` puts it behind every text instead.
+        prompt_at: `end` puts it after every text instead.
         ask: What is said to a model that its own processor reads, such as `"{question} Answer with one word."`: fields
             of the record in braces, `{text}` for what its type reads, `{image}` for the place of a picture. By default
             the pictures, then the text with its `prompt`.

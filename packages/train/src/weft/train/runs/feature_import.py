@@ -35,7 +35,7 @@ def import_features(
         store: A new folder.
         encoder: What made the features; kept in the store. By default the name of `source`.
         tokens: Reduce the features of each image or video to so many, as a model whose `num_visual_tokens` this is
-            does in each step: maxima over a square grid, or over the time of a video, zeros behind a shorter one. By
+            does in each step: maxima over a square grid, or over the time of a video, zeros after a shorter one. By
             default they stay as they are.
 
     Raises:

@@ -92,7 +92,7 @@ def execute(
     """
     if auto_resume and (resume or overwrite):
         raise RunError(
-            "`--auto-resume` must stand without --resume and --overwrite, but one of them is given. It chooses "
+            "`--auto-resume` must come without --resume and --overwrite, but one of them is given. It chooses "
             "between them: leave them out."
         )
     progress = progress or Progress()

@@ -23,7 +23,7 @@ def grid_features(picture: Image.Image, width: int = 3 * CELL * CELL) -> Array:
 
     Args:
         picture: Any RGB picture.
-        width: Numbers per cell; 48 are pixels in 0..1, more are zeros behind them.
+        width: Numbers per cell; 48 are pixels in 0..1, more are zeros after them.
 
     Returns:
         Shape `(49, width)`.

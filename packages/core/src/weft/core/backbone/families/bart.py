@@ -49,7 +49,7 @@ FAMILY = register_family(
 
 
 def _norm_first(spec: BlockSpec) -> BlockSpec:
-    # The sum is held by a module of its own behind the last sub-layer alone, where it is what the layer returns.
+    # The sum is held by a module of its own after the last sub-layer alone, where it is what the layer returns.
     return replace(spec, before=spec.norm, behind="" if spec is _FFN else None, norm=None)
 
 

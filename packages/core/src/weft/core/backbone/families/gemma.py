@@ -1,6 +1,6 @@
 """Gemma decoders: from Gemma 2 on, a norm before and another after each sub-layer; the latter's output is the site.
 
-Gemma 1 has Llama's layers. Some layers of Gemma 4 add features of each token behind both sub-layers, which are no site.
+Gemma 1 has Llama's layers. Some layers of Gemma 4 add features of each token after both sub-layers, which are no site.
 """
 
 from dataclasses import replace

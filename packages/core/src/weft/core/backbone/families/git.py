@@ -1,4 +1,4 @@
-"""GIT: BERT's layers over the tokens of an image and of its text, behind CLIP's vision tower."""
+"""GIT: BERT's layers over the tokens of an image and of its text, after CLIP's vision tower."""
 
 from weft.core.backbone.declaring import inside
 from weft.core.backbone.families.bert import BLOCKS

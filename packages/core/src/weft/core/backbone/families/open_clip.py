@@ -1,6 +1,6 @@
 """CLIP as open_clip builds it: its attention is torch's own, which calls none of the maps inside it.
 
-The site of an attention is therefore the scale behind it (an identity, where a model has none), and only the
+The site of an attention is therefore the scale after it (an identity, where a model has none), and only the
 feed-forward block has maps that can be chosen by role. Its models have no config; they are known by their class.
 A vision tower of convolutions, such as that of RN50, or of timm has other sub-layers and holds no site; the text tower
 is adapted all the same. Text towers of transformers within open_clip are refused.

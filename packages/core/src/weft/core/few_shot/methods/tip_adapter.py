@@ -162,7 +162,7 @@ class TipAdapter(FewShotHead):
         return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
-        """Add classes and their keys behind those that are there, without fitting again.
+        """Add classes and their keys after those that are there, without fitting again.
 
         Args:
             class_weights: Unit text features of the new classes, shape (new classes, width).
@@ -182,7 +182,7 @@ class TipAdapter(FewShotHead):
         self.num_samples = len(self.cache.labels)
 
     def remove_classes(self, classes: Sequence[int]) -> None:
-        """Remove classes and their keys; the classes behind them move up.
+        """Remove classes and their keys; the classes after them move up.
 
         Args:
             classes: Numbers of the classes.

@@ -97,7 +97,7 @@ class ChatReader(OneSequence):
         except (ValueError, TypeError, RuntimeError, ImportError, IndexError, KeyError) as error:
             return f"its processor does not show one beside a picture ({error})"
         apart = any(name.startswith("pixel") and "video" in name for name in media)
-        # Frames that are among the pictures must be pictures like others, one behind another.
+        # Frames that are among the pictures must be pictures like others, one after another.
         among = (
             "pixel_values" in media and media["pixel_values"].dim() == 4 and len(media["pixel_values"]) > 2
         )
@@ -128,7 +128,7 @@ class ChatReader(OneSequence):
         return other
 
     def _apart(self, row: Row) -> list[str]:
-        """What is read before each answer that is learned, or read behind one that is, but for the answers."""
+        """What is read before each answer that is learned, or read after one that is, but for the answers."""
         if row.learn != "all":
             return [self._template.prompt(row.turns)]
         places = _answered(row)

@@ -94,7 +94,7 @@ class Recording:
 
 
 def written(model: Any, inputs: Mapping[str, Tensor], options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Logits and tokens that a model writes behind a prompt of one row.
+    """Logits and tokens that a model writes after a prompt of one row.
 
     Args:
         model: The model.
