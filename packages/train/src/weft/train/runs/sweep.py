@@ -142,11 +142,7 @@ def run_sweep(
             (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
         ):
             failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
-    if failed:
-        raise RunError(
-            f"Every run of the sweep must end well, but {len(failed)} of {len(points)} did not. Their output is in "
-            f"{', '.join(failed)}. Fix the cause and start the sweep again: finished runs are kept."
-        )
+    check_all_ended(failed, points)
     return [
         {
             "values": dict(point.values),
@@ -199,6 +195,23 @@ def run_points(
             failed += [] if well else [str(log_of(point.recipe))]
             advance(done)
     return failed
+
+
+def check_all_ended(failed: Sequence[str], points: Sequence[Point]) -> None:
+    """Refuse to go further if runs failed.
+
+    Args:
+        failed: Their logs.
+        points: All runs.
+
+    Raises:
+        RunError: If there are any.
+    """
+    if failed:
+        raise RunError(
+            f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "
+            f"{', '.join(failed)}. Fix the cause and start again: finished runs are kept."
+        )
 
 
 def runs_to_start_over(points: Sequence[Point], overwrite: bool) -> set[str]:

@@ -13,7 +13,7 @@ from weft.eval.compare import Comparison, pareto_plot, significance, to_csv, to_
 from weft.eval.report import tables_in
 from weft.train.backbones.loading import planned_model
 from weft.train.engine.schedule import make_mixture, total_steps
-from weft.train.errors import RecipeError, RunError
+from weft.train.errors import RecipeError
 from weft.train.output.files import written
 from weft.train.output.folders import claimed
 from weft.train.output.kept import as_written, read_json
@@ -22,7 +22,7 @@ from weft.train.output.result import RESULT
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
-from weft.train.runs.sweep import Point, run_points, runs_to_start_over, sweep_parent
+from weft.train.runs.sweep import Point, check_all_ended, run_points, runs_to_start_over, sweep_parent
 
 PRESETS = ("single", "half", "multiple")
 _SHORT = 0.25  # of the recipe's steps
@@ -78,11 +78,7 @@ def confirm(
             (progress or Progress()).bar(f"confirm {base.name}", len(points)) as advance,
         ):
             failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
-    if failed:
-        raise RunError(
-            f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "
-            f"{', '.join(failed)}. Fix the cause and start again: finished runs are kept."
-        )
+    check_all_ended(failed, points)
     return _written(_compared(points), folder)
 
 
