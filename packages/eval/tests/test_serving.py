@@ -71,6 +71,7 @@ def test_what_a_run_made_is_a_logged_model_with_its_scores_and_data(adapter: Pat
         "params": {"method": {"rank": 4}},
         "metrics": {"test/vqa": 61.0, "test/vqa/number": 0.5, "test/average": 60.0},
         "datasets": {"test/vqa": ("vqa/test", "d" * 64)},
+        "register": "pictures",
     }
     with open_run(store, "e", "r") as run:
         run.log_dataset("vqa/test", "d" * 64, "test", source={"data": "vqav2"}, profile={"records": 7})
@@ -86,6 +87,7 @@ def test_what_a_run_made_is_a_logged_model_with_its_scores_and_data(adapter: Pat
         again = Sender(Spool(run.spool), run.uri)
         run.spool.joinpath("sent.json").unlink()
         assert again.drain()  # as after a crash: the whole spool once more
+        assert not list(run.spool.glob("rejected*"))
     mlflow = client(store_uri(store))
     experiment = mlflow.get_experiment_by_name("e")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
@@ -107,7 +109,10 @@ def test_what_a_run_made_is_a_logged_model_with_its_scores_and_data(adapter: Pat
     import mlflow as whole
 
     whole.set_tracking_uri(store_uri(store))
-    for address in (f"models:/{model.model_id}", f"runs:/{run.run_id}/model"):
+    (version,) = mlflow.search_model_versions("name = 'pictures'")
+    assert (int(version.version), version.run_id) == (1, run.run_id)
+    assert version.source == model.artifact_location
+    for address in (f"models:/{model.model_id}", f"runs:/{run.run_id}/model", "models:/pictures/1"):
         assert ask(address)[0] == "ho adapter vqa a 2"
 
 

@@ -27,7 +27,7 @@ from weft.train.runs.run import execute
 
 
 def tracked(values: dict[str, Any], store: Path) -> Any:
-    values["tracking"] = {"enabled": True, "experiment": "served", "store": str(store)}
+    values["tracking"] = {"enabled": True, "experiment": "served", "store": str(store), "register_as": "tiny"}
     return execute(load_recipe(values))
 
 
@@ -50,6 +50,8 @@ def test_a_run_is_found_by_its_parameters_data_and_model(values: dict[str, Any],
     assert metrics["test/average"] == (result.scores["average"], None)
     assert model.params["backbone"] == "miniature"
     assert run.outputs.model_outputs[0].model_id == model.model_id
+    (version,) = mlflow.search_model_versions("name = 'tiny'")
+    assert version.source == model.artifact_location
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

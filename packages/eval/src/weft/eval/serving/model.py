@@ -115,7 +115,7 @@ def log_model(
         adapter: Folder of the adapter's checkpoint.
         loader: See `save_model`.
         name: Name of the model.
-        linked: `params`, `metrics` and `datasets` of `weft.eval.tracking.Run.log_model`.
+        linked: `params`, `metrics`, `datasets` and `register` of `weft.eval.tracking.Run.log_model`.
         **arguments: `tasks`, `options` and `pip_requirements` of `save_model`.
 
     Raises:

@@ -50,7 +50,8 @@ def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], fold
     """
     from mlflow.entities import LoggedModelOutput, Metric
 
-    experiment = client.get_run(run_id).info.experiment_id
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
     name = str(event["name"])
     of_run = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
     model_id = next((model.model_id for model in of_run if model.name == name), None)
@@ -60,7 +61,9 @@ def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], fold
         )
         model_id = made.model_id
     client.log_model_artifacts(model_id, str(folder))
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    if all(output.model_id != model_id for output in outputs):  # a store refuses to link it twice
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     metrics = [
         Metric(key, value, event["time"], 0, model_id, *_dataset_of(key, event["datasets"]))
         for key, value in event["values"].items()
@@ -68,6 +71,23 @@ def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], fold
     if metrics:
         client.log_batch(run_id, metrics=metrics)
     client.finalize_logged_model(model_id, "READY")
+    if event["register"]:
+        _register(client, event["register"], run_id, model_id)
+
+
+def _register(client: MlflowClient, name: str, run_id: str, model_id: str) -> None:
+    """Make a model a version of a registered one, once."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = client.get_logged_model(model_id).artifact_location
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    if all((version.name, version.source) != (name, source) for version in versions):
+        client.create_model_version(name, source, run_id=run_id, model_id=model_id)
 
 
 def _dataset_of(key: str, datasets: Mapping[str, Mapping[str, str]]) -> tuple[str | None, str | None]:

@@ -112,6 +112,7 @@ class Run:
         params: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         datasets: Mapping[str, tuple[str, str]] | None = None,
+        register: str | None = None,
     ) -> None:
         """Keep a folder as the model that the run made, a `LoggedModel` of MLflow, linked to the run.
 
@@ -122,6 +123,7 @@ class Run:
             metrics: Numbers of the model, which the run gets too, at step 0.
             datasets: Name of a metric, or what its name begins with before a slash, to name and digest of the data set
                 that it was computed on.
+            register: Name of the registered model that it becomes a version of, or None.
 
         Raises:
             TrackingError: There is no such folder, or a metric is as in `log_metrics`.
@@ -138,6 +140,7 @@ class Run:
             params={key: str(value) for key, value in _flat(params or {})},
             values={_metric_name(key): _number(key, value) for key, value in (metrics or {}).items()},
             datasets=known,
+            register=register,
         )
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:

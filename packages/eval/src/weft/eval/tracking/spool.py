@@ -245,7 +245,14 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "tags": {"tags": dict},
     "artifact": {"files": str, "destination": (str, type(None))},
     "dataset": {"name": str, "digest": str, "split": str, "source": dict, "profile": dict},
-    "model": {"files": str, "name": str, "params": dict, "values": dict, "datasets": dict},
+    "model": {
+        "files": str,
+        "name": str,
+        "params": dict,
+        "values": dict,
+        "datasets": dict,
+        "register": (str, type(None)),
+    },
     "end": {"status": str},
 }
 

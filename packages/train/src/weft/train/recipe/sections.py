@@ -240,6 +240,7 @@ class TrackingSection(Section):
         store: Folder of an embedded store, or a tracking URI. By default what `MLFLOW_TRACKING_URI` says, and else
             the folder `mlflow` beside the run folders.
         model: Whether the run keeps a model that MLflow loads and serves (recipe and adapter, not the backbone).
+        register_as: Name of a registered model of MLflow that the kept model becomes a version of, or none.
         parent: Id of the MLflow run that this one is part of, such as that of a sweep.
         report_to: Also report losses to `tensorboard` or `wandb`, by transformers' own callbacks.
     """
@@ -248,5 +249,6 @@ class TrackingSection(Section):
     experiment: str = Field(default="weft", min_length=1)
     store: str | None = None
     model: bool = True
+    register_as: str | None = Field(default=None, min_length=1)
     parent: str | None = None
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)

@@ -196,6 +196,7 @@ def log_trained(
             for name in recipe.tasks
             if f"{name}/test" in sets
         },
+        "register": recipe.tracking.register_as,
     }
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
