@@ -161,7 +161,7 @@ def read_adapter(data: bytes, folder: Path) -> None:
 
     from weft.core import load_adapter
     from weft.core.files.loading import read_config
-    from weft.train.runs.share import import_adapter
+    from weft.train.runs.exchange import import_adapter
 
     tree, path, content = chosen(data, trees.adapters())
     tree.write(folder, path, content)

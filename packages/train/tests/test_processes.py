@@ -18,7 +18,9 @@ import torch.distributed as dist
 import yaml
 from safetensors.torch import load_file
 
+from weft.core.testing.processed import tiny
 from weft.data import MediaRef, Retrieval
+from weft.train.backbones.loading import reader_of
 from weft.train.engine.breaking_off import others_may_die
 from weft.train.engine.sharding import check_shardable
 from weft.train.errors import RecipeError, RunError
@@ -26,6 +28,7 @@ from weft.train.preflight.fitness import check_objectives
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.processes import ONE, Processes, join_processes
 from weft.train.recipe.loading import load_recipe
+from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
@@ -332,16 +335,18 @@ def test_one_process_needs_no_launcher():
     assert alone.from_first("x") == "x"
 
 
-def test_objectives_that_compare_rows_stay_in_one_process(values):
+def test_objectives_that_compare_rows_stay_in_one_process(values, tmp_path):
     media = MediaRef.from_bytes(b"")
     pairs = {
         "find": TaskData({"train": [Retrieval(id="1", media=media, media_id="1", text="a", text_id="1")]})
     }
     two = Processes(0, 2, torch.device("cpu"))
+    compares = reader_of(BackboneSection(name=str(tiny("clip").save(tmp_path / "clip"))))
     with pytest.raises(RunError, match="Task 'find' must be trained by one process, but there are 2"):
-        check_objectives(pairs, two)
-    check_objectives(pairs, ONE)
-    check_objectives(load_tasks(load_recipe(values), ("train",)), two)
+        check_objectives(pairs, two, compares)
+    check_objectives(pairs, ONE, compares)
+    recipe = load_recipe(values)
+    check_objectives(load_tasks(recipe, ("train",)), two, reader_of(recipe.backbone))
 
 
 def test_a_broken_connection_says_which_checkpoint_to_go_on_from(tmp_path: Path) -> None:

@@ -330,6 +330,7 @@ def named_on_the_hub(values: Any) -> list[dict[str, Any]]:
             isinstance(section.get(key), str)
             and section[key] != "miniature"
             and "weft-runs" not in section[key]
+            and not section[key].startswith("./")
             for key in names
         )
     ]
