@@ -37,7 +37,7 @@ WRITERS = (
     "mllama",
     "florence2",
 )
-ENCODERS = ("clip", "siglip", "siglip2")
+ENCODERS = ("clip", "siglip", "siglip2", "blip_itr")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "rank": 2, "sharing": "multiple"},
     "adapter": {"method": "bottleneck", "init": "bert", "reduction_factor": 4, "sharing": "single"},

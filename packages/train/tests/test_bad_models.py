@@ -227,7 +227,6 @@ def test_flash_attention_without_its_library_is_refused(
     [
         ("clip", "image_qa", "cannot write an answer"),
         ("llava", "retrieval", "cannot give features of texts and of images"),
-        ("blip_itr", "retrieval", "keeps no temperature"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(

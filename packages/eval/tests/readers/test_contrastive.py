@@ -1,12 +1,15 @@
 """The loss of a comparison: in a batch, every text finds its image and every image its text."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
-from weft.eval.readers import PairedProcessor, reader_for
+from weft.core.testing.processed import tiny
+from weft.eval.readers import PairedProcessor, ask, reader_for
 from weft.eval.readers.batch import Batch
 from weft.eval.testing.own_subjects import own_subject
 
@@ -68,3 +71,38 @@ def test_a_batch_of_one_thing_has_no_loss_and_a_finite_gradient():
     losses.sum().backward()
     assert torch.equal(losses, torch.zeros(3))
     assert torch.equal(values["text"].grad, torch.zeros(3, 4))
+
+
+def test_a_blip_of_transformers_learns_to_find_and_to_match():
+    made = tiny("blip_itr")
+    reader = reader_for(made.model.config, made.processor)
+    colours = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30))
+    rows = [
+        ask(f"a {word} thing", [Image.new("RGB", (40, 30), colour)], name=word, answer="")
+        for word, colour in zip(("red", "green", "blue", "red"), colours, strict=True)
+    ]
+    batch = reader.training(rows)
+    model = made.model.eval()
+    with torch.no_grad():
+        texts, images = reader.embed_texts(model, batch), reader.embed_pictures(model, batch)
+    similarity = math.exp(model.config.logit_scale_init_value) * texts @ images.T
+
+    def belongs(text: int, picture: int) -> torch.Tensor:
+        pixels = batch.inputs["pixel_values"][picture : picture + 1]
+        own = {name: value[text : text + 1] for name, value in batch.inputs.items() if name != "pixel_values"}
+        return model(**own, pixel_values=pixels).itm_score[0].log_softmax(0)
+
+    losses = reader.row_losses(model, batch)
+    for row in range(4):
+        others = [
+            other for other in range(4) if other != row and {other, row} != {0, 3}
+        ]  # 0 and 3 share their text
+        kept = torch.tensor([row, *others])
+        find = -(similarity[row, kept].log_softmax(0)[0] + similarity[kept, row].log_softmax(0)[0]) / 2
+        picture = max(others, key=lambda other: similarity[row, other].item())
+        text = max(others, key=lambda other: similarity[other, row].item())
+        match = -(belongs(row, row)[1] + belongs(row, picture)[0] + belongs(text, row)[0]) / 3
+        torch.testing.assert_close(losses[row], find + match, rtol=1e-5, atol=1e-5)
+    losses.sum().backward()
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
+    assert model.itm_head.weight.grad.abs().sum() > 0

@@ -84,11 +84,6 @@ class Reader(ABC):
         """What is trained: `generation` of the answer, or a `contrastive` comparison of text and picture."""
 
     @property
-    def untrained(self) -> str | None:
-        """Why this model cannot be trained by `losses`, or None if it can."""
-        return None
-
-    @property
     def calls_whole(self) -> bool:
         """Whether `losses` goes through the model's own `forward`, as wrappers for several processes need."""
         return True

@@ -37,7 +37,7 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
 
 def _trained(subject: Subject) -> str:
     reader = subject.reader
-    if subject.method is None or reader.untrained is not None:
+    if subject.method is None:
         return ""
     if reader.objective == "generation":
         checks.check_mixed(subject)

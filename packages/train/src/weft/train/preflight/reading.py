@@ -79,8 +79,6 @@ def check_reading(
     """
     _check_keys(recipe, reader)
     trained = any("train" in data for data in tasks.values())
-    if trained and reader.untrained is not None:
-        raise RunError(f"`backbone` must be a model that can be trained, but {reader.untrained}.")
     if trained and processes.size > 1 and not reader.calls_whole:
         raise RunError(
             f"{reader.title} must be trained by one process, but there are {processes.size}: its parts are called one "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from transformers import BlipConfig
 
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
 from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
+from weft.eval.readers.contrast import alike, contrast
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers, check_one_question, check_sides, pictures_of
@@ -72,16 +74,6 @@ class BlipReader(BlipHeadReader):
         return getattr(transformers, next(name for name in config.architectures if name in HEADS))
 
     @property
-    def untrained(self) -> str | None:
-        """See `Reader.untrained`."""
-        if self.head != "compare":
-            return None
-        return (
-            "a BLIP of transformers that compares keeps no temperature; weft's own (`config` of type "
-            "weft_blip_retrieval, with the original file as `weights`) does"
-        )
-
-    @property
     def calls_whole(self) -> bool:
         """See `Reader.calls_whole`; its parts are called one by one."""
         return False
@@ -119,12 +111,45 @@ class BlipReader(BlipHeadReader):
         return self._batch(rows, inputs, None)
 
     def losses(self, model: Any, batch: Batch) -> Losses:
-        """See `Reader.losses`; smoothed as the config says. A comparison has none of a row alone."""
+        """See `Reader.losses`; smoothed as the config says.
+
+        A model that compares learns to find a text's picture and a picture's text among those of the batch, at the
+        temperature that its config starts from, as transformers keeps none; and to tell a pair that belongs together
+        from one with the most similar other picture, and one with the most similar other text.
+
+        Source: Li et al. 2022, section 3.2. There, other pairs are drawn by their similarity, and a momentum encoder
+            and a queue give more of them; weft's own model (`weft_blip_retrieval`) does both.
+        """
+        if self.head == "compare":
+            return self._compared(model, batch)
         return self._scored(model, batch, self.config.text_config.label_smoothing)
 
     def likelihoods(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.likelihoods`; never smoothed."""
         return -self._scored(model, batch, 0.0).sums
+
+    def _compared(self, model: Any, batch: Batch) -> Losses:
+        seen, texts = _seen(model, batch), self.embed_texts(model, batch)
+        images = functional.normalize(model.vision_proj(seen[:, 0]), dim=-1)
+        scale = math.exp(self.config.logit_scale_init_value)
+        each = contrast(texts, images, scale, None, batch.identities)
+        ids, mask = batch.inputs[IDS], batch.inputs[MASK]
+        others = (texts @ images.T).detach().masked_fill(alike(batch.identities), float("-inf"))
+        others.fill_diagonal_(float("-inf"))
+        matched = functional.cross_entropy(
+            _match(model, ids, mask, seen), torch.ones_like(ids[:, 0]), reduction="none"
+        )
+        count = torch.ones_like(matched)
+        for similar, of_text in ((others, True), (others.T, False)):
+            most, place = similar.max(1)
+            given = (ids, mask, seen[place]) if of_text else (ids[place], mask[place], seen)
+            wrong = functional.cross_entropy(
+                _match(model, *given), torch.zeros_like(ids[:, 0]), reduction="none"
+            )
+            there = most.isfinite()  # a row that shows what all others show has no other
+            matched = matched + wrong.where(there, torch.zeros_like(wrong))
+            count = count + there
+        return Losses(each + matched / count, torch.ones_like(each))
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`; the token that answers follow comes first where a question was asked."""
@@ -186,14 +211,7 @@ class BlipReader(BlipHeadReader):
                 "evaluation.frame_aware=false."
             )
         states = seen.expand(len(batch), -1, -1)
-        hidden = model.text_encoder(
-            input_ids=batch.inputs[IDS],
-            attention_mask=batch.inputs[MASK],
-            encoder_hidden_states=states,
-            encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
-        ).last_hidden_state
-        logits: Tensor = model.itm_head(hidden[:, 0])
-        return logits[:, 1]
+        return _match(model, batch.inputs[IDS], batch.inputs[MASK], states)[:, 1]
 
     def _check_compares(self) -> None:
         if self.head != "compare":
@@ -281,6 +299,18 @@ class BlipReader(BlipHeadReader):
         owned = owners([len(row.pictures) for row in rows], media)
         same = identities(rows) if self.head == "compare" else {}
         return batch_of(rows, inputs, objective=self.objective, labels=labels, owners=owned, identities=same)
+
+
+def _match(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
+    """The logits of "no" and "yes" of texts that read a picture, shape `(rows, 2)`."""
+    hidden = model.text_encoder(
+        input_ids=ids,
+        attention_mask=mask,
+        encoder_hidden_states=states,
+        encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
+    ).last_hidden_state
+    logits: Tensor = model.itm_head(hidden[:, 0])
+    return logits
 
 
 def _seen(model: Any, batch: Batch) -> Tensor:

@@ -20,6 +20,7 @@ from weft.core.composites import DualEncoderConfig
 from weft.data import MediaRef
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import Batch, Losses, batch_of
+from weft.eval.readers.contrast import contrast
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_one_question, check_sides
@@ -127,26 +128,9 @@ class DualEncoderReader(Reader):
         return self._batch(rows, inputs)
 
     def losses(self, model: Any, batch: Batch) -> Losses:
-        """See `Reader.losses`; each row counts one.
-
-        Source: CLIP (Radford et al. 2021), figure 3; SigLIP (Zhai et al. 2023), algorithm 1. The rule about equal rows
-            is ours.
-        """
-        texts, images, scale, bias = self._compared(model, batch)
-        similarity = scale * (texts @ images.T) + (0.0 if bias is None else bias)
-        same = [batch.identities[side] for side in ("text", "image")]
-        alike = (same[0][:, None] == same[0]) | (same[1][:, None] == same[1])
-        alike.fill_diagonal_(False)
-        if bias is not None:
-            sign = 2 * torch.eye(len(texts), device=texts.device, dtype=texts.dtype) - 1
-            each = -functional.logsigmoid(sign * similarity).masked_fill(alike, 0.0)
-            return Losses(each.sum(1), torch.ones(len(texts), device=texts.device))
-        similarity = similarity.masked_fill(alike, float("-inf"))
-        own = torch.arange(len(texts), device=texts.device)
-        to_image, to_text = (
-            functional.cross_entropy(side, own, reduction="none") for side in (similarity, similarity.T)
-        )
-        return Losses((to_image + to_text) / 2, torch.ones(len(texts), device=texts.device))
+        """See `Reader.losses`; each row counts one."""
+        each = contrast(*self._compared(model, batch), batch.identities)
+        return Losses(each, torch.ones(len(each), device=each.device))
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_texts`."""

@@ -1,0 +1,52 @@
+"""Comparing the rows of a batch: each text with every picture, and each picture with every text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def alike(identities: Mapping[str, Tensor]) -> Tensor:
+    """Which pairs of different rows show the same text or the same picture, shape `(rows, rows)`.
+
+    Args:
+        identities: `text` and `image` of `Batch.identities`.
+    """
+    text, image = identities["text"], identities["image"]
+    same = (text[:, None] == text) | (image[:, None] == image)
+    return same.fill_diagonal_(False)
+
+
+def contrast(
+    texts: Tensor,
+    images: Tensor,
+    scale: Tensor | float,
+    bias: Tensor | None,
+    identities: Mapping[str, Tensor],
+) -> Tensor:
+    """The loss of each row, shape `(rows,)`; rows that show the same are not held against one another.
+
+    Args:
+        texts: Features of texts, of length one, shape `(rows, size)`.
+        images: Features of pictures, likewise.
+        scale: Factor of their products.
+        bias: What is added to them where pairs are judged one by one; None where each row chooses among all.
+        identities: See `alike`.
+
+    Source: CLIP (Radford et al. 2021), figure 3; SigLIP (Zhai et al. 2023), algorithm 1. The rule about equal rows is
+        ours.
+    """
+    similarity = scale * (texts @ images.T) + (0.0 if bias is None else bias)
+    same = alike(identities)
+    if bias is not None:
+        sign = 2 * torch.eye(len(texts), device=texts.device, dtype=texts.dtype) - 1
+        return -functional.logsigmoid(sign * similarity).masked_fill(same, 0.0).sum(1)
+    similarity = similarity.masked_fill(same, float("-inf"))
+    own = torch.arange(len(texts), device=texts.device)
+    to_image, to_text = (
+        functional.cross_entropy(side, own, reduction="none") for side in (similarity, similarity.T)
+    )
+    return (to_image + to_text) / 2
