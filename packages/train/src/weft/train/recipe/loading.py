@@ -62,6 +62,10 @@ def _read(source: Source) -> tuple[dict[str, Any], str]:
     """The keys of a recipe, and how messages call it."""
     if isinstance(source, Mapping):
         return dict(source), "the recipe"
+    if not isinstance(source, str | Path):
+        raise RecipeError(
+            f"`recipe` must be a dictionary, a path or a built-in name, but is {source!r}. See `weft recipes list`."
+        )
     return read_yaml(find_recipe(source)), str(source)
 
 
