@@ -134,7 +134,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"`folder` must hold {CONFIG}, but {folder} does not. Name a folder that `head.save(folder)` wrote."
         )
-    values = read_words(path, argument="folder")
+    values = {"at_bounds": {}, **read_words(path, argument="folder")}  # earlier heads lack it
     needed = {"format", "config", "selected", "selected_on", "num_samples", "provenance", "class_names"}
     lacking = sorted((needed | {"sha256"}) - values.keys())
     if values.get("format") != FORMAT or lacking:
@@ -143,7 +143,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
             f"lacks {', '.join(lacking) or 'none'}. Save the head again with this release of weft."
         )
     kinds: dict[str, Any] = {"config": dict, "selected": dict, "selected_on": str | None, "num_samples": int}
-    kinds |= {"provenance": dict | None, "class_names": list | None}
+    kinds |= {"provenance": dict | None, "class_names": list | None, "at_bounds": dict}
     odd = [name for name, kind in kinds.items() if not isinstance(values[name], kind)]
     if odd or not all(isinstance(value, int | float) for value in values["selected"].values()):
         raise CheckpointError(

@@ -388,8 +388,8 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
     check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)
     temperature = float(tensors.pop(_TEMPERATURE))
     head.load_state_dict(tensors)
-    at_bounds = dict(words.get("at_bounds", {}))
-    head.selection = Selection(dict(words["selected"]), words["selected_on"], temperature, at_bounds)
+    chosen, at_bounds = dict(words["selected"]), dict(words["at_bounds"])
+    head.selection = Selection(chosen, words["selected_on"], temperature, at_bounds)
     return head.requires_grad_(False).eval()
 
 
