@@ -52,6 +52,14 @@ def test_importing_a_package_does_not_load(package: str, unwanted: set[str]) -> 
     assert not loaded & unwanted
 
 
+@pytest.mark.parametrize("name", ["attach", "detach", "plan", "load_adapter", "merge", "combine_tasks"])
+def test_what_adapts_a_model_loads_torch_and_nothing_of_transformers(name: str) -> None:
+    # A model to adapt brings its own part of transformers; all of its model code takes longer to load than torch.
+    loaded, _, _ = run_fresh(f"from weft.core import {name}")
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "huggingface_hub", "scipy", "datasets", "sympy", "mlflow"}
+
+
 def test_asking_for_help_loads_nothing_heavy() -> None:
     loaded, _, output = run_fresh(HELP)
     assert "demo" in output

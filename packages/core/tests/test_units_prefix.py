@@ -1,6 +1,8 @@
 """Prefix tuning: the keys and values reach the attention, and nothing else does."""
 
 import math
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -56,6 +58,21 @@ def test_attention_sees_the_prefix_in_front(implementation):
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(3, 5, 16)
     found = module(x, attention_mask=given)[0]
     torch.testing.assert_close(found, module.out_proj(mixed), atol=1e-6, rtol=1e-6)
+
+
+def test_a_model_that_another_process_reads_attends_to_its_prefix_there(tmp_path):
+    model, batch = tiny_backbone("bart")
+    attach(model, PREFIX)
+    with torch.no_grad():
+        for _, _, value in model.weft.slots():
+            value.normal_()
+        before = outputs(model.eval(), batch)
+    torch.save((model, batch, before), tmp_path / "model.pt")
+    script = (
+        "import sys, torch; model, batch, before = torch.load(sys.argv[1], weights_only=False); "
+        "torch.testing.assert_close(model(**batch).logits, before, rtol=0, atol=0)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "model.pt")], check=True)
 
 
 @pytest.mark.parametrize("backbone", ["bart", "clip"])

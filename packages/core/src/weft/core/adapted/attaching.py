@@ -10,8 +10,9 @@ from torch import nn
 
 from weft.core.adapted.bank import Store, filled_bank, store_of
 from weft.core.adapted.model import AdaptedModel, route_checkpointing, with_frozen_statistics
-from weft.core.adapted.module import SiteUnit, restore_class, swap_class, units_at, unlink
+from weft.core.adapted.module import SiteUnit, units_at, unlink
 from weft.core.adapted.start_check import checked_start
+from weft.core.adapted.subclassing import restore_class, swap_class
 from weft.core.adapted.token_modality import image_tokens
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from weft.core.adapted.bank import Store
-from weft.core.adapted.module import Picklable
 from weft.core.adapted.routing import Routing, TaskNames, check_batch, route_ids, route_names
+from weft.core.adapted.subclassing import Picklable
 from weft.core.adapted.tasks import add_task, check_wrapped, remove_task
 from weft.core.adapted.token_modality import token_modality
 from weft.core.backbone.owners import Media

@@ -1,16 +1,11 @@
-"""In-place subclassing: how a unit gets into a backbone without touching its modules' names.
-
-The class of a module is replaced by a generated subclass of the same name. Parameter names and `isinstance`
-stay true, nothing is copied, any module works (quantised ones too), and it takes effect even after
-`torch.compile`.
-"""
+"""Sites: the modules of a backbone that units act at, and what a unit gets of a batch there."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,81 +13,14 @@ from torch import Tensor, nn
 from weft.core.adapted.absent_tasks import Presence
 from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.routing import Routing
+from weft.core.adapted.subclassing import Picklable, restore_class, swap_class
 from weft.core.backbone.sites import Site
-from weft.core.errors import AttachError, RoutingError
+from weft.core.errors import RoutingError
+from weft.core.unit.attention import restore_attention
 from weft.core.unit.protocol import Unit
 from weft.kernels import RoutedRows
 
 _SITE = "_weft_site"
-_CLASSES: dict[tuple[type, type], type] = {}
-
-
-def adapted_class(mixin: type, base: type) -> type:
-    """The generated subclass of `base`; always the same object for the same arguments.
-
-    Args:
-        mixin: Class whose methods come first.
-        base: Class of the module.
-    """
-    key = (mixin, base)
-    if key not in _CLASSES:
-        body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "_weft_base": base}
-        body |= {"__doc__": base.__doc__, "_weft_mixin": mixin}
-        body |= mixin._weft_methods(base)  # type: ignore[attr-defined]
-        _CLASSES[key] = type(base.__name__, (mixin, base), body)
-    return _CLASSES[key]
-
-
-def swap_class(module: nn.Module, mixin: type) -> None:
-    """Give a module the generated subclass.
-
-    Raises:
-        AttachError: If the module's `forward` was replaced on the instance, which would hide ours.
-    """
-    module.__class__ = adapted_class(mixin, type(module))
-    instance_forward = module.__dict__.get("forward")
-    if instance_forward is None:
-        return
-    # Accelerate keeps the original in `_old_forward` and calls that one.
-    if "_old_forward" not in module.__dict__:
-        restore_class(module)
-        raise AttachError(
-            f"`model` must not have `forward` replaced on a module, but {type(module).__name__} has. Undo "
-            "that replacement, attach, then replace again."
-        )
-    module.__dict__["_old_forward"] = type(module).forward.__get__(module)
-
-
-def restore_class(module: nn.Module) -> None:
-    """Give a module back the class it had."""
-    module.__class__ = type(module)._weft_base  # type: ignore[attr-defined]
-    if "_old_forward" in module.__dict__:
-        module.__dict__["_old_forward"] = type(module).forward.__get__(module)
-
-
-class Picklable:
-    """Lets instances of generated classes be pickled and deep-copied.
-
-    A pickle names the class that the generated one was made from, and the mixin.
-    """
-
-    _weft_mixin: ClassVar[type]
-    _weft_base: ClassVar[type]
-
-    @staticmethod
-    def _weft_methods(base: type) -> dict[str, Any]:
-        """Methods of the generated class that depend on the class it is made from."""
-        return {}
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Rebuild the class first, then set the state."""
-        cls = type(self)
-        return _rebuild, (cls._weft_mixin, cls._weft_base), self.__getstate__()
-
-
-def _rebuild(mixin: type, base: type) -> Any:
-    cls: Any = adapted_class(mixin, base)
-    return cls.__new__(cls)
 
 
 class SiteWeights:
@@ -365,6 +293,10 @@ class AdaptedSite(Picklable):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own forward, with the units around it."""
         return self.__dict__[_SITE].forward(super().forward, args, kwargs)  # type: ignore[misc]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        restore_attention(state)
 
 
 def units_at(module: nn.Module) -> SiteUnits:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from weft.core.adapted.bank import store_of
 from weft.core.errors import CheckpointError
@@ -24,6 +23,10 @@ def save_plain(model: nn.Module, folder: str | Path) -> None:
     Raises:
         CheckpointError: If the model has no units, or is no model of transformers.
     """
+    from transformers import (
+        PreTrainedModel,  # here: its file takes seconds to load, and attaching needs it not
+    )
+
     store_of(model, CheckpointError)
     kind: Any = type(model)._weft_base  # type: ignore[attr-defined]
     if not issubclass(kind, PreTrainedModel):

@@ -3,19 +3,22 @@
 `transformers` looks its attention function up by a name in the module's config. A module whose attention a
 unit changes gets a copy of that config with our name in it, and our function calls the one that was meant.
 The config that the model shares between its modules is not touched.
+
+The name is registered where a module is given it, not when this file is imported: whoever has such a module has
+loaded the models of `transformers`, which take seconds.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from weft.core.errors import AttachError
 
@@ -95,10 +98,28 @@ def reach_attention(module: nn.Module, path: str) -> None:
             f"but {type(module).__name__} of this release computes its attention itself. Choose other "
             "`towers` or `blocks`, or another method."
         )
+    know_name()
     ours = copy.copy(config)
     ours._attn_implementation_internal = _NAME
     module.__dict__[_CONFIG] = config
     module.config = ours
+
+
+def know_name() -> None:
+    """Let `transformers` find our attention function by its name in this process."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
+
+
+def restore_attention(state: Mapping[str, Any]) -> None:
+    """Know the name in the process that reads a pickled module whose attention units change.
+
+    Args:
+        state: The attributes of the module.
+    """
+    if _CONFIG in state:
+        know_name()
 
 
 def looks_up_attention(module: nn.Module) -> bool:
@@ -131,8 +152,9 @@ def _attend(
             f"`attn_implementation` must be eager or sdpa where a unit adds keys, but is {meant!r}. Call "
             '`model.set_attn_implementation("sdpa")`.'
         )
+    names = _globals(module)
     function = (
-        _globals(module)["eager_attention_forward"] if meant == "eager" else ALL_ATTENTION_FUNCTIONS[meant]
+        names["eager_attention_forward"] if meant == "eager" else names["ALL_ATTENTION_FUNCTIONS"][meant]
     )
     units = [
         each for each in module.__dict__[_SITE].units if each.unit.changes_attention and each.store.enabled
@@ -161,6 +183,3 @@ def _causal(module: nn.Module, query: Tensor, key: Tensor, kwargs: dict[str, Any
     if not causal or queries == 1:
         return None
     return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril()[None, None]
-
-
-ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)
