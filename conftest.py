@@ -38,6 +38,16 @@ def _set_aside() -> None:
 
 
 @pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Folder of the real files; a test that asks for them is skipped where they are not."""
+    beside = Path(__file__).resolve().parents[1] / "shared" / "realdata"
+    folder = Path(os.environ.get("WEFT_REALDATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"the real files are not in {folder}; set WEFT_REALDATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Gives the folder of a name, filled by `make(folder)` once in a session, by whichever process asks first."""
     from filelock import FileLock

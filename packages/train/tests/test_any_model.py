@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
 from weft.train.engine.checkpoints import newest_whole
 from weft.train.testing.commands import run_command
+from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
 
 WRITERS = (
@@ -124,10 +124,6 @@ def written(values: dict[str, Any], folder: Path) -> str:
     return str(path)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "adapter" / "adapter_model.safetensors")
-
-
 def killed_behind_a_checkpoint(processes: Any, run: Path, words: list[str]) -> None:
     """Start a run and end it, with no chance to say a word, as soon as there is a checkpoint."""
     process = processes.Process(target=run_command, args=(words,))
@@ -172,7 +168,7 @@ def test_a_model_of_a_folder_goes_the_whole_way(
 
     killed_behind_a_checkpoint(processes, runs / "killed", ["train", path, "name=killed"])
     weft("train", path, "name=killed", "--resume")
-    one, two = weights(runs / "whole"), weights(runs / "killed")
+    one, two = adapter_weights(runs / "whole"), adapter_weights(runs / "killed")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
     again = json.loads((runs / "killed" / "result.json").read_text())

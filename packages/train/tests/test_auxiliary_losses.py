@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from weft.core import attach
 from weft.core.testing import tiny_backbone
@@ -14,6 +13,7 @@ from weft.train.engine.trainer import MultiTaskTrainer
 from weft.train.errors import RunError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
 
 HYDRA = {"method": "hydra_lora", "rank": 2, "sharing": "multiple"}
 
@@ -21,10 +21,6 @@ HYDRA = {"method": "hydra_lora", "rank": 2, "sharing": "multiple"}
 def recipe(values, name, *, balance, checkpointing=False):
     values["method"] = {**HYDRA, "balance": balance}
     return load_recipe(values, [f"name={name}", f"training.checkpointing={str(checkpointing).lower()}"])
-
-
-def weights(result):
-    return load_file(result.folder / "adapter" / "adapter_model.safetensors")
 
 
 @pytest.fixture
@@ -55,14 +51,17 @@ def test_the_loss_that_is_trained_holds_what_units_add(values, seen):
     seen.means.clear()
     plain = execute(recipe(values, "plain", balance=0.0))
     assert all(torch.equal(loss, mean) for loss, mean in zip(seen.returned, seen.means, strict=True))
-    routers = [name for name in weights(plain) if ".router." in name]
+    routers = [name for name in adapter_weights(plain.folder) if ".router." in name]
     assert routers
-    assert not all(torch.equal(weights(plain)[name], weights(balanced)[name]) for name in routers)
+    assert not all(
+        torch.equal(adapter_weights(plain.folder)[name], adapter_weights(balanced.folder)[name])
+        for name in routers
+    )
 
 
 def test_recomputed_activations_change_nothing_of_it(values):
-    kept = weights(execute(recipe(values, "kept", balance=10.0)))
-    again = weights(execute(recipe(values, "again", balance=10.0, checkpointing=True)))
+    kept = adapter_weights(execute(recipe(values, "kept", balance=10.0)).folder)
+    again = adapter_weights(execute(recipe(values, "again", balance=10.0, checkpointing=True)).folder)
     for name, value in kept.items():
         torch.testing.assert_close(again[name], value, atol=1e-6, rtol=1e-5)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
+from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
 
 Recipe = dict[str, Any]
@@ -105,7 +105,7 @@ def test_streamed_conversations_train_as_listed_ones_and_those_of_a_file(
             "max_new_tokens": 2,
         }
         said(capsys, 0, "train", written(tmp_path, recipe | {"name": name, "tasks": {"talk": talk}}))
-        found.append(load_file(tmp_path / "runs" / name / "adapter" / "adapter_model.safetensors"))
+        found.append(adapter_weights(tmp_path / "runs" / name))
     one, *others = found
     assert all(torch.equal(value, other[key]) for other in others for key, value in one.items())
 

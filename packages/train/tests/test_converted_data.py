@@ -15,7 +15,6 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from weft.data import ImageQA, load_dataset
 from weft.data.errors import InvalidArgumentError
@@ -26,7 +25,7 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
-from weft.train.testing.curves import losses
+from weft.train.testing.curves import adapter_weights, losses
 
 ROWS = 10
 COLUMNS = {"image": "picture", "question": "asked", "answers": "said"}
@@ -64,7 +63,7 @@ def trained(values: dict[str, Any], name: str, data: dict[str, Any]) -> tuple[An
     training = values["training"] | {"log_every": 1, "save_every": 1}
     recipe = load_recipe(values | {"name": name, "tasks": {"vqa": task}, "training": training})
     result = execute(recipe)
-    weights = load_file(result.folder / "adapter" / "adapter_model.safetensors")
+    weights = adapter_weights(result.folder)
     return losses(result.folder), weights, dict(result.scores)
 
 
@@ -114,7 +113,7 @@ def streamed(values: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 def outcome(values: dict[str, Any], *changes: str, resume: bool = False) -> tuple[Any, Any, Any]:
     result = execute(load_recipe(values, list(changes)), resume=resume)
-    weights = load_file(result.folder / "adapter" / "adapter_model.safetensors")
+    weights = adapter_weights(result.folder)
     return losses(result.folder), {key: value.tolist() for key, value in weights.items()}, dict(result.scores)
 
 

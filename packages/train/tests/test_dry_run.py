@@ -1,7 +1,6 @@
 """Runs tried out without weights: over every built-in recipe, on data laid out like the real ones."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from weft.train.testing import (
     write_video_tasks,
 )
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 REAL_DATA = {
     "easy-VQA": "vzhou842+easy-VQA",
     "nlvr": "lil-lab+nlvr/nlvr",
@@ -79,12 +77,12 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real files, under the names that recipes give them."""
     root = tmp_path_factory.mktemp("real")
     for name, source in REAL_DATA.items():
         (root / name).parent.mkdir(exist_ok=True)
-        (root / name).symlink_to((REAL / source).resolve())
+        (root / name).symlink_to((realdata / source).resolve())
     return root
 
 
@@ -100,16 +98,14 @@ def test_every_built_in_recipe_can_be_tried_out(
     name: str,
     folders: dict[str, Path],
     few_shot: Path,
-    real: Path,
+    request: pytest.FixtureRequest,
     earlier: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = next((path for group, path in folders.items() if name.startswith(group)), few_shot)
     if name.startswith(ON_REAL_DATA):
-        if not REAL.is_dir():
-            pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
-        data = real
+        data = request.getfixturevalue("real")
     monkeypatch.setenv("WEFT_DATA", str(data))
     changes = [f"backbone.name={earlier}"] if name == "noto_emoji/retrieval_languages" else []
     found = check(name, tmp_path, changes)

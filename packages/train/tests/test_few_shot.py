@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}
 
 
@@ -335,10 +333,8 @@ def test_shipped_recipes_plan_without_data_or_weights(name: str) -> None:
     assert plan.trainable["tip_adapter"][16] == 0
 
 
-def test_a_cache_of_real_photos_holds_what_was_drawn(values: dict[str, Any]) -> None:
-    root = REAL / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"
-    if not root.is_file():
-        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
+def test_a_cache_of_real_photos_holds_what_was_drawn(realdata: Path, values: dict[str, Any]) -> None:
+    root = realdata / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"
     loaded = load_any(
         "few_shot/clothing",
         [

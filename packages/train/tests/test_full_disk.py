@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from weft.train.cli import main
 from weft.train.engine.breaking_off import disk_may_fill, is_full
@@ -23,6 +22,7 @@ from weft.train.errors import RunError
 from weft.train.output.progress import Advance, Progress
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
 
 ROOM = 32 * 2**20
 
@@ -69,10 +69,6 @@ def command(*words: str) -> Any:
     with pytest.raises(SystemExit) as ended:
         main(words)
     return ended.value.code
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
 # Metrics go to the spool for a while: what is left of its last block takes a dozen events.
@@ -128,7 +124,7 @@ def test_a_disk_that_fills_ends_the_run_which_goes_on_when_there_is_room(
     (disk / "others").unlink()
     monkeypatch.setattr("weft.train.cli.console.progress", Progress)
     assert command("train", str(recipe), *changes, "--resume") == 0
-    one, two = weights(whole.folder), weights(folder)
+    one, two = adapter_weights(whole.folder), adapter_weights(folder)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert json.loads((folder / "result.json").read_text())["scores"] == whole.scores

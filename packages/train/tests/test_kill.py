@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from weft.train.cli import main
 from weft.train.engine.checkpoints import newest_whole
+from weft.train.testing.curves import adapter_weights
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,10 +46,6 @@ def finish(processes: Any, recipe: Path, *words: str, command: str = "train") ->
     return time.perf_counter() - started
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "adapter" / "adapter_model.safetensors")
-
-
 def words_of(route: str, processes: Any, recipe: Path, stores: Path) -> list[str]:
     """What makes the recipe read its images in another way."""
     if route == "workers":
@@ -71,7 +67,7 @@ def test_kills_at_random_moments_change_nothing(
     changes = words_of(route, processes, recipe, tmp_path / "stores")
     finish(processes, recipe, *changes, "name=first")  # The features are kept from here on.
     seconds = finish(processes, recipe, *changes, "name=whole")
-    expected = weights(output / "whole")
+    expected = adapter_weights(output / "whole")
     scores = json.loads((output / "whole" / "result.json").read_text())["scores"]
     rng, resumed, killed = random.Random(0), 0, 0
     while killed < kills:
@@ -85,7 +81,7 @@ def test_kills_at_random_moments_change_nothing(
         whole = newest_whole(output / "killed" / "checkpoints") is not None
         resumed += whole
         finish(processes, recipe, *changes, "name=killed", "--resume" if whole else "--overwrite")
-        found = weights(output / "killed")
+        found = adapter_weights(output / "killed")
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected), f"kill {killed}"
         assert json.loads((output / "killed" / "result.json").read_text())["scores"] == scores

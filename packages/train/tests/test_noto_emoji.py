@@ -1,6 +1,5 @@
 """The shipped noto-emoji recipes on the real files; each trains for a minute or two."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def root() -> Path:
-    here = os.environ.get("WEFT_REALDATA") or Path(__file__).parents[4] / "shared" / "realdata"
-    folder = Path(here) / "googlefonts+noto-emoji"
-    if not folder.is_dir():
-        pytest.skip(f"the noto-emoji files are not in {folder}; set WEFT_REALDATA to the folder above them")
-    return folder
+def root(realdata: Path) -> Path:
+    return realdata / "googlefonts+noto-emoji"
 
 
 def run(name: str, root: Path, output: Path, *changes: str) -> Result:

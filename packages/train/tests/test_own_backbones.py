@@ -1,6 +1,4 @@
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,12 @@ from weft.eval.readers.image_processor import load_transform, square_transform
 from weft.train.backbones.from_scratch import config_from, save_backbone, texts_of, train_tokenizer
 from weft.train.backbones.loading import load_backbone, planned_model
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.progress import Advance, Progress
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
+from weft.train.testing.power_cut import DiesAt, Killed
 
 COLORS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "grey": (120, 120, 120)}
 WORDS = {"red": "rot", "green": "grün", "blue": "blau", "grey": "grau", "dark": "dunkel"}
@@ -129,27 +128,6 @@ def own(root: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-class Killed(BaseException):
-    """What a power cut looks like from inside."""
-
-
-class DiesAt(Progress):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        def advance(done: int) -> None:
-            if title.startswith("train") and done == self.step:
-                raise Killed
-
-        yield advance
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
-
-
 def test_a_new_architecture_is_trained_scored_and_saved_whole(own):
     result = execute(load_recipe(own, ["tasks.en.headline=t2i_R@5"]))
     assert result.trainable == result.total
@@ -182,7 +160,7 @@ def test_the_saved_model_is_a_backbone_that_stays_frozen_under_adapters(own, roo
     }
     result = execute(load_recipe(own))
     assert set(result.scores) == {"en", "de", "average"}
-    assert {key.rpartition(".")[2] for key in weights(result.folder)} == {"en", "de"}
+    assert {key.rpartition(".")[2] for key in adapter_weights(result.folder)} == {"en", "de"}
     assert list((Path(own["output"]) / "features").glob("*/index.json"))
     again = load_file(first.folder / "model" / "model.safetensors")
     assert all(torch.equal(saved[key], again[key]) for key in saved)
@@ -196,7 +174,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_statistics(own):
     with pytest.raises(Killed):
         execute(broken, progress=DiesAt(3))
     resumed = execute(broken, resume=True)
-    one, two = weights(whole.folder), weights(resumed.folder)
+    one, two = adapter_weights(whole.folder), adapter_weights(resumed.folder)
     assert any(key.endswith("running_mean") for key in one)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)

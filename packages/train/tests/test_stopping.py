@@ -12,22 +12,17 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from safetensors.torch import load_file
 
 from weft.train.cli import main
 from weft.train.engine.stopping import how_to_start
 from weft.train.errors import RunError, StoppedError
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
-from weft.train.testing.curves import assert_same_curve, assert_same_weights
+from weft.train.testing.curves import adapter_weights, assert_same_curve, assert_same_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be heard")
 
 STEPS = 20
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
 def checkpoints(folder: Path) -> list[int]:
@@ -63,7 +58,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_undisturbed_one(
     assert checkpoints(recipe.folder) == [4]
     resumed = execute(recipe, auto_resume=True)
     assert resumed.scores == whole.scores
-    expected, found = weights(whole.folder), weights(resumed.folder)
+    expected, found = adapter_weights(whole.folder), adapter_weights(resumed.folder)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 

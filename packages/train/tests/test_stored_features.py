@@ -1,7 +1,6 @@
 """The recipes of VL-Adapter on a BART of a few thousand weights: official files, real pictures, stored features."""
 
 import json
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -29,16 +28,13 @@ from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing import grid_features, write_image_tasks, write_video_tasks
 
-REAL = Path(os.environ.get("WEFT_REALDATA", Path(__file__).parents[4] / "shared" / "realdata"))
 CLOTHES = "alexeygrigorev+clothing-dataset-small/images_short80.zip"
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[tuple[Image.Image, str]]:
+def pictures(realdata: Path) -> list[tuple[Image.Image, str]]:
     """One real photo of each of ten kinds of clothes."""
-    if not (REAL / CLOTHES).is_file():
-        pytest.skip(f"the real data are not in {REAL}; set WEFT_REALDATA to their folder")
-    with zipfile.ZipFile(REAL / CLOTHES) as archive:
+    with zipfile.ZipFile(realdata / CLOTHES) as archive:
         first: dict[str, str] = {}
         for name in archive.namelist():
             if name.endswith(".jpg"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from weft.core.testing.processed import tiny
 from weft.data.features.store import FeatureStore
@@ -25,6 +24,7 @@ from weft.train.runs.dry_run import dry_run
 from weft.train.runs.extract import extract_keys
 from weft.train.runs.open_session import open_session
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
 
 TALKERS = ("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "internvl")
@@ -119,8 +119,8 @@ def test_losses_and_gradients_are_those_of_the_pictures(name: str, make: Make) -
 def test_a_run_learns_what_it_would_learn_from_pictures(make: Make) -> None:
     shown = execute(make("qwen2_5_vl"))
     read = execute(make("qwen2_5_vl", STORED, "name=read"))
-    weights = load_file(shown.folder / "adapter" / "adapter_model.safetensors")
-    found = load_file(read.folder / "adapter" / "adapter_model.safetensors")
+    weights = adapter_weights(shown.folder)
+    found = adapter_weights(read.folder)
     assert set(found) == set(weights)
     for key, value in weights.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from weft.train.engine.averaging import WeightAverage
 from weft.train.engine.schedule import make_mixture, total_steps
@@ -18,12 +17,9 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.runs.replay import nan_batch
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
+from weft.train.testing.curves import adapter_weights
 
 SLACK = {"atol": 2e-6, "rtol": 1e-4}
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
 def assert_close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
@@ -47,13 +43,13 @@ def exact(values):
 def test_half_batches_accumulated_are_whole_batches(exact, finished):
     whole = finished(load_recipe(exact, ["name=whole", "training.batch_size=8"]))
     halves = execute(load_recipe(exact, ["name=halves", "training.batch_size=4", "training.accumulation=2"]))
-    assert_close(weights(whole.folder), weights(halves.folder))
+    assert_close(adapter_weights(whole.folder), adapter_weights(halves.folder))
 
 
 def test_recomputed_activations_change_nothing(exact, finished):
     kept = finished(load_recipe(exact, ["name=kept"]))
     again = execute(load_recipe(exact, ["name=again", "training.checkpointing=true"]))
-    assert_close(weights(kept.folder), weights(again.folder))
+    assert_close(adapter_weights(kept.folder), adapter_weights(again.folder))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +90,7 @@ def test_half_precision_is_that_of_the_arithmetic_and_not_of_the_weights(
     assert seen == {dtype}
     assert logged(half) == pytest.approx(whole, rel=0.02)
     assert logged(half) != whole
-    assert {value.dtype for value in weights(half.folder).values()} == {torch.float32}
+    assert {value.dtype for value in adapter_weights(half.folder).values()} == {torch.float32}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU does it")
@@ -126,7 +122,7 @@ def test_tasks_are_mixed_as_the_recipe_says(values, strategy):
 def test_a_compiled_model_takes_the_same_steps(exact):
     eager = execute(load_recipe(exact, ["name=eager"]))
     compiled = execute(load_recipe(exact, ["name=compiled", "training.compile=aot_eager"]))
-    assert_close(weights(eager.folder), weights(compiled.folder))
+    assert_close(adapter_weights(eager.folder), adapter_weights(compiled.folder))
 
 
 def test_the_average_is_the_formula(values):
@@ -151,14 +147,14 @@ def test_an_averaged_run_saves_the_average_and_resumes_it(values):
     changes = ["training.average=0.9", "training.save_every=2", "training.learning_rate=0.05"]
     plain = execute(load_recipe(values, [*changes[1:], "name=plain"]))
     whole = execute(load_recipe(values, [*changes, "name=whole"]))
-    assert moved(weights(plain.folder), weights(whole.folder))
+    assert moved(adapter_weights(plain.folder), adapter_weights(whole.folder))
     recipe = load_recipe(values, [*changes, "name=broken"])
     broken = execute(recipe)
     for name in ("checkpoint-6",):
         checkpoint = broken.folder / "checkpoints" / name
         (checkpoint / "manifest.json").unlink()
     resumed = execute(recipe, resume=True)
-    one, two = weights(whole.folder), weights(resumed.folder)
+    one, two = adapter_weights(whole.folder), adapter_weights(resumed.folder)
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert rescore(whole.folder).scores == whole.scores
 

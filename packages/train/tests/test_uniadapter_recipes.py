@@ -1,7 +1,6 @@
 """The shipped UniAdapter recipes: their counts, and a small BLIP trained and reranked on real files."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -102,12 +101,8 @@ def tiny(root, output):
 
 
 @pytest.fixture
-def root() -> Path:
-    here = os.environ.get("WEFT_REALDATA") or Path(__file__).parents[4] / "shared" / "realdata"
-    folder = Path(here) / "googlefonts+noto-emoji"
-    if not folder.is_dir():
-        pytest.skip(f"the noto-emoji files are not in {folder}; set WEFT_REALDATA to the folder above them")
-    return folder
+def root(realdata: Path) -> Path:
+    return realdata / "googlefonts+noto-emoji"
 
 
 def test_a_small_blip_is_trained_resumed_and_reranked_on_real_files(root, tmp_path):

@@ -35,6 +35,15 @@ def assert_same_curve(one: Path, other: Path, steps: int) -> None:
         assert all(abs(single[key] - changed[key]) < 1e-5 for key in single)
 
 
+def adapter_weights(run: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the adapter that a finished run saved.
+
+    Args:
+        run: Folder of a run.
+    """
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
     """Assert that two finished runs saved the same adapter, to what another order of summing changes.
 
@@ -42,7 +51,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         one: Folder of a run.
         other: Folder of the other.
     """
-    first, second = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, other))
+    first, second = adapter_weights(one), adapter_weights(other)
     assert first.keys() == second.keys()
     for key, value in first.items():
         torch.testing.assert_close(value, second[key], atol=1e-5, rtol=1e-4, msg=key)
