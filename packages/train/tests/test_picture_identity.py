@@ -25,13 +25,14 @@ from weft.data import MediaRef, load_dataset
 from weft.data.features.store import FeatureStore
 from weft.data.sources.handles import close_handles
 from weft.eval.evaluate.visual import Pixels
+from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.loading import load_backbone
 from weft.train.output.progress import Progress
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.few_shot import EncoderSection, ViewsSection
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.extract import extract_stores
-from weft.train.runs.few_shot.features import Extractor, load_encoder
+from weft.train.runs.few_shot.features import Extractor
 from weft.train.runs.open_session import make_visual
 
 ROWS = 8
