@@ -74,7 +74,6 @@ REAL_TOOLS = (
 FUZZ_TOOLS = ("hypothesis", "atheris; sys_platform == 'linux' and platform_machine == 'x86_64'")
 BENCH_PEERS = ("peft", "trl")
 TRL_TOOLS = ("trl", "datasets", "Pillow")
-BENCHMARKS = ("peers", "stored_vision", "vlm_step")
 DOCS_TOOLS = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff breaks long signatures into lines
 
 
@@ -363,43 +362,26 @@ def kernels_aot(session: nox.Session, triton: str) -> None:
 
 
 @nox.session
-def bench_kernels(session: nox.Session) -> None:
-    """Time the kernels against plain torch and print the ratios; arguments go to the benchmark."""
-    install(session, *editable(("kernels",), "test"))
-    session.run("python", "packages/kernels/benchmarks/run.py", *session.posargs)
-
-
-@nox.session
-def bench_core(session: nox.Session) -> None:
-    """Time mixed batches and plans of a model of seven billion parameters beside PEFT, and the search of a cache."""
-    install(session, *editable(("kernels",)), *editable(("core",), "test"))
-    session.run("python", "packages/core/benchmarks/large_plan.py", "--peft")
-    session.run("python", "packages/core/benchmarks/mixed_tasks.py", "--peft", *session.posargs)
-    session.run("python", "packages/core/benchmarks/cache_search.py")
-
-
-@nox.session
 def bench(session: nox.Session) -> None:
-    """Measure weft beside peft, adapters and TRL, and write docs/benchmarks.md; ``-- NAME`` runs one benchmark."""
+    """Measure weft beside peft, adapters and TRL, write tables; ``-- --only NAMES``, ``-- --list``, ``-- --quick``."""
     install(session, *editable(PACKAGES, "test"), *BENCH_PEERS)
-    chosen = session.posargs or BENCHMARKS
-    unknown = set(chosen) - set(BENCHMARKS)
-    if unknown:
-        session.error(f"Benchmarks are {', '.join(BENCHMARKS)}, but {', '.join(sorted(unknown))} is none.")
-    peers = {"vlm_step": (), "stored_vision": (), "peers": ("--adapters", adapters_python(session))}
-    for name in chosen:
-        session.run("python", "-m", f"benchmarks.{name}", *peers[name], env=ONE_THREAD)
-    session.run("python", "-m", "benchmarks.table")
+    given = session.posargs
+    beside = "--only" not in given or any(word.startswith(("alone", "mixed", "*")) for word in given)
+    needed = beside and not {"--list", "--adapters"} & set(given)
+    found = ("--adapters", adapters_python(session)) if needed else ()
+    session.run("python", "-m", "benchmarks.run", *found, *given, env=ONE_THREAD)
 
 
 def adapters_python(session: nox.Session) -> str:
     """Make an environment with `adapters`, which needs an older transformers, and return its Python."""
     folder = Path(session.create_tmp()).resolve() / "adapters"
-    python = str(folder / "bin" / "python")
-    if not folder.exists():
-        session.run("python", "-m", "venv", str(folder))
+    python, whole = str(folder / "bin" / "python"), folder / "whole"
+    if not whole.exists():
+        session.run("python", "-m", "venv", "--clear", str(folder))
         found = torch_wheels(session)
-        session.run(python, "-m", "pip", "install", *found, pin_of("torch"), "adapters", external=True)
+        install_ = (python, "-m", "pip", "install", "--no-compile", *found)
+        session.run(*install_, pin_of("torch"), "adapters", external=True)
+        whole.touch()
     return python
 
 

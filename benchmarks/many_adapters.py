@@ -1,17 +1,15 @@
 """Sixteen tasks served at once: mixed batches, beside sixteen adapters of PEFT one after another.
 
-`python -m benchmarks.many_adapters` prints, for requests that come in random order and are answered sixteen at a time,
-the processor seconds of each side, their ratio, and whether answers agree. Both sides hold the same LoRA of the same
+Requests come in random order and are answered sixteen at a time; the result holds the processor seconds of each side,
+their ratio, and how many answers agree. Both sides hold the same LoRA of the same
 LLaVA; PEFT answers the requests of a batch task by task, as each adapter has to be set.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +19,15 @@ from typing import Any
 import torch
 from PIL import Image
 
+from benchmarks.measure.options import Options
+from benchmarks.measure.results import versions
 from weft.core import attach
 from weft.core.files.interop.peft import export_peft
 from weft.core.testing.processed import tiny
 from weft.eval.readers import Batch, Writing, reader_for
 from weft.eval.readers.rows import ask
 
-WIDTH, LAYERS, NEW_TOKENS = 256, 6, 8
+TASKS, WIDTH, LAYERS, NEW_TOKENS = 16, 256, 6, 8
 Side = Callable[[Sequence[tuple[str, Any]]], dict[int, tuple[int, ...]]]
 
 
@@ -114,36 +114,35 @@ def sides(tasks: Sequence[str], size: int, folder: Path) -> dict[str, Side]:
     return {"weft": mixed, "peft": one_by_one}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tasks", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def measure(options: Options) -> dict[str, Any]:
+    """Both sides in turns, over the same requests."""
+    count, size = (16, 8) if options.quick else (64, 16)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    tasks = [f"task{number}" for number in range(arguments.tasks)]
-    asked = requests(tasks, arguments.requests)
+    tasks = [f"task{number}" for number in range(TASKS)]
+    asked = requests(tasks, count)
     with tempfile.TemporaryDirectory() as name:
-        both = sides(tasks, arguments.batch_size, Path(name))
+        both = sides(tasks, size, Path(name))
         seconds: dict[str, list[float]] = {side: [] for side in both}
         answers: dict[str, dict[int, tuple[int, ...]]] = {}
-        for number in range(arguments.rounds):
+        for number in range(options.rounds):
             for side in sorted(both, reverse=bool(number % 2)):
                 start = time.process_time()
                 answers[side] = both[side](asked)
                 seconds[side].append(time.process_time() - start)
+    torch.set_num_threads(threads)
     medians = {side: statistics.median(each) for side, each in seconds.items()}
-    same = sum(answers["weft"][place] == answers["peft"][place] for place in range(len(asked)))
-    sys.stdout.write(
-        f"{len(asked)} requests of {len(tasks)} tasks, {arguments.batch_size} at a time: weft {medians['weft']:.2f} s, "
-        f"PEFT one after another {medians['peft']:.2f} s, ratio {medians['peft'] / medians['weft']:.2f}; "
-        f"{same} of {len(asked)} answers agree\n"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    same = sum(answers["weft"][place] == answers["peft"][place] for place in range(count))
+    own = versions("torch", "transformers", "peft", "weft-core")
+    return {
+        "tasks": TASKS,
+        "requests": count,
+        "batch_size": size,
+        "new_tokens": NEW_TOKENS,
+        "rounds": options.rounds,
+        "sides": [
+            {"side": side, "cpu_s": round(medians[side], 3), "versions": own} for side in ("weft", "peft")
+        ],
+        "times_faster": round(medians["peft"] / medians["weft"], 2),
+        "same_answers": same,
+    }

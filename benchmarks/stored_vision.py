@@ -1,13 +1,12 @@
 """Step time of training with stored vision features, beside running the frozen tower in every step.
 
-`python -m benchmarks.stored_vision` writes `results/stored_vision.json`. The Qwen2.5-VL of this case spends about half
+The Qwen2.5-VL of this case spends about half
 of a step in its tower; how much it is stands in the result as `tower_share`. Both sides train as `weft train` does:
 pictures are opened and resized on both, since their size says how many tokens they are.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure.results import write
+from benchmarks.measure.options import Options
 from benchmarks.measure.sides import in_turns, ratio
 from benchmarks.vlm_step import side, write_case
 
@@ -60,15 +59,8 @@ def tower_share(folder: Path, steps: int = 6) -> float:
     return tower / whole
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=2, help="steps of one turn")
-    parser.add_argument("--print", action="store_true", help="write no file")
-    arguments = parser.parse_args()
+def measure(options: Options) -> dict[str, Any]:
+    """Both sides in turns, and the share of the tower."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_case(folder, CASE)
@@ -77,16 +69,11 @@ def main() -> None:
             side("weft", sys.executable, folder, "training.vision=stored", call="stored"),
             side("weft", sys.executable, folder, call="computed"),
         ]
-        rows = in_turns(sides, rounds=arguments.rounds, steps=arguments.steps)
-    found = {
+        rows = in_turns(sides, rounds=options.rounds, steps=2)
+    return {
         "case": CASE,
         "tower_share": round(share, 3),
-        "rounds": arguments.rounds,
+        "rounds": options.rounds,
         "sides": rows,
         "times_faster": {entry: ratio(rows, "computed", "stored", entry) for entry in ("cpu_ms", "wall_ms")},
     }
-    write("stored_vision", found, kept=not arguments.print)
-
-
-if __name__ == "__main__":
-    main()

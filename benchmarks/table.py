@@ -1,26 +1,39 @@
-"""The page of benchmarks, written from the results: `python -m benchmarks.table` writes docs/benchmarks.md."""
+"""The page of benchmarks and the table of the README, written from the results by `python -m benchmarks.table`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.measure.results import RESULTS
 from benchmarks.measure.sides import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- benchmarks: written by `python -m benchmarks.table` -->", "<!-- end of benchmarks -->"
 FRONT = """# Benchmarks
 
 weft beside `peft`, `adapters` and TRL: the same models, rows, sizes and optimiser, one thread, each side a process of
 its own, all taking turns. Times are processor milliseconds, medians over all turns, because the machine is shared; its
-load is given with each table. `python -m nox -s bench` measures again and writes this page from `benchmarks/results`;
-no figure is typed by hand.
+load is given with each table. `python -m nox -s bench` measures again and writes this page, its pictures and the table
+of the README from `benchmarks/results`; no figure is typed by hand. `python -m nox -s bench -- --only 'alone_clip_*'`
+measures some cases, `-- --list` names all.
 """
-NAMES = {
-    "bart": "BART-base width, 2 + 2 layers",
-    "clip": "CLIP ViT-B/16, 4 layers",
-    "qwen": "Qwen2.5-VL of width 512",
+
+
+class Shape(NamedTuple):
+    """How a model is called: in a heading, and in a picture."""
+
+    name: str
+    short: str
+
+
+METHODS = {"lora": "LoRA", "bottleneck": "bottleneck adapters", "compacter": "Compacter"}
+SHAPES = {
+    "bart": Shape("BART-base's width, 2 + 2 layers", "BART-base"),
+    "clip": Shape("CLIP ViT-B/16, 4 layers", "CLIP ViT-B/16"),
+    "qwen": Shape("Qwen2.5-VL of width 512, 4 + 4 layers", "small Qwen2.5-VL"),
 }
 
 
@@ -45,9 +58,12 @@ def origin(result: Mapping[str, Any]) -> str:
             if name == "peft" and "adapters" in own:
                 continue  # it lies in that environment, and is not measured there
             versions.setdefault(name, set()).add(version)
+    for name, version in result.get("versions", {}).items():
+        versions.setdefault(name, set()).add(version)
     told = ", ".join(f"{name} {' and '.join(sorted(all_))}" for name, all_ in sorted(versions.items()))
+    rounds = f"{result['rounds']} rounds; " if "rounds" in result else ""
     return (
-        f"{at['processor']}, {at['cores']} cores, load {at['load']}; {told + '; ' if told else ''}commit "
+        f"{rounds}{at['processor']}, {at['cores']} cores, load {at['load']}; {told + '; ' if told else ''}commit "
         f"{result['commit']}, {result['time'][:10]}.\n"
     )
 
@@ -77,7 +93,7 @@ def vlm() -> Iterator[str]:
             [(row["side"], row["peak_mib"], row["grown_mib"], row["cpu_ms"]) for row in memory["sides"]],
         )
         yield told_over("Peak memory over", memory["over"], "peak_mib", "0.5 against TRL")
-        yield origin({**result, "sides": step["sides"]})
+        yield origin({**result, "sides": step["sides"], "rounds": step["rounds"]})
 
 
 def told_over(what: str, over: Mapping[str, Mapping[str, float]], entry: str, goal: str) -> str:
@@ -110,8 +126,9 @@ def alone() -> Iterator[str]:
         "library adds; below zero, more of the backward pass was left out than in the bare model. Goals: at most 0.5 "
         "of what peers add for LoRA and bottleneck, 0.3 for Compacter.\n"
     )
+    yield picture("benchmarks_step", "A step of each method over that of the bare model")
     for result in results:
-        yield f"\n### {result['method']}, {NAMES[result['shape']]}\n"
+        yield f"\n### {METHODS[result['method']]}, {SHAPES[result['shape']].name}\n"
         above = result["above_floor_ms"]
         heads = ("side", "ms a step", "above the floor", "inference ms", "saved MiB", "peak MiB", "trained")
         more = ("attach ms", "save ms", "load ms")
@@ -126,9 +143,14 @@ def alone() -> Iterator[str]:
         yield origin(result)
 
 
+def mixed_results() -> list[dict[str, Any]]:
+    """What batches of several tasks cost, by their number."""
+    return sorted(found("mixed_*"), key=lambda result: result["tasks"])
+
+
 def mixed() -> Iterator[str]:
     """Batches that mix tasks."""
-    results = sorted(found("mixed_*"), key=lambda result: result["tasks"])
+    results = mixed_results()
     if not results:
         return
     yield "\n## Batches that mix tasks\n"
@@ -137,6 +159,7 @@ def mixed() -> Iterator[str]:
         "BART-base's width. `MultiTask` and `BatchSplit` are those of adapters. Above bare: a step less the bare "
         "model's in its own environment. Goal: at most 0.4 of what theirs add.\n"
     )
+    yield picture("benchmarks_mixed", "A step over the bare model's, against the tasks in one batch")
     rows = []
     for result in results:
         times = {row["side"]: row["cpu_ms"] for row in result["sides"]}
@@ -150,6 +173,73 @@ def mixed() -> Iterator[str]:
     yield origin(results[-1])
 
 
+def requests() -> Iterator[str]:
+    """Requests of many tasks."""
+    for result in found("many_adapters"):
+        yield "\n## Answers to requests of many tasks\n"
+        yield (
+            f"{result['requests']} questions about pictures, of {result['tasks']} tasks in random order, "
+            f"{result['batch_size']} at a time, {result['new_tokens']} tokens each. weft answers a batch in one pass; "
+            "PEFT sets one adapter after another. Both hold the same LoRA of the same small LLaVA; "
+            f"{result['same_answers']} of {result['requests']} answers are equal.\n"
+        )
+        yield table(("side", "seconds"), [(row["side"], row["cpu_s"]) for row in result["sides"]])
+        yield f"\nweft is {result['times_faster']} times as fast.\n"
+        yield origin(result)
+
+
+def kernels() -> Iterator[str]:
+    """The operations alone."""
+    for result in found("kernels"):
+        yield "\n## The operations beneath\n"
+        yield (
+            f"`weft.kernels` alone, on {result['device']} with {result['threads']} threads. `eager` and `materialised` "
+            "are plain torch, `loop` goes through the tasks one by one, `one-task` is our own with a single task. "
+            "[Kernels](kernels.md) says what each computes.\n"
+        )
+        yield picture("benchmarks_kernels", "How many times as fast as plain torch each operation is")
+        names = ("tokens", "d", "r", "queries", "keys", "classes", "tasks")
+        rows = []
+        for row in result["rows"]:
+            shape = ", ".join(f"{name} {row[name]}" for name in names if name in row)
+            memory = round(row["peak_mib"]) if "peak_mib" in row else None
+            what = f"{row['suite']} {row['mode']}, {shape}: {row['provider']}"
+            rows.append((what, round(row["ms"], 1), round(row["speedup_of_weft"], 2), memory))
+        yield table(("what", "ms", "times as long as weft", "peak MiB"), rows)
+        yield origin({**result, "versions": {"torch": result["torch"], "triton": result["triton"]}})
+
+
+def large() -> Iterator[str]:
+    """A plan of a model of seven billion parameters, and the search of a cache."""
+    for result in found("core_large_plan"):
+        yield "\n## Attaching to a model of seven billion parameters\n"
+        model, *rows = result["rows"]
+        yield (
+            f"Qwen2.5-VL 7B without weights, four tasks, LoRA of rank 16 and bottleneck adapters in both towers; "
+            f"transformers builds the model in {model['build_seconds']} s.\n"
+        )
+        keys = ("plan_seconds", "attach_seconds")
+        yield table(
+            ("method", "plan, seconds", "attach, seconds"),
+            [(row["method"], *(row.get(key) for key in keys)) for row in rows],
+        )
+        yield origin(result)
+    for result in found("core_cache_search"):
+        (row,) = result["rows"]
+        yield "\n## Choosing the two numbers of a cache\n"
+        yield (
+            f"All {row['grid'][0]} × {row['grid'][1]} pairs for {row['queries']:,} queries and {row['keys']:,} keys: "
+            f"{row['one_pass_seconds']} s in one pass; one pair after another would take {row['all_pairs_seconds']} s, "
+            f"{row['times_faster']} times as long.\n"
+        )
+        yield origin(result)
+
+
+def picture(name: str, says: str) -> str:
+    """A picture of the page."""
+    return f"![{says}](images/{name}.png)\n"
+
+
 def imported() -> Iterator[str]:
     """Import time."""
     for result in found("imports"):
@@ -161,13 +251,75 @@ def imported() -> Iterator[str]:
         yield origin(result)
 
 
-def main() -> None:
-    """Write the page."""
-    parts = [FRONT, *vlm(), *stored(), *mixed(), *alone(), *imported()]
+def summary() -> str:
+    """The table of the README: each figure beside those of others, with the ratio."""
+    rows: list[tuple[Any, ...]] = []
+
+    def add(what: str, unit: str, ours: float, theirs: Mapping[str, float]) -> None:
+        for name, value in theirs.items():
+            beside = f"{name} {short(value)} {unit}"
+            rows.append((what, f"{short(ours)} {unit}", beside, f"{ours / value:.2f}"))
+
+    for result in found("vlm_step"):
+        for part, entry, unit, what in (
+            ("step", "cpu_ms", "ms", "training step, Qwen2.5-VL of width 256, LoRA"),
+            ("memory", "peak_mib", "MiB", "peak memory, vocabulary of 150,000"),
+        ):
+            side = {row["side"]: row[entry] for row in result[part]["sides"]}
+            add(what, unit, side["weft"], {"TRL": side["trl"], "peft": side["peft"]})
+    for result in found("alone_*"):
+        times = {row["side"]: row["cpu_ms"] for row in result["sides"]}
+        theirs = {name: times[name] for name in ("peft", "adapters") if name in times}
+        add(
+            f"training step, {SHAPES[result['shape']].short}, {METHODS[result['method']]}",
+            "ms",
+            times["weft"],
+            theirs,
+        )
+    for result in mixed_results():
+        times = {row["side"]: row["cpu_ms"] for row in result["sides"]}
+        theirs = {name: times[name] for name in ("MultiTask", "BatchSplit", "adapters") if name in times}
+        add(
+            f"batch that mixes {result['tasks']} tasks, BART-base, bottleneck adapters",
+            "ms",
+            times["weft"],
+            theirs,
+        )
+    for result in found("many_adapters"):
+        times = {row["side"]: row["cpu_s"] for row in result["sides"]}
+        add(f"answers to {result['requests']} requests of {result['tasks']} tasks", "s", times["weft"],
+            {"peft": times["peft"]})  # fmt: skip
+    for result in found("imports"):
+        times = result["milliseconds"]
+        add("import", "ms", times["weft"], {"peft": times["peft"]})
+    return table(("what", "weft", "beside it", "ratio"), rows)
+
+
+def short(value: float) -> str:
+    """A number in about three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def with_summary(text: str) -> str:
+    """The README with the table between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{summary()}{END}{after}"
+
+
+def page() -> str:
+    """The page."""
+    parts = [FRONT, *vlm(), *requests(), *stored(), *mixed(), *alone(), *kernels(), *large(), *imported()]
     why = RESULTS / "notes.md"
     if why.exists():
         parts += ["## What is missed, and why", why.read_text("utf-8")]
-    PAGE.write_text("\n".join(part.strip("\n") + "\n" for part in parts), encoding="utf-8")
+    return "\n".join(part.strip("\n") + "\n" for part in parts if part)
+
+
+def main() -> None:
+    """Write both."""
+    PAGE.write_text(page(), encoding="utf-8")
+    README.write_text(with_summary(README.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Step time and peak memory of training a Qwen2.5-VL of small width, beside TRL's SFTTrainer with peft's LoRA.
 
-`python -m benchmarks.vlm_step` writes `results/vlm_step.json`. Each side is a process that trains as its users do:
+Each side is a process that trains as its users do:
 rows are read, pictures decoded and resized, prompts tokenised, and steps taken by the trainer itself. Pictures and
 texts of all rows are of one size, so that no order of rows is lighter than another. Where memory is measured, every
 side takes its steps in a fresh process; what it had before the first step is also given apart.
@@ -8,7 +8,6 @@ side takes its steps in a fresh process; what it had before the first step is al
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import torch
 import transformers
 import yaml
 
-from benchmarks.measure.results import write
+from benchmarks.measure.options import Options
 from benchmarks.measure.sides import Side, in_turns, ratio
 from weft.core.testing.processed import tiny
 
@@ -173,21 +172,9 @@ def measured_memory(case: dict[str, Any], trl: str, steps: int) -> dict[str, Any
     return {"case": case, "sides": rows, "over": found}
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--trl", default=sys.executable, help="Python of the environment that has TRL")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=2, help="steps of one turn")
-    parser.add_argument("--print", action="store_true", help="write no file")
-    arguments = parser.parse_args()
+def measure(options: Options) -> dict[str, Any]:
+    """Time of a step, and peak memory."""
     same = {"rank": 8, "log_every": 50}
-    step = measured({**STEP, **same}, arguments.trl, arguments.rounds, arguments.steps)
-    memory = measured_memory({**MEMORY, **same}, arguments.trl, 2)
-    write("vlm_step", {"step": step, "memory": memory}, kept=not arguments.print)
-
-
-if __name__ == "__main__":
-    main()
+    large = {**MEMORY, "vocabulary": 5000} if options.quick else MEMORY
+    step = measured({**STEP, **same}, options.trl, options.rounds, 2)
+    return {"step": step, "memory": measured_memory({**large, **same}, options.trl, 2)}

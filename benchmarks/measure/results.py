@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, values: dict[str, Any], *, kept: bool = True) -> Path | None:
+def write(name: str, values: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write a result.
 
     Args:
         name: Name of the file, without ending.
         values: What was measured.
-        kept: Whether to write it; else it is printed alone.
+        folder: Where to.
     """
     whole = {
         "benchmark": name,
@@ -64,13 +63,9 @@ def write(name: str, values: dict[str, Any], *, kept: bool = True) -> Path | Non
         "machine": machine(),
         **values,
     }
-    text = json.dumps(whole, indent=1) + "\n"
-    sys.stdout.write(text)
-    if not kept:
-        return None
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(text, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
 
 

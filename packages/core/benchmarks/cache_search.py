@@ -12,7 +12,7 @@ compared with what the one pass counted for it.
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 import time
 
 import torch
@@ -23,7 +23,7 @@ from weft.core.few_shot.grid import count_right
 
 
 def main() -> None:
-    """Time both in CPU seconds, which other work on the machine does not change much, and print the ratio."""
+    """Time both in CPU seconds, which other work on the machine does not change much, and print a line of JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,24 +74,26 @@ def main() -> None:
     each = (time.process_time() - started) / len(pairs)
     naive = each * len(betas) * len(alphas)
     ours_at = [int(right.flatten()[pair]) for pair in pairs]
-    say = sys.stdout.write
-    say(f"{len(betas)} x {len(alphas)} pairs, {len(queries):,} queries, {len(keys):,} keys, ")
-    say(f"{options.classes:,} classes, width {options.width}, {torch.get_num_threads()} threads\n")
-    say(
-        f"CPU seconds: one pass {ours:.1f}; every pair alone {each:.2f} each, {naive:.0f} in all: {naive / ours:.0f}x\n"
-    )
-    differ = [(one, other) for one, other in zip(ours_at, found, strict=True) if one != other]
-    say(
-        f"{len(pairs)} pairs evaluated alone, {len(differ)} classify another number correctly than the one pass"
-    )
-    say(f": {differ[:5]}\n" if differ else "\n")
-    spread = found[: options.pairs]
-    best = f"{max(found)} of {len(queries):,} right"
-    say(
-        f"best of them alone: {best}; the one pass's best pair: {found[options.pairs]} alone, {max(ours_at)} there\n"
-    )
+    spread, first = found[: options.pairs], found[options.pairs] if options.best else None
+    differ = sum(one != other for one, other in zip(ours_at, found, strict=True))
+    row = {
+        "grid": [len(betas), len(alphas)],
+        "queries": len(queries),
+        "keys": len(keys),
+        "classes": options.classes,
+        "width": options.width,
+        "threads": torch.get_num_threads(),
+        "one_pass_seconds": round(ours, 2),
+        "seconds_of_a_pair": round(each, 3),
+        "all_pairs_seconds": round(naive, 1),
+        "times_faster": round(naive / ours, 1),
+        "pairs_evaluated_alone": len(pairs),
+        "of_which_count_otherwise": differ,
+        "right_at_best": {"one_pass": max(ours_at), "alone": first, "best_alone": max(found)},
+    }
     if len(spread) == len(ranked):
-        say(f"every pair evaluated; same argmax: {spread.index(max(spread)) == ranked[0]}\n")
+        row["same_argmax"] = spread.index(max(spread)) == ranked[0]
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

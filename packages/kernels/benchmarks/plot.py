@@ -18,7 +18,7 @@ SHAPE = ("tokens", "d", "r", "tasks", "queries", "keys", "classes", "betas")
 def draw(rows: list[dict[str, Any]], ceilings: dict[str, float], folder: pathlib.Path) -> None:
     """Write ``roofline.png`` and ``speedup.png`` to `folder`."""
     _roofline(rows, ceilings, folder / "roofline.png")
-    _speedup(rows, folder / "speedup.png")
+    speedup(rows, folder / "speedup.png")
 
 
 def _roofline(rows: list[dict[str, Any]], ceilings: dict[str, float], file: pathlib.Path) -> None:
@@ -42,10 +42,11 @@ def _roofline(rows: list[dict[str, Any]], ceilings: dict[str, float], file: path
     pyplot.close(figure)
 
 
-def _speedup(rows: list[dict[str, Any]], file: pathlib.Path) -> None:
+def speedup(rows: list[dict[str, Any]], file: pathlib.Path) -> None:
+    """Draw how many times as fast as its rivals each operation is."""
     rivals = [row for row in rows if row["provider"] not in ("weft", "one-task")][::-1]
     figure, axes = pyplot.subplots(figsize=(9, 0.25 * len(rivals) + 1), layout="constrained")
-    bars = axes.barh(range(len(rivals)), [row["speedup_of_weft"] for row in rivals], color="#4878a8")
+    bars = axes.barh(range(len(rivals)), [row["speedup_of_weft"] for row in rivals], color="#0b7a75")
     axes.bar_label(bars, fmt="{:.3g}×", fontsize=7, padding=2)
     axes.set_yticks(range(len(rivals)), [_label(row) for row in rivals], fontsize=7)
     axes.axvline(1.0, color="black", linewidth=0.8)

@@ -34,7 +34,7 @@ class Case:
     flops: int
     check: Callable[[], float] | None = None
     memory: bool = False
-    repeats: int = 3
+    repeats: int = 15
     notes: dict[str, str] = field(default_factory=dict)
 
 
