@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from weft.core import attach, detach, errors, load_adapter, merge
-from weft.core.adapted.arithmetic import combine_tasks
+from weft.core.adapted.task_arithmetic import combine_tasks
 from weft.core.backbone.fingerprint import weights_digest
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.peft import export_peft, import_peft

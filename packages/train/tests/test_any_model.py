@@ -16,7 +16,7 @@ import yaml
 
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
-from weft.train.engine.checkpoints import newest_whole
+from weft.train.engine.checkpoints import latest_checkpoint
 from weft.train.testing.commands import run_command
 from weft.train.testing.curves import adapter_weights
 from weft.train.testing.own_data import own_task, write_own_data
@@ -128,7 +128,7 @@ def killed_behind_a_checkpoint(processes: Any, run: Path, words: list[str]) -> N
     """Start a run and end it, with no chance to say a word, as soon as there is a checkpoint."""
     process = processes.Process(target=run_command, args=(words,))
     process.start()
-    while newest_whole(run / "checkpoints") is None:
+    while latest_checkpoint(run / "checkpoints") is None:
         assert process.is_alive(), "the run ended before its first checkpoint"
         time.sleep(0.002)
     process.kill()

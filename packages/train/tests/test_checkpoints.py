@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from weft.train.engine.checkpoints import MANIFEST, is_whole, newest_whole, require_resumable, rotate, seal
+from weft.train.engine.checkpoints import (
+    MANIFEST,
+    is_complete,
+    latest_checkpoint,
+    require_resumable,
+    rotate,
+    seal,
+)
 from weft.train.errors import RunError
 
 
@@ -18,7 +25,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 def test_a_sealed_folder_is_whole_and_the_partial_one_is_gone(tmp_path):
     made = checkpoint(tmp_path, 5)
-    assert is_whole(made)
+    assert is_complete(made)
     assert set(json.loads((made / MANIFEST).read_text())) == {"weights", "deep/state"}
     assert not (tmp_path / ".saving-5").exists()
 
@@ -36,14 +43,14 @@ def test_resume_passes_over_a_damaged_checkpoint(tmp_path, harm):
         (bad / MANIFEST).unlink()
     else:
         (bad / MANIFEST).write_text("{")
-    assert not is_whole(bad)
-    assert newest_whole(tmp_path) == good
+    assert not is_complete(bad)
+    assert latest_checkpoint(tmp_path) == good
 
 
 def test_steps_are_compared_as_numbers(tmp_path):
     checkpoint(tmp_path, 9)
     checkpoint(tmp_path, 100)
-    assert newest_whole(tmp_path) == tmp_path / "checkpoint-100"
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
 
 
 def test_rotation_keeps_the_newest_and_removes_what_was_interrupted(tmp_path):
@@ -57,7 +64,7 @@ def test_rotation_keeps_the_newest_and_removes_what_was_interrupted(tmp_path):
 def test_sealing_replaces_a_folder_of_the_same_name(tmp_path):
     checkpoint(tmp_path, 3)
     (tmp_path / "checkpoint-3" / "weights").write_bytes(b"damaged")
-    assert is_whole(checkpoint(tmp_path, 3))
+    assert is_complete(checkpoint(tmp_path, 3))
 
 
 def test_nothing_to_resume_from_is_said(tmp_path):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from weft.core.errors import CheckpointError
-from weft.train.engine.checkpoints import MANIFEST, is_whole, seal
+from weft.train.engine.checkpoints import MANIFEST, is_complete, seal
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.kept import as_written, read_json
+from weft.train.output.run_files import as_written, read_json
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.exchange import import_adapter
 from weft.train.runs.origin import other_recipe, read_origin
@@ -46,7 +46,7 @@ def replace(values: dict[str, Any], name: str, content: bytes) -> None:
     (checkpoint / name).write_bytes(content)
     (checkpoint / MANIFEST).unlink()
     seal(checkpoint.rename(checkpoint.with_name("changed")), checkpoint)
-    assert is_whole(checkpoint)
+    assert is_complete(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_no_pickle_of_a_checkpoint_is_run(stopped: dict[str, Any], name: str, tm
 
 def test_a_manifest_that_is_nested_too_deep_is_none(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text("[" * 5000)
-    assert not is_whole(tmp_path)
+    assert not is_complete(tmp_path)
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b"[" * 5000])

@@ -58,7 +58,7 @@ def test_a_store_gains_what_it_lacks_and_is_refused_to_another_tower(values, tmp
     assert FeatureStore(again["vqa"]).ids[:count] == ids
     assert len(FeatureStore(again["vqa"])) > count
     assert (again["nlvr"] / "index.json").stat().st_mtime_ns == before
-    monkeypatch.setattr("weft.train.backbones.own_features.module_digest", lambda tower: "another")
+    monkeypatch.setattr("weft.train.backbones.tower_features.module_digest", lambda tower: "another")
     with pytest.raises(StateMismatchError, match="differs in weights"):
         extract_stores(few, tmp_path / "stores")
 

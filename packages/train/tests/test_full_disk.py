@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from weft.train.cli import main
-from weft.train.engine.breaking_off import disk_may_fill, is_full
-from weft.train.engine.checkpoints import is_whole
+from weft.train.engine.checkpoints import is_complete
+from weft.train.engine.interruption import disk_may_fill, is_full
 from weft.train.errors import RunError
 from weft.train.output.progress import Advance, Progress
 from weft.train.recipe.loading import load_recipe
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_ends_the_run_which_goes_on_when_there_is_room(
     newest = max(kept, key=lambda name: int(name.split("-")[1]))
     assert said[-1].endswith(f"Free some space. --resume resumes it from {newest}.")
     assert all(name.startswith("checkpoint-") for name in kept)
-    assert all(is_whole(folder / "checkpoints" / name) for name in kept)
+    assert all(is_complete(folder / "checkpoints" / name) for name in kept)
     assert not (folder / "result.json").exists()
 
     (disk / "others").unlink()

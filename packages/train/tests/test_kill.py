@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from weft.train.cli import main
-from weft.train.engine.checkpoints import newest_whole
+from weft.train.engine.checkpoints import latest_checkpoint
 from weft.train.testing.curves import adapter_weights
 
 pytestmark = [
@@ -78,7 +78,7 @@ def test_kills_at_random_moments_change_nothing(
         if process.exitcode == 0:
             continue
         killed += 1
-        whole = newest_whole(output / "killed" / "checkpoints") is not None
+        whole = latest_checkpoint(output / "killed" / "checkpoints") is not None
         resumed += whole
         finish(processes, recipe, *changes, "name=killed", "--resume" if whole else "--overwrite")
         found = adapter_weights(output / "killed")

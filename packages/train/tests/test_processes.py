@@ -20,7 +20,7 @@ import yaml
 from weft.core.testing.processed import tiny
 from weft.data import MediaRef, Retrieval
 from weft.train.backbones.loading import reader_of
-from weft.train.engine.breaking_off import others_may_die
+from weft.train.engine.interruption import others_may_die
 from weft.train.engine.sharding import check_shardable
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.fitness import check_objectives

@@ -159,7 +159,7 @@ def test_a_command_loads_the_processor_once(make: Make, monkeypatch: pytest.Monk
         return load(path, **options)
 
     monkeypatch.setattr(AutoProcessor, "from_pretrained", counted)
-    monkeypatch.setattr("weft.train.backbones.read._READERS", {})
+    monkeypatch.setattr("weft.train.backbones.pretrained._READERS", {})
     (dry_run if dry else execute)(make())
     assert len(loaded) == 1
 

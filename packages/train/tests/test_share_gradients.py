@@ -9,7 +9,7 @@ from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import per_row_loss, rows_of
 from weft.train.runs.share.cells import across_tasks, cells_of
 from weft.train.runs.share.gradients import SKETCH, Gradients, Steps, gather, part_tasks
-from weft.train.runs.share.measuring import Measuring
+from weft.train.runs.share.measurement import Measuring
 from weft.train.runs.share.policy import sharing_of
 from weft.train.runs.share.proposal import can_be_said, proposals
 from weft.train.testing.planted_tasks import METHOD, TASKS, PlantedTasks

@@ -9,11 +9,11 @@ from weft.core import parse_method, plan
 from weft.core.testing import tiny_backbone
 from weft.train.runs.share.agreement import Products, agreement, mean_and_error
 from weft.train.runs.share.cells import across_tasks, cells_of, trained_beside
-from weft.train.runs.share.measuring import Measurement
+from weft.train.runs.share.measurement import Measurement
 from weft.train.runs.share.partitions import best_by_groups, kept, partitions
 from weft.train.runs.share.policy import sharing_of
 from weft.train.runs.share.proposal import can_be_said, heard, proposals
-from weft.train.runs.share.told import nothing_in_words, paragraph, plain_data, tables
+from weft.train.runs.share.report import nothing_in_words, paragraph, plain_data, tables
 
 DRAWS = 10_000
 TASKS = ("vqa", "gqa", "nlvr")

@@ -17,7 +17,7 @@ from weft.eval.evaluate.rank import rank_answers
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.metrics.matches import Matches
 from weft.eval.readers import Limits, ReaderError, Wording, ask, reader_for
-from weft.eval.readers.told import told
+from weft.eval.readers.preview import preview
 
 ASK = Wording(ask="{question} One word.", system="Be brief.")
 
@@ -176,13 +176,13 @@ def test_what_a_reader_cannot_do_is_said(
 
 def test_prompt_and_learned_tokens_are_shown(questions: Sequence[Any]) -> None:
     _, batches = batches_of("llava")
-    shown = told(batches.reader, batches.row("vqa", questions[0], 0))
+    shown = preview(batches.reader, batches.row("vqa", questions[0], 0))
     assert "<image>×16" in shown.prompt
     assert shown.prompt.endswith("ASSISTANT: ")
     assert "One word." in shown.prompt.replace("  ", " ")
     assert shown.learned[-1] == "</s>"
     _, encoders = batches_of("siglip")
-    assert told(encoders.reader, ask("a red circle", [questions[0].image])).learned == ()
+    assert preview(encoders.reader, ask("a red circle", [questions[0].image])).learned == ()
     long = ask("red circle " * 9, [questions[0].image])
     with pytest.raises(ReaderError, match="`tokens` must be at least the length of every row, but is 16"):
         encoders.reader.check(long)
@@ -194,7 +194,7 @@ def test_prompt_and_learned_tokens_are_shown(questions: Sequence[Any]) -> None:
 def test_the_prompt_of_an_encoder_is_shown_apart_from_the_answer(name: str, questions: Sequence[Any]) -> None:
     _, batches = batches_of(name, wordings={"vqa": Wording()})
     row = batches.row("vqa", questions[0], 0)
-    shown = told(batches.reader, row)
+    shown = preview(batches.reader, row)
     assert row.answer is not None
     assert row.answer not in shown.prompt
     learned = "".join(shown.learned).removeprefix("<s>").replace(" ", "")

@@ -17,7 +17,7 @@ from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers import ReaderError, Wording, reader_for
-from weft.eval.readers.told import told
+from weft.eval.readers.preview import preview
 
 CHAT = ("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "internvl")
 
@@ -104,7 +104,7 @@ def test_the_answers_asked_for_are_learned_with_their_ends_and_nothing_else(
 
 def test_turns_are_read_as_the_template_writes_them() -> None:
     made, prepared = batches("qwen2_5_vl", system="for all")
-    shown = told(prepared.reader, prepared.row("talk", SEVERAL, 0))
+    shown = preview(prepared.reader, prepared.row("talk", SEVERAL, 0))
     assert shown.learned[-1] == "<|im_end|>" or "<|im_end|>" in "".join(shown.learned)
     turns = [
         {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "x"}]},
@@ -113,7 +113,7 @@ def test_turns_are_read_as_the_template_writes_them() -> None:
     assert "be short" in shown.prompt
     assert "for all" not in shown.prompt
     assert shown.prompt.index("left") < shown.prompt.index("right") < shown.prompt.index("a star")
-    assert "for all" in told(prepared.reader, prepared.row("talk", ONE, 0)).prompt
+    assert "for all" in preview(prepared.reader, prepared.row("talk", ONE, 0)).prompt
 
 
 def test_answers_are_asked_for_without_the_last() -> None:

@@ -19,9 +19,9 @@ from weft.data.sources.opening import open_store
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers import ReaderError, Row, Wording, reader_for
-from weft.eval.readers.films import Film, FramesRule
 from weft.eval.readers.processor import NUMPY_OF_TENSORS
 from weft.eval.readers.rows import Turn, ask
+from weft.eval.readers.video_frames import Film, FramesRule
 from weft.eval.testing import reader_checks as checks
 from weft.eval.testing.subject import Subject, picture
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from weft.core.registry import lazy_names
 
 if TYPE_CHECKING:
-    from weft.core.adapted.arithmetic import combine_tasks
     from weft.core.adapted.attaching import attach, detach
     from weft.core.adapted.auxiliary_losses import auxiliary_losses
     from weft.core.adapted.merging import merge, merged
     from weft.core.adapted.start_check import StartWarning
+    from weft.core.adapted.task_arithmetic import combine_tasks
     from weft.core.backbone.family import Family, register_family
     from weft.core.errors import WeftError
     from weft.core.files.loading import load_adapter

@@ -14,8 +14,8 @@ from weft.eval.evaluate.inputs import TextRules, all_answers, example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
-from weft.eval.readers.films import FramesRule, is_video
 from weft.eval.readers.rows import decoded
+from weft.eval.readers.video_frames import FramesRule, is_video
 
 TRUTHS = ("false", "true")  # of equal ones the first
 _GREY = (127, 127, 127)

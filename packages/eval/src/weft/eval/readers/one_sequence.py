@@ -22,9 +22,8 @@ from weft.core.adapted.model import packed_rows
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_tokens import AnswerTokens, stop_tokens
 from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
-from weft.eval.readers.beside import bare_rows, text_alone
+from weft.eval.readers.cross_attended import rows_without_pictures, text_inputs
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.films import Film
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers
 from weft.eval.readers.owners import owners
@@ -33,6 +32,7 @@ from weft.eval.readers.picture_features import COMPANY, make_features, takes_fea
 from weft.eval.readers.processor import blank, processed
 from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, ask
+from weft.eval.readers.video_frames import Film
 from weft.eval.readers.writing import Writing
 
 Side = Literal["left", "right"]
@@ -196,10 +196,10 @@ class OneSequence(Reader):
         if self.packs:
             return self._packed_losses(model, batch, features)
         logits = self._logits(model, {**batch.inputs, **features}, batch.positions)
-        bare = bare_rows(batch)
+        bare = rows_without_pictures(batch)
         if bare is not None:
             # All rows stay in every pass, for they are routed to their tasks by their places.
-            without = self._logits(model, text_alone(batch.inputs), batch.positions)
+            without = self._logits(model, text_inputs(batch.inputs), batch.positions)
             logits = torch.where(bare[:, None, None], without, logits)
         return token_losses(logits, batch.labels[:, batch.positions + 1])
 
@@ -248,10 +248,10 @@ class OneSequence(Reader):
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`."""
-        tokens, bare = self._written(model, batch.inputs, writing), bare_rows(batch)
+        tokens, bare = self._written(model, batch.inputs, writing), rows_without_pictures(batch)
         if bare is None:
             return tokens
-        without = self._written(model, text_alone(batch.inputs), writing)
+        without = self._written(model, text_inputs(batch.inputs), writing)
         chosen = [own if alone else shown for alone, own, shown in zip(bare, without, tokens, strict=True)]
         return torch.nn.utils.rnn.pad_sequence(
             chosen, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.eval.readers.errors import MissingProcessorError
-from weft.eval.readers.films import Film
 from weft.eval.readers.image_processor import check_growth
 from weft.eval.readers.missing_library import missing_library
+from weft.eval.readers.video_frames import Film
 
 
 def load_processor(path: str, *, revision: str | None = None, **options: Any) -> Any:

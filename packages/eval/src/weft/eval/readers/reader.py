@@ -14,10 +14,10 @@ from torch import Tensor
 from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.readers.batch import Batch, Losses
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.films import FramesRule
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.paired import PairedProcessor
 from weft.eval.readers.rows import Row, check_media
+from weft.eval.readers.video_frames import FramesRule
 from weft.eval.readers.writing import Writing
 
 

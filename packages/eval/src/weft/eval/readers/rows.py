@@ -9,7 +9,7 @@ from typing import Any, Literal
 from weft.data import MediaRef
 from weft.data.media.depth import to_eight_bits
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.films import is_video
+from weft.eval.readers.video_frames import is_video
 
 Role = Literal["system", "user", "assistant"]
 Part = Any  # a text, a reference to a picture or a video, a PIL picture, or a film

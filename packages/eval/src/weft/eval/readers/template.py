@@ -9,8 +9,8 @@ from jinja2 import TemplateError
 
 from weft.eval.readers.answer_tokens import stop_tokens
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.films import is_video
 from weft.eval.readers.rows import Row, Turn
+from weft.eval.readers.video_frames import is_video
 
 _SAID, _ANSWERED = "weftsaid", "weftanswered"
 

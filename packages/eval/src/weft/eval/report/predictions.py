@@ -11,7 +11,7 @@ from typing import Any
 from weft.data import MediaRef
 from weft.data.media.images import decode_image, to_rgb
 from weft.data.processes.atomic import write_text
-from weft.data.sources.inside import leads_to
+from weft.data.sources.safe_paths import leads_to
 from weft.data.sources.texts import lines_of, parse_json
 from weft.eval.errors import FormatError, ScoreInputError
 from weft.eval.metrics.report import PERCENT, ScoreReport

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.data.sources.credentials import CUT
-from weft.data.sources.inside import leads_to
+from weft.data.sources.safe_paths import leads_to
 from weft.eval.errors import TrackingError
 from weft.eval.tracking.linked import send_dataset, send_model
 from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from weft.data.processes.locks import held
-from weft.data.sources.inside import leads_to
+from weft.data.sources.safe_paths import leads_to
 from weft.eval.errors import TrackingError
 
 _EVENTS = "events.jsonl"

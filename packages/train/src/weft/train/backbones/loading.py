@@ -33,7 +33,7 @@ from weft.train.backbones.from_scratch import (
     train_tokenizer,
 )
 from weft.train.backbones.loaded import LoadedBackbone
-from weft.train.backbones.read import load_read, own_reader, planned_read, saved_config
+from weft.train.backbones.pretrained import load_read, own_reader, planned_read, saved_config
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RecipeError, RunError
 from weft.train.processes import ONE, Processes

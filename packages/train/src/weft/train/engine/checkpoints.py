@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: temporary folder, manifest, rename; resume takes the newest whole one."""
+"""Checkpoints that are complete or not there: temporary folder, manifest, rename; a run resumes from the latest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import TrainerState
 
 from weft.train.errors import RunError
-from weft.train.output.kept import as_written
+from weft.train.output.run_files import as_written
 
 MANIFEST = "manifest.json"
 BEFORE = "Remove it: --resume then takes the checkpoint before."
@@ -42,7 +42,7 @@ def seal(partial: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
     """Whether every file of the manifest is there, unchanged."""
     file = checkpoint / MANIFEST
     if not file.is_file():
@@ -60,9 +60,9 @@ def is_whole(checkpoint: Path) -> bool:
     )
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint with the highest step that is whole, or None."""
-    return next((path for path in _by_step(folder) if is_whole(path)), None)
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step that is complete, or None."""
+    return next((path for path in _by_step(folder) if is_complete(path)), None)
 
 
 def state_of(checkpoint: Path) -> TrainerState:
@@ -111,10 +111,10 @@ def how_to_resume(folder: Path) -> str:
     Args:
         folder: Folder of the run.
     """
-    whole = newest_whole(folder / "checkpoints")
-    if whole is None:
+    latest = latest_checkpoint(folder / "checkpoints")
+    if latest is None:
         return "There is no checkpoint yet: --overwrite starts again."
-    return f"--resume resumes it from {whole.name}."
+    return f"--resume resumes it from {latest.name}."
 
 
 def require_resumable(folder: Path) -> Path:
@@ -123,7 +123,7 @@ def require_resumable(folder: Path) -> Path:
     Raises:
         RunError: If there is none, naming what was found.
     """
-    found = newest_whole(folder)
+    found = latest_checkpoint(folder)
     if found is None:
         seen = ", ".join(path.name for path in _by_step(folder)) or "no checkpoint at all"
         raise RunError(

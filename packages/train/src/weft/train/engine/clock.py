@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from weft.train.output.kept import as_written
+from weft.train.output.run_files import as_written
 
 SECONDS = "seconds.json"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weft.train.engine.checkpoints import newest_whole
+from weft.train.engine.checkpoints import latest_checkpoint
 from weft.train.errors import StoppedError
 from weft.train.output.folders import RUN_MARKER
 from weft.train.output.result import RESULT, is_unscored
@@ -89,6 +89,6 @@ def how_to_start(folder: Path) -> tuple[bool, bool]:
         again, as after an end before the first checkpoint. Neither leaves a folder that is no interrupted run to the
         usual refusal.
     """
-    if is_unscored(folder) or newest_whole(folder / "checkpoints") is not None:
+    if is_unscored(folder) or latest_checkpoint(folder / "checkpoints") is not None:
         return True, False
     return False, (folder / RUN_MARKER).is_file() and not (folder / RESULT).exists()

@@ -30,14 +30,14 @@ from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.balance import BalancedSteps, balance_of
-from weft.train.engine.checkpoints import BEFORE, is_whole, rotate, seal, state_of
+from weft.train.engine.checkpoints import BEFORE, is_complete, rotate, seal, state_of
 from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.sharding import check_shardable, resting, shard, shard_states, whole, whole_adapter
 from weft.train.engine.task_losses import TaskLosses
 from weft.train.objectives import Objective
 from weft.train.objectives.states import load_states, save_states
-from weft.train.output.kept import as_written
+from weft.train.output.run_files import as_written
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import TrainingSection
 
@@ -297,7 +297,7 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
             best_score, stale = json.loads((checkpoint / VALIDATED).read_text(encoding="utf-8"))
             self.best, self.stale = float(best_score), int(stale)
         best, partial = (Path(self.args.output_dir) / name for name in ("best", ".saving-best"))
-        if self.processes.first and not best.exists() and is_whole(partial):
+        if self.processes.first and not best.exists() and is_complete(partial):
             partial.rename(best)
         self.processes.wait()
 

@@ -13,7 +13,7 @@ from weft.eval.evaluate.metric_fit import check_metric, check_targets
 from weft.eval.evaluate.predict import unfit
 from weft.eval.readers import Reader
 from weft.train.backbones.loading import planned_model, reader_of
-from weft.train.backbones.read_features import check_stored
+from weft.train.backbones.processor_features import check_stored
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
 from weft.train.preflight.answers import read_answers

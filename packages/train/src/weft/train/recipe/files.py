@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from weft.data.sources.inside import leads_to
+from weft.data.sources.safe_paths import leads_to
 from weft.train.errors import RecipeError, near
 from weft.train.recipe.plain_yaml import fault_of, read_plain_yaml
 

@@ -12,7 +12,7 @@ from weft.data import dataset_spec
 from weft.data.records.contact_sheet import contact_sheet
 from weft.data.sampling.mixing import TaskMixture
 from weft.eval.readers import Reader
-from weft.eval.readers.told import told
+from weft.eval.readers.preview import preview
 from weft.train.backbones.loading import planned_model, reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
@@ -163,7 +163,7 @@ def _draw(
     texts = []
     batches = reader_batches(recipe, reader)
     for (task, _), record in zip(rows, records, strict=True):
-        texts.append(f"{task}: {told(batches.reader, batches.row(task, record, 0))}")
+        texts.append(f"{task}: {preview(batches.reader, batches.row(task, record, 0))}")
     opened = all(task.data.features is None for task in recipe.tasks.values())
     save_picture(contact_sheet(records, texts=texts, require_media=opened), path)
     return tuple(texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.train.backbones.loading import load_adapted, reader_of
-from weft.train.backbones.own_features import extract_own, tower_key
+from weft.train.backbones.tower_features import extract_own, tower_key
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 from weft.train.output.progress import Progress

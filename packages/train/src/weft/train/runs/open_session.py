@@ -18,8 +18,8 @@ from weft.eval.evaluate.visual import Blank, Pixels, Visual
 from weft.eval.readers.image_processor import Transform
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.loading import load_adapted
-from weft.train.backbones.own_features import blank_shape, extract_own, tower_key, transform_of
-from weft.train.backbones.read_features import extract_read
+from weft.train.backbones.processor_features import extract_read
+from weft.train.backbones.tower_features import blank_shape, extract_own, tower_key, transform_of
 from weft.train.engine.session import Session
 from weft.train.output.progress import Progress
 from weft.train.preflight.packing import check_rows_apart

@@ -13,7 +13,7 @@ from weft.data.errors import MissingFileError
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
-from weft.train.output.kept import read_json
+from weft.train.output.run_files import read_json
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData
 from weft.train.recipe.files import read_yaml

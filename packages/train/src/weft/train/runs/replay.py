@@ -10,7 +10,7 @@ from typing import Any
 from weft.data import Record
 from weft.train.engine.task_losses import nan_file
 from weft.train.errors import RunError
-from weft.train.output.kept import as_written, read_json
+from weft.train.output.run_files import as_written, read_json
 from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.open_session import open_session

@@ -15,9 +15,9 @@ from weft.data.processes.atomic import whole_folder
 from weft.eval.tracking import Run
 from weft.train.backbones.from_scratch import save_backbone
 from weft.train.backbones.loading import reader_of
-from weft.train.engine.breaking_off import disk_may_fill, may_be_interrupted, others_may_die
 from weft.train.engine.checkpoints import require_resumable, step_of
 from weft.train.engine.clock import Clock
+from weft.train.engine.interruption import disk_may_fill, may_be_interrupted, others_may_die
 from weft.train.engine.reporting import check_reporting, reporting_callbacks
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.engine.scoring import evaluate_tasks

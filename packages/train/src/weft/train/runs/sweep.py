@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-from weft.train.engine.checkpoints import newest_whole
+from weft.train.engine.checkpoints import latest_checkpoint
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
-from weft.train.output.kept import as_written, read_json
 from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
+from weft.train.output.run_files import as_written, read_json
 from weft.train.preflight.learned import load_learnable
 from weft.train.preflight.tasks import roles_of
 from weft.train.recipe.files import read_yaml
@@ -251,7 +251,7 @@ def runs_to_start_over(points: Sequence[Point], overwrite: bool) -> set[str]:
 def has_begun(folder: Path) -> bool:
     """Whether a folder holds what would count, or be resumed: scores, trained weights, or a checkpoint."""
     scored = (folder / RESULT).is_file() or is_unscored(folder)
-    return scored or newest_whole(folder / "checkpoints") is not None
+    return scored or latest_checkpoint(folder / "checkpoints") is not None
 
 
 def run_point(source: str, point: Point, parent: str | None, *, fresh: bool = False) -> bool:

@@ -22,7 +22,7 @@ from weft.eval.tracking import Run, check_store, open_run
 from weft.eval.tracking.store import store_folder
 from weft.train.output.progress import Advance
 from weft.train.output.result import RESULT, Result
-from weft.train.output.words import described
+from weft.train.output.summary import described
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import Recipe

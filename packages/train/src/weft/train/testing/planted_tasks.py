@@ -19,7 +19,7 @@ from weft.core import attach, plan
 from weft.core.testing import tiny_backbone
 from weft.train.runs.share.cells import across_tasks, cells_of
 from weft.train.runs.share.gradients import part_tasks
-from weft.train.runs.share.measuring import Measurement, Measuring
+from weft.train.runs.share.measurement import Measurement, Measuring
 
 Planted = Literal["equal", "contradicting", "vision_alone", "noise"]
 TASKS = ("first", "second")

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from weft.eval.readers.beside import looks_beside
+from weft.eval.readers.cross_attended import cross_attends
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.films import FramesRule, blank_film
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
@@ -22,6 +21,7 @@ from weft.eval.readers.processor import blank
 from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, ask, check_media
 from weft.eval.readers.template import Template, chat_template
+from weft.eval.readers.video_frames import FramesRule, blank_film
 
 
 class ChatReader(OneSequence):
@@ -168,7 +168,7 @@ class ChatReader(OneSequence):
         one, two = (row[IDS].tolist() for row in shown)
         token = image_token(self.config)
         end = max((place for place, own in enumerate(one) if own == token), default=-1) + 1
-        return end > 0 and one[:end] == two[:end], looks_beside(shown[0])
+        return end > 0 and one[:end] == two[:end], cross_attends(shown[0])
 
     def _answers(self, row: Row, prompt: dict[str, Tensor]) -> list[Piece]:
         earlier = [row.turns[place] for place in _answered(row)] if row.learn == "all" else []

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from weft.core import composites
-from weft.train.output.words import in_a_sentence, sharing_lines
+from weft.train.output.summary import in_a_sentence, sharing_lines
 from weft.train.recipe.training import Recipe
 from weft.train.runs.exporting.launch import launch_lines
 from weft.train.runs.exporting.manifest import Manifest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from weft.train.runs.exporting.asked import IDS, Asked
+from weft.train.runs.exporting.outputs import IDS, Asked
 
 # Largest difference of logits, relative to the largest logit: what the same sums in another order make.
 ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}

@@ -13,9 +13,9 @@ from weft.core.adapted.merging import merged
 from weft.core.files.interop.peft import as_peft
 from weft.core.files.interop.peft_keys import PREFIX
 from weft.train.errors import RunError
-from weft.train.runs.exporting.asked import Origin
 from weft.train.runs.exporting.manifest import Manifest
-from weft.train.runs.exporting.of_target import OfTarget
+from weft.train.runs.exporting.outputs import Origin
+from weft.train.runs.exporting.target_outputs import OfTarget
 
 _UNITS = ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b")
 

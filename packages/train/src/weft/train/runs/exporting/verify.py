@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from weft.train.errors import RunError
-from weft.train.output.kept import as_written
 from weft.train.output.result import write_json
-from weft.train.runs.exporting.asked import Asked, called
+from weft.train.output.run_files import as_written
 from weft.train.runs.exporting.differences import ALLOWED, Found, logits_apart, modules_apart
 from weft.train.runs.exporting.manifest import Manifest, read_manifest
-from weft.train.runs.exporting.of_run import OfRun
-from weft.train.runs.exporting.of_target import OfTarget
+from weft.train.runs.exporting.outputs import Asked, called
+from weft.train.runs.exporting.run_outputs import OfRun
+from weft.train.runs.exporting.target_outputs import OfTarget
 from weft.train.runs.exporting.targets import expected, target_of
 
 REPORT = "verify.json"

@@ -20,8 +20,8 @@ from weft.train.backbones.loading import load_adapted
 from weft.train.backbones.plain import plain_model
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
-from weft.train.output.kept import read_json
 from weft.train.output.result import ADAPTER, RESULT
+from weft.train.output.run_files import read_json
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.sections import TaskSection
 from weft.train.recipe.training import Recipe

@@ -10,9 +10,9 @@ import torch
 
 from weft.core.few_shot import load_head
 from weft.train.errors import RunError
-from weft.train.output.kept import as_written, read_json
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
+from weft.train.output.run_files import as_written, read_json
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.bench import Bench, open_benches

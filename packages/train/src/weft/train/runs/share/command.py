@@ -19,10 +19,10 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import train_session
 from weft.train.runs.share.cells import cells_of, trained_beside
 from weft.train.runs.share.measure import Measured, measure
-from weft.train.runs.share.picture import draw_agreement
+from weft.train.runs.share.plot import draw_agreement
 from weft.train.runs.share.policy import sharing_of
 from weft.train.runs.share.proposal import Proposal, can_be_said, proposals
-from weft.train.runs.share.told import nothing_in_words, paragraph, plain_data, tables
+from weft.train.runs.share.report import nothing_in_words, paragraph, plain_data, tables
 
 
 @dataclass(frozen=True)

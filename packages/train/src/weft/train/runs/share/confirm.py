@@ -16,9 +16,9 @@ from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.errors import RecipeError
 from weft.train.output.files import written
 from weft.train.output.folders import claimed
-from weft.train.output.kept import as_written, read_json
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
+from weft.train.output.run_files import as_written, read_json
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe

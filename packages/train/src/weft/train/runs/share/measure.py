@@ -36,7 +36,7 @@ from weft.train.runs.open_session import open_session
 from weft.train.runs.origin import differences, in_words, origin_of, settings_of
 from weft.train.runs.share.cells import across_tasks, cells_of
 from weft.train.runs.share.gradients import part_tasks
-from weft.train.runs.share.measuring import Measurement, Measuring
+from weft.train.runs.share.measurement import Measurement, Measuring
 
 STATE = "measured.safetensors"
 MADE_FROM = "made_from.json"

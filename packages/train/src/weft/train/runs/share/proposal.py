@@ -24,7 +24,7 @@ import numpy as np
 
 from weft.train.runs.share.agreement import Agreement, Floats, Products, agreement, mean_and_error
 from weft.train.runs.share.cells import Cell
-from weft.train.runs.share.measuring import Measurement
+from weft.train.runs.share.measurement import Measurement
 from weft.train.runs.share.partitions import Partition, best_by_groups
 
 Budget = Literal["parameters", "slots"]

@@ -18,8 +18,8 @@ from weft.eval.readers.image_processor import load_transform
 from weft.eval.readers.rows import Row, decoded
 from weft.eval.readers.template import chat_template
 from weft.train.backbones.saved import load_saved
-from weft.train.runs.exporting.asked import IDS, Asked, Origin, greedy, written
 from weft.train.runs.exporting.manifest import ExportedTask, Manifest
+from weft.train.runs.exporting.outputs import IDS, Asked, Origin, greedy, written
 
 
 class OfTarget(ABC):

@@ -18,7 +18,7 @@ _RUN = 4  # repeated tokens are counted from here on
 
 
 @dataclass(frozen=True)
-class Told:
+class Preview:
     """A row as a model is trained on it.
 
     Attributes:
@@ -34,7 +34,7 @@ class Told:
         return f"{self.prompt!r}{learned}"
 
 
-def told(reader: Reader, row: Row) -> Told:
+def preview(reader: Reader, row: Row) -> Preview:
     """What a reader makes of a row; before there is a tokenizer, its text and its answer as they are.
 
     Args:
@@ -46,10 +46,10 @@ def told(reader: Reader, row: Row) -> Told:
     """
     tokenizer = reader.processor.tokenizer
     if tokenizer is None:
-        return Told(row.text, () if row.answer is None else (row.answer,))
+        return Preview(row.text, () if row.answer is None else (row.answer,))
     if reader.objective == "contrastive":
         asked = reader.asking([replace(row, answer=None)])
-        return Told(written(tokenizer, _kept(asked.inputs)), ())
+        return Preview(written(tokenizer, _kept(asked.inputs)), ())
     batch = reader.training([row])
     assert batch.labels is not None, "a batch that teaches to write has labels"
     ids, labels = batch.inputs[IDS][0], batch.labels[0]
@@ -60,7 +60,7 @@ def told(reader: Reader, row: Row) -> Told:
         prompt = ids[(labels == IGNORED) & batch.inputs[MASK][0].bool()].tolist()
     else:
         prompt = _kept(batch.inputs)
-    return Told(written(tokenizer, prompt), tuple(learned))
+    return Preview(written(tokenizer, prompt), tuple(learned))
 
 
 def _kept(inputs: dict[str, Tensor]) -> list[int]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTr
 from transformers.utils import is_flash_attn_2_available
 
 from weft.eval.readers import Reader, ReaderError, is_paired, load_processor, model_class_for, reader_for
-from weft.eval.readers.films import FramesRule
+from weft.eval.readers.video_frames import FramesRule
 from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError, near
 from weft.train.recipe.sections import BackboneSection

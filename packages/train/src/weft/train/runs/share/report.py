@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.train.runs.share.agreement import Agreement
-from weft.train.runs.share.measuring import Measurement
+from weft.train.runs.share.measurement import Measurement
 from weft.train.runs.share.proposal import Choice, Heard, Proposal, Z, heard
 
 NOTHING = (

@@ -12,7 +12,7 @@ import numpy as np
 from weft.data.processes.atomic import whole_file
 from weft.train.runs.share.agreement import Products, agreement
 from weft.train.runs.share.cells import Cell
-from weft.train.runs.share.measuring import Measurement
+from weft.train.runs.share.measurement import Measurement
 from weft.train.runs.share.proposal import Z
 
 _NOISE = "#e8e6e1"

@@ -18,7 +18,7 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import ADAPTER
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.recipe.loading import load_recipe
-from weft.train.runs.exporting.asked import Asked, Recording, kept
+from weft.train.runs.exporting.outputs import Asked, Recording, kept
 from weft.train.runs.open_session import make_batches, make_visual
 
 

@@ -13,7 +13,7 @@ from weft.eval.readers.batch import Batch
 IDS = "input_ids"
 
 
-def looks_beside(inputs: Mapping[str, Any]) -> bool:
+def cross_attends(inputs: Mapping[str, Any]) -> bool:
     """Whether tokens look at pictures through a separate mask, such as Llama 3.2 Vision's.
 
     Args:
@@ -23,7 +23,7 @@ def looks_beside(inputs: Mapping[str, Any]) -> bool:
     return any(value.dim() > ids.dim() and value.shape[: ids.dim()] == ids.shape for value in inputs.values())
 
 
-def bare_rows(batch: Batch) -> Tensor | None:
+def rows_without_pictures(batch: Batch) -> Tensor | None:
     """The rows without a picture that must be read without any beside them, or None.
 
     Where all pictures are masked, transformers lets a token look at all of them alike: such a row would depend on the
@@ -35,14 +35,14 @@ def bare_rows(batch: Batch) -> Tensor | None:
     Returns:
         Which rows show none, shape `(rows,)`; None where all are read alike.
     """
-    if not looks_beside(batch.inputs):
+    if not cross_attends(batch.inputs):
         return None
     bare = torch.ones(len(batch), dtype=torch.bool)
     bare[batch.owners["images"]] = False
     return bare.to(batch.inputs[IDS].device) if bool(bare.any()) else None
 
 
-def text_alone(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def text_inputs(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs of all rows without their pictures.
 
     Args:
