@@ -18,6 +18,7 @@ from weft.core.few_shot import (
     APETConfig,
     CLIPAdapter,
     CLIPAdapterConfig,
+    CoOp,
     CrossModalProbe,
     CrossModalProbeConfig,
     GDAConfig,
@@ -35,6 +36,7 @@ from weft.core.few_shot import (
     make_head,
     parse_head,
 )
+from weft.core.few_shot.image_head import ImageHead
 from weft.core.few_shot.methods.ape import channel_order, label_divergence
 
 # Short trainings and coarse grids: the contract is about behaviour, not about scores.
@@ -53,7 +55,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "xmadapter": {"search_steps": (6, 4), "epochs": 5},
     "zero_shot": {},
 }
-FAMILY = sorted(set(heads()) - {"coop", "cocoop"})
+FAMILY = sorted(name for name, config in heads().items() if not issubclass(config.head, (CoOp, ImageHead)))
 
 
 def quick(method: str) -> dict[str, Any]:

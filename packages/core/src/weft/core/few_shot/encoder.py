@@ -90,8 +90,11 @@ class ImageTextEncoder:
             Shape (images, width), float32.
         """
         with torch.no_grad():
-            output = getattr(self.model, self._names[0])(pixel_values.to(self.device))
-        return unit(output)
+            return self.image_features(pixel_values)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """As `encode_images`; gradients reach what within the model is trained."""
+        return unit(getattr(self.model, self._names[0])(pixel_values.to(self.device)))
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features of texts, shape (texts, width), float32."""
@@ -148,17 +151,10 @@ class ImageTextEncoder:
 
         Source: CLIP (Radford et al. 2021), section 3.1.4; texts about classes as in CuPL (Pratt et al. 2023).
         """
-        check_names(class_names, allow_duplicates=allow_duplicates)
-        if templates or texts is None:
-            check_templates(templates)
-        if texts is not None:
-            check_class_texts(texts, class_names)
-        rows = []
-        for name in class_names:
-            about = [template.replace("{}", name.replace("_", " ")) for template in templates]
-            about += [] if texts is None else texts[name]
-            rows.append(functional.normalize(self.encode_texts(about).mean(0), dim=-1))
-        return torch.stack(rows)
+        every = texts_of(class_names, templates, texts, allow_duplicates=allow_duplicates)
+        return torch.stack(
+            [functional.normalize(self.encode_texts(about).mean(0), dim=-1) for about in every]
+        )
 
     def fingerprint(self) -> str:
         """Changes with the model's class, shapes and any of its weights; the same in every process.
@@ -190,6 +186,28 @@ def unit(output: Any) -> Tensor:
             f"{type(output).__name__}. Use a model that projects images and texts into one space."
         )
     return functional.normalize(value.float(), dim=-1)
+
+
+def texts_of(
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    texts: Mapping[str, Sequence[str]] | None = None,
+    *,
+    allow_duplicates: bool = False,
+) -> list[list[str]]:
+    """The texts of every class; arguments and errors are those of `ImageTextEncoder.class_weights`."""
+    check_names(class_names, allow_duplicates=allow_duplicates)
+    if templates or texts is None:
+        check_templates(templates)
+    if texts is not None:
+        check_class_texts(texts, class_names)
+    return [
+        [
+            *(template.replace("{}", name.replace("_", " ")) for template in templates),
+            *([] if texts is None else texts[name]),
+        ]
+        for name in class_names
+    ]
 
 
 def check_names(class_names: Sequence[str], *, allow_duplicates: bool = False) -> None:

@@ -1,8 +1,8 @@
 """The one interface of all few-shot heads on a frozen dual encoder.
 
 A head is made from class weights (the text features of the class names), fitted on few labelled image features,
-and gives logits. It never sees the encoder: features may come from `weft.core.few_shot.encoder`, from a file, or from
-anything else that gives unit vectors in one space.
+and gives logits. Features may come from `weft.core.few_shot.encoder`, from a file, or from anything else that gives
+unit vectors in one space. Heads that adapt the encoder read images (`weft.core.few_shot.image_head`).
 
 To add a head from outside: subclass `HeadConfig` and `FewShotHead`, and decorate the configuration with
 `register_head`.
@@ -27,6 +27,7 @@ from weft.core.few_shot.explain import Explanation, Votes, explanations
 from weft.core.few_shot.files import Provenance, check_fits, read_head, write_head
 from weft.core.few_shot.grid import Grid, Search, search_grids
 from weft.core.few_shot.head_config import HEADS, Axes, HeadConfig, parse_head
+from weft.core.few_shot.images import Readable
 from weft.core.few_shot.samples import (
     Samples,
     as_samples,
@@ -41,11 +42,11 @@ from weft.core.registry import method_of
 _EXPLAINED_ROWS = 64
 _TEMPERATURE = "temperature"
 
-Labelled = tuple[Tensor, Tensor]
+Labelled = tuple[Readable, Tensor]
 
 
 class FewShotHead(nn.Module, ABC):
-    """A classifier over the features of a frozen encoder.
+    """A classifier over the features of an encoder.
 
     Args:
         class_weights: Unit text features of the classes, shape (classes, width).
@@ -111,9 +112,13 @@ class FewShotHead(nn.Module, ABC):
     def build(self, num_samples: int) -> None:
         """Make the tensors that depend on the number of training samples, without filling them."""
 
+    def build_like(self, num_samples: int, tensors: Mapping[str, Tensor]) -> None:
+        """Make the tensors of a file, without filling them; by default `build` knows which."""
+        self.build(num_samples)
+
     def fit(
         self,
-        features: Tensor,
+        features: Readable,
         labels: Tensor,
         validation: Labelled | None = None,
         *,
@@ -156,7 +161,7 @@ class FewShotHead(nn.Module, ABC):
                 self._choose(chosen_by, selected_on)
         return self.eval()
 
-    def logits(self, features: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+    def logits(self, features: Readable, classes: Sequence[int] | None = None) -> Tensor:
         """Scores of the classes.
 
         Args:
@@ -172,7 +177,7 @@ class FewShotHead(nn.Module, ABC):
         scores = self.scores(self._checked(features))
         return scores if classes is None else scores[:, checked_classes(classes, self.num_classes)]
 
-    def transfer_logits(self, features: Tensor, class_weights: Tensor) -> Tensor:
+    def transfer_logits(self, features: Readable, class_weights: Tensor) -> Tensor:
         """Scores of classes that the head was not fitted on, from their names alone.
 
         What a head learned about its own classes does not apply to them, so this is zero-shot, unless the head
@@ -191,15 +196,15 @@ class FewShotHead(nn.Module, ABC):
         checked, weights = self._checked(features), self._checked(class_weights, "class_weights")
         return self.config.logit_scale * (self.adapted(checked) @ weights.T)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Readable) -> Tensor:
         """The same as `logits`."""
         return self.logits(features)
 
-    def probabilities(self, features: Tensor) -> Tensor:
+    def probabilities(self, features: Readable) -> Tensor:
         """Softmax of the logits at the fitted temperature, shape (rows, classes)."""
         return (self.logits(features) / self.temperature).softmax(-1)
 
-    def search(self, features: Tensor, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
+    def search(self, features: Readable, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
         """Choose the hyper-parameters again and use them from now on; the temperature becomes one.
 
         Args:
@@ -218,14 +223,14 @@ class FewShotHead(nn.Module, ABC):
         warn_of_the_test_set(self.config.method, selected_on, stacklevel=2)
         return self._choose(samples, selected_on)
 
-    def calibrate(self, features: Tensor, labels: Tensor) -> float:
+    def calibrate(self, features: Readable, labels: Tensor) -> float:
         """Fit the temperature to held-out samples by their log-likelihood; see `fit_temperature`."""
         samples = self._samples(features, labels, "validation features")
         value = fit_temperature(self.logits(samples.mean()), samples.labels)
         self.selection = replace(self.selection, temperature=value)
         return value
 
-    def explain(self, features: Tensor, top: int = 5) -> list[Explanation]:
+    def explain(self, features: Readable, top: int = 5) -> list[Explanation]:
         """Which class wins for each row, and which cached samples voted for it, per modality.
 
         Args:
@@ -333,22 +338,21 @@ class FewShotHead(nn.Module, ABC):
         return found
 
     def _samples(
-        self, features: Tensor, labels: Tensor, name: str, num_classes: int | None = None
+        self, features: Readable, labels: Tensor, name: str, num_classes: int | None = None
     ) -> Samples:
         """Checked samples, on the device of the head."""
         count = self.num_classes if num_classes is None else num_classes
         return as_samples(features, labels, self.class_weights, num_classes=count, name=name)
 
-    def _checked(self, features: Tensor, name: str = "features") -> Tensor:
+    def _checked(self, features: Readable, name: str = "features") -> Any:
         """Checked features for a fitted head, on its device and in its dtype."""
         self._require_fitted()
         return checked_features(features, width=self.width, name=name).to(self.class_weights)
 
     def _require_fitted(self) -> None:
         if self.needs_fit and not self.num_samples:
-            raise FewShotError(
-                f"{type(self).__name__} must be fitted first, but is not. Call `fit(features, labels)`."
-            )
+            name = type(self).__name__
+            raise FewShotError(f"{name} must be fitted first, but is not. Call `fit(features, labels)`.")
 
 
 def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
@@ -382,7 +386,7 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
     head = make_head(tensors["class_weights"], {**earlier, **words["config"]})
     head.num_samples = int(words["num_samples"])
     with torch.random.fork_rng(devices=[]):  # what is drawn is written over
-        head.build(head.num_samples)
+        head.build_like(head.num_samples, tensors)
     head.to(tensors["class_weights"].dtype)
     tensors = {name: head.get_parameter(name) for name in head.optional_tensors()} | tensors
     check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weft.core.errors import ConfigError, faults_of, unknown
 from weft.core.registry import Registry, method_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SelectBy = Literal["accuracy", "loss"]
 Axes = Mapping[str, Sequence[float]]
@@ -46,12 +49,20 @@ class HeadConfig(BaseModel):
         return 0
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
-        """Number of trained parameters, before anything is built.
+        """Number of trained parameters outside the encoder, before anything is built.
 
         Args:
             num_classes: Number of classes.
             num_samples: Training samples of all classes together.
             width: Width of the features.
+        """
+        return 0
+
+    def trained_within(self, model: nn.Module) -> int:
+        """Number of parameters that a head trains within the encoder, or in the place of some of its own.
+
+        Args:
+            model: The encoder; one on the meta device is enough.
         """
         return 0
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from weft.core.errors import FewShotError
 from weft.core.few_shot.head_config import SelectBy
+from weft.core.few_shot.images import Readable
 
 # How far the length of a feature may be from one, by dtype.
 _LENGTH_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 2e-2}
@@ -65,7 +66,7 @@ class Samples:
 
 
 def as_samples(
-    features: Tensor, labels: Tensor, class_weights: Tensor, *, num_classes: int, name: str = "features"
+    features: Readable, labels: Tensor, class_weights: Tensor, *, num_classes: int, name: str = "features"
 ) -> Samples:
     """Check labelled features, and move them to where a head is.
 
@@ -88,14 +89,34 @@ def as_samples(
         views = torch.stack([checked_features(view, width=width, name=name) for view in features])
     else:
         views = checked_features(features, width=width, name=name).unsqueeze(0)
+    checked_labels(labels, views.shape[1], num_classes=num_classes, name=name)
+    device = class_weights.device
+    return Samples(views.to(device), labels.to(device, torch.int64), class_weights.dtype)
+
+
+def checked_labels(labels: Tensor, count: int, *, num_classes: int, name: str = "features") -> Tensor:
+    """Classes of some samples, or an error that says what is wrong.
+
+    Args:
+        labels: Integer classes, shape (samples,).
+        count: Number of samples.
+        num_classes: Number of classes.
+        name: What messages call the samples.
+
+    Returns:
+        The labels.
+
+    Raises:
+        FewShotError: See `as_samples`.
+    """
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         shown = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise FewShotError(
             f"`labels` must be integers of shape (samples,), but is {shown}. Give one class number per sample."
         )
-    if labels.numel() != views.shape[1]:
+    if labels.numel() != count:
         raise FewShotError(
-            f"`labels` must hold one class per row of `{name}` ({views.shape[1]}), but holds {labels.numel()}. "
+            f"`labels` must hold one class per row of `{name}` ({count}), but holds {labels.numel()}. "
             "Check which tensors belong together."
         )
     if labels.numel() == 0:
@@ -106,11 +127,10 @@ def as_samples(
             f"`labels` must lie in 0..{num_classes - 1}, but hold {low if low < 0 else high}. Count classes from "
             "0, in the order of the class weights."
         )
-    device = class_weights.device
-    return Samples(views.to(device), labels.to(device, torch.int64), class_weights.dtype)
+    return labels
 
 
-def checked_features(features: Tensor, *, width: int, name: str = "features") -> Tensor:
+def checked_features(features: Readable, *, width: int, name: str = "features") -> Tensor:
     """Unit features of shape (rows, width), or an error that says what is wrong.
 
     Raises:

@@ -31,6 +31,7 @@ class TrainingOptions(BaseModel):
         warmup_epochs: First epochs, at the constant rate of `warmup_rate`.
         warmup_rate: Rate of the warm-up.
         select_epoch: Keep the weights of the epoch that is best on the validation samples; else the last.
+        steps_per_shot: Steps for each sample of a class, instead of `epochs`; the last epoch may then be cut short.
     """
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -43,6 +44,7 @@ class TrainingOptions(BaseModel):
     warmup_epochs: int = Field(default=0, ge=0)
     warmup_rate: float = Field(default=1e-5, gt=0)
     select_epoch: bool = True
+    steps_per_shot: int | None = Field(default=None, ge=0)
 
     def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of some parameters."""
@@ -53,13 +55,18 @@ class TrainingOptions(BaseModel):
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         return kind(parameters, self.learning_rate, eps=self.epsilon, weight_decay=self.weight_decay)
 
-    def rate_factor(self, step: int, steps_per_epoch: int) -> float:
-        """Share of the peak rate at a step."""
+    def steps(self, num_samples: int, num_classes: int) -> int:
+        """Steps of a training on some samples."""
+        if self.steps_per_shot is None:
+            return self.epochs * math.ceil(num_samples / self.batch_size)
+        return round(self.steps_per_shot * num_samples / num_classes)
+
+    def rate_factor(self, step: int, steps_per_epoch: int, total: int) -> float:
+        """Share of the peak rate at a step of `total`."""
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return self.warmup_rate / self.learning_rate
-        total = max(1, self.epochs * steps_per_epoch)
-        return 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+        return 0.5 * (1 + math.cos(math.pi * min(step, total) / max(1, total)))
 
 
 def train_head(
@@ -86,17 +93,20 @@ def train_head(
     """
     loss = loss or _cross_entropy(head)
     generator = torch.Generator().manual_seed(seed)
-    steps = math.ceil(len(samples) / options.batch_size)
+    each, total = math.ceil(len(samples) / options.batch_size), options.steps(len(samples), head.num_classes)
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = options.make_optimizer(parameters)
     # Stepped every iteration.
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.rate_factor(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: options.rate_factor(step, each, total)
+    )
     best: tuple[float, float] | None = None
     kept: list[Tensor] = []
-    for _ in range(options.epochs):
+    for done in range(0, total, each):
         head.train()
-        for rows in torch.randperm(len(samples), generator=generator).split(options.batch_size):
+        batches = torch.randperm(len(samples), generator=generator).split(options.batch_size)
+        for rows in batches[: total - done]:
             value = loss(*samples.draw(rows, generator))
             optimizer.zero_grad()
             value.backward()

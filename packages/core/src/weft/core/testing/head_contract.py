@@ -6,6 +6,7 @@ A third party inherits `HeadContract` in its own test file and sets `configs`; p
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.errors import FewShotError
+from weft.core.few_shot.adaptable import AdaptableEncoder
+from weft.core.few_shot.encoder import ImageTextEncoder
 from weft.core.few_shot.head import load_head, make_head
+from weft.core.few_shot.head_config import HEADS
+from weft.core.few_shot.image_head import ImageHead
 from weft.core.few_shot.methods.coop import CoOp
 
 CLASSES, SHOTS, WIDTH = 5, 3, 24
+_SIDE = 8
 _GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
 
@@ -54,6 +60,50 @@ def samples(seed: int, *, shots: int = SHOTS) -> tuple[Tensor, Tensor]:
     return functional.normalize(means[labels] + noise, dim=-1), labels
 
 
+def read_by(head: Any, drawn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Features and classes as a head reads them: features as they are, or little pictures of them.
+
+    Args:
+        head: The head.
+        drawn: What `samples` gives.
+    """
+    if not isinstance(head, ImageHead):
+        return drawn
+    features, labels = drawn
+    drawing = torch.randn(WIDTH, 3 * _SIDE * _SIDE, generator=torch.Generator().manual_seed(1))
+    return (features @ drawing.to(features)).reshape(-1, 3, _SIDE, _SIDE), labels
+
+
+@cache
+def tiny_encoder() -> AdaptableEncoder:
+    """A tiny random CLIP of the width of the samples, with a name for every class."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from weft.core.testing.processed.words import SENTENCES, tokenizer
+
+    words = tokenizer(template="<s> $A </s>", padding_side="right", model_max_length=16)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = CLIPConfig(
+        text_config={**size, **ends, "vocab_size": len(words), "max_position_embeddings": 16},
+        vision_config={**size, "image_size": _SIDE, "patch_size": 4},
+        projection_dim=WIDTH,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = ImageTextEncoder(CLIPModel(config), words)
+    return AdaptableEncoder(encoder, SENTENCES[:CLASSES], ("{}",))
+
+
+def equip(head: Any) -> Any:
+    """The head, with what it reads prompts or images with, if it needs that."""
+    if isinstance(head, CoOp):
+        head.use_prompts(FixedPrompts(head.config.context_width))
+    if isinstance(head, ImageHead):
+        head.use_encoder(tiny_encoder())
+    return head
+
+
 class HeadContract:
     """The contract. Set `configs` in a subclass.
 
@@ -69,44 +119,55 @@ class HeadContract:
             metafunc.parametrize("config", self.configs, ids=[one["method"] for one in self.configs])
 
     def _head(self, config: dict[str, Any], device: str = "cpu") -> Any:
-        weights = functional.normalize(samples(1, shots=1)[0], dim=-1)
-        head: Any = make_head(weights, config).to(device)
-        if isinstance(head, CoOp):
-            head.use_prompts(FixedPrompts(head.config.context_width))
-        return head
+        if issubclass(HEADS[config["method"]].head, ImageHead):
+            with torch.no_grad():
+                weights = tiny_encoder().class_features()
+        else:
+            weights = functional.normalize(samples(1, shots=1)[0], dim=-1)
+        return equip(make_head(weights, config).to(device))
+
+    def _fitted(self, config: dict[str, Any], seed: int, validation: int | None = None) -> Any:
+        head = self._head(config)
+        chosen_by = None if validation is None else read_by(head, samples(validation))
+        return head.fit(*read_by(head, samples(seed)), chosen_by)
 
     def test_every_fit_starts_the_selection_over(self, config: dict[str, Any]) -> None:
-        head = self._head(config).fit(*samples(2), samples(3))
+        head = self._fitted(config, 2, 3)
         assert head.selected_on == "validation"
-        head.calibrate(*samples(4))
+        head.calibrate(*read_by(head, samples(4)))
         assert head.temperature != 1
-        fresh = self._head(config).fit(*samples(5))
-        head.fit(*samples(5))
+        fresh = self._fitted(config, 5)
+        head.fit(*read_by(head, samples(5)))
         assert head.selection == fresh.selection
         assert (head.selected_on, head.temperature) == (None, 1)
-        assert torch.equal(head.probabilities(samples(6)[0]), fresh.probabilities(samples(6)[0]))
+        assert torch.equal(
+            head.probabilities(read_by(head, samples(6))[0]),
+            fresh.probabilities(read_by(head, samples(6))[0]),
+        )
 
     def test_a_search_says_what_it_chose_on_and_files_keep_it(
         self, config: dict[str, Any], tmp_path: Path
     ) -> None:
-        head = self._head(config).fit(*samples(2))
-        head.calibrate(*samples(4))
-        found = head.search(*samples(3))
+        head = self._fitted(config, 2)
+        head.calibrate(*read_by(head, samples(4)))
+        found = head.search(*read_by(head, samples(3)))
         assert (head.selected_on, head.temperature) == ("validation", 1)
         assert all(found.selected.get(name, value) == value for name, value in head.selected.items())
-        head.calibrate(*samples(4))
+        head.calibrate(*read_by(head, samples(4)))
         loaded = load_head(head.save(tmp_path))
-        if isinstance(loaded, CoOp):
-            loaded.use_prompts(FixedPrompts(loaded.config.context_width))
+        equip(loaded)
         assert loaded.selection == head.selection
-        assert torch.equal(loaded.probabilities(samples(6)[0]), head.probabilities(samples(6)[0]))
+        assert torch.equal(
+            loaded.probabilities(read_by(head, samples(6))[0]),
+            head.probabilities(read_by(head, samples(6))[0]),
+        )
 
     def test_an_unfitted_head_says_so(self, config: dict[str, Any], tmp_path: Path) -> None:
         head = self._head(config)
         if not head.needs_fit:
-            assert head.logits(samples(6)[0]).shape == (CLASSES * SHOTS, CLASSES)
+            assert head.logits(read_by(head, samples(6))[0]).shape == (CLASSES * SHOTS, CLASSES)
             return
-        features, labels = samples(6)
+        features, labels = read_by(head, samples(6))
         calls: list[Any] = [
             lambda: head.logits(features),
             lambda: head.probabilities(features),
@@ -126,19 +187,19 @@ class HeadContract:
     def test_a_failed_fit_leaves_the_head_as_it_was(
         self, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        head = self._head(config).fit(*samples(2), samples(3))
-        head.calibrate(*samples(4))
-        before, selection = head.logits(samples(6)[0]), head.selection
+        head = self._fitted(config, 2, 3)
+        head.calibrate(*read_by(head, samples(4)))
+        before, selection = head.logits(read_by(head, samples(6))[0]), head.selection
 
         def fail(*_: Any) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(head.config_class.head, "_choose", fail)
         with pytest.raises(KeyboardInterrupt):
-            head.fit(*samples(5), samples(3))
+            head.fit(*read_by(head, samples(5)), read_by(head, samples(3)))
         with pytest.raises(KeyboardInterrupt):
-            head.search(*samples(3))
-        assert torch.equal(head.logits(samples(6)[0]), before)
+            head.search(*read_by(head, samples(3)))
+        assert torch.equal(head.logits(read_by(head, samples(6))[0]), before)
         assert head.selection == selection
 
     def test_fitting_and_loading_leave_the_random_numbers_of_the_user(
@@ -149,7 +210,7 @@ class HeadContract:
         seeds: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-            head = self._head(config).fit(*samples(2), samples(3))
+            head = self._fitted(config, 2, 3)
             load_head(head.save(tmp_path))
         assert torch.equal(torch.get_rng_state(), state)
         assert not seeds
@@ -157,17 +218,19 @@ class HeadContract:
     @pytest.mark.parametrize("device", DEVICES)
     def test_inputs_of_any_device_are_taken(self, config: dict[str, Any], device: str) -> None:
         head = self._head(config, device)
-        expected = self._head(config).fit(*samples(2), samples(3))
+        expected = self._fitted(config, 2, 3)
         for place in dict.fromkeys(["cpu", device]):
-            features, labels = (value.to(place) for value in samples(2))
-            validation = tuple(value.to(place) for value in samples(3))
+            features, labels = (value.to(place) for value in read_by(head, samples(2)))
+            validation = tuple(value.to(place) for value in read_by(head, samples(3)))
             head.fit(features, labels, validation)
             head.search(*validation)
             head.calibrate(*validation)
-            logits = head.logits(samples(6)[0].to(place))
+            logits = head.logits(read_by(head, samples(6))[0].to(place))
             assert logits.device.type == torch.device(device).type
-            torch.testing.assert_close(logits.cpu(), expected.logits(samples(6)[0]), rtol=1e-2, atol=0.1)
-            head.explain(samples(6)[0].to(place))
+            torch.testing.assert_close(
+                logits.cpu(), expected.logits(read_by(head, samples(6))[0]), rtol=1e-2, atol=0.1
+            )
+            head.explain(read_by(head, samples(6))[0].to(place))
             if hasattr(head, "cache") and not config["method"].startswith("ape"):
                 new = functional.normalize(torch.ones(1, WIDTH, device=place), dim=-1)
                 head.add_classes(new, new, torch.tensor([CLASSES], device=place))

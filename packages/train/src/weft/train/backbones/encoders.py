@@ -29,6 +29,7 @@ from weft.train.recipe.variables import expanded
 
 Loaded = tuple[nn.Module, Callable[..., Any], ProcessorTransform]
 
+_BLIPS = ("blip", "weft_blip_retrieval")
 _FILTERS: dict[str, Resample] = {"bicubic": "bicubic", "bilinear": "bilinear"}
 _NOT_WEIGHTS = (
     "input_resolution",
@@ -58,12 +59,10 @@ def width_of(section: EncoderSection) -> int | None:
         return section.width
     if section.library == "open_clip":
         return _open_clip_width(section.name)
-    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
-    try:
-        config = load_saved(AutoConfig, path, section.revision, local_files_only=True)
-    except (OSError, ValueError):
+    config = _config_here(section)
+    if config is None:
         return None
-    if config.model_type in ("blip", "weft_blip_retrieval"):
+    if config.model_type in _BLIPS:
         return int(config.image_text_hidden_size)
     # CLIP and weft's own encoder name the width of their common space; SigLIP's is that of its image tower.
     towers = (
@@ -72,6 +71,33 @@ def width_of(section: EncoderSection) -> int | None:
         (getattr(config, "vision_config", None), "hidden_size"),
     )
     return next((width for owner, name in towers if (width := getattr(owner, name, None)) is not None), None)
+
+
+def architecture_of(section: EncoderSection) -> nn.Module | None:
+    """An encoder on the meta device, or None where its configuration is not on this machine."""
+    with torch.device("meta"):
+        if section.library == "open_clip":
+            library = None if _open_clip_width(section.name) is None else _library(section)
+            made: nn.Module | None = library and library.create_model(
+                section.name, load_weights=False, pretrained_text=False, device="meta"
+            )
+            return made
+        config = _config_here(section)
+        if config is None:
+            return None
+        if section.library == "weft" and config.model_type in _BLIPS:
+            return BlipRetrieval(_as_blip(config))
+        own: nn.Module = AutoModel.from_config(config)
+        return own
+
+
+def _config_here(section: EncoderSection) -> Any | None:
+    """The configuration of a saved model, where it is on this machine."""
+    path = str(Path(section.name).expanduser()) if Path(section.name).expanduser().exists() else section.name
+    try:
+        return load_saved(AutoConfig, path, section.revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
 
 
 def _saved(section: EncoderSection) -> Loaded:
@@ -99,9 +125,8 @@ def _saved(section: EncoderSection) -> Loaded:
 
 def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
     """One of weft's own models; a BLIP of transformers becomes weft's, whose retrieval passes are BLIP's own."""
-    if config.model_type in ("blip", "weft_blip_retrieval"):
-        values = {name: value for name, value in config.to_dict().items() if name != "model_type"}
-        blip = BlipRetrievalConfig.from_dict(values)
+    if config.model_type in _BLIPS:
+        blip = _as_blip(config)
         if section.weights is None:
             model: nn.Module = load_saved(BlipRetrieval, path, section.revision, config=blip)
             return model
@@ -115,6 +140,11 @@ def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
         )
     own: nn.Module = load_saved(AutoModel, path, section.revision)
     return own
+
+
+def _as_blip(config: Any) -> BlipRetrievalConfig:
+    values = {name: value for name, value in config.to_dict().items() if name != "model_type"}
+    return BlipRetrievalConfig.from_dict(values)
 
 
 def _open_clip(section: EncoderSection) -> Loaded:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, Provenance, XMAdapter, make_head
+from weft.core.few_shot import ContextPrompts, CoOp, FewShotHead, ImageHead, Provenance, XMAdapter, make_head
 from weft.core.few_shot.selection import SelectedOn, TestSelectionWarning
 from weft.eval.metrics import calibration, harmonic_mean
 from weft.train.backbones.encoders import load_encoder
@@ -22,42 +22,7 @@ from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
 from weft.train.runs.few_shot.comparison import Cell
 from weft.train.runs.few_shot.draws import Records, class_names_of, read_class_texts
 from weft.train.runs.few_shot.features import FEATURES, Extractor
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Features of one draw.
-
-    Attributes:
-        views: Of training images, shape (views, samples, width).
-        labels: Shape (samples,).
-        chooser: Features and labels that choose hyper-parameters, or None.
-        fingerprint: Of the training records.
-    """
-
-    views: Tensor
-    labels: Tensor
-    chooser: tuple[Tensor, Tensor] | None
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """A test set of other classes.
-
-    Attributes:
-        features: Shape (images, width).
-        labels: Shape (images,).
-        class_names: Names by label.
-        class_weights: Their features, shape (classes, width).
-        allow_duplicates: Whether names may repeat.
-    """
-
-    features: Tensor
-    labels: Tensor
-    class_names: Sequence[str]
-    class_weights: Tensor
-    allow_duplicates: bool
+from weft.train.runs.few_shot.inputs import ClassTexts, Drawn, Seen, Transfer
 
 
 class Bench:
@@ -74,12 +39,14 @@ class Bench:
         self.recipe, self.records, self.extractor, self.folder = recipe, records, extractor, folder
         encoder = extractor.encoder
         self.logit_scale = recipe.encoder.logit_scale or encoder.logit_scale
-        self.class_weights = encoder.class_weights(
+        classes = ClassTexts(
             records.class_names,
             recipe.templates,
-            texts=read_class_texts(recipe.class_texts),
-            allow_duplicates=recipe.data.allow_duplicate_names,
-        ).cpu()
+            read_class_texts(recipe.class_texts),
+            recipe.data.allow_duplicate_names,
+        )
+        self.class_weights = classes.weights(encoder)
+        self.classes = classes.of(slice(records.num_base))
         if recipe.encoder.width not in (None, self.class_weights.shape[1]):
             raise RunError(
                 f"`encoder.width` must be that of {recipe.encoder.name!r} ({self.class_weights.shape[1]}), but is "
@@ -88,19 +55,17 @@ class Bench:
         self.tests = {name: self._test(name, split) for name, split in records.test.items()}
         self.transfers = {name: self._transfer(name, split) for name, split in records.transfer.items()}
         if recipe.protocol == "base_to_new":
-            features, labels, _ = self.tests.pop("new")
-            self.transfers["new"] = Transfer(
-                features,
-                labels,
-                records.class_names[records.num_base :],
-                self.class_weights[records.num_base :],
-                recipe.data.allow_duplicate_names,
-            )
+            seen, labels, _ = self.tests.pop("new")
+            new = slice(records.num_base, None)
+            self.transfers["new"] = Transfer(seen, labels, classes.of(new), self.class_weights[new])
         self._stages: dict[tuple[int, int], tuple[CoOp, float]] = {}
 
     def features_of(self, train: Any, validation: Any) -> Drawn:
         """Features of the records of one draw."""
-        views = self.extractor.views(train, self.recipe.views, "training images")
+        views = Seen(
+            self.extractor.views(train, self.recipe.views, "training images"),
+            self.extractor.images(train, self.recipe.views),
+        )
         return Drawn(views, _labels(train), self._chooser(validation), train.fingerprint())
 
     def cell(self, head: dict[str, Any], shots: int, seed: int, drawn: Drawn) -> Cell:
@@ -115,10 +80,10 @@ class Bench:
         label = label_of(head)
         fitted, seconds = self._fitted(head, drawn, shots, seed)
         if drawn.chooser is not None:
-            fitted.calibrate(*drawn.chooser)
-        names = self.records.class_names[: self.records.num_base]
+            seen, labels = drawn.chooser
+            fitted.calibrate(seen.by(fitted), labels)
         place, provenance = self.place(label, shots, seed), self.provenance(drawn.fingerprint)
-        fitted.save(place, provenance=provenance, class_names=names)
+        fitted.save(place, provenance=provenance, class_names=self.classes.names)
         return replace(self.scored(fitted, label, shots, seed), seconds=seconds)
 
     def place(self, label: str, shots: int, seed: int) -> Path:
@@ -130,25 +95,25 @@ class Bench:
         encoder, transform = self.extractor.encoder, self.extractor.transform
         return Provenance(encoder.fingerprint(), transform.fingerprint(), split)
 
-    def prompted(self, head: FewShotHead) -> FewShotHead:
-        """A head that was loaded, with the encoder that reads its prompts, if it has some."""
+    def equipped(self, head: FewShotHead) -> FewShotHead:
+        """A head with the encoder that reads its prompts or its images, if it has some."""
         if isinstance(head, CoOp):
-            names = self.records.class_names[: self.records.num_base]
-            head.use_prompts(self._prompts(head.config, names, self.recipe.data.allow_duplicate_names))
+            head.use_prompts(self._prompts(head.config, self.classes))
+        if isinstance(head, ImageHead):
+            head.use_encoder(self.classes.adaptable(self.extractor.encoder))
         return head
 
     def scored(self, head: FewShotHead, label: str, shots: int, seed: int) -> Cell:
         """A fitted head on every test set; `seconds` are 0."""
+        accuracies, calibration_error = self._test_scores(head)
         return Cell(
             head=label,
             shots=shots,
             seed=seed,
-            accuracies=self._accuracies(head),
-            calibration_error=None if self.recipe.selection == "none" else self._calibration_error(head),
+            accuracies=accuracies,
+            calibration_error=None if self.recipe.selection == "none" else calibration_error,
             selected=dict(head.selected),
-            trainable=head.config.trainable_parameters(
-                num_classes=head.num_classes, num_samples=head.num_samples, width=head.width
-            ),
+            trainable=_trainable(head),
             seconds=0.0,
             at_bounds=dict(head.selection.at_bounds),
         )
@@ -173,27 +138,18 @@ class Bench:
     def _made(self, config: Any) -> FewShotHead:
         if "logit_scale" not in config.model_fields_set:
             config = config.model_copy(update={"logit_scale": self.logit_scale})
-        if hasattr(config, "context_tokens"):
-            return self._prompted(config)
-        return make_head(self.class_weights[: self.records.num_base], config)
+        if "context_width" in type(config).model_fields and "context_width" not in config.model_fields_set:
+            width = self._prompts(config, self.classes).width
+            config = config.model_copy(update={"context_width": width})
+        return self.equipped(make_head(self.class_weights[: self.records.num_base], config))
 
-    def _prompts(self, config: Any, names: Sequence[str], allow_duplicates: bool) -> ContextPrompts:
+    def _prompts(self, config: Any, classes: ClassTexts) -> ContextPrompts:
         return ContextPrompts(
             self.extractor.encoder,
-            names,
+            classes.names,
             context_tokens=config.context_tokens,
-            allow_duplicates=allow_duplicates,
+            allow_duplicates=classes.allow_duplicates,
         )
-
-    def _prompted(self, config: Any) -> CoOp:
-        names = self.records.class_names[: self.records.num_base]
-        prompts = self._prompts(config, names, self.recipe.data.allow_duplicate_names)
-        if "context_width" not in config.model_fields_set:
-            config = config.model_copy(update={"context_width": prompts.width})
-        made = make_head(self.class_weights[: self.records.num_base], config)
-        assert isinstance(made, CoOp)
-        made.use_prompts(prompts)
-        return made
 
     def _fit(self, head: FewShotHead, drawn: Drawn, seed: int) -> float:
         """Fit, and give the seconds it took."""
@@ -202,21 +158,25 @@ class Bench:
             # Said once, under the table and in the tracked run, instead of once for every head.
             warnings.simplefilter("ignore", TestSelectionWarning)
             selected_on: SelectedOn = "paper" if self.recipe.selection == "paper" else "validation"
-            head.fit(drawn.views, drawn.labels, drawn.chooser, selected_on=selected_on, seed=seed)
+            chooser = None if drawn.chooser is None else (drawn.chooser[0].by(head), drawn.chooser[1])
+            head.fit(drawn.views.by(head), drawn.labels, chooser, selected_on=selected_on, seed=seed)
         return time.perf_counter() - started
 
-    def _chooser(self, validation: Any) -> tuple[Tensor, Tensor] | None:
+    def _chooser(self, validation: Any) -> tuple[Seen, Tensor] | None:
         if self.recipe.selection == "none":
             return None
         if self.recipe.selection == "paper":
             return next(iter(self.tests.values()))[:2]
-        return self.extractor.plain(validation, "validation images"), _labels(validation)
+        return self._seen(validation, "validation images"), _labels(validation)
 
-    def _test(self, name: str, split: Any) -> tuple[Tensor, Tensor, list[int] | None]:
-        """Features, labels and, for a test set of fewer classes, their numbers among all."""
-        features, labels = self.extractor.plain(split, f"{name} images"), _labels(split)
+    def _seen(self, records: Any, title: str) -> Seen:
+        return Seen(self.extractor.plain(records, title), self.extractor.images(records))
+
+    def _test(self, name: str, split: Any) -> tuple[Seen, Tensor, list[int] | None]:
+        """Images, labels and, for a test set of fewer classes, their numbers among all."""
+        seen, labels = self._seen(split, f"{name} images"), _labels(split)
         if name not in self.recipe.shifted:
-            return features, labels, None
+            return seen, labels, None
         # Variants with fewer classes renumber them and keep the place among all of them.
         own = torch.tensor([record.extra.get("imagenet_label", record.label) for record in split])
         classes = sorted({int(label) for label in own})
@@ -225,45 +185,42 @@ class Bench:
                 f"`shifted.{name}` must hold classes of the data set, but holds label {classes[-1]} of "
                 f"{len(self.records.class_names)} classes. Choose a test set of the same classes."
             )
-        return features, torch.tensor([classes.index(int(label)) for label in own]), classes
+        return seen, torch.tensor([classes.index(int(label)) for label in own]), classes
 
     def _transfer(self, name: str, split: Any) -> Transfer:
         section = self.recipe.transfer[name]
-        names = class_names_of(split, section)
-        weights = self.extractor.encoder.class_weights(
-            names,
+        classes = ClassTexts(
+            class_names_of(split, section),
             self.recipe.templates if section.templates is None else section.templates,
-            texts=read_class_texts(section.class_texts),
-            allow_duplicates=section.allow_duplicate_names,
+            read_class_texts(section.class_texts),
+            section.allow_duplicate_names,
         )
-        features = self.extractor.plain(split, f"{name} images")
-        return Transfer(features, _labels(split), names, weights.cpu(), section.allow_duplicate_names)
+        weights = classes.weights(self.extractor.encoder)
+        return Transfer(self._seen(split, f"{name} images"), _labels(split), classes, weights)
 
-    def _accuracies(self, head: FewShotHead) -> dict[str, float]:
+    def _test_scores(self, head: FewShotHead) -> tuple[dict[str, float], float]:
+        """Accuracy on every test set, and the calibration error on the first."""
         found: dict[str, float] = {}
         with torch.no_grad():
-            for name, (features, labels, classes) in self.tests.items():
-                found[name] = _accuracy(head.logits(features, classes), labels)
+            logits = {name: head.logits(seen.by(head), only) for name, (seen, _, only) in self.tests.items()}
+            found = {name: _accuracy(logits[name], labels) for name, (_, labels, _) in self.tests.items()}
             for name, other in self.transfers.items():
                 found[name] = _accuracy(self._transferred(head, other), other.labels)
         if self.recipe.protocol == "base_to_new":
             found["harmonic mean"] = harmonic_mean(found["base"], found["new"])
-        return found
+        first = next(iter(self.tests))
+        return found, _calibration_error(logits[first] / head.temperature, self.tests[first][1])
 
     def _transferred(self, head: FewShotHead, other: Transfer) -> Tensor:
         """Logits of classes that the head knows by their names alone."""
-        if not isinstance(head, CoOp):
-            return head.transfer_logits(other.features, other.class_weights)
-        prompts = self._prompts(head.config, other.class_names, other.allow_duplicates)
-        return head.for_classes(other.class_weights, prompts).logits(other.features)
-
-    def _calibration_error(self, head: FewShotHead) -> float:
-        features, labels, _ = next(iter(self.tests.values()))
-        with torch.no_grad():
-            best = head.probabilities(features).max(1)
-        confidences = dict(enumerate(best.values.double().clamp(0, 1).tolist()))
-        correct = dict(enumerate((best.indices == labels).tolist()))
-        return calibration(confidences, correct).value
+        read = other.seen.by(head)
+        if isinstance(head, CoOp):
+            prompts = self._prompts(head.config, other.classes)
+            return head.for_classes(other.class_weights, prompts).logits(read)
+        if isinstance(head, ImageHead):
+            adaptable = other.classes.adaptable(self.extractor.encoder)
+            return head.for_classes(other.class_weights, adaptable).logits(read)
+        return head.transfer_logits(read, other.class_weights)
 
 
 def open_benches(
@@ -290,6 +247,24 @@ def open_benches(
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return 100 * float((logits.argmax(1) == labels).double().mean())
+
+
+def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    best = logits.softmax(-1).max(1)
+    confidences = dict(enumerate(best.values.double().clamp(0, 1).tolist()))
+    correct = dict(enumerate((best.indices == labels).tolist()))
+    return calibration(confidences, correct).value
+
+
+def _trainable(head: FewShotHead) -> int:
+    """Trained parameters; those within the encoder are counted where they are."""
+    if isinstance(head, ImageHead):
+        return sum(value.numel() for value in head.parameters())
+    return int(
+        head.config.trainable_parameters(
+            num_classes=head.num_classes, num_samples=head.num_samples, width=head.width
+        )
+    )
 
 
 def _labels(records: Any) -> Tensor:

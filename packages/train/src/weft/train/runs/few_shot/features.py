@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from weft.core.backbone.tensor_digests import module_digest
-from weft.core.few_shot import ImageTextEncoder
+from weft.core.few_shot import Images, ImageTextEncoder
 from weft.data.features.extract import extract_features
 from weft.data.features.index import FeatureKey
 from weft.data.media.augment import RandomResizedCrop
@@ -25,6 +25,8 @@ from weft.train.recipe.few_shot import ViewsSection
 
 FEATURES = "features"
 """Folder in a recipe's `output` that keeps the features of images for all of its runs."""
+# Views that stay in memory while a head is trained on them: 0.6 GB at 224 pixels.
+_PICTURES = 1024
 
 
 @dataclass
@@ -53,24 +55,49 @@ class Extractor:
         """Features of augmented views, shape (views, records, width)."""
         if not section.augment:
             return self.plain(records, title).expand(section.count, -1, -1)
-        scale, resample = (section.smallest_crop, 1.0), self.transform.resample
         found = []
         for view in range(section.count):
-
-            def one(record: Any, view: int = view) -> Any:
-                generator = random.Random(f"{view}/{record.id}")
-                image = record.image.image()
-                crop = RandomResizedCrop(self.transform.view_size(image), scale, resample=resample)
-                image = crop(image, generator)
-                if generator.random() < 0.5:
-                    image = ImageOps.mirror(image)
-                return self.transform(image)
-
             kind = f"view {view}, crop {section.smallest_crop}"
             which = f"{title}, view {view + 1} of {section.count}"
+            pixels = partial(self._view, view=view, section=section)
             # What is drawn hangs on the record's id, so the features do too.
-            found.append(self._kept(records, kind, which, one, lambda record: str(record.id)))
+            found.append(self._kept(records, kind, which, pixels, lambda record: str(record.id)))
         return torch.stack(found)
+
+    def images(self, records: Sequence[Any], section: ViewsSection | None = None) -> Images:
+        """The same images for heads that read them through the encoder themselves; opened when they are read.
+
+        Args:
+            records: The records.
+            section: Views as `views` makes them, some of which stay in memory; None takes the images as they are.
+        """
+        if section is None:
+            return Images(
+                lambda rows, view: stacked([self.transform(records[row].image.image()) for row in rows]),
+                len(records),
+            )
+
+        @lru_cache(_PICTURES)
+        def one(row: int, view: int) -> Any:
+            record = records[row]
+            return (
+                self._view(record, view=view, section=section)
+                if section.augment
+                else self.transform(record.image.image())
+            )
+
+        views = section.count if section.augment else 1
+        return Images(lambda rows, view: stacked([one(row, view) for row in rows]), len(records), views)
+
+    def _view(self, record: Any, *, view: int, section: ViewsSection) -> Any:
+        """Pixel values of one augmented view."""
+        generator = random.Random(f"{view}/{record.id}")
+        image = record.image.image()
+        size, scale = self.transform.view_size(image), (section.smallest_crop, 1.0)
+        image = RandomResizedCrop(size, scale, resample=self.transform.resample)(image, generator)
+        if generator.random() < 0.5:
+            image = ImageOps.mirror(image)
+        return self.transform(image)
 
     def _kept(
         self,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from weft.core.few_shot.image_head import ImageHead
+from weft.train.backbones.encoders import architecture_of
 from weft.train.errors import RunError
 from weft.train.recipe.few_shot import FewShotRecipe, config_of, label_of
 
@@ -19,12 +21,14 @@ class FewShotPlan:
         width: Width of the features.
         trainable: Head to number of shots to trained parameters; a prompt stage has its own name.
         also: Further data sets by name.
+        uncounted: Heads that adapt the encoder, whose architecture is not on this machine.
     """
 
     num_classes: int
     width: int
     trainable: dict[str, dict[int, int]]
     also: dict[str, FewShotPlan] = field(default_factory=dict)
+    uncounted: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -35,6 +39,8 @@ class FewShotPlan:
         for head, by_shots in self.trainable.items():
             counts = ", ".join(f"K={shots}: {count:,}" for shots, count in by_shots.items())
             lines.append(f"  {head}: {counts}")
+        if self.uncounted:
+            lines.append(f"  not counted, because their encoder is not here: {', '.join(self.uncounted)}")
         return "\n".join([*lines, *(f"{name}: {plan}" for name, plan in self.also.items())])
 
 
@@ -66,17 +72,21 @@ def _plan(recipe: FewShotRecipe) -> FewShotPlan:
         )
     if recipe.protocol == "base_to_new":
         classes = (classes + 1) // 2
+    configs = {label_of(head): config_of(head) for head in recipe.heads}
+    within = {label for label, config in configs.items() if issubclass(config.head, ImageHead)}
+    model = architecture_of(recipe.encoder) if within else None
+    uncounted = within if model is None else set()
     trainable = {
-        label_of(head): {
-            shots: config_of(head).trainable_parameters(
-                num_classes=classes, num_samples=shots * classes, width=width
-            )
+        label: {
+            shots: config.trainable_parameters(num_classes=classes, num_samples=shots * classes, width=width)
+            + (0 if model is None else config.trained_within(model))
             for shots in recipe.shots
         }
-        for head in recipe.heads
+        for label, config in configs.items()
+        if label not in uncounted
     }
     if recipe.prompt_stage is not None:
         stage = config_of(recipe.prompt_stage)
         count = stage.trainable_parameters(num_classes=classes, num_samples=0, width=width)
         trainable["prompt_stage"] = dict.fromkeys(recipe.shots, count)
-    return FewShotPlan(classes, width, trainable)
+    return FewShotPlan(classes, width, trainable, uncounted=tuple(sorted(uncounted)))

@@ -74,4 +74,4 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
 
 def _cell(bench: Bench, label: str, shots: int, seed: int, split: str) -> Cell:
     head = load_head(bench.place(label, shots, seed), provenance=bench.provenance(split))
-    return bench.scored(bench.prompted(head), label, shots, seed)
+    return bench.scored(bench.equipped(head), label, shots, seed)
