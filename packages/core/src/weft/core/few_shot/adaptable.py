@@ -160,7 +160,7 @@ def _check_towers(model: nn.Module, planned: Plan) -> None:
         if bare:
             raise FewShotError(
                 f"`towers` must name towers that {config.method!r} changes, but it finds nothing in the {bare[0]} "
-                f"tower of {type(model).__name__}. Name {' and '.join(sorted(reached)) or 'another head'} alone, or other "
+                f"tower of {type(model).__name__}. Leave it out, or name other "
                 "places, such as `linears: [query, key, value, up, down]`."
             )
 
