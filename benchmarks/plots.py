@@ -55,7 +55,7 @@ def steps(folder: Path) -> None:
     axes.margins(x=0.1)
     for name in ("weft", "peft", "adapters"):
         axes.barh(0, 0, color=COLOURS[name], label=name)
-    _finish(figure, axes, folder / "benchmarks_step.png")
+    _finish(figure, axes, folder / "benchmarks_step.png", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
 
 
 def mixed(folder: Path) -> None:
@@ -85,8 +85,8 @@ def kernels(folder: Path) -> None:
         speedup(result["rows"], folder / "benchmarks_kernels.png")
 
 
-def _finish(figure: Any, axes: Any, path: Path) -> None:
-    axes.legend(frameon=False, fontsize=8)
+def _finish(figure: Any, axes: Any, path: Path, **place: Any) -> None:
+    axes.legend(frameon=False, fontsize=8, **place)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -79,3 +79,24 @@ def test_the_recipes_that_a_command_of_a_page_names_exist(page: str) -> None:
         and not argument.endswith(".yaml")
     }
     assert named <= {*built_in_recipes(), ""}
+
+
+def test_the_page_of_metrics_names_every_metric() -> None:
+    from weft.eval.metrics.registry import METRICS
+
+    page = TEXTS["docs/metrics.md"]
+    named = {
+        word
+        for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", row)
+    }
+    assert set(METRICS) <= named
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text("utf-8")
+    listed = re.findall(r": ([\w/]+\.md)$", settings.partition("nav:")[2], re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    methods = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/methods/*.md")}
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+    assert pages - methods <= set(listed) <= pages

@@ -12,9 +12,12 @@ import pytest
 import torch
 import yaml
 
+from weft.eval.tracking import store_uri
 from weft.train.backbones.saved import MINIATURE
 from weft.train.cli import main
 from weft.train.errors import ROOTS, RunError, is_mistake
+from weft.train.recipe.loading import load_recipe
+from weft.train.runs.tracked import where_to_look
 
 
 def run(*words: str) -> int:
@@ -103,6 +106,8 @@ def test_train_evaluate_and_compare(values, store, tmp_path, capsys):
     assert run("train", str(path), "training.steps=2") == 0
     trained = capsys.readouterr().out
     assert "average" in trained
+    assert f"mlflow ui --backend-store-uri {store_uri(store)}" in trained
+    assert "http://127.0.0.1:5000/#/experiments/1/runs" in trained
     assert run("evaluate", str(Path(values["output"]) / "tiny")) == 0
     average = next(line for line in trained.splitlines() if "average" in line).split()[2]
     assert average in capsys.readouterr().out
@@ -111,6 +116,17 @@ def test_train_evaluate_and_compare(values, store, tmp_path, capsys):
         assert run("compare", "cli", "--store", str(store), "--format", form, "--plot", str(plot)) == 0
         assert "tiny" in capsys.readouterr().out
     assert plot.exists()
+
+
+def test_a_finished_run_says_where_its_server_is_and_nothing_if_it_is_not_tracked(values, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@tracking.example:5000")
+    values["tracking"] = {"enabled": True}
+    said = where_to_look(load_recipe(values))
+    assert said.startswith("The run in MLflow: open http://")
+    assert "tracking.example:5000" in said
+    assert "secret" not in said
+    values["tracking"] = {"enabled": False}
+    assert where_to_look(load_recipe(values)) == ""
 
 
 def test_runs_are_held_against_one_another_and_inspected(values, store, tmp_path, capsys):

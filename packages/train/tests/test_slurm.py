@@ -23,7 +23,7 @@ from weft.train.testing.curves import assert_same_curve, assert_same_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="SLURM runs on Linux")]
 
-DOCS = Path(__file__).parents[3] / "docs" / "training.md"
+DOCS = Path(__file__).parents[3] / "docs" / "scaling.md"
 STEPS = 20
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "ip", "nsenter", "unshare")
 NODES = tuple(f"weft{os.getpid()}n{number}" for number in (1, 2))

@@ -63,6 +63,10 @@ def train(
         return
     options = {"resume": resume, "overwrite": overwrite, "auto_resume": auto_resume}
     console.show(run.execute(console.progress(), **options))
+    if console.is_first():
+        from weft.train.runs.tracked import where_to_look
+
+        console.show(where_to_look(run.recipe))
 
 
 def evaluate(

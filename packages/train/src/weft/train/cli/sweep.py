@@ -38,9 +38,11 @@ def sweep(
     """Run a recipe over a grid of values and seeds, or search; started again, it resumes where it was interrupted."""
     from rich.console import Console
 
-    from weft.train.cli.console import progress
+    from weft.train.cli.console import progress, show
     from weft.train.errors import RecipeError
+    from weft.train.recipe.loading import load_any
     from weft.train.runs.sweep import read_axes, run_sweep
+    from weft.train.runs.tracked import where_to_look
 
     how: dict[str, Any] = {"jobs": jobs, "overwrite": overwrite, "progress": progress()}
     if search:
@@ -57,6 +59,7 @@ def sweep(
         axes = read_axes([*(grid or []), f"seed={seeds}"])
         table = _points(run_sweep(recipe, overrides or [], axes, **how))
     Console(markup=False, emoji=False).print(table)
+    show(where_to_look(load_any(recipe, overrides)))
 
 
 def _trials(found: Sequence[Trial]) -> Table:

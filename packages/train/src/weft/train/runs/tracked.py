@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.report import inspect_html, tables_in
 from weft.eval.serving import log_model
-from weft.eval.tracking import Run, check_store, open_run
+from weft.eval.tracking import Run, check_store, open_run, runs_page, store_uri, ui_command
 from weft.eval.tracking.store import store_folder
 from weft.train.output.progress import Advance
 from weft.train.output.result import RESULT, Result
@@ -109,6 +109,21 @@ def tracking_store(recipe: Recipe) -> str | None:
 def tracking_folder(recipe: Any) -> Path | None:
     """The folder of an embedded tracking store of a recipe of any kind; None where there is none."""
     return store_folder(tracking_store(recipe)) if recipe.tracking.enabled else None
+
+
+def where_to_look(recipe: Any) -> str:
+    """Lines that say where MLflow shows a finished run; none if it is not tracked.
+
+    Args:
+        recipe: A recipe of any kind; its `tracking` and `output` are read.
+    """
+    if not recipe.tracking.enabled:
+        return ""
+    store = tracking_store(recipe)
+    if store_uri(store).startswith(("http://", "https://")):
+        return f"The run in MLflow: {ui_command(store)}\n"  # a server that died meanwhile is not asked
+    page = runs_page(store, recipe.tracking.experiment)
+    return f"The run in the MLflow UI:\n  {ui_command(store)}\n  {page}\n"
 
 
 def check_tracking(recipe: Any) -> None:
