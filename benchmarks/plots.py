@@ -55,7 +55,9 @@ def steps(folder: Path) -> None:
     axes.margins(x=0.1)
     for name in ("weft", "peft", "adapters"):
         axes.barh(0, 0, color=COLOURS[name], label=name)
-    _finish(figure, axes, folder / "benchmarks_step.png", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+    _finish(
+        figure, axes, folder / "benchmarks_step.png", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3
+    )
 
 
 def mixed(folder: Path) -> None:

@@ -127,17 +127,25 @@ def alone() -> Iterator[str]:
         "of what peers add for LoRA and bottleneck, 0.3 for Compacter.\n"
     )
     yield picture("benchmarks_step", "A step of each method over that of the bare model")
+    once, kept = ("inference_ms", "saved_mib", "peak_mib"), ("attach_ms", "save_ms", "load_ms")
     for result in results:
-        yield f"\n### {METHODS[result['method']]}, {SHAPES[result['shape']].name}\n"
+        name = METHODS[result["method"]]
+        yield f"\n### {name[0].upper()}{name[1:]}, {SHAPES[result['shape']].name}\n"
         above = result["above_floor_ms"]
-        heads = ("side", "ms a step", "above the floor", "inference ms", "saved MiB", "peak MiB", "trained")
-        more = ("attach ms", "save ms", "load ms")
-        keys = ("inference_ms", "saved_mib", "peak_mib", "trained", "attach_ms", "save_ms", "load_ms")
+        rows = result["sides"]
         yield table(
-            (*heads, *more),
+            ("side", "ms a step", "above the floor", "inference ms", "saved MiB", "peak MiB"),
             [
-                (row["side"], row["cpu_ms"], above.get(row["side"]), *(row.get(key) for key in keys))
-                for row in result["sides"]
+                (row["side"], row["cpu_ms"], above.get(row["side"]), *(row.get(key) for key in once))
+                for row in rows
+            ],
+        )
+        yield table(
+            ("library", "trained", "attach ms", "save ms", "load ms"),
+            [
+                (row["side"], f"{row['trained']:,}", *(row[key] for key in kept))
+                for row in rows
+                if "save_ms" in row
             ],
         )
         yield origin(result)
