@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
+from weft.core.testing.vision_language import blip_fields
 from weft.eval.readers import PairedProcessor, reader_for
 from weft.train.errors import RunError
 from weft.train.objectives import objectives_of
@@ -16,28 +17,12 @@ from weft.train.objectives.momentum import Momentum
 from weft.train.objectives.states import load_states, save_states
 from weft.train.recipe.training import ContrastSection, TrainingSection
 
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 32,
-    "max_position_embeddings": 16,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
 UNIT = {"method": "uniadapter", "bottleneck_size": 8, "train_full": ["projector", "head"]}
-
-
-def config(kind):
-    return kind(text_config=TEXT, vision_config=VISION, image_text_hidden_size=16, encode_token_id=99)
 
 
 def retrieval(*units):
     torch.manual_seed(0)
-    return attach(BlipRetrieval(config(BlipRetrievalConfig)), [UNIT, *units])
+    return attach(BlipRetrieval(BlipRetrievalConfig(**blip_fields(32), encode_token_id=99)), [UNIT, *units])
 
 
 def pairs(rows=4, frames=1):
@@ -193,11 +178,9 @@ def test_sixteen_pairs_are_learnt_by_heart():
     # As in real texts, the first token is the same in all. It is the one whose feature is taken, so that attention
     # must carry the others to it: with weights as small as usual, random attention carries next to nothing.
     torch.manual_seed(0)
-    text, vision = ({**sizes, "initializer_range": 0.2} for sizes in (TEXT, VISION))
-    wide = BlipRetrievalConfig(
-        text_config=text, vision_config=vision, image_text_hidden_size=16, encode_token_id=99
-    )
-    model = attach(BlipRetrieval(wide), UNIT)
+    wide = {"initializer_range": 0.2}
+    fields = blip_fields(32, text=wide, vision=wide)
+    model = attach(BlipRetrieval(BlipRetrievalConfig(**fields, encode_token_id=99)), UNIT)
     batch = pairs(16)
     batch["input_ids"][:, 0] = 96
     # The momentum encoder follows quickly, because there are few steps.

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.core.testing.processes import spawn
+from weft.core.testing.vision_language import blip_fields
 from weft.train.errors import RunError
 from weft.train.objectives import itm
 from weft.train.objectives.image_text import ImageText
@@ -23,18 +24,12 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo"),
 ]
 
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-SPECIAL = {"bos_token_id": 97, "sep_token_id": 98, "eos_token_id": 98, "pad_token_id": 0}
 STEPS = 3
 
 
 def model():
     torch.manual_seed(0)
-    text = {**SIZES, **SPECIAL, "vocab_size": 100, "encoder_hidden_size": 16, "max_position_embeddings": 16}
-    vision = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
-    config = BlipRetrievalConfig(
-        text_config=text, vision_config=vision, image_text_hidden_size=8, encode_token_id=99
-    )
+    config = BlipRetrievalConfig(**blip_fields(), encode_token_id=99)
     unit = {"method": "uniadapter", "bottleneck_size": 4, "init": "repo", "train_full": ["projector", "head"]}
     return attach(BlipRetrieval(config), unit)
 

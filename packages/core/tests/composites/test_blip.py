@@ -17,27 +17,14 @@ from weft.core.composites import (
 )
 from weft.core.composites.blip_checkpoint import resized_positions
 from weft.core.errors import CheckpointError, ConfigError, RoutingError
+from weft.core.testing.vision_language import blip_fields
 from weft.core.units.frame_attention import frame_weights
 
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 16,
-    "max_position_embeddings": 32,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
 ENCODE = 99
 
 
 def config(kind, **text):
-    return kind(
-        text_config={**TEXT, **text}, vision_config=VISION, image_text_hidden_size=8, encode_token_id=ENCODE
-    )
+    return kind(**blip_fields(text=text), encode_token_id=ENCODE)
 
 
 def retrieval(**text):
@@ -291,7 +278,7 @@ def test_frame_weights_that_cannot_be_used_are_refused():
     with pytest.raises(ConfigError, match=r"a multiple of the patch \(7\)"):
         odd.encode_video(torch.randn(2, 3, 16, 16))
     with pytest.raises(ConfigError, match=r"`encode_token_id` must be a token of the vocabulary \(100\)"):
-        BlipRetrieval(BlipRetrievalConfig(text_config=TEXT, vision_config=VISION))
+        BlipRetrieval(BlipRetrievalConfig(**blip_fields()))
 
 
 @torch.no_grad()

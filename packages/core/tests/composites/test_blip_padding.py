@@ -5,27 +5,13 @@ import torch
 from torch.nn import functional
 
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig
-
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 16,
-    "max_position_embeddings": 32,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-    "initializer_range": 0.5,
-}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
+from weft.core.testing.vision_language import blip_fields
 
 
 def answering():
     torch.manual_seed(0)
-    return BlipAnswering(
-        BlipAnsweringConfig(text_config=TEXT, vision_config=VISION, encode_token_id=99)
-    ).eval()
+    fields = blip_fields(text={"initializer_range": 0.5})
+    return BlipAnswering(BlipAnsweringConfig(**fields, encode_token_id=99)).eval()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig
+from weft.core.testing.vision_language import blip_fields
 from weft.data import Caption, ImageQA, MediaRef, PairBool, Retrieval
 from weft.eval.evaluate.inputs import TextRules
 from weft.eval.evaluate.predict import predict, unfit
@@ -22,11 +23,8 @@ from weft.eval.testing.tiny_subjects import tiny_subject
 
 TEXTS = "true false yes no what is the color of this star how many are there a b c d e"
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", *TEXTS.split()]
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {
-    **SIZES,
     "vocab_size": 40,
-    "encoder_hidden_size": 16,
     "max_position_embeddings": 48,
     "bos_token_id": 37,
     "sep_token_id": 1,
@@ -34,7 +32,6 @@ TEXT = {
     "pad_token_id": 2,
     "initializer_range": 0.5,
 }
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.2}
 IMAGE = MediaRef.from_bytes(b"")
 
 
@@ -76,7 +73,8 @@ def read(rules: dict[str, TextRules], words: Any = None) -> ReaderBatches:
 
 def test_a_blip_that_answers_judges_statements_by_the_loss_of_the_two_words() -> None:
     torch.manual_seed(0)
-    config = BlipAnsweringConfig(text_config=TEXT, vision_config=VISION, encode_token_id=39)
+    fields = blip_fields(text=TEXT, vision={"initializer_range": 0.2})
+    config = BlipAnsweringConfig(**fields, encode_token_id=39)
     model = BlipAnswering(config).eval()
     batches = paired_batches(config, tokenizer(), Drawn(), {"t": TextRules()})
     assert unfit(batches.reader, STATEMENTS) is None

@@ -6,6 +6,7 @@ import torch
 
 from weft.core import attach
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipRetrieval, BlipRetrievalConfig
+from weft.core.testing.vision_language import blip_fields
 from weft.data import MediaRef, Retrieval
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.inputs import TextRules
@@ -16,28 +17,12 @@ from weft.eval.readers import ReaderError, ask
 from weft.eval.readers.answer_list import likeliest
 from weft.eval.testing.own_subjects import paired_batches
 
-SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 16,
-    "max_position_embeddings": 16,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.5}
 IMAGES, CAPTIONS = 5, 2
 
 
 def config(kind):
-    return kind(
-        text_config={**TEXT, "initializer_range": 0.5},
-        vision_config=VISION,
-        image_text_hidden_size=8,
-        encode_token_id=99,
-    )
+    wide = {"initializer_range": 0.5}
+    return kind(**blip_fields(text=wide, vision=wide), encode_token_id=99)
 
 
 class Shown(Visual):

@@ -3,21 +3,9 @@
 import torch
 
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig, BlipCaptioning, BlipCaptioningConfig
+from weft.core.testing.vision_language import blip_fields
 from weft.eval.readers import PairedProcessor, reader_for
 from weft.eval.readers.batch import Batch
-
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 32,
-    "max_position_embeddings": 16,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8, "initializer_range": 0.02}
 
 
 def reader_of(model):
@@ -44,9 +32,7 @@ def taught(inputs, read, labels, weights, **fields):
 
 def test_answers_are_weighted_and_summed_by_question():
     torch.manual_seed(0)
-    model = BlipAnswering(
-        BlipAnsweringConfig(text_config=TEXT, vision_config=VISION, encode_token_id=99)
-    ).eval()
+    model = BlipAnswering(BlipAnsweringConfig(**blip_fields(), encode_token_id=99)).eval()
     inputs, weights = questions(2), torch.tensor([0.3, 1.0, 0.6])
     read = torch.tensor([[97, 20, 98, 0], [97, 30, 31, 98], [97, 40, 98, 0]])
     labels = read.masked_fill(read == 0, -100)
@@ -68,7 +54,7 @@ def test_answers_are_weighted_and_summed_by_question():
 
 def test_captions_weigh_every_token_of_a_batch_the_same():
     torch.manual_seed(0)
-    settings = BlipCaptioningConfig(text_config=TEXT, vision_config=VISION)
+    settings = BlipCaptioningConfig(**blip_fields())
     model = BlipCaptioning(settings).eval()
     captions = torch.tensor([[95, 20, 98, 0], [95, 30, 31, 98]])
     weights = torch.tensor([1.0, 0.5])

@@ -23,16 +23,6 @@ _DECODER: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_MED: dict[str, Any] = {
-    **SIZES,
-    "vocab_size": 100,
-    "encoder_hidden_size": 16,
-    "max_position_embeddings": 32,
-    "bos_token_id": 97,
-    "sep_token_id": 98,
-    "eos_token_id": 98,
-    "pad_token_id": 0,
-}
 IMAGE, VIDEO, START, END = 110, 111, 112, 113
 
 
@@ -89,10 +79,28 @@ def siglip2() -> Case:
     ), batch
 
 
+def blip_fields(
+    width: int = 16, *, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Fields of a tiny BLIP's configuration, whose token 99 is free for `encode_token_id`.
+
+    Args:
+        width: Hidden size of both towers.
+        text: Fields of the text tower that differ.
+        vision: Fields of the vision tower that differ.
+    """
+    sizes = {**SIZES, "hidden_size": width, "intermediate_size": 2 * width}
+    words = {"vocab_size": 100, "bos_token_id": 97, "sep_token_id": 98, "eos_token_id": 98, "pad_token_id": 0}
+    places = {"encoder_hidden_size": width, "max_position_embeddings": 32}
+    return {
+        "text_config": {**sizes, **words, **places, **(text or {})},
+        "vision_config": {**_VISION, **sizes, **(vision or {})},
+        "image_text_hidden_size": width // 2,
+    }
+
+
 def _blip_config() -> Any:
-    return transformers.BlipConfig(
-        projection_dim=8, image_text_hidden_size=8, text_config=_MED, vision_config=_VISION
-    )
+    return transformers.BlipConfig(projection_dim=8, **blip_fields())
 
 
 def blip_retrieval() -> Case:
