@@ -9,6 +9,7 @@ from weft.core.composites import DualEncoder, DualEncoderConfig, load_efficientn
 from weft.core.composites.efficientnet_lite import _config, _odd_maps
 from weft.core.composites.text_projection import KernelProjection, fit_linear
 from weft.core.errors import AddressError, BackboneError, CheckpointError, ConfigError
+from weft.core.testing.efficientnets import original_lite, tiny_efficientnet
 
 LORA = {"method": "lora", "rank": 2, "linears": ["up", "down"]}
 BOTTLENECK = {"method": "bottleneck", "bottleneck_size": 4, "init": "zero"}
@@ -17,20 +18,7 @@ METHODS = {"lora": LORA, "bottleneck": BOTTLENECK, "ia3": {"method": "ia3", "lin
 
 def small():
     torch.manual_seed(0)
-    config = transformers.EfficientNetConfig(
-        image_size=32,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        in_channels=[32, 8],
-        out_channels=[8, 16],
-        kernel_sizes=[3, 3],
-        strides=[1, 2],
-        num_block_repeats=[2, 2],
-        expand_ratios=[1, 2],
-        depthwise_padding=[],
-        hidden_dim=1280,
-    )
-    return transformers.EfficientNetModel(config).eval()
+    return tiny_efficientnet().eval()
 
 
 def pixels(rows=3):
@@ -177,26 +165,7 @@ def original(size=0):
         for name, width in names.items()
     }
     model = transformers.EfficientNetModel(_config(new, size))
-    found = {}
-    for name, value in model.state_dict().items():
-        if "squeeze_excite" in name:
-            continue
-        for new_part, old in (
-            ("embeddings.convolution", "_conv_stem"),
-            ("embeddings.batchnorm", "_bn0"),
-            ("encoder.top_conv", "_conv_head"),
-            ("encoder.top_bn", "_bn1"),
-            ("encoder.blocks", "_blocks"),
-            ("expansion.expand_conv", "_expand_conv"),
-            ("expansion.expand_bn", "_bn0"),
-            ("depthwise_conv.depthwise_conv", "_depthwise_conv"),
-            ("depthwise_conv.depthwise_norm", "_bn1"),
-            ("projection.project_conv", "_project_conv"),
-            ("projection.project_bn", "_bn2"),
-        ):
-            name = name.replace(new_part, old)
-        found[name] = value.clone()
-    return {**found, "_fc.weight": torch.randn(10, 1280), "_fc.bias": torch.zeros(10)}
+    return original_lite(model, 10)
 
 
 def test_every_tensor_of_the_original_finds_its_place_and_gates_are_the_identity():

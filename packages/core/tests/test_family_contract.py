@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-import transformers
 
 from weft.core.testing.backbones import BACKBONES
+from weft.core.testing.efficientnets import tiny_efficientnet
 from weft.core.testing.family_contract import FamilyContract
 from weft.core.testing.sibling_types import SIBLINGS
 from weft.core.testing.vision_language import CASES
@@ -14,20 +14,7 @@ from weft.core.testing.vision_language import CASES
 
 def efficientnet():
     """Blocks with and without a stream, whose norms are far from the identity, as those of a fresh model are not."""
-    config = transformers.EfficientNetConfig(
-        image_size=32,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        in_channels=[32, 8],
-        out_channels=[8, 16],
-        kernel_sizes=[3, 3],
-        strides=[1, 2],
-        num_block_repeats=[2, 2],
-        expand_ratios=[1, 2],
-        depthwise_padding=[],
-        hidden_dim=1280,
-    )
-    model = transformers.EfficientNetModel(config)
+    model = tiny_efficientnet()
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.running_var.uniform_(1e-4, 1e-3)
     return model, {"pixel_values": torch.randn(2, 3, 32, 48)}

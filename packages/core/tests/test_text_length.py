@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
 from transformers import (
     CLIPConfig,
     CLIPModel,
-    PreTrainedTokenizerFast,
     Siglip2Config,
     Siglip2Model,
     SiglipConfig,
@@ -22,6 +19,7 @@ from transformers import (
 from weft.core.backbone.text_length import fixed_text_length, register_fixed_length
 from weft.core.composites import DualEncoder, DualEncoderConfig
 from weft.core.few_shot import ContextPrompts, ImageTextEncoder
+from weft.core.testing.processed.words import word_tokenizer
 
 LENGTH = 16
 WORDS = ["<s>", "</s>", "<pad>", "<unk>", "a", "photo", "of", "x", "red", "fox", "sea", "lion", "owl", "."]
@@ -36,16 +34,6 @@ TEXT = {
 }
 VISION = {**SIZES, "image_size": 16, "patch_size": 8}
 SHORT, LONG = "owl", "a photo of a red sea lion fox ."
-
-
-def tokenizer(**settings: Any) -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, **special, **settings)
 
 
 def dual() -> DualEncoder:
@@ -80,7 +68,9 @@ BARE, MASKED = ["input_ids"], ["input_ids", "attention_mask"]
 )
 def test_a_text_has_the_features_it_has_alone(name: str, side: str, inputs: list[str]) -> None:
     torch.manual_seed(0)
-    encoder = ImageTextEncoder(MODELS[name](), tokenizer(padding_side=side, model_input_names=inputs))
+    encoder = ImageTextEncoder(
+        MODELS[name](), word_tokenizer(WORDS, padding_side=side, model_input_names=inputs)
+    )
     texts = [SHORT, LONG, "sea lion"]
     together = encoder.encode_texts(texts)
     alone = torch.cat([encoder.encode_texts([text]) for text in texts])
@@ -90,7 +80,7 @@ def test_a_text_has_the_features_it_has_alone(name: str, side: str, inputs: list
 
 def test_the_texts_of_siglip_are_those_of_its_own_rule() -> None:
     torch.manual_seed(0)
-    encoder = ImageTextEncoder(MODELS["siglip"](), tokenizer(model_input_names=["input_ids"]))
+    encoder = ImageTextEncoder(MODELS["siglip"](), word_tokenizer(WORDS, model_input_names=["input_ids"]))
     own = encoder.tokenizer([SHORT], padding="max_length", max_length=LENGTH, return_tensors="pt")
     with torch.no_grad():
         expected = functional.normalize(encoder.model.get_text_features(**own).pooler_output, dim=-1)
@@ -99,7 +89,7 @@ def test_the_texts_of_siglip_are_those_of_its_own_rule() -> None:
 
 def test_a_limit_of_the_user_cuts_texts_and_does_not_shorten_the_padding() -> None:
     torch.manual_seed(0)
-    encoder = ImageTextEncoder(MODELS["siglip"](), tokenizer(), max_text_tokens=5)
+    encoder = ImageTextEncoder(MODELS["siglip"](), word_tokenizer(WORDS), max_text_tokens=5)
     tokens = encoder.tokens([SHORT, LONG])
     assert tokens["input_ids"].shape == (2, LENGTH)
     assert tokens["input_ids"][1, :6].tolist() == [0, 4, 5, 6, 1, 2]
@@ -107,7 +97,7 @@ def test_a_limit_of_the_user_cuts_texts_and_does_not_shorten_the_padding() -> No
 
 def test_prompts_are_learned_at_the_length_of_the_model() -> None:
     torch.manual_seed(0)
-    encoder = ImageTextEncoder(MODELS["siglip"](), tokenizer())
+    encoder = ImageTextEncoder(MODELS["siglip"](), word_tokenizer(WORDS))
     one, two = (
         ContextPrompts(encoder, names, context_tokens=2) for names in (["owl"], ["owl", "red sea lion"])
     )

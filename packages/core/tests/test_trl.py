@@ -17,6 +17,15 @@ from weft.core.testing.processed import tiny
 
 TASKS = ["vqa", "caption"]
 METHOD = {"method": "lora", "rank": 2, "sharing": "multiple"}
+SETTINGS = {
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "save_steps": 2,
+    "report_to": [],
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "remove_unused_columns": False,
+}
 
 
 class Rows(torch.utils.data.Dataset):
@@ -41,20 +50,18 @@ class AdapterTrainer(AdapterCheckpoints, Trainer):
     pass
 
 
-def plain_trainer(folder, steps, rows):
+def adapted():
     torch.manual_seed(0)
-    model = attach(tiny_backbone("bart")[0], METHOD, TASKS)
+    return attach(tiny_backbone("bart")[0], METHOD, TASKS)
+
+
+def plain_trainer(folder, steps, rows):
+    model = adapted()
     arguments = TrainingArguments(
         str(folder),
         max_steps=steps,
         per_device_train_batch_size=2,
-        learning_rate=0.05,
-        lr_scheduler_type="constant",
-        save_steps=2,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        remove_unused_columns=False,
+        **SETTINGS,
     )
     return AdapterTrainer(model, arguments, WithTasks(stacked, model), train_dataset=rows)
 
@@ -63,8 +70,7 @@ def plain_trainer(folder, steps, rows):
 def test_a_column_of_tasks_routes_the_rows_of_a_plain_trainer(tmp_path):
     rows = Rows()
     alone = torch.utils.data.Subset(rows, [place for place in range(len(rows)) if place % 2])
-    before = adapter_state(attach_only())
-    after = {}
+    before = adapter_state(adapted())
     trainer = plain_trainer(tmp_path / "a", 2, alone)
     trainer.train()
     after = adapter_state(trainer.model)
@@ -75,13 +81,8 @@ def test_a_column_of_tasks_routes_the_rows_of_a_plain_trainer(tmp_path):
     assert not any(name.startswith(("model", "pytorch_model")) for name in saved)
 
 
-def attach_only():
-    torch.manual_seed(0)
-    return attach(tiny_backbone("bart")[0], METHOD, TASKS)
-
-
 def test_rows_without_a_task_or_with_a_strange_one_are_told():
-    collator = WithTasks(dict, attach_only())
+    collator = WithTasks(dict, adapted())
     with pytest.raises(RoutingError, match=r"'task' is not among text\. .*remove_unused_columns=False"):
         collator([{"text": "a"}])
     with pytest.raises(RoutingError, match="Did you mean 'caption'"):
@@ -124,16 +125,10 @@ def trl_trainer(folder, steps, rows):
         str(folder),
         max_steps=steps,
         per_device_train_batch_size=4,
-        learning_rate=0.05,
-        lr_scheduler_type="constant",
-        save_steps=2,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
+        **SETTINGS,
         bf16=False,
         seed=5,
         gradient_checkpointing=False,
-        remove_unused_columns=False,
         max_length=None,
     )
     collator = WithTasks(DataCollatorForVisionLanguageModeling(processor, max_length=None), model)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPModel
 
+from weft.core.testing.processed.words import word_tokenizer
 from weft.train.output.result import Result
 from weft.train.recipe.training import Recipe
 from weft.train.runs.run import execute
@@ -102,14 +102,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a tiny random CLIP, its tokenizer and its preprocessing."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("clip")
-    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    word_tokenizer(WORDS).save_pretrained(folder)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"vocab_size": len(WORDS), "max_position_embeddings": 24, "bos_token_id": 0, "eos_token_id": 1}
     config = CLIPConfig(

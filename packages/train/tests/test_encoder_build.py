@@ -16,6 +16,7 @@ from PIL import Image
 
 from weft.core.backbone.resolving import resolve
 from weft.core.composites import DualEncoder, DualEncoderConfig
+from weft.core.testing.efficientnets import original_lite
 from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.packaged import build, dual, imagenet, packages
 from weft.train.backbones.packaged.build import ENCODERS, build_encoder
@@ -26,19 +27,6 @@ from weft.train.recipe.few_shot import EncoderSection
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ":", *"abcdefghijkl", "a", "photo", "of", "thing"]
 NAMES = list("abcdefghijkl")
-_OLD = (
-    ("embeddings.convolution", "_conv_stem"),
-    ("embeddings.batchnorm", "_bn0"),
-    ("encoder.top_conv", "_conv_head"),
-    ("encoder.top_bn", "_bn1"),
-    ("encoder.blocks", "_blocks"),
-    ("expansion.expand_conv", "_expand_conv"),
-    ("expansion.expand_bn", "_bn0"),
-    ("depthwise_conv.depthwise_conv", "_depthwise_conv"),
-    ("depthwise_conv.depthwise_norm", "_bn1"),
-    ("projection.project_conv", "_project_conv"),
-    ("projection.project_bn", "_bn2"),
-)
 
 
 def packaged(folder: Path, name: str) -> PackagedFile:
@@ -60,12 +48,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         width_coefficient=1.0, depth_coefficient=1.0, in_channels=[32, *widths[:-1]], out_channels=list(widths),
         num_block_repeats=[1, 2, 2, 3, 3, 4, 1], hidden_dim=1280, squeeze_expansion_ratio=0.01,
     )  # fmt: skip
-    state = {"_fc.weight": torch.randn(len(NAMES), 1280), "_fc.bias": torch.zeros(len(NAMES))}
-    for name, value in transformers.EfficientNetModel(config).state_dict().items():
-        if "squeeze_excite" not in name:
-            for new, old in _OLD:
-                name = name.replace(new, old)
-            state[name] = value
+    state = original_lite(transformers.EfficientNetModel(config), len(NAMES))
     torch.save(state, folder / "lite0.pth")
     text = transformers.BertConfig(
         vocab_size=len(WORDS),

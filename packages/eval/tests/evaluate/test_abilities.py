@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
 
 from weft.core.composites import BlipAnswering, BlipAnsweringConfig
+from weft.core.testing.processed.words import word_tokenizer
 from weft.core.testing.vision_language import blip_fields
 from weft.data import Caption, ImageQA, MediaRef, PairBool, Retrieval
 from weft.eval.evaluate.inputs import TextRules
@@ -35,16 +34,6 @@ TEXT = {
 IMAGE = MediaRef.from_bytes(b"")
 
 
-def tokenizer(**settings: Any) -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, **special, **settings)
-
-
 class Drawn(Visual):
     """Pixels by the place of a record, two images for each."""
 
@@ -68,7 +57,7 @@ STATEMENTS = [
 
 
 def read(rules: dict[str, TextRules], words: Any = None) -> ReaderBatches:
-    return paired_batches(own_subject("vl_bart").model.config, words or tokenizer(), Drawn(), rules)
+    return paired_batches(own_subject("vl_bart").model.config, words or word_tokenizer(WORDS), Drawn(), rules)
 
 
 def test_a_blip_that_answers_judges_statements_by_the_loss_of_the_two_words() -> None:
@@ -76,11 +65,11 @@ def test_a_blip_that_answers_judges_statements_by_the_loss_of_the_two_words() ->
     fields = blip_fields(text=TEXT, vision={"initializer_range": 0.2})
     config = BlipAnsweringConfig(**fields, encode_token_id=39)
     model = BlipAnswering(config).eval()
-    batches = paired_batches(config, tokenizer(), Drawn(), {"t": TextRules()})
+    batches = paired_batches(config, word_tokenizer(WORDS), Drawn(), {"t": TextRules()})
     assert unfit(batches.reader, STATEMENTS) is None
     found = predict(model, "t", STATEMENTS, batches)
     assert isinstance(found, dict)
-    words = tokenizer()(["true", "false"], return_tensors="pt")
+    words = word_tokenizer(WORDS)(["true", "false"], return_tensors="pt")
     for record in STATEMENTS:
         inputs = batches.reader.asking([batches.row("t", record)]).inputs
         with torch.no_grad():
@@ -128,7 +117,7 @@ def test_each_row_of_a_mixed_batch_is_cut_by_its_own_task(side: str) -> None:
         "short": TextRules(max_text_tokens=4, max_target_tokens=3),
         "long": TextRules(max_text_tokens=20, max_target_tokens=8),
     }
-    batches = read(rules, tokenizer(padding_side=side))
+    batches = read(rules, word_tokenizer(WORDS, padding_side=side))
     caption = Caption(id="c", media=IMAGE, media_id="c", captions=("a b c d e",))
     rows = [
         ("long", QUESTIONS[1]),
@@ -151,7 +140,7 @@ def test_each_row_of_a_mixed_batch_is_cut_by_its_own_task(side: str) -> None:
 
 
 def test_texts_are_padded_to_the_length_that_a_model_wants() -> None:
-    words = tokenizer(model_input_names=["input_ids"])
+    words = word_tokenizer(WORDS, model_input_names=["input_ids"])
     processor = PairedProcessor(words, text_length=12)
     texts = [QUESTIONS[1].question] * 2
     ids, mask = processor.encoded(texts, [4, 64], processor.text_length)

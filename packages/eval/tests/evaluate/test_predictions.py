@@ -5,14 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
 from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
 
 from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.core.testing.processed.words import word_tokenizer
 from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.errors import ScoreInputError, ScoreTypeError
@@ -32,16 +29,7 @@ TRANSFORM = ImageTransform(
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = {word: k for k, word in enumerate([*special, *WORDS.split()])}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return word_tokenizer(["<s>", "<pad>", "</s>", "<unk>", *WORDS.split()])
 
 
 def make_model(vocabulary: int = 40) -> VisualSeq2Seq:

@@ -4,13 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
+from transformers import BartConfig, ResNetConfig
 
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.core.testing.processed.words import word_tokenizer
 from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.errors import ScoreInputError
@@ -43,13 +40,7 @@ def batches(model: VisualSeq2Seq) -> ReaderBatches:
         "<unk>",
         *["red", "green", "star", "two", "no", "of", "blue", "yes", "what", "color", "size", "how"],
     ]
-    tokenizer = Tokenizer(WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    ends = [("<s>", 0), ("</s>", 2)]
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    fast = word_tokenizer(words)
     transform = ImageTransform(size=48, shape="square", crop=None, mean=(0.5,) * 3, std=(0.5,) * 3)
     return paired_batches(model.config, fast, Pixels(transform), {"vqa": TextRules()})
 

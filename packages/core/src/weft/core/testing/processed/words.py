@@ -21,6 +21,7 @@ SENTENCES = (
 
 VISION: dict[str, Any] = {**SIZES, "image_size": 32, "patch_size": 8}
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+_SPECIAL = {"pad_token": PAD, "bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
 
 
 def tokenizer(
@@ -52,8 +53,21 @@ def tokenizer(
         made.post_processor = processors.TemplateProcessing(
             single=template, pair=f"{template} $B", special_tokens=[(BEGIN, 1), (END, 2)]
         )
-    names = {"pad_token": PAD, "bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **{**names, **fields})
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **{**_SPECIAL, **fields})
+
+
+def word_tokenizer(words: Sequence[str], **fields: Any) -> Any:
+    """A tokenizer that knows whole words, between a beginning and an end.
+
+    Args:
+        words: The vocabulary; padding, beginning, end and unknown are among it.
+        **fields: Of the tokenizer of transformers.
+    """
+    made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token=UNKNOWN))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [(token, words.index(token)) for token in (BEGIN, END)]
+    made.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A {END}", special_tokens=ends)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **{**_SPECIAL, **fields})
 
 
 def decoder_sizes(tokenizer: Any, **fields: Any) -> dict[str, Any]:
