@@ -201,8 +201,8 @@ def kernels() -> Iterator[str]:
     for result in found("kernels"):
         yield "\n## The operations beneath\n"
         yield (
-            f"`weft.kernels` alone, on {result['device']} with {result['threads']} threads. `eager` and `materialised` "
-            "are plain torch, `loop` goes through the tasks one by one, `one-task` is our own with a single task. "
+            "`weft.kernels` alone, beside plain torch: `eager` and `materialised` compute the formula as it stands, "
+            "`loop` goes through the tasks one by one, `one-task` is our own with a single task. "
             "[Kernels](kernels.md) says what each computes.\n"
         )
         yield picture("benchmarks_kernels", "How many times as fast as plain torch each operation is")

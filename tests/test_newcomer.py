@@ -93,6 +93,7 @@ def test_from_own_pictures_to_scores_tracking_and_another_library(home: Path) ->
     assert "trainable" in weft(home, "plan", "colours.yaml")
     assert "What colour is it? Answer with one word." in weft(home, "train", "colours.yaml", "--dry-run")
     trained = weft(home, "train", "colours.yaml")
+    assert "mlflow ui --backend-store-uri sqlite:///" in trained
     run = home / "weft-runs" / "colours"
     assert json.loads((run / "result.json").read_text("utf-8"))["scores"].keys() >= {"colour"}
     score = next(line for line in trained.splitlines() if "colour" in line and "exact" in line).split("│")[3]
