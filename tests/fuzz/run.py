@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.mutations import TOKENS, mutated
+from tests.fuzz.ours import is_ours
 from tests.fuzz.seeds import seeds
-from tests.fuzz.targets import TARGETS, is_ours
+from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"

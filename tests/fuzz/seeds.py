@@ -12,7 +12,7 @@ import zlib
 from functools import cache
 from typing import Any
 
-from tests.fuzz import trees
+from tests.fuzz import model_targets, model_trees, run_targets, trees
 from tests.fuzz.targets import FEW_SHOT, RECIPE
 
 
@@ -55,6 +55,16 @@ def seeds(name: str) -> list[bytes]:
             if seed.startswith((b"run checkpoints/", b"run adapter/", b"run seconds"))
         ],
         "spools": _spools,
+        "encoders": lambda: trees.seeds_of(model_trees.encoders()),
+        "backbones": lambda: trees.seeds_of(model_trees.backbones()),
+        "weights": _weights,
+        "listed": lambda: trees.seeds_of(model_targets.listed()),
+        "foreign_features": lambda: trees.seeds_of(model_targets.foreign()),
+        "videos": lambda: [model_targets.video()],
+        "shared": lambda: trees.seeds_of(run_targets.shared()),
+        "few_shot_runs": lambda: trees.seeds_of(run_targets.few_shot_runs()),
+        "requests": lambda: run_targets.requests(_png()),
+        "requests_raw": run_targets.raw_requests,
     }
     return list(makers[name]())
 
@@ -66,8 +76,39 @@ def _extending() -> list[bytes]:
         b'# Remark.\n"extends": demo/frozen # more\nseed: 5\n',
         b"extends: demo/single_adapter\n" + several,
         b"extends: tip_adapter/eurosat\nshots: [1]\n",
+        *_keys(),
         b"a: &a {b: 1}\nc:\n  <<: *a\n  d: 2\n",
     ]
+
+
+def _keys() -> list[bytes]:
+    """Recipes of many keys that the plain ones do without."""
+    front = b"extends: demo/single_adapter\n"
+    layers = (
+        b"{up: [task], layers: [{range: 0-1, up: []}, {range: 2, blocks: [ffn], towers: text, down: []}]}"
+    )
+    groups = b"{up: {task: [[vqa, gqa], [nlvr]]}, down: [task]}"
+    training = b"training: {packing: true, balance: pcgrad, vision: stored, max_tokens: 9, too_long: drop}"
+    head = b"{method: tip_adapter, select_by: loss, search_widenings: 1}"
+    encoder = b"{library: open_clip, name: RN50, weights: a.pt, sha256: " + b"0" * 64 + b"}"
+    return [
+        front + b"method: {method: bottleneck, bottleneck_size: 4, sharing: " + layers + b"}\n",
+        front + b"method: {method: lora, rank: 2, linears: [q], sharing: " + groups + b"}\n",
+        front + training + b"\nbackbone: {name: m, reader: chat, processor: {frames: 8}, attention: sdpa}\n",
+        b"extends: tip_adapter/eurosat\nheads: ["
+        + head
+        + b"]\nclass_texts: a.json\nencoder: "
+        + encoder
+        + b"\n",
+    ]
+
+
+def _weights() -> list[bytes]:
+    from safetensors.torch import save
+
+    kept = save(model_trees.original_names(model_trees.blip_model()))
+    archives = [model_trees.packed(tree.files) for tree in model_trees.weights().values()]
+    return [kept, *archives, *trees.seeds_of(model_trees.weights())]
 
 
 def _prediction_tables() -> list[bytes]:
@@ -92,7 +133,16 @@ def _spools() -> list[bytes]:
     events = [start, {"sequence": 1, "kind": "metrics", "time": 2, "step": 0, "values": {"a": 1.0}}]
     events += [{"sequence": 2, "kind": "artifact", "time": 2, "files": "f", "destination": None}]
     events += [{"sequence": 3, "kind": "tags", "time": 3, "tags": {"t": "1"}}]
-    events += [{"sequence": 4, "kind": "end", "time": 3, "status": "FINISHED"}]
+    source = {"name": "scenes", "root": "http://h/x"}
+    events += [
+        {"sequence": 4, "kind": "dataset", "time": 3, "name": "d", "digest": "1", "split": "test"}
+        | {"source": source, "profile": {"records": 3}}
+    ]
+    events += [
+        {"sequence": 5, "kind": "model", "time": 3, "files": "f", "name": "model", "params": {"a": "1"}}
+        | {"values": {"test/d": 1.0}, "datasets": {"test/d": {"name": "d", "digest": "1"}}, "register": "r"}
+    ]
+    events += [{"sequence": 6, "kind": "end", "time": 3, "status": "FINISHED"}]
     lines = "\n".join(map(json.dumps, events)).encode()
     return [lines, lines + b'\n--\n{"offset": 0, "run_id": "r"}']
 

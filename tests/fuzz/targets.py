@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz import trees
+from tests.fuzz import model_targets, run_targets, trees
+from tests.fuzz.ours import each
 from tests.fuzz.trees import chosen
 
 RECIPE = """\
@@ -31,23 +32,6 @@ data: {name: image_folder, root: $WEFT_DATA, class_names: {a: b}}
 heads: [{method: tip_adapter}, {method: coop, label: x}]
 shots: [1, 2]
 """
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an error is one that weft raises on purpose: the command line ends with it alone, without a trace."""
-    from weft.train.errors import is_mistake
-
-    return is_mistake(error)
-
-
-def each(*steps: Callable[[], object]) -> None:
-    """Do all steps, whichever of them weft refuses."""
-    for step in steps:
-        try:
-            step()
-        except Exception as error:
-            if not is_ours(error):
-                raise
 
 
 def read_recipe(data: bytes, folder: Path) -> None:
@@ -299,6 +283,16 @@ TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "run_folders": read_run,
     "run_resumed": go_on_with_run,
     "spools": read_spool,
+    "encoders": model_targets.read_encoder,
+    "backbones": model_targets.read_backbone,
+    "weights": model_targets.read_weights,
+    "listed": model_targets.read_listed,
+    "foreign_features": model_targets.import_foreign,
+    "videos": model_targets.read_video,
+    "shared": run_targets.resume_sharing,
+    "few_shot_runs": run_targets.rescore_few_shot_run,
+    "requests": lambda data, folder: run_targets.ask_app(data, run_targets.watched(RECIPE)),
+    "requests_raw": lambda data, folder: run_targets.ask_port(data, RECIPE),
 }
 
 

@@ -82,11 +82,11 @@ def _shards() -> Tree:
     from weft.data.shards.convert import convert
     from weft.data.testing import image_bytes, write_tree
 
-    place = _place("shards")
+    place = new_place("shards")
     files = {"a.png": image_bytes(), "train.jsonl": '{"image": "a.png", "question": "q", "answers": ["x"]}\n'}
     records: Any = load_dataset("table", write_tree(place / "own", files), "train", record="image_qa")
     convert(records, place / "made")
-    return Tree(_files(place / "made"), {"name": "shards", "split": "train", "options": {}})
+    return Tree(files_of(place / "made"), {"name": "shards", "split": "train", "options": {}})
 
 
 @cache
@@ -113,7 +113,7 @@ def adapters() -> dict[str, Tree]:
     from weft.core import BottleneckConfig, LoRAConfig, attach
     from weft.core.files.interop.peft import export_peft
 
-    place = _place("adapters")
+    place = new_place("adapters")
     attach(model(), BottleneckConfig(bottleneck_size=2), ["a", "b"]).save_pretrained(place / "weft")
     export_peft(attach(model(), LoRAConfig(rank=1), ["a"]), place / "peft")
     several = [
@@ -121,9 +121,9 @@ def adapters() -> dict[str, Tree]:
         LoRAConfig(name="more", rank=2, magnitude=True, linears=("key",)),
     ]
     export_peft(attach(model(), several, ["a"]), place / "patterns")
-    found = {kind: Tree(_files(place / kind)) for kind in ("weft", "peft", "patterns")}
+    found = {kind: Tree(files_of(place / kind)) for kind in ("weft", "peft", "patterns")}
     hub = ROOT / "packages" / "core" / "tests" / "data" / "adapterhub" / "bart_double_seq_bn"
-    return {**found, "adapterhub": Tree(_files(hub))}
+    return {**found, "adapterhub": Tree(files_of(hub))}
 
 
 @cache
@@ -133,13 +133,13 @@ def heads() -> dict[str, Tree]:
 
     from weft.core.few_shot import ZeroShotHead, save_head
 
-    return {"head": Tree(_files(save_head(ZeroShotHead(torch.eye(3)), _place("heads") / "head")))}
+    return {"head": Tree(files_of(save_head(ZeroShotHead(torch.eye(3)), new_place("heads") / "head")))}
 
 
 @cache
 def backbone() -> Path:
     """The folder of a tiny backbone."""
-    place = _place("backbone")
+    place = new_place("backbone")
     model().save_pretrained(place)
     return place
 
@@ -159,7 +159,7 @@ def store() -> Path:
     """The folder of a tracking store."""
     from weft.eval.tracking import check_store
 
-    place = _place("store")
+    place = new_place("store")
     check_store(place, "e")
     return place
 
@@ -172,11 +172,11 @@ def features() -> dict[str, Tree]:
     from weft.data.features.index import FeatureKey
     from weft.data.features.write import write_features
 
-    place, key = _place("features"), FeatureKey("encoder", "weights", "transform")
+    place, key = new_place("features"), FeatureKey("encoder", "weights", "transform")
     for name, ragged in (("even", False), ("ragged", True)):
         items = [(str(k), np.full((1 + k * ragged, 2), k, np.float16)) for k in range(3)]
         write_features(place / name, items, key, ragged=ragged)
-    return {name: Tree(_files(place / name)) for name in ("even", "ragged")}
+    return {name: Tree(files_of(place / name)) for name in ("even", "ragged")}
 
 
 @cache
@@ -187,10 +187,10 @@ def runs(recipe: str) -> dict[str, Tree]:
     from weft.train.recipe.loading import load_recipe
     from weft.train.runs.run import execute
 
-    place, values = _place("runs"), yaml.safe_load(recipe)
+    place, values = new_place("runs"), yaml.safe_load(recipe)
     short = ["training.steps=2", "training.save_every=1"]
     folder = execute(load_recipe(values, [*short, f"output={place}"])).folder
-    return {"run": Tree(_files(folder), {"values": values, "short": short})}
+    return {"run": Tree(files_of(folder), {"values": values, "short": short})}
 
 
 def _module(path: Path) -> Any:
@@ -208,12 +208,14 @@ def _bytes(content: bytes | str) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-def _files(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Path to content of all files in a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _place(name: str) -> Path:
+def new_place(name: str) -> Path:
+    """A folder that goes when the process ends."""
     place = Path(tempfile.mkdtemp(prefix=f"weft-fuzz-{name}-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     return place
