@@ -35,6 +35,11 @@ LIMITS = ServingLimits(
 )
 
 
+DEEP = 900  # JSON is read so deep
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+POSTSCRIPT = f"data:image/png;base64,{b64encode(EPS).decode()}"
+
+
 def picture(width: int = 30, height: int = 20) -> str:
     buffer = BytesIO()
     Image.new("RGB", (width, height)).save(buffer, "PNG")
@@ -123,6 +128,24 @@ BAD: list[tuple[str, Any, int, str]] = [
     ("images", chat("vqa", "x", *[picture()] * 3), 413, "at most 2 images, but shows 3"),
     ("text", chat("vqa", "x" * 300), 413, "at most 200 characters"),
     ("body", chat("vqa", "x" * 70_000), 413, "at most 60,000 bytes"),
+    (
+        "surrogate",
+        b'{"model": "vqa", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        400,
+        "half of a surrogate",
+    ),
+    ("surrogate host", chat("vqa", "x", "http://\ud800/a.png"), 400, "hosts that are allowed by name"),
+    ("surrogate task", chat("\ud800", "x"), 404, "`model` must be among the known names"),
+    ("long task", chat("v" * 30_000, "x"), 404, f"but is '{'v' * 80}'. Choose"),
+    ("long key", chat("vqa", "x", tools="v" * 30_000), 400, f"but is '{'v' * 79}…."),
+    ("long role", {"model": "vqa", "messages": [{"role": ["v" * 30_000]}]}, 400, f"but is ['{'v' * 78}…."),
+    (
+        "deep key",
+        b'{"model": "vqa", "tools": %b}' % (b"[" * DEEP + b"]" * DEEP),
+        400,
+        "`tools` must be left out",
+    ),
+    ("PostScript", chat("vqa", "x", POSTSCRIPT), 400, "must be a picture file"),
     ("slow answer", chat("vqa", "slow"), 504, "must come within 1.5 seconds"),
     ("refused", chat("vqa", "bad"), 400, "must not be bad"),
     ("defect", chat("vqa", "broken"), 500, "could not answer (RuntimeError)"),
@@ -141,6 +164,15 @@ def test_a_bad_request_gets_a_clear_error_and_the_server_goes_on(
     if status == 504:
         time.sleep(2)
     assert is_well(port)
+
+
+def test_a_model_that_answers_too_few_is_said_and_the_server_goes_on() -> None:
+    def too_few(questions: Sequence[Question]) -> list[str]:
+        return [] if questions[0].text == "none" else answer(questions)
+
+    with served(make_app(too_few, {"vqa": 20}, LIMITS)) as found:
+        assert asked(found, chat("vqa", "none"))[0] == 500
+        assert is_well(found)
 
 
 def test_a_question_that_cannot_be_answered_spoils_no_other(port: int) -> None:

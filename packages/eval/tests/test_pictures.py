@@ -91,7 +91,7 @@ def test_a_picture_comes_as_base64_or_from_a_host_that_is_allowed(host: str) -> 
         ("http://[::1", "must be a data URL or an http"),
         (
             "http://169.254.169.254/latest",
-            "hosts that are allowed by name alone, and 169.254.169.254 is none",
+            "hosts that are allowed by name alone, and '169.254.169.254' is none",
         ),
         ("http://HOST/away", "must be reachable by its address"),
         ("http://HOST/large", "at most 0.00390625 MiB"),

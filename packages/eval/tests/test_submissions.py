@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from weft.data import list_datasets
-from weft.eval.errors import FormatError, ScoreInputError
+from weft.eval.errors import EvalError, FormatError, ScoreInputError, ScoreTypeError
 from weft.eval.submissions import get_submission, list_submissions, save_submission, score_predictions
 from weft.eval.submissions.clip_captions import clip_caption_scores
 from weft.eval.submissions.format import register_submission
@@ -135,6 +135,53 @@ def test_gold_files_that_are_not_in_the_format_are_refused(
     (tmp_path / "g").write_text(gold, encoding="utf-8")
     with pytest.raises(FormatError, match=message):
         score_predictions(task, tmp_path / "p", tmp_path / "g")
+
+
+ODD = r"must have the fields of the official files of '{}', but cannot be read: "
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "error", "message"),
+    [
+        (
+            "vqa",
+            [{"question_id": 7, "answers": [{"anser": "yes"}] * 10}],
+            ScoreTypeError,
+            "a list of answers",
+        ),
+        ("vqa", [{"question_id": 7, "answers": 5}], ScoreTypeError, "a list of answers"),
+        ("vqa", [{"question_id": 7, "answers": TEN, "answer_type": []}], FormatError, ODD.format("vqa")),
+        ("gqa", {"7": {"answer": "yes", "types": {}}}, FormatError, ODD.format("gqa")),
+        ("gqa", {"7": {"answer": "yes", "types": 5}}, FormatError, ODD.format("gqa")),
+        ("tvqa", {"qid": 7, "answer_idx": "two"}, FormatError, ODD.format("tvqa")),
+        ("tvqa", {"qid": 7, "answer_idx": None}, FormatError, ODD.format("tvqa")),
+    ],
+    ids=[
+        "answer misspelt",
+        "no answers",
+        "type a list",
+        "no structural",
+        "types a number",
+        "option a word",
+        "none",
+    ],
+)
+def test_a_field_of_another_kind_in_annotations_is_told_as_one(
+    tmp_path: Path, task: str, gold: Any, error: type[Exception], message: str
+) -> None:
+    submission = get_submission(task)
+    (tmp_path / "p").write_text(submission.write_predictions(PREDICTIONS[task]), encoding="utf-8")
+    (tmp_path / "g").write_text(json.dumps(gold), encoding="utf-8")
+    with pytest.raises(error, match=message):
+        score_predictions(task, tmp_path / "p", tmp_path / "g")
+
+
+@pytest.mark.parametrize("choices", [[], {"7": []}, {"7": {"valid": None}}, 5], ids=repr)
+def test_choices_of_another_form_are_told_as_such(tmp_path: Path, choices: Any) -> None:
+    submission = get_submission("gqa")
+    (tmp_path / "p").write_text(submission.write_predictions(PREDICTIONS["gqa"]), encoding="utf-8")
+    with pytest.raises(EvalError, match=r"`choices` must hold|or an option holds must have the fields"):
+        score_predictions("gqa", tmp_path / "p", write_gold(tmp_path, "gqa"), choices=choices)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

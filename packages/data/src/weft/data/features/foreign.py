@@ -5,14 +5,17 @@ Every reader yields (id, array) pairs, ready for `write_features`.
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import CorruptMediaError, MissingDependencyError, MissingFileError
+from weft.data.errors import CorruptMediaError, MissingDependencyError, MissingFileError, WeftDataError
+from weft.data.sources.limits import check_unpacked
 
 Item = tuple[str, NDArray[Any]]
 
@@ -36,20 +39,16 @@ def read_hdf5(path: str | os.PathLike[str], dataset: str = "features") -> Iterat
             "Reading HDF5 features needs h5py. Install it with: pip install h5py"
         ) from None
     for file in _files(path, (".h5", ".hdf5")):
-        try:
-            with h5py.File(file, "r") as content:
-                for identity in content:
-                    group = content[identity]
-                    if not isinstance(group, h5py.Group) or dataset not in group:
-                        raise CorruptMediaError(
-                            f"{file} must hold groups with an array `{dataset}`, but {identity!r} is none. "
-                            "Name the array with dataset=."
-                        )
-                    yield identity, group[dataset][...]
-        except CorruptMediaError:
-            raise
-        except OSError as error:
-            raise CorruptMediaError(f"{file} must be an HDF5 file, but {error}. Get it again.") from error
+        with _whole(file, "an HDF5 file"), h5py.File(file, "r") as content:
+            for identity in content:
+                group = content[identity]
+                if not isinstance(group, h5py.Group) or dataset not in group:
+                    raise CorruptMediaError(
+                        f"{file} must hold groups with an array `{dataset}`, but {identity!r} is none. "
+                        "Name the array with dataset=."
+                    )
+                check_unpacked(group[dataset].nbytes, file.stat().st_size, f"{file}, {identity!r},")
+                yield identity, group[dataset][...]
 
 
 def read_feature_parquet(path: str | os.PathLike[str]) -> Iterator[Item]:
@@ -58,19 +57,14 @@ def read_feature_parquet(path: str | os.PathLike[str]) -> Iterator[Item]:
     Args:
         path: File or folder, such as a download of the hub data set `ylsung/VL-Adapter-datasets`.
     """
-    import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     for file in _files(path, (".parquet",)):
-        try:
+        with _whole(file, "Parquet with columns `id` and `features`"):
             shard = parquet.ParquetFile(file)
             for batch in shard.iter_batches(batch_size=64, columns=["id", "features"]):
                 for identity, features in zip(batch.column("id"), batch.column("features"), strict=True):
                     yield str(identity.as_py()), _nested(features)
-        except (arrow.ArrowInvalid, arrow.ArrowKeyError, OSError, KeyError) as error:
-            raise CorruptMediaError(
-                f"{file} must be Parquet with columns `id` and `features`, but {error}. Get it again."
-            ) from error
 
 
 def read_npz(path: str | os.PathLike[str], array: str = "features") -> Iterator[Item]:
@@ -81,13 +75,23 @@ def read_npz(path: str | os.PathLike[str], array: str = "features") -> Iterator[
         array: Name of the array in each file.
     """
     for file in _files(path, (".npz",)):
-        try:
+        with _whole(file, f"an npz file with `{array}`"):
+            with zipfile.ZipFile(file) as archive:
+                entry = archive.getinfo(f"{array}.npy")
+            check_unpacked(entry.file_size, file.stat().st_size, f"{file}, `{array}`,")
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
                 yield file.stem, content[array]
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptMediaError(
-                f"{file} must be an npz file with `{array}`, but {error}. Get it again."
-            ) from error
+
+
+@contextmanager
+def _whole(file: Path, kind: str) -> Iterator[None]:
+    """Say of a file that it is not what it should be, whatever a library raised; memory is lacking where it lies."""
+    try:
+        yield
+    except WeftDataError:
+        raise
+    except Exception as error:
+        raise CorruptMediaError(f"{file} must be {kind}, but {error}. Get it again.") from error
 
 
 def _nested(value: Any) -> NDArray[Any]:

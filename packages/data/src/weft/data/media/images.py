@@ -100,6 +100,10 @@ def open_image(data: bytes, name: str = "image") -> Image.Image:
         raise CorruptMediaError(
             f"{name} must have at most {most:,} pixels, but has more: {error} Shrink it, or set {IMAGE_PIXELS} to more."
         ) from error
+    except _DAMAGE as error:
+        raise CorruptMediaError(
+            f"{name} must be a whole image, but cannot be opened: {error}. Get the file again."
+        ) from error
     check_pixels(*image.size, name)
     return image
 

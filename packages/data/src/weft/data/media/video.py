@@ -126,8 +126,8 @@ def decode_frames(
 
     Raises:
         MissingDependencyError: If what the backend needs is not installed.
-        CorruptMediaError: If the video cannot be decoded, has no frame in the span, or is a text: FFmpeg would follow a
-            playlist to files elsewhere.
+        CorruptMediaError: If the video cannot be decoded, has no frame in the span or frames of more pixels than
+            `WEFT_MAX_IMAGE_PIXELS`, or is a text: FFmpeg would follow a playlist to files elsewhere.
         InvalidArgumentError: If there is no such stream, or the video is shorter and refused.
         UnknownNameError: For an unknown backend.
     """

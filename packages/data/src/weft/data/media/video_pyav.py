@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
+from weft.data.errors import (
+    CorruptMediaError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    WeftDataError,
+)
 from weft.data.media.reference import MediaRef
+from weft.data.sources.limits import check_pixels
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,dv,mxf,rm,nut,wtv,ivf,obu,"
@@ -33,8 +39,10 @@ def read(
             chosen.thread_type = "AUTO"
             wanted = choose([float(frame.time or 0.0) for frame in container.decode(chosen)])
         return _decode(av, video, stream, wanted)
-    # Demuxers that seek in a file that is cut short pass the stream's own OSError on.
-    except (av.error.FFmpegError, OSError) as error:
+    except (WeftDataError, ImportError):
+        raise
+    # Beside FFmpeg's own errors: demuxers pass on the stream's, and PyAV reads names and sizes that are none.
+    except Exception as error:
         raise CorruptMediaError(
             f"{video.uri} must be a whole video, but {error}. Get the file again."
         ) from error
@@ -46,6 +54,7 @@ def _decode(av: Any, video: MediaRef, stream: int | None, wanted: list[int]) -> 
     with video.open() as file, _opened(av, file) as container:
         for number, frame in enumerate(container.decode(_stream(container, stream, video.uri))):
             if number in needed:
+                check_pixels(frame.width, frame.height, video.uri)
                 found[number] = _upright(frame)
             if number >= wanted[-1]:
                 break
@@ -67,10 +76,13 @@ def _stream(container: Any, index: int | None, name: str) -> Any:
     if not streams:
         raise CorruptMediaError(f"{name} must hold a video stream, but holds none. Get the file again.")
     if index is None:
-        return max(streams, key=lambda stream: stream.width * stream.height)
-    if not 0 <= index < len(streams):
+        chosen = max(streams, key=lambda stream: stream.width * stream.height)
+    elif 0 <= index < len(streams):
+        chosen = streams[index]
+    else:
         raise InvalidArgumentError(f"`stream` must lie in 0..{len(streams) - 1} for {name}, but is {index}.")
-    return streams[index]
+    check_pixels(chosen.width, chosen.height, name)
+    return chosen
 
 
 def _import_av() -> Any:

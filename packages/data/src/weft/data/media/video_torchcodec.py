@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from weft.data.errors import CorruptMediaError, InvalidArgumentError, MissingDependencyError
 from weft.data.media.reference import MediaRef
+from weft.data.sources.limits import check_pixels
 
 
 class _Times(Sequence[float]):
@@ -60,6 +61,7 @@ def _stream(decoder: Callable[[int, str], Any], index: int | None, name: str) ->
     while True:
         try:
             found = decoder(number, "approximate").metadata
+            check_pixels(found.width, found.height, name)
             pixels[number] = found.width * found.height
         except ValueError as error:
             if "not a video stream" not in str(error):

@@ -76,6 +76,25 @@ def check_resize(width: int, height: int, short_side: int) -> None:
         )
 
 
+def check_made(width: int, height: int, what: str) -> None:
+    """Refuse a setting by which every picture becomes larger than the limit.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        what: What messages call the setting.
+
+    Raises:
+        CorruptMediaError: If pictures get more pixels than `RESIZED_PIXELS` says.
+    """
+    most = limit(RESIZED_PIXELS)
+    if width * height > most:
+        raise CorruptMediaError(
+            f"{what} must make pictures of at most {most:,} pixels, but makes them {width} x {height}. Correct it, or "
+            f"set {RESIZED_PIXELS} to more."
+        )
+
+
 def unpacked_limit(packed: int) -> int:
     """Return how many bytes a packed file may open to.
 

@@ -7,8 +7,10 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from weft.data.errors import MalformedRecordError
+from weft.data.sources.texts import parse_csv
 from weft.eval.compare.comparison import Comparison
-from weft.eval.compare.row import Row
+from weft.eval.compare.row import Row, row_of
 from weft.eval.compare.table import layout
 from weft.eval.errors import ComparisonError, shown
 from weft.eval.rendering.escape import csv_text, latex, markdown, read_csv_text
@@ -111,11 +113,11 @@ def rows_from_csv(text: str) -> list[Row]:
         One row per line.
 
     Raises:
-        ComparisonError: A column is unknown, or a cell is not a number.
+        ComparisonError: It is no CSV, a column is unknown, or a cell is not a number.
     """
     rows = []
-    for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-        unknown = [name for name in line if name not in _READERS and not str(name).startswith(_TEST)]
+    for number, line in enumerate(_lines(text), start=2):
+        unknown = [name for name in line if name not in _READERS and not name.startswith(_TEST)]
         if unknown or not line.get("method"):
             raise ComparisonError(
                 f"A table must have `method`, test/<task> and may have {', '.join(_READERS)}, but line {number} "
@@ -134,8 +136,23 @@ def rows_from_csv(text: str) -> list[Row]:
             raise ComparisonError(
                 f"Each score must be a number, but line {number} has another: {error}."
             ) from error
-        rows.append(Row(**{"label": fields["method"], **fields, "scores": scores}))
+        rows.append(row_of(number, {"label": fields["method"], **fields, "scores": scores}))
     return rows
+
+
+def _lines(text: str) -> list[dict[str, str]]:
+    """Column to cell of every line below the heading."""
+    try:
+        head, *lines = [cells for cells in parse_csv(text) if cells] or [[]]
+    except MalformedRecordError as error:
+        raise ComparisonError(f"A table must be CSV, but is not: {error}. Export it again.") from error
+    long = [number for number, cells in enumerate(lines, start=2) if len(cells) > len(head)]
+    if long:
+        raise ComparisonError(
+            f"A line must have at most {len(head)} cells, as the heading has, but line {shown(long)} has more. Put "
+            "cells with commas in quotes."
+        )
+    return [dict(zip(head, cells, strict=False)) for cells in lines]
 
 
 def _truth(cell: str) -> bool:

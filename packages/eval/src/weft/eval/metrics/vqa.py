@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
@@ -134,9 +134,12 @@ _VARIANTS: dict[str, Callable[[str, Sequence[str]], float]] = {OFFICIAL: _offici
 
 
 def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    given = reference["answers"] if isinstance(reference, Mapping) else reference
-    answers = [item["answer"] if isinstance(item, Mapping) else item for item in given]
-    if isinstance(given, str) or not all(isinstance(answer, str) for answer in answers):
+    given = reference.get("answers") if isinstance(reference, Mapping) else reference
+    listed = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    answers = (
+        [item.get("answer") if isinstance(item, Mapping) else item for item in given] if listed else [None]
+    )
+    if not all(isinstance(answer, str) for answer in answers):
         raise ScoreTypeError(
             f"Each value of `references` must be a list of answers (text), but that of {key!r} is {given!r}. "
             "Give the human answers one by one."

@@ -19,8 +19,9 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 from transformers.utils import is_torchvision_available
 
+from weft.data.errors import CorruptMediaError
 from weft.data.media.transforms import Resample
-from weft.data.sources.limits import check_resize
+from weft.data.sources.limits import check_made, check_resize
 from weft.eval.errors import ImageProcessorError
 from weft.eval.readers.missing_library import missing_library
 
@@ -34,7 +35,17 @@ _FILTERS: dict[int, Resample] = {
 }
 _NAMES = ("image_processor_type", "feature_extractor_type", "auto_map")
 _ABOUT_FILES = (*_NAMES, "processor_class", "_processor_class", "image_processor_class")
-_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
+# What a library stumbles over in settings that somebody else wrote.
+_FAULTS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    ImportError,
+    RuntimeError,
+)
 _STEPS = (
     "preprocess",
     "_preprocess_image_like_inputs",
@@ -84,10 +95,12 @@ class ProcessorTransform:
             CorruptMediaError: If one is so long and narrow that the resize of its short side passes
                 `WEFT_MAX_RESIZED_PIXELS`.
         """
-        pictures = [self._prepared(image) for image in images]
         try:
+            pictures = [self._prepared(image) for image in images]
             made = self.processor(images=pictures, return_tensors="pt")
-        except (ValueError, TypeError) as error:
+        except CorruptMediaError:
+            raise
+        except _FAULTS as error:
             raise self._refused(images, error) from error
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
@@ -98,10 +111,12 @@ class ProcessorTransform:
             ImageProcessorError: If the processor refuses it, or makes anything else of it, such as patches.
             CorruptMediaError: See `inputs`.
         """
-        levels = self._levels
         try:
+            levels = self._levels
             pixels = None if levels is None else self._looked_up(self._prepared(image), levels)
-        except (ValueError, TypeError) as error:
+        except CorruptMediaError:
+            raise
+        except _FAULTS as error:
             raise self._refused([image], error) from error
         if pixels is None:
             pixels = self.inputs([image])["pixel_values"].numpy()
@@ -251,10 +266,11 @@ def short_side_transform(
 
 
 def check_growth(processor: Any, image: Image.Image) -> None:
-    """Refuse a picture so long and narrow that an image processor would make it huge.
+    """Refuse what an image processor would make huge: a long and narrow picture, or any by settings of its own.
 
     Args:
-        processor: An image processor of `transformers`; only one that resizes the short side alone can.
+        processor: An image processor of `transformers`; only one that resizes the short side alone makes a picture
+            huge by its form.
         image: The picture.
 
     Raises:
@@ -263,6 +279,9 @@ def check_growth(processor: Any, image: Image.Image) -> None:
     size = _sides(processor, "do_resize", "size")
     if size.get("shortest_edge") and not size.get("longest_edge"):
         check_resize(*image.size, size["shortest_edge"])
+    for switch, name in (("do_resize", "size"), ("do_center_crop", "crop_size"), ("do_pad", "pad_size")):
+        sides = _sides(processor, switch, name)
+        check_made(sides.get("width", 0), sides.get("height", 0), f"`{name}` of its image processor")
 
 
 def stacked(pictures: Sequence[NDArray[np.float32]]) -> Tensor:

@@ -102,6 +102,8 @@ class Batching:
         self.batches = [*self.batches[-999:], len(batch)]
         try:
             said = await self._run([question for question, _ in batch])
+            if len(said) != len(batch):
+                raise RuntimeError(f"{len(batch)} questions got {len(said)} answers")
         except Exception as error:
             # The model is somebody else's code: whatever it raises belongs to a question, and the server keeps running.
             if len(batch) > 1:

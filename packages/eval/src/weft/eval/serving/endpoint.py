@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from weft.core.errors import unknown
+from weft.data.sources.texts import is_writable
 from weft.eval.errors import EvalError, ServingError
 from weft.eval.serving.batching import Answer, Batching, BusyError, Question
 from weft.eval.serving.pictures import PictureLimits, picture_of
@@ -29,6 +30,7 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "response_format": (None, {"type": "text"}),
 }
 _LENGTHS = ("max_tokens", "max_completion_tokens")
+_LONGEST = 80  # characters of a request that a message repeats
 
 
 @dataclass(frozen=True)
@@ -186,12 +188,13 @@ def _parsed(body: bytes) -> dict[str, Any]:
 def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
     task = words.get("model")
     if not isinstance(task, str) or task not in tasks:
-        raise RequestError(404, unknown("`model`", task, tasks))
+        named = task[:_LONGEST] if isinstance(task, str) else _shown(task)
+        raise RequestError(404, unknown("`model`", named, tasks))
     for name, plain in _PLAIN.items():
         if name in words and words[name] not in plain:
             raise RequestError(
                 400,
-                f"`{name}` must be left out, because a run answers by its own rules, but is {words[name]!r}.",
+                f"`{name}` must be left out, because a run answers by its own rules, but is {_shown(words[name])}.",
             )
     for name in _LENGTHS:
         most = words.get(name)
@@ -199,7 +202,7 @@ def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
             raise RequestError(
                 400,
                 f"`{name}` must be at least {tasks[task]}, the length of answers of {task!r}, or be left out, but is "
-                f"{most!r}.",
+                f"{_shown(most)}.",
             )
     return task
 
@@ -221,6 +224,10 @@ def _said(words: Mapping[str, Any], limits: ServingLimits, talks: bool) -> tuple
     told = [_parts(message, talks) for message in messages]
     images = [_address(part) for parts in told for part in parts if part.get("type") == "image_url"]
     texts = [_text(part) for parts in told for part in parts if part.get("type") != "image_url"]
+    if not is_writable(texts):
+        raise RequestError(
+            400, "A text must be Unicode, but holds half of a surrogate pair. Encode it again."
+        )
     if (length := sum(map(len, texts))) > limits.text:
         raise RequestError(413, f"A text must have at most {limits.text:,} characters, but has {length:,}.")
     if len(images) > limits.images:
@@ -249,7 +256,7 @@ def _parts(message: Mapping[str, Any], talks: bool) -> list[dict[str, Any]]:
     role, content = message.get("role"), message.get("content")
     if role != "user" and (not talks or role not in ("system", "assistant")):
         raise RequestError(
-            400, f"`role` must be 'user', but is {role!r}. The run says itself what a system would."
+            400, f"`role` must be 'user', but is {_shown(role)}. The run says itself what a system would."
         )
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
@@ -260,8 +267,17 @@ def _parts(message: Mapping[str, Any], talks: bool) -> list[dict[str, Any]]:
 def _text(part: Mapping[str, Any]) -> str:
     text = part.get("text")
     if part.get("type") != "text" or not isinstance(text, str):
-        raise RequestError(400, f"A part must be of type text or image_url, but is {str(dict(part))[:80]}.")
+        raise RequestError(400, f"A part must be of type text or image_url, but is {_shown(part)}.")
     return text
+
+
+def _shown(value: object) -> str:
+    """A value of a request as messages repeat it: its beginning, however deep it is."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _address(part: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
-import io
 import os
 import urllib.error
 import urllib.request
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from weft.data.errors import CorruptMediaError
+from weft.data.media.images import open_image
 from weft.eval.errors import ServingError
 
 HOSTS = "WEFT_IMAGE_HOSTS"
@@ -67,16 +68,14 @@ def check_picture(data: bytes, limits: PictureLimits) -> None:
     Raises:
         ServingError: With the reason.
     """
-    from PIL import Image, UnidentifiedImageError
-
     if len(data) > limits.bytes:
         raise _too_large(limits)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             width, height = image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except CorruptMediaError as error:
         raise ServingError(
-            f"An image must be a picture file such as PNG or JPEG, but is not: {str(error)[:100]}. Send it whole."
+            f"An image must be a picture file such as PNG or JPEG, but is not: {str(error)[:200]}"
         ) from None
     if width * height > limits.pixels:
         raise ServingError(
@@ -112,7 +111,7 @@ def _fetched(address: str, limits: PictureLimits) -> bytes:
         )
     if host not in limits.hosts and f"{host}:{port}" not in limits.hosts:
         raise ServingError(
-            f"An image may be fetched from hosts that are allowed by name alone, and {host} is none. Send it as "
+            f"An image may be fetched from hosts that are allowed by name alone, and {host[:60]!r} is none. Send it as "
             f"data:image/png;base64,…, or have the server allow the host ({HOSTS}, or --image-host)."
         )
     opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -21,8 +22,9 @@ from weft.eval.readers.image_processor import (
     load_transform,
     short_side_transform,
     square_transform,
+    stacked,
 )
-from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
 from weft.train.errors import RunError, near
 from weft.train.recipe.few_shot import EncoderSection
 from weft.train.recipe.variables import expanded
@@ -31,6 +33,7 @@ Loaded = tuple[nn.Module, Callable[..., Any], ProcessorTransform]
 
 _BLIPS = ("blip", "weft_blip_retrieval")
 _FILTERS: dict[str, Resample] = {"bicubic": "bicubic", "bilinear": "bilinear"}
+_TRIED = (96, 64)
 _NOT_WEIGHTS = (
     "input_resolution",
     "context_length",
@@ -50,7 +53,11 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
     load = _open_clip if section.library == "open_clip" else _saved
     model, tokenizer, transform = load(section)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ImageTextEncoder(model.to(device), tokenizer), transform
+    encoder = ImageTextEncoder(model.to(device), tokenizer)
+    with _said_plainly(section):  # files that do not belong together are told before a data set is read
+        encoder.encode_texts(["a"])
+        encoder.encode_images(stacked([transform(Image.new("RGB", _TRIED))]))
+    return encoder, transform
 
 
 def width_of(section: EncoderSection) -> int | None:
@@ -163,11 +170,12 @@ def _open_clip(section: EncoderSection) -> Loaded:
             "program. OpenAI's addresses hold the digest of each of its files."
         )
     with _said_plainly(section):
-        try:
-            # OpenAI's models compute GELU as x σ(1.702 x); other files of open_clip name architectures that say so.
-            model = library.create_model(
-                section.name, load_weights=False, pretrained_text=False, force_quick_gelu=script
-            )
+        # OpenAI's models compute GELU as x σ(1.702 x); other files of open_clip name architectures that say so.
+        model = library.create_model(
+            section.name, load_weights=False, pretrained_text=False, force_quick_gelu=script
+        )
+    try:
+        with foreign_values():
             if script:
                 state = torch.jit.load(path, map_location="cpu").state_dict()
                 model.load_state_dict(
@@ -175,11 +183,11 @@ def _open_clip(section: EncoderSection) -> Loaded:
                 )
             else:
                 library.factory.load_checkpoint(model, str(path))
-        except RuntimeError as error:
-            raise RunError(
-                f"`encoder.weights` must fit {section.name!r} of open_clip, but {path} does not: "
-                f"{fault_of_loading(error)}"
-            ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"`encoder.weights` must fit {section.name!r} of open_clip, but {path} does not: "
+            f"{fault_of_loading(error)}"
+        ) from error
     return model, library.get_tokenizer(section.name), _open_clip_transform(model)
 
 
@@ -239,20 +247,12 @@ def _weights(section: EncoderSection) -> Path:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-@contextmanager
-def _said_plainly(section: EncoderSection) -> Iterator[None]:
     try:
-        yield
-    except (OSError, ValueError) as error:
-        if type(error).__module__.startswith("weft."):
-            raise
-        raise RunError(
-            f"`encoder.name` must be a folder or a hub id that can be reached, but {section.name!r} cannot be loaded: "
-            f"{fault_of_loading(error)}"
-        ) from None
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # or it is none; whoever reads it says so
+        return False
+
+
+def _said_plainly(section: EncoderSection) -> AbstractContextManager[None]:
+    return as_saved("encoder.name", section.name)

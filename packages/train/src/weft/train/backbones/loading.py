@@ -20,10 +20,8 @@ from transformers import (
 from weft.core import attach, load_adapter
 from weft.core.backbone.text_length import fixed_text_length
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig, load_blip
-from weft.core.errors import WeftError
 from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
 from weft.data.processes.atomic import whole_folder
-from weft.eval.errors import EvalError
 from weft.eval.readers import PairedProcessor, Reader, is_paired, reader_for
 from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
 from weft.train.backbones.from_scratch import (
@@ -34,8 +32,8 @@ from weft.train.backbones.from_scratch import (
 )
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.pretrained import load_read, own_reader, planned_read, saved_config
-from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
-from weft.train.errors import RecipeError, RunError
+from weft.train.backbones.saved import as_saved, fault_of_loading, load_saved, saved_path
+from weft.train.errors import RunError
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import BackboneSection, TokenizerSection
 from weft.train.recipe.training import Recipe
@@ -62,19 +60,12 @@ def load_backbone(
         ImageProcessorError: If its image processor cannot be loaded or used.
         ReaderError: If it has no processor that a reader reads.
     """
-    try:
+    with as_saved("backbone", section.title, "'miniature', a folder"):
         if section.config is not None:
             return _new(section, folder, texts)
         if section.language is not None:
             return _with_visual_tokens(section)
         return _saved(section)
-    except (OSError, ValueError) as error:
-        if isinstance(error, WeftError | EvalError | RecipeError):
-            raise
-        raise RunError(
-            f"`backbone` must be 'miniature', a folder or a hub id that can be reached, but {section.title!r} cannot "
-            f"be loaded: {fault_of_loading(error)}"
-        ) from None
 
 
 def reader_of(section: BackboneSection) -> Reader:

@@ -14,7 +14,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from weft.eval.readers import Reader, ReaderError, is_paired, load_processor, model_class_for, reader_for
 from weft.eval.readers.video_frames import FramesRule
-from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
 from weft.train.errors import RunError, near
 from weft.train.recipe.sections import BackboneSection
 
@@ -68,7 +68,9 @@ def own_reader(section: BackboneSection) -> Reader:
     path = saved_path(section.name or "", "backbone.name")
     key = json.dumps([path, section.revision, section.processor, section.reader, _files(path)])
     if key not in _READERS:
-        made = reader_for(saved_config(section), _processor(section, path), section.reader)
+        config, processor = saved_config(section), _processor(section, path)
+        with as_saved("backbone.name", section.title):
+            made = reader_for(config, processor, section.reader)
         frames = {name: section.processor[name] for name in _FRAMES if name in section.processor}
         made = made.showing(FramesRule(**frames)) if frames else made
         _READERS.clear()  # a command reads one model
@@ -99,11 +101,16 @@ def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrain
     # Flash attention is asked for where the weights are loaded: it needs a GPU.
     wanted = {} if section.attention in (None, "flash") else {"attn_implementation": section.attention}
     try:
-        with torch.device("meta"):
+        with foreign_values(), torch.device("meta"):
             model: PreTrainedModel = make(config, **wanted)
     except ValueError as error:
+        if wanted:
+            raise RunError(
+                f"`backbone.attention` must be one that the model has, but is {section.attention!r}: {error}"
+            ) from None
         raise RunError(
-            f"`backbone.attention` must be one that the model has, but is {section.attention!r}: {error}"
+            f"`backbone` must have a config that makes a model, but that of {section.title!r} does not: "
+            f"{fault_of_loading(error)}. Correct its config.json, or get it again."
         ) from None
     return model
 

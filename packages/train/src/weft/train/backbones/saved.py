@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from weft.train.errors import RunError
+from weft.train.errors import RunError, is_mistake
 
 MINIATURE = Path(__file__).parent / "miniature"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -59,10 +61,55 @@ def load_saved(kind: Any, path: str, revision: str | None = None, **options: Any
 
     Raises:
         OSError, ValueError: As `transformers` does; see `fault_of_loading`.
+        ImportError: It needs a library that is absent.
     """
     import weft.core.composites  # noqa: F401  # makes weft's own model types known to `transformers`
 
-    return kind.from_pretrained(path, revision=revision, **{**options, "trust_remote_code": False})
+    with foreign_values():
+        return kind.from_pretrained(path, revision=revision, **{**options, "trust_remote_code": False})
+
+
+@contextmanager
+def foreign_values() -> Iterator[None]:
+    """Let a library read what somebody else saved inside the `with` block.
+
+    Raises:
+        ValueError: In the place of whatever the library stumbled over; lack of memory, of a file or of a library says
+            nothing of the values.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        if is_mistake(error) or "OutOfMemory" in type(error).__name__:
+            raise
+        line = next(iter(str(error).strip().split("\n")), "")
+        raise ValueError(f"{type(error).__name__}: {line}") from error
+
+
+@contextmanager
+def as_saved(argument: str, name: str, among: str = "a folder") -> Iterator[None]:
+    """Say of a saved model that what is done with it inside the `with` block cannot be done.
+
+    Args:
+        argument: The key or option that names it.
+        name: What the user calls it.
+        among: What else it may be than a hub id.
+
+    Raises:
+        RunError: In the place of what `foreign_values` raises.
+    """
+    try:
+        with foreign_values():
+            yield
+    except (OSError, ValueError) as error:
+        if is_mistake(error):
+            raise
+        raise RunError(
+            f"`{argument}` must be {among} or a hub id that can be reached, but {name!r} cannot be loaded: "
+            f"{fault_of_loading(error)}"
+        ) from error
 
 
 def fault_of_loading(error: BaseException) -> str:

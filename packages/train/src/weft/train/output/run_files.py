@@ -33,6 +33,22 @@ def as_written(place: Path, advice: str = "Take it from the run again, or run th
         ) from error
 
 
+def read_id(path: Path) -> str:
+    """The id of a run in its tracking store, from a file that a run or a sweep wrote.
+
+    Args:
+        path: The file.
+
+    Raises:
+        RunError: If it holds anything else.
+    """
+    with as_written(path, "Remove it to start a new run in the store."):
+        text = path.read_text(encoding="utf-8").strip()
+        if not text.isalnum():
+            raise ValueError(f"it holds {text[:40]!r} and no id")
+        return text
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file that a run wrote.
 

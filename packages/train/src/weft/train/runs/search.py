@@ -14,6 +14,7 @@ import yaml
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import check_writable, claimed
 from weft.train.output.progress import Progress
+from weft.train.output.run_files import as_written
 from weft.train.preflight.learned import load_learnable
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
@@ -166,7 +167,9 @@ def _base(source: str, overrides: Sequence[str], ranges: Mapping[str, Any]) -> R
 
 def validated(point: Point) -> float:
     """The best average of the official scores that a run had on its validation splits."""
-    return float((point.recipe.folder / "checkpoints" / "best" / "score").read_text(encoding="utf-8"))
+    file = point.recipe.folder / "checkpoints" / "best" / "score"
+    with as_written(file):
+        return float(file.read_text(encoding="utf-8"))
 
 
 def _points(

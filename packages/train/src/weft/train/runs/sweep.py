@@ -21,7 +21,7 @@ from weft.train.errors import RecipeError, RunError
 from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
 from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
-from weft.train.output.run_files import as_written, read_json
+from weft.train.output.run_files import as_written, read_id, read_json
 from weft.train.preflight.learned import load_learnable
 from weft.train.preflight.tasks import roles_of
 from weft.train.recipe.files import read_yaml
@@ -270,8 +270,8 @@ def run_point(source: str, point: Point, parent: str | None, *, fresh: bool = Fa
     if folder.exists():
         words = ["--resume"] if has_begun(folder) and not fresh else ["--overwrite"]
     if "--resume" in words:
-        saved = read_yaml(folder / "recipe.yaml")
-        parent = saved["tracking"]["parent"]
+        with as_written(folder / "recipe.yaml"):
+            parent = read_yaml(folder / "recipe.yaml")["tracking"]["parent"]
     changes = [*point.overrides, *([f"tracking.parent={parent}"] if parent else [])]
     with log_of(point.recipe).open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "weft.train", source, *changes, "--traceback", *words]
@@ -288,7 +288,7 @@ def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[st
     from weft.train.runs.tracked import tracking_store
 
     note = Path(base.output) / f"{base.name}.sweep"
-    known = note.read_text(encoding="utf-8") if note.is_file() else None
+    known = read_id(note) if note.is_file() else None
     with open_run(
         store=tracking_store(base),
         experiment=base.tracking.experiment,

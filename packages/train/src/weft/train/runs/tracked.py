@@ -22,6 +22,7 @@ from weft.eval.tracking import Run, check_store, open_run, runs_page, store_uri,
 from weft.eval.tracking.store import store_folder
 from weft.train.output.progress import Advance
 from weft.train.output.result import RESULT, Result
+from weft.train.output.run_files import read_id
 from weft.train.output.summary import described
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
@@ -42,7 +43,7 @@ def tracked(
         yield None
         return
     id_file = recipe.folder / "mlflow_run_id"
-    run_id = id_file.read_text(encoding="utf-8") if checkpoint is not None and id_file.is_file() else None
+    run_id = read_id(id_file) if checkpoint is not None and id_file.is_file() else None
     params = {
         "method": recipe.title,
         "seed": recipe.seed,

@@ -36,13 +36,18 @@ def published_rows(table: Path | str) -> list[Row]:
         Its rows.
 
     Raises:
-        ComparisonError: There is no such table, or a row does not say where it was printed.
+        ComparisonError: There is no such table, it cannot be read, or a row does not say where it was printed.
     """
     names = published_tables()
     if str(table) in names:
         text = resources.files(__name__).joinpath(f"{table}{_SUFFIX}").read_text(encoding="utf-8")
     elif Path(table).is_file():
-        text = Path(table).read_text(encoding="utf-8")
+        try:
+            text = Path(table).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ComparisonError(
+                f"`table` must be a CSV file in UTF-8, but {str(table)!r} cannot be read: {error}. Export it again."
+            ) from error
     else:
         near = near_matches(str(table), names, limit=1)
         raise ComparisonError(

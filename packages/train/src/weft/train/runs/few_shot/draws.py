@@ -108,7 +108,7 @@ def read_class_texts(path: str | None) -> dict[str, list[str]] | None:
     file = Path(expanded(path, "class_texts"))
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"`class_texts` must be a JSON file, but {file} cannot be read: {error}. Write names of classes to "
             "lists of texts."

@@ -27,6 +27,7 @@ from weft.train.objectives import objectives_of
 from weft.train.output.folders import RUN_MARKER, claimed, make_run_folder, require_made
 from weft.train.output.progress import Progress
 from weft.train.output.result import ADAPTER, as_json, write_json
+from weft.train.output.run_files import as_written, read_json
 from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import load_learnable
 from weft.train.preflight.tasks import TaskData, check_recipe, sizes_of
@@ -41,6 +42,7 @@ from weft.train.runs.share.measurement import Measurement, Measuring
 STATE = "measured.safetensors"
 MADE_FROM = "made_from.json"
 COST = "cost.json"
+_ADVICE = "Start over with --overwrite."
 _TRAINED, _MEASURED, _FEWEST = 0.04, 0.03, 14  # shares of a run's steps, and the fewest batches of any use
 
 
@@ -150,7 +152,7 @@ def _prepare(
     folder = shared.folder
     made_from = {**settings_of(recipe), **origin_of(recipe, tasks), **numbers}
     if (folder / MADE_FROM).is_file():
-        kept = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
+        kept = read_json(folder / MADE_FROM)
         differing = differences(kept, json.loads(as_json(made_from)))
         if not differing:
             return
@@ -191,21 +193,30 @@ def _measured(
             write_json(folder / COST, cost)
         processes.wait()
     else:
-        cost = dict(json.loads((folder / COST).read_text(encoding="utf-8")))
+        cost = _kept_cost(folder / COST)
     part_tasks(session.model)
     measuring = _measuring(session, batches, looks)
     state = folder / f"{processes.rank}-of-{processes.size}-{STATE}"
     if state.is_file():
-        measuring.load(load_file(state))
+        with as_written(state, _ADVICE):
+            measuring.load(load_file(state))
     started, done = time.perf_counter(), measuring.done
     with progress.bar(f"measure {shared.name}", measuring.total, measuring.done) as advance:
         measuring.run(_keeping(measuring, state, advance))
-    if measuring.done > done:
+    if measuring.done > done or "measure_seconds" not in cost:  # or it was killed before this was written
         cost["measure_seconds"] = cost.get("measure_seconds", 0.0) + time.perf_counter() - started
         cost["measure_memory_mb"] = _memory(processes)
         if processes.first:
             write_json(folder / COST, cost)
     return measuring.measured(), cost
+
+
+def _kept_cost(path: Path) -> dict[str, float]:
+    """What training cost; nothing where it was killed before that was written."""
+    if not path.is_file():
+        return {}
+    with as_written(path, _ADVICE):
+        return {key: float(value) for key, value in read_json(path).items()}
 
 
 def _keeping(measuring: Measuring, path: Path, advance: Callable[[int], None]) -> Callable[[int], None]:

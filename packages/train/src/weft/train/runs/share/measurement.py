@@ -131,10 +131,17 @@ class Measuring:
         return {**self.gradients.state(), "affinity": self.affinity, "done": torch.tensor(self.done)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave.
+
+        Raises:
+            ValueError: It gave something else.
+        """
+        done = int(state["done"])
+        if not 0 <= done <= self.total:
+            raise ValueError(f"{done} of {self.total} batches are done")
         self.gradients.load(state)
         self.affinity.copy_(state["affinity"])
-        self.done = int(state["done"])
+        self.done = done
 
     def _take(self, batch: int) -> None:
         self.model.zero_grad(set_to_none=True)
