@@ -134,11 +134,11 @@ _VARIANTS: dict[str, Callable[[str, Sequence[str]], float]] = {OFFICIAL: _offici
 
 
 def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    given = reference.get("answers") if isinstance(reference, Mapping) else reference
+    given: Any = reference.get("answers") if isinstance(reference, Mapping) else reference
     listed = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
-    answers = (
-        [item.get("answer") if isinstance(item, Mapping) else item for item in given] if listed else [None]
-    )
+    answers: list[Any] = [None]
+    if listed:
+        answers = [item.get("answer") if isinstance(item, Mapping) else item for item in given]
     if not all(isinstance(answer, str) for answer in answers):
         raise ScoreTypeError(
             f"Each value of `references` must be a list of answers (text), but that of {key!r} is {given!r}. "
