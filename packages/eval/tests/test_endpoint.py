@@ -210,6 +210,24 @@ def test_a_request_that_comes_too_slowly_is_ended(port: int) -> None:
     assert is_well(port)
 
 
+def test_whoever_hangs_up_in_mid_request_leaves_no_trace() -> None:
+    app = make_app(answer, {"vqa": 20}, LIMITS)
+    raised: list[BaseException] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            raised.append(error)
+
+    with served(watched) as found:
+        with socket.create_connection(("127.0.0.1", found)) as line:
+            line.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        assert is_well(found)
+        time.sleep(0.2)
+    assert raised == []
+
+
 def test_whoever_comes_when_too_many_wait_is_told_to_come_again(port: int) -> None:
     with ThreadPoolExecutor(40) as pool:
         said = list(pool.map(lambda _: asked(port, chat("vqa", "slow"))[0], range(40)))

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from weft.core.errors import unknown
 from weft.data.sources.texts import is_writable
@@ -172,6 +173,8 @@ async def _body(request: Request, limits: ServingLimits) -> bytes:
             f"A request must come within {limits.upload:g} seconds, but did not. Send it again.",
             "timeout",
         ) from None
+    except ClientDisconnect:
+        raise RequestError(400, "A request must come whole, but whoever sent it hung up.") from None
     return bytes(found)
 
 
