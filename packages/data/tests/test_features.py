@@ -147,6 +147,50 @@ def test_broken_hdf5_is_named(tmp_path):
         list(read_hdf5(tmp_path))
 
 
+@pytest.fixture(params=["a.h5", "a.npz", "a.parquet"])
+def foreign(request, tmp_path):
+    """A file of features of each kind, and what reads it."""
+    path = tmp_path / request.param
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file.create_group("1").create_dataset("features", data=values)
+    elif path.suffix == ".npz":
+        np.savez(path, features=values)
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"id": ["1"], "features": [values.tolist()]}), path)
+    return path, {".h5": read_hdf5, ".npz": read_npz, ".parquet": read_feature_parquet}[path.suffix]
+
+
+def test_damaged_features_of_others_are_read_or_named(foreign):
+    path, read = foreign
+    whole = path.read_bytes()
+    list(read(path))
+    generator = np.random.default_rng(0)
+    named = 0
+    for _ in range(150):
+        place = int(generator.integers(len(whole)))
+        path.write_bytes(whole[:place] + bytes(generator.bytes(2)) + whole[place + 2 :])
+        try:
+            list(read(path))
+        except CorruptMediaError as error:
+            assert path.name in str(error)  # noqa: PT017  (some are read)
+            named += 1
+    assert named > 5
+
+
+def test_features_that_open_to_gigabytes_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("1").create_dataset(
+            "features", shape=(2**20, 2**12), dtype="f4", chunks=(1024, 1024)
+        )
+    np.savez_compressed(tmp_path / "a.npz", features=np.zeros((300, 2**20), np.uint8))
+    for name, read in (("a.h5", read_hdf5), ("a.npz", read_npz)):
+        assert (tmp_path / name).stat().st_size < 2**20
+        with pytest.raises(CorruptMediaError, match=r"must open to at most 256 MiB or 100 times its size"):
+            list(read(tmp_path / name))
+
+
 def test_without_h5py_the_install_command_is_given(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match=r"pip install h5py"):

@@ -103,6 +103,28 @@ def test_the_largest_stream_is_taken_unless_one_is_named(tmp_path, backend):
         read_frames(video, 1, stream=2, backend=backend)
 
 
+def test_a_video_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, backend, monkeypatch):
+    video = make_video(tmp_path / "v.mp4")
+    monkeypatch.setenv("WEFT_MAX_IMAGE_PIXELS", "700")
+    with pytest.raises(CorruptMediaError, match=r"v\.mp4 must have at most 700 pixels, but has 32 x 24"):
+        read_frames(video, 1, backend=backend)
+
+
+def test_bytes_that_change_anywhere_in_a_video_are_shown_or_named(tmp_path):
+    need("pyav")
+    whole = (tmp_path / "v.mp4", make_video(tmp_path / "v.mp4", 4))[0].read_bytes()
+    generator = random.Random(0)
+    named = 0
+    for _ in range(200):
+        place = generator.randrange(len(whole))
+        data = whole[:place] + generator.randbytes(3) + whole[place + 3 :]
+        try:
+            read_frames(MediaRef.from_bytes(data, "video"), 2)
+        except CorruptMediaError:
+            named += 1
+    assert named > 10
+
+
 @pytest.mark.parametrize("content", [b"no video" * 100, b""], ids=["noise", "empty"])
 def test_a_broken_video_is_named(tmp_path, backend, content):
     (tmp_path / "v.mp4").write_bytes(content)

@@ -75,3 +75,33 @@ def test_a_table_of_ones_own_needs_a_source(ours: Comparison, tmp_path: Path) ->
     assert with_published(ours, [file]).entry("x").scores["vqa"].mean == 3
     with pytest.raises(ComparisonError, match="Did you mean 'uniadapter_coco'"):
         published_rows("uniadaptr_coco")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "must be a CSV file in UTF-8, but .* cannot be read"),
+        (
+            b"method,test/vqa\nx,1,2,3\n",
+            r"must have at most 2 cells, as the heading has, but line 2 has more",
+        ),
+        (b"method,test/vqa\nx,nan\n", "A score must be a finite number"),
+        (b"method,test/vqa\nx,y\n", "Each score must be a number, but line 2"),
+        (b"method,what\nx,1\n", "Rename the columns"),
+        (b"", "must share tasks with the comparison"),
+    ],
+    ids=["bytes", "long line", "nan", "word", "column", "empty"],
+)
+def test_a_table_that_is_none_is_refused(
+    ours: Comparison, tmp_path: Path, content: bytes, message: str
+) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_bytes(content)
+    with pytest.raises(ComparisonError, match=message):
+        with_published(ours, [file])
+
+
+def test_cells_of_a_table_may_be_long(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text(f"method,test/vqa,published\nx,3,{'p' * 200_000}\n", encoding="utf-8")
+    assert len(str(published_rows(file)[0].published)) == 200_000

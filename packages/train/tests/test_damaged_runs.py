@@ -12,7 +12,7 @@ import pytest
 from weft.core.errors import CheckpointError
 from weft.train.engine.checkpoints import MANIFEST, is_complete, seal
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.run_files import as_written, read_json
+from weft.train.output.run_files import as_written, read_id, read_json
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.exchange import import_adapter
 from weft.train.runs.origin import other_recipe, read_origin
@@ -118,3 +118,14 @@ def test_errors_of_weft_and_lack_of_memory_say_nothing_of_a_file(tmp_path: Path)
         RunError, match=r"a\.json must be as weft wrote it, but cannot be read: FileNotFoundError"
     ):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"../x", b"", b"a b"])
+def test_an_id_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "id").write_bytes(content)
+    with pytest.raises(
+        RunError, match=r"id must be as weft wrote it, but cannot be read: .* Remove it to start"
+    ):
+        read_id(tmp_path / "id")
+    (tmp_path / "id").write_text("0af\n")
+    assert read_id(tmp_path / "id") == "0af"

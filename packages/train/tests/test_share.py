@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
 import yaml
+from safetensors.torch import load_file, save_file
 
 from weft.core import plan
 from weft.train.backbones.loading import planned_model
@@ -65,6 +67,37 @@ def test_a_measurement_is_kept_and_refused_to_other_values(recipe):
     ):
         measure(load_recipe(recipe), steps=2, batches=5)
     assert measure(load_recipe(recipe), steps=2, batches=5, overwrite=True).measurement.batches == 5
+
+
+def test_a_measurement_that_was_killed_before_it_noted_its_cost_resumes(recipe):
+    first = measure(load_recipe(recipe), **QUICK)
+    for cost in (None, {"train_steps": 2.0, "train_seconds": 1.0}):
+        (first.folder / "cost.json").unlink()
+        if cost is not None:
+            (first.folder / "cost.json").write_text(json.dumps(cost))
+        again = measure(load_recipe(recipe), **QUICK)
+        assert {"measure_seconds", "measure_memory_mb"} <= again.cost.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("made_from.json", b"[]"),
+        ("cost.json", b'{"train_seconds": null}'),
+        ("0-of-1-measured.safetensors", b"xx"),
+        ("0-of-1-measured.safetensors", None),
+    ],
+    ids=["list", "null", "cut", "too many batches"],
+)
+def test_a_damaged_measurement_is_named(recipe, name, content):
+    folder = measure(load_recipe(recipe), **QUICK).folder
+    if content is None:
+        state = load_file(folder / name)
+        save_file({**state, "done": torch.tensor(-3)}, folder / name)
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} must be as weft wrote it, but cannot be read"):
+        measure(load_recipe(recipe), **QUICK)
 
 
 def test_a_policy_fits_the_recipe_and_the_limit(recipe, monkeypatch):

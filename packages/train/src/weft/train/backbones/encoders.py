@@ -115,7 +115,7 @@ def _saved(section: EncoderSection) -> Loaded:
         if section.library == "weft":
             model = _own(section, path, config)
         else:
-            model = load_saved(AutoModel, path, section.revision)
+            model = _whole(path, section.revision)
     ImageTextEncoder.check(
         model
     )  # before looking for a tokenizer that a model without a text side has none of
@@ -145,8 +145,19 @@ def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
             f"`encoder.weights` must be left out unless `name` is a BLIP, whose original files it names, but "
             f"{section.name!r} is a {config.model_type}. Leave it out."
         )
-    own: nn.Module = load_saved(AutoModel, path, section.revision)
-    return own
+    return _whole(path, section.revision)
+
+
+def _whole(path: str, revision: str | None) -> nn.Module:
+    """A model of which every weight was saved; `transformers` draws those that are absent at random."""
+    model: nn.Module
+    model, found = load_saved(AutoModel, path, revision, output_loading_info=True)
+    if absent := sorted(found["missing_keys"]):
+        raise RunError(
+            f"`encoder.name` must hold every weight of its model, but {path} lacks {len(absent)}, such as "
+            f"{absent[0]}. Save the model whole, of the type that its config.json names."
+        )
+    return model
 
 
 def _as_blip(config: Any) -> BlipRetrievalConfig:
