@@ -18,6 +18,9 @@ from weft.train.runs.few_shot.run import execute_few_shot
 COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 40), "teal": (0, 130, 130)}
 QUICK: dict[str, dict[str, Any]] = {
     "clip_lora": {"steps_per_shot": 20, "learning_rate": 0.02},
+    "mma": {"epochs": 40, "scale": 0.5, "optimizer": "adamw", "learning_rate": 0.01},
+    "two_sfs": {"steps_per_shot": 40, "learning_rate": 0.02},
+    "uniadapter": {"steps_per_shot": 20, "learning_rate": 0.02, "bottleneck_size": 4, "scale": 1.0},
     "prolip": {"epochs": 40, "learning_rate": 0.02, "penalty": 0},
 }
 METHODS = [name for name in heads() if issubclass(heads()[name].head, ImageHead)]

@@ -22,6 +22,9 @@ SIDE = 32
 # Few steps at high rates, for a model that never saw a picture.
 FAST: dict[str, dict[str, Any]] = {
     "clip_lora": {"steps_per_shot": 10, "learning_rate": 0.02, "dropout": 0.0},
+    "mma": {"epochs": 40, "scale": 0.5, "optimizer": "adamw", "learning_rate": 0.01},
+    "two_sfs": {"steps_per_shot": 10, "learning_rate": 0.02},
+    "uniadapter": {"steps_per_shot": 10, "learning_rate": 0.02, "bottleneck_size": 4, "scale": 1.0},
     "prolip": {"epochs": 60, "learning_rate": 0.02, "penalty": 0.0},
 }
 HEADS = [name for name in heads() if issubclass(heads()[name].head, ImageHead)]
@@ -171,6 +174,18 @@ def test_maps_that_an_encoder_does_not_have_are_refused() -> None:
         head.fit(*pictures())
 
 
+def test_images_are_read_once_where_their_tower_stays() -> None:
+    images, labels = pictures()
+    read: list[int] = []
+
+    def one(rows: Any, view: int) -> torch.Tensor:
+        read.extend(rows)
+        return images[list(rows)]
+
+    made("clip_lora", encoder_of("clip"), towers=["text"], steps_per_shot=10).fit(Images(one, 12), labels)
+    assert sorted(read) == list(range(12))
+
+
 def test_a_tower_that_would_stay_as_it_is_must_not_be_named() -> None:
     encoder = encoder_of("efficientnet")
     with pytest.raises(
@@ -196,9 +211,44 @@ def test_other_classes_are_known_by_their_names(method: str) -> None:
         moved.logits(images), moved.transfer_logits(images, moved.class_features()), rtol=1e-4, atol=1e-3
     )
     if isinstance(head, AdaptedHead):  # a name that it was fitted on is read as then
-        torch.testing.assert_close(
-            moved.logits(images)[:, 3], head.logits(images)[:, 1], rtol=1e-3, atol=1e-2
-        )
+        as_then = head.transfer_logits(images, head.named)[:, 1]
+        torch.testing.assert_close(moved.logits(images)[:, 3], as_then, rtol=1e-3, atol=1e-2)
+
+
+def test_the_steps_of_mma_are_those_of_gradients_over_its_factor() -> None:
+    config: Any = heads()["mma"](scale=0.01)  # type: ignore[call-arg]
+    head = made("mma", encoder_of("clip"), scale=0.01)
+    options = head.options()
+    assert (options.learning_rate, options.weight_decay) == pytest.approx((0.15, 5e-6))
+    rate, decay, gradient, value = config.learning_rate, config.weight_decay, 3.0, 2.0
+    ours = options.learning_rate * (gradient + options.weight_decay * value)
+    assert ours == pytest.approx(rate * (gradient / 0.01 + decay * value))
+    assert made("mma", encoder_of("clip"), scale=0.01, optimizer="adamw").options().learning_rate == rate
+
+
+def test_2sfs_tunes_norms_first_and_then_the_classifier_alone() -> None:
+    encoder = encoder_of("clip")
+    settings = {"steps_per_shot": 10, "learning_rate": 0.02}
+    names_alone = made("two_sfs", encoder, first_share=1.0, **settings).fit(*pictures())
+    rows_alone = made("two_sfs", encoder, first_share=0.0, **settings).fit(*pictures())
+    assert torch.equal(names_alone.classifier, names_alone.named)
+    assert not torch.equal(rows_alone.classifier, rows_alone.named)
+    own = dict(encoder.model.named_parameters())
+    assert all(torch.equal(value, own[_path(name)]) for name, value in rows_alone.held.named_parameters())
+    assert not all(
+        torch.equal(value, own[_path(name)]) for name, value in names_alone.held.named_parameters()
+    )
+    config: Any = names_alone.config
+    both = config.model_copy(update={"first_share": 0.6, "steps_per_shot": 300})
+    assert [both.stage(first=first).steps(40, 10) for first in (True, False)] == [720, 480]
+
+
+def _path(key: str) -> str:
+    """The parameter of a tiny CLIP that a key of its norms stands for."""
+    words = key.removeprefix("full.").split(".")
+    if words[1].isdigit():
+        words = [f"{words[0]}_model", "encoder", "layers", *words[1:]]
+    return ".".join(words)
 
 
 def test_class_weights_of_other_texts_are_refused() -> None:

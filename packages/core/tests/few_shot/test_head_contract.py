@@ -17,10 +17,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "cross_modal_probe": {"epochs": 2, "rates": (1e-2,)},
     "linear_probe": {"penalties": (0.1, 1.0)},
     "lp_plus_plus": {"epochs": 10},
+    "mma": {"epochs": 1},
     "prolip": {"epochs": 2},
     "task_res": {"epochs": 2},
     "tip_adapter": {"search_steps": (4, 3)},
     "tip_adapter_f": {"search_steps": (4, 3), "epochs": 2},
+    "two_sfs": {"steps_per_shot": 4},
+    "uniadapter": {"steps_per_shot": 2, "bottleneck_size": 4},
     "xmadapter": {"search_steps": (4, 3), "epochs": 2},
 }
 

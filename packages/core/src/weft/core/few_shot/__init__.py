@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from weft.core.few_shot.methods.gda import GDA, GDAConfig
     from weft.core.few_shot.methods.linear_probe import LinearProbe, LinearProbeConfig
     from weft.core.few_shot.methods.lp_plus_plus import LPPlusPlus, LPPlusPlusConfig
+    from weft.core.few_shot.methods.mma import MMAHead, MMAHeadConfig
     from weft.core.few_shot.methods.prolip import ProLIP, ProLIPConfig
     from weft.core.few_shot.methods.task_res import TaskRes, TaskResConfig
     from weft.core.few_shot.methods.tip_adapter import TipAdapter, TipAdapterConfig
     from weft.core.few_shot.methods.tip_adapter_f import TipAdapterF, TipAdapterFConfig
+    from weft.core.few_shot.methods.two_sfs import TwoSFS, TwoSFSConfig
+    from weft.core.few_shot.methods.uniadapter import UniAdapterHead, UniAdapterHeadConfig
     from weft.core.few_shot.methods.xmadapter import XMAdapter, XMAdapterConfig
     from weft.core.few_shot.methods.zero_shot import ZeroShotConfig, ZeroShotHead
     from weft.core.few_shot.prompts import ContextPrompts
@@ -74,6 +77,8 @@ __all__ = [
     "LPPlusPlusConfig",
     "LinearProbe",
     "LinearProbeConfig",
+    "MMAHead",
+    "MMAHeadConfig",
     "ProLIP",
     "ProLIPConfig",
     "Provenance",
@@ -83,6 +88,10 @@ __all__ = [
     "TipAdapterConfig",
     "TipAdapterF",
     "TipAdapterFConfig",
+    "TwoSFS",
+    "TwoSFSConfig",
+    "UniAdapterHead",
+    "UniAdapterHeadConfig",
     "XMAdapter",
     "XMAdapterConfig",
     "ZeroShotConfig",

@@ -107,26 +107,45 @@ class AdaptedHead(ImageHead):
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Train the units, and keep the class features under them."""
+        with self.fitting() as adaptable:
+            self.train_units(samples, validation, seed, self.options())
+            self.read_classes(adaptable)
+
+    @contextmanager
+    def fitting(self) -> Iterator[Adaptable]:
+        """As `wearing`, for a training, whose class weights must be those of the texts that it reads."""
         self._check_texts(self.required())
         with self.wearing() as adaptable:
-            train_head(
-                self,
-                [value for value in self.held.parameters() if value.is_floating_point()],
-                samples,
-                self.config,
-                validation=validation,
-                seed=seed,
-                loss=self.loss(),
-            )
-            self.read_classes(adaptable)
+            yield adaptable
+
+    def train_units(
+        self, samples: Samples, validation: Samples | None, seed: int, options: TrainingOptions
+    ) -> None:
+        """Train what is held; arguments are those of `train_head`."""
+        trained = [*self.held.parameters()]
+        if "vision" not in self.config.towers:
+            make = self.required().image_features
+            samples = self.made_before(samples, make)
+            validation = None if validation is None else self.made_before(validation, make)
+        train_head(self, trained, samples, options, validation=validation, seed=seed, loss=self.loss())
+
+    def options(self) -> TrainingOptions:
+        """How units are trained; by default as the configuration says."""
+        found: TrainingOptions = self.config
+        return found
 
     def loss(self) -> Loss | None:
         """What is made small: pixel values and labels to a loss; None for the cross-entropy of the scores."""
         return None
 
     def image_features(self, adaptable: Adaptable, pixel_values: Tensor) -> Tensor:
-        """Unit features of images through the adapted encoder."""
-        return adaptable.image_features(pixel_values)
+        """Unit features of images through the adapted encoder.
+
+        Args:
+            adaptable: The encoder.
+            pixel_values: Of images; or features that were made before, shape (images, width).
+        """
+        return pixel_values if pixel_values.dim() == 2 else adaptable.image_features(pixel_values)
 
     def scores(self, features: Readable) -> Tensor:
         """The cosine of images and class names, both through the adapted encoder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -138,6 +138,22 @@ class ImageHead(FewShotHead):
                 for batch in images.batches(_TOGETHER)
             ]
         )
+
+    def made_before(self, samples: Samples, make: Callable[[Tensor], Tensor]) -> Samples:
+        """What comes of some images under every augmentation, for a training that does not change it.
+
+        Args:
+            samples: The images.
+            make: Pixel values to a tensor of shape (images, width), which `image_features` then takes as well.
+        """
+        assert isinstance(samples, ImageSamples)
+        images = samples.images
+        with torch.no_grad():
+            views = [
+                torch.cat([make(batch) for batch in images.batches(_TOGETHER, view)])
+                for view in range(images.views)
+            ]
+        return Samples(torch.stack(views).to(samples.labels.device), samples.labels, samples.dtype)
 
     def logits(self, features: Readable, classes: Sequence[int] | None = None) -> Tensor:
         """As every head's, of images; no gradients are kept."""

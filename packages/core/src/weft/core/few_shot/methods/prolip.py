@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.few_shot.head_config import HeadConfig, register_head
-from weft.core.few_shot.image_head import Adaptable, ImageHead, ImageSamples
+from weft.core.few_shot.image_head import Adaptable, ImageHead
 from weft.core.few_shot.projection import VisualProjection
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
-
-# Images that the encoder reads at a time.
-_TOGETHER = 64
 
 
 @register_head
@@ -79,7 +76,9 @@ class ProLIP(ImageHead):
             distance = (self.projection - start).square().sum()
             return functional.cross_entropy(self.scores(inputs), labels) + factor * distance
 
-        drawn, chosen_by = self._before(samples), None if validation is None else self._before(validation)
+        before = self.required().projection().before
+        drawn = self.made_before(samples, before)
+        chosen_by = None if validation is None else self.made_before(validation, before)
         train_head(self, [self.projection], drawn, self.config, validation=chosen_by, seed=seed, loss=loss)
 
     def image_features(self, adaptable: Adaptable, pixel_values: Tensor) -> Tensor:
@@ -91,16 +90,6 @@ class ProLIP(ImageHead):
         """
         read = pixel_values if pixel_values.dim() == 2 else adaptable.projection().before(pixel_values)
         return functional.normalize(read.to(self.projection) @ self.projection.T + self.bias, dim=-1)
-
-    def _before(self, samples: Samples) -> Samples:
-        """What the map reads of some images, made once."""
-        assert isinstance(samples, ImageSamples)
-        projection, images = self.required().projection(), samples.images
-        views = [
-            torch.cat([projection.before(batch) for batch in images.batches(_TOGETHER, view)])
-            for view in range(images.views)
-        ]
-        return Samples(torch.stack(views).to(samples.labels.device), samples.labels, samples.dtype)
 
     def _hold(self, weight: Tensor, bias: Tensor) -> None:
         self.projection = nn.Parameter(weight.clone(), requires_grad=False)
