@@ -49,6 +49,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gda": {},
     "linear_probe": {"penalties": (0.1, 1.0)},
     "lp_plus_plus": {"epochs": 100},
+    "multi_modal_adapter": {"epochs": 60, "hidden_size": 32, "bottleneck_size": 16, "ratio": 0.5},
     "task_res": {"epochs": 30, "learning_rate": 1e-2},
     "tip_adapter": {"search_steps": (6, 4)},
     "tip_adapter_f": {"search_steps": (6, 4), "epochs": 5},

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from weft.core.few_shot.methods.linear_probe import LinearProbe, LinearProbeConfig
     from weft.core.few_shot.methods.lp_plus_plus import LPPlusPlus, LPPlusPlusConfig
     from weft.core.few_shot.methods.mma import MMAHead, MMAHeadConfig
+    from weft.core.few_shot.methods.multi_modal_adapter import MultiModalAdapter, MultiModalAdapterConfig
     from weft.core.few_shot.methods.prolip import ProLIP, ProLIPConfig
     from weft.core.few_shot.methods.task_res import TaskRes, TaskResConfig
     from weft.core.few_shot.methods.tip_adapter import TipAdapter, TipAdapterConfig
@@ -79,6 +80,8 @@ __all__ = [
     "LinearProbeConfig",
     "MMAHead",
     "MMAHeadConfig",
+    "MultiModalAdapter",
+    "MultiModalAdapterConfig",
     "ProLIP",
     "ProLIPConfig",
     "Provenance",
