@@ -1,14 +1,11 @@
 """A torch loader over several tasks that resumes exactly where training stopped, with workers too."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weft.data.errors import MissingDependencyError
 from weft.data.sampling.mixing import TaskMixture
 from weft.data.sampling.task_records import TaskRecords
-
-if TYPE_CHECKING:
-    pass
 
 Collate = Callable[[list[tuple[str, Any]]], Any]
 

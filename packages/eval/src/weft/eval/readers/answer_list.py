@@ -1,4 +1,4 @@
-"""Answers chosen from a list as BLIP does it: which of many does a model find likeliest?"""
+"""Answers ranked as BLIP ranks them: the likeliest of a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of some given answers an encoder and decoder finds likeliest: each row is encoded once."""
+"""The likeliest of given answers by an encoder-decoder that encodes each row once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutput
 
-from weft.eval.readers.batch import IGNORED
+from weft.eval.readers.batch import IGNORED, padded_ids
 
 
 class AnswerRanker:
@@ -22,7 +22,7 @@ class AnswerRanker:
         inputs: What its encoder reads.
         tokens: Answer to its tokens.
         start: The token that every answer begins after.
-        padding: The token that shorter answers are filled up with.
+        padding: The padding token.
         batch_size: Answers of one pass of the decoder.
     """
 
@@ -83,8 +83,7 @@ class AnswerRanker:
         return sorted(order.tolist())
 
     def _scores(self, row: int, tokens: list[list[int]], per_token: bool) -> list[float]:
-        longest = max(map(len, tokens))
-        labels = torch.tensor([own + [IGNORED] * (longest - len(own)) for own in tokens], device=self._device)
+        labels = padded_ids(tokens, IGNORED).to(self._device)
         given = labels.masked_fill(labels == IGNORED, self._padding)[:, :-1]
         start = torch.full((len(tokens), 1), self._prefix[0], device=self._device)
         logits = self._decode(row, torch.cat([start, given], 1)).float()

@@ -134,12 +134,23 @@ def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> B
     )
 
 
+def padded_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Rows of token ids, filled at their ends, shape `(rows, length of the longest)`.
+
+    Args:
+        rows: The ids of each row.
+        fill: What shorter rows end with.
+    """
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
+
+
 @dataclass(frozen=True)
 class Losses:
-    """How unlikely the answers of a batch are.
+    """Negative log-likelihoods of the answers of a batch.
 
     Attributes:
-        sums: Minus the log-likelihood of each row's answer, its end included, shape `(rows,)`.
+        sums: That of each row's answer, its end included, shape `(rows,)`.
         counts: Number of tokens of each answer, shape `(rows,)`.
     """
 

@@ -27,7 +27,7 @@ def contrast(
     bias: Tensor | None,
     identities: Mapping[str, Tensor],
 ) -> Tensor:
-    """The loss of each row, shape `(rows,)`; rows that show the same are not held against one another.
+    """The loss of each row, shape `(rows,)`; rows that show the same are not negatives of one another.
 
     Args:
         texts: Features of texts, of length one, shape `(rows, size)`.

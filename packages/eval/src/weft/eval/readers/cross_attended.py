@@ -1,4 +1,4 @@
-"""Pictures that stand beside the text instead of in it: models whose tokens look at them by a mask."""
+"""Pictures that text attends to by cross-attention, through a mask, instead of having them in its sequence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDS = "input_ids"
 
 
 def cross_attends(inputs: Mapping[str, Any]) -> bool:
-    """Whether tokens look at pictures through a separate mask, such as Llama 3.2 Vision's.
+    """Whether text attends to pictures by cross-attention with a mask of its own, as in Llama 3.2 Vision.
 
     Args:
         inputs: What a model reads: `input_ids`, and masks of the same rows and tokens with further dimensions.
@@ -24,9 +24,9 @@ def cross_attends(inputs: Mapping[str, Any]) -> bool:
 
 
 def rows_without_pictures(batch: Batch) -> Tensor | None:
-    """The rows without a picture that must be read without any beside them, or None.
+    """The rows that have no picture and must be read without any, or None.
 
-    Where all pictures are masked, transformers lets a token look at all of them alike: such a row would depend on the
+    Where all pictures are masked, transformers lets a token attend to all of them alike: such a row would depend on the
     others of its batch. Without pictures the model leaves those layers out.
 
     Args:

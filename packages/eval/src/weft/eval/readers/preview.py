@@ -1,4 +1,4 @@
-"""What a row becomes, for people to look at: the prompt as the model reads it, and the tokens that are learned."""
+"""A preview of a row: the prompt as the model reads it, and the tokens that are learned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Preview:
 
 
 def preview(reader: Reader, row: Row) -> Preview:
-    """What a reader makes of a row; before there is a tokenizer, its text and its answer as they are.
+    """A preview of what a reader makes of a row; without a tokenizer, its text and answer as they are.
 
     Args:
         reader: The reader.

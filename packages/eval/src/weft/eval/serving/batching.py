@@ -1,4 +1,4 @@
-"""Questions that come one by one are answered together: as many as wait, whatever their tasks."""
+"""Questions that arrive one by one are answered in batches: those that wait, whatever their tasks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Answer = Callable[[Sequence[Question]], Sequence[str]]
 
 
 class BusyError(EvalError, RuntimeError):
-    """As many questions wait as may."""
+    """The queue is full."""
 
 
 class Batching:
     """Hands questions to a model in batches, one batch at a time, in its own thread.
 
-    A batch that fails is asked again one by one, so that a question that cannot be answered spoils no other.
+    After a batch that failed, its questions are asked one by one, so that one bad question fails alone.
 
     Args:
         answer: Answers questions of any mixture of tasks.
-        size: Most questions of a batch.
-        wait: Seconds to wait for more questions where fewer are there.
-        waiting: Most questions that wait.
+        size: Maximum number of questions in a batch.
+        wait: Seconds to wait for a batch to fill.
+        waiting: Maximum number of questions in the queue.
     """
 
     def __init__(self, answer: Answer, *, size: int, wait: float, waiting: int) -> None:
@@ -60,7 +60,7 @@ class Batching:
             question: The question.
 
         Raises:
-            BusyError: If too many wait.
+            BusyError: If the queue is full.
         """
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         try:

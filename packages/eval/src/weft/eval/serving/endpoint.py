@@ -36,18 +36,18 @@ _LONGEST = 80  # characters of a request that a message repeats
 
 @dataclass(frozen=True)
 class ServingLimits:
-    """What a request may be, and how requests are answered together.
+    """Limits of requests, and how they are batched.
 
     Args:
-        body: Most bytes of a request.
-        images: Most images of a request.
-        picture: What an image may be.
-        text: Most characters of a request.
-        upload: Longest time in which a request must have come, in seconds.
-        seconds: Longest time until its answer, in seconds.
-        batch_size: Most questions of a batch.
-        wait: Seconds to wait for more questions where fewer are there.
-        waiting: Most questions that wait.
+        body: Maximum size of a request, in bytes.
+        images: Maximum number of images in a request.
+        picture: Limits of each image.
+        text: Maximum length of the text of a request, in characters.
+        upload: Seconds that a client has to send a request.
+        seconds: Seconds until a request times out.
+        batch_size: Maximum number of questions in a batch.
+        wait: Seconds to wait for a batch to fill.
+        waiting: Maximum number of questions in the queue.
     """
 
     body: int = 32 * 2**20
@@ -79,9 +79,9 @@ def make_app(
 
     Args:
         answer: Answers questions of any mixture of tasks; called in one thread. An `EvalError` or another error with
-            a message is told to whoever asked.
-        tasks: Name of each task to the most tokens that its answers have.
-        limits: What a request may be.
+            a message is sent to the client.
+        tasks: Name of each task to the maximum length of its answers, in tokens.
+        limits: Limits of requests.
         talks: The tasks that take several messages. The text of such a question is their list in JSON, with a part of
             type image for each of its images.
     """

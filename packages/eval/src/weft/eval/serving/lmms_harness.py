@@ -83,7 +83,7 @@ class HarnessModel(_Asked):
     """Answers the `generate_until` requests of lmms-eval by one task of an adapted model.
 
     Requests hold text, generation arguments, document to images, document id, task and split. Length, beams and prompt
-    are the task's own; of a request's generation arguments only `until` is heeded. One process; run one harness per
+    are the task's own; of a request's generation arguments only `until` is used. One process; run one harness per
     device for more.
 
     Args:
@@ -125,7 +125,7 @@ class ChatHarnessModel(_Asked):
 
     Requests hold text, document to messages, generation arguments, document id, task and split. The model's own
     template words the messages; length and beams are the task's own, and of a request's generation arguments only
-    `until` is heeded.
+    `until` is used.
 
     Args:
         talk: Function of conversations, whose answers are hidden, to the answers.

@@ -23,13 +23,13 @@ _CHUNK = 2**16
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """What a picture of a request may be.
+    """Limits of the pictures of a request.
 
     Args:
-        bytes: Most bytes of its file.
-        pixels: Most pixels.
+        bytes: Maximum size of a file, in bytes.
+        pixels: Maximum number of pixels.
         hosts: Hosts that pictures are fetched from, as `name` or `name:port`.
-        seconds: Longest time that a host may take.
+        seconds: Seconds until a download times out.
     """
 
     bytes: int = 20 * 2**20

@@ -6,13 +6,12 @@ A recipe with the key `heads` is one of these; any other is a `weft.train.recipe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from weft.train.errors import near
-from weft.train.recipe.sections import Local, Section, TrackingSection
+from weft.train.recipe.sections import Local, RunRecipe, Section, TrackingSection
 
 
 class EncoderSection(Section):
@@ -145,7 +144,7 @@ class ViewsSection(Section):
     smallest_crop: float = Field(default=0.5, gt=0, le=1)
 
 
-class FewShotRecipe(Section):
+class FewShotRecipe(RunRecipe):
     """One comparison.
 
     Attributes:
@@ -278,16 +277,6 @@ class FewShotRecipe(Section):
             )
             for name, part in sections.items()
         }
-
-    @property
-    def folder(self) -> Path:
-        """Folder of this run."""
-        return Path(self.output) / self.name
-
-    @property
-    def title(self) -> str:
-        """How tables call it."""
-        return self.label or self.name
 
 
 def label_of(head: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -252,3 +253,23 @@ class TrackingSection(Section):
     register_as: str | None = Field(default=None, min_length=1)
     parent: str | None = None
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+
+
+class RunRecipe(Section):
+    """What recipes of every kind say of their run."""
+
+    if TYPE_CHECKING:
+        name: str
+        label: str | None
+        output: str
+        tracking: TrackingSection
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this run."""
+        return Path(self.output) / self.name
+
+    @property
+    def title(self) -> str:
+        """How tables call the method."""
+        return self.label or self.name

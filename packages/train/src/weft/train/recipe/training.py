@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +10,7 @@ from weft.train.recipe.sections import (
     BackboneSection,
     EvaluationSection,
     Local,
+    RunRecipe,
     Section,
     TaskSection,
     TrackingSection,
@@ -188,7 +188,7 @@ class TrainingSection(Section):
         return self
 
 
-class Recipe(Section):
+class Recipe(RunRecipe):
     """One run.
 
     Attributes:
@@ -246,13 +246,3 @@ class Recipe(Section):
                     f"task names are lower-case letters, digits and underscores, but one is {name!r}"
                 )
         return tasks
-
-    @property
-    def folder(self) -> Path:
-        """Folder of this run."""
-        return Path(self.output) / self.name
-
-    @property
-    def title(self) -> str:
-        """How tables call the method."""
-        return self.label or self.name

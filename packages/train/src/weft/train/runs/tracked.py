@@ -26,6 +26,7 @@ from weft.train.output.run_files import read_id
 from weft.train.output.summary import described
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
+from weft.train.recipe.sections import RunRecipe
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
 from weft.train.runs.provenance import DataSet, data_sets, source_tags, system_metrics
@@ -98,7 +99,7 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     return found | {"blank_images": str(recipe.blank_images).lower()}
 
 
-def tracking_store(recipe: Recipe) -> str | None:
+def tracking_store(recipe: RunRecipe) -> str | None:
     """Where a run is tracked: the recipe's store, else `MLFLOW_TRACKING_URI`, else a folder beside the runs."""
     if recipe.tracking.store is None and os.environ.get("MLFLOW_TRACKING_URI"):
         return None
@@ -107,16 +108,16 @@ def tracking_store(recipe: Recipe) -> str | None:
     return expanded(recipe.tracking.store, "tracking.store")
 
 
-def tracking_folder(recipe: Any) -> Path | None:
-    """The folder of an embedded tracking store of a recipe of any kind; None where there is none."""
+def tracking_folder(recipe: RunRecipe) -> Path | None:
+    """The folder of an embedded tracking store; None where there is none."""
     return store_folder(tracking_store(recipe)) if recipe.tracking.enabled else None
 
 
-def where_to_look(recipe: Any) -> str:
+def where_to_look(recipe: RunRecipe) -> str:
     """Lines that say where MLflow shows a finished run; none if it is not tracked.
 
     Args:
-        recipe: A recipe of any kind; its `tracking` and `output` are read.
+        recipe: A recipe of any kind.
     """
     if not recipe.tracking.enabled:
         return ""
@@ -131,7 +132,7 @@ def check_tracking(recipe: Any) -> None:
     """Refuse a tracking store that can never take the run, before the run begins.
 
     Args:
-        recipe: A recipe of any kind; its `tracking` and `output` are read.
+        recipe: A recipe of any kind.
 
     Raises:
         TrackingError: See `weft.eval.tracking.check_store`.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipConfig
 
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
 from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
 from weft.eval.readers.contrast import alike, contrast
 from weft.eval.readers.errors import ReaderError
@@ -239,8 +239,8 @@ class BlipReader(BlipHeadReader):
         read = [[*start, *answer] for start, answer in zip(starts, answers, strict=True)]
         learned = [[*[IGNORED] * len(start), *answer] for start, answer in zip(starts, answers, strict=True)]
         names = ("decoder_input_ids", "decoder_attention_mask") if self.head == "answer" else (IDS, MASK)
-        made = (_filled(read, self._pad), _filled([[1] * len(own) for own in read], 0))
-        labels = _filled(learned, IGNORED)
+        made = (padded_ids(read, self._pad), padded_ids([[1] * len(own) for own in read], 0))
+        labels = padded_ids(learned, IGNORED)
         return self._batch(rows, inputs | dict(zip(names, made, strict=True)), labels)
 
     def _scored(self, model: Any, batch: Batch, smoothing: float) -> Losses:
@@ -267,12 +267,7 @@ class BlipReader(BlipHeadReader):
         seen = _seen(model, batch)
         if self.head == "describe":
             return seen
-        return model.text_encoder(
-            input_ids=ids,
-            attention_mask=mask,
-            encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones_like(seen[..., 0], dtype=torch.long),
-        ).last_hidden_state
+        return _grounded(model, ids, mask, seen)
 
     def _answer(self, text: str) -> list[int]:
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -303,14 +298,19 @@ class BlipReader(BlipHeadReader):
 
 def _match(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
     """The logits of "no" and "yes" of texts that read a picture, shape `(rows, 2)`."""
-    hidden = model.text_encoder(
+    logits: Tensor = model.itm_head(_grounded(model, ids, mask, states)[:, 0])
+    return logits
+
+
+def _grounded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
+    """States of texts that read a picture, shape `(rows, length, width)`."""
+    hidden: Tensor = model.text_encoder(
         input_ids=ids,
         attention_mask=mask,
         encoder_hidden_states=states,
         encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
     ).last_hidden_state
-    logits: Tensor = model.itm_head(hidden[:, 0])
-    return logits
+    return hidden
 
 
 def _seen(model: Any, batch: Batch) -> Tensor:
@@ -334,13 +334,6 @@ def _by_length(mask: Tensor) -> list[tuple[int, Tensor]]:
     """Each length of a text with the places of the rows that have it."""
     lengths = mask.sum(1)
     return [(length, (lengths == length).nonzero().squeeze(1)) for length in lengths.unique().tolist()]
-
-
-def _filled(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    made = torch.full((len(rows), max(map(len, rows))), fill)
-    for place, row in enumerate(rows):
-        made[place, : len(row)] = torch.tensor(row)
-    return made
 
 
 READER = BlipReader

@@ -19,7 +19,7 @@ from weft.core.composites import VisualSeq2SeqConfig
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_ranker import AnswerRanker
 from weft.eval.readers.answer_tokens import stop_tokens
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
@@ -167,11 +167,7 @@ class Seq2SeqReader(Reader):
             limits = [row.answer_tokens for row in rows]
             ids, mask = self.processor.encoded([row.answer or "" for row in rows], limits)
             return ids.masked_fill(mask == 0, IGNORED)
-        answers = [self._answer(row.answer or "") for row in rows]
-        labels = torch.full((len(rows), max(map(len, answers))), IGNORED)
-        for place, answer in enumerate(answers):
-            labels[place, : len(answer)] = torch.tensor(answer)
-        return labels
+        return padded_ids([self._answer(row.answer or "") for row in rows], IGNORED)
 
     def _answer(self, text: str) -> list[int]:
         tokenizer = self.processor.tokenizer

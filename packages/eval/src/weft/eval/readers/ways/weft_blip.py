@@ -13,7 +13,7 @@ from weft.core.composites import BlipAnsweringConfig, BlipCaptioningConfig, Blip
 from weft.core.units.frame_attention import frame_weights
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_list import likeliest
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, token_losses
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
 from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
 from weft.eval.readers.one_question import check_answers, check_one_question, check_sides
 from weft.eval.readers.owners import owners
@@ -99,12 +99,12 @@ class WeftBlipReader(BlipHeadReader):
         if self.head == "describe":
             # What all prompts have in common is not scored.
             positions = torch.arange(min(map(len, starts)) - 1, max(map(len, read)) - 1)
-        inputs["decoder_input_ids"] = _filled(read, self.config.text_config.pad_token_id)
-        inputs["decoder_attention_mask"] = _filled([[1] * len(ids) for ids in read], 0)
+        inputs["decoder_input_ids"] = padded_ids(read, self.config.text_config.pad_token_id)
+        inputs["decoder_attention_mask"] = padded_ids([[1] * len(ids) for ids in read], 0)
         weights = torch.tensor([weight for answers in own for _, weight in answers])
         several = any(row.answers for row in rows)
         counts = torch.tensor([len(answers) for answers in own]) if several else None
-        labels = _filled(learned, IGNORED)
+        labels = padded_ids(learned, IGNORED)
         return self._batch(rows, inputs, labels=labels, weights=weights, counts=counts, positions=positions)
 
     def asking(self, rows: Sequence[Row]) -> Batch:
@@ -276,13 +276,6 @@ def _owners(batch: Batch, device: torch.device) -> Tensor:
     """Row of each answer, shape `(answers,)`."""
     rows = torch.arange(len(batch), device=device)
     return rows if batch.counts is None else rows.repeat_interleave(batch.counts)
-
-
-def _filled(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    made = torch.full((len(rows), max(map(len, rows))), fill)
-    for place, row in enumerate(rows):
-        made[place, : len(row)] = torch.tensor(row)
-    return made
 
 
 READER = WeftBlipReader

@@ -1,1 +1,1 @@
-"""Pretrained models out of packages that pip installs, where no hub can be reached."""
+"""Pretrained models from packages that pip installs, where no hub can be reached."""

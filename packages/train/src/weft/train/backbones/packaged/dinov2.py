@@ -1,4 +1,4 @@
-"""DINOv2-small, read out of an ONNX file in which it is the backbone."""
+"""DINOv2-small, read from an ONNX file whose backbone it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of installed packages, none of which is imported, and each of which must be the one that was measured."""
+"""Files in installed packages: none is imported, and each must be the one that was measured."""
 
 from __future__ import annotations
 

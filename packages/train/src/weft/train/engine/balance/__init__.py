@@ -1,4 +1,4 @@
-"""Balancing tasks: what becomes of their losses and gradients where they share weights; one file, one method."""
+"""Balancing tasks that share weights, by their losses or their gradients; one method per file."""
 
 from __future__ import annotations
 

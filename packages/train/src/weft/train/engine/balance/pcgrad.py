@@ -20,7 +20,7 @@ Gradients = list[Tensor | None]
 
 
 class PCGrad:
-    """Keeps the gradients of each task since the last step, and joins them.
+    """Collects the gradients of each task until a step, and combines them.
 
     Args:
         model: The adapted model.
@@ -32,7 +32,7 @@ class PCGrad:
         self.steps = 0
 
     def take(self, losses: Tensor, tasks: Sequence[str], scale: float) -> None:
-        """Take the gradients of a batch, those of each of its tasks by themselves.
+        """Add the gradients of a batch, separately for each of its tasks.
 
         Args:
             losses: Losses of its rows, shape `(rows,)`.
@@ -50,7 +50,7 @@ class PCGrad:
             self.by_task[task] = list(found) if before is None else list(map(_sum, before, found))
 
     def finish(self) -> None:
-        """Give every weight the joined gradient, and forget those of the tasks."""
+        """Set the combined gradient of every weight, and clear those of the tasks."""
         trained = self._trained()
         order = torch.Generator().manual_seed(self.steps)
         tasks, self.steps = list(self.by_task), self.steps + 1
@@ -75,7 +75,7 @@ class PCGrad:
 
 
 def _project(own: Gradients, other: Gradients, used: Sequence[bool]) -> None:
-    """Take from a gradient what points against another, in place, in the weights that both use."""
+    """Remove from a gradient its component against another, in place, in the weights that both use."""
     pairs = [
         (a, b)
         for a, b, both in zip(own, other, used, strict=True)

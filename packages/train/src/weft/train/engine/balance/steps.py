@@ -1,4 +1,4 @@
-"""How a trainer's steps balance tasks: the losses of rows are weighed, or each task gives gradients of its own."""
+"""How a trainer's steps balance tasks: the losses of rows are weighted, or each task has gradients of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weft.train.engine.balance.uncertainty import Uncertainty
 
 
 class BalancedSteps:
-    """Mixin of a trainer whose `compute_loss` hands the losses of rows through `balanced`."""
+    """Mixin of a trainer whose `compute_loss` passes the losses of rows through `balanced`."""
 
     balance: PCGrad | Uncertainty | None = None
     _rows: tuple[Tensor, Sequence[str]] | None = None

@@ -1,4 +1,4 @@
-"""Uncertainty weights: each task's loss is weighted by how sure the model may be of it, which is learned.
+"""Uncertainty weights: each task's loss is weighted by a learned variance.
 
     loss = Σ_t exp(-s_t) L_t + s_t / 2,        s_t = log σ_t²
 
@@ -18,7 +18,7 @@ from weft.train.processes import ONE, Processes
 
 
 class Uncertainty(nn.Module):
-    """Weighs the losses of rows.
+    """Weights the losses of rows.
 
     Args:
         tasks: The tasks.

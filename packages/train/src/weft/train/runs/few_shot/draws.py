@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from weft.data import base_to_new, draw_few_shot, load_dataset
 from weft.data.sampling.few_shot import VALIDATION_SHOTS
 from weft.train.errors import RunError
@@ -37,6 +39,23 @@ class Records:
     transfer: dict[str, Any]
     class_names: list[str]
     num_base: int
+
+
+def begin(recipe: FewShotRecipe) -> dict[str, Records]:
+    """Take the threads that a recipe asks for, and load the annotations of its data sets.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        Name of each of its parts to the splits.
+
+    Raises:
+        RunError: As `load_records`.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    return {name: load_records(part) for name, part in recipe.parts().items()}
 
 
 def load_records(recipe: FewShotRecipe) -> Records:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import torch
-
 from weft.core.few_shot import load_head
 from weft.train.errors import RunError
 from weft.train.output.progress import Progress
@@ -17,7 +15,7 @@ from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.bench import Bench, open_benches
 from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, together
-from weft.train.runs.few_shot.draws import draw, load_records
+from weft.train.runs.few_shot.draws import begin, draw
 
 
 def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewShotComparison:
@@ -40,10 +38,7 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
             f"`RUN` must be the folder of a finished few-shot run, with recipe.yaml, heads/ and {RESULT}, but {folder} "
             "is not. Give the folder that `weft train` named at its end."
         )
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    parts = recipe.parts()
-    records = {name: load_records(part) for name, part in parts.items()}
+    records = begin(recipe)
     benches = open_benches(recipe, records, folder, progress or Progress())
     saved = read_json(folder / RESULT)
     with as_written(folder / RESULT):
@@ -61,7 +56,7 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
     cells: list[Cell] = []
     for shots in recipe.shots:
         for seed in recipe.seeds:
-            drawn = {name: draw(records[name], shots, seed)[0] for name in parts}
+            drawn = {name: draw(splits, shots, seed)[0] for name, splits in records.items()}
             for label in map(label_of, recipe.heads):
                 found = {
                     name: _cell(bench, label, shots, seed, drawn[name].fingerprint())

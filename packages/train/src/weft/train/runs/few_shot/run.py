@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from weft.eval.tracking import open_run
 from weft.train.errors import RunError
 from weft.train.output.folders import (
@@ -27,7 +25,7 @@ from weft.train.recipe.few_shot import FewShotRecipe, label_of
 from weft.train.recipe.kept import kept_text
 from weft.train.runs.few_shot.bench import open_benches
 from weft.train.runs.few_shot.comparison import Cell, FewShotComparison, notes_on_bounds, together
-from weft.train.runs.few_shot.draws import check_images, draw, load_records
+from weft.train.runs.few_shot.draws import begin, check_images, draw
 from weft.train.runs.few_shot.features import FEATURES
 from weft.train.runs.few_shot.votes import write_votes
 from weft.train.runs.tracked import check_tracking, tracking_folder, tracking_store
@@ -63,14 +61,11 @@ def execute_few_shot(
             f"A few-shot recipe must be run by one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}: its heads "
             "are fitted in seconds, once the features are there. Start weft without a launcher."
         )
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    parts = recipe.parts()
-    records = {name: load_records(part) for name, part in parts.items()}
+    records = begin(recipe)
     grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
-    draws = {name: {place: draw(records[name], *place) for place in grid} for name in parts}
-    for name in parts:
-        check_images(records[name], draws[name].values())
+    draws = {name: {place: draw(records[name], *place) for place in grid} for name in records}
+    for name, splits in records.items():
+        check_images(splits, draws[name].values())
     with claimed(recipe.folder, "name", otherwise="take name=... for another run"):
         _check_folder(recipe, overwrite)
         return _run(recipe, records, draws, progress)
@@ -137,7 +132,7 @@ def _tracked(recipe: FewShotRecipe) -> Iterator[Any]:
         "protocol": recipe.protocol,
     }
     with open_run(
-        store=tracking_store(recipe),  # type: ignore[arg-type]  # reads `tracking` and `output` alone
+        store=tracking_store(recipe),
         experiment=recipe.tracking.experiment,
         name=recipe.name,
         params=params,
