@@ -113,13 +113,9 @@ def pytest_ids(value: Any) -> str:
     return value.label if isinstance(value, UnitConfig) else str(value)
 
 
-def registered(*, with_slots: bool = True) -> list[UnitConfig]:
-    """The example of every registered unit.
-
-    Args:
-        with_slots: Leave out the units that only train parameters of the backbone.
-    """
-    return [config.example() for config in units().values() if config.parts or not with_slots]
+def registered() -> list[UnitConfig]:
+    """The example of every registered unit that has slots, and does not only train parameters of the backbone."""
+    return [config.example() for config in units().values() if config.parts]
 
 
 def _t5_looks_up_attention() -> bool:

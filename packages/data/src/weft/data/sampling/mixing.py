@@ -155,10 +155,6 @@ class TaskMixture:
         epoch = self.epoch if epoch is None else epoch
         return self._mixed(step, epoch) if self.unit == "mixed" else self._homogeneous(step, epoch)
 
-    def task_at(self, step: int, epoch: int | None = None) -> str:
-        """Return the task of the homogeneous batch at `step`."""
-        return self.global_batch(step, epoch)[0][0]
-
     def set_epoch(self, epoch: int) -> None:
         """Begin `epoch` at its first step; the present epoch keeps its step."""
         if epoch != self.epoch:

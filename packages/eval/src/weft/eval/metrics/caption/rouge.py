@@ -7,22 +7,6 @@ from collections.abc import Sequence
 _BETA_SQUARED = 1.2**2
 
 
-def longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, with one bit per word of `left`.
-
-    Args:
-        left: Words.
-        right: Words.
-
-    Returns:
-        Number of words in common and in order.
-
-    Source:
-        Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
-    """
-    return _common_length(_positions(left), len(left), right)
-
-
 def rouge_l(candidate: str, references: Sequence[str]) -> float:
     """ROUGE-L of one candidate.
 
@@ -58,6 +42,7 @@ def _positions(words: Sequence[str]) -> dict[str, int]:
 
 
 def _common_length(positions: dict[str, int], length: int, other: Sequence[str]) -> int:
+    """Length of the longest common subsequence, with one bit per word of the first text (Hyyrö 2004)."""
     full = (1 << length) - 1
     unmatched = full
     for word in other:
