@@ -19,37 +19,15 @@ from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.composites.encoder_layout import EncoderLayout
 from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
 from weft.core.errors import BackboneError
+from weft.core.testing.backbones import T5_FIELDS, bart_config
 
 
 def bart() -> BartConfig:
-    return BartConfig(
-        vocab_size=60,
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
-        init_std=0.1,
-        dropout=0.0,
-        forced_eos_token_id=None,
-    )
+    return bart_config(vocab_size=60, init_std=0.1, forced_eos_token_id=None)
 
 
 def t5() -> T5Config:
-    return T5Config(
-        vocab_size=60,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-        relative_attention_num_buckets=8,
-    )
+    return T5Config(**{**T5_FIELDS, "vocab_size": 60, "relative_attention_num_buckets": 8})
 
 
 CONFIGS = {"bart": bart, "t5": t5}
