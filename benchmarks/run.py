@@ -2,7 +2,7 @@
 
 Without arguments all cases are measured, each into a file of `results`; then the page, the table of the README and the
 plots are written from these files. `--only 'alone_clip_*' imports` measures some, `--list` names all. `--quick` shows
-within minutes that everything runs: two rounds, smaller cases where there are any, files in `build/bench`, and no page.
+within minutes that everything runs: one round, smaller cases where there are any, files in `build/bench`, and no page.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
     if given.list:
         sys.stdout.write("\n".join(names) + "\n")
         return
-    rounds = given.rounds or (2 if given.quick else 15)
+    rounds = given.rounds or (1 if given.quick else 15)
     options = Options(rounds=rounds, quick=given.quick, adapters=given.adapters, trl=given.trl)
     folder = given.out or (QUICK if given.quick else RESULTS)
     for name in names:

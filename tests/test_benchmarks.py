@@ -74,7 +74,7 @@ def test_a_case_writes_what_it_measured(
     monkeypatch.setattr(run, "cases", lambda: {"one": lambda given: heard.append(given) or {"found": 1}})
     monkeypatch.setattr(sys, "argv", ["run", "--quick", "--out", str(tmp_path)])
     run.main()
-    assert heard == [options.Options(rounds=2, quick=True)]
+    assert heard == [options.Options(rounds=1, quick=True)]
     assert json.loads((tmp_path / "one.json").read_text("utf-8"))["found"] == 1
 
 

@@ -100,3 +100,12 @@ def test_every_page_is_in_the_navigation_once() -> None:
     methods = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/methods/*.md")}
     pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
     assert pages - methods <= set(listed) <= pages
+
+
+def test_the_readme_shows_the_table_of_the_demo_as_its_page_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from demo_picture import rows
+
+    shown = rows(TEXTS["docs/demo.md"])
+    assert shown == rows(TEXTS["README.md"])
+    assert {row["method"] for row in shown} >= {"single adapter", "full fine-tuning", "majority answer"}
