@@ -59,3 +59,11 @@ def test_the_real_sprite_holds_ninety_pictures_per_class(realdata):
     assert len(records) == 900
     assert {sum(record.label == label for record in records) for label in range(10)} == {90}
     assert len({record.image.read() for record in records}) == 900
+
+
+def test_the_halves_of_the_sprite_share_no_picture_and_hold_forty_five_of_each_class(realdata):
+    root = realdata / "zalandoresearch+fashion-mnist"
+    halves = [load_dataset("fashion_mnist", root, f"sprite_{name}") for name in ("train", "test")]
+    for half in halves:
+        assert {sum(record.label == label for record in half) for label in range(10)} == {45}
+    assert len({record.image.path for half in halves for record in half}) == 900

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from weft.data import MalformedRecordError, Retrieval, UnknownNameError, load_dataset
+from weft.data import MalformedRecordError, Retrieval, UnknownNameError, WeftDataError, load_dataset
 from weft.data.testing import DatasetContract, image_bytes, write_tree, zip_bytes
 
 
@@ -56,6 +56,23 @@ class TestNotoEmoji(DatasetContract):
         assert pairs.record_type == "retrieval"
         assert pairs[0].media_id == pairs[1].media_id
         assert pairs[0].text_id != pairs[1].text_id
+
+    def test_emoji_of_one_skin_tone_are_classes_of_five(self, tmp_path):
+        tones = [["dark"], ["light", "dark"], [], ["medium-light"]]
+        rows = [row(f"hand_{k}", tones=own) for k, own in enumerate(tones)]
+        files = {f"png72/{r['file']}": image_bytes((10, 20, 30, 0)) for r in rows}
+        root = write_tree(tmp_path / "t", {"captions.jsonl": "\n".join(map(json.dumps, rows)), **files})
+        found = self.load(root, task="tone")
+        assert [(record.class_name, record.label) for record in found] == [("dark", 4), ("medium-light", 1)]
+        assert found.class_names == ["light", "medium-light", "medium", "medium-dark", "dark"]
+
+    def test_a_skin_tone_that_there_is_none_of_is_named(self, tmp_path):
+        rows = "\n".join(map(json.dumps, [row("hand", tones=["green"])]))
+        root = write_tree(
+            tmp_path / "t", {"png72/hand.png": image_bytes((1, 2, 3, 0)), "captions.jsonl": rows}
+        )
+        with pytest.raises(WeftDataError, match=r"`tones` must be of light, .*'green'"):
+            self.load(root, task="tone")
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,14 @@ class FullParameter:
         key: Key in a checkpoint.
         component: The word that chose it.
         parameters: Number of its elements.
+        task: The task that it belongs to, or None if to all.
     """
 
     path: str
     key: str
     component: str
     parameters: int
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -378,9 +380,10 @@ def _check_gradients(
 
 def _full(model: nn.Module, configs: Sequence[UnitConfig], sites: SiteMap) -> Iterator[FullParameter]:
     claimed: set[str] = set()
+    task_of = getattr(model, "task_of", lambda path: None)
     for config in configs:
         for word in config.words(sites):
             for path, key, count in full_parameters(model, sites, word, config.towers):
                 if path not in claimed:
                     claimed.add(path)
-                    yield FullParameter(path, key, word, count)
+                    yield FullParameter(path, key, word, count, task_of(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ class Slots(Protocol):
     """The slots of a model, of which some belong to single tasks."""
 
     tasks: tuple[str, ...]
+    owned: list[tuple[str, nn.Parameter]]
 
     def slots(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         """Key of the bank, name of the slot and parameter of every slot."""
@@ -122,7 +124,8 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     }
     held = []
     for store in stores:
-        first = min((place[id(value)] for _, _, value in store.slots() if id(value) in place), default=None)
+        values = chain((value for _, _, value in store.slots()), (value for _, value in store.owned))
+        first = min((place[id(value)] for value in values if id(value) in place), default=None)
         if first is not None:
             held.append((first, store))
     # Every process reduces store after store, so all must take them in one order: that of the optimiser's parameters.

@@ -73,6 +73,7 @@ def attach(
             named[full.path].requires_grad_(True)
         model.add_module("weft", store.train(model.training))
         store.set_tasks(planned.tasks, _device(model, ""))
+        store.own(model)
         swap_class(model, AdaptedModel)
         route_checkpointing(model, store)
         _check_counts(model, planned)

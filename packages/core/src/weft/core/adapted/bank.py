@@ -221,6 +221,7 @@ class Store(Folder):
         self.prepared: Prepared = {}
         self.prepared_for: Routing | None = None
         self.set_tasks(tasks, torch.device("cpu"))
+        self.owned: list[tuple[str, nn.Parameter]] = []
         self.trained_before: dict[str, bool] = {}
         self.wrapped_parameters: int | None = None
         watch(self)
@@ -249,6 +250,16 @@ class Store(Folder):
             for slot, value in bank._parameters.items():
                 if value is not None:
                     yield key, slot, value
+
+    @property
+    def by_task(self) -> bool:
+        """Whether tasks have weights that are not of all of them."""
+        return bool(self.owned) or any(len(bank.slots) > 1 for bank in self.banks_by_key.values())
+
+    def own(self, model: nn.Module) -> None:
+        """Know the trained parameters of the backbone that belong to single tasks, as they are now."""
+        named = [(full.task, full.path) for full in self.plan.full if full.task is not None]
+        self.owned = [(task, model.get_parameter(path)) for task, path in named]
 
     @contextlib.contextmanager
     def using(
@@ -321,11 +332,12 @@ class Store(Folder):
     def clear_absent(self) -> None:
         """Set the gradients of slots to None whose tasks no row had since the last optimiser step.
 
+        So are those of trained parameters of the backbone that belong to such a task, such as its head.
         Optimisers then leave them alone, instead of decaying them on a gradient of zero. It happens by itself
-        before the step of any optimiser of torch that holds a slot; in a training that is spread over
+        before the step of any optimiser of torch that holds one of them; in a training that is spread over
         processes all of them take part, so that a task counts as present if one process had it.
         """
-        if not any(len(bank.slots) > 1 for bank in self.banks_by_key.values()):
+        if not self.by_task:
             return
         if self.routing is not None:
             self.routing.note(self.presence)
@@ -335,6 +347,9 @@ class Store(Folder):
         here = {self.tasks[index] for index in present}
         for _, slot, value in self.slots():
             if slot != SHARED and here.isdisjoint(tasks_of(slot)):
+                value.grad = None
+        for task, value in self.owned:
+            if task not in here:
                 value.grad = None
 
 

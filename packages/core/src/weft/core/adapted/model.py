@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from weft.core.adapted.bank import Store
-from weft.core.adapted.routing import Routing, TaskNames, check_batch, route_ids, route_names
+from weft.core.adapted.routing import (
+    Routing,
+    TaskNames,
+    check_batch,
+    note_gradient,
+    route_ids,
+    route_names,
+)
 from weft.core.adapted.subclassing import Picklable
 from weft.core.adapted.tasks import add_task, check_wrapped, remove_task
 from weft.core.adapted.token_modality import token_modality
@@ -132,7 +140,10 @@ class AdaptedModel(Picklable):
         if task_ids is not None and routing is not None and trains:
             store.presence.note_ids(routing.ids.values())
         with store.using(routing, store.enabled, signals, media):
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        if store.owned and routing is not None:
+            note_owned(self, routing, output)
+        return output
 
     @contextlib.contextmanager
     def route(
@@ -263,6 +274,22 @@ class AdaptedModel(Picklable):
             kwargs["gradient_checkpointing_func"] = RoutedCheckpoint(self.weft, gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable=enable, **kwargs)  # type: ignore[misc]
         route_checkpointing(self, self.weft)  # type: ignore[arg-type]
+
+
+def note_owned(model: Any, routing: Routing, output: Any) -> None:
+    """Let the gradient of a pass say that the tasks routed in it were trained, which parameters belong to.
+
+    Args:
+        model: An adapted model.
+        routing: Task of each row.
+        output: What the model returned.
+    """
+    model.weft.own(model)  # sharding puts other parameters in their place
+    if torch.compiler.is_compiling():
+        return
+    for value in output.values() if isinstance(output, Mapping) else ():
+        if isinstance(value, Tensor) and value.requires_grad:
+            value.register_hook(partial(note_gradient, model.weft.presence, routing))
 
 
 def with_frozen_statistics(model: Any) -> list[nn.Module]:

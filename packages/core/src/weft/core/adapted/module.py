@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weft.core.adapted.absent_tasks import Presence
 from weft.core.adapted.bank import Bank, Store
-from weft.core.adapted.routing import Routing
+from weft.core.adapted.routing import note_gradient
 from weft.core.adapted.subclassing import Picklable, restore_class, swap_class
 from weft.core.backbone.sites import Site
 from weft.core.errors import RoutingError
@@ -61,7 +60,7 @@ class SiteWeights:
         traced = torch.compiler.is_compiling()
         if slots.shape[0] > 1 and self._routing is not None and slots.requires_grad and not traced:
             # A gradient that arrives here is that of the rows routed now, whatever is routed then.
-            slots.register_hook(partial(_note, self._presence, self._routing))
+            slots.register_hook(partial(note_gradient, self._presence, self._routing))
         return slots
 
     def rows(self, name: str) -> Tensor:
@@ -265,11 +264,6 @@ class SiteUnits:
             if each.unit.finishes:
                 first = each.finish(first)
         return (first, *output[1:]) if isinstance(output, tuple) else first
-
-
-def _note(presence: Presence, routing: Routing, gradient: Tensor) -> None:
-    routing.used = True
-    routing.note(presence)
 
 
 def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

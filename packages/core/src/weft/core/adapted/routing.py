@@ -105,6 +105,18 @@ class Routing:
         return ids.index_select(0, owner)
 
 
+def note_gradient(presence: Presence, routing: Routing, gradient: Tensor) -> None:
+    """Note the tasks of a routing as trained; a hook of a tensor.
+
+    Args:
+        presence: Where to.
+        routing: The routing.
+        gradient: What came back.
+    """
+    routing.used = True
+    routing.note(presence)
+
+
 def check_batch(routing: Routing, inputs: Mapping[str, Any], *, owned: bool, repeats: bool) -> None:
     """Check that a model reads as many rows as there are tasks.
 

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 
 from weft.core.composites.nested_config import nested_config
 from weft.core.composites.text_projection import KernelProjection
-from weft.core.composites.vision_tower import spatial_features
+from weft.core.composites.vision_tower import feature_width, spatial_features
 from weft.core.errors import ConfigError
 
 Pooling = Literal["mean", "pooler"]
@@ -108,7 +108,9 @@ class DualEncoder(PreTrainedModel):
         self.text_model = _text_encoder(config.text_config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.text_projection = _text_projection(config)
-        self.image_projection = nn.Linear(_width(config.vision_config), config.projection_size, bias=False)
+        self.image_projection = nn.Linear(
+            feature_width(config.vision_config), config.projection_size, bias=False
+        )
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.initial_temperature)))
         self.post_init()
 
@@ -248,15 +250,6 @@ def _text_projection(config: DualEncoderConfig) -> nn.Module:
     if config.text_keys:
         return KernelProjection(width, config.projection_size, config.text_keys, config.text_sharpness)
     return nn.Linear(width, config.projection_size, bias=False)
-
-
-def _width(config: PreTrainedConfig) -> int:
-    """Width of a vision tower's last features; convolutional ones list a width per stage, or name the last one."""
-    stages = getattr(config, "hidden_sizes", None)
-    if stages:
-        return int(stages[-1])
-    last = "hidden_dim" if config.model_type == "efficientnet" else "hidden_size"
-    return int(getattr(config, last))
 
 
 AutoConfig.register(DualEncoderConfig.model_type, DualEncoderConfig)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 
 def spatial_features(tower: nn.Module, pixel_values: Tensor) -> Tensor:
@@ -25,6 +27,38 @@ def spatial_features(tower: nn.Module, pixel_values: Tensor) -> Tensor:
     elif not _is_square(output.shape[1]) and _is_square(output.shape[1] - 1):
         output = output[:, 1:]
     return output.unflatten(0, pixel_values.shape[:2])
+
+
+def pooled_features(output: Any) -> Tensor:
+    """One vector for each image: what the model pools itself, else its class token, else the mean over places.
+
+    Args:
+        output: What a vision model of transformers returns.
+
+    Returns:
+        Shape `(images, width)`.
+    """
+    pooled: Tensor | None = getattr(output, "pooler_output", None)
+    if pooled is not None:
+        return pooled.flatten(1)
+    states: Tensor = output.last_hidden_state
+    if states.dim() == 4:
+        return states.flatten(2).mean(2)
+    has_class_token = not _is_square(states.shape[1]) and _is_square(states.shape[1] - 1)
+    return states[:, 0] if has_class_token else states.mean(1)
+
+
+def feature_width(config: PreTrainedConfig) -> int:
+    """Width of a vision model's last features; convolutional ones list a width per stage, or name the last one.
+
+    Args:
+        config: Its config.
+    """
+    stages = getattr(config, "hidden_sizes", None)
+    if stages:
+        return int(stages[-1])
+    last = "hidden_dim" if config.model_type == "efficientnet" else "hidden_size"
+    return int(getattr(config, last))
 
 
 def _is_square(number: int) -> bool:

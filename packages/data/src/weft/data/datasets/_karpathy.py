@@ -15,10 +15,10 @@ TASKS = ("caption", "retrieval")
 Locate = Callable[[str, str], MediaRef]
 
 
-def check_task(name: str, task: str) -> None:
-    """Refuse a task other than caption and retrieval."""
+def check_task(name: str, task: str, *others: str) -> None:
+    """Refuse a task other than caption, retrieval and further ones of a data set."""
     if task not in TASKS:
-        raise unknown_name(f"task of {name}", task, TASKS)
+        raise unknown_name(f"task of {name}", task, (*TASKS, *others))
 
 
 def captioned(

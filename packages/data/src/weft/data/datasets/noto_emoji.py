@@ -1,18 +1,22 @@
-"""noto-emoji: emoji images with their names in eleven languages, for captioning and retrieval."""
+"""noto-emoji: emoji images with their names in eleven languages, and with their skin tones as classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._karpathy import check_task
 from weft.data.errors import unknown_name
+from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
+from weft.data.records.classify import Classify
 from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFiles, Source
 
 LANGUAGES = ("en", "de", "es", "fr", "pt", "it", "ja", "zh", "ko", "ru", "ar")
+TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
+TONE = "tone"
 
 
 def read(
@@ -27,13 +31,17 @@ def read(
         source: Where the files are.
         split: Split name.
         languages: Languages of the names; a single code is accepted.
-        task: "caption" for `Caption` records, "retrieval" for `Retrieval` records.
+        task: "caption" for `Caption` records, "retrieval" for `Retrieval` records, "tone" for `Classify` records of
+            the emoji that have one skin tone, in five classes.
     """
     chosen = (languages,) if isinstance(languages, str) else tuple(languages)
     for language in chosen:
         if language not in LANGUAGES:
             raise unknown_name("language of noto_emoji", language, LANGUAGES)
-    check_task("noto_emoji", task)
+    if task == TONE:
+        source.classes = list(TONES)
+    else:
+        check_task("noto_emoji", task, TONE)
     file = source.find("captions.jsonl")
     rows = list(source.json_lines(file))
     images = MediaFiles(source, ["png72", "png/72", "images"], ["png72.zip"])
@@ -46,6 +54,9 @@ def read(
         extra = {
             key: row.field(key) for key in ("char", "tones", "base", "aliases", "keywords") if row.has(key)
         }
+        if task == TONE:
+            yield from _toned(row, media_id, media, extra)
+            return
         for language in chosen:
             said: dict[str, Any] = {
                 "id": media_id if len(chosen) == 1 else f"{media_id}.{language}",
@@ -61,6 +72,15 @@ def read(
                 yield Retrieval(**said, text=name, text_id=f"{media_id}.{language}")
 
     yield from source.build(rows, make)
+
+
+def _toned(row: Row, name: str, media: MediaRef, extra: Mapping[str, Any]) -> Iterator[Classify]:
+    tones = row.texts("tones")
+    if len(tones) != 1:
+        return
+    if tones[0] not in TONES:
+        row.fail(f"`tones` must be of {', '.join(TONES)}, but is {tones[0]!r}")
+    yield Classify(id=name, image=media, label=TONES.index(tones[0]), class_name=tones[0], extra=extra)
 
 
 SPEC = DatasetSpec(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data import Caption, Conversation, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
+from weft.data import Caption, Classify, Conversation, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
 from weft.eval.errors import ScoreInputError
 
-Mode = Literal["generate", "true_false", "retrieve"]
+Mode = Literal["generate", "true_false", "retrieve", "classify"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Kind:
     Attributes:
         record_type: Type of record, such as "image_qa".
         mode: `generate` writes the answer; `true_false` compares the logits of two words; `retrieve` compares
-            the features of text and image.
+            the features of text and image; `classify` chooses among the classes of the task.
         text: What the model reads, without the task's prompt.
         target: One answer to train on, and its weight in 0..1. Drawn where a record has several. None where
             nothing is written, because text and image are each other's target.
@@ -43,8 +43,11 @@ class Kind:
 
     @property
     def objective(self) -> str:
-        """What is trained: `generation` of the target, or a `contrastive` comparison of text and image."""
-        return "contrastive" if self.mode == "retrieve" else "generation"
+        """What is trained: `generation`, a `contrastive` comparison of text and image, or `classification`."""
+        return _OBJECTIVES.get(self.mode, "generation")
+
+
+_OBJECTIVES: dict[Mode, str] = {"retrieve": "contrastive", "classify": "classification"}
 
 
 def _answer(record: ImageQA, rng: random.Random) -> tuple[str, float]:
@@ -74,6 +77,10 @@ def _last(record: Conversation, rng: random.Random) -> tuple[str, float]:
 
 def _option(record: VideoMC, rng: random.Random) -> tuple[str, float]:
     return ("", 0.0) if record.answer is None else (f"a{record.answer}", 1.0)
+
+
+def _class(record: Classify, rng: random.Random) -> tuple[str, float]:
+    return record.class_name, 1.0
 
 
 def _moment(record: Caption) -> str:
@@ -116,6 +123,7 @@ register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
 register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))
 register_kind(Kind("video_qa", "generate", lambda r: r.question, _given, "open_ended"))
 register_kind(Kind("conversation", "generate", lambda r: r.asked, _last, "exact"))
+register_kind(Kind("classify", "classify", lambda r: "", _class, "classes"))
 register_kind(Kind("retrieval", "retrieve", lambda r: r.text, None, "retrieval"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from weft.data import Record
+from weft.eval.evaluate.classify import classify
 from weft.eval.evaluate.kinds import Mode, kind_of
 from weft.eval.evaluate.processes import each_batch
 from weft.eval.evaluate.read import ReaderBatches
@@ -20,7 +21,12 @@ from weft.eval.readers import ABILITIES, Ability, Reader
 
 Route = Callable[..., AbstractContextManager[Any]]
 Predictions = dict[str, str] | Matches
-_NEEDED: Mapping[Mode, Ability] = {"generate": "write", "true_false": "score", "retrieve": "embed"}
+_NEEDED: Mapping[Mode, Ability] = {
+    "generate": "write",
+    "true_false": "score",
+    "retrieve": "embed",
+    "classify": "classify",
+}
 
 
 def predict(
@@ -45,10 +51,13 @@ def predict(
         rerank: Options of `weft.eval.evaluate.rerank.rerank` for a second stage of retrieval; None has none.
 
     Returns:
-        Record id to answer (`"true"` or `"false"` for judgements), or the features of texts and images.
+        Record id to answer (`"true"` or `"false"` for judgements; the best class, and beside it the best few, for
+        images of classes), or the features of texts and images.
     """
     run: Callable[..., Predictions] = answers
-    if kind_of(records).mode == "retrieve":
+    if kind_of(records).mode == "classify":
+        run = classify
+    elif kind_of(records).mode == "retrieve":
         run = retrieve if rerank is None else partial(two_stages, **rerank)
     with asked(model, task):
         return run(model, task, records, batches, batch_size=batch_size, progress=progress)

@@ -14,6 +14,7 @@ from weft.eval.evaluate.inputs import TextRules, all_answers, example
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.rows import decoded
 from weft.eval.readers.video_frames import FramesRule, is_video
 
@@ -33,6 +34,7 @@ class ReaderBatches:
         limits: How long a row to train on may be. Rows that are asked have no limit.
         blank: Show a grey picture in the place of each, to see what language alone can do.
         stored: Features that training reads in the place of pictures, or None.
+        classes: Task to its classes, of tasks whose pictures are told apart by such.
     """
 
     reader: Reader
@@ -42,6 +44,7 @@ class ReaderBatches:
     limits: Limits = field(default_factory=Limits)
     blank: bool = False
     stored: StoredPictures | None = None
+    classes: Mapping[str, Classes] = field(default_factory=dict)
 
     @property
     def may_drop(self) -> bool:
@@ -81,6 +84,7 @@ class ReaderBatches:
             weight,
             text_tokens=rules.max_text_tokens,
             answer_tokens=rules.max_target_tokens,
+            classes=self.classes.get(task),
             **fields,
         )
 
@@ -92,8 +96,8 @@ class ReaderBatches:
             epoch: What is drawn differs between epochs and depends on nothing else.
 
         Returns:
-            `batch`, which `weft.eval.readers.Reader.losses` takes; `tasks` of its rows; `objective`, its name; and
-            `kept`, the places of its rows among those given.
+            `batch`, which `weft.eval.readers.Reader.losses` takes, and whose `routes` the model is routed by; `tasks`
+            of its rows; `objective`, its name; and `kept`, the places of its rows among those given.
 
         Raises:
             ReaderError: If nothing in it is learned, or a row breaks a rule; the row is named.
@@ -170,6 +174,29 @@ class ReaderBatches:
     def picture_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
         """Features of the pictures of records, of length one, shape `(records, size)`; arguments as in `answers`."""
         return self.reader.embed_pictures(model, self._pictures(model, task, records))
+
+    def class_features(self, model: Any, task: str, batch_size: int) -> Tensor | None:
+        """What `class_scores` compares pictures with; see `weft.eval.readers.Reader.class_features`.
+
+        Args:
+            model: The model.
+            task: Name of the task, which has classes.
+            batch_size: Texts of one pass.
+        """
+        return self.asker.class_features(model, task, self.classes[task], batch_size=batch_size)
+
+    def class_scores(
+        self, model: Any, task: str, records: Sequence[Record], features: Tensor | None
+    ) -> Tensor:
+        """Scores of the classes of a task for each record, shape `(records, classes)`.
+
+        Args:
+            model: The model.
+            task: Name of the task.
+            records: The records.
+            features: From `class_features`.
+        """
+        return self.reader.classify(model, self._pictures(model, task, records), features)
 
     def matched(
         self,

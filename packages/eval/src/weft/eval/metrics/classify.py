@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from weft.eval.errors import ScoreTypeError
 from weft.eval.metrics.alignment import align, require_each
+from weft.eval.metrics.registry import Groups, register_metric
 from weft.eval.metrics.report import PERCENT, GroupScore, ScoreReport, group_means
 
 Label = str | int
+FEW = 5
+"""The best classes that are kept of a ranking."""
 
 
 def top1_accuracy(
@@ -89,3 +93,32 @@ def _is_label(value: object) -> bool:
 
 def _mean_of_groups(members: Mapping[str, GroupScore]) -> float:
     return sum(group.score for group in members.values()) / len(members)
+
+
+class RankedClasses(dict[str, str]):
+    """Record id to the best class, and beside it the best few.
+
+    Args:
+        best: Record id to class names, the best first.
+    """
+
+    def __init__(self, best: Mapping[str, Sequence[str]]) -> None:
+        super().__init__({key: names[0] for key, names in best.items()})
+        self.best = {key: tuple(names) for key, names in best.items()}
+
+
+@register_metric("classes", "classify", headlines=("accuracy", "mean_per_class", "top5"))
+def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    """Accuracy over class names, and how often the right one is among the best five where there are more."""
+    right = {record.id: record.class_name for record in records}
+    report = top1_accuracy(predictions, right, groups=groups)
+    if not isinstance(predictions, RankedClasses) or any(
+        len(names) < FEW for names in predictions.best.values()
+    ):
+        return report
+    found = sum(right[key] in names for key, names in predictions.best.items())
+    return replace(
+        report,
+        scores={**report.scores, f"top{FEW}": 100.0 * found / len(right)},
+        units={**report.units, f"top{FEW}": PERCENT},
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weft.eval.readers.classes import Columns
 from weft.eval.readers.picture_features import PictureFeatures
 from weft.eval.readers.rows import Row
 
@@ -24,7 +25,7 @@ class Batch:
         names: What messages call each row.
         tasks: Task of each row.
         weights: Weight of each row's loss, shape `(rows,)`; of each answer's where there are `counts`.
-        objective: What is trained: `generation` or `contrastive`.
+        objective: What is trained: `generation`, `contrastive` or `classification`.
         labels: Tokens to learn, -100 elsewhere; None in a batch that is asked.
         positions: Places whose logits are needed, shape `(places,)`, or None where all are.
         owners: Row that each picture belongs to (`images`), each tile that the vision tower sees (`tiles`), and each
@@ -36,6 +37,8 @@ class Batch:
         features: What takes the place of its pictures, or None where `inputs` holds these.
         counts: Number of answers of each row, shape `(rows,)`; labels and weights have an entry for each. None where
             every row has one.
+        columns: What the scores of a classification are of, or None.
+        text_tasks: Task of each text, where texts and rows differ in number.
     """
 
     inputs: dict[str, Tensor]
@@ -50,6 +53,13 @@ class Batch:
     left_out: tuple[str, ...] = ()
     features: PictureFeatures | None = None
     counts: Tensor | None = None
+    columns: Columns | None = None
+    text_tasks: tuple[str, ...] = ()
+
+    @property
+    def routes(self) -> list[str] | dict[str, list[str]]:
+        """What the model is routed by: the task of each row, or of each text and each picture."""
+        return {"text": [*self.text_tasks], "vision": self.tasks} if self.text_tasks else self.tasks
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,6 +116,7 @@ class Batch:
             counts=maybe(self.counts),
             identities={name: change(value) for name, value in self.identities.items()},
             features=None if self.features is None else self.features.changed(change),
+            columns=None if self.columns is None else self.columns.changed(change),
         )
 
 

@@ -51,6 +51,8 @@ class Row:
         text_tokens: The text is cut there by readers that cut; None cuts nothing.
         answer_tokens: Each answer is cut there, too.
         draw: Name by which its pictures are drawn at random in training, or None where nothing is drawn.
+        classes: The classes of its task (`weft.eval.readers.classes.Classes`), one of which is its answer, or None
+            where answers are of no list.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row:
     text_tokens: int | None = None
     answer_tokens: int | None = None
     draw: str | None = None
+    classes: Any = None
 
     @property
     def pictures(self) -> tuple[Any, ...]:

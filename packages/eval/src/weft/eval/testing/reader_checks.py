@@ -13,6 +13,7 @@ from torch import Tensor
 from weft.core import attach
 from weft.core.backbone.resolving import resolve
 from weft.eval.readers import Ability, Batch, Reader, ReaderError, Row, Turn, Writing
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.one_sequence import OneSequence
 from weft.eval.testing.subject import Subject
 
@@ -190,6 +191,33 @@ def check_embed(subject: Subject) -> None:
             torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
 
 
+def check_classify(subject: Subject) -> None:
+    """The likelier class has the higher score, and a row's loss among the classes of its task is its own."""
+    reader, model = subject.reader, subject.wide()
+    rows = [
+        row if row.classes is not None else replace(row, classes=_classes(subject, row.task))
+        for row in subject.rows
+    ]
+    together = _rows(reader, model, rows)
+    torch.testing.assert_close(
+        together, torch.cat([_rows(reader, model, [row]) for row in rows]), rtol=0, atol=OTHER_ROWS
+    )
+    for row in rows:
+        classes = row.classes
+        picture = replace(row, turns=(Turn("user", row.pictures),), answer=None)
+        losses = torch.cat([_rows(reader, model, [replace(row, answer=name)]) for name in classes.names])
+        with torch.no_grad():
+            features = reader.class_features(model, row.task, classes)
+            scores = reader.classify(model, _wide(reader.asking([picture])), features)[0]
+        assert scores.shape == losses.shape
+        assert torch.equal(scores.argsort(descending=True), losses.argsort()), row.name
+
+
+def _classes(subject: Subject, task: str) -> Classes:
+    names = [str(row.answer) for row in subject.rows if row.task == task]
+    return Classes.written([*dict.fromkeys(names), "a green star"], ["what is a {}?", "{}"])
+
+
 def check_match(subject: Subject) -> None:
     """Whether a text belongs to its picture depends neither on the pairs beside it nor on being asked of many texts."""
     reader, model = subject.reader, subject.wide()
@@ -230,6 +258,7 @@ def check_refusals(subject: Subject) -> None:
         "score": lambda batch: reader.score(subject.model, subject.rows[:1], [["red"]]),
         "embed": lambda batch: reader.embed_texts(subject.model, batch),
         "match": lambda batch: reader.match(subject.model, batch),
+        "classify": lambda batch: reader.classify(subject.model, batch, None),
         "features": lambda batch: reader.with_features(subject.model, batch),
     }
     assert reader.abilities <= set(attempts)
@@ -249,6 +278,7 @@ ABILITY_CHECKS: dict[Ability, Callable[[Subject], None]] = {
     "score": check_score,
     "embed": check_embed,
     "match": check_match,
+    "classify": check_classify,
     "features": check_features,
 }
 """What proves that a model can do what its reader declares."""

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import is_flash_attn_2_available
 
+from weft.core.composites import ImageClassifier, ImageClassifierConfig
+from weft.core.composites.image_classifier import tower_options
 from weft.eval.readers import Reader, ReaderError, is_paired, load_processor, model_class_for, reader_for
 from weft.eval.readers.video_frames import FramesRule
 from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
@@ -42,6 +51,8 @@ def saved_config(section: BackboneSection) -> PreTrainedConfig:
             f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
             f"{section.name!r} cannot be read: {fault_of_loading(error)}"
         ) from None
+    if section.heads is not None or is_image_encoder(config):
+        return _with_heads(section, config)
     if is_paired(config):
         _check_own(section)
         return config
@@ -52,6 +63,40 @@ def saved_config(section: BackboneSection) -> PreTrainedConfig:
             f"{error} This is {section.name!r}; a BART or T5 goes under `backbone.language`."
         ) from None
     return config
+
+
+def is_image_encoder(config: PreTrainedConfig) -> bool:
+    """Whether models of a config read pictures alone.
+
+    Args:
+        config: The config.
+    """
+    kind = MODEL_MAPPING.get(type(config), None)
+    main = getattr(kind, "main_input_name", None)
+    return main == "pixel_values" and not hasattr(config, "text_config")
+
+
+def _with_heads(section: BackboneSection, config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config of an encoder of images with the heads of the recipe."""
+    if not is_image_encoder(config):
+        raise RunError(
+            f"`backbone.heads` is for encoders of images alone, but {section.name!r} is a {config.model_type}. Leave "
+            "it out: a model that reads texts tells classes apart by their names."
+        )
+    if isinstance(config, ImageClassifierConfig):
+        if section.heads is not None and dict(section.heads) != config.classes:
+            raise RunError(
+                f"`backbone.heads` must be left out for a model that has heads, or be those that it has "
+                f"({config.classes}), but is {dict(section.heads)}. Leave it out."
+            )
+        return config
+    if section.heads is None:
+        raise RunError(
+            f"`backbone.heads` must give the number of classes of each task for an encoder of images alone, but "
+            f"{section.name!r} is a {config.model_type}, which has no text side, and no head is asked for. Set for "
+            "instance backbone.heads.TASK=10, and `train_full: [heads]` in the method."
+        )
+    return ImageClassifierConfig(config, section.heads)
 
 
 def own_reader(section: BackboneSection) -> Reader:
@@ -66,7 +111,7 @@ def own_reader(section: BackboneSection) -> Reader:
     """
     _check_libraries(section)
     path = saved_path(section.name or "", "backbone.name")
-    key = json.dumps([path, section.revision, section.processor, section.reader, _files(path)])
+    key = json.dumps([path, section.revision, section.processor, section.reader, section.heads, _files(path)])
     if key not in _READERS:
         config, processor = saved_config(section), _processor(section, path)
         with as_saved("backbone.name", section.title):
@@ -131,6 +176,12 @@ def load_read(section: BackboneSection, path: str, reader: Reader) -> PreTrained
         options["attn_implementation"] = _ATTENTION[section.attention]
     if section.quantize is not None:
         options["quantization_config"] = _quantization(section)
+    if isinstance(reader.config, ImageClassifierConfig) and section.heads is not None:
+        saved = load_saved(AutoConfig, path, section.revision)
+        if not isinstance(saved, ImageClassifierConfig):
+            within = tower_options(reader.config.vision_config)
+            tower = load_saved(AutoModel, path, section.revision, **options, **within)
+            return ImageClassifier(reader.config, tower)
     model: PreTrainedModel = load_saved(reader.model_class(reader.config), path, section.revision, **options)
     return model
 
@@ -202,7 +253,7 @@ def _processor(section: BackboneSection, path: str) -> Any:
 
 def _by_size(settings: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     """Settings in which numbers of pixels are a size, as releases of transformers to come want it."""
-    size = getattr(processor.image_processor, "size", None)
+    size = getattr(getattr(processor, "image_processor", processor), "size", None)
     sizes = {
         edge: size.get(edge) if isinstance(size, dict) else getattr(size, edge, None) for edge in _PIXELS
     }

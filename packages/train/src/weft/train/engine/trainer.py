@@ -159,7 +159,7 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
         self.left_out += len(left_out)
         self.dropped.update(left_out)
         losses_of = self.objectives[name]
-        with auxiliary_losses(self.model) as added, self.model.route(tasks=tasks):
+        with auxiliary_losses(self.model) as added, self.model.route(tasks=inputs["batch"].routes):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
         losses = self.balanced(losses, tasks)

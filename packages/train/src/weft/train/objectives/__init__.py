@@ -16,6 +16,7 @@ from weft.train.objectives.by_reader import ByReader
 from weft.train.objectives.image_text import ImageText
 from weft.train.recipe.training import TrainingSection
 
+CLASSIFICATION = "classification"
 Objective = Callable[[Any, dict[str, Any]], Tensor]
 
 
@@ -29,11 +30,12 @@ def objectives_of(model: Any, section: TrainingSection, rows: int, reader: Reade
         reader: What reads the model.
 
     Returns:
-        The objective of the reader's batches, by its name.
+        The objectives of the reader's batches, by name.
     """
     if reader.keeps_momentum:
         return {reader.objective: ImageText.of(model, section, rows)}
-    return {reader.objective: ByReader(reader, section.precision)}
+    each = ByReader(reader, section.precision)
+    return {reader.objective: each, **({CLASSIFICATION: each} if "classify" in reader.abilities else {})}
 
 
 def compares_rows(reader: Reader) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from weft.core import parse_method, plan
 from weft.data import Record
@@ -17,6 +17,7 @@ from weft.train.backbones.processor_features import check_stored
 from weft.train.errors import RunError, near
 from weft.train.objectives import compares_rows
 from weft.train.preflight.answers import read_answers
+from weft.train.preflight.classes import check_classes, is_classified
 from weft.train.preflight.packing import check_packing
 from weft.train.preflight.reading import check_plain_keys, check_reading
 from weft.train.preflight.stored import open_features
@@ -45,6 +46,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     model = planned_model(recipe.backbone)
     for name, data in tasks.items():
         _check_task(recipe, name, data, reader, type(model).__name__)
+    check_classes(recipe, tasks, reader)
     if reader.paired:
         _check_batches(recipe, tasks)
     else:
@@ -57,6 +59,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     check_balance(recipe, processes)
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
+    _check_heads_learn(recipe, known)
     for word in recipe.training.learning_rates:
         if word not in known:
             raise RunError(
@@ -76,6 +79,15 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
                 f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
                 "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
             )
+
+
+def _check_heads_learn(recipe: Recipe, trained: Collection[str]) -> None:
+    """Refuse heads of new weights that a method leaves as they are."""
+    if recipe.backbone.heads is not None and not {"heads", "everything"} & set(trained):
+        raise RunError(
+            "`method` must train the heads that `backbone.heads` adds, but trains "
+            f"{', '.join(trained) or 'nothing'}. Add train_full: [heads]."
+        )
 
 
 def _check_streams(recipe: Recipe) -> None:
@@ -250,8 +262,8 @@ def check_objectives(tasks: Mapping[str, TaskData], processes: Processes, reader
     Raises:
         RunError: With the first task.
     """
-    for name in tasks:
-        if processes.size > 1 and compares_rows(reader):
+    for name, data in tasks.items():
+        if processes.size > 1 and compares_rows(reader) and not is_classified(data):
             raise RunError(
                 f"Task {name!r} must be trained by one process, but there are {processes.size}: its objective "
                 f"{reader.objective!r} compares the rows of a batch with one another, and each process would see only "

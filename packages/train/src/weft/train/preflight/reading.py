@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from weft.data import Conversation, Record
 from weft.eval.evaluate.inputs import TextRules
@@ -12,6 +13,7 @@ from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Limits, Reader, ReaderError, Wording
 from weft.eval.readers.packing import packed
 from weft.train.errors import RunError
+from weft.train.preflight.classes import classes_of
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import TaskSection
@@ -35,13 +37,19 @@ def text_rules(task: TaskSection) -> TextRules:
     )
 
 
-def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None = None) -> ReaderBatches:
+def reader_batches(
+    recipe: Recipe,
+    reader: Reader,
+    stored: StoredPictures | None = None,
+    tasks: Mapping[str, TaskData] = MappingProxyType({}),
+) -> ReaderBatches:
     """What makes the batches of a run.
 
     Args:
         recipe: The recipe.
         reader: The reader of its backbone.
         stored: Features that training reads in the place of pictures, or None.
+        tasks: Its records, which tell the classes of those that have such.
 
     Raises:
         ReaderError: If the words of a task do not read as such.
@@ -56,6 +64,7 @@ def reader_batches(recipe: Recipe, reader: Reader, stored: StoredPictures | None
         # Where the run shows pictures, it shows blank ones itself.
         blank=recipe.blank_images and not reader.paired,
         stored=stored,
+        classes=classes_of(recipe, tasks),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Local = Field(
     json_schema_extra={"format": "path"}
@@ -48,6 +48,8 @@ class BackboneSection(Section):
         quantize: Keep the frozen linears of a `name` in 8 or in 4 bits, through bitsandbytes.
         processor: Settings of the processor of a `name`, such as `max_pixels`.
         reader: Which way of reading a `name` takes, by default the one that fits its config and processor.
+        heads: Task to its number of classes, for a `name` that is an encoder of images alone: each task gets a linear
+            head. The method trains them by `train_full: [heads]`.
         feature_size: Width of precomputed visual features (with `language`).
         num_visual_tokens: Visual tokens per image (with `language`).
         num_images: Images that one text may speak of (with `language`).
@@ -67,6 +69,7 @@ class BackboneSection(Section):
     quantize: Literal["8bit", "nf4"] | None = None
     processor: dict[str, Any] = Field(default_factory=dict)
     reader: str = "auto"
+    heads: dict[str, Annotated[int, Field(gt=1)]] | None = Field(default=None, min_length=1)
     feature_size: int = Field(default=2048, gt=0)
     num_visual_tokens: int = Field(default=36, gt=0)
     num_images: int = Field(default=2, gt=0)
@@ -82,9 +85,18 @@ class BackboneSection(Section):
         if (self.config is None) != (self.tokenizer is None):
             raise ValueError("`config` and `tokenizer` belong together: give both or none")
         if self.name is None and (
-            self.dtype or self.attention or self.quantize or self.processor or self.reader != "auto"
+            self.dtype
+            or self.attention
+            or self.quantize
+            or self.processor
+            or self.reader != "auto"
+            or self.heads
         ):
-            raise ValueError("`dtype`, `attention`, `quantize`, `processor` and `reader` are for a `name`")
+            raise ValueError(
+                "`dtype`, `attention`, `quantize`, `processor`, `reader` and `heads` are for a `name`"
+            )
+        if self.heads and self.quantize:
+            raise ValueError("`heads` and `quantize` have not been tried together: give one of them")
         if self.weights is not None and not str((self.config or {}).get("model_type")).startswith(
             "weft_blip"
         ):
@@ -187,6 +199,9 @@ class TaskSection(Section):
             on every one, weighted by the share of annotators who gave it (with a BLIP that answers).
         choose_from: A JSON file with a list of answers, the likeliest of which is taken instead of writing one; of
             many, the 128 whose first token is likeliest are read whole.
+        templates: Texts around the names of classes, where pictures are told apart by such and the model reads texts;
+            a class's feature is the mean of those of its texts.
+        class_names: Names that replace those of the data set in `templates`, by name.
     """
 
     data: DataSection
@@ -207,6 +222,16 @@ class TaskSection(Section):
     early_stopping: bool = False
     answers: Literal["drawn", "all"] = "drawn"
     choose_from: Annotated[str | None, Local] = None
+    templates: tuple[str, ...] = Field(default=("a photo of a {}.",), min_length=1)
+    class_names: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_name_the_class(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for text in templates:
+            if "{}" not in text:
+                raise ValueError(f"a template must hold {{}} for the name of the class, but one is {text!r}")
+        return templates
 
     @model_validator(mode="after")
     def _one_wording(self) -> TaskSection:

@@ -246,3 +246,12 @@ class Recipe(RunRecipe):
                     f"task names are lower-case letters, digits and underscores, but one is {name!r}"
                 )
         return tasks
+
+    @model_validator(mode="after")
+    def _heads_are_of_tasks(self) -> Recipe:
+        others = [name for name in self.backbone.heads or () if name not in self.tasks]
+        if others:
+            raise ValueError(
+                f"`backbone.heads` must name tasks ({', '.join(self.tasks)}), but one is {others[0]!r}"
+            )
+        return self

@@ -161,7 +161,7 @@ def _draw(
 ) -> tuple[str, ...]:
     records = [tasks[task]["train"][row] for task, row in rows]
     texts = []
-    batches = reader_batches(recipe, reader)
+    batches = reader_batches(recipe, reader, tasks=tasks)
     for (task, _), record in zip(rows, records, strict=True):
         texts.append(f"{task}: {preview(batches.reader, batches.row(task, record, 0))}")
     opened = all(task.data.features is None for task in recipe.tasks.values())

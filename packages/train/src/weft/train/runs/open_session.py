@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from weft.data import MediaRef
 from weft.data.media.shift import RandomShift
@@ -57,7 +58,7 @@ def open_session(
     backbone = load_adapted(recipe, folder=folder, adapter=adapter, texts=texts, processes=processes)
     visual = make_visual(recipe, backbone, tasks, progress, processes)
     stored = make_stored(recipe, backbone, tasks, progress, processes)
-    batches = make_batches(recipe, backbone, visual, stored)
+    batches = make_batches(recipe, backbone, visual, stored, tasks)
     if recipe.training.packing:
         trained = [(name, data["train"]) for name, data in tasks.items() if "train" in data]
         rows = [(name, records[place]) for name, records in trained for place in range(min(2, len(records)))]
@@ -67,7 +68,11 @@ def open_session(
 
 
 def make_batches(
-    recipe: Recipe, backbone: LoadedBackbone, visual: Visual | None, stored: StoredPictures | None = None
+    recipe: Recipe,
+    backbone: LoadedBackbone,
+    visual: Visual | None,
+    stored: StoredPictures | None = None,
+    tasks: Mapping[str, TaskData] = MappingProxyType({}),
 ) -> ReaderBatches:
     """What makes the inputs of a run.
 
@@ -76,11 +81,12 @@ def make_batches(
         backbone: Its backbone.
         visual: How the run sees images, or None where the backbone's own processor reads them.
         stored: Features that training then reads, or None.
+        tasks: Its records; none where no task is told apart by classes.
     """
     reader = backbone.reader
     if visual is not None:
         reader = reader.with_processor(replace(reader.processor, show=visual, draw=visual.drawn))
-    return reader_batches(recipe, reader, stored)
+    return reader_batches(recipe, reader, stored, tasks)
 
 
 def make_visual(

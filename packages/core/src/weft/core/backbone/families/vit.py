@@ -50,7 +50,7 @@ DINOV2 = register_family(
         "encoder.layer",
         {
             "attention": replace(
-                BLOCKS["attention"], output="layer_scale1", before=None, width=BLOCKS["attention"].output
+                BLOCKS["attention"], output="layer_scale1", before="norm1", width=BLOCKS["attention"].output
             ),
             "ffn": feed_forward(
                 "mlp",
@@ -58,6 +58,7 @@ DINOV2 = register_family(
                 gate="gate_proj",
                 down=("fc2", "weights_out", "down_proj"),
                 output="layer_scale2",
+                before="norm2",
             ),
         },
         "classifier",

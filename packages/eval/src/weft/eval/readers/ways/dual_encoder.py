@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from weft.core.composites import DualEncoderConfig
 from weft.data import MediaRef
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import Batch, Losses, batch_of
+from weft.eval.readers.classes import Classes, class_features, columns, told_apart
 from weft.eval.readers.contrast import contrast
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
@@ -31,6 +32,10 @@ from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, decoded
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
+_LONG_CLASS = (
+    "`too_long` must be 'refuse' or 'cut' where rows are told apart by classes, but is 'drop', and the text of a class "
+    "is too long. Shorten `templates`, or set training.too_long=cut."
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,9 @@ class DualEncoderReader(Reader):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """It embeds both sides; weft's own reads stored features as well."""
-        return frozenset({"embed", "features"} if self._own else {"embed"})
+        """It embeds both sides, and so classifies; weft's own reads stored features as well."""
+        both: frozenset[Ability] = frozenset({"embed", "classify"})
+        return both | {"features"} if self._own else both
 
     @property
     def objective(self) -> str:
@@ -106,6 +112,8 @@ class DualEncoderReader(Reader):
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
         self._check(rows)
+        if order := told_apart(rows):
+            return self._told_apart(rows, order)
         if len(rows) < 2:
             raise ReaderError(
                 f"`rows` must hold at least two rows to compare, but holds {len(rows)}. Raise the batch size."
@@ -129,8 +137,29 @@ class DualEncoderReader(Reader):
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """See `Reader.losses`; each row counts one."""
-        each = contrast(*self._compared(model, batch), batch.identities)
+        texts, images, scale, bias = self._compared(model, batch)
+        if batch.columns is None:
+            each = contrast(texts, images, scale, bias, batch.identities)
+        else:
+            # A bias is the same for every class, and makes no difference among them.
+            each = batch.columns.losses(scale * images @ class_features(texts, batch.columns.of_texts).T)
         return Losses(each, torch.ones(len(each), device=each.device))
+
+    def class_features(self, model: Any, task: str, classes: Classes, *, batch_size: int = 128) -> Tensor:
+        """See `Reader.class_features`: unit vectors, shape `(classes, size)`."""
+        rows = classes.rows(task)
+        found = [
+            self.embed_texts(model, self.asking(rows[start : start + batch_size]).beside(model))
+            for start in range(0, len(rows), batch_size)
+        ]
+        counts = torch.tensor([len(own) for own in classes.texts])
+        of_texts = torch.arange(len(counts)).repeat_interleave(counts)
+        return class_features(torch.cat(found), of_texts.to(found[0].device))
+
+    def classify(self, model: Any, batch: Batch, features: Tensor | None) -> Tensor:
+        """See `Reader.classify`: cosines."""
+        assert features is not None, "made by `class_features`"
+        return self.embed_pictures(model, batch) @ features.T
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_texts`."""
@@ -170,6 +199,19 @@ class DualEncoderReader(Reader):
             output.image_embeds,
             inner.logit_scale.exp(),
             getattr(inner, "logit_bias", None),
+        )
+
+    def _told_apart(self, rows: Sequence[Row], order: Sequence[tuple[str, Classes]]) -> Batch:
+        """A batch whose texts are those of the classes of its tasks."""
+        texts = [text for task, classes in order for text in classes.rows(task)]
+        if len(self._fitting(texts)) < len(texts):
+            raise ReaderError(_LONG_CLASS)
+        batch = self._batch(rows, self._texts(texts) | self._pictures(rows, taught=True))
+        return replace(
+            batch,
+            objective="classification",
+            columns=columns(rows, order, texts=True),
+            text_tasks=tuple(text.task for text in texts),
         )
 
     @property

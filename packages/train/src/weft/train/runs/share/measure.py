@@ -301,7 +301,7 @@ class Losses:
         model = self.session.model
         inputs = {key: value for key, value in batch.items() if key not in beside}
         name = batch["objective"]
-        with model.route(tasks=batch["tasks"]):
+        with model.route(tasks=batch["batch"].routes):
             losses = self.objectives[name](model, inputs)
         return losses, batch["tasks"]
 
