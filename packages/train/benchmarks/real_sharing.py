@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,12 @@ UNITS: dict[str, tuple[dict[str, Any], float]] = {
 }
 """Unit to its method and its learning rate."""
 
+HEADS = 3e-3
+"""Learning rate of the heads, whatever else is trained."""
+
 PLAIN: dict[str, dict[str, tuple[dict[str, Any], float]]] = {
-    "dinov2": {"linear probe": ({"method": "frozen"}, 3e-3), "full fine-tuning": ({"method": "full"}, 1e-4)},
-    "names": {"frozen": ({"method": "frozen"}, 1e-3), "full fine-tuning": ({"method": "full"}, 1e-4)},
+    "dinov2": {"linear probe": ({"method": "frozen"}, HEADS), "full fine-tuning": ({"method": "full"}, 5e-5)},
+    "names": {"frozen": ({"method": "frozen"}, 1e-3), "full fine-tuning": ({"method": "full"}, 5e-5)},
 }
 SHARINGS = ("single", "multiple", "half", "layers")
 Way = tuple[str, dict[str, Any], float]
@@ -61,10 +65,10 @@ def ways(encoder: str) -> Iterator[Way]:
     """
     for label, (method, rate) in PLAIN[encoder].items():
         yield label, method, rate
-    for sharing in SHARINGS:
-        for unit, (method, rate) in UNITS.items():
-            if encoder == "names" and unit == "adaptformer":
-                continue  # it reads the residual stream, which EfficientNet's blocks have not throughout
+    for unit, (method, rate) in UNITS.items():
+        if encoder == "names" and unit == "adaptformer":
+            continue  # it reads the residual stream, which EfficientNet's blocks have not throughout
+        for sharing in SHARINGS:
             policy: Any = sharing
             if sharing == "layers":
                 policy = {"down": [], "up": [], "layers": [{**LOWER[encoder], **SHARED}]}
@@ -84,7 +88,7 @@ def run(encoder: str, way: Way, seed: int, output: Path, steps: int, batch_size:
     """
     label, method, rate = way
     heads = encoder == "dinov2"
-    full = {"train_full": ["heads"]} if heads and method["method"] != "full" else {}
+    full = {"train_full": ["heads"]} if heads else {}
     overrides = [
         f"name={encoder}-{label.replace(', ', '-').replace(' ', '-')}-{seed}",
         f"label={json.dumps(label)}",
@@ -104,6 +108,7 @@ def run(encoder: str, way: Way, seed: int, output: Path, steps: int, batch_size:
     if heads:
         side = SIDES[encoder]
         overrides.append(f"backbone.processor.size={json.dumps({'height': side, 'width': side})}")
+        overrides.append(f"training.learning_rates={json.dumps({'heads': HEADS})}")
     recipe = load_recipe(f"classification/{encoder}", overrides)
     began = time.process_time()
     found = execute(recipe, overwrite=recipe.folder.exists(), progress=progress())
@@ -160,8 +165,9 @@ def main() -> None:
     for encoder in asked.encoders:
         build(encoder, output)
     for seed in asked.seeds:
-        for encoder in asked.encoders:
-            for way in ways(encoder):
+        # In turn, so that whenever it is ended the encoders are about as far.
+        for turn in zip_longest(*([(encoder, way) for way in ways(encoder)] for encoder in asked.encoders)):
+            for encoder, way in filter(None, turn):
                 if (encoder, way[0], seed) not in done:
                     found["cells"].append(run(encoder, way, seed, output, asked.steps, asked.batch_size))
                     write_text(file, json.dumps(found, indent=1) + "\n")

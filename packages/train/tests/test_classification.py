@@ -145,6 +145,13 @@ def test_a_run_that_broke_off_resumes_to_the_same_weights(either: Values, tmp_pa
     assert whole.scores == resumed.scores
 
 
+def test_a_method_that_trains_nothing_is_scored_as_it_is(values: Values) -> None:
+    values["method"] = {"method": "frozen"}
+    result = execute(load_recipe(values))
+    assert result.trainable == 0
+    assert rescore(result.folder).scores == result.scores
+
+
 def refused(values: Values, message: str, error: type[Exception] = RunError) -> None:
     with pytest.raises(error, match=message):
         execute(load_recipe(values))

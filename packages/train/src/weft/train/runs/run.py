@@ -142,7 +142,10 @@ def _run(
             clock.load(recipe.folder)
             load_adapter(model, checkpoint)
         else:
-            train_session(session, checkpoint, run, clock)
+            if plan.trainable_parameters:
+                train_session(session, checkpoint, run, clock)
+            else:
+                progress.say("the method trains nothing: the model is scored as it is")
             # Before anything is scored: whatever happens then, what was trained is kept.
             state = whole_adapter(model)
             if processes.first:
