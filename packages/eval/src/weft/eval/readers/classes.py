@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from weft.eval.readers.abilities import Ability
+from weft.eval.readers.class_columns import Columns
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Row, Turn
 
@@ -75,34 +79,35 @@ class Classes:
         return self.names.index(row.answer)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What the scores of a batch are of: classes of one or of several tasks, one task after the other.
+class Classifying(ABC):
+    """What a reader does that tells pictures apart by classes; by default it refuses to."""
 
-    Attributes:
-        of_texts: Column that each text belongs to, shape `(texts,)`; empty where no texts are read.
-        of_rows: Whether a row may be of a column's class, which it may if both are of one task, shape
-            `(rows, columns)`.
-        labels: Column of each row's class, shape `(rows,)`.
-    """
+    @abstractmethod
+    def _refusal(self, ability: Ability) -> ReaderError:
+        """What is raised where the model lacks an ability."""
 
-    of_texts: Tensor
-    of_rows: Tensor
-    labels: Tensor
-
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Columns:
-        """The same with other tensors, such as on another device."""
-        return Columns(change(self.of_texts), change(self.of_rows), change(self.labels))
-
-    def losses(self, scores: Tensor) -> Tensor:
-        """Cross-entropy of each row among the classes of its task, shape `(rows,)`.
+    def class_features(
+        self, model: Any, task: str, classes: Classes, *, batch_size: int = 128
+    ) -> Tensor | None:
+        """What `classify` compares pictures with; None where the model knows the classes itself.
 
         Args:
-            scores: Shape `(rows, columns)`.
+            model: The model.
+            task: Name of the task.
+            classes: Its classes.
+            batch_size: Texts of one pass.
         """
-        wide = scores if scores.dtype == torch.float64 else scores.float()
-        own = wide.masked_fill(~self.of_rows, float("-inf"))
-        return functional.cross_entropy(own, self.labels, reduction="none")
+        raise self._refusal("classify")
+
+    def classify(self, model: Any, batch: Any, features: Tensor | None) -> Tensor:
+        """Scores of the classes of the task that all rows are of, shape `(rows, classes)`.
+
+        Args:
+            model: The model, on the batch's device.
+            batch: From `asking`.
+            features: From `class_features`.
+        """
+        raise self._refusal("classify")
 
 
 def columns(rows: Sequence[Row], order: Sequence[tuple[str, Classes]], *, texts: bool) -> Columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.readers.batch import Batch, Losses
-from weft.eval.readers.classes import Classes
+from weft.eval.readers.classes import Classifying
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.paired import PairedProcessor
@@ -22,7 +22,7 @@ from weft.eval.readers.video_frames import FramesRule
 from weft.eval.readers.writing import Writing
 
 
-class Reader(ABC):
+class Reader(Classifying):
     """One way of building a model.
 
     It holds the model's config and processor, not the model: batches are made where no model is.
@@ -347,29 +347,6 @@ class Reader(ABC):
     def match(self, model: Any, batch: Batch) -> Tensor:
         """How much each text belongs to the picture beside it, shape `(rows,)`; arguments as in `embed_texts`."""
         raise self._refusal("match")
-
-    def class_features(
-        self, model: Any, task: str, classes: Classes, *, batch_size: int = 128
-    ) -> Tensor | None:
-        """What `classify` compares pictures with; None where the model knows the classes itself.
-
-        Args:
-            model: The model.
-            task: Name of the task.
-            classes: Its classes.
-            batch_size: Texts of one pass.
-        """
-        raise self._refusal("classify")
-
-    def classify(self, model: Any, batch: Batch, features: Tensor | None) -> Tensor:
-        """Scores of the classes of the task that all rows are of, shape `(rows, classes)`.
-
-        Args:
-            model: The model, on the batch's device.
-            batch: From `asking`.
-            features: From `class_features`.
-        """
-        raise self._refusal("classify")
 
     def look(self, model: Any, batch: Batch) -> Any:
         """What `belong` needs of one picture; arguments as in `embed_texts`."""
