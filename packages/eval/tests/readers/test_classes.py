@@ -18,7 +18,8 @@ from weft.core.composites import ImageClassifier, ImageClassifierConfig
 from weft.core.testing.processed import tiny
 from weft.core.testing.processed.stills import image_processor
 from weft.eval.readers import Reader, ReaderError, Row, ask, reader_for
-from weft.eval.readers.classes import Classes, class_features
+from weft.eval.readers.classes import Classes
+from weft.eval.readers.classifying import class_features
 from weft.eval.testing import ReaderContract, Subject
 
 METHOD = {"method": "lora", "rank": 2, "sharing": "multiple"}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.eval.readers.class_columns import Columns
+from weft.eval.readers.classes import Columns
 from weft.eval.readers.picture_features import PictureFeatures
 from weft.eval.readers.rows import Row
 

@@ -46,8 +46,8 @@ def preview(reader: Reader, row: Row) -> Preview:
     """
     if row.classes is not None:
         texts = row.classes.texts[row.classes.label(row)]
-        learned = texts if "embed" in reader.abilities else (row.answer or "",)
-        return Preview(f"one of {len(row.classes.names)} classes", learned)
+        said = texts if "embed" in reader.abilities else (row.answer or "",)
+        return Preview(f"one of {len(row.classes.names)} classes", said)
     tokenizer = reader.processor.tokenizer
     if tokenizer is None:
         return Preview(row.text, () if row.answer is None else (row.answer,))

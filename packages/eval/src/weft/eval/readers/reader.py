@@ -13,7 +13,7 @@ from torch import Tensor
 
 from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.readers.batch import Batch, Losses
-from weft.eval.readers.classes import Classifying
+from weft.eval.readers.classifying import Classifying
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.paired import PairedProcessor

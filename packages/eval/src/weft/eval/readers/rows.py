@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from weft.data import MediaRef
 from weft.data.media.depth import to_eight_bits
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.video_frames import is_video
 
@@ -51,7 +52,7 @@ class Row:
         text_tokens: The text is cut there by readers that cut; None cuts nothing.
         answer_tokens: Each answer is cut there, too.
         draw: Name by which its pictures are drawn at random in training, or None where nothing is drawn.
-        classes: The classes of its task (`weft.eval.readers.classes.Classes`), one of which is its answer, or None
+        classes: The classes of its task, one of which is its answer, or None
             where answers are of no list.
     """
 
@@ -65,7 +66,7 @@ class Row:
     text_tokens: int | None = None
     answer_tokens: int | None = None
     draw: str | None = None
-    classes: Any = None
+    classes: Classes | None = None
 
     @property
     def pictures(self) -> tuple[Any, ...]:

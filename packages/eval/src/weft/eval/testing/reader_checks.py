@@ -204,6 +204,7 @@ def check_classify(subject: Subject) -> None:
     )
     for row in rows:
         classes = row.classes
+        assert classes is not None, "given above"
         picture = replace(row, turns=(Turn("user", row.pictures),), answer=None)
         losses = torch.cat([_rows(reader, model, [replace(row, answer=name)]) for name in classes.names])
         with torch.no_grad():

@@ -9,6 +9,7 @@ from weft.data.errors import InvalidArgumentError
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.readers import Reader
 from weft.eval.readers.classes import Classes
+from weft.eval.readers.classifying import class_rows
 from weft.train.errors import RunError, near
 from weft.train.preflight.tasks import TaskData
 from weft.train.recipe.sections import TaskSection
@@ -68,7 +69,7 @@ def check_classes(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader)
         _check_heads(heads, known, tasks)
     if "embed" in reader.abilities and not reader.paired:
         for name, classes in known.items():
-            reader.asking(classes.rows(name))
+            reader.asking(class_rows(name, classes))
 
 
 def _names(task: str, section: TaskSection, data: TaskData) -> list[str]:

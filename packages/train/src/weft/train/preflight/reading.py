@@ -11,9 +11,9 @@ from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.readers import Limits, Reader, ReaderError, Wording
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.packing import packed
 from weft.train.errors import RunError
-from weft.train.preflight.classes import classes_of
 from weft.train.preflight.tasks import TaskData
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import TaskSection
@@ -41,7 +41,7 @@ def reader_batches(
     recipe: Recipe,
     reader: Reader,
     stored: StoredPictures | None = None,
-    tasks: Mapping[str, TaskData] = MappingProxyType({}),
+    classes: Mapping[str, Classes] = MappingProxyType({}),
 ) -> ReaderBatches:
     """What makes the batches of a run.
 
@@ -49,7 +49,7 @@ def reader_batches(
         recipe: The recipe.
         reader: The reader of its backbone.
         stored: Features that training reads in the place of pictures, or None.
-        tasks: Its records, which tell the classes of those that have such.
+        classes: Task to its classes, of tasks that have such.
 
     Raises:
         ReaderError: If the words of a task do not read as such.
@@ -64,7 +64,7 @@ def reader_batches(
         # Where the run shows pictures, it shows blank ones itself.
         blank=recipe.blank_images and not reader.paired,
         stored=stored,
-        classes=classes_of(recipe, tasks),
+        classes=classes,
     )
 
 

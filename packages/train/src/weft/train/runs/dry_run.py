@@ -17,6 +17,7 @@ from weft.train.backbones.loading import planned_model, reader_of
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.output.first_batch import SHOWN, counted, picture_path, save_picture
 from weft.train.output.folders import require_new
+from weft.train.preflight.classes import classes_of
 from weft.train.preflight.fitness import check_device, check_fit
 from weft.train.preflight.learned import left_out_of, load_learnable
 from weft.train.preflight.lengths import check_lengths
@@ -161,7 +162,7 @@ def _draw(
 ) -> tuple[str, ...]:
     records = [tasks[task]["train"][row] for task, row in rows]
     texts = []
-    batches = reader_batches(recipe, reader, tasks=tasks)
+    batches = reader_batches(recipe, reader, classes=classes_of(recipe, tasks))
     for (task, _), record in zip(rows, records, strict=True):
         texts.append(f"{task}: {preview(batches.reader, batches.row(task, record, 0))}")
     opened = all(task.data.features is None for task in recipe.tasks.values())

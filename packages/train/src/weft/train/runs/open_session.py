@@ -16,6 +16,7 @@ from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.stored_pictures import StoredPictures
 from weft.eval.evaluate.visual import Blank, Pixels, Visual
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.image_processor import Transform
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.loading import load_adapted
@@ -23,6 +24,7 @@ from weft.train.backbones.processor_features import extract_read
 from weft.train.backbones.tower_features import blank_shape, extract_own, tower_key, transform_of
 from weft.train.engine.session import Session
 from weft.train.output.progress import Progress
+from weft.train.preflight.classes import classes_of
 from weft.train.preflight.packing import check_rows_apart
 from weft.train.preflight.reading import reader_batches
 from weft.train.preflight.stored import open_features
@@ -58,7 +60,7 @@ def open_session(
     backbone = load_adapted(recipe, folder=folder, adapter=adapter, texts=texts, processes=processes)
     visual = make_visual(recipe, backbone, tasks, progress, processes)
     stored = make_stored(recipe, backbone, tasks, progress, processes)
-    batches = make_batches(recipe, backbone, visual, stored, tasks)
+    batches = make_batches(recipe, backbone, visual, stored, classes_of(recipe, tasks))
     if recipe.training.packing:
         trained = [(name, data["train"]) for name, data in tasks.items() if "train" in data]
         rows = [(name, records[place]) for name, records in trained for place in range(min(2, len(records)))]
@@ -72,7 +74,7 @@ def make_batches(
     backbone: LoadedBackbone,
     visual: Visual | None,
     stored: StoredPictures | None = None,
-    tasks: Mapping[str, TaskData] = MappingProxyType({}),
+    classes: Mapping[str, Classes] = MappingProxyType({}),
 ) -> ReaderBatches:
     """What makes the inputs of a run.
 
@@ -81,12 +83,12 @@ def make_batches(
         backbone: Its backbone.
         visual: How the run sees images, or None where the backbone's own processor reads them.
         stored: Features that training then reads, or None.
-        tasks: Its records; none where no task is told apart by classes.
+        classes: Task to its classes, of tasks that have such.
     """
     reader = backbone.reader
     if visual is not None:
         reader = reader.with_processor(replace(reader.processor, show=visual, draw=visual.drawn))
-    return reader_batches(recipe, reader, stored, tasks)
+    return reader_batches(recipe, reader, stored, classes)
 
 
 def make_visual(

@@ -20,7 +20,8 @@ from weft.core.composites import DualEncoderConfig
 from weft.data import MediaRef
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import Batch, Losses, batch_of
-from weft.eval.readers.classes import Classes, class_features, columns, told_apart
+from weft.eval.readers.classes import Classes
+from weft.eval.readers.classifying import class_features, class_rows, columns, told_apart
 from weft.eval.readers.contrast import contrast
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
@@ -147,7 +148,7 @@ class DualEncoderReader(Reader):
 
     def class_features(self, model: Any, task: str, classes: Classes, *, batch_size: int = 128) -> Tensor:
         """See `Reader.class_features`: unit vectors, shape `(classes, size)`."""
-        rows = classes.rows(task)
+        rows = class_rows(task, classes)
         found = [
             self.embed_texts(model, self.asking(rows[start : start + batch_size]).beside(model))
             for start in range(0, len(rows), batch_size)
@@ -203,7 +204,7 @@ class DualEncoderReader(Reader):
 
     def _told_apart(self, rows: Sequence[Row], order: Sequence[tuple[str, Classes]]) -> Batch:
         """A batch whose texts are those of the classes of its tasks."""
-        texts = [text for task, classes in order for text in classes.rows(task)]
+        texts = [text for task, classes in order for text in class_rows(task, classes)]
         if len(self._fitting(texts)) < len(texts):
             raise ReaderError(_LONG_CLASS)
         batch = self._batch(rows, self._texts(texts) | self._pictures(rows, taught=True))

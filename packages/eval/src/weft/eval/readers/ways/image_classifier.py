@@ -13,7 +13,8 @@ from torch import Tensor
 from weft.core.composites import ImageClassifier, ImageClassifierConfig
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.batch import Batch, Losses, batch_of
-from weft.eval.readers.classes import Classes, columns, told_apart
+from weft.eval.readers.classes import Classes
+from weft.eval.readers.classifying import columns, told_apart
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import check_one_question
