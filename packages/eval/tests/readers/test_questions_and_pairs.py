@@ -237,8 +237,8 @@ def test_the_table_of_capabilities_says_what_was_checked() -> None:
     table = capabilities([tiny_subject("clip"), own_subject("vl_bart")])
     assert table["vl_bart"]["features"] == table["clip"]["embed"] == "yes"
     assert markdown(table).splitlines()[2:] == [
-        "| clip | dual_encoder | contrastive |  |  | yes |  |  | yes |",
-        "| vl_bart | seq2seq | generation | yes | yes |  |  | yes | yes |",
+        "| clip | dual_encoder | contrastive |  |  | yes |  | yes |  | yes |",
+        "| vl_bart | seq2seq | generation | yes | yes |  |  |  | yes | yes |",
     ]
 
 
