@@ -8,7 +8,7 @@ from weft.core import attach, plan
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import per_row_loss, rows_of
 from weft.train.runs.share.cells import across_tasks, cells_of
-from weft.train.runs.share.gradients import SKETCH, Gradients, Steps, gather, part_tasks
+from weft.train.runs.share.gradients import SKETCH, Gradients, Steps, gather, separate_tasks
 from weft.train.runs.share.measurement import Measuring
 from weft.train.runs.share.policy import sharing_of
 from weft.train.runs.share.proposal import can_be_said, proposals
@@ -38,7 +38,7 @@ def test_a_gradient_is_that_of_the_shared_weight_computed_by_hand():
             per_row_loss(model, rows_of(batch, [row])).mean().backward()
         for key, _, value in model.weft.slots():
             by_hand[key, task] = value.grad.flatten().clone()
-    part_tasks(model)
+    separate_tasks(model)
     with model.route(tasks=list(TWO)):
         per_row_loss(model, rows_of(batch, [0, 1])).sum().backward()
     for cell in cells_of(model.weft.plan):
@@ -67,7 +67,7 @@ def test_one_mixed_pass_gives_what_a_pass_for_each_task_gives():
     found = []
     for mixed in (True, False):
         model, batch = shared_model()
-        part_tasks(model)
+        separate_tasks(model)
         measuring = measuring_of(model, batch, mixed=mixed)
         measuring.run()
         found.append(measuring.measured())
@@ -78,7 +78,7 @@ def test_one_mixed_pass_gives_what_a_pass_for_each_task_gives():
 
 def test_a_measurement_leaves_the_weights_and_no_gradients():
     model, batch = shared_model()
-    part_tasks(model)
+    separate_tasks(model)
     before = {(key, slot): value.detach().clone() for key, slot, value in model.weft.slots()}
     measuring_of(model, batch).run()
     for key, slot, value in model.weft.slots():
@@ -88,7 +88,7 @@ def test_a_measurement_leaves_the_weights_and_no_gradients():
 
 def test_a_measurement_that_was_interrupted_resumes_to_the_same():
     model, batch = shared_model()
-    part_tasks(model)
+    separate_tasks(model)
     whole = measuring_of(model, batch)
     whole.run()
     for stop in (2, 7):
@@ -112,7 +112,7 @@ def test_a_measurement_that_was_interrupted_resumes_to_the_same():
 
 def test_steps_lower_the_loss_of_their_task_and_go_back():
     model, batch = shared_model()
-    part_tasks(model)
+    separate_tasks(model)
     with model.route(tasks=["vqa"] * 4):
         per_row_loss(model, batch).sum().backward()
     cells = cells_of(model.weft.plan)

@@ -12,7 +12,7 @@ from weft.train.runs.share.cells import across_tasks, cells_of, trained_beside
 from weft.train.runs.share.measurement import Measurement
 from weft.train.runs.share.partitions import best_by_groups, kept, partitions
 from weft.train.runs.share.policy import sharing_of
-from weft.train.runs.share.proposal import can_be_said, heard, proposals
+from weft.train.runs.share.proposal import can_be_said, measurable, proposals
 from weft.train.runs.share.report import nothing_in_words, paragraph, plain_data, tables
 
 DRAWS = 10_000
@@ -234,7 +234,7 @@ def test_noise_says_nothing():
 
 def test_gradients_whose_steps_do_not_lower_losses_say_nothing():
     _, measured = measured_of(lambda cell: AGREE, lowers=-0.02)
-    assert heard(measured).tasks == (False, False, False)
+    assert measurable(measured).tasks == (False, False, False)
     assert not can_be_said(measured)
 
 
@@ -253,6 +253,6 @@ def test_tables_and_plain_data_tell_every_pair():
     shown, data = tables(measured, found), plain_data(measured, found)
     for pair in ("vqa and gqa", "vqa and nlvr", "gqa and nlvr"):
         assert f"| {pair} | " in shown
-    assert data["heard"] == dict.fromkeys(TASKS, True)
+    assert data["measurable"] == dict.fromkeys(TASKS, True)
     assert np.shape(data["all"]["cosine"]) == (3, 3)
     assert {choice["part"] for choice in data["choices"]} == {"down", "up"}

@@ -1,4 +1,4 @@
-"""One temperature, fitted to held-out samples, so that probabilities mean what they say."""
+"""Temperature scaling: one temperature, fitted to held-out samples, calibrates the probabilities."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LOWEST, _HIGHEST, _PRECISION = math.log(0.01), math.log(100.0), 1e-4
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature of greatest likelihood of held-out samples, between 0.01 and 100.
+    """The temperature that maximises the likelihood of held-out samples, between 0.01 and 100.
 
-    The mean cross-entropy of `logits / T` is convex in `1 / T`, so it has one valley in `log T`; a golden-section
-    search finds its floor.
+    The mean cross-entropy of `logits / T` is convex in `1 / T`, so it has one minimum in `log T`, which a
+    golden-section search finds.
 
     Args:
         logits: Shape (samples, classes).

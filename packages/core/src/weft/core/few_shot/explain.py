@@ -27,7 +27,7 @@ class Votes(NamedTuple):
 
 @dataclass(frozen=True)
 class Vote:
-    """One cached sample that spoke for its class.
+    """The vote of one cached sample for its class.
 
     Attributes:
         sample: Its position in the samples that the head was fitted on.
@@ -90,7 +90,7 @@ def explanations(logits: Tensor, zero_shot: Tensor, votes: Votes | None, top: in
         logits: Shape (rows, classes).
         zero_shot: Logits of the class names alone, shape (rows, classes).
         votes: What every key adds; None where there are no keys.
-        top: Greatest number of votes listed.
+        top: Maximum number of votes listed.
     """
     best = logits.topk(min(2, logits.shape[1]), dim=1).indices
     found: list[Explanation] = []

@@ -189,7 +189,7 @@ def _first_or_likeliest(
 
 
 def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
-    """How many rows each candidate and alpha of a `search_grid` classify rightly, int64, (candidates, alphas)."""
+    """How many rows each candidate and alpha of a `search_grid` classify correctly, int64, (candidates, alphas)."""
     return _tally(init, labels, grid, with_losses=False)[0]
 
 

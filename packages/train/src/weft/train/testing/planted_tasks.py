@@ -18,7 +18,7 @@ from torch.nn import functional
 from weft.core import attach, plan
 from weft.core.testing import tiny_backbone
 from weft.train.runs.share.cells import across_tasks, cells_of
-from weft.train.runs.share.gradients import part_tasks
+from weft.train.runs.share.gradients import separate_tasks
 from weft.train.runs.share.measurement import Measurement, Measuring
 
 Planted = Literal["equal", "contradicting", "vision_alone", "noise"]
@@ -66,7 +66,7 @@ class PlantedTasks:
 
     def measure(self, batches: int = 24, after: Callable[[int], None] = lambda done: None) -> Measurement:
         """Measure the tasks at the weights that were trained."""
-        part_tasks(self.model)
+        separate_tasks(self.model)
         measuring = Measuring(
             self.model,
             cells_of(self.model.weft.plan),

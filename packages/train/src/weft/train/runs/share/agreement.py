@@ -6,9 +6,9 @@ batch with itself:
 
     U_ij = Σ_{m≠n} <g_im, g_jn> / (M (M - 1)),        c_ij = U_ij / sqrt(U_ii U_jj)
 
-`U_ij` is the mean, over all ways to part the batches into two independent halves, of the inner product of one task's
+`U_ij` is the mean, over all ways to split the batches into two independent halves, of the inner product of one task's
 mean over the first half with the other's over the second; its expectation is `<μ_i, μ_j>`, for `i = j` as well. The
-ratio has a bias of order `1/M`, which the jackknife over batches takes away up to order `1/M²`, and which gives the
+ratio has a bias of order `1/M`, which the jackknife over batches removes up to order `1/M²`, and which gives the
 standard errors.
 
 Source: the U-statistic is Hoeffding's (1948), the jackknife Quenouille's (1956) and Tukey's (1958). The correction for

@@ -1,4 +1,4 @@
-"""`weft share`: from a recipe to what was measured, a policy, and files that tell of both."""
+"""`weft share`: from a recipe to a measurement, a policy, and files that report both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Limit:
 
     Attributes:
         percent: Maximum share of trained parameters in all, in per cent; None sets no limit.
-        slots: Greatest number of slots of all cells; None sets no limit.
+        slots: Maximum number of slots of all cells; None sets no limit.
     """
 
     percent: float | None = None

@@ -28,7 +28,7 @@ SKETCH = 2048
 _STEP = 0.1
 
 
-def part_tasks(model: nn.Module) -> None:
+def separate_tasks(model: nn.Module) -> None:
     """Give every task its own slots, in place, with the values that all of them shared.
 
     Args:

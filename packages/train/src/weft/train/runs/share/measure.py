@@ -1,4 +1,4 @@
-"""Measuring a recipe's tasks: its method is trained shared by all for a while, then gradients are taken of each."""
+"""Measuring the tasks of a recipe: a short training with everything shared, then gradients of each task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from weft.train.recipe.training import Recipe
 from weft.train.runs.open_session import open_session
 from weft.train.runs.origin import differences, in_words, origin_of, settings_of
 from weft.train.runs.share.cells import across_tasks, cells_of
-from weft.train.runs.share.gradients import part_tasks
+from weft.train.runs.share.gradients import separate_tasks
 from weft.train.runs.share.measurement import Measurement, Measuring
 
 STATE = "measured.safetensors"
@@ -194,7 +194,7 @@ def _measured(
         processes.wait()
     else:
         cost = _kept_cost(folder / COST)
-    part_tasks(session.model)
+    separate_tasks(session.model)
     measuring = _measuring(session, batches, looks)
     state = folder / f"{processes.rank}-of-{processes.size}-{STATE}"
     if state.is_file():

@@ -45,12 +45,12 @@ def kept(partition: Partition, worth: Floats) -> float:
 def best_by_groups(worth: Floats, exact: int = EXACT) -> dict[int, tuple[float, Partition]]:
     """Number of groups to the partition that keeps the most, and what it keeps.
 
-    All partitions are looked at for up to `exact` tasks. For more, groups are merged one by one from single tasks on,
+    All partitions are compared for up to `exact` tasks. For more, groups are merged one by one from single tasks on,
     those first whose pairs are worth most together, which need not be the best.
 
     Args:
         worth: As for `kept`.
-        exact: Greatest number of tasks whose partitions are all looked at.
+        exact: Maximum number of tasks whose partitions are all compared.
     """
     count = worth.shape[0]
     candidates = partitions(count) if count <= exact else _merged(worth)

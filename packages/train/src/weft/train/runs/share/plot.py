@@ -1,4 +1,4 @@
-"""A picture of the agreement of tasks: for every part and stack, pairs of tasks by layers."""
+"""A plot of the agreement of tasks: for every part and stack, pairs of tasks by layers."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ range tasks into groups. A pair that shares in a range is worth
 
     w · soft(c, z · se),    w = sqrt(U_ii U_jj) in the range / sqrt(ΣU_ii ΣU_jj) over all cells,
 
-its corrected cosine there, drawn towards zero by `z` standard errors, weighted by the share of both tasks' gradients
-that is there. So only conflicts that are more than noise make tasks part, and of what keeps equally much, the fewest
-weights win. Each range beyond the first costs `SIMPLICITY`. For up to 8 tasks the choice is exact: all partitions and
+its corrected cosine there, shrunk towards zero by `z` standard errors, weighted by the share of both tasks' gradients
+that is there. So only conflicts beyond noise separate tasks, and of equally good policies the smaller one
+wins. Each range beyond the first costs `SIMPLICITY`. For up to 8 tasks the choice is exact: all partitions and
 all ranges are looked at, and of every family all choices that are best for what they cost. Beyond, partitions are
 merged one by one.
 """
@@ -72,14 +72,14 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What can be said of single tasks.
+class Measurable:
+    """Which tasks can be measured, and how they agree over all weights.
 
     Attributes:
         whole: Agreement over all cells together.
         affinity: Mean lookahead affinity, shape `(tasks, tasks)`.
         affinity_error: Its standard error.
-        tasks: Whether the gradient of each is told from noise, and a step along it lowers the task's own loss.
+        tasks: Whether each has a gradient beyond noise, and a step along it lowers its own loss.
     """
 
     whole: Agreement
@@ -88,8 +88,8 @@ class Heard:
     tasks: tuple[bool, ...]
 
 
-def heard(measured: Measurement) -> Heard:
-    """Which tasks something can be said of.
+def measurable(measured: Measurement) -> Measurable:
+    """Which tasks can be measured.
 
     A task must have a mean gradient that is not zero by more than `Z` standard errors and, where the measurement looked
     ahead, a step along it must lower the task's loss on other rows by more than `Z` standard errors.
@@ -99,21 +99,21 @@ def heard(measured: Measurement) -> Heard:
     count = len(measured.tasks)
     if len(measured.affinity) < 2:
         unknown = np.full((count, count), np.nan)
-        return Heard(whole, unknown, unknown, tuple(map(bool, clear)))
+        return Measurable(whole, unknown, unknown, tuple(map(bool, clear)))
     mean, error = mean_and_error(measured.affinity)
     lowers = np.diagonal(mean) > Z * np.diagonal(error)
-    return Heard(whole, mean, error, tuple(map(bool, clear & lowers)))
+    return Measurable(whole, mean, error, tuple(map(bool, clear & lowers)))
 
 
 def can_be_said(measured: Measurement) -> bool:
-    """Whether any pair of tasks that are heard agrees or conflicts somewhere, by more than noise."""
-    told = heard(measured)
+    """Whether any pair of tasks that are measurable agrees or conflicts somewhere, by more than noise."""
+    known = measurable(measured)
     pairs = [
         pair
         for pair in itertools.combinations(range(len(measured.tasks)), 2)
-        if all(told.tasks[i] for i in pair)
+        if all(known.tasks[i] for i in pair)
     ]
-    found = [told.whole, *(agreement(products) for products in _by_family(measured))]
+    found = [known.whole, *(agreement(products) for products in _by_family(measured))]
     # A pair is looked at in several places; the threshold grows with their number, as Bonferroni's does.
     threshold = Z + np.sqrt(np.log(max(len(found), 1)))
     return any(abs(one.cosine[pair]) > threshold * one.error[pair] for one in found for pair in pairs)
@@ -124,7 +124,7 @@ def proposals(measured: Measurement, budget: int | None = None, by: Budget = "pa
 
     Args:
         measured: What was measured.
-        budget: Greatest cost of all cells; None sets none.
+        budget: Maximum cost of all cells; None sets no limit.
         by: Whether the cost is in trained parameters, or in slots, of which a cell has one for each group.
 
     Returns:
@@ -139,12 +139,12 @@ Option = tuple[int, float, tuple[Choice, ...]]
 
 def _front(measured: Measurement, budget: int | None, by: Budget) -> list[Option]:
     """Options over all families that nothing beats in both weights and agreement."""
-    told = heard(measured)
-    strength = np.clip(told.whole.strength, 0.0, None)
+    known = measurable(measured)
+    strength = np.clip(known.whole.strength, 0.0, None)
     scale = np.sqrt(np.outer(strength, strength))
     options: list[Option] = [(0, 0.0, ())]
     for cells, products in _families(measured):
-        own = _family_options(cells, products, scale, told.tasks, by)
+        own = _family_options(cells, products, scale, known.tasks, by)
         options = _unbeaten((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in options for b in own)
         if budget is not None:
             options = [option for option in options if option[0] <= budget]
@@ -169,7 +169,7 @@ def _by_family(measured: Measurement) -> list[Products]:
 
 
 def _family_options(
-    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, told: Sequence[bool], by: Budget
+    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, known: Sequence[bool], by: Budget
 ) -> list[Option]:
     """Options of one family, by dynamic programming over the layer where a range begins."""
     best: list[list[Option]] = [[(0, 0.0, ())]]
@@ -177,7 +177,7 @@ def _family_options(
         found: list[Option] = []
         for start in range(end):
             before = [option for option in best[start] if len(option[2]) < RANGES]
-            own = _segment_options(cells[start:end], products[start:end], scale, told, by) if before else []
+            own = _segment_options(cells[start:end], products[start:end], scale, known, by) if before else []
             lost = SIMPLICITY if start else 0.0
             found += [(a[0] + b[0], a[1] + b[1] - lost, a[2] + b[2]) for a in before for b in own]
         best.append(_unbeaten(found))
@@ -185,10 +185,10 @@ def _family_options(
 
 
 def _segment_options(
-    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, told: Sequence[bool], by: Budget
+    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, known: Sequence[bool], by: Budget
 ) -> list[Option]:
     found = agreement(reduce(Products.__add__, products))
-    worth = _worth(found, scale, told)
+    worth = _worth(found, scale, known)
     size = len(cells) if by == "slots" else sum(cell.parameters for cell in cells)
     return _unbeaten(
         (groups * size, value, (Choice(tuple(cells), partition, found),))
@@ -196,11 +196,11 @@ def _segment_options(
     )
 
 
-def _worth(found: Agreement, scale: Floats, told: Sequence[bool]) -> Floats:
+def _worth(found: Agreement, scale: Floats, known: Sequence[bool]) -> Floats:
     strength = np.clip(found.strength, 0.0, None)
     weight = np.sqrt(np.outer(strength, strength)) / np.where(scale > 0, scale, np.inf)
     soft = np.sign(found.cosine) * np.clip(np.abs(found.cosine) - Z * found.error, 0.0, None)
-    clear = np.outer(told, told)
+    clear = np.outer(known, known)
     return np.where(clear, np.nan_to_num(weight * np.clip(soft, -1.0, 1.0)), 0.0)
 
 

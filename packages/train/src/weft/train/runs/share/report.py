@@ -1,4 +1,4 @@
-"""What was measured and is proposed, told: a paragraph in words, tables, and plain data."""
+"""The report of a measurement and its proposal: a paragraph, tables, and plain data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from weft.train.runs.share.agreement import Agreement
 from weft.train.runs.share.measurement import Measurement
-from weft.train.runs.share.proposal import Choice, Heard, Proposal, Z, heard
+from weft.train.runs.share.proposal import Choice, Measurable, Proposal, Z, measurable
 
 NOTHING = (
     "Nothing can be said about these tasks, and no policy is proposed: {reason} Take more --batches, or other --steps; "
@@ -19,11 +19,11 @@ NOTHING = (
 
 def nothing_in_words(measured: Measurement) -> str:
     """Why nothing is proposed."""
-    told = heard(measured)
-    silent = [task for task, clear in zip(measured.tasks, told.tasks, strict=True) if not clear]
+    known = measurable(measured)
+    silent = [task for task, clear in zip(measured.tasks, known.tasks, strict=True) if not clear]
     if len(measured.tasks) - len(silent) < 2:
         return NOTHING.format(
-            reason=f"of {', '.join(silent)} the mean gradient of {measured.batches} batches cannot be told from noise, "
+            reason=f"of {', '.join(silent)} the mean gradient of {measured.batches} batches is within noise, "
             "or a step along it does not lower the task's loss on other rows."
         )
     return NOTHING.format(
@@ -33,17 +33,17 @@ def nothing_in_words(measured: Measurement) -> str:
 
 def paragraph(measured: Measurement, proposal: Proposal) -> str:
     """Why a policy is proposed, in one paragraph."""
-    told, tasks = heard(measured), measured.tasks
+    known, tasks = measurable(measured), measured.tasks
     pairs = sorted(
-        (pair for pair in _pairs(len(tasks)) if not math.isnan(told.whole.cosine[pair])),
-        key=lambda pair: -told.whole.cosine[pair],
+        (pair for pair in _pairs(len(tasks)) if not math.isnan(known.whole.cosine[pair])),
+        key=lambda pair: -known.whole.cosine[pair],
     )
     words = [f"On {measured.batches} batches,"]
     if pairs:
         best, worst = pairs[0], pairs[-1]
-        words.append(f"{_of(tasks, best)} agree most over all weights ({_number(told.whole, best)})")
+        words.append(f"{_of(tasks, best)} agree most over all weights ({_number(known.whole, best)})")
         words.append(
-            f"and {_of(tasks, worst)} least ({_number(told.whole, worst)})." if len(pairs) > 1 else "."
+            f"and {_of(tasks, worst)} least ({_number(known.whole, worst)})." if len(pairs) > 1 else "."
         )
     separated = [choice for choice in proposal.choices if len(choice.partition) > 1]
     together = _conflicts_together(proposal, tasks)
@@ -61,7 +61,7 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
             f"There share although they conflict: {together}. To separate them would lose more agreement, or cost "
             "more than the limit."
         )
-    silent = [task for task, clear in zip(tasks, told.tasks, strict=True) if not clear]
+    silent = [task for task, clear in zip(tasks, known.tasks, strict=True) if not clear]
     if silent:
         words.append(
             f"Of {', '.join(silent)} nothing can be said: the mean gradient is noise, or a step along it does not "
@@ -72,19 +72,19 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
 
 def tables(measured: Measurement, proposal: Proposal | None) -> str:
     """Agreement and affinity over all weights, then agreement wherever the proposal decides, as Markdown."""
-    told, tasks = heard(measured), measured.tasks
+    known, tasks = measurable(measured), measured.tasks
     lines = ["| pair | corrected cosine | affinity → | affinity ← |", "|---|---|---|---|"]
     for i, j in _pairs(len(tasks)):
-        there, back = _affinity(told, i, j), _affinity(told, j, i)
-        lines.append(f"| {_of(tasks, (i, j))} | {_number(told.whole, (i, j))} | {there} | {back} |")
+        there, back = _affinity(known, i, j), _affinity(known, j, i)
+        lines.append(f"| {_of(tasks, (i, j))} | {_number(known.whole, (i, j))} | {there} | {back} |")
     lines += [
         "",
-        "| task | agreement with itself (ceiling) | affinity with itself | heard |",
+        "| task | agreement with itself (ceiling) | affinity with itself | measurable |",
         "|---|---|---|---|",
     ]
     for i, task in enumerate(tasks):
-        heard_here = "yes" if told.tasks[i] else "no"
-        lines.append(f"| {task} | {told.whole.ceiling[i]:.2f} | {_affinity(told, i, i)} | {heard_here} |")
+        shown = "yes" if known.tasks[i] else "no"
+        lines.append(f"| {task} | {known.whole.ceiling[i]:.2f} | {_affinity(known, i, i)} | {shown} |")
     if proposal is not None:
         pairs = list(_pairs(len(tasks)))
         lines += ["", f"| where | shared by | {' | '.join(_of(tasks, pair) for pair in pairs)} |"]
@@ -97,14 +97,14 @@ def tables(measured: Measurement, proposal: Proposal | None) -> str:
 
 def plain_data(measured: Measurement, proposal: Proposal | None) -> dict[str, Any]:
     """All numbers, for other programs."""
-    told = heard(measured)
+    known = measurable(measured)
     found: dict[str, Any] = {
         "tasks": list(measured.tasks),
         "batches": measured.batches,
-        "heard": dict(zip(measured.tasks, told.tasks, strict=True)),
-        "affinity": _listed(told.affinity),
-        "affinity_error": _listed(told.affinity_error),
-        "all": _agreement(told.whole),
+        "measurable": dict(zip(measured.tasks, known.tasks, strict=True)),
+        "affinity": _listed(known.affinity),
+        "affinity_error": _listed(known.affinity_error),
+        "all": _agreement(known.whole),
     }
     if proposal is not None:
         found["choices"] = [
@@ -150,8 +150,8 @@ def _number(found: Agreement, pair: tuple[int, int]) -> str:
     return "noise" if math.isnan(value) or math.isnan(error) else f"{value:.2f} ± {error:.2f}"
 
 
-def _affinity(told: Heard, i: int, j: int) -> str:
-    value, error = told.affinity[i, j], told.affinity_error[i, j]
+def _affinity(known: Measurable, i: int, j: int) -> str:
+    value, error = known.affinity[i, j], known.affinity_error[i, j]
     return "not taken" if math.isnan(value) else f"{100 * value:.2f} % ± {100 * error:.2f}"
 
 
@@ -172,11 +172,11 @@ def _place(choice: Choice) -> str:
 def _groups(choice: Choice, tasks: Sequence[str]) -> str:
     if len(choice.partition) == 1:
         return "all share"
-    told = [" with ".join(tasks[task] for task in group) for group in choice.partition if len(group) > 1]
+    together = [" with ".join(tasks[task] for task in group) for group in choice.partition if len(group) > 1]
     alone = [tasks[group[0]] for group in choice.partition if len(group) == 1]
     if alone:
-        told.append(f"{' and '.join(alone)} {'are' if len(alone) > 1 else 'is'} alone")
-    return "; ".join(told)
+        together.append(f"{' and '.join(alone)} {'are' if len(alone) > 1 else 'is'} alone")
+    return "; ".join(together)
 
 
 def _reason(choice: Choice, tasks: Sequence[str]) -> str:
