@@ -15,6 +15,7 @@ import pytest
 from weft.core import registry
 from weft.data import (
     Caption,
+    Classify,
     Conversation,
     ImageQA,
     MediaRef,
@@ -38,6 +39,7 @@ RECORDS: dict[str, Any] = {
     "video_mc": VideoMC(id="1", video=IMAGE, media_id="1", question="?", options=("a", "b"), answer=1),
     "pair_bool": PairBool(id="1", images=(IMAGE,), group_id="1", sentence="?", label=True),
     "caption": Caption(id="1", media=IMAGE, media_id="1", captions=("a red hat",)),
+    "classify": Classify(id="1", image=IMAGE, label=0, class_name="a red hat"),
     "conversation": Conversation(
         id="1",
         roles=("user", "assistant"),

@@ -151,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path, help="folder of encoders, runs, the store and the result")
     parser.add_argument("--encoders", nargs="+", choices=BUILT, default=list(BUILT))
+    parser.add_argument("--ways", nargs="+", help="labels such as 'lora, single'; by default all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -168,6 +169,8 @@ def main() -> None:
         # In turn, so that whenever it is ended the encoders are about as far.
         for turn in zip_longest(*([(encoder, way) for way in ways(encoder)] for encoder in asked.encoders)):
             for encoder, way in filter(None, turn):
+                if asked.ways and way[0] not in asked.ways:
+                    continue
                 if (encoder, way[0], seed) not in done:
                     found["cells"].append(run(encoder, way, seed, output, asked.steps, asked.batch_size))
                     write_text(file, json.dumps(found, indent=1) + "\n")

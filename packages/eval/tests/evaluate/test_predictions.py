@@ -10,7 +10,7 @@ from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
 from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
 from weft.core.testing.processed.words import word_tokenizer
-from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, load_dataset
+from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, Record, load_dataset
 from weft.data.media.transforms import ImageTransform
 from weft.eval.errors import ScoreInputError, ScoreTypeError
 from weft.eval.evaluate.inputs import TextRules
@@ -138,9 +138,9 @@ def test_hidden_answers_have_no_weight():
 
 
 def test_records_without_a_kind_are_refused():
+    with pytest.raises(ScoreInputError, match="'record' cannot be read"):
+        kind_of([Record(id="1")])
     record = Classify(id="1", image=image(), label=0, class_name="cat")
-    with pytest.raises(ScoreInputError, match="'classify' cannot be read"):
-        kind_of([record])
     with pytest.raises(ScoreInputError, match="at least one record"):
         kind_of([])
     with pytest.raises(

@@ -107,7 +107,7 @@ class RankedClasses(dict[str, str]):
         self.best = {key: tuple(names) for key, names in best.items()}
 
 
-@register_metric("classes", "classify", headlines=("accuracy", "mean_per_class", "top5"))
+@register_metric("classes", "classify", headlines=("accuracy", "mean_per_class"))
 def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     """Accuracy over class names, and how often the right one is among the best five where there are more."""
     right = {record.id: record.class_name for record in records}
