@@ -196,6 +196,19 @@ def test_a_page_without_sizes_says_why_there_is_no_plot() -> None:
     assert "No Pareto plot" in text
 
 
+def test_a_method_has_one_colour_whatever_the_order_of_runs_and_what_stands_beside():
+    names = ["single adapter", "full fine-tuning", "single LoRA"]
+    rows = [{"method": name, "scores": {"vqa": 50.0}} for name in names]
+    beside = [
+        {"method": "a paper's", "scores": {"vqa": 60.0}, "published": "A paper, table 1"},
+        {"method": "majority", "scores": {"vqa": 9.0}, "control": True},
+    ]
+    colours = method_colours(Comparison.from_rows(rows))
+    assert len(set(colours.values())) == 3
+    assert method_colours(Comparison.from_rows(rows[::-1])) == colours
+    assert colours.items() <= method_colours(Comparison.from_rows([*beside, *rows])).items()
+
+
 def test_a_method_has_one_colour_in_every_picture(tmp_path: Path) -> None:
     rows = [
         {

@@ -88,9 +88,15 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
 
 
 def method_colours(comparison: Comparison) -> dict[str, str]:
-    """The colour of each method, by its label: the same in every picture of a comparison. Controls are grey."""
-    drawn = itertools.cycle(_PALETTE)
-    return {entry.label: _FAINT if entry.control else next(drawn) for entry in comparison.entries}
+    """The colour of each method, by its label: the same in every picture of the same methods. Controls are grey.
+
+    It does not depend on the order of the runs, nor on what others published being shown beside them.
+    """
+    own = sorted(
+        (entry.published is not None, entry.label) for entry in comparison.entries if not entry.control
+    )
+    colours = {label: colour for (_, label), colour in zip(own, itertools.cycle(_PALETTE), strict=False)}
+    return {entry.label: colours.get(entry.label, _FAINT) for entry in comparison.entries}
 
 
 def _set_limits(axes: Any, shown: Sequence[Entry], controls: Sequence[Entry]) -> None:
