@@ -39,13 +39,7 @@ def forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     read = _dropped(normed, rows, call.seed, call.input_dropout, INPUT)
     z = rows.project(read, call.down, "down", call.down_bias)
     h = _hidden(z, rows, call)
-    narrow, wide = _scales(call, rows, h.dtype)
-    delta = _project_up(h, call, rows, narrow)
-    if wide is not None:
-        delta *= wide
-    if call.dropout:
-        delta *= _multiplier(delta, rows, call.seed, call.dropout, OUTPUT)
-    y = rows.add_to(call.base, delta)
+    y = _added_up(h, call, rows)
     if not call.save:
         return y, z, statistics
     measured = 0 if call.norm_weight is None else call.tokens
@@ -76,13 +70,7 @@ def backward(call: Call, dy: Tensor, z: Tensor, statistics: Tensor, needs: PerIn
         read = _dropped(normed, rows, call.seed, call.input_dropout, INPUT)
         found["down"] = rows.outer(read, dz, call.down, "down")
     if needs.x or needs.norm_weight or needs.norm_bias:
-        dx = rows.project(dz, call.down.transpose(1, 2), "down")
-        dx = _dropped(dx, rows, call.seed, call.input_dropout, INPUT)
-        if call.norm_weight is not None:
-            dx, found["norm_weight"], found["norm_bias"] = normalise_backward(
-                dx, rows.gather(call.x), statistics, call.norm_weight
-            )
-        found["x"] = rows.add_to(dy if call.add_input else None, dx)
+        found |= _input_gradients(dy if call.add_input else None, dz, statistics, call, rows)
     return gradients(found)
 
 
@@ -146,14 +134,37 @@ def _scales(call: Call, rows: Rows, dtype: torch.dtype) -> tuple[Tensor | float 
     return (per_token, None) if call.scale.shape[1] == 1 else (None, per_token)
 
 
-def _project_up(h: Tensor, call: Call, rows: Rows, narrow: Tensor | float | None) -> Tensor:
-    if narrow is None:
-        return rows.project(h, call.up, "up", call.up_bias)
-    if call.up_bias is None:
-        return rows.project(h * narrow, call.up, "up")
-    if isinstance(narrow, float):
-        return rows.project(h * narrow, call.up, "up", call.up_bias * narrow)
-    return rows.project(h, call.up, "up", call.up_bias).mul_(narrow)
+def _added_up(h: Tensor, call: Call, rows: Rows) -> Tensor:
+    """The scaled product with the up part, dropped and added to the base: (rows, length, d_out)."""
+    narrow, wide = _scales(call, rows, h.dtype)
+    bias, late = call.up_bias, wide
+    if narrow is not None and (bias is None or isinstance(narrow, float)):
+        h = h * narrow
+        bias = None if bias is None else bias * narrow
+    elif isinstance(narrow, Tensor):
+        late = narrow
+    if late is None and not call.dropout:
+        return rows.project_onto(call.base, h, call.up, "up", bias)
+    delta = rows.project(h, call.up, "up", bias)
+    if late is not None:
+        delta *= late
+    if call.dropout:
+        delta *= _multiplier(delta, rows, call.seed, call.dropout, OUTPUT)
+    return rows.add_to(call.base, delta)
+
+
+def _input_gradients(
+    onto: Tensor | None, dz: Tensor, statistics: Tensor, call: Call, rows: Rows
+) -> dict[str, Tensor | None]:
+    """Gradients of the inputs, added to `onto`, and of the norm."""
+    down = call.down.transpose(1, 2)
+    if call.norm_weight is None and not call.input_dropout:
+        return {"x": rows.project_onto(onto, dz, down, "down")}
+    dx = _dropped(rows.project(dz, down, "down"), rows, call.seed, call.input_dropout, INPUT)
+    if call.norm_weight is None:
+        return {"x": rows.add_to(onto, dx)}
+    dx, weight, bias = normalise_backward(dx, rows.gather(call.x), statistics, call.norm_weight)
+    return {"x": rows.add_to(onto, dx), "norm_weight": weight, "norm_bias": bias}
 
 
 def _up_gradients(
@@ -168,11 +179,16 @@ def _up_gradients(
         widened = torch.cat((h, h.new_ones(h.shape[0], 1)), 1)
         both = rows.outer(widened if narrow is None else widened * narrow, g, call.up, "up")
         return both[:, :rank].contiguous(), both[:, rank].contiguous()
-    dup = rows.outer(h if narrow is None else h * narrow, g, call.up, "up") if needs.up else None
-    if not needs.up_bias:
+    total = g.new_zeros(slots, g.shape[1]) if needs.up_bias else None
+    scaled = g * narrow if isinstance(narrow, Tensor) and needs.up_bias else g
+    dup = None
+    if needs.up:
+        sums = total if scaled is g else None
+        dup = rows.outer(h if narrow is None else h * narrow, g, call.up, "up", sums)
+    if total is None:
         return dup, None
-    scaled = g * narrow if isinstance(narrow, Tensor) else g
-    total = rows.sum_by_slot(scaled, slots, "up")
+    if scaled is not g or dup is None:
+        total = rows.sum_by_slot(scaled, slots, "up")
     return dup, total * narrow if isinstance(narrow, float) else total
 
 

@@ -16,6 +16,10 @@ from torch import Tensor
 from weft.kernels.bottleneck.call import Call
 from weft.kernels.errors import KernelValueError
 
+IN_PLACE = (
+    32  # tokens of a row; moving such rows next to those of their task costs more than a product of its own
+)
+
 
 @dataclass
 class Runs:
@@ -96,24 +100,43 @@ class SegmentedRows:
         by_row = values.view(-1, self.length, values.shape[-1]).sum(1)
         return total.index_add_(0, self.tasks, by_row)
 
-    def project(self, x: Tensor, weight: Tensor, part: str, bias: Tensor | None = None) -> Tensor:
-        """``x[t] @ weight[slot(t)] + bias[slot(t)]``: (tokens, in) by (slots, in, out) → (tokens, out)."""
+    def project(
+        self, x: Tensor, weight: Tensor, part: str, bias: Tensor | None = None, onto: Tensor | None = None
+    ) -> Tensor:
+        """``x[t] @ weight[slot(t)] + bias[slot(t)] + onto[t]``: (tokens, in) by (slots, in, out) → (tokens, out)."""
         out = x.new_empty(x.shape[0], weight.shape[2])
         runs = self._runs(part)
         # One call cuts all runs: thousands of small views would cost as much as the products.
         weights, biases = weight.unbind(), None if bias is None else bias.unbind()
-        for slot, own, result in zip(runs.slots, x.split(runs.tokens), out.split(runs.tokens), strict=True):
+        added = itertools.repeat(None) if onto is None else onto.split(runs.tokens)
+        for slot, own, result, more in zip(
+            runs.slots, x.split(runs.tokens), out.split(runs.tokens), added, strict=onto is not None
+        ):
             if biases is None:
                 torch.mm(own, weights[slot], out=result)
             else:
                 torch.addmm(biases[slot], own, weights[slot], out=result)
+            if more is not None:
+                result.add_(more)  # here, while the run is in the cache
         return out
 
-    def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str) -> Tensor:
-        """``Σ a[t]ᵀ b[t]`` per slot, shaped (slots of `weight`, a width, b width); zero for unused slots."""
+    def project_onto(
+        self, base: Tensor | None, x: Tensor, weight: Tensor, part: str, bias: Tensor | None = None
+    ) -> Tensor:
+        """``add_to(base, project(x, weight, part, bias))``."""
+        if base is None or self.order is not None or base.dtype != x.dtype:
+            return self.add_to(base, self.project(x, weight, part, bias))
+        flat = base.reshape(x.shape[0], weight.shape[2])
+        return self.project(x, weight, part, bias, flat).view(self.rows, self.length, weight.shape[2])
+
+    def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str, sums: Tensor | None = None) -> Tensor:
+        """``Σ a[t]ᵀ b[t]`` per slot, shaped (slots of `weight`, a width, b width); zero for unused slots.
+
+        `sums`, zeros of shape (slots, b width), gets ``Σ b[t]`` per slot.
+        """
         out = a.new_empty(weight.shape[0], a.shape[1], b.shape[1])
         runs = self._runs(part)
-        results = out.unbind()
+        results, totals = out.unbind(), () if sums is None else sums.unbind()
         filled: set[int] = set()
         for slot, left, right in zip(
             runs.slots, a.t().split(runs.tokens, 1), b.split(runs.tokens), strict=True
@@ -122,6 +145,8 @@ class SegmentedRows:
                 results[slot].addmm_(left, right)
             else:
                 torch.mm(left, right, out=results[slot])
+            if totals:
+                totals[slot].add_(right.sum(0))
             filled.add(slot)
         for slot in set(range(len(results))) - filled:
             results[slot].zero_()
@@ -130,9 +155,9 @@ class SegmentedRows:
     def sum_by_slot(self, values: Tensor, slots: int, part: str) -> Tensor:
         """(tokens, width) summed over the tokens of each slot: (slots, width)."""
         out = values.new_zeros(slots, values.shape[1])
-        runs = self._runs(part)
+        runs, totals = self._runs(part), out.unbind()
         for slot, own in zip(runs.slots, values.split(runs.tokens), strict=True):
-            out[slot] += own.sum(0)
+            totals[slot].add_(own.sum(0))
         return out
 
     def _runs(self, part: str) -> Runs:
@@ -152,8 +177,14 @@ def segment_rows(call: Call) -> SegmentedRows:
         return SegmentedRows(rows, length, None, None, runs, runs)
     starts = call.bounds.tolist()
     counts = [(last - first) * length for first, last in itertools.pairwise(starts)]
-    down, up = _runs(call, "down", counts), _runs(call, "up", counts)
+    by_task = list(enumerate(counts))
+    down, up = _runs(call, "down", by_task), _runs(call, "up", by_task)
     order, identity = call.order, starts[0]
+    if order is not None and not identity and length >= IN_PLACE:
+        as_given = [(task, length) for task in ids.tolist()]
+        return SegmentedRows(
+            rows, length, None, ids, _runs(call, "down", as_given), _runs(call, "up", as_given)
+        )
     if order is not None and not bool((order[1:] < order[:-1]).any()):
         order = None  # sorted as they are: views serve
     if len(down.slots) <= 1 and len(up.slots) <= 1:
@@ -167,10 +198,11 @@ def segment_rows(call: Call) -> SegmentedRows:
     return SegmentedRows(rows, length, order, tasks, down, up)
 
 
-def _runs(call: Call, part: str, counts: list[int]) -> Runs:
-    runs = Runs()
-    for count, slot in zip(counts, _slots_of_tasks(call, part), strict=True):
-        runs.extend(count, slot)
+def _runs(call: Call, part: str, visited: list[tuple[int, int]]) -> Runs:
+    """Runs of a part for tasks and numbers of tokens, as they are visited."""
+    runs, slots = Runs(), _slots_of_tasks(call, part)
+    for task, count in visited:
+        runs.extend(count, slots[task])
     return runs
 
 

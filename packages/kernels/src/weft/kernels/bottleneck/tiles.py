@@ -117,8 +117,19 @@ class TiledRows:
         out[target] = tiles.reshape(-1, weight.shape[2])
         return out[: self.tokens]
 
-    def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str) -> Tensor:
-        """``Σ a[t]ᵀ b[t]`` per slot; tiles are summed by a product with the one-hot matrix of slots."""
+    def project_onto(
+        self, base: Tensor | None, x: Tensor, weight: Tensor, part: str, bias: Tensor | None = None
+    ) -> Tensor:
+        """``add_to(base, project(x, weight, part, bias))``."""
+        return self.add_to(base, self.project(x, weight, part, bias))
+
+    def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str, sums: Tensor | None = None) -> Tensor:
+        """``Σ a[t]ᵀ b[t]`` per slot; tiles are summed by a product with the one-hot matrix of slots.
+
+        `sums`, zeros of shape (slots, b width), gets ``Σ b[t]`` per slot.
+        """
+        if sums is not None:
+            sums.copy_(self.sum_by_slot(b, weight.shape[0], part))
         hole = ~self.valid.unsqueeze(-1)
         by_tile = torch.bmm(
             a[self.token_of].masked_fill(hole, 0).transpose(1, 2), b[self.token_of].masked_fill(hole, 0)
