@@ -7,6 +7,7 @@ environment (that of `adapters` has an older transformers), the units' matrix pr
 from __future__ import annotations
 
 import functools
+import statistics
 import subprocess
 import sys
 from typing import Any
@@ -90,9 +91,9 @@ IMPORTS = {
 
 
 def imports(options: Options) -> dict[str, Any]:
-    """Milliseconds of processor time of imports, each in fresh processes that take turns: the least of them."""
+    """Milliseconds of processor time of imports, each in fresh processes that take turns: their medians."""
     found: dict[str, list[float]] = {name: [] for name in IMPORTS}
-    rounds = min(options.rounds, 3)
+    rounds = min(options.rounds, 5)
     for _ in range(rounds):
         for name, line in IMPORTS.items():
             told = f"{line}; import time; print(time.process_time())"
@@ -100,7 +101,7 @@ def imports(options: Options) -> dict[str, Any]:
                 [sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True
             )
             found[name].append(float(done.stdout.splitlines()[-1]))
-    times = {name: round(1e3 * min(seconds), 1) for name, seconds in found.items()}
+    times = {name: round(1e3 * statistics.median(seconds), 1) for name, seconds in found.items()}
     return {"rounds": rounds, "milliseconds": times}
 
 

@@ -342,7 +342,7 @@ class Store(Folder):
         if self.routing is not None:
             self.routing.note(self.presence)
         present = self.presence.collect()
-        if present is None:
+        if present is None or len(present) == len(self.tasks):
             return
         here = {self.tasks[index] for index in present}
         for _, slot, value in self.slots():
