@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from weft.kernels.bottleneck import reference
+from weft.kernels.bottleneck import reference, segments
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.bottleneck.tiles import tile_rows
 from weft.kernels.testing import (
@@ -76,6 +76,26 @@ def test_output_and_gradients_match_a_loop_over_rows(monkeypatch, large, residua
     monkeypatch.setattr(reference, "LARGE", large)
     got, want = both(tensors(scale=scale), residual=residual)
     assert_all_close(got, want, torch.float64)
+
+
+@pytest.mark.parametrize("residual", ["x", "none"])
+@pytest.mark.parametrize(
+    "without",
+    [(), ("scale",), ("norm_weight", "norm_bias"), ("norm_weight", "norm_bias", "scale")],
+    ids=["all", "no scale", "no norm", "plain"],
+)
+@pytest.mark.parametrize("large", [0, 2**20], ids=["large weights", "small weights"])
+def test_long_rows_are_multiplied_where_they_stand(monkeypatch, large, without, residual):
+    monkeypatch.setattr(reference, "LARGE", large)
+    monkeypatch.setattr(segments.SegmentedRows, "gather", _flattened)
+    inputs = {name: value for name, value in tensors(length=33).items() if name not in without}
+    got, want = both(inputs, ids=[3, 0, 2, 2, 1, 0, 3], residual=residual)
+    assert_all_close(got, want, torch.float64)
+
+
+def _flattened(rows, x):
+    assert rows.order is None
+    return x.reshape(-1, x.shape[-1])
 
 
 @pytest.mark.parametrize("large", [0, 2**20], ids=["large weights", "small weights"])
