@@ -58,7 +58,7 @@ def test_the_demo_prints_a_table_and_the_way_to_the_ui(tmp_path: Path, capsys: p
     comparison = run_demo(
         tmp_path / "demo",
         steps=2,
-        only=["frozen", "single_adapter"],
+        only=["frozen", "single_adapter", "image_zeroed"],
         jobs=1,
         changes=[*changes, "training.batch_size=8"],
     )
@@ -69,4 +69,6 @@ def test_the_demo_prints_a_table_and_the_way_to_the_ui(tmp_path: Path, capsys: p
     assert "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning" in printed
     assert (tmp_path / "demo" / "pareto.png").stat().st_size > 10_000
     assert (tmp_path / "demo" / "single_adapter" / "adapter" / "weft_config.json").exists()
-    assert len(comparison.entries) == 4
+    assert load_recipe(tmp_path / "demo" / "image_zeroed" / "recipe.yaml").blank_images
+    assert comparison.entry("image_zeroed").control
+    assert len(comparison.entries) == 5

@@ -21,6 +21,7 @@ from weft.eval.tracking.store import client
 from weft.train.cli import main
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
+from weft.train.testing.mlflow_server import MlflowServer
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
 pytest.importorskip("psycopg", reason="needs the driver: pip install 'psycopg[binary]'")
@@ -198,6 +199,67 @@ def test_a_server_killed_in_mid_run_and_started_again_has_every_step_and_is_comp
     assert PASSWORD not in said + shown.out + shown.err
     written = [file for file in tmp_path.rglob("*") if file.is_file() and file != path]
     assert [str(file) for file in written if PASSWORD.encode() in file.read_bytes()] == []
+
+
+def test_an_mlflow_server_over_it_takes_two_runs_at_once_though_it_is_killed_and_started_again(
+    cluster: Cluster,
+    values: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = cluster.create("behind").replace("postgresql://", "postgresql+psycopg://")
+    server = MlflowServer(tmp_path / "server", backend)
+    server.start()
+    values["training"] |= {"steps": 30, "log_every": 1, "save_every": 5}
+    values["tracking"] = {"enabled": True, "experiment": "behind", "store": server.uri}
+    path, names = tmp_path / "recipe.yaml", ("one", "two")
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "weft.train", str(path), f"name={name}", f"label={name}", f"seed={seed}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed, name in enumerate(names)
+    ]
+    checkpoints = [Path(values["output"]) / name / "checkpoints" for name in names]
+
+    def reached(step: int) -> bool:
+        pairs = zip(runs, checkpoints, strict=True)
+        return all(run.poll() is not None or (own / f"checkpoint-{step}").exists() for run, own in pairs)
+
+    try:
+        while not reached(5):
+            time.sleep(0.05)
+        server.kill()
+        killed_at = [run.poll() for run in runs]
+        while not reached(15):
+            time.sleep(0.05)
+        server.start()
+        said = [run.communicate()[0] for run in runs]
+        assert killed_at == [None, None], "the server was killed too late to test anything"
+        assert [run.returncode for run in runs] == [0, 0], said
+        for spool in {events.parent for events in tmp_path.rglob("events.jsonl")}:
+            sync(spool)
+        found = client(server.uri)
+        kept = found.search_runs([found.get_experiment_by_name("behind").experiment_id])
+        assert sorted(run.info.run_name for run in kept) == [*names]
+        for run in kept:
+            steps = [point.step for point in found.get_metric_history(run.info.run_id, "train/loss")]
+            assert (run.info.status, sorted(steps)) == ("FINISHED", list(range(1, 31)))
+            assert "recipe.yaml" in [file.path for file in found.list_artifacts(run.info.run_id)]
+        with pytest.raises(SystemExit) as ended:
+            main(["compare", "behind", "--store", server.uri])
+        shown = capsys.readouterr()
+        assert int(ended.value.code or 0) == 0, shown.err
+        assert all(name in shown.out for name in names)
+    finally:
+        server.kill()
+        for run in runs:
+            run.kill()
 
 
 def test_a_server_that_does_not_answer_is_said_without_the_password(

@@ -1,14 +1,11 @@
 """A tracking server that dies or never lived stops no run, and nothing that a run says is lost."""
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +19,10 @@ from weft.eval.tracking.sender import Sender
 from weft.eval.tracking.store import client
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
+from weft.train.testing.mlflow_server import MlflowServer, free_port
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
 STEPS = 40
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def logged_steps(uri: str, experiment: str) -> list[int]:
@@ -107,46 +99,12 @@ def histories(uri: str, experiment: str) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-class Server:
-    """An MLflow server with a database, in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.folder = free_port(), folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        words = ["server", "--workers", "1", "--host", "127.0.0.1", "--port", str(self.port)]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words],
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(1200):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                time.sleep(0.25)
-        raise AssertionError("the server did not start")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
 def test_a_server_killed_in_mid_run_and_started_again_has_every_step(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
-    server = Server(tmp_path)
+    server = MlflowServer(tmp_path)
     server.start()
     values["training"] |= {"steps": STEPS, "log_every": 1, "save_every": 5}
     values["tracking"] = {"enabled": True, "experiment": "killed", "store": server.uri}

@@ -226,6 +226,8 @@ def test_a_row_without_pictures_is_read_and_answered_as_alone_where_pictures_sta
     try:
         made.processor(images=[[WIDE.image()], []], text=["<|image|>a", "b"], padding=True)
     except ValueError as error:
+        if "there should be either no images or at least one image per sample" not in str(error):
+            raise
         pytest.skip(f"transformers {transformers.__version__} does not read them together: {error}")
     rows = [("talk", record) for record in RECORDS]
     with torch.no_grad():
