@@ -45,7 +45,8 @@ PARALLEL = ("-n", "auto", "--dist", "loadfile")
 # Each process computes on one thread: results do not depend on the machine, and small tensors are faster so.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-ADVISORIES = "https://pypi.org/pypi/pip/25.0/json"  # as pip-audit asks: mirrors may lack the pages of versions
+# The page of a version, as pip-audit asks for; mirrors may have those of projects alone.
+ADVISORIES = "https://pypi.org/pypi/pip/25.0/json"
 TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 TORCHVISION_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torchvision/"
 OLDEST_TRANSFORMERS = "5.6.0"  # the lower bound that packages/core/pyproject.toml declares
