@@ -162,11 +162,13 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
         with auxiliary_losses(self.model) as added, self.model.route(tasks=inputs["batch"].routes):
             losses = losses_of(model, inputs)
         self.task_losses.note(tasks, records, losses, self.state.global_step, epoch)
-        losses = self.balanced(losses, tasks)
+        if self.processes.size == 1:
+            rows = len(losses)
+        elif self.batches.may_drop:
+            rows = int(self.processes.sum(torch.tensor(len(losses), device=losses.device)))
+        losses = self.balanced(losses, tasks, rows)
         if self.processes.size == 1:
             return losses.mean() + added.total()
-        if self.batches.may_drop:
-            rows = int(self.processes.sum(torch.tensor(len(losses), device=losses.device)))
         # Gradients are averaged over processes, which may hold one row more or less of the batch.
         return losses.sum() * (self.processes.size / rows) + added.total()
 

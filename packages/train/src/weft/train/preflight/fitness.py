@@ -56,7 +56,7 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
         if recipe.training.packing:
             check_packing(reader, plan(model, recipe.method, list(recipe.tasks)))
     check_objectives(tasks, processes, reader)
-    check_balance(recipe, processes)
+    check_balance(recipe)
     open_features(recipe, tasks, model.config)
     known = plan(model, recipe.method, list(recipe.tasks)).components
     _check_heads_learn(recipe, known)
@@ -225,29 +225,23 @@ def check_device(recipe: Recipe, processes: Processes) -> None:
         )
 
 
-def check_balance(recipe: Recipe, processes: Processes) -> None:
-    """Refuse PCGrad where a backward pass for each task cannot be taken.
+def check_balance(recipe: Recipe) -> None:
+    """Refuse balances of tasks' gradients where units add to the loss of a batch.
 
     Args:
         recipe: The recipe.
-        processes: The processes of the run.
 
     Raises:
-        RunError: If there are several processes, or units add to the loss of a batch.
+        RunError: If they do.
     """
-    if recipe.training.balance != "pcgrad":
+    balance = recipe.training.balance
+    if balance not in ("gradnorm", "pcgrad"):
         return
-    if processes.size > 1:
-        raise RunError(
-            f"`training.balance` must not be 'pcgrad' with several processes, but there are {processes.size}: "
-            "gradients of single tasks are not averaged between them. Start weft without a launcher, or take "
-            "'uncertainty'."
-        )
     owing = [one.method for one in parse_method(recipe.method) if one.owes]
     if owing:
         raise RunError(
-            f"`training.balance` must not be 'pcgrad' where units add to the loss of a batch, but {owing[0]!r} does: "
-            "that loss is of no task. Take 'uncertainty', or leave the unit's loss out."
+            f"`training.balance` must not be {balance!r} where units add to the loss of a batch, but {owing[0]!r} "
+            "does: that loss is of no task. Take 'uncertainty', or leave the unit's loss out."
         )
 
 

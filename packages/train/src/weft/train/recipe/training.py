@@ -102,8 +102,11 @@ class TrainingSection(Section):
         sharded: Share weights, gradients and optimiser states out over several processes (FSDP2), for models that one
             device does not hold; each layer is gathered when it runs. Without it, every process has the whole model.
         balance: How tasks are balanced where they share weights: `uncertainty` weighs their losses (Kendall et al.
-            2018), `pcgrad` takes from gradients what conflicts with those of other tasks (Yu et al. 2020), and needs
-            steps with rows of several tasks. By default not at all.
+            2018), `gradnorm` weighs them so that their gradients are equally long (Chen et al. 2018), and `pcgrad`
+            takes from gradients what conflicts with those of other tasks (Yu et al. 2020). The last two need steps with
+            rows of several tasks. By default not at all.
+        balance_alpha: How strongly `gradnorm` favours tasks whose losses have fallen less than others'; 0 makes all
+            gradients equally long.
         average: Decay of a moving average of the trained weights, which is then validated and saved; 0 takes the
             weights of the last step.
         mixing: How batches are drawn from tasks.
@@ -149,7 +152,8 @@ class TrainingSection(Section):
     packing: bool = False
     compile: Literal["inductor", "aot_eager", "cudagraphs"] | None = None
     sharded: bool = False
-    balance: Literal["uncertainty", "pcgrad"] | None = None
+    balance: Literal["uncertainty", "gradnorm", "pcgrad"] | None = None
+    balance_alpha: float = Field(default=1.5, ge=0)
     average: float = Field(default=0.0, ge=0, lt=1)
     mixing: MixingSection = MixingSection()
     contrast: ContrastSection = ContrastSection()
@@ -174,18 +178,28 @@ class TrainingSection(Section):
             raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
         if self.vision != "trained" and self.augment is not None:
             raise ValueError("`augment` needs `vision: trained`, because a frozen tower sees each image once")
-        if self.balance == "pcgrad" and (self.precision == "fp16" or self.sharded):
-            raise ValueError("`balance: pcgrad` needs `precision` fp32 or bf16 and `sharded: false`")
-        if self.balance == "pcgrad" and self.mixing.unit != "mixed" and self.accumulation == 1:
-            raise ValueError(
-                "`balance: pcgrad` needs steps with rows of several tasks: set `mixing.unit: mixed`, or `accumulation` "
-                "to the number of tasks with `mixing.strategy: round_robin`"
-            )
+        self._check_balance()
         if self.sharded and self.compile is not None:
             raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")
         if self.patience and not self.evaluate_every:
             raise ValueError("`patience` needs `evaluate_every`, because it counts validations")
         return self
+
+    def _check_balance(self) -> None:
+        if (
+            self.balance != "gradnorm"
+            and self.balance_alpha != type(self).model_fields["balance_alpha"].default
+        ):
+            raise ValueError("`balance_alpha` needs `balance: gradnorm`, which alone has it")
+        if self.balance not in ("gradnorm", "pcgrad"):
+            return
+        if self.precision == "fp16" or self.sharded:
+            raise ValueError(f"`balance: {self.balance}` needs `precision` fp32 or bf16 and `sharded: false`")
+        if self.mixing.unit != "mixed" and self.accumulation == 1:
+            raise ValueError(
+                f"`balance: {self.balance}` needs steps with rows of several tasks: set `mixing.unit: mixed`, or "
+                "`accumulation` to the number of tasks with `mixing.strategy: round_robin`"
+            )
 
 
 class Recipe(RunRecipe):

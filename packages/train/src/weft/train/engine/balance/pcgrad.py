@@ -2,8 +2,10 @@
 
     g_i ← g_i - (g_i · g_j / |g_j|²) g_j    if g_i · g_j < 0, for every other task j in random order; then Σ_i g_i
 
-Source: Yu et al. 2020, "Gradient Surgery for Multi-Task Learning" (arXiv 2001.06782), algorithm 1. Difference: two
-tasks are compared, and changed, in the weights that both use; a slot of one task alone has nothing to lose.
+Source: Yu et al. 2020, "Gradient Surgery for Multi-Task Learning" (arXiv 2001.06782), algorithm 1; the projection is
+that of the authors' code (tianheyu927/PCGrad, `PCGrad_tf.py`, `proj_grad`), which takes the tasks in a fixed order,
+because the result of its shuffle is not used. Difference: two tasks are compared, and changed, in the weights that both
+use; a slot of one task alone has nothing to lose.
 """
 
 from __future__ import annotations
@@ -12,66 +14,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from weft.core.sharing import SHARED, tasks_of
+from weft.train.engine.balance.by_task import ByTask, Gradients, added
+from weft.train.processes import ONE, Processes
 
-Gradients = list[Tensor | None]
 
+class PCGrad(ByTask):
+    """Combines the gradients of tasks without what conflicts; arguments as of `ByTask`."""
 
-class PCGrad:
-    """Collects the gradients of each task until a step, and combines them.
+    steps: Tensor
 
-    Args:
-        model: The adapted model.
-    """
+    def __init__(self, model: Any, tasks: Sequence[str], processes: Processes = ONE) -> None:
+        super().__init__(model, tasks, processes)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.by_task: dict[str, Gradients] = {}
-        self.steps = 0
-
-    def take(self, losses: Tensor, tasks: Sequence[str], scale: float) -> None:
-        """Add the gradients of a batch, separately for each of its tasks.
-
-        Args:
-            losses: Losses of its rows, shape `(rows,)`.
-            tasks: Task of each row.
-            scale: What the sum of all rows' losses is multiplied by.
-        """
-        values = [value for value, _ in self._trained()]
-        present = list(dict.fromkeys(tasks))
-        for task in present:
-            rows = torch.tensor([own == task for own in tasks], device=losses.device)
-            found = torch.autograd.grad(
-                losses[rows].sum() * scale, values, retain_graph=task != present[-1], allow_unused=True
-            )
-            before = self.by_task.get(task)
-            self.by_task[task] = list(found) if before is None else list(map(_sum, before, found))
-
-    def finish(self) -> None:
-        """Set the combined gradient of every weight, and clear those of the tasks."""
-        trained = self._trained()
-        order = torch.Generator().manual_seed(self.steps)
-        tasks, self.steps = list(self.by_task), self.steps + 1
-        joined: Gradients = [None] * len(trained)
+    def combined(self, found: dict[str, Gradients], users: Sequence[set[str] | None]) -> Gradients:
+        """The sum of the gradients that are left; see `ByTask.combined`."""
+        order = torch.Generator().manual_seed(int(self.steps))
+        self.steps += 1
+        tasks = list(found)
+        combined: Gradients = [None] * len(users)
         for task in tasks:
-            own = [None if one is None else one.clone() for one in self.by_task[task]]
+            own = [None if one is None else one.clone() for one in found[task]]
             for place in torch.randperm(len(tasks), generator=order).tolist():
                 other = tasks[place]
                 if other != task:
-                    used = [users is None or {task, other} <= users for _, users in trained]
-                    _project(own, self.by_task[other], used)
-            joined = list(map(_sum, joined, own))
-        for (value, _), gradient in zip(trained, joined, strict=True):
-            value.grad = gradient if value.grad is None else _sum(value.grad, gradient)
-        self.by_task = {}
-
-    def _trained(self) -> list[tuple[nn.Parameter, set[str] | None]]:
-        """Every trained parameter, and the tasks that use it, None for all."""
-        slots = {id(value): slot for _, slot, value in self.model.weft.slots()}
-        users = {key: None if slot == SHARED else set(tasks_of(slot)) for key, slot in slots.items()}
-        return [(value, users.get(id(value))) for value in self.model.parameters() if value.requires_grad]
+                    _project(own, found[other], [one is None or {task, other} <= one for one in users])
+            combined = added(combined, own)
+        return combined
 
 
 def _project(own: Gradients, other: Gradients, used: Sequence[bool]) -> None:
@@ -88,9 +59,3 @@ def _project(own: Gradients, other: Gradients, used: Sequence[bool]) -> None:
     factor = torch.where((product < 0) & (square > 0), product / square, torch.zeros_like(product))
     for a, b in pairs:
         a -= factor.to(a.dtype) * b
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other

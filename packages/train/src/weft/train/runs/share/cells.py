@@ -1,8 +1,8 @@
-"""Cells: the places where tasks may share or not, each a part of a unit in one layer of one stack.
+"""Cells: the places where tasks may share or not, each a part of a unit in one block of a layer of one stack.
 
-A policy can tell parts, towers, stacks and layers apart, so the gradients of all weights of a part within a layer are
-one vector, whatever block they are in. Where the recipe shares some part across layers, stacks or modalities, a rule
-for some of these would cut through it, so none of the unit's cells are told apart by that word.
+A policy can tell parts, towers, stacks, layers and blocks apart, so the gradients of all weights of a part within such
+a place are one vector. Where the recipe shares some part across layers, stacks, blocks or modalities, a rule for some
+of these would cut through it, so none of the unit's cells are told apart by that word.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Cell:
         part: Part of the unit.
         tower: Tower of its sites, or empty where towers share.
         stack: Stack within it, or empty.
+        block: Block, or empty where blocks share.
         layer: Layer, or None outside the layers and where all layers share.
         last: Last of the layers that share it with that one.
         blocks: Blocks of its sites.
@@ -36,6 +37,7 @@ class Cell:
     part: str
     tower: str
     stack: str
+    block: str
     layer: int | None
     last: int | None
     blocks: tuple[str, ...]
@@ -44,7 +46,7 @@ class Cell:
 
     @property
     def family(self) -> tuple[int, str, str, str, bool]:
-        """What it has in common with the cells whose layers may be in one range with its own."""
+        """What it has in common with the cells whose layers and blocks may be under one rule with its own."""
         return self.config, self.part, self.tower, self.stack, self.layer is None
 
     @property
@@ -71,13 +73,14 @@ def cells_of(planned: Plan) -> list[Cell]:
     grouped: dict[tuple[Any, ...], list[str]] = {}
     for index in range(len(planned.configs)):
         own = {key: found for key, found in sites.items() if configs[key] == index}
-        towers, stacks = (
+        towers, stacks, blocks = (
             _told_apart([{getattr(s, word) for s in found} for found in own.values()]) for word in _WORDS
         )
         spans = _told_apart([{site.layer for site in found} for found in own.values()])
-        for key, tower, stack, layers in zip(own, towers, stacks, spans, strict=True):
+        for key, tower, stack, block, layers in zip(own, towers, stacks, blocks, spans, strict=True):
             span = (min(layers), max(layers)) if layers and None not in layers else (None, None)
-            place = (index, planned.banks[key].spec.part, "".join(tower), "".join(stack), *span)
+            words = ("".join(word) for word in (tower, stack, block))
+            place = (index, planned.banks[key].spec.part, *words, *span)
             grouped.setdefault(place, []).append(key)
     if not grouped:
         raise RunError(
@@ -95,7 +98,7 @@ def cells_of(planned: Plan) -> list[Cell]:
     ]
 
 
-_WORDS = ("tower", "stack")
+_WORDS = ("tower", "stack", "block")
 _PLACE = ("config", "part", *_WORDS, "layer", "last")
 
 

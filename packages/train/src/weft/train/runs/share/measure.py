@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ def measure(
     cells_of(planned)  # for its complaints, before anything is trained
     shared = _shared_by_all(recipe, planned, steps)
     numbers = {"--steps": steps, "--batches": batches, "looks": looks}
-    with claimed(folder_of(recipe), "name", otherwise="take name=... for another one"):
+    claim = claimed(folder_of(recipe), "name", otherwise="take name=... for another one")
+    with ExitStack() as claims:
+        processes.decided_by_first(lambda: claims.enter_context(claim))
         processes.decided_by_first(lambda: _prepare(recipe, shared, tasks, numbers, overwrite))
         measurement, cost = _measured(shared, tasks, train, batches, looks, progress, processes)
     return Measured(recipe, planned, measurement, {**cost, "whole_steps": whole}, shared.folder)

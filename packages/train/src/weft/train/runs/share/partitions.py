@@ -1,11 +1,13 @@
-"""Partitions of tasks into groups, and the one of each number of groups that keeps the most agreement."""
+"""Partitions of tasks into groups, and the one of each number of groups in which tasks go forward farthest."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weft.train.runs.share.agreement import Floats
 
@@ -31,45 +33,60 @@ def partitions(count: int) -> Iterator[Partition]:
     yield from extended((), 0)
 
 
-def kept(partition: Partition, worth: Floats) -> float:
-    """Sum of what pairs are worth that share in a partition.
+def progress(partition: Partition, worth: Floats) -> float:
+    """How far tasks go forward in a partition at equal weights in all: `Σ_groups Σ_{i, j in it} worth_ij / groups`.
 
     Args:
         partition: Groups of tasks.
-        worth: What each pair is worth if it shares, shape `(tasks, tasks)`; negative where it conflicts.
+        worth: What a step for task `j` brings to task `i`, shape `(tasks, tasks)`; negative where they conflict.
     """
-    pairs = (pair for group in partition for pair in itertools.combinations(group, 2))
-    return float(sum(worth[pair] for pair in pairs))
+    together = sum(float(worth[np.ix_(group, group)].sum()) for group in partition)
+    return together / len(partition)
 
 
 def best_by_groups(worth: Floats, exact: int = EXACT) -> dict[int, tuple[float, Partition]]:
-    """Number of groups to the partition that keeps the most, and what it keeps.
+    """Number of groups to the partition in which tasks go forward farthest, and how far.
 
-    All partitions are compared for up to `exact` tasks. For more, groups are merged one by one from single tasks on,
-    those first whose pairs are worth most together, which need not be the best.
+    All partitions are looked at for up to `exact` tasks. For more, groups are merged one by one from single tasks on,
+    those first that are best together, which need not be the best.
 
     Args:
-        worth: As for `kept`.
-        exact: Maximum number of tasks whose partitions are all compared.
+        worth: As for `progress`.
+        exact: Greatest number of tasks whose partitions are all looked at.
     """
-    count = worth.shape[0]
-    candidates = partitions(count) if count <= exact else _merged(worth)
+    count = len(worth)
+    if count > exact:
+        return {len(partition): (progress(partition, worth), partition) for partition in _merged(worth)}
+    every, together, groups = _all(count)
+    values = np.einsum("pij,ij->p", together, worth) / groups
     best: dict[int, tuple[float, Partition]] = {}
-    for partition in candidates:
-        value = kept(partition, worth)
+    for partition, value in zip(every, values.tolist(), strict=True):
         known = best.get(len(partition))
         if known is None or value > known[0] + 1e-12:
             best[len(partition)] = value, partition
     return best
 
 
+@cache
+def _all(count: int) -> tuple[tuple[Partition, ...], NDArray[np.bool_], NDArray[np.int_]]:
+    """Every partition, who is together in it, and its number of groups."""
+    every = tuple(partitions(count))
+    together = np.zeros((len(every), count, count), dtype=bool)
+    for place, partition in enumerate(every):
+        for group in partition:
+            together[place][np.ix_(group, group)] = True
+    return every, together, np.array([len(partition) for partition in every])
+
+
 def _merged(worth: Floats) -> Iterator[Partition]:
-    groups: list[tuple[int, ...]] = [(task,) for task in range(worth.shape[0])]
-    yield tuple(groups)
+    groups: Partition = tuple((task,) for task in range(len(worth)))
+    yield groups
     while len(groups) > 1:
-        pairs = list(itertools.combinations(range(len(groups)), 2))
-        gains = [worth[np.ix_(groups[one], groups[other])].sum() for one, other in pairs]
-        one, other = pairs[int(np.argmax(gains))]
-        joined = tuple(sorted(groups[one] + groups[other]))
-        groups = [group for place, group in enumerate(groups) if place not in (one, other)] + [joined]
-        yield tuple(sorted(groups))
+        groups = max(_with_two_merged(groups), key=lambda one: progress(one, worth))
+        yield groups
+
+
+def _with_two_merged(groups: Partition) -> Iterator[Partition]:
+    for one, other in itertools.combinations(groups, 2):
+        left = [group for group in groups if group not in (one, other)]
+        yield tuple(sorted([*left, tuple(sorted(one + other))]))

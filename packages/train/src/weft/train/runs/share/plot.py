@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from weft.data.processes.atomic import whole_file
-from weft.train.runs.share.agreement import Products, agreement
-from weft.train.runs.share.cells import Cell
+from weft.train.runs.share.agreement import agreement
 from weft.train.runs.share.measurement import Measurement
-from weft.train.runs.share.proposal import Z
+from weft.train.runs.share.proposal import Z, by_layer, families
 
 _NOISE = "#e8e6e1"
 _MOST_MARKED = 400  # numbers that a panel holds before they would run into one another
@@ -31,22 +30,19 @@ def draw_agreement(measured: Measurement, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels: dict[tuple[object, ...], list[tuple[Cell, Products]]] = {}
-    for cell, products in zip(measured.cells, measured.products, strict=True):
-        panels.setdefault(cell.family, []).append((cell, products))
+    panels = [by_layer(*family) for family in families(measured)]
     pairs = list(itertools.combinations(range(len(measured.tasks)), 2))
     names = [f"{measured.tasks[i]} · {measured.tasks[j]}" for i, j in pairs]
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    widest = max(len(cells) for cells in panels.values())
+    widest = max(len(cells) for cells in panels)
     size = (columns * (1.6 + 0.62 * max(widest, 3)) + 1.2, rows * (0.9 + 0.36 * len(pairs)) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     shown: Any = None
-    for place, cells in enumerate(panels.values()):
+    for place, cells in enumerate(panels):
         axes = grid[place // columns][place % columns]
-        cells.sort(key=lambda one: one[0].layer or 0)
         found = [agreement(products) for _, products in cells]
         cosine = np.array([[one.cosine[pair] for one in found] for pair in pairs])
         error = np.array([[one.error[pair] for one in found] for pair in pairs])
@@ -60,10 +56,10 @@ def draw_agreement(measured: Measurement, path: Path) -> Path:
             alpha=np.where(sure, 1.0, 0.35),
             aspect="auto",
         )
-        first = cells[0][0]
+        first = cells[0][0][0]
         axes.set_title(" ".join(word for word in (first.tower, first.stack, first.part) if word), fontsize=10)
         axes.set_yticks(range(len(pairs)), names if place % columns == 0 else [""] * len(pairs), fontsize=8)
-        layers = ["all" if cell.layer is None else str(cell.layer) for cell, _ in cells]
+        layers = ["all" if own[0].layer is None else str(own[0].layer) for own, _ in cells]
         axes.set_xticks(range(len(cells)), layers, fontsize=8)
         axes.tick_params(length=0)
         if cosine.size <= _MOST_MARKED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +14,9 @@ from weft.train.runs.share.proposal import Choice, Proposal
 
 Assigned = tuple[tuple[str, Partition], ...]  # part to partition
 Where = tuple[str, str]  # tower and stack
+Blocks = frozenset[str]
+Places = dict[Blocks, dict[int | None, Assigned]]  # blocks to layer to what holds there
+Range = tuple[int | None, int | None, Assigned]
 
 
 def sharing_of(proposal: Proposal, planned: Plan, tasks: Sequence[str]) -> list[dict[str, Any]]:
@@ -58,27 +61,28 @@ def part_in_words(partition: Partition, tasks: Sequence[str], others: Sequence[s
 def _with_rules(
     choices: Sequence[Choice], tasks: Sequence[str], others: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """The most frequent assignment as the policy, and rules for where others hold."""
+    """What holds in most of the stacks as the policy, and rules for where others hold."""
     if not choices:
         return {}
-    by_place = _by_place(choices)
-    counts: Counter[tuple[str, Partition]] = Counter()
+    counts: defaultdict[tuple[str, Partition], float] = defaultdict(float)
+    whole: Counter[tuple[Any, ...]] = Counter()
     for choice in choices:
-        counts[choice.cells[0].part, choice.partition] += len(choice.cells)
+        whole[choice.cells[0].family] += len(choice.cells)
+    for choice in choices:
+        counts[choice.cells[0].part, choice.partition] += len(choice.cells) / whole[choice.cells[0].family]
     parts = dict.fromkeys(choice.cells[0].part for choice in choices)
     general = {
         part: max((p for q, p in counts if q == part), key=lambda p: counts[part, p]) for part in parts
     }
     words: dict[str, Any] = {part: part_in_words(own, tasks, others[part]) for part, own in general.items()}
     rules = []
-    for (tower, stack), layers in by_place.items():
-        blocks = _blocks_by_layer(choices, (tower, stack))
-        for first, last, assigned in _ranges(layers):
+    for (tower, stack), places in _by_tower(choices).items():
+        for (first, last, assigned), blocks in _alike(places).items():
             differing = {part: own for part, own in assigned if own != general[part]}
             if differing:
                 where = _where(tower, stack, first, last)
-                if None in layers and len(layers) > 1:
-                    where["blocks"] = sorted(blocks[first is None])
+                if blocks and (blocks != _blocks_within(places, first is None) or _in_and_out(places)):
+                    where["blocks"] = sorted(blocks)
                 told = {part: part_in_words(own, tasks, others[part]) for part, own in differing.items()}
                 rules.append({**where, **told})
     return {**words, "layers": rules} if rules else words
@@ -95,40 +99,55 @@ def _where(tower: str, stack: str, first: int | None, last: int | None) -> dict[
     return where
 
 
-def _by_place(choices: Sequence[Choice]) -> dict[Where, dict[int | None, Assigned]]:
-    """Tower and stack to layer to what holds there."""
-    found: dict[Where, dict[int | None, dict[str, Partition]]] = {}
+def _by_tower(choices: Sequence[Choice]) -> dict[Where, Places]:
+    """Tower and stack to what holds in their blocks; those that are not told apart are one key."""
+    found: dict[Where, dict[Blocks, dict[int | None, dict[str, Partition]]]] = {}
     for choice in choices:
         for cell in choice.cells:
-            layers = found.setdefault((cell.tower, cell.stack), {})
+            blocks = frozenset([cell.block] if cell.block else cell.blocks)
+            layers = found.setdefault((cell.tower, cell.stack), {}).setdefault(blocks, {})
             for layer in [None] if cell.layer is None else range(cell.layer, (cell.last or cell.layer) + 1):
                 layers.setdefault(layer, {})[cell.part] = choice.partition
     return {
-        where: {layer: tuple(sorted(own.items())) for layer, own in layers.items()}
-        for where, layers in found.items()
+        where: {
+            blocks: {layer: tuple(sorted(own.items())) for layer, own in layers.items()}
+            for blocks, layers in places.items()
+        }
+        for where, places in found.items()
     }
 
 
-def _ranges(layers: Mapping[int | None, Assigned]) -> list[tuple[int | None, int | None, Assigned]]:
+def _alike(places: Places) -> dict[Range, Blocks]:
+    """Ranges of layers in which one assignment holds, and the blocks where it does."""
+    found: dict[Range, Blocks] = {}
+    for blocks, layers in places.items():
+        for one in _ranges(layers):
+            found[one] = found.get(one, frozenset()) | blocks
+    return found
+
+
+def _blocks_within(places: Places, outside: bool) -> Blocks:
+    """All blocks of a tower and stack that are in its layers, or outside."""
+    return frozenset().union(
+        *(blocks for blocks, layers in places.items() if any((layer is None) == outside for layer in layers))
+    )
+
+
+def _in_and_out(places: Places) -> bool:
+    """Whether there are cells both in layers and outside."""
+    return len({layer is None for layers in places.values() for layer in layers}) == 2
+
+
+def _ranges(layers: Mapping[int | None, Assigned]) -> list[Range]:
     """Ranges of layers in which one assignment holds; layer None is its own range."""
-    found: list[tuple[int | None, int | None, Assigned]] = []
+    found: list[Range] = []
     if None in layers:
         found.append((None, None, layers[None]))
     numbers = sorted(layer for layer in layers if layer is not None)
     for layer in numbers:
         before = found[-1] if found else None
-        if before is not None and before[1] is not None and before[2] == layers[layer]:
+        if before is not None and before[1] == layer - 1 and before[2] == layers[layer]:
             found[-1] = before[0], layer, before[2]
         else:
             found.append((layer, layer, layers[layer]))
-    return found
-
-
-def _blocks_by_layer(choices: Sequence[Choice], where: Where) -> dict[bool, set[str]]:
-    """Blocks outside the layers (True), and within them, of a tower and stack."""
-    found: dict[bool, set[str]] = {True: set(), False: set()}
-    for choice in choices:
-        for cell in choice.cells:
-            if (cell.tower, cell.stack) == where:
-                found[cell.layer is None].update(cell.blocks)
     return found

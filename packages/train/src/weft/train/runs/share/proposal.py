@@ -1,22 +1,29 @@
-"""The proposal: the policy, by part and range of layers, that keeps the most agreement under a budget.
+"""The proposal: the policy, by part, range of layers and block, that brings tasks farthest within a budget.
 
-In every family of cells (a part in a stack of a tower) layers are divided into at most `RANGES` ranges, and in each
-range tasks into groups. A pair that shares in a range is worth
+Let `v_i` be the mean gradient of task `i`, divided by its length over all cells. A step of a group's weights along the
+gradients of all its tasks brings `Σ_{j in the group} <v_i, v_j>` to task `i`, to first order; tasks that agree bring
+one another forward, those that conflict hold one another back. Separate weights cost weights: with `k` groups at equal
+weights in all each group has a `k`-th of the width, and a step, which moves every weight about as far (Adam's does),
+brings a `k`-th. So a place where tasks form groups is worth
 
-    w · soft(c, z · se),    w = sqrt(U_ii U_jj) in the range / sqrt(ΣU_ii ΣU_jj) over all cells,
+    Σ_groups |Σ_{i in the group} v_i|² / k,        <v_i, v_j> = c_ij |v_i| |v_j|,
 
-its corrected cosine there, shrunk towards zero by `z` standard errors, weighted by the share of both tasks' gradients
-that is there. So only conflicts beyond noise separate tasks, and of equally good policies the smaller one
-wins. Each range beyond the first costs `SIMPLICITY`. For up to 8 tasks the choice is exact: all partitions and
-all ranges are looked at, and of every family all choices that are best for what they cost. Beyond, partitions are
-merged one by one.
+and tasks part where that is more: two equally strong ones where their cosine `c` is below -1/2. What may be noise parts
+nobody: the cosine in a place is that of the wider place (all cells, the tower, the stack, the family, and so on from
+there), and 0 at first, unless its own differs from that by more than `Z` standard errors; among ranges and blocks, of
+which many are looked at, by more than a threshold that grows with their number, as Bonferroni's does.
+
+In every family of cells (a part in a stack of a tower) layers are divided into at most `RANGES` ranges, either for all
+blocks together or for each by itself. Each range beyond the first, and each block by itself, costs `SIMPLICITY`. For up
+to 8 tasks the choice is exact: all partitions and all ranges are looked at, and of every family all choices that are
+best for what they cost. Beyond, partitions are merged one by one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
@@ -25,7 +32,7 @@ import numpy as np
 from weft.train.runs.share.agreement import Agreement, Floats, Products, agreement, mean_and_error
 from weft.train.runs.share.cells import Cell
 from weft.train.runs.share.measurement import Measurement
-from weft.train.runs.share.partitions import Partition, best_by_groups
+from weft.train.runs.share.partitions import Partition, best_by_groups, progress
 
 Budget = Literal["parameters", "slots"]
 RANGES = 3
@@ -41,11 +48,13 @@ class Choice:
         cells: Its cells, in the order of layers.
         partition: Groups of tasks.
         found: Agreement in these cells together.
+        block: The block that they are in, if the family's blocks are told apart.
     """
 
     cells: tuple[Cell, ...]
     partition: Partition
     found: Agreement
+    block: str = ""
 
     @property
     def parameters(self) -> int:
@@ -59,11 +68,11 @@ class Proposal:
 
     Attributes:
         choices: Who shares where; every cell is in one.
-        kept: What all sharing pairs are worth.
+        progress: How far tasks go forward, see above; one with weights of its own, as wide as the method's, goes 1.
     """
 
     choices: tuple[Choice, ...]
-    kept: float
+    progress: float
 
     @property
     def parameters(self) -> int:
@@ -120,7 +129,7 @@ def can_be_said(measured: Measurement) -> bool:
 
 
 def proposals(measured: Measurement, budget: int | None = None, by: Budget = "parameters") -> list[Proposal]:
-    """The policies that are best for what they cost, the one that keeps most agreement first.
+    """The policies that are best for what they cost, the one that brings tasks farthest first.
 
     Args:
         measured: What was measured.
@@ -134,24 +143,41 @@ def proposals(measured: Measurement, budget: int | None = None, by: Budget = "pa
     return [Proposal(choices, value) for _, value, choices in front]
 
 
+def progress_of(measured: Measurement, partition: Partition) -> float:
+    """`Proposal.progress` of one partition everywhere.
+
+    Args:
+        measured: What was measured.
+        partition: Groups of tasks.
+    """
+    known = measurable(measured)
+    whole = np.clip(known.whole.strength, 0.0, None)
+    value = 0.0
+    for cells, products in families(measured):
+        scale = Scale(whole, known.tasks, _expected(measured, cells[0]))
+        value += progress(partition, _worth(agreement(reduce(Products.__add__, products)), scale))
+    return value
+
+
 Option = tuple[int, float, tuple[Choice, ...]]
 
 
 def _front(measured: Measurement, budget: int | None, by: Budget) -> list[Option]:
-    """Options over all families that nothing beats in both weights and agreement."""
+    """Options over all families that nothing beats in both weights and progress."""
     known = measurable(measured)
-    strength = np.clip(known.whole.strength, 0.0, None)
-    scale = np.sqrt(np.outer(strength, strength))
+    whole = np.clip(known.whole.strength, 0.0, None)
     options: list[Option] = [(0, 0.0, ())]
-    for cells, products in _families(measured):
-        own = _family_options(cells, products, scale, known.tasks, by)
+    for cells, products in families(measured):
+        scale = Scale(whole, known.tasks, _expected(measured, cells[0]), by)
+        own = _family_options(cells, products, scale)
         options = _unbeaten((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in options for b in own)
         if budget is not None:
             options = [option for option in options if option[0] <= budget]
     return options
 
 
-def _families(measured: Measurement) -> list[tuple[list[Cell], list[Products]]]:
+def families(measured: Measurement) -> list[tuple[list[Cell], list[Products]]]:
+    """The cells of each family, in the order of layers, and their products."""
     found: dict[tuple[object, ...], tuple[list[Cell], list[Products]]] = {}
     for cell, products in zip(measured.cells, measured.products, strict=True):
         cells, own = found.setdefault(cell.family, ([], []))
@@ -165,47 +191,131 @@ def _families(measured: Measurement) -> list[tuple[list[Cell], list[Products]]]:
 
 
 def _by_family(measured: Measurement) -> list[Products]:
-    return [reduce(Products.__add__, products) for _, products in _families(measured)]
+    return [reduce(Products.__add__, products) for _, products in families(measured)]
 
 
-def _family_options(
-    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, known: Sequence[bool], by: Budget
-) -> list[Option]:
-    """Options of one family, by dynamic programming over the layer where a range begins."""
+@dataclass(frozen=True)
+class Scale:
+    """What the places of a family are held against.
+
+    Attributes:
+        whole: Squared length of each task's gradient over all cells, shape `(tasks,)`.
+        known: Whether each task is measurable.
+        expected: Cosines of the family, shape `(tasks, tasks)`.
+        by: What costs are in.
+        z: Standard errors beyond which a place differs from its family.
+    """
+
+    whole: Floats
+    known: Sequence[bool]
+    expected: Floats
+    by: Budget = "parameters"
+    z: float = Z
+
+
+def _expected(measured: Measurement, cell: Cell) -> Floats:
+    """Cosines of the family of a cell: those of the stack, the tower and all cells, but where they differ."""
+    wider: tuple[Callable[[Cell], object], ...] = (
+        lambda one: None,
+        lambda one: one.tower,
+        lambda one: (one.tower, one.stack),
+        lambda one: one.family,
+    )
+    cosine = np.zeros((len(measured.tasks), len(measured.tasks)))
+    for place in wider:
+        within = [
+            products
+            for one, products in zip(measured.cells, measured.products, strict=True)
+            if place(one) == place(cell)
+        ]
+        cosine = _unless_noise(agreement(reduce(Products.__add__, within)), cosine, Z)
+    return cosine
+
+
+def _unless_noise(found: Agreement, expected: Floats, z: float) -> Floats:
+    """The cosines of a place where they differ from what is expected, and else these."""
+    with np.errstate(invalid="ignore"):
+        differ = np.abs(found.cosine - expected) > z * found.error
+    return np.where(differ, np.clip(found.cosine, -1.0, 1.0), expected)
+
+
+def _family_options(cells: Sequence[Cell], products: Sequence[Products], scale: Scale) -> list[Option]:
+    """Options of one family, with rules for all blocks together or for each."""
+    layers = by_layer(cells, products)
+    blocks = dict.fromkeys(cell.block for cell in cells)
+    looked_at = len(layers) * (len(layers) + 1) / 2 * (1 + len(blocks) * (len(blocks) > 1))
+    scale = replace(scale, z=Z + np.sqrt(np.log(looked_at)))
+    options = _range_options(layers, scale)
+    if len(blocks) == 1:
+        return options
+    apart: list[Option] = [(0, -SIMPLICITY * (len(blocks) - 1), ())]
+    for block in blocks:
+        places = [place for place, cell in enumerate(cells) if cell.block == block]
+        own = by_layer([cells[place] for place in places], [products[place] for place in places])
+        found = _range_options(own, scale, block)
+        apart = _unbeaten((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in apart for b in found)
+    # Blocks under one policy need no rules of their own, and ranges under one policy are one range.
+    apart = [option for option in apart if len({choice.partition for choice in option[2]}) > 1]
+    return _unbeaten([*options, *apart])
+
+
+Layer = tuple[tuple[Cell, ...], Products]
+
+
+def by_layer(cells: Sequence[Cell], products: Sequence[Products]) -> list[Layer]:
+    """Cells of each layer together, with the sum of their products.
+
+    Args:
+        cells: Cells of one family, in the order of layers.
+        products: Of each of them.
+    """
+    found: dict[int | None, Layer] = {}
+    for cell, own in zip(cells, products, strict=True):
+        known = found.get(cell.layer)
+        found[cell.layer] = ((cell,), own) if known is None else ((*known[0], cell), known[1] + own)
+    return list(found.values())
+
+
+def _range_options(layers: Sequence[Layer], scale: Scale, block: str = "") -> list[Option]:
+    """Options of layers in their order, by dynamic programming over the layer where a range begins."""
     best: list[list[Option]] = [[(0, 0.0, ())]]
-    for end in range(1, len(cells) + 1):
+    for end in range(1, len(layers) + 1):
         found: list[Option] = []
         for start in range(end):
             before = [option for option in best[start] if len(option[2]) < RANGES]
-            own = _segment_options(cells[start:end], products[start:end], scale, known, by) if before else []
+            own = _segment_options(layers[start:end], scale, block) if before else []
             lost = SIMPLICITY if start else 0.0
-            found += [(a[0] + b[0], a[1] + b[1] - lost, a[2] + b[2]) for a in before for b in own]
+            found += [
+                (a[0] + b[0], a[1] + b[1] - lost, a[2] + b[2])
+                for a in before
+                for b in own
+                if not a[2] or a[2][-1].partition != b[2][0].partition
+            ]
         best.append(_unbeaten(found))
     return best[-1]
 
 
-def _segment_options(
-    cells: Sequence[Cell], products: Sequence[Products], scale: Floats, known: Sequence[bool], by: Budget
-) -> list[Option]:
-    found = agreement(reduce(Products.__add__, products))
-    worth = _worth(found, scale, known)
-    size = len(cells) if by == "slots" else sum(cell.parameters for cell in cells)
+def _segment_options(layers: Sequence[Layer], scale: Scale, block: str) -> list[Option]:
+    cells = tuple(cell for own, _ in layers for cell in own)
+    found = agreement(reduce(Products.__add__, (products for _, products in layers)))
+    size = len(cells) if scale.by == "slots" else sum(cell.parameters for cell in cells)
     return _unbeaten(
-        (groups * size, value, (Choice(tuple(cells), partition, found),))
-        for groups, (value, partition) in best_by_groups(worth).items()
+        (groups * size, value, (Choice(cells, partition, found, block),))
+        for groups, (value, partition) in best_by_groups(_worth(found, scale)).items()
     )
 
 
-def _worth(found: Agreement, scale: Floats, known: Sequence[bool]) -> Floats:
-    strength = np.clip(found.strength, 0.0, None)
-    weight = np.sqrt(np.outer(strength, strength)) / np.where(scale > 0, scale, np.inf)
-    soft = np.sign(found.cosine) * np.clip(np.abs(found.cosine) - Z * found.error, 0.0, None)
-    clear = np.outer(known, known)
-    return np.where(clear, np.nan_to_num(weight * np.clip(soft, -1.0, 1.0)), 0.0)
+def _worth(found: Agreement, scale: Scale) -> Floats:
+    """What a step for each task brings to each other one in a place; nothing for tasks that are not measurable."""
+    known = np.asarray(scale.known) & (found.strength > 0) & (scale.whole > 0)
+    length = np.sqrt(np.where(known, found.strength, 0.0) / np.where(scale.whole > 0, scale.whole, 1.0))
+    cosine = _unless_noise(found, scale.expected, scale.z)
+    np.fill_diagonal(cosine, 1.0)
+    return cosine * np.outer(length, length)
 
 
 def _unbeaten(options: object) -> list[Option]:
-    """Options that no other one beats: more agreement for as many weights, or fewer weights for as much."""
+    """Options that no other one beats: more progress for as many weights, or fewer weights for as much."""
     ordered = sorted(options, key=lambda one: (one[0], -one[1]))  # type: ignore[call-overload]
     found: list[Option] = []
     for option in ordered:

@@ -9,7 +9,7 @@ from typing import Any
 
 from weft.train.runs.share.agreement import Agreement
 from weft.train.runs.share.measurement import Measurement
-from weft.train.runs.share.proposal import Choice, Measurable, Proposal, Z, measurable
+from weft.train.runs.share.proposal import Choice, Measurable, Proposal, Z, measurable, progress_of
 
 NOTHING = (
     "Nothing can be said about these tasks, and no policy is proposed: {reason} Take more --batches, or other --steps; "
@@ -58,9 +58,10 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
         words.append("Everywhere else all tasks share.")
     if together:
         words.append(
-            f"There share although they conflict: {together}. To separate them would lose more agreement, or cost "
-            "more than the limit."
+            f"There share although they conflict: {together}. Separate weights would cost more than the limit, or than "
+            "the conflict does: each group would have a part of the width and its own rows alone."
         )
+    words.append(_farther(measured, proposal))
     silent = [task for task, clear in zip(tasks, known.tasks, strict=True) if not clear]
     if silent:
         words.append(
@@ -113,6 +114,7 @@ def plain_data(measured: Measurement, proposal: Proposal | None) -> dict[str, An
                 "tower": choice.cells[0].tower,
                 "stack": choice.cells[0].stack,
                 "layers": _layers(choice),
+                "blocks": sorted({block for cell in choice.cells for block in cell.blocks}),
                 "groups": [[measured.tasks[task] for task in group] for group in choice.partition],
                 **_agreement(choice.found),
             }
@@ -135,6 +137,18 @@ def _conflicts_together(proposal: Proposal, tasks: Sequence[str]) -> str:
         for pair, (_, choice) in sorted(worst.items(), key=lambda one: one[1][0])
     ]
     return ", ".join(found)
+
+
+def _farther(measured: Measurement, proposal: Proposal) -> str:
+    """How far tasks go forward under the policy, beside sharing all or nothing."""
+    tasks, count = range(len(measured.tasks)), max(sum(measurable(measured).tasks), 1)
+    shared = progress_of(measured, (tuple(tasks),)) / count
+    apart = progress_of(measured, tuple((task,) for task in tasks)) / count
+    return (
+        f"To first order and at equal trained weights, a step brings a task {proposal.progress / count:.2f} times as "
+        f"far under this policy as if it were alone, {shared:.2f} times if all is shared and {apart:.2f} times if "
+        "nothing is."
+    )
 
 
 def _pairs(count: int) -> itertools.combinations[tuple[int, int]]:
@@ -162,7 +176,8 @@ def _layers(choice: Choice) -> list[int]:
 
 def _place(choice: Choice) -> str:
     cell, layers = choice.cells[0], _layers(choice)
-    where = " ".join(word for word in (cell.tower, cell.stack) if word) or "all towers"
+    words = [cell.tower, cell.stack, choice.block]
+    where = " ".join(word for word in words if word) or "all towers"
     if not layers:
         return f"`{cell.part}` of {where}"
     named = f"layer {layers[0]}" if layers[0] == layers[1] else f"layers {layers[0]}-{layers[1]}"
