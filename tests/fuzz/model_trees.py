@@ -55,8 +55,10 @@ def weights() -> dict[str, Tree]:
     """Members of the archives that `torch.save` and `torch.jit.save` write: a BLIP's, and such as are none of one."""
     import torch
 
+    from weft.core.testing.original_names import original_blip
+
     blip = io.BytesIO()
-    torch.save({"model": original_names(blip_model())}, blip)
+    torch.save({"model": original_blip(blip_model())}, blip)
     script = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # others still publish such files
@@ -98,27 +100,6 @@ def blip_model() -> Any:
 
     torch.manual_seed(0)
     return BlipRetrieval(blip_config())
-
-
-def original_names(model: Any) -> dict[str, Any]:
-    """The tensors of a BLIP, by the names of its first layers that its own code gives them."""
-    renamed = (
-        ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
-        ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
-        ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
-        ("vision_model.post_layernorm", "visual_encoder.norm"),
-        ("vision_model.encoder.layers", "visual_encoder.blocks"),
-        ("self_attn.qkv", "attn.qkv"),
-        ("self_attn.projection", "attn.proj"),
-        ("layer_norm1", "norm1"),
-        ("layer_norm2", "norm2"),
-    )
-    found = {}
-    for name, value in model.state_dict().items():
-        for new, old in renamed if name.startswith("vision_model.") else ():
-            name = name.replace(new, old)
-        found[name] = value
-    return found
 
 
 def _members(data: bytes) -> dict[str, bytes]:

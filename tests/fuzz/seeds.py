@@ -106,7 +106,9 @@ def _keys() -> list[bytes]:
 def _weights() -> list[bytes]:
     from safetensors.torch import save
 
-    kept = save(model_trees.original_names(model_trees.blip_model()))
+    from weft.core.testing.original_names import original_blip
+
+    kept = save(original_blip(model_trees.blip_model()))
     archives = [model_trees.packed(tree.files) for tree in model_trees.weights().values()]
     members = trees.seeds_of(model_trees.weights())
     # One of many tensors says as much as all of them.

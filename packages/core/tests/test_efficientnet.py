@@ -9,7 +9,7 @@ from weft.core.composites import DualEncoder, DualEncoderConfig, load_efficientn
 from weft.core.composites.efficientnet_lite import _config, _odd_maps
 from weft.core.composites.text_projection import KernelProjection, fit_linear
 from weft.core.errors import AddressError, BackboneError, CheckpointError, ConfigError
-from weft.core.testing.efficientnets import original_lite, tiny_efficientnet
+from weft.core.testing.original_names import original_lite, tiny_efficientnet
 
 LORA = {"method": "lora", "rank": 2, "linears": ["up", "down"]}
 BOTTLENECK = {"method": "bottleneck", "bottleneck_size": 4, "init": "zero"}

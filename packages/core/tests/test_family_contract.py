@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from weft.core.testing.backbones import BACKBONES
-from weft.core.testing.efficientnets import tiny_efficientnet
 from weft.core.testing.family_contract import FamilyContract
+from weft.core.testing.original_names import tiny_efficientnet
 from weft.core.testing.sibling_types import SIBLINGS
 from weft.core.testing.vision_language import CASES
 

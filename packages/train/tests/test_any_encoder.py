@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
+from weft.core.testing.original_names import original_blip
 from weft.train.backbones.encoders import load_encoder, width_of
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
@@ -128,7 +129,7 @@ def test_a_blip_is_read_from_its_original_file(clip: str, tmp_path: Path) -> Non
     section = blip(clip, tmp_path / "blip")
     own = BlipRetrieval(blip_config(clip, BlipRetrievalConfig)).eval()
     file = tmp_path / "blip.pth"
-    torch.save({"model": original_names(own)}, file)
+    torch.save({"model": original_blip(own)}, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     encoder, _ = load_encoder(EncoderSection(**section, weights=str(file), sha256=digest))
     pixels = torch.randn(2, 3, 24, 24)
@@ -137,28 +138,6 @@ def test_a_blip_is_read_from_its_original_file(clip: str, tmp_path: Path) -> Non
         load_encoder(EncoderSection(**section, weights=str(file), sha256="0" * 64))
     with pytest.raises(RunError, match=r"`encoder.weights` must be a file, but there is none"):
         load_encoder(EncoderSection(**section, weights=str(tmp_path / "absent.pth")))
-
-
-def original_names(model: BlipRetrieval) -> dict[str, torch.Tensor]:
-    """The tensors of a model, by the names that BLIP's own code gives them."""
-    renamed = (
-        ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
-        ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
-        ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
-        ("vision_model.post_layernorm", "visual_encoder.norm"),
-        ("vision_model.encoder.layers", "visual_encoder.blocks"),
-        ("self_attn.qkv", "attn.qkv"),
-        ("self_attn.projection", "attn.proj"),
-    )
-    found = {}
-    for name, value in model.state_dict().items():
-        is_vision = name.startswith("vision_model.")
-        for new, old in renamed:
-            name = name.replace(new, old) if is_vision else name
-        if is_vision:
-            name = name.replace("layer_norm1", "norm1").replace("layer_norm2", "norm2")
-        found[name] = value
-    return found
 
 
 def test_texts_about_classes_come_from_a_file_beside_templates_or_alone(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from weft.core.backbone.resolving import resolve
 from weft.core.composites import DualEncoder, DualEncoderConfig
-from weft.core.testing.efficientnets import original_lite
+from weft.core.testing.original_names import original_lite
 from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.packaged import build, dual, imagenet, packages
 from weft.train.backbones.packaged.build import ENCODERS, build_encoder

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from weft.core.errors import CheckpointError, FewShotError
 from weft.core.few_shot import ContextPrompts, CoOp, Provenance, load_head
@@ -27,6 +26,7 @@ from weft.train.runs.few_shot.features import Extractor
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
+from weft.train.testing.few_shot_sets import write_colours
 
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}
 
@@ -34,17 +34,8 @@ COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of noisy one-colour pictures, by split and class."""
-    root = tmp_path_factory.mktemp("colours")
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 6), ("validation", 4), ("test", 8)):
-        for name, colour in COLOURS.items():
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                noise = torch.randint(-60, 61, (28, 28, 3), generator=generator)
-                pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    return root
+    counts = {"train": 6, "validation": 4, "test": 8}
+    return write_colours(tmp_path_factory.mktemp("colours"), COLOURS, counts)
 
 
 @pytest.fixture

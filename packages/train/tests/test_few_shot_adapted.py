@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
 
 from weft.core.few_shot import ImageHead, heads, load_head
 from weft.train.recipe.few_shot import FewShotRecipe
@@ -14,6 +12,7 @@ from weft.train.runs.few_shot.features import _PICTURES
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
+from weft.train.testing.few_shot_sets import write_colours
 
 COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 40), "teal": (0, 130, 130)}
 QUICK: dict[str, dict[str, Any]] = {
@@ -28,16 +27,8 @@ METHODS = [name for name in heads() if issubclass(heads()[name].head, ImageHead)
 
 @pytest.fixture
 def values(clip: str, tmp_path: Path) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 5), ("validation", 3), ("test", 6)):
-        for name, colour in COLOURS.items():
-            folder = tmp_path / "colours" / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                noise = torch.randint(-60, 61, (28, 20, 3), generator=generator)
-                pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    root = str(tmp_path / "colours")
+    counts = {"train": 5, "validation": 3, "test": 6}
+    root = str(write_colours(tmp_path / "colours", COLOURS, counts, width=20))
     return {
         "name": "colours",
         "encoder": {"name": clip, "width": 16},

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from weft.core.errors import WeftError
@@ -15,22 +13,15 @@ from weft.train.errors import RunError
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
+from weft.train.testing.few_shot_sets import write_colours
 
 COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 40)}
 
 
 @pytest.fixture
 def values(clip: str, tmp_path: Path) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 4), ("validation", 3), ("test", 5)):
-        for name, colour in COLOURS.items():
-            folder = tmp_path / "colours" / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                noise = torch.randint(-60, 61, (28, 28, 3), generator=generator)
-                pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
-                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    root = str(tmp_path / "colours")
+    counts = {"train": 4, "validation": 3, "test": 5}
+    root = str(write_colours(tmp_path / "colours", COLOURS, counts))
     return {
         "name": "colours",
         "encoder": {"name": clip},

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from weft.data.testing import coop_layout
@@ -38,6 +39,32 @@ EUROSAT = (
 AIRCRAFT, IMAGENET, FEWER = 100, 1000, 200
 COUNTS = {"train": 20, "val": 4, "test": 1}
 """Images per class: 16 for the largest draw, and 4 more from which ImageNet draws its validation images."""
+
+
+def write_colours(
+    root: Path, colours: Mapping[str, tuple[int, int, int]], counts: Mapping[str, int], width: int = 28
+) -> Path:
+    """Write folders of noisy pictures of one colour, by split and class.
+
+    Args:
+        root: A folder.
+        colours: Class to its colour.
+        counts: Split to the images of a class.
+        width: Width of the pictures in pixels; they are 28 high.
+
+    Returns:
+        The folder.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for split, count in counts.items():
+        for name, colour in colours.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(-60, 61, (28, width, 3), generator=generator)
+                pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return root
 
 
 def write_few_shot_sets(root: Path, names: Sequence[str] | None = None) -> None:

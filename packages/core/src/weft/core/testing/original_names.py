@@ -1,4 +1,4 @@
-"""A tiny EfficientNet, and the names that EfficientNet-Lite's original files give their tensors."""
+"""Tensors by the names of the original files of EfficientNet-Lite and BLIP, and a tiny EfficientNet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor
 
-_ORIGINAL = (
+_LITE = (
     ("embeddings.convolution", "_conv_stem"),
     ("embeddings.batchnorm", "_bn0"),
     ("encoder.top_conv", "_conv_head"),
@@ -20,6 +20,18 @@ _ORIGINAL = (
     ("depthwise_conv.depthwise_norm", "_bn1"),
     ("projection.project_conv", "_project_conv"),
     ("projection.project_bn", "_bn2"),
+)
+
+_BLIP = (
+    ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
+    ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
+    ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
+    ("vision_model.post_layernorm", "visual_encoder.norm"),
+    ("vision_model.encoder.layers", "visual_encoder.blocks"),
+    ("self_attn.qkv", "attn.qkv"),
+    ("self_attn.projection", "attn.proj"),
+    ("layer_norm1", "norm1"),
+    ("layer_norm2", "norm2"),
 )
 
 
@@ -52,7 +64,21 @@ def original_lite(model: Any, classes: int) -> dict[str, Tensor]:
     for name, value in model.state_dict().items():
         if "squeeze_excite" in name:
             continue
-        for here, there in _ORIGINAL:
+        for here, there in _LITE:
             name = name.replace(here, there)
         found[name] = value.clone()
+    return found
+
+
+def original_blip(model: Any) -> dict[str, Tensor]:
+    """The tensors of a BLIP, by the names that BLIP's own code gives those of its vision tower.
+
+    Args:
+        model: A BLIP of transformers or of weft.
+    """
+    found = {}
+    for name, value in model.state_dict().items():
+        for here, there in _BLIP if name.startswith("vision_model.") else ():
+            name = name.replace(here, there)
+        found[name] = value
     return found
