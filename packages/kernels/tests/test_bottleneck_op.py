@@ -4,6 +4,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from weft.kernels import BottleneckWeights, adapter_bottleneck, route_rows
+from weft.kernels.bottleneck import reference
 from weft.kernels.errors import DoubleBackwardError
 from weft.kernels.testing import call_bottleneck
 
@@ -170,3 +171,20 @@ def test_beside_its_inputs_a_call_keeps_z_the_statistics_of_a_norm_and_a_seed(no
     own = sum(t.nbytes for place, t in kept.items() if place not in inputs)
     tokens = x.shape[0] * x.shape[1]
     assert own == tokens * down.shape[2] * 4 + (2 * tokens * 4 if norm else 0) + (8 if dropout else 0)
+
+
+def test_lora_of_one_task_is_two_products_of_torch_with_the_bits_of_the_op(monkeypatch):
+    x, residual = torch.randn(3, 5, 16), torch.randn(3, 5, 12).requires_grad_()
+    weights = BottleneckWeights(
+        torch.randn(1, 16, 4).requires_grad_(), torch.randn(1, 4, 12).requires_grad_()
+    )
+    inputs = [x.requires_grad_(), weights.down, weights.up, residual]
+    gradient = torch.randn(3, 5, 12)
+
+    def call(routing):
+        y = adapter_bottleneck(x, weights, routing, residual=residual, scale=0.5, activation="identity")
+        return [y, *torch.autograd.grad(y, inputs, gradient)]
+
+    routed = call(route_rows(torch.zeros(3, dtype=torch.int64), 1))
+    monkeypatch.setattr(reference, "forward", None)  # the op cannot run
+    assert all(torch.equal(one, other) for one, other in zip(call(None), routed, strict=True))

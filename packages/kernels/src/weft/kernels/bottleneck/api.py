@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import weft.kernels.bottleneck.op  # noqa: F401  (registers the op)
-from weft.kernels.backends import check_backend
+from weft.kernels.backends import check_backend, use_triton
 from weft.kernels.bottleneck.activations import ACTIVATIONS
 from weft.kernels.bottleneck.weights import BottleneckWeights
 from weft.kernels.checks import (
@@ -101,6 +101,9 @@ def adapter_bottleneck(
         scale_table = None if scale_table is None else scale_table[:1]
     rows, width = x.shape[0], x.shape[-1]
     length = x.shape[1:-1].numel()
+    is_linear = activation == "identity" and scale_table is None and not any(dropouts.values())
+    if routing is None and is_linear and _is_plain_pair(x, weights, residual) and not use_triton(x, backend):
+        return _plain_pair(x, weights, residual, factor)
     add_input = residual is x
     y, _, _ = torch.ops.weft.adapter_bottleneck(
         x.reshape(rows, length, width),
@@ -125,6 +128,29 @@ def adapter_bottleneck(
         backend,
     )
     return y.reshape(*x.shape[:-1], d_out)
+
+
+def _is_plain_pair(x: Tensor, weights: BottleneckWeights, residual: Tensor | None) -> bool:
+    """Whether two products in one dtype on the CPU are all there is to do; calling the op would take longer."""
+    down, up = weights.down, weights.up
+    others = (weights.down_bias, weights.up_bias, weights.norm_weight)
+    return (
+        x.device.type == "cpu"
+        and down.shape[0] == up.shape[0] == 1
+        and all(value is None for value in others)
+        and x.dtype == down.dtype == up.dtype
+        and (residual is None or residual.dtype == x.dtype)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _plain_pair(x: Tensor, weights: BottleneckWeights, residual: Tensor | None, factor: float) -> Tensor:
+    """``residual + factor · x · down · up``, in the order of the reference."""
+    down, up = weights.down.squeeze(0), weights.up.squeeze(0)
+    h = torch.mm(x.reshape(-1, x.shape[-1]), down)
+    y = torch.mm(h if factor == 1.0 else h * factor, up).view(*x.shape[:-1], up.shape[1])
+    return y if residual is None else y.add_(residual)
 
 
 def _as(tensor: Tensor | None, like: Tensor) -> Tensor | None:
