@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.eval.compare import Comparison, Row
+from weft.eval.compare import Comparison, Row, learning_curves, read_curves
 from weft.eval.compare.from_mlflow import told_apart
 from weft.eval.errors import ComparisonError
 from weft.eval.tracking import open_run
@@ -52,6 +52,29 @@ def test_runs_of_an_experiment_become_a_table(store: Path) -> None:
         Comparison.from_mlflow(store, "dmo")
     with pytest.raises(ComparisonError, match="with metrics named test/<task>, but 'empty'"):
         Comparison.from_mlflow(store, "empty")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["test/vqa", "parameters/trainable"])
+def test_a_run_with_a_number_that_is_none_is_named(tmp_path: Path, name: str, value: float) -> None:
+    with open_run(tmp_path, "odd", "strange") as run:
+        run.log_metrics({"test/vqa": 50.0, "parameters/total": 100, name: value})
+    with pytest.raises(
+        ComparisonError, match=rf"Metric `{name}` of a run must be a finite number.*'strange'"
+    ):
+        Comparison.from_mlflow(tmp_path, "odd")
+
+
+def test_curves_of_a_run_that_diverged_are_drawn_where_they_can_be(tmp_path: Path) -> None:
+    with open_run(tmp_path, "odd", "diverged", {"method": "m"}) as run:
+        for step, loss in enumerate((2.0, 1.0, float("inf"), float("nan"))):
+            run.log_metrics({"train/loss": loss}, step=step)
+        run.log_metrics({"test/vqa": 50.0})
+    found = Comparison.from_mlflow(tmp_path, "odd")
+    curves = read_curves(tmp_path, found)
+    assert [step for step, _ in curves["m"]] == [0, 1, 3]
+    learning_curves(curves, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_folder_without_runs_is_refused_and_stays_empty(tmp_path: Path) -> None:

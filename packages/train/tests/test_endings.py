@@ -1,5 +1,6 @@
 """Whatever ends a command, it says so in one message: mistakes, Ctrl-C, defects, files that cannot be written."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 
 from weft.train.cli import main
 from weft.train.cli.endings import of_every_command
+from weft.train.output.progress import PlainProgress
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
 
@@ -157,3 +159,32 @@ def test_commands_that_write_make_folders_and_refuse_what_cannot_be_written(
     for words in (["export", run], ["import", run, "--backbone", "miniature"]):
         assert told(words[0], words[1], str(tmp_path / "file" / "x"), *words[2:]) == 2
         assert "`OUTPUT` must be a folder that can be written" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """Standard output that is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"),
+    [(Terminal, "a\\x1b]0;title\\x07\\x9b2J\n"), (io.StringIO, "a\x1b]0;title\x07\x9b2J\n")],
+    ids=["terminal", "file"],
+)
+def test_a_terminal_obeys_no_name_of_others_and_a_file_gets_it_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], shown: str
+) -> None:
+    monkeypatch.setattr("weft.train.recipe.files.built_in_recipes", lambda: ["a\x1b]0;title\x07\x9b2J"])
+    output = stream()
+    monkeypatch.setattr("sys.stdout", output)
+    assert told("recipes", "list") == 0
+    assert output.getvalue() == shown
+    assert sys.stdout is output
+
+
+def test_a_line_about_data_of_others_moves_no_cursor() -> None:
+    lines: list[str] = []
+    PlainProgress(lines.append).say("left out: \x1b[2Jx\ry")
+    assert lines == ["left out: \\x1b[2Jx\\x0dy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,20 +152,20 @@ def _runs(mlflow_client: MlflowClient, experiment: str) -> list[Any]:
 def _row(run: Any) -> Row | None:
     metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
     scores = {
-        name.removeprefix(_TEST): value
-        for name, value in metrics.items()
+        name.removeprefix(_TEST): _finite(run, name)
+        for name in metrics
         if name.startswith(_TEST) and name != _AVERAGE and "/" not in name.removeprefix(_TEST)
     }
     if not scores:
         return None
-    method = params.get("method") or run.info.run_name
+    method = params.get("method") or run.info.run_name or run.info.run_id
     return Row(
         method=method,
         scores=scores,
         label=tags.get("weft.label") or method.replace("_", " "),
         seed=_seed(run),
-        trainable=_count(metrics.get("parameters/trainable")),
-        total=_count(metrics.get("parameters/total")),
+        trainable=_count(_finite(run, "parameters/trainable")),
+        total=_count(_finite(run, "parameters/total")),
         seconds=metrics.get("time/seconds"),
         memory=metrics.get("memory/peak_mb"),
         control=tags.get(_CONTROL, "").lower() == "true",
@@ -181,6 +182,17 @@ def _seed(run: Any) -> int:
             f"Parameter `seed` of a run must be an integer, but that of {run.info.run_name!r} ({run.info.run_id}) is "
             f"{given!r}. Delete the run or compare another experiment."
         ) from error
+
+
+def _finite(run: Any, name: str) -> Any:
+    """A metric of a run, or None where it has none; stores keep an infinite one as the largest number."""
+    value = run.data.metrics.get(name)
+    if value is not None and not abs(value) < sys.float_info.max:
+        raise ComparisonError(
+            f"Metric `{name}` of a run must be a finite number, but that of {run.info.run_name!r} ({run.info.run_id}) "
+            f"is {value}. Delete the run or compare another experiment."
+        )
+    return value
 
 
 def _count(value: float | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,12 @@ def read_curves(
             continue
         history = mlflow_client.get_metric_history(row.run_id, metric)
         if history:
-            found[_run_label(comparison, row)] = [(point.step, point.value) for point in history]
+            # Stores keep an infinite value as the largest number, which no axis holds.
+            points = [
+                (point.step, point.value) for point in history if not abs(point.value) >= sys.float_info.max
+            ]
+            if points:
+                found[_run_label(comparison, row)] = points
     return found
 
 

@@ -32,6 +32,7 @@ from weft.train.cli.endings import (
     say_interrupted,
 )
 from weft.train.errors import is_mistake
+from weft.train.output.terminal import guarded_output
 
 app = typer.Typer(
     name="weft",
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from weft.train.recipe.variables import allow
 
             allow(variables)
-        app(args=words, prog_name="weft")
+        with guarded_output():
+            app(args=words, prog_name="weft")
     except SystemExit as ended:
         stop = interrupt_of(ended)
         if stop is not None:

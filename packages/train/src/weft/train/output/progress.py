@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from weft.train.output.terminal import harmless
+
 Advance = Callable[[int], None]
 
 
@@ -52,7 +54,7 @@ class PlainProgress(Progress):
 
     def say(self, line: str) -> None:
         """Write the line."""
-        self.write(line)
+        self.write(harmless(line))
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -92,7 +94,7 @@ class RichProgress(Progress):
         from rich.console import Console
 
         console = self._bars.console if self._bars is not None else Console(stderr=True)
-        console.print(line, markup=False, highlight=False, emoji=False)
+        console.print(harmless(line), markup=False, highlight=False, emoji=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
