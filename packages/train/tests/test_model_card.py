@@ -149,3 +149,15 @@ def test_what_the_hub_says_is_told(
     monkeypatch.setattr(hub, "create_repo", refuse, raising=False)
     with pytest.raises(RunError, match=r"the hub says of 'me/things': you may not Log in with"):
         push(tmp_path / "out", "me/things")
+
+
+def test_a_damaged_result_is_named_and_nothing_is_written(run: Result, tmp_path: Path) -> None:
+    file = run.folder / "result.json"
+    values = json.loads(file.read_text())
+    values["scores"].pop(next(iter(values["reports"])))
+    file.write_text(json.dumps(values))
+    with pytest.raises(
+        RunError, match=r"result\.json must be as weft wrote it, but cannot be read: KeyError"
+    ):
+        export_run(run.folder, tmp_path / "out", target="peft")
+    assert not (tmp_path / "out").exists()

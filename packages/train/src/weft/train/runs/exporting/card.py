@@ -12,6 +12,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from weft.core import composites
+from weft.train.output.result import RESULT
+from weft.train.output.run_files import as_written
 from weft.train.output.summary import in_a_sentence, sharing_lines
 from weft.train.recipe.training import Recipe
 from weft.train.runs.exporting.launch import launch_lines
@@ -45,7 +47,8 @@ def model_card(
         licence: A licence of the hub's list, or None to name none.
     """
     base = manifest.base if is_on_hub(manifest.base) else None
-    scored = list(_scores(result, manifest))
+    with as_written(Path(RESULT)):
+        scored = list(_scores(result, manifest))
     data = ModelCardData(
         base_model=base,
         base_model_relation=None if base is None else _RELATIONS[manifest.target],
