@@ -26,6 +26,7 @@ from weft.train.preflight.learned import load_learnable
 from weft.train.processes import Processes
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.dry_run import dry_run
+from weft.train.runs.exporting.writing import export_run
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
@@ -67,7 +68,12 @@ def values(tmp_path: Path) -> Values:
         "method": {"method": "lora", "rank": 2, "sharing": "multiple"},
         "tasks": {
             "two": {"templates": ["a {} colour", "{}"], "data": {"name": "image_folder", "root": two}},
-            "odd": {"class_names": {"c&d": "c and d"}, "data": {"name": "image_folder", "root": odd}},
+            # The tiny CLIP pools a text at its rarest token and reads from left to right: the name comes first.
+            "odd": {
+                "templates": ["{} is a photo"],
+                "class_names": {"c&d": "c and d"},
+                "data": {"name": "image_folder", "root": odd},
+            },
         },
         "training": {
             "steps": 4,
@@ -150,6 +156,16 @@ def test_a_method_that_trains_nothing_is_scored_as_it_is(values: Values) -> None
     result = execute(load_recipe(values))
     assert result.trainable == 0
     assert rescore(result.folder).scores == result.scores
+
+
+def test_a_run_with_heads_is_exported_as_a_whole_model(values: Values, tmp_path: Path) -> None:
+    made = with_heads(values, tmp_path / "dinov2")
+    made["method"] = {**made["method"], "sharing": "single"}
+    run = execute(load_recipe(made)).folder
+    with pytest.raises(RunError, match="`--for` must be 'merged' where the run added heads"):
+        export_run(run, tmp_path / "peft", target="peft")
+    export_run(run, tmp_path / "whole", target="merged")
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["classes"] == {"two": 2, "odd": 7}
 
 
 def refused(values: Values, message: str, error: type[Exception] = RunError) -> None:

@@ -75,6 +75,11 @@ def export_run(
             "`--split` must be left out with `--for merged`, whose folders are whole models. Leave it out."
         )
     model, name, loaded, recipe = _loaded(adapter, backbone)
+    if recipe is not None and recipe.backbone.heads and target != "merged":
+        raise RunError(
+            f"`--for` must be 'merged' where the run added heads to {recipe.backbone.title!r}, because no other folder "
+            f"holds the model that its adapter fits, but is {target!r}. Take --for merged."
+        )
     chosen = _chosen(model, tasks)
     writer = _Writer(model, name, loaded, recipe, target, split)
     with whole_folder(output) as partial:
