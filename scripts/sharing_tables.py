@@ -96,7 +96,8 @@ def main() -> None:
         )
         made = f"\n{table(own)}\n\n"
         page = place.sub(lambda _, made=made: made, page)
-        pareto_plot(compared(own), IMAGES / f"real_sharing_{encoder}.png")
+        if any(cell["trainable"] for cell in own):
+            pareto_plot(compared(own), IMAGES / f"real_sharing_{encoder}.png")
     PAGE.write_text(page, encoding="utf-8")
 
 

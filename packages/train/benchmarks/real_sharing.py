@@ -176,7 +176,8 @@ def main() -> None:
                     write_text(file, json.dumps(found, indent=1) + "\n")
     for encoder in asked.encoders:
         comparison = Comparison.from_mlflow(str(output / "mlflow"), encoder)
-        pareto_plot(comparison, output / f"{encoder}.png")
+        if any(row.trainable for row in comparison.rows):
+            pareto_plot(comparison, output / f"{encoder}.png")
         print(to_terminal(comparison))  # noqa: T201  (what it is for)
 
 
