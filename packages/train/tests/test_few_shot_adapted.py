@@ -18,6 +18,7 @@ COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 
 QUICK: dict[str, dict[str, Any]] = {
     "clip_lora": {"steps_per_shot": 20, "learning_rate": 0.02},
     "mma": {"epochs": 40, "scale": 0.5, "optimizer": "adamw", "learning_rate": 0.01},
+    "mmrl": {"epochs": 40, "token_size": 16, "learning_rate": 0.02, "penalty": 0.0},
     "two_sfs": {"steps_per_shot": 40, "learning_rate": 0.02},
     "uniadapter": {"steps_per_shot": 20, "learning_rate": 0.02, "bottleneck_size": 4, "scale": 1.0},
     "prolip": {"epochs": 40, "learning_rate": 0.02, "penalty": 0},

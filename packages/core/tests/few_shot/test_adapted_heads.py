@@ -23,12 +23,15 @@ SIDE = 32
 FAST: dict[str, dict[str, Any]] = {
     "clip_lora": {"steps_per_shot": 10, "learning_rate": 0.02, "dropout": 0.0},
     "mma": {"epochs": 40, "scale": 0.5, "optimizer": "adamw", "learning_rate": 0.01},
+    "mmrl": {"epochs": 40, "learning_rate": 0.02, "token_size": 8, "penalty": 0.0},
     "two_sfs": {"steps_per_shot": 10, "learning_rate": 0.02},
     "uniadapter": {"steps_per_shot": 10, "learning_rate": 0.02, "bottleneck_size": 4, "scale": 1.0},
     "prolip": {"epochs": 60, "learning_rate": 0.02, "penalty": 0.0},
 }
 HEADS = [name for name in heads() if issubclass(heads()[name].head, ImageHead)]
 NEEDS_PROJECTION = {"prolip"}
+NEEDS_CLIP = {"mmrl"}
+STARTS_OTHERWISE = {"mmrl"}
 ENCODERS = ["clip", "siglip", "dual_encoder"]
 
 
@@ -68,13 +71,15 @@ def zero_shot(encoder: ImageTextEncoder, images: torch.Tensor) -> torch.Tensor:
 
 
 def works_on(method: str, encoder: str) -> bool:
-    return not (encoder == "siglip" and method in NEEDS_PROJECTION)
+    return encoder == "clip" or method not in NEEDS_CLIP | (
+        NEEDS_PROJECTION if encoder == "siglip" else set()
+    )
 
 
 PAIRS = [(method, encoder) for method in HEADS for encoder in ENCODERS if works_on(method, encoder)]
 
 
-@pytest.mark.parametrize(("method", "name"), PAIRS)
+@pytest.mark.parametrize(("method", "name"), [pair for pair in PAIRS if pair[0] not in STARTS_OTHERWISE])
 def test_an_untrained_head_scores_as_zero_shot(method: str, name: str) -> None:
     encoder = encoder_of(name)
     nothing = {"epochs": 0, "steps_per_shot": None}
@@ -166,6 +171,14 @@ def test_an_encoder_without_a_projection_is_refused(method: str) -> None:
         BackboneError, match=r"must end in a linear map .* but SiglipModel does not.*clip_lora"
     ):
         made(method, encoder_of("siglip")).fit(*pictures())
+
+
+@pytest.mark.parametrize("name", ["siglip", "dual_encoder"])
+def test_an_encoder_whose_towers_pool_otherwise_is_refused(name: str) -> None:
+    with pytest.raises(
+        BackboneError, match=r"must be a CLIP of transformers.*but is a (Siglip|Dual).*clip_lora"
+    ):
+        made("mmrl", encoder_of(name)).fit(*pictures())
 
 
 def test_maps_that_an_encoder_does_not_have_are_refused() -> None:

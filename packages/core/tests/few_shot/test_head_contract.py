@@ -18,6 +18,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "linear_probe": {"penalties": (0.1, 1.0)},
     "lp_plus_plus": {"epochs": 10},
     "mma": {"epochs": 1},
+    "mmrl": {"epochs": 1, "token_size": 8, "tokens": 2},
     "multi_modal_adapter": {"epochs": 2, "hidden_size": 8, "num_heads": 2, "bottleneck_size": 4},
     "prolip": {"epochs": 2},
     "task_res": {"epochs": 2},

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from weft.core.few_shot.methods.linear_probe import LinearProbe, LinearProbeConfig
     from weft.core.few_shot.methods.lp_plus_plus import LPPlusPlus, LPPlusPlusConfig
     from weft.core.few_shot.methods.mma import MMAHead, MMAHeadConfig
+    from weft.core.few_shot.methods.mmrl import MMRL, MMRLConfig
     from weft.core.few_shot.methods.multi_modal_adapter import MultiModalAdapter, MultiModalAdapterConfig
     from weft.core.few_shot.methods.prolip import ProLIP, ProLIPConfig
     from weft.core.few_shot.methods.task_res import TaskRes, TaskResConfig
@@ -51,6 +52,7 @@ __all__ = [
     "APET",
     "CLAP",
     "GDA",
+    "MMRL",
     "APEConfig",
     "APETConfig",
     "AdaptableEncoder",
@@ -80,6 +82,7 @@ __all__ = [
     "LinearProbeConfig",
     "MMAHead",
     "MMAHeadConfig",
+    "MMRLConfig",
     "MultiModalAdapter",
     "MultiModalAdapterConfig",
     "ProLIP",

@@ -15,6 +15,7 @@ from weft.core.adapted.bank import store_of
 from weft.core.backbone.resolving import resolve
 from weft.core.errors import FewShotError
 from weft.core.few_shot.encoder import ImageTextEncoder, texts_of
+from weft.core.few_shot.layer_tokens import LayerTokens
 from weft.core.few_shot.projection import VisualProjection
 from weft.core.planning import Plan, plan
 
@@ -50,6 +51,7 @@ class AdaptableEncoder:
         every = texts_of(class_names, templates, texts, allow_duplicates=allow_duplicates)
         self.num_classes = len(every)
         self._counts = [len(about) for about in every]
+        self._layer_tokens: dict[int, LayerTokens] = {}
         self._tokens = encoder.tokens([text for about in every for text in about])
 
     def fingerprint(self) -> str:
@@ -143,6 +145,16 @@ class AdaptableEncoder:
             BackboneError: Its image side ends in something else.
         """
         return VisualProjection(self.encoder)
+
+    def layer_tokens(self, last: int) -> LayerTokens:
+        """See `Adaptable`.
+
+        Raises:
+            BackboneError: It is no CLIP of transformers.
+        """
+        if last not in self._layer_tokens:
+            self._layer_tokens[last] = LayerTokens(self.encoder.model, last)
+        return self._layer_tokens[last]
 
 
 def _check_towers(model: nn.Module, planned: Plan) -> None:

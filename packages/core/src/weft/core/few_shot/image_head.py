@@ -59,6 +59,9 @@ class Adaptable(Protocol):
     def projection(self) -> Projection:
         """The last map of its image side."""
 
+    def layer_tokens(self, last: int) -> Any:
+        """The last layers of its towers, as a `weft.core.few_shot.layer_tokens.LayerTokens`."""
+
 
 @dataclass(frozen=True)
 class ImageSamples(Samples):
