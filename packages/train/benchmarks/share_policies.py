@@ -16,14 +16,22 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
+
 from weft.eval.compare import Comparison, significance
 from weft.eval.report import tables_in
+from weft.train.engine.loading import Collate
+from weft.train.objectives import objectives_of
+from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs.open_session import open_session
 from weft.train.runs.run import execute
+from weft.train.runs.share.measure import Losses
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[2] / "docs" / "share.md"
 SEEDS = (0, 1, 2)
+ROWS = 20  # of a batch whose losses are taken
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Case:
         tasks: Its tasks, in the order of tables.
         changes: What is changed for all runs.
         policies: Name to label, bottleneck size and sharing.
+        by_loss: Whether test losses are told instead of scores, for runs too short for these.
     """
 
     recipe: str
     tasks: tuple[str, ...]
     changes: tuple[str, ...]
     policies: dict[str, tuple[str, int, Any]]
+    by_loss: bool = False
 
 
 GROUPS = {"task": [["vqa", "gqa", "nlvr"], ["caption"]]}
@@ -88,6 +98,7 @@ CASES = {
             "multiple": ("multiple", 6, "multiple"),
             "kinds": ("names apart from answers", 15, {"down": KINDS, "up": KINDS}),
         },
+        by_loss=True,
     ),
 }
 
@@ -117,8 +128,48 @@ def rows_of(case: Case, folder: Path) -> list[dict[str, Any]]:
                 execute(recipe, overwrite=True)
             values = json.loads((recipe.folder / "result.json").read_text(encoding="utf-8"))
             scores = {task: round(values["scores"][task], 2) for task in case.tasks}
-            found.append({"name": name, "seed": seed, "trained": values["trainable"], "scores": scores})
+            row = {"name": name, "seed": seed, "trained": values["trainable"], "scores": scores}
+            found.append(row | ({"losses": losses_of(case, recipe)} if case.by_loss else {}))
     return found
+
+
+def losses_of(case: Case, recipe: Any) -> dict[str, list[float]]:
+    """The loss of every test record of a run, by task."""
+    session = open_session(
+        recipe, load_tasks(recipe, ("train", "test")), folder=recipe.folder, adapter=recipe.folder / "adapter"
+    )
+    session.model.eval()
+    losses = Losses(session, objectives_of(session.model, recipe.training, ROWS, session.batches.reader))
+    collate, found = Collate(session.batches), {}
+    for task in case.tasks:
+        records = session.tasks[task]["test"]
+        places = range(0, len(records), ROWS)
+        pieces = [[records[row] for row in range(start, min(start + ROWS, len(records)))] for start in places]
+        with torch.no_grad():
+            rows = [losses(collate([(task, one, 0, len(piece)) for one in piece]))[0] for piece in pieces]
+        found[task] = [round(float(value), 4) for value in torch.cat(rows)]
+    return found
+
+
+def loss_table(case: Case, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean test losses and, for all but the first policy, the paired difference with twice its standard error."""
+    lines = [f"| sharing | size | trained | {' | '.join(case.tasks)} |", "|---" * (len(case.tasks) + 3) + "|"]
+    by_record = {
+        (name, task): torch.tensor([row["losses"][task] for row in rows if row["name"] == name]).mean(dim=0)
+        for name in case.policies
+        for task in case.tasks
+    }
+    first = next(iter(case.policies))
+    for name, (label, size, _) in case.policies.items():
+        trained = next(row["trained"] for row in rows if row["name"] == name)
+        cells = []
+        for task in case.tasks:
+            own, other = by_record[name, task], by_record[first, task]
+            error = 2 * float((own - other).std()) / len(own) ** 0.5
+            beside = "" if name == first else f" ({float((own - other).mean()):+.2f} ± {error:.2f})"
+            cells.append(f"{float(own.mean()):.2f}{beside}")
+        lines.append(f"| {label} | {size} | {trained:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def tests_of(case: Case, rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -153,8 +204,8 @@ def table(case: Case, rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping
     """Means and standard deviations over seeds, with marks of the paired test, as Markdown."""
     marks = {(one["name"], one["task"]): "**" * (one["p"] < 0.01) or "*" * (one["p"] < 0.05) for one in tests}
     lines = [
-        "| sharing | size | trained | vqa | gqa | nlvr | caption | average |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| sharing | size | trained | {' | '.join(case.tasks)} | average |",
+        "|---" * (len(case.tasks) + 4) + "|",
     ]
     for name, (label, size, _) in case.policies.items():
         own = [row for row in rows if row["name"] == name]
@@ -171,6 +222,11 @@ def _cell(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f} ± {stdev(values):.1f}"
 
 
+def _with_mean_losses(row: Mapping[str, Any]) -> dict[str, Any]:
+    means = {task: round(fmean(losses), 4) for task, losses in row.get("losses", {}).items()}
+    return {**row, "losses": means} if means else dict(row)
+
+
 def write_between(page: Path, name: str, text: str) -> None:
     """Put a text between `<!-- NAME -->` and `<!-- end of NAME -->` of a page."""
     whole = page.read_text(encoding="utf-8")
@@ -185,8 +241,9 @@ if __name__ == "__main__":
     chosen = CASES[which]
     runs = rows_of(chosen, place)
     paired = tests_of(chosen, runs, place)
-    results = {"runs": runs, "against single": paired}
+    results = {"runs": [_with_mean_losses(row) for row in runs], "against single": paired}
     (HERE / "results" / f"share_{which}.json").write_text(
         json.dumps(results, indent=1) + "\n", encoding="utf-8"
     )
-    write_between(PAGE, f"policies: {which}", table(chosen, runs, paired))
+    told = loss_table(chosen, runs) if chosen.by_loss else table(chosen, runs, paired)
+    write_between(PAGE, f"policies: {which}", told)
