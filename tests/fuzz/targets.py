@@ -215,7 +215,7 @@ def read_run(data: bytes, folder: Path) -> None:
 
 def go_on_with_run(data: bytes, folder: Path) -> None:
     """One file of a checkpoint or of an adapter, as `weft train --resume` and `weft evaluate` read it."""
-    from weft.train.engine.checkpoints import MANIFEST, is_whole, seal
+    from weft.train.engine.checkpoints import MANIFEST, is_complete, seal
     from weft.train.recipe.loading import load_recipe
     from weft.train.runs.rescore import rescore
     from weft.train.runs.run import execute
@@ -231,7 +231,7 @@ def go_on_with_run(data: bytes, folder: Path) -> None:
     if changed.name.startswith("checkpoint-") and not path.endswith(MANIFEST):
         (changed / MANIFEST).unlink()
         seal(changed.rename(folder / "changed"), changed)
-        assert is_whole(changed)
+        assert is_complete(changed)
         if changed.name == "checkpoint-1":
             shutil.rmtree(folder / "checkpoints" / "checkpoint-2")
     shutil.rmtree(folder / "adapter")
