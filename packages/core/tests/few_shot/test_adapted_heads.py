@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import CLIPConfig, CLIPModel
 
 from weft.core.composites import DualEncoder, DualEncoderConfig
 from weft.core.errors import BackboneError, FewShotError, WeftError
@@ -280,6 +281,22 @@ def test_an_encoder_wears_the_units_of_one_head_at_a_time() -> None:
     with first.wearing(), pytest.raises(FewShotError, match="must have no units when a head puts on its own"):
         second.logits(pictures()[0])
     assert torch.equal(first.logits(pictures()[0]), second.logits(pictures()[0]))
+
+
+def test_counts_on_a_clip_of_the_size_of_vit_b_16() -> None:
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig(vision_config={"patch_size": 16}))
+    text, vision, common, layers = 512, 768, 512, 12
+    expected = {
+        "clip_lora": layers * 3 * 2 * 2 * (text + vision),
+        "prolip": vision * common,
+        "two_sfs": (2 * layers + 1) * 2 * text + (2 * layers + 2) * 2 * vision,
+        "mma": 8 * sum(width * 32 + 32 + 32 * width + width for width in (text, vision)) + 8 * (32 * 32 + 32),
+        "mmrl": 5 * 512 + 7 * 513 * (text + vision) + vision * common,
+    }
+    found = {name: heads()[name]().trained_within(model) for name in expected}  # type: ignore[call-arg]
+    assert found == expected
+    assert expected["mma"] == 674_560
 
 
 def test_the_steps_of_a_training_go_with_the_images_of_a_class() -> None:
