@@ -246,6 +246,32 @@ def test_plots_are_written_whole(comparison: Comparison, tmp_path: Path, suffix:
     assert len(list((tmp_path / "new").iterdir())) == 2
 
 
+def test_whiskers_are_inside_the_pareto_plot_and_shares_are_plain_percents(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("weft.eval.compare.plots._save", lambda figure, path: figures.append(figure))
+    told = [
+        {
+            "method": method,
+            "seed": seed,
+            "trainable": size,
+            "total": 100_000,
+            "scores": {"vqa": 70.0 + 6 * seed},
+        }
+        for method, size in (("single", 900), ("multiple", 1_700))
+        for seed in (-1, 0, 1)
+    ]
+    pareto_plot(Comparison.from_rows(told), tmp_path / "p.png")
+    (axes,) = figures[0].axes
+    FigureCanvasAgg(figures[0]).draw()
+    low, high = axes.get_ylim()
+    assert low < 64 < 76 < high
+    shown = [tick.get_text() for which in ("major", "minor") for tick in axes.get_xticklabels(which=which)]
+    assert {"1%", "2%"} <= set(shown)
+    assert all(text.endswith("%") or not text for text in shown)
+
+
 def test_labels_cover_neither_each_other_nor_points() -> None:
     figure = Figure(figsize=(9, 5))
     canvas = FigureCanvasAgg(figure)

@@ -57,6 +57,8 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
             "A Pareto plot needs a method with scores on all tasks and parameter counts, but none has both. "
             "Log `parameters/trainable` and `parameters/total`."
         )
+    from matplotlib.ticker import LogLocator
+
     figure, axes = _figure(width, height)
     controls = [entry for entry in comparison.entries if entry.control and entry.average]
     _set_limits(axes, shown, controls)
@@ -68,7 +70,9 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     for entry in shown:
         _draw_point(axes, entry, colours[entry.label])
     _baselines(axes, controls)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(_plain_percent)
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("trained parameters, % of the model (log scale)")
     axes.set_ylabel(
         f"average score over {len(comparison.tasks)} tasks"
@@ -104,8 +108,9 @@ def _set_limits(axes: Any, shown: Sequence[Entry], controls: Sequence[Entry]) ->
     axes.set_xscale("log")
     shares = [entry.percent or 0.0 for entry in shown]
     axes.set_xlim(min(shares) / 2.2, max(200.0, max(shares) * 2) if max(shares) > 50 else max(shares) * 2.2)
-    scores = [entry.average.mean for entry in (*shown, *controls) if entry.average]
-    low, high = min(scores), max(scores)
+    scores = [entry.average for entry in (*shown, *controls) if entry.average]
+    low = min(score.mean - (score.std or 0.0) for score in scores)
+    high = max(score.mean + (score.std or 0.0) for score in scores)
     margin = max(high - low, 1.0)
     axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
 

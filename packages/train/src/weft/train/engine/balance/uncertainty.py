@@ -3,8 +3,10 @@
     loss = Σ_t exp(-s_t) L_t + s_t / 2,        s_t = log σ_t²
 
 Source: Kendall et al. 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics"
-(arXiv 1705.07115), in the form for classification, `L / σ² + log σ`. Difference: `s_t` takes plain gradient steps of
-the recipe's learning rate, with each batch that has rows of the task, beside the optimiser of the weights.
+(arXiv 1705.07115), in the form for classification, `L / σ² + log σ`. The authors' code, the notebooks of
+yaringal/multi-task-learning-example, shows regression alone, as `exp(-s) |y - f|² + s`, twice the paper's form for it.
+Difference: `s_t` takes plain gradient steps of the recipe's learning rate, with each batch that has rows of the task,
+beside the optimiser of the weights.
 """
 
 from __future__ import annotations
