@@ -63,3 +63,9 @@ def test_every_nox_session_says_in_a_line_what_it_is_for() -> None:
 def test_the_script_and_the_noxfile_name_no_path_of_one_machine() -> None:
     for name in (".ci/run", "noxfile.py", "constraints.txt", "pyproject.toml"):
         assert not re.search(r"/(?:home|Users|work|root|opt)/", (ROOT / name).read_text("utf-8")), name
+
+
+def test_a_file_of_tests_that_cannot_be_imported_fails_the_suite() -> None:
+    # With the option pytest counts such a file as one skipped doctest, and its tests are gone without a word.
+    for name in (".ci/run", "noxfile.py", "pyproject.toml"):
+        assert "--doctest-ignore-import-errors" not in (ROOT / name).read_text("utf-8"), name
