@@ -283,6 +283,12 @@ def test_an_encoder_wears_the_units_of_one_head_at_a_time() -> None:
     assert torch.equal(first.logits(pictures()[0]), second.logits(pictures()[0]))
 
 
+def test_units_with_tensors_that_nothing_trains_are_refused() -> None:
+    encoder = AdaptableEncoder(encoder_of("clip"), NAMES)
+    with pytest.raises(FewShotError, match="`units` must train every tensor that a head holds, but vera"):
+        encoder.start({"method": "vera", "rank": 2})
+
+
 def test_counts_on_a_clip_of_the_size_of_vit_b_16() -> None:
     with torch.device("meta"):
         model = CLIPModel(CLIPConfig(vision_config={"patch_size": 16}))

@@ -70,13 +70,18 @@ class AdaptableEncoder:
         """See `Adaptable`; drawn from torch's global generator of the CPU, wherever the encoder is.
 
         Raises:
-            FewShotError: A tower that is named has no place for them.
+            FewShotError: A tower that is named has no place for them, or they have tensors that nothing trains.
             ConfigError, AddressError, BackboneError: As `plan`.
         """
         planned = self.plan(units)
         _check_towers(self.encoder.model, planned)
         found: dict[str, Tensor] = {}
         for bank in planned.banks.values():
+            if not bank.spec.trainable:
+                raise FewShotError(
+                    f"`units` must train every tensor that a head holds, but {bank.key} stays as it was drawn. Choose "
+                    "units without such tensors."
+                )
             for slot in bank.slots:
                 value = torch.empty(bank.spec.shape)
                 with torch.no_grad():
