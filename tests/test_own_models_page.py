@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
+from weft.train.recipe.loading import load_recipe
 from weft.train.testing.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +23,20 @@ PAGE = (ROOT / "docs" / "own_models.md").read_text("utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def run_here() -> list[str]:
+    """The recipes that the commands of the page run; its other blocks are of data that are not described."""
+    return [block for block in blocks("yaml") if block.startswith("name: my_")]
+
+
+def test_the_other_recipes_and_parts_of_recipes_have_keys_that_recipes_have() -> None:
+    training = {"steps": 1, "learning_rate": 1e-3}
+    others = [yaml.safe_load(block) for block in blocks("yaml") if block not in run_here()]
+    assert len(others) == 2
+    for part in others:
+        tasks = {name: {"data": {"name": "image_folder"}} for name in part["backbone"].get("heads", ())}
+        load_recipe({"name": "part", "tasks": tasks, "training": training, **part})
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (data / f"{name}-train.jsonl").write_text("".join(lines[:16]))
         (data / f"{name}-test.jsonl").write_text("".join(lines[16:]))
         (data / f"{table}.jsonl").unlink()
-    for name, recipe in zip(("my_recipe", "my_talks"), blocks("yaml"), strict=True):
+    for name, recipe in zip(("my_recipe", "my_talks"), run_here(), strict=True):
         (folder / f"{name}.yaml").write_text(recipe)
     return folder
 
