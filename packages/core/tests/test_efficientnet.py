@@ -7,7 +7,7 @@ from weft.core import attach, detach, load_adapter, merge, plan
 from weft.core.backbone.resolving import resolve
 from weft.core.composites import DualEncoder, DualEncoderConfig, load_efficientnet_lite
 from weft.core.composites.efficientnet_lite import _config, _odd_maps
-from weft.core.composites.text_projection import KernelProjection, fit_linear
+from weft.core.composites.text_projection import CentredProjection, KernelProjection
 from weft.core.errors import AddressError, BackboneError, CheckpointError, ConfigError
 from weft.core.testing.original_names import original_lite, tiny_efficientnet
 
@@ -226,9 +226,13 @@ def dual(**settings):
     return DualEncoder(DualEncoderConfig(text, small().config, projection_size=12, **settings)).eval()
 
 
-@pytest.mark.parametrize("keys", [0, 5], ids=["linear", "kernel"])
-def test_a_dual_encoder_of_it_is_planned_attached_and_saved(keys, tmp_path):
-    model = dual(text_keys=keys)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"text_centred": True}, {"text_keys": 5}],
+    ids=["linear", "centred", "kernel"],
+)
+def test_a_dual_encoder_of_it_is_planned_attached_and_saved(settings, tmp_path):
+    model = dual(**settings)
     batch = {"input_ids": torch.randint(0, 40, (3, 6)), **pixels()}
     before = model(**batch)
     again = DualEncoder.from_pretrained(model.save_pretrained(tmp_path) or tmp_path).eval()
@@ -261,9 +265,11 @@ def test_a_kernel_regression_gives_its_targets_back_and_weighs_by_distance():
 def test_a_linear_regression_is_that_of_centred_unit_texts():
     torch.manual_seed(0)
     texts, targets = torch.randn(50, 6), torch.randn(50, 4)
-    projection = torch.nn.Linear(6, 4, bias=False)
-    fit_linear(projection, texts, targets, ridge=3.0)
+    projection = CentredProjection(6, 4)
+    projection.fit(texts, targets, ridge=3.0)
     centred = functional.normalize(texts, dim=-1)
     centred = centred - centred.mean(0)
-    residual = centred.T @ (targets - centred @ projection.weight.T) - 3.0 * projection.weight.T
+    weight = projection.values.weight
+    residual = centred.T @ (targets - centred @ weight.T) - 3.0 * weight.T
     assert residual.abs().max() < 1e-4
+    assert torch.allclose(projection(3 * texts), centred @ weight.T, atol=1e-6)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.core.testing.original_names import original_blip
+from weft.core.testing.processed import tiny
 from weft.train.backbones.encoders import load_encoder, width_of
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
@@ -117,6 +118,35 @@ def test_heads_and_prompts_run_on_other_encoders_than_clip(
     section = EncoderSection(**other)
     encoder, _ = load_encoder(section)
     assert encoder.encode_texts(["a photo"]).shape == (1, width_of(section))
+
+
+@pytest.fixture
+def siglip2(tmp_path: Path) -> dict[str, Any]:
+    """SigLIP 2 of any resolution, whose image side reads patches with their mask and shapes."""
+    return {"name": str(tiny("siglip2").save(tmp_path / "siglip2"))}
+
+
+@pytest.mark.parametrize("augment", [False, True], ids=["plain", "views"])
+def test_heads_run_on_the_patches_of_siglip2(
+    values: dict[str, Any], siglip2: dict[str, Any], augment: bool
+) -> None:
+    heads = [head for head in values["heads"] if head["method"] != "coop"]
+    found = run(values, encoder=siglip2, heads=heads, views={"count": 2, "augment": augment})
+    assert {cell.head for cell in found.cells} == {"zero_shot", "tip_adapter"}
+    section = EncoderSection(**siglip2)
+    assert width_of(section) == load_encoder(section)[0].encode_texts(["a photo"]).shape[1]
+
+
+def test_pictures_of_any_shape_give_siglip2_the_features_of_its_own_processor(
+    siglip2: dict[str, Any],
+) -> None:
+    encoder, transform = load_encoder(EncoderSection(**siglip2))
+    pictures = [Image.new("RGB", size, (9, 90, 200)) for size in ((40, 17), (12, 60))]
+    own = tiny("siglip2")
+    inputs = own.processor.image_processor(images=pictures, return_tensors="pt")
+    with torch.no_grad():
+        expected = functional.normalize(own.model.get_image_features(**inputs).pooler_output, dim=-1)
+    torch.testing.assert_close(encoder.encode_images(transform.batch(iter(pictures))), expected)
 
 
 def test_the_scale_of_a_blip_is_one_by_its_temperature(clip: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from weft.core.composites.nested_config import nested_config
-from weft.core.composites.text_projection import KernelProjection
+from weft.core.composites.text_projection import CentredProjection, KernelProjection
 from weft.core.composites.vision_tower import feature_width, spatial_features
 from weft.core.errors import ConfigError
 
@@ -39,6 +39,7 @@ class DualEncoderConfig(PreTrainedConfig):
         text_keys: Texts that a kernel regression from pooled texts to the common space has as keys; with 0 that map is
             linear. See `weft.core.composites.text_projection.KernelProjection`.
         text_sharpness: How fast a key's weight falls with the distance.
+        text_centred: Whether a linear map reads unit vectors of pooled texts less a mean; see `CentredProjection` there.
     """
 
     model_type = "weft_dual_encoder"
@@ -52,6 +53,7 @@ class DualEncoderConfig(PreTrainedConfig):
         initial_temperature: float = 0.07,
         text_keys: int = 0,
         text_sharpness: float = 2.0,
+        text_centred: bool = False,
         **kwargs: Any,
     ) -> None:
         self.text_config = nested_config(text_config or {"model_type": "clip_text_model"})
@@ -61,6 +63,7 @@ class DualEncoderConfig(PreTrainedConfig):
         self.initial_temperature = initial_temperature
         self.text_keys = text_keys
         self.text_sharpness = text_sharpness
+        self.text_centred = text_centred
         super().__init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +118,7 @@ class DualEncoder(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        texts = self.text_projection.values if self.config.text_keys else self.text_projection
+        texts = getattr(self.text_projection, "values", self.text_projection)
         if module in (texts, self.image_projection) and isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
         elif module is self:
@@ -249,6 +252,8 @@ def _text_projection(config: DualEncoderConfig) -> nn.Module:
     width = config.text_config.hidden_size
     if config.text_keys:
         return KernelProjection(width, config.projection_size, config.text_keys, config.text_sharpness)
+    if config.text_centred:
+        return CentredProjection(width, config.projection_size)
     return nn.Linear(width, config.projection_size, bias=False)
 
 

@@ -1,4 +1,4 @@
-"""What takes pooled texts into the space of images: a linear map, or a kernel regression."""
+"""What a regression takes pooled texts into the space of images by: a linear map, or a kernel."""
 
 from __future__ import annotations
 
@@ -55,17 +55,39 @@ class KernelProjection(nn.Module):
         self.values.weight.copy_(torch.linalg.solve(system, targets.double()).mT)
 
 
-@torch.no_grad()
-def fit_linear(projection: nn.Linear, texts: Tensor, targets: Tensor, ridge: float) -> None:
-    """Set a linear map without bias to the ridge regression of targets on centred unit texts.
+class CentredProjection(nn.Module):
+    """`f(t) = W (t - m)`, with `t` the unit vector of the pooled text.
+
+    The mean is fixed. Without it, texts of one kind, which lie close together, would all be moved to one side.
 
     Args:
-        projection: The map.
-        texts: Pooled texts, shape `(texts, in_features)`.
-        targets: Shape `(texts, out_features)`.
-        ridge: Added to the diagonal.
+        in_features: Width of pooled texts.
+        out_features: Width of the common space.
     """
-    unit = functional.normalize(texts, dim=-1).double()
-    centred = unit - unit.mean(0)
-    system = centred.mT @ centred + ridge * torch.eye(unit.shape[1], dtype=torch.float64)
-    projection.weight.copy_(torch.linalg.solve(system, centred.mT @ targets.double()).mT)
+
+    mean: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(in_features))
+        self.values = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Shape `(texts, in_features)` to `(texts, out_features)`."""
+        values: Tensor = self.values(functional.normalize(pooled, dim=-1) - self.mean)
+        return values
+
+    @torch.no_grad()
+    def fit(self, texts: Tensor, targets: Tensor, ridge: float) -> None:
+        """Set mean and map, the ridge regression of targets on centred unit texts.
+
+        Args:
+            texts: Pooled texts, shape `(texts, in_features)`.
+            targets: Shape `(texts, out_features)`.
+            ridge: Added to the diagonal.
+        """
+        unit = functional.normalize(texts, dim=-1).double()
+        self.mean.copy_(unit.mean(0))
+        centred = unit - unit.mean(0)
+        system = centred.mT @ centred + ridge * torch.eye(unit.shape[1], dtype=torch.float64)
+        self.values.weight.copy_(torch.linalg.solve(system, centred.mT @ targets.double()).mT)

@@ -80,21 +80,26 @@ class ImageTextEncoder:
             )
         return float(torch.as_tensor(scale).detach().float().exp())
 
-    def encode_images(self, pixel_values: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Unit features of images.
 
         Args:
-            pixel_values: As the model's own preprocessing makes them, shape (images, channels, height, width).
+            pixels: As the model's own preprocessing makes them, shape (images, channels, height, width); or what its
+                image side reads, by argument, as patches of SigLIP 2 with their mask and shapes.
 
         Returns:
             Shape (images, width), float32.
         """
         with torch.no_grad():
-            return self.image_features(pixel_values)
+            return self.image_features(pixels)
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor | Mapping[str, Tensor]) -> Tensor:
         """As `encode_images`; gradients reach what within the model is trained."""
-        return unit(getattr(self.model, self._names[0])(pixel_values.to(self.device)))
+        inputs = {"pixel_values": pixels} if isinstance(pixels, Tensor) else pixels
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        # By its place: open_clip has another name for it.
+        first = moved.pop("pixel_values")
+        return unit(getattr(self.model, self._names[0])(first, **moved))
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features of texts, shape (texts, width), float32."""

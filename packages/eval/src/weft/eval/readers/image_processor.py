@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -66,6 +66,9 @@ class Transform(Protocol):
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """Return the pixels, shape `(3, height, width)`."""
+
+    def batch(self, images: Iterable[Image.Image]) -> dict[str, Tensor]:
+        """Return what a vision tower reads of some pictures, by argument; pictures or patches of pictures."""
 
     def view_size(self, image: Image.Image) -> tuple[int, int]:
         """Return the height and width to which a random crop is resized, so that it need not be resized again."""
@@ -129,6 +132,20 @@ class ProcessorTransform:
             )
         return pixels.astype(np.float32, copy=False)
 
+    def batch(self, images: Iterable[Image.Image]) -> dict[str, Tensor]:
+        """Return `pixel_values` of whole pictures; of patches also what says whose they are, as SigLIP 2 reads them.
+
+        Args:
+            images: Pictures, of any mode and of unequal sizes; whole ones are taken one at a time.
+
+        Raises:
+            ImageProcessorError: If the processor refuses them, or brings them to several sizes.
+            CorruptMediaError: See `inputs`.
+        """
+        if self._gives_patches:
+            return self.inputs(list(images))
+        return {"pixel_values": stacked([self(image) for image in images])}
+
     @property
     def resample(self) -> Resample:
         """Filter of the resize; bilinear where the processor names none, as its library takes then."""
@@ -164,6 +181,11 @@ class ProcessorTransform:
             f"The image processor {type(self.processor).__name__} must take pictures of {sizes} pixels, but says: "
             f"{error} Fix its settings, or leave such pictures out."
         )
+
+    @cached_property
+    def _gives_patches(self) -> bool:
+        pixels = self.inputs([Image.new("RGB", _TRIED)])["pixel_values"]
+        return pixels.ndim == 3 and pixels.shape[0] == 1
 
     @cached_property
     def _levels(self) -> NDArray[Any] | None:

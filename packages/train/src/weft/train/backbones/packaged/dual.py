@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from weft.core.backbone.text_length import tokenised
 from weft.core.composites import DualEncoder, DualEncoderConfig, load_efficientnet_lite
 from weft.core.composites.efficientnet_lite import IMAGE_MEAN, IMAGE_STD
-from weft.core.composites.text_projection import KernelProjection, fit_linear
+from weft.core.composites.text_projection import CentredProjection, KernelProjection
 from weft.data.media.transforms import Resample
 from weft.eval.readers.image_processor import ProcessorTransform, square_transform
 from weft.train.backbones.packaged.imagenet import KINDS, imagenet_texts
@@ -82,6 +82,7 @@ def load_parts(size: int, projection: Projection) -> Parts:
         initial_temperature=1 / LOGIT_SCALE,
         text_keys=0 if projection == "linear" else sum(map(len, everything.values())),
         text_sharpness=SHARPNESS,
+        text_centred=projection == "linear",
     )
     model = DualEncoder(config).eval().requires_grad_(False)
     model.text_model.load_state_dict(load_saved(AutoModel, folder).state_dict())
@@ -99,11 +100,8 @@ def fit_projection(projection: nn.Module, texts: Tensor, targets: Tensor) -> Non
         texts: Shape `(texts, width)`.
         targets: Shape `(texts, projection_size)`.
     """
-    if isinstance(projection, KernelProjection):
-        projection.fit(texts, targets, KERNEL_RIDGE)
-    else:
-        assert isinstance(projection, nn.Linear)
-        fit_linear(projection, texts, targets, LINEAR_RIDGE)
+    assert isinstance(projection, KernelProjection | CentredProjection)
+    projection.fit(texts, targets, KERNEL_RIDGE if isinstance(projection, KernelProjection) else LINEAR_RIDGE)
 
 
 @torch.no_grad()
@@ -174,4 +172,4 @@ def _projection_like(model: DualEncoder, num_keys: int) -> nn.Module:
     width, size = model.config.text_config.hidden_size, model.config.projection_size
     if model.config.text_keys:
         return KernelProjection(width, size, num_keys, model.config.text_sharpness)
-    return nn.Linear(width, size, bias=False)
+    return CentredProjection(width, size)

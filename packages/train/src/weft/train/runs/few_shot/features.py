@@ -49,7 +49,7 @@ class Extractor:
 
     def plain(self, records: Sequence[Any], title: str) -> Tensor:
         """Features of the images as they are, shape (records, width)."""
-        return self._kept(records, "plain", title, lambda record: self.transform(record.image.image()))
+        return self._kept(records, "plain", title, lambda record: record.image.image())
 
     def views(self, records: Sequence[Any], section: ViewsSection, title: str) -> Tensor:
         """Features of augmented views, shape (views, records, width)."""
@@ -59,9 +59,9 @@ class Extractor:
         for view in range(section.count):
             kind = f"view {view}, crop {section.smallest_crop}"
             which = f"{title}, view {view + 1} of {section.count}"
-            pixels = partial(self._view, view=view, section=section)
+            picture = partial(self._view, view=view, section=section)
             # What is drawn hangs on the record's id, so the features do too.
-            found.append(self._kept(records, kind, which, pixels, lambda record: str(record.id)))
+            found.append(self._kept(records, kind, which, picture, lambda record: str(record.id)))
         return torch.stack(found)
 
     def images(self, records: Sequence[Any], section: ViewsSection | None = None) -> Images:
@@ -80,37 +80,34 @@ class Extractor:
         @lru_cache(_PICTURES)
         def one(row: int, view: int) -> Any:
             record = records[row]
-            return (
-                self._view(record, view=view, section=section)
-                if section.augment
-                else self.transform(record.image.image())
+            return self.transform(
+                self._view(record, view=view, section=section) if section.augment else record.image.image()
             )
 
         views = section.count if section.augment else 1
         return Images(lambda rows, view: stacked([one(row, view) for row in rows]), len(records), views)
 
     def _view(self, record: Any, *, view: int, section: ViewsSection) -> Any:
-        """Pixel values of one augmented view."""
+        """One augmented view, a picture."""
         generator = random.Random(f"{view}/{record.id}")
         image = record.image.image()
         size, scale = self.transform.view_size(image), (section.smallest_crop, 1.0)
         image = RandomResizedCrop(size, scale, resample=self.transform.resample)(image, generator)
         if generator.random() < 0.5:
             image = ImageOps.mirror(image)
-        return self.transform(image)
+        return image
 
     def _kept(
         self,
         records: Sequence[Any],
         kind: str,
         title: str,
-        pixels: Callable[[Any], Any],
+        picture: Callable[[Any], Any],
         tag: Callable[[Any], str] = lambda record: "",
     ) -> Tensor:
         def encode(batch: Sequence[Any]) -> list[Any]:
-            return list(
-                self.encoder.encode_images(stacked([pixels(record) for record in batch])).cpu().numpy()
-            )
+            pixels = self.transform.batch(picture(record) for record in batch)
+            return list(self.encoder.encode_images(pixels).cpu().numpy())
 
         key = FeatureKey(
             type(self.encoder.model).__name__, self._weights, f"{self.transform.fingerprint()}, {kind}"
