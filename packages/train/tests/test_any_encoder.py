@@ -241,6 +241,35 @@ def test_an_encoder_without_a_text_side_is_refused(
     assert_matches("Dinov2Model has neither. Load a CLIP-like model", error)
 
 
+def test_an_encoder_without_a_scale_asks_for_one(
+    values: dict[str, Any],
+    clip: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def scaleless(section: EncoderSection) -> Any:
+        encoder, transform = load_encoder(section)
+        encoder.model.logit_scale = None
+        return encoder, transform
+
+    monkeypatch.setattr("weft.train.runs.few_shot.bench.load_encoder", scaleless)
+    error = refused(values, tmp_path, capsys)
+    assert_matches("must have a `logit_scale`.*CLIPModel has none. Give the factor yourself", error)
+    section = {"name": clip, "logit_scale": 25.0}
+    values["heads"] = [{"method": "zero_shot"}]
+    assert run({**values, "output": str(tmp_path / "given")}, encoder=section).cells
+
+
+def test_weights_of_another_digest_end_with_one_message_and_code_2(
+    values: dict[str, Any], clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "blip.pth").write_bytes(b"other")
+    section = {**blip(clip, tmp_path / "blip"), "weights": str(tmp_path / "blip.pth"), "sha256": "0" * 64}
+    error = refused({**values, "encoder": section}, tmp_path, capsys)
+    assert_matches("`encoder.weights` must have the SHA-256 0+, but .* another file, or a damaged one", error)
+
+
 def test_an_absent_library_is_named_with_what_installs_it(
     values: dict[str, Any],
     tmp_path: Path,

@@ -18,7 +18,7 @@ from weft.core.backbone.resolving import resolve
 from weft.core.composites import DualEncoder, DualEncoderConfig
 from weft.core.testing.original_names import original_lite
 from weft.train.backbones.encoders import load_encoder
-from weft.train.backbones.packaged import build, dual, imagenet, packages
+from weft.train.backbones.packaged import build, dual, gemma, imagenet, packages
 from weft.train.backbones.packaged.build import ENCODERS, build_encoder
 from weft.train.backbones.packaged.packages import PackagedFile
 from weft.train.cli.app import main
@@ -173,6 +173,29 @@ def test_a_mistake_ends_with_one_message_and_code_2(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("fault", ["absent", "another"])
+def test_what_a_package_lacks_ends_with_one_message_and_code_2(
+    parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    file, message = {
+        "absent": (PackagedFile("weights==1.0", "no_such_weights/x.pth", "0" * 64), "must be installed"),
+        "another": (replace(packaged(parts, "lite0.pth"), sha256="0" * 64), "must have the SHA-256 0000"),
+    }[fault]
+    monkeypatch.setattr(dual, "EFFICIENTNET_LITE", (file,))
+    with pytest.raises(SystemExit) as ended:
+        main(["encoder", "build", ENCODERS[0], str(tmp_path / "new")])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("weft: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_encoders_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main_ends_well(["encoder", "list"])
     assert capsys.readouterr().out.split() == list(ENCODERS)
@@ -185,6 +208,9 @@ def test_every_pin_of_a_package_is_the_one_that_the_session_installs() -> None:
         packages.CLASS_DESCRIPTIONS, packages.SYNSETS, packages.LEMMAS, packages.GLOSSES,
     )  # fmt: skip
     assert all(f'"{file.distribution}"' in session for file in files)
+    front, version = gemma.PARTS[0].distribution.split("1==")
+    assert [part.distribution for part in gemma.PARTS] == [f"{front}{k}=={version}" for k in (1, 2, 3, 4)]
+    assert f'f"{front}{{number}}=={version}"' in session
 
 
 def test_a_process_that_has_loaded_nothing_yet_knows_the_types_of_weft(tmp_path: Path) -> None:

@@ -294,7 +294,8 @@ def test_texts_speak_of_every_class_and_of_no_other(texts: dict[str, list[str]],
 def test_the_factor_of_cosines_is_the_models_own() -> None:
     scaled = Described(logit_scale=nn.Parameter(torch.tensor(2.0)))
     assert ImageTextEncoder(scaled, letters).logit_scale == pytest.approx(7.389, abs=1e-3)
-    tempered = Described(temp=nn.Parameter(torch.tensor(0.05)))
-    assert ImageTextEncoder(tempered, letters).logit_scale == pytest.approx(20.0)
+    for name in ("temp", "temperature"):  # of BLIP, and of ALIGN
+        tempered = Described(**{name: nn.Parameter(torch.tensor(0.05))})
+        assert ImageTextEncoder(tempered, letters).logit_scale == pytest.approx(20.0)
     with pytest.raises(BackboneError, match=r"must have a `logit_scale`.*`encoder.logit_scale` of a recipe"):
         _ = ImageTextEncoder(Described(), letters).logit_scale

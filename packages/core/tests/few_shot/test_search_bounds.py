@@ -129,7 +129,7 @@ def test_the_least_loss_chooses_if_it_is_asked_to(make_task) -> None:
 
 def test_the_epoch_of_least_loss_is_kept_if_it_is_asked_for(make_task) -> None:
     weights, features, labels, queries, truth = make_task(noise=1.7)
-    options: dict[str, Any] = {"learning_rate": 0.3, "search_steps": (1, 1), "epochs": 8}
+    options: dict[str, Any] = {"learning_rate": 0.3, "search_steps": (1, 1), "epochs": 8, "start": "given"}
 
     def loss(**words: Any) -> float:
         config = TipAdapterFConfig(**options, **words)

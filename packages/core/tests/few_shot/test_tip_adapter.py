@@ -130,7 +130,7 @@ def test_training_the_keys_helps_on_other_images(make_task) -> None:
 
 def test_validation_chooses_the_epoch_and_the_last_one_stays_without_it(make_task) -> None:
     weights, features, labels, queries, truth = make_task(noise=1.5)
-    config = TipAdapterFConfig(learning_rate=0.5, epochs=6, search_steps=(1, 1))
+    config = TipAdapterFConfig(learning_rate=0.5, epochs=6, search_steps=(1, 1), start="given")
     last = TipAdapterF(weights, config).fit(features, labels, seed=3)
     best = TipAdapterF(weights, config).fit(features, labels, (queries, truth), seed=3)
     epochs = [
@@ -143,6 +143,31 @@ def test_validation_chooses_the_epoch_and_the_last_one_stays_without_it(make_tas
     assert right[1] >= right[0]
     assert best.selected_on == "validation"
     assert last.selected_on is None
+
+
+def test_keys_are_trained_at_the_values_that_fit_the_untrained_cache(make_task) -> None:
+    weights, features, labels, *chooser = make_task(noise=1.5)
+    options = {"logit_scale": 25.0, "search_steps": (20, 10), "select_epoch": False}
+    plain = TipAdapter(weights, TipAdapterConfig(logit_scale=25.0, search_steps=(20, 10)))
+    found = plain.fit(features, labels, tuple(chooser)).selected
+    searched = TipAdapterF(weights, TipAdapterFConfig(**options)).fit(features, labels, tuple(chooser))
+    given = TipAdapterF(weights, TipAdapterFConfig(**options, **found)).fit(features, labels, tuple(chooser))
+    assert searched.config.start == "searched"
+    assert given.config.start == "given"
+    assert torch.equal(searched.cache.keys, given.cache.keys)
+    default = TipAdapterF(weights, TipAdapterFConfig(**options)).fit(features, labels)
+    assert not torch.equal(searched.cache.keys, default.cache.keys)
+
+
+@pytest.mark.filterwarnings("ignore::weft.core.few_shot.selection.TestSelectionWarning")
+def test_validation_may_choose_the_keys_before_training_and_a_paper_does_not(make_task) -> None:
+    weights, features, labels, *chooser = make_task()
+    harmful = TipAdapterFConfig(learning_rate=5.0, epochs=3)
+    plain = TipAdapter(weights).fit(features, labels, tuple(chooser))
+    kept = TipAdapterF(weights, harmful).fit(features, labels, tuple(chooser))
+    assert torch.equal(kept.logits(chooser[0]), plain.logits(chooser[0]))
+    paper = TipAdapterF(weights, harmful).fit(features, labels, tuple(chooser), selected_on="paper")
+    assert not torch.equal(paper.cache.keys, plain.cache.keys)
 
 
 def test_selecting_on_the_test_set_says_so(make_task) -> None:

@@ -39,7 +39,7 @@ class DualEncoderConfig(PreTrainedConfig):
         text_keys: Texts that a kernel regression from pooled texts to the common space has as keys; with 0 that map is
             linear. See `weft.core.composites.text_projection.KernelProjection`.
         text_sharpness: How fast a key's weight falls with the distance.
-        text_centred: Whether a linear map reads unit vectors of pooled texts less a mean; see `CentredProjection` there.
+        text_centred: Whether the linear map is a `CentredProjection`, of unit vectors of pooled texts less their mean.
     """
 
     model_type = "weft_dual_encoder"

@@ -65,12 +65,15 @@ class ImageTextEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """What the model multiplies cosines by: `exp` of its learned scale, or one by its temperature as in BLIP.
+        """What the model multiplies cosines by: `exp` of its learned scale, or one by its temperature (BLIP, ALIGN).
 
         Raises:
             BackboneError: It has neither.
         """
-        temperature, scale = (getattr(self.model, name, None) for name in ("temp", "logit_scale"))
+        scale, *temperatures = (
+            getattr(self.model, name, None) for name in ("logit_scale", "temp", "temperature")
+        )
+        temperature = next((value for value in temperatures if value is not None), None)
         if temperature is not None:
             return 1 / float(torch.as_tensor(temperature).detach())
         if scale is None:

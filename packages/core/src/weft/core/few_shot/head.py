@@ -152,7 +152,7 @@ class FewShotHead(nn.Module, ABC):
         # The seed is for the generator of the CPU alone; those of accelerators are not forked and stay as they are.
         with all_or_nothing(self), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.selection = Selection()
+            self.selection = Selection(chosen_on=None if chosen_by is None else selected_on)
             self.num_samples = len(samples)
             self.build(len(samples))
             self.to(self.class_weights.device, self.class_weights.dtype)

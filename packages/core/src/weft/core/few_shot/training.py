@@ -30,7 +30,8 @@ class TrainingOptions(BaseModel):
         batch_size: Samples of one step.
         warmup_epochs: First epochs, at the constant rate of `warmup_rate`.
         warmup_rate: Rate of the warm-up.
-        select_epoch: Keep the weights of the epoch that is best on the validation samples; else the last.
+        select_epoch: Keep the weights of the epoch that is best on the validation samples, or those of the start; else
+            the last. With `selected_on="paper"` the start is none of them.
         steps_per_shot: Steps for each sample of a class, instead of `epochs`; the last epoch may then be cut short.
     """
 
@@ -86,8 +87,8 @@ def train_head(
         parameters: What is trained.
         samples: Training samples.
         options: Optimiser, rate, epochs.
-        validation: Samples that choose the epoch: the most accurate one, and among those the one of least
-            cross-entropy, or the other way round (`select_by`). None keeps the last epoch.
+        validation: Samples that choose the epoch, of which the start is one: the most accurate one, and among those the
+            one of least cross-entropy, or the other way round (`select_by`). None keeps the last epoch.
         seed: Seed of order and views.
         loss: Features and labels of a batch to its loss; cross-entropy of the logits by default.
     """
@@ -101,8 +102,11 @@ def train_head(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: options.rate_factor(step, each, total)
     )
-    best: tuple[float, float] | None = None
+    chooser = validation if options.select_epoch else None
     kept: list[Tensor] = []
+    best: tuple[float, float] | None = None
+    if chooser is not None and head.selected_on != "paper":
+        best, kept = _score(head, chooser), _copies(parameters)
     for done in range(0, total, each):
         head.train()
         batches = torch.randperm(len(samples), generator=generator).split(options.batch_size)
@@ -112,18 +116,26 @@ def train_head(
             value.backward()
             optimizer.step()
             schedule.step()
-        if validation is not None and options.select_epoch:
-            head.eval()
-            with torch.no_grad():
-                score = validation.score(head.scores(validation.mean()), head.config.select_by)
+        if chooser is not None:
+            score = _score(head, chooser)
             if best is None or score > best:
-                best, kept = score, [parameter.detach().clone() for parameter in parameters]
+                best, kept = score, _copies(parameters)
     for parameter, value in zip(parameters, kept, strict=bool(kept)):
         parameter.data.copy_(value)
     for parameter in parameters:
         parameter.requires_grad_(False)
         parameter.grad = None
     head.eval()
+
+
+def _score(head: FewShotHead, chooser: Samples) -> tuple[float, float]:
+    head.eval()
+    with torch.no_grad():
+        return chooser.score(head.scores(chooser.mean()), head.config.select_by)
+
+
+def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
 
 
 def _cross_entropy(head: FewShotHead) -> Loss:

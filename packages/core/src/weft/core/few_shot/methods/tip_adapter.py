@@ -103,6 +103,15 @@ class TipAdapter(FewShotHead):
         """Cache the mean features."""
         self.cache = KeyCache.of(samples.mean(), samples.labels, self.num_classes)
 
+    def search_start(self, validation: Samples | None) -> None:
+        """Choose alpha and beta of the cache as it is, at which it is trained next, if the configuration says so.
+
+        Args:
+            validation: Samples that choose, if there are any.
+        """
+        if validation is not None and self.selected_on is not None and self.config.start == "searched":
+            self._choose(validation, self.selected_on)
+
     def scores(self, features: Tensor) -> Tensor:
         """The class names' logits and the votes of the keys."""
         limit = getattr(self.config, "exact_limit", None)

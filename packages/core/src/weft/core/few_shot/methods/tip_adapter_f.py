@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from weft.core.few_shot.head_config import register_head
+from pydantic import model_validator
+
+from weft.core.few_shot.head_config import SelectBy, register_head
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
 
+class TrainedCacheConfig(TrainingOptions, CacheHeadConfig):
+    """What the heads with trained keys have, with Tip-Adapter-F's defaults: AdamW, 0.001, 20 epochs, batches of 256.
+
+    Unlike other heads they choose by validation loss, which serves training, too, and was the better one on pretrained
+    weights (docs/real_weights.md).
+
+    Args:
+        start: At which alpha and beta keys are trained: `searched`, what a search on the validation samples finds for
+            the cache before it is trained; `given`, those of the configuration, as without validation samples. By
+            default `given` where one of the two is, else `searched`.
+    """
+
+    select_by: SelectBy = "loss"
+    epsilon: float = 1e-4
+    start: Literal["searched", "given"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_values_are_the_start(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("start") is not None:
+            return values
+        return {**values, "start": "given" if {"alpha", "beta"} & values.keys() else "searched"}
+
+
 @register_head
-class TipAdapterFConfig(TrainingOptions, CacheHeadConfig):
-    """Tip-Adapter-F's own defaults: AdamW, rate 0.001, 20 epochs (EuroSAT: 100), batches of 256."""
+class TipAdapterFConfig(TrainedCacheConfig):
+    """Tip-Adapter-F; its code trains for 100 epochs on EuroSAT."""
 
     method: Literal["tip_adapter_f"] = "tip_adapter_f"
-    epsilon: float = 1e-4
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
         """The keys."""
@@ -34,6 +60,7 @@ class TipAdapterF(TipAdapter):
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Cache the mean features, and train them."""
         super().fit_samples(samples, validation, seed)
+        self.search_start(validation)
         train_head(self, [self.cache.keys], samples, self.config, validation=validation, seed=seed)
 
 

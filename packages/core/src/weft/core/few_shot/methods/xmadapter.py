@@ -21,17 +21,18 @@ from weft.core.errors import FewShotError
 from weft.core.few_shot.explain import Votes
 from weft.core.few_shot.grid import Grid
 from weft.core.few_shot.head_config import Axes, HeadConfig, register_head
-from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
+from weft.core.few_shot.methods.tip_adapter import TipAdapter
+from weft.core.few_shot.methods.tip_adapter_f import TrainedCacheConfig
 from weft.core.few_shot.samples import Samples, checked_features
 from weft.core.few_shot.text_keys import ClassTextKeys, MixedTextKeys, ResidualTextKeys, TextKeys
-from weft.core.few_shot.training import TrainingOptions, train_head
+from weft.core.few_shot.training import train_head
 from weft.kernels import affinity_difference
 
 _SMALL = 1e-12
 
 
 @register_head
-class XMAdapterConfig(TrainingOptions, CacheHeadConfig):
+class XMAdapterConfig(TrainedCacheConfig):
     """XMAdapter; the recipe of its training is Tip-Adapter-F's, which it extends.
 
     Args:
@@ -55,7 +56,6 @@ class XMAdapterConfig(TrainingOptions, CacheHeadConfig):
     """
 
     method: Literal["xmadapter"] = "xmadapter"
-    epsilon: float = 1e-4
     text_keys: Literal["class", "residual", "mixed", "off"] = "class"
     network: Literal["linear", "mlp"] = "linear"
     text_width: int | None = Field(default=None, gt=0)
@@ -125,6 +125,7 @@ class XMAdapter(TipAdapter):
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Cache the mean features, and train what the configuration says."""
         super().fit_samples(samples, validation, seed)
+        self.search_start(validation)
         trained = [*self.text.parameters()]
         if self.config.train_keys:
             trained.append(self.cache.keys)

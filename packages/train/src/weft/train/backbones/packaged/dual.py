@@ -33,6 +33,8 @@ LOGIT_SCALE = 25.0
 
 _MAX_TOKENS = 128  # what all-MiniLM-L6-v2 was trained with
 _FILTER: Resample = "bicubic"
+# What the one text model makes of the texts about all classes, which takes a minute; its files are checked by digest.
+_POOLED: dict[tuple[Any, ...], dict[str, Tensor]] = {}
 
 
 @dataclass
@@ -88,8 +90,12 @@ def load_parts(size: int, projection: Projection) -> Parts:
     model.text_model.load_state_dict(load_saved(AutoModel, folder).state_dict())
     model.vision_tower.load_state_dict(tower.state_dict())
     model.image_projection.weight.copy_(torch.eye(classifier.shape[1]))
-    texts = {kind: pooled(model, tokenizer, found) for kind, found in everything.items()}
-    return Parts(model, tokenizer, texts, functional.normalize(classifier - classifier.mean(0), dim=-1))
+    key = (folder, *map(tuple, everything.values()))
+    if key not in _POOLED:
+        _POOLED[key] = {kind: pooled(model, tokenizer, found) for kind, found in everything.items()}
+    return Parts(
+        model, tokenizer, _POOLED[key], functional.normalize(classifier - classifier.mean(0), dim=-1)
+    )
 
 
 def fit_projection(projection: nn.Module, texts: Tensor, targets: Tensor) -> None:
