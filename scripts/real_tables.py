@@ -15,12 +15,14 @@ PAGE = ROOT / "docs" / "real_weights.md"
 PLOT = ROOT / "docs" / "images" / "real_weights.png"
 KINDS = ("photo", "gloss", "description")
 PAIRS = (
+    ("tip_adapter_f", "tip_adapter"),
+    ("xmadapter", "tip_adapter"),
     ("xmadapter", "tip_adapter_f"),
     ("xmadapter residual", "tip_adapter_f"),
-    ("xmadapter by loss", "tip_adapter_f by loss"),
     ("tip_adapter by loss", "tip_adapter"),
-    ("tip_adapter_f by loss", "tip_adapter_f"),
-    ("xmadapter by loss", "xmadapter"),
+    ("tip_adapter_f", "tip_adapter_f by accuracy"),
+    ("xmadapter", "xmadapter by accuracy"),
+    ("tip_adapter_f", "tip_adapter_f at 1 and 5.5"),
 )
 
 
@@ -128,7 +130,7 @@ def plot(cells: list[dict[str, Any]]) -> None:
             [k * 1.03 ** (number - 4) for k in shots],  # side by side
             [fmean(each) for each in values],
             yerr=[stdev(each) / len(each) ** 0.5 for each in values],
-            linestyle="--" if "by loss" in head else "-",
+            linestyle="--" if " by " in head else ":" if " at " in head else "-",
             marker="o",
             markersize=4,
             color=f"C{[*'ztfx'].index(kind(head))}" if "residual" not in head else "C4",

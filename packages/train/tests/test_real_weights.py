@@ -18,9 +18,9 @@ from weft.train.backbones.packaged.packages import DINOV2_SMALL, EFFICIENTNET_LI
 from weft.train.recipe.few_shot import EncoderSection
 
 CLOTHING = "alexeygrigorev+clothing-dataset-small/images_short80.zip"
-NAMES = {"longsleeve": "long sleeve", "t-shirt": "t shirt"}
+NAMES = {"longsleeve": "long-sleeve shirt"}
 # Zero-shot accuracy on 372 photos of clothes whose short side is 80 pixels, in per cent; see docs/real_weights.md.
-FLOORS = {(0, "kernel"): 42, (2, "linear"): 42, (2, "kernel"): 48}
+FLOORS = {(0, "kernel"): 42, (2, "linear"): 45, (2, "kernel"): 50}
 UNSEEN = {
     "linear": {"photo": 44, "gloss": 53, "description": 57},
     "kernel": {"photo": 50, "gloss": 60, "description": 64},
@@ -31,6 +31,7 @@ pytestmark = [
         importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="run `nox -s real`"
     ),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the exporter and of the original
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning"),  # of the exporter
 ]
 
 
@@ -83,14 +84,13 @@ def test_the_dual_encoder_computes_what_onnx_runtime_computes(
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     names = ("input_ids", "attention_mask", "pixel_values")
     inputs = (tokens["input_ids"], tokens["attention_mask"], pixels)
-    torch.onnx.export(
-        Both(encoder.model), inputs, str(tmp_path / "model.onnx"), input_names=list(names), dynamo=True
-    )
+    both = Both(encoder.model).eval()
+    torch.onnx.export(both, inputs, str(tmp_path / "model.onnx"), input_names=list(names), dynamo=True)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
     expected = session.run(None, given)
     with torch.no_grad():
-        found = Both(encoder.model)(*inputs)
+        found = both(*inputs)
     for own, other in zip(found, expected, strict=True):
         assert (own - torch.from_numpy(other)).abs().max() <= 1e-5
 
