@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,6 @@ def test_heads_run_on_the_patches_of_siglip2(
     heads = [head for head in values["heads"] if head["method"] != "coop"]
     found = run(values, encoder=siglip2, heads=heads, views={"count": 2, "augment": augment})
     assert {cell.head for cell in found.cells} == {"zero_shot", "tip_adapter"}
-    section = EncoderSection(**siglip2)
-    assert width_of(section) == load_encoder(section)[0].encode_texts(["a photo"]).shape[1]
 
 
 def test_pictures_of_any_shape_give_siglip2_the_features_of_its_own_processor(
@@ -224,8 +223,6 @@ def refused(values: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[
 
 
 def assert_matches(pattern: str, text: str) -> None:
-    import re
-
     assert re.search(pattern, text), text
 
 
@@ -256,18 +253,8 @@ def test_an_encoder_without_a_scale_asks_for_one(
     monkeypatch.setattr("weft.train.runs.few_shot.bench.load_encoder", scaleless)
     error = refused(values, tmp_path, capsys)
     assert_matches("must have a `logit_scale`.*CLIPModel has none. Give the factor yourself", error)
-    section = {"name": clip, "logit_scale": 25.0}
-    values["heads"] = [{"method": "zero_shot"}]
-    assert run({**values, "output": str(tmp_path / "given")}, encoder=section).cells
-
-
-def test_weights_of_another_digest_end_with_one_message_and_code_2(
-    values: dict[str, Any], clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "blip.pth").write_bytes(b"other")
-    section = {**blip(clip, tmp_path / "blip"), "weights": str(tmp_path / "blip.pth"), "sha256": "0" * 64}
-    error = refused({**values, "encoder": section}, tmp_path, capsys)
-    assert_matches("`encoder.weights` must have the SHA-256 0+, but .* another file, or a damaged one", error)
+    given = {**values, "output": str(tmp_path / "given"), "heads": [{"method": "zero_shot"}]}
+    assert run(given, encoder={"name": clip, "logit_scale": 25.0}).cells
 
 
 def test_an_absent_library_is_named_with_what_installs_it(
