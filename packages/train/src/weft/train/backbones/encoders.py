@@ -22,7 +22,6 @@ from weft.eval.readers.image_processor import (
     load_transform,
     short_side_transform,
     square_transform,
-    stacked,
 )
 from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
 from weft.train.errors import RunError, near
@@ -56,7 +55,7 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
     encoder = ImageTextEncoder(model.to(device), tokenizer)
     with _said_plainly(section):  # files that do not belong together are told before a data set is read
         encoder.encode_texts(["a"])
-        encoder.encode_images(stacked([transform(Image.new("RGB", _TRIED))]))
+        encoder.encode_images(transform.batch([Image.new("RGB", _TRIED)]))
     return encoder, transform
 
 
