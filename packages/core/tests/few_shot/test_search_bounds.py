@@ -54,7 +54,7 @@ def test_a_search_finds_the_same_predictions_at_every_logit_scale(make_task, met
 def test_a_grid_goes_on_beyond_an_end_that_is_best(make_task, method: str) -> None:
     # The names are of other classes, so that the more the cache weighs, the better.
     weights, features, labels, queries, truth = make_task(classes=8, shots=8, noise=1.5, queries=30)
-    words = {"method": method, **QUICK.get(method, {})}
+    words = {"method": method, "select_by": "accuracy", **QUICK.get(method, {})}
     own = {"alphas": (0.01, 0.1)} if method == "gda" else {**COARSE, "search_scale": (7, 3)}
     validation = queries, truth
     kept = make_head(weights.roll(1, 0), {**words, **own}).fit(features, labels, validation)
