@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from weft.core.errors import unknown
@@ -99,10 +99,12 @@ def make_app(
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "weft"} for name in tasks]
         return {"object": "list", "data": listed}
 
-    @app.post("/v1/chat/completions")
-    async def complete(request: Request) -> JSONResponse:
+    @app.post("/v1/chat/completions", response_model=None)
+    async def complete(request: Request) -> Response:
         try:
             return JSONResponse(await _completed(request, batching, tasks, limits, talks))
+        except ClientDisconnect:
+            return _Silence()
         except RequestError as error:
             told = {"message": str(error), "type": error.kind, "code": error.status}
             headers = {"Retry-After": "1"} if error.status == 503 else {}
@@ -112,6 +114,13 @@ def make_app(
             return JSONResponse({"error": told}, error.status, headers)
 
     return app
+
+
+class _Silence(Response):
+    """No answer: nobody is there, or the server has refused what came."""
+
+    async def __call__(self, *channel: Any) -> None:
+        """Send nothing."""
 
 
 async def _completed(
@@ -173,8 +182,6 @@ async def _body(request: Request, limits: ServingLimits) -> bytes:
             f"A request must come within {limits.upload:g} seconds, but did not. Send it again.",
             "timeout",
         ) from None
-    except ClientDisconnect:
-        raise RequestError(400, "A request must come whole, but whoever sent it hung up.") from None
     return bytes(found)
 
 
