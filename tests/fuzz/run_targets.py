@@ -149,7 +149,10 @@ class Watched:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            self.faults.append(error)
+            if not type(error).__module__.startswith(
+                "h11."
+            ):  # the server's own, of a connection that it has refused
+                self.faults.append(error)
             raise
 
     def check(self) -> None:
