@@ -23,7 +23,14 @@ from weft.eval.readers.image_processor import (
     short_side_transform,
     square_transform,
 )
-from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
+from weft.train.backbones.saved import (
+    as_saved,
+    fault_of_loading,
+    foreign_values,
+    load_saved,
+    load_whole,
+    saved_path,
+)
 from weft.train.errors import RunError, near
 from weft.train.recipe.few_shot import EncoderSection
 from weft.train.recipe.variables import expanded
@@ -114,7 +121,7 @@ def _saved(section: EncoderSection) -> Loaded:
         if section.library == "weft":
             model = _own(section, path, config)
         else:
-            model = _whole(path, section.revision)
+            model = load_whole(AutoModel, path, section.revision, argument="encoder.name")
     ImageTextEncoder.check(
         model
     )  # before looking for a tokenizer that a model without a text side has none of
@@ -134,7 +141,9 @@ def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
     if config.model_type in _BLIPS:
         blip = _as_blip(config)
         if section.weights is None:
-            model: nn.Module = load_saved(BlipRetrieval, path, section.revision, config=blip)
+            model: nn.Module = load_whole(
+                BlipRetrieval, path, section.revision, argument="encoder.name", config=blip
+            )
             return model
         model = BlipRetrieval(blip)
         load_blip(model, _weights(section))
@@ -144,19 +153,8 @@ def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
             f"`encoder.weights` must be left out unless `name` is a BLIP, whose original files it names, but "
             f"{section.name!r} is a {config.model_type}. Leave it out."
         )
-    return _whole(path, section.revision)
-
-
-def _whole(path: str, revision: str | None) -> nn.Module:
-    """A model of which every weight was saved; `transformers` draws those that are absent at random."""
-    model: nn.Module
-    model, found = load_saved(AutoModel, path, revision, output_loading_info=True)
-    if absent := sorted(found["missing_keys"]):
-        raise RunError(
-            f"`encoder.name` must hold every weight of its model, but {path} lacks {len(absent)}, such as "
-            f"{absent[0]}. Save the model whole, of the type that its config.json names."
-        )
-    return model
+    own: nn.Module = load_whole(AutoModel, path, section.revision, argument="encoder.name")
+    return own
 
 
 def _as_blip(config: Any) -> BlipRetrievalConfig:

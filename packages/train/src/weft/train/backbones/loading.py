@@ -31,7 +31,13 @@ from weft.train.backbones.from_scratch import (
     train_tokenizer,
 )
 from weft.train.backbones.loaded import LoadedBackbone
-from weft.train.backbones.pretrained import load_read, own_reader, planned_read, saved_config
+from weft.train.backbones.pretrained import (
+    load_backbone_weights,
+    load_read,
+    own_reader,
+    planned_read,
+    saved_config,
+)
 from weft.train.backbones.saved import as_saved, fault_of_loading, load_saved, saved_path
 from weft.train.errors import RunError
 from weft.train.processes import ONE, Processes
@@ -106,7 +112,7 @@ def _saved(section: BackboneSection) -> LoadedBackbone:
         reader = own_reader(section)
         return LoadedBackbone(load_read(section, path, reader), reader, section.title)
     tokenizer = load_saved(AutoTokenizer, path, section.revision)
-    model = load_saved(AutoModel, path, section.revision)
+    model = load_backbone_weights(AutoModel, section, path)
     return _paired(section, model, tokenizer, load_transform(path, section.revision))
 
 
@@ -188,7 +194,7 @@ def _with_visual_tokens(section: BackboneSection) -> LoadedBackbone:
     model = VisualSeq2Seq(_composite(section, config))
     from transformers import AutoModelForSeq2SeqLM
 
-    pretrained = load_saved(AutoModelForSeq2SeqLM, path, section.revision)
+    pretrained = load_backbone_weights(AutoModelForSeq2SeqLM, section, path)
     model.language_model.load_state_dict(pretrained.state_dict())
     count = section.num_sentinels
     names = [f"<{kind}_{k}>" for kind in ("extra_id", "vis_extra_id") for k in reversed(range(count))]

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from weft.train.backbones.saved import fault_of_loading, load_saved, saved_path
+from weft.train.backbones.saved import fault_of_loading, load_saved, load_whole, saved_path
 from weft.train.errors import RunError
 
 
@@ -25,7 +25,7 @@ def plain_model(name: str) -> Any:
         config = load_saved(AutoConfig, path)
         named = getattr(transformers, str(next(iter(config.architectures or ()), "")), AutoModel)
         known = isinstance(named, type) and issubclass(named, PreTrainedModel)
-        return load_saved(named if known else AutoModel, path)
+        return load_whole(named if known else AutoModel, path, argument="--backbone")
     except (OSError, ValueError) as error:
         raise RunError(
             f"`--backbone` must be a folder or a hub id that can be reached, but {name!r} cannot be loaded: "

@@ -23,7 +23,14 @@ from weft.core.composites import ImageClassifier, ImageClassifierConfig
 from weft.core.composites.image_classifier import tower_options
 from weft.eval.readers import Reader, ReaderError, is_paired, load_processor, model_class_for, reader_for
 from weft.eval.readers.video_frames import FramesRule
-from weft.train.backbones.saved import as_saved, fault_of_loading, foreign_values, load_saved, saved_path
+from weft.train.backbones.saved import (
+    as_saved,
+    fault_of_loading,
+    foreign_values,
+    load_saved,
+    load_whole,
+    saved_path,
+)
 from weft.train.errors import RunError, near
 from weft.train.recipe.sections import BackboneSection
 
@@ -180,10 +187,31 @@ def load_read(section: BackboneSection, path: str, reader: Reader) -> PreTrained
         saved = load_saved(AutoConfig, path, section.revision)
         if not isinstance(saved, ImageClassifierConfig):
             within = tower_options(reader.config.vision_config)
-            tower = load_saved(AutoModel, path, section.revision, **options, **within)
+            tower = load_backbone_weights(AutoModel, section, path, **options, **within)
             return ImageClassifier(reader.config, tower)
-    model: PreTrainedModel = load_saved(reader.model_class(reader.config), path, section.revision, **options)
-    return model
+    return load_backbone_weights(reader.model_class(reader.config), section, path, **options)
+
+
+def load_backbone_weights(kind: Any, section: BackboneSection, path: str, **options: Any) -> PreTrainedModel:
+    """The saved model of a recipe; one that lacks weights is refused unless the recipe lets them be drawn.
+
+    Args:
+        kind: Its class.
+        section: The recipe's `backbone`.
+        path: Folder or hub id.
+        **options: Further arguments of `from_pretrained`.
+
+    Raises:
+        RunError: If weights are absent.
+        OSError, ValueError: As `transformers` does; see `weft.train.backbones.saved.fault_of_loading`.
+    """
+    if section.draw_absent_weights:
+        model: PreTrainedModel = load_saved(kind, path, section.revision, **options)
+        return model
+    argument = "backbone.name" if section.name is not None else "backbone.language"
+    key = "backbone.draw_absent_weights"
+    whole: PreTrainedModel = load_whole(kind, path, section.revision, argument=argument, key=key, **options)
+    return whole
 
 
 def _dtype(section: BackboneSection) -> Any:

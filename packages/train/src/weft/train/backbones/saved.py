@@ -69,6 +69,40 @@ def load_saved(kind: Any, path: str, revision: str | None = None, **options: Any
         return kind.from_pretrained(path, revision=revision, **{**options, "trust_remote_code": False})
 
 
+def load_whole(
+    kind: Any,
+    path: str,
+    revision: str | None = None,
+    *,
+    argument: str,
+    key: str | None = None,
+    **options: Any,
+) -> Any:
+    """Load a model of which every weight was saved; `transformers` draws those that are absent at random.
+
+    Args:
+        kind: A class with `from_pretrained`, such as `AutoModel`.
+        path: What `saved_path` returned.
+        revision: Commit or tag on the hub.
+        argument: The key or option that names the model, for the message.
+        key: The recipe's key that lets absent weights be drawn, for the message; by default there is none.
+        **options: Further arguments of `from_pretrained`.
+
+    Raises:
+        RunError: If weights of the class are absent.
+        OSError, ValueError, ImportError: As `load_saved` does.
+    """
+    model, found = load_saved(kind, path, revision, output_loading_info=True, **options)
+    if absent := sorted(found["missing_keys"]):
+        allow = f", or set {key}=true to begin with random ones" if key else ""
+        raise RunError(
+            f"`{argument}` must hold every weight of its model, but {path} lacks {len(absent)} of "
+            f"{type(model).__name__}, such as {absent[0]}. Save the model whole, of the type that its config.json "
+            f"names{allow}."
+        )
+    return model
+
+
 @contextmanager
 def foreign_values() -> Iterator[None]:
     """Let a library read what somebody else saved inside the `with` block.

@@ -48,6 +48,7 @@ class BackboneSection(Section):
         quantize: Keep the frozen linears of a `name` in 8 or in 4 bits, through bitsandbytes.
         processor: Settings of the processor of a `name`, such as `max_pixels`.
         reader: Which way of reading a `name` takes, by default the one that fits its config and processor.
+        draw_absent_weights: Draw weights that a saved model lacks at random; by default one that lacks any is refused.
         heads: Task to its number of classes, for a `name` that is an encoder of images alone: each task gets a linear
             head. The method trains them by `train_full: [heads]`.
         feature_size: Width of precomputed visual features (with `language`).
@@ -69,6 +70,7 @@ class BackboneSection(Section):
     quantize: Literal["8bit", "nf4"] | None = None
     processor: dict[str, Any] = Field(default_factory=dict)
     reader: str = "auto"
+    draw_absent_weights: bool = False
     heads: dict[str, Annotated[int, Field(gt=1)]] | None = Field(default=None, min_length=1)
     feature_size: int = Field(default=2048, gt=0)
     num_visual_tokens: int = Field(default=36, gt=0)
