@@ -148,7 +148,8 @@ def test_validation_chooses_the_epoch_and_the_last_one_stays_without_it(make_tas
 def test_keys_are_trained_at_the_values_that_fit_the_untrained_cache(make_task) -> None:
     weights, features, labels, *chooser = make_task(noise=1.5)
     options = {"logit_scale": 25.0, "search_steps": (20, 10), "select_epoch": False}
-    plain = TipAdapter(weights, TipAdapterConfig(logit_scale=25.0, search_steps=(20, 10)))
+    untrained = TipAdapterConfig(logit_scale=25.0, search_steps=(20, 10), select_by="loss")
+    plain = TipAdapter(weights, untrained)
     found = plain.fit(features, labels, tuple(chooser)).selected
     searched = TipAdapterF(weights, TipAdapterFConfig(**options)).fit(features, labels, tuple(chooser))
     given = TipAdapterF(weights, TipAdapterFConfig(**options, **found)).fit(features, labels, tuple(chooser))
