@@ -10,6 +10,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from io import BytesIO
 from typing import Any
 
@@ -248,3 +249,12 @@ def test_the_server_ends_when_it_is_told_to(app: Any) -> None:
     with served(make_app(answer, {"vqa": 20})) as found:
         assert is_well(found)
     assert threading.active_count() <= before + 1
+
+
+def test_a_server_for_this_machine_answers_to_its_own_names_alone() -> None:
+    with served(make_app(answer, {"vqa": 20}, LIMITS, names=("127.0.0.1", "localhost"))) as found:
+        for name, status in (("localhost", 200), (f"127.0.0.1:{found}", 200), ("rebound.example", 400)):
+            connection = HTTPConnection("127.0.0.1", found)
+            connection.request("GET", "/v1/models", headers={"Host": name})
+            assert connection.getresponse().status == status, name
+            connection.close()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
@@ -74,6 +75,7 @@ def make_app(
     tasks: Mapping[str, int],
     limits: ServingLimits | None = None,
     talks: Collection[str] = (),
+    names: Collection[str] = (),
 ) -> FastAPI:
     """The application that serves a model.
 
@@ -84,11 +86,15 @@ def make_app(
         limits: Limits of requests.
         talks: The tasks that take several messages. The text of such a question is their list in JSON, with a part of
             type image for each of its images.
+        names: Hosts that a request may address. Any by default. Where a server is for one machine alone, its names
+            keep pages of the web from asking it through a name of their own that leads to it.
     """
     limits = limits or ServingLimits()
     batching = Batching(answer, size=limits.batch_size, wait=limits.wait, waiting=limits.waiting)
     app = FastAPI(title="weft", lifespan=lambda app: batching.running(), docs_url=None, redoc_url=None)
     app.state.batching = batching
+    if names:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(names))
 
     @app.get("/health")
     async def health() -> dict[str, str]:

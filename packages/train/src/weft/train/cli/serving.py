@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+HERE = ("127.0.0.1", "localhost")  # where nobody but this machine may ask
+
 
 def serve(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
@@ -37,4 +39,6 @@ def serve(
     sys.stdout.write(f"http://{host}:{port}/v1/chat/completions answers as {', '.join(tasks)}\n")
     sys.stdout.flush()
     talks = [name for name, kind in served.types.items() if kind == Conversation.record_type]
-    uvicorn.run(make_app(served.answer, tasks, limits, talks), host=host, port=port, log_level="warning")
+    names = HERE if host in HERE else ()
+    app = make_app(served.answer, tasks, limits, talks, names)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
