@@ -160,6 +160,18 @@ def test_gradnorm_leaves_the_weights_of_absent_tasks():
     assert balance.weights.tolist() == pytest.approx([0.975, 1.0, 1.025])
 
 
+def test_gradnorm_stays_finite_where_losses_are_zero_and_tasks_reach_no_shared_weight():
+    model, elsewhere = Line(), torch.zeros(1, requires_grad=True)
+    balance = GradNorm(model, TASKS)
+    for value in (0.0, 0.0, 1.0):
+        balance.take(elsewhere, ["vqa"], 0.5)
+        balance.take(value * (1 + model.weight[1:]), ["gqa"], 0.5)
+        balance.finish()
+        assert bool(torch.isfinite(balance.weights).all())
+        assert float(balance.weights.sum()) == pytest.approx(2)
+    assert bool(torch.isfinite(model.weight.grad).all())
+
+
 def test_gradnorm_needs_weights_that_all_tasks_share():
     model, _ = tiny_backbone("bart")
     attach(model, {"method": "bottleneck", "bottleneck_size": 4, "sharing": "multiple"}, TASKS)

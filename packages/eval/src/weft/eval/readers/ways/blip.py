@@ -304,13 +304,19 @@ def _match(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
 
 def _grounded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
     """States of texts that read a picture, shape `(rows, length, width)`."""
-    hidden: Tensor = model.text_encoder(
-        input_ids=ids,
-        attention_mask=mask,
-        encoder_hidden_states=states,
-        encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
-    ).last_hidden_state
+    hidden: Tensor = model.text_encoder(**_beside(ids, mask, states)).last_hidden_state
     return hidden
+
+
+def _beside(ids: Tensor, mask: Tensor, states: Tensor) -> dict[str, Tensor]:
+    """Inputs of texts that attend to all of a picture's states."""
+    seen = torch.ones_like(states[..., 0], dtype=torch.long)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "encoder_hidden_states": states,
+        "encoder_attention_mask": seen,
+    }
 
 
 def _seen(model: Any, batch: Batch) -> Tensor:
@@ -320,13 +326,7 @@ def _seen(model: Any, batch: Batch) -> Tensor:
 
 
 def _decoded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
-    logits: Tensor = model.text_decoder(
-        input_ids=ids,
-        attention_mask=mask,
-        encoder_hidden_states=states,
-        encoder_attention_mask=torch.ones_like(states[..., 0], dtype=torch.long),
-        is_decoder=True,
-    ).logits
+    logits: Tensor = model.text_decoder(**_beside(ids, mask, states), is_decoder=True).logits
     return logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from weft.train.processes import ONE, Processes
 Gradients = list[Tensor | None]
 
 
-class ByTask(nn.Module):
+class ByTask(nn.Module, ABC):
     """Collects the gradients of each task until a step; subclasses combine them.
 
     Args:
@@ -63,6 +64,7 @@ class ByTask(nn.Module):
         self.rows.zero_()
         self.losses.zero_()
 
+    @abstractmethod
     def combined(self, found: dict[str, Gradients], users: Sequence[set[str] | None]) -> Gradients:
         """The gradient that every trained weight gets.
 
@@ -70,7 +72,6 @@ class ByTask(nn.Module):
             found: Task to its gradients, in the order of tasks.
             users: The tasks that use each weight, None for all.
         """
-        raise NotImplementedError
 
     def _gathered(self) -> dict[str, Gradients]:
         """The gradients of all processes; a weight has one where any process has."""

@@ -29,6 +29,7 @@ ALPHA = 1.5
 RATE = 0.025
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 _LEAST = 0.01
+_TINY = torch.finfo(torch.float64).tiny  # what stands in the place of a loss of 0 below a fraction
 
 
 class GradNorm(ByTask):
@@ -86,9 +87,9 @@ class GradNorm(ByTask):
         known = self.first_losses[present]
         self.first_losses[present] = torch.where(known > 0, known, losses)
         weights, steps = self.weights[present], self.steps[present] + 1
-        left = losses / self.first_losses[present]
+        left = losses / self.first_losses[present].clamp_min(_TINY)
         lengths = weights * norms
-        target = lengths.mean() * (left / left.mean()) ** self.alpha
+        target = lengths.mean() * (left / left.mean().clamp_min(_TINY)) ** self.alpha
         gradient = torch.sign(lengths - target) * norms
         first, second = self.moments[:, present]
         first = _BETAS[0] * first + (1 - _BETAS[0]) * gradient
@@ -101,10 +102,13 @@ class GradNorm(ByTask):
 
 
 def _norm(own: Gradients, users: Sequence[set[str] | None]) -> Tensor:
-    """Length of a gradient in the weights that all tasks share."""
+    """Length of a gradient in the weights that all tasks share; 0 where it reaches none of them."""
     squares = [
-        (one.double() ** 2).sum().cpu()
-        for one, by in zip(own, users, strict=True)
-        if by is None and one is not None
+        torch.zeros((), dtype=torch.float64),
+        *(
+            (one.double() ** 2).sum().cpu()
+            for one, by in zip(own, users, strict=True)
+            if by is None and one is not None
+        ),
     ]
     return torch.stack(squares).sum().sqrt()
