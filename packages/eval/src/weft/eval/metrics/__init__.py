@@ -18,8 +18,7 @@ from weft.eval.metrics.retrieval import retrieval_from_features, retrieval_recal
 from weft.eval.metrics.significance import bootstrap_interval, paired_test
 from weft.eval.metrics.state import MetricState
 from weft.eval.metrics.video_qa import multiple_choice_accuracy, open_ended_accuracy
-from weft.eval.metrics.vl_adapter_vqa import vl_adapter_vqa_accuracy
-from weft.eval.metrics.vqa import vqa_accuracy
+from weft.eval.metrics.vqa import vl_adapter_vqa_accuracy, vqa_accuracy
 
 __all__ = [
     "GroupScore",

@@ -27,15 +27,7 @@ class Alignment:
 def align(
     predictions: Mapping[Any, Any], references: Mapping[Any, Any], *, subset: bool = False
 ) -> Alignment:
-    """Pair predictions with references by id.
-
-    Args:
-        predictions: Id to prediction.
-        references: Id to reference.
-        subset: Score the ids that both sides hold instead of refusing a partial set.
-
-    Returns:
-        The ids to score, in the order of `references`, and what was left out.
+    """Pair predictions with references by id; `subset` scores the ids that both hold instead of refusing a part.
 
     Raises:
         ScoreTypeError: One side is not a mapping.
@@ -82,15 +74,7 @@ def require_each(
     rule: str,
     remedy: str,
 ) -> None:
-    """Check the value of every id.
-
-    Args:
-        side: Name of the argument.
-        values: Id to value.
-        ids: The ids to look at.
-        fits: Whether a value is as it must be.
-        rule: What it must be, to follow "must be".
-        remedy: What to do.
+    """Check the value of every id; `side` names the argument, `rule` follows "must be" in the message.
 
     Raises:
         ScoreTypeError: At least one value does not fit; with their number and the first of them.
@@ -107,22 +91,10 @@ def require_each(
 def require_text(values: Mapping[Any, Any], ids: Iterable[Hashable], side: str = "predictions") -> None:
     """Check that predictions, or what they are compared to, are text.
 
-    Args:
-        values: Id to text.
-        ids: The ids to look at.
-        side: Name of the argument.
-
     Raises:
         ScoreTypeError: At least one value is not a string.
     """
-    require_each(
-        side,
-        values,
-        ids,
-        lambda value: isinstance(value, str),
-        "a string",
-        "Convert them to text.",
-    )
+    require_each(side, values, ids, lambda value: isinstance(value, str), "a string", "Convert them to text.")
 
 
 def _sample(side: Mapping[Any, Any]) -> str:

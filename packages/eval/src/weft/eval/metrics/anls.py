@@ -7,9 +7,8 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import ScoreReport
+from weft.eval.metrics.report import ScoreReport, credit_report
 
 THRESHOLD = 0.5
 

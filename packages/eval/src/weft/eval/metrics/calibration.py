@@ -8,7 +8,7 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_each
-from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport, mean_of
+from weft.eval.metrics.report import FRACTION, GroupScore, ScoreReport, mean_of, sample_report
 
 
 def calibration(
@@ -45,37 +45,24 @@ def calibration(
         >>> calibration({1: 0.75, 2: 0.75, 3: 0.75, 4: 0.75}, {1: True, 2: True, 3: True, 4: False}).value
         0.0
     """
-    _check_bins(bins)
+    if bins < 1:
+        raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
     paired = align(confidences, correct, subset=subset)
     _check_confidences(confidences, paired.ids)
     accuracy, confidence = _diagram(confidences, correct, paired.ids, bins)
     gaps = [(abs(accuracy[edge].score - mean.score), mean.n) for edge, mean in confidence.items()]
     squares = {key: (confidences[key] - bool(correct[key])) ** 2 for key in paired.ids}
-    n = len(squares)
-    scores: dict[str, float | None] = {
-        "ece": sum(gap * size for gap, size in gaps) / n,
+    scores = {
+        "ece": sum(gap * size for gap, size in gaps) / len(squares),
         "mce": max(gap for gap, _ in gaps),
         "brier": mean_of(squares.values()),
         "accuracy": mean_of([bool(correct[key]) for key in paired.ids]),
         "confidence": mean_of([confidences[key] for key in paired.ids]),
     }
-    return ScoreReport(
-        metric="calibration",
-        variant=f"{bins} bins of equal width",
-        headline="ece",
-        scores=scores,
-        units=dict.fromkeys(scores, FRACTION),
-        n=n,
-        groups={"accuracy": accuracy, "confidence": confidence},
-        per_sample=squares,
-        missing=paired.missing,
-        extra=paired.extra,
+    diagram = {"accuracy": accuracy, "confidence": confidence}
+    return sample_report(
+        "calibration", f"{bins} bins of equal width", paired, scores, squares, diagram, unit=FRACTION
     )
-
-
-def _check_bins(bins: int) -> None:
-    if bins < 1:
-        raise ScoreInputError(f"`bins` must be at least 1, but is {bins}. The usual number is 15.")
 
 
 def _check_confidences(confidences: Mapping[Any, float], ids: list[Hashable]) -> None:
@@ -106,8 +93,8 @@ def _diagram(
     confidence: dict[str, GroupScore] = {}
     for place, keys in sorted(members.items()):
         edge = f"{(place + 1) / bins:.3f}"
-        accuracy[edge] = GroupScore(sum(bool(correct[key]) for key in keys) / len(keys), len(keys))
-        confidence[edge] = GroupScore(sum(confidences[key] for key in keys) / len(keys), len(keys))
+        accuracy[edge] = GroupScore(mean_of([bool(correct[key]) for key in keys]), len(keys))
+        confidence[edge] = GroupScore(mean_of([confidences[key] for key in keys]), len(keys))
     return accuracy, confidence
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from weft.eval.errors import ScoreTypeError
 from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import PERCENT, GroupScore, ScoreReport, group_means
+from weft.eval.metrics.report import PERCENT, ScoreReport, group_means, mean_of, sample_report
 
 Label = str | int
 FEW = 5
@@ -50,21 +50,11 @@ def top1_accuracy(
     }
     classes = {key: str(references[key]) for key in paired.ids}
     grouped = group_means({"class": classes, **(groups or {})}, per_sample)
-    return ScoreReport(
-        metric="top1_accuracy",
-        variant="exact-match",
-        headline="accuracy",
-        scores={
-            "accuracy": sum(per_sample.values()) / len(per_sample),
-            "mean_per_class": _mean_of_groups(grouped["class"]),
-        },
-        units={"accuracy": PERCENT, "mean_per_class": PERCENT},
-        n=len(per_sample),
-        groups=grouped,
-        per_sample=per_sample,
-        missing=paired.missing,
-        extra=paired.extra,
-    )
+    scores = {
+        "accuracy": mean_of(per_sample.values()),
+        "mean_per_class": mean_of([group.score for group in grouped["class"].values()]),
+    }
+    return sample_report("top1_accuracy", "exact-match", paired, scores, per_sample, grouped)
 
 
 def _check_labels(
@@ -91,10 +81,6 @@ def _is_label(value: object) -> bool:
     return isinstance(value, str) or (hasattr(value, "__index__") and not isinstance(value, bool))
 
 
-def _mean_of_groups(members: Mapping[str, GroupScore]) -> float:
-    return sum(group.score for group in members.values()) / len(members)
-
-
 class RankedClasses(dict[str, str]):
     """Record id to the best class, and beside it the best few.
 
@@ -112,11 +98,10 @@ def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> Sco
     """Accuracy over class names, and how often the right one is among the best five where there are more."""
     right = {record.id: record.class_name for record in records}
     report = top1_accuracy(predictions, right, groups=groups)
-    if not isinstance(predictions, RankedClasses) or any(
-        len(names) < FEW for names in predictions.best.values()
-    ):
+    best = predictions.best if isinstance(predictions, RankedClasses) else {}
+    if not best or any(len(names) < FEW for names in best.values()):
         return report
-    found = sum(right[key] in names for key, names in predictions.best.items())
+    found = sum(right[key] in names for key, names in best.items())
     return replace(
         report,
         scores={**report.scores, f"top{FEW}": 100.0 * found / len(right)},

@@ -8,9 +8,8 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import ScoreReport
+from weft.eval.metrics.report import ScoreReport, credit_report
 
 VARIANT = "case, white space and a final full stop aside"
 
@@ -63,11 +62,7 @@ def plain_answer(answer: str) -> str:
 
 
 def one_answer(records: Sequence[Any], metric: str) -> dict[Any, str]:
-    """Record id to its right answer, where each has only one.
-
-    Args:
-        records: Questions.
-        metric: Name of the metric, for messages.
+    """Record id to its right answer, where each has only one; messages name the `metric`.
 
     Raises:
         ScoreInputError: A record has several.

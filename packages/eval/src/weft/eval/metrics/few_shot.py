@@ -31,13 +31,10 @@ class SeedSummary:
 
 
 def over_seeds(reports: Mapping[int, ScoreReport]) -> SeedSummary:
-    """Summarise the headline scores of several seeds.
+    """Mean and standard deviation (with `n - 1`) of the headline scores of several seeds.
 
     Args:
         reports: Seed to report, all of one metric and variant.
-
-    Returns:
-        Mean and standard deviation (with `n - 1`) of the headline scores.
 
     Raises:
         ScoreInputError: There is no report, or they differ in metric or variant.
@@ -55,10 +52,6 @@ def over_seeds(reports: Mapping[int, ScoreReport]) -> SeedSummary:
 
 def harmonic_mean(base: float, new: float) -> float:
     """Harmonic mean of the accuracies on base and on new classes.
-
-    Args:
-        base: Accuracy on the classes that were trained, above or equal 0.
-        new: Accuracy on classes never seen.
 
     Returns:
         `2 * base * new / (base + new)`, 0 when either is 0.

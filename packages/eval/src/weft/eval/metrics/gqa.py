@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, mean_of
+from weft.eval.metrics.report import DISTANCE, PERCENT, ScoreReport, credit_report, mean_of
 
 Question = Mapping[str, Any]
+Choices = Mapping[Any, Mapping[str, list[str]]]
 Consistency = Literal["off", "all", "known"]
 
 # The official script compares the answers of "Common" questions ("what do both have in common?") with these.
 _COMMON_ANSWERS = ("color", "material", "shape")
-_LEFT_OUT = "consistency leaves out {} entailed questions that are not in the references"
 _NOT_A_STEP = ("exist", "query: name", "choose name")
 
 
@@ -26,7 +25,7 @@ def gqa_accuracy(
     predictions: Mapping[Any, str],
     references: Mapping[Any, str | Question],
     *,
-    choices: Mapping[Any, Mapping[str, list[str]]] | None = None,
+    choices: Choices | None = None,
     consistency: Consistency = "off",
     subset: bool = False,
     groups: Mapping[str, Mapping[Any, str]] | None = None,
@@ -70,23 +69,23 @@ def gqa_accuracy(
     require_text(predictions, paired.ids)
     questions = {key: _question(references[key]) for key in paired.ids}
     correct = {key: float(predictions[key] == questions[key]["answer"]) for key in paired.ids}
-    scored = {key: correct[key] for key in _balanced(questions)}
-    scores = _scores(scored, predictions, questions, choices)
-    scores["consistency"], left_out = _consistency(list(scored), correct, questions, consistency)
-    axes = {**_question_axes(list(scored), questions), **(groups or {})}
-    notes = (_LEFT_OUT.format(left_out),) if left_out else ()
+    balanced = _balanced(questions)
+    scored = {key: correct[key] for key in balanced}
+    scores = _scores(scored, predictions, balanced, choices)
+    scores["consistency"], notes = _consistency(balanced, correct, consistency)
+    axes = {**_question_axes(balanced), **(groups or {})}
     report = credit_report("gqa_accuracy", "official", paired, scored, axes, notes=notes)
     return replace(
         report,
         scores=scores,
         units=dict.fromkeys(scores, PERCENT) | {"distribution": DISTANCE},
-        reasons={key: _reason(key, consistency, choices) for key, value in scores.items() if value is None},
+        reasons={name: _reason(name, consistency) for name, value in scores.items() if value is None},
     )
 
 
-def _balanced(questions: Mapping[Any, Question]) -> list[Any]:
-    """Ids of the questions that means run over."""
-    found = [key for key, question in questions.items() if question.get("isBalanced", True)]
+def _balanced(questions: Mapping[Any, Question]) -> dict[Any, Question]:
+    """The questions that means run over."""
+    found = {key: question for key, question in questions.items() if question.get("isBalanced", True)}
     if not found:
         raise ScoreInputError(
             f"`references` must hold at least one balanced question, but all {len(questions)} have "
@@ -98,29 +97,27 @@ def _balanced(questions: Mapping[Any, Question]) -> list[Any]:
 def _scores(
     scored: Mapping[Any, float],
     predictions: Mapping[Any, str],
-    questions: Mapping[Any, Question],
-    choices: Mapping[Any, Mapping[str, list[str]]] | None,
+    balanced: Mapping[Any, Question],
+    choices: Choices | None,
 ) -> dict[str, float | None]:
-    """All scores but consistency, over the balanced questions `scored`."""
-    balanced = list(scored)
+    """All scores but consistency."""
     structural = {
-        key: question["types"]["structural"] for key, question in questions.items() if "types" in question
+        key: question["types"]["structural"] for key, question in balanced.items() if "types" in question
     }
     return {
         "accuracy": _percent(list(scored.values())),
-        "binary": _percent([scored[key] for key in balanced if structural.get(key, "query") != "query"]),
-        "open": _percent([scored[key] for key in balanced if structural.get(key) == "query"]),
+        "binary": _percent([scored[key] for key, kind in structural.items() if kind != "query"]),
+        "open": _percent([scored[key] for key, kind in structural.items() if kind == "query"]),
         "consistency": None,
-        "validity": _membership("valid", balanced, predictions, questions, choices),
-        "plausibility": _membership("plausible", balanced, predictions, questions, choices),
-        "distribution": _distribution(balanced, predictions, questions),
+        "validity": _membership("valid", predictions, balanced, choices),
+        "plausibility": _membership("plausible", predictions, balanced, choices),
+        "distribution": _distribution(predictions, balanced),
     }
 
 
-def _reason(score: str, consistency: Consistency, choices: Any) -> str:
+def _reason(score: str, consistency: Consistency) -> str:
     """Why a score could not be computed, and what would give it."""
     if score in ("validity", "plausibility"):
-        assert choices is None, "with choices they are always there"
         return "it needs `choices`, the official choices file"
     if score == "consistency":
         if consistency == "off":
@@ -148,11 +145,7 @@ def _percent(values: list[float]) -> float | None:
 
 
 def _membership(
-    kind: str,
-    balanced: list[Hashable],
-    predictions: Mapping[Any, str],
-    questions: Mapping[Any, Question],
-    choices: Mapping[Any, Mapping[str, list[str]]] | None,
+    kind: str, predictions: Mapping[Any, str], balanced: Mapping[Any, Question], choices: Choices | None
 ) -> float | None:
     if choices is None:
         return None
@@ -163,26 +156,23 @@ def _membership(
             "Use the choices file of the same split, or leave `choices` out."
         )
     hits = []
-    for key in balanced:
-        common = "Common" in questions[key].get("types", {}).get("detailed", "")
+    for key, question in balanced.items():
+        common = "Common" in question.get("types", {}).get("detailed", "")
         hits.append(float(predictions[key] in (_COMMON_ANSWERS if common else choices[key][kind])))
     return _percent(hits)
 
 
 def _consistency(
-    balanced: list[Hashable],
-    correct: Mapping[Any, float],
-    questions: Mapping[Any, Question],
-    mode: str,
-) -> tuple[float | None, int]:
-    """Mean accuracy of entailed questions, and how many are left out; nothing where switched off."""
+    balanced: Mapping[Any, Question], correct: Mapping[Any, float], mode: str
+) -> tuple[float | None, tuple[str, ...]]:
+    """Mean accuracy of entailed questions, and a note if some are left out; nothing where switched off."""
     if mode == "off":
-        return None, 0
+        return None, ()
     means, left_out = [], 0
-    for key in balanced:
-        entailed = [other for other in questions[key].get("entailed", ()) if other != key]
-        if not correct[key] or not entailed:
+    for key, question in balanced.items():
+        if not correct[key]:
             continue
+        entailed = [other for other in question.get("entailed", ()) if other != key]
         known = [other for other in entailed if other in correct]
         if mode == "all" and len(known) < len(entailed):
             absent = [other for other in entailed if other not in correct]
@@ -194,45 +184,39 @@ def _consistency(
         left_out += len(entailed) - len(known)
         if known:
             means.append(mean_of([correct[other] for other in known]))
-    return _percent(means), left_out
+    note = f"consistency leaves out {left_out} entailed questions that are not in the references"
+    return _percent(means), (note,) if left_out else ()
 
 
-def _distribution(
-    balanced: list[Hashable], predictions: Mapping[Any, str], questions: Mapping[Any, Question]
-) -> float | None:
-    gold: dict[str, Counter[str]] = {}
-    predicted: dict[str, Counter[str]] = {}
-    for key in balanced:
-        group = questions[key].get("groups", {}).get("global")
+def _distribution(predictions: Mapping[Any, str], balanced: Mapping[Any, Question]) -> float | None:
+    gold: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    predicted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for key, question in balanced.items():
+        group = question.get("groups", {}).get("global")
         if group is not None:
-            gold.setdefault(group, Counter())[questions[key]["answer"]] += 1
-            predicted.setdefault(group, Counter())[predictions[key]] += 1
+            gold[group][question["answer"]] += 1
+            predicted[group][predictions[key]] += 1
     if not gold:
         return None
-    weighted, total = 0.0, 0
+    weighted = 0.0
     for group, expected in gold.items():
-        score, size = 0.0, 0
+        score = 0.0
         for answer, count in expected.items():
             score += (float(predicted[group][answer] - count) ** 2) / count
-            size += count
-        weighted += score * size
-        total += size
-    return weighted / total / 100
+        weighted += score * expected.total()
+    return weighted / sum(expected.total() for expected in gold.values()) / 100
 
 
-def _question_axes(
-    balanced: list[Hashable], questions: Mapping[Any, Question]
-) -> dict[str, dict[Hashable, str]]:
-    axes: dict[str, dict[Hashable, str]] = {}
-    for key in balanced:
-        question = questions[key]
+def _question_axes(balanced: Mapping[Any, Question]) -> dict[str, dict[Hashable, str]]:
+    axes: defaultdict[str, dict[Hashable, str]] = defaultdict(dict)
+    for key, question in balanced.items():
         if "types" in question:
-            axes.setdefault("structural", {})[key] = question["types"]["structural"]
-            axes.setdefault("semantic", {})[key] = question["types"]["semantic"]
+            axes["structural"][key] = question["types"]["structural"]
+            axes["semantic"][key] = question["types"]["semantic"]
         if "semantic" in question:
-            axes.setdefault("steps", {})[key] = str(_steps(question["semantic"]))
+            axes["steps"][key] = str(_steps(question["semantic"]))
         if "question" in question:
-            axes.setdefault("words", {})[key] = str(len(question["question"].split()))
+            axes["words"][key] = str(len(question["question"].split()))
     return axes
 
 

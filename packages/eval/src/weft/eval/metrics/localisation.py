@@ -9,7 +9,7 @@ import numpy as np
 
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_each
-from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means, sample_report
 
 Moment = Sequence[int]
 _BEST_OF = 3
@@ -57,23 +57,13 @@ def didemo_localisation(
     found = {key: _of_best_annotations(key, predictions[key], references[key]) for key in paired.ids}
     overlap = {key: shared for key, (shared, _) in found.items()}
     mean_ranks = np.array([rank for _, rank in found.values()])
-    scores: dict[str, float | None] = {
+    scores = {
         "miou": float(np.mean(list(overlap.values()))),
         "rank1": float((mean_ranks <= 1).mean()),
         "rank5": float((mean_ranks <= 5).mean()),
     }
-    return ScoreReport(
-        metric="didemo_localisation",
-        variant="official",
-        headline="miou",
-        scores=scores,
-        units=dict.fromkeys(scores, FRACTION),
-        n=len(overlap),
-        groups=group_means(groups or {}, overlap),
-        per_sample=overlap,
-        missing=paired.missing,
-        extra=paired.extra,
-    )
+    grouped = group_means(groups or {}, overlap)
+    return sample_report("didemo_localisation", "official", paired, scores, overlap, grouped, unit=FRACTION)
 
 
 def _of_best_annotations(

@@ -65,18 +65,14 @@ class Matches:
             `text_to_image` and `image_to_text`: id to the ids of the other side.
         """
         if (second := self.reranked) is not None:
-            return {
-                "text_to_image": _ordered(
-                    second.images, second.image_scores, self.text_ids, self.image_ids, best
-                ),
-                "image_to_text": _ordered(
-                    second.texts, second.text_scores, self.image_ids, self.text_ids, best
-                ),
-            }
-        similarity = self.text_features @ self.image_features.T
+            images = np.take_along_axis(second.images, _order(second.image_scores), axis=1)
+            texts = np.take_along_axis(second.texts, _order(second.text_scores), axis=1)
+        else:
+            similarity = self.text_features @ self.image_features.T
+            images, texts = _order(similarity), _order(similarity.T)
         return {
-            "text_to_image": _best(similarity, self.text_ids, self.image_ids, best),
-            "image_to_text": _best(similarity.T, self.image_ids, self.text_ids, best),
+            "text_to_image": _named(self.text_ids, self.image_ids, images[:, :best]),
+            "image_to_text": _named(self.image_ids, self.text_ids, texts[:, :best]),
         }
 
 
@@ -128,15 +124,11 @@ def _rank(own: Array, candidates: Array, scores: Array, similarity: Array) -> in
     return 1 + len(candidates) + above
 
 
-def _best(similarity: Array, rows: Sequence[str], columns: Sequence[str], best: int) -> dict[str, list[str]]:
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
-    return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
+def _order(scores: Array) -> Array:
+    return np.argsort(-scores, axis=1, kind="stable")
 
 
-def _ordered(
-    candidates: Any, scores: Any, rows: Sequence[str], columns: Sequence[str], best: int
-) -> dict[str, list[str]]:
-    order = np.take_along_axis(candidates, np.argsort(-scores, axis=1, kind="stable"), axis=1)[:, :best]
+def _named(rows: Sequence[str], columns: Sequence[str], order: Array) -> dict[str, list[str]]:
     return {row: [columns[column] for column in own] for row, own in zip(rows, order.tolist(), strict=True)}
 
 
@@ -157,9 +149,8 @@ def retrieval_scores(
     Raises:
         ScoreInputError: If the features belong to other records.
     """
-    if {r.text_id for r in records} != set(matches.text_ids) or {r.media_id for r in records} != set(
-        matches.image_ids
-    ):
+    shown = {r.text_id for r in records}, {r.media_id for r in records}
+    if shown != (set(matches.text_ids), set(matches.image_ids)):
         raise ScoreInputError(
             f"`matches` must hold the texts and images of the {len(records)} records, but holds "
             f"{len(matches.text_ids)} texts and {len(matches.image_ids)} images, and some differ. Encode the "

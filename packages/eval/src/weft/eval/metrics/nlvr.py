@@ -9,7 +9,7 @@ from typing import Any
 from weft.eval.errors import ScoreInputError, shown
 from weft.eval.metrics.alignment import align, require_each
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import PERCENT, ScoreReport, group_means
+from weft.eval.metrics.report import ScoreReport, group_means, sample_report
 
 
 def nlvr_accuracy(
@@ -52,24 +52,9 @@ def nlvr2_accuracy(
     subset: bool = False,
     groups: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> ScoreReport:
-    """Score NLVR2 judgements.
+    """Score NLVR2 judgements as `nlvr_accuracy` scores those of NLVR, with the same arguments, result and errors.
 
-    As `nlvr_accuracy`, but identifiers read `split-set-pair-sentence` and those that differ only in the third
-    field share one sentence.
-
-    Args:
-        predictions: Identifier to "true" or "false", in any letter case, or a boolean.
-        references: Identifier to the label, in the same forms.
-        sentences: Identifier to the sentence it belongs to, in place of reading the identifier.
-        subset: Score only the ids that both sides hold, and say so in the report.
-        groups: Axes to average over: axis to identifier to group name.
-
-    Returns:
-        Report with `accuracy` and `consistency`, both in percent.
-
-    Raises:
-        ScoreInputError: Ids do not match or an identifier has too few fields.
-        ScoreTypeError: A judgement is neither text nor a boolean.
+    Identifiers read `split-set-pair-sentence`, and those that differ only in the third field share one sentence.
 
     Source:
         lil-lab/nlvr, `nlvr2/eval/metrics.py` (which prints fractions).
@@ -92,8 +77,12 @@ def _score(
     groups: Mapping[str, Mapping[Any, str]] | None,
 ) -> ScoreReport:
     paired = align(predictions, references, subset=subset)
-    if sentences is not None:
-        _require_sentences(sentences, paired.ids)
+    missing = [] if sentences is None else [key for key in paired.ids if key not in sentences]
+    if missing:
+        raise ScoreInputError(
+            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
+            "Add them, or leave `sentences` out to read the identifiers."
+        )
     for side, values in (("predictions", predictions), ("references", references)):
         require_each(
             side,
@@ -111,30 +100,12 @@ def _score(
         consistent[sentence] = consistent.get(sentence, True) and right
         per_sample[key] = 100.0 * right
     correct = sum(score > 0 for score in per_sample.values())
-    return ScoreReport(
-        metric=metric,
-        variant="official",
-        headline="accuracy",
-        scores={
-            "accuracy": 100 * (correct / len(per_sample)),
-            "consistency": 100 * (sum(consistent.values()) / len(consistent)),
-        },
-        units={"accuracy": PERCENT, "consistency": PERCENT},
-        n=len(per_sample),
-        groups=group_means(groups or {}, per_sample),
-        per_sample=per_sample,
-        missing=paired.missing,
-        extra=paired.extra,
-    )
-
-
-def _require_sentences(sentences: Mapping[Any, str], ids: list[Hashable]) -> None:
-    missing = [key for key in ids if key not in sentences]
-    if missing:
-        raise ScoreInputError(
-            f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
-            "Add them, or leave `sentences` out to read the identifiers."
-        )
+    scores = {
+        "accuracy": 100 * (correct / len(per_sample)),
+        "consistency": 100 * (sum(consistent.values()) / len(consistent)),
+    }
+    grouped = group_means(groups or {}, per_sample)
+    return sample_report(metric, "official", paired, scores, per_sample, grouped)
 
 
 def _nlvr_sentence(key: Hashable) -> str:

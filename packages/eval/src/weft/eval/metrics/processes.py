@@ -17,11 +17,7 @@ def place() -> tuple[int, int]:
 
 
 def of_everyone(own: Value) -> list[Value]:
-    """What each process holds, by rank; all of them must ask.
-
-    Args:
-        own: What this one holds; it must pickle.
-    """
+    """What each process holds, by rank; all of them must ask, and `own`, what this one holds, must pickle."""
     _, size = place()
     if size == 1:
         return [own]

@@ -35,12 +35,7 @@ METRICS: Registry[Metric] = Registry("`metric`", ScoreInputError, "weft.eval.met
 
 
 def register_metric(name: str, *types: str, headlines: tuple[str, ...] = ()) -> Callable[[Scorer], Scorer]:
-    """Make a function known as a metric; a decorator.
-
-    Args:
-        name: What tasks call it.
-        types: Types of the records it scores; none for any.
-        headlines: Entries of its scores that tables can show, its own first.
+    """Make a function known as the metric that tasks call `name`; a decorator. See `Metric` for the rest.
 
     Raises:
         ScoreInputError: If another metric has the name.

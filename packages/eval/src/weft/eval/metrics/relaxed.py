@@ -7,10 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.exact import one_answer
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import ScoreReport
+from weft.eval.metrics.report import ScoreReport, credit_report
 
 TOLERANCE = 0.05
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from weft.eval.metrics.alignment import Alignment
+
 PERCENT = "percent"
 FRACTION = "fraction"
 RANK = "rank"
@@ -81,14 +83,7 @@ class ScoreReport:
         return self.missing > 0
 
     def to_dict(self, *, per_sample: bool = False) -> dict[str, Any]:
-        """Return the report as plain JSON-able data.
-
-        Args:
-            per_sample: Also include one score per sample id (ids become text).
-
-        Returns:
-            A dictionary of numbers, text and dictionaries.
-        """
+        """Return the report as plain JSON-able data; `per_sample` adds one score per id, which becomes text."""
         data: dict[str, Any] = {
             "metric": self.metric,
             "variant": self.variant,
@@ -119,6 +114,70 @@ class ScoreReport:
             lines.append(f"  {name}: {shown}")
         lines.extend(f"  note: {note}" for note in self.notes)
         return "\n".join(lines)
+
+
+def sample_report(
+    metric: str,
+    variant: str,
+    paired: Alignment,
+    scores: Mapping[str, float | None],
+    per_sample: Mapping[Any, float],
+    groups: Mapping[str, Mapping[str, GroupScore]],
+    *,
+    unit: str = PERCENT,
+    notes: tuple[str, ...] = (),
+) -> ScoreReport:
+    """The report of a metric that scores samples, all in one unit; arguments as the attributes of `ScoreReport`.
+
+    The first of `scores` is the headline; `paired` says what was left out.
+    """
+    return ScoreReport(
+        metric=metric,
+        variant=variant,
+        headline=next(iter(scores)),
+        scores=scores,
+        units=dict.fromkeys(scores, unit),
+        n=len(per_sample),
+        groups=groups,
+        per_sample=per_sample,
+        missing=paired.missing,
+        extra=paired.extra,
+        notes=notes,
+    )
+
+
+def credit_report(
+    metric: str,
+    variant: str,
+    paired: Alignment,
+    credit: Mapping[Any, float],
+    groups: Mapping[str, Mapping[Any, str]] | None,
+    *,
+    name: str = "accuracy",
+    digits: int | None = None,
+    notes: tuple[str, ...] = (),
+) -> ScoreReport:
+    """The report of a metric that gives every sample a credit from 0 to 1, of which the score is the mean in percent.
+
+    Args:
+        metric: Name of the metric.
+        variant: Name of its definition.
+        paired: The ids that are scored, and what was left out.
+        credit: Sample id to its credit.
+        groups: Axes to average over.
+        name: What the score is called.
+        digits: Decimals to which means are rounded, or None for whole ones.
+        notes: What readers must know.
+    """
+    return sample_report(
+        metric,
+        variant,
+        paired,
+        {name: mean_of(credit.values(), 100, digits)},
+        {key: 100 * value for key, value in credit.items()},
+        group_means(groups or {}, credit, scale=100, digits=digits),
+        notes=notes,
+    )
 
 
 def group_means(
@@ -152,15 +211,12 @@ def group_means(
 
 
 def mean_of(values: Collection[float], scale: float = 1.0, digits: int | None = None) -> float:
-    """Mean of at least one value, computed in the order of operations of the official scripts.
+    """`scale * sum / count` of at least one value, in the order of operations of the official scripts.
 
     Args:
         values: The numbers.
         scale: Factor on the sum.
         digits: Round to this many decimals, or not at all when `None`.
-
-    Returns:
-        `scale * sum / count`.
     """
     mean = scale * sum(values) / len(values)
     return mean if digits is None else round(mean, digits)

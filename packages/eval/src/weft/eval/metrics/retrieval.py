@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from weft.eval.errors import ScoreInputError, shown
-from weft.eval.metrics.report import PERCENT, RANK, ScoreReport, group_means
+from weft.eval.metrics.report import PERCENT, RANK, GroupScore, ScoreReport, group_means, mean_of
 
 Array = npt.NDArray[Any]
 Ties = Literal["pessimistic", "expected"]
@@ -68,15 +68,15 @@ def retrieval_recall(
             f"`similarity` must have shape (images, texts) without empty sides, but has shape {matrix.shape}. "
             "Stack one row per image."
         )
-    rows = max(1, _CHUNK_ELEMENTS // matrix.shape[1])
-
-    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
-
-    def blocks() -> Iterator[tuple[int, Array]]:
-        for start in range(0, matrix.shape[0], rows):
-            yield start, matrix[start : start + rows]
-
-    return _report(blocks, matrix.shape, texts_of_image, ks, ties, labels)
+    return retrieval_from_ranks(
+        *_ranks(lambda rows: matrix[rows], matrix.shape, texts_of_image, ties),
+        variant=f"{ties} ties",
+        ks=ks,
+        image_ids=image_ids,
+        text_ids=text_ids,
+        image_groups=image_groups,
+        text_groups=text_groups,
+    )
 
 
 def retrieval_from_features(
@@ -93,63 +93,27 @@ def retrieval_from_features(
 ) -> ScoreReport:
     """As `retrieval_recall`, from features, without ever holding the whole matrix.
 
-    Args:
-        image_features: Shape `(images, size)`; similarity is the plain inner product.
-        text_features: Shape `(texts, size)`.
-        texts_of_image: For each image the rows of its own texts.
-        ks: The cut-offs.
-        ties: How equal scores are ranked.
-        image_ids: Ids for the per-sample ranks.
-        text_ids: Ids of the texts, for `text_groups`.
-        image_groups: Axis to image id to group name.
-        text_groups: Axis to text id to group name.
-
-    Returns:
-        The same report.
+    Features have the shapes `(images, size)` and `(texts, size)`; similarity is the plain inner product.
 
     Raises:
         ScoreInputError: Feature sizes differ, features hold NaN, or the positives do not fit.
     """
     images, texts = np.asarray(image_features), np.asarray(text_features)
-    if (
-        images.ndim != 2
-        or texts.ndim != 2
-        or images.shape[1] != texts.shape[1]
-        or 0 in images.shape + texts.shape
-    ):
+    shapes = images.shape + texts.shape
+    if images.ndim != 2 or texts.ndim != 2 or shapes[1] != shapes[3] or 0 in shapes:
         raise ScoreInputError(
             "`image_features` and `text_features` must have shapes (images, size) and (texts, size), but have "
             f"{images.shape} and {texts.shape}. Project both into one space."
         )
-    rows = max(1, _CHUNK_ELEMENTS // texts.shape[0])
-
-    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
-
-    def blocks() -> Iterator[tuple[int, Array]]:
-        for start in range(0, images.shape[0], rows):
-            yield start, images[start : start + rows] @ texts.T
-
-    return _report(blocks, (images.shape[0], texts.shape[0]), texts_of_image, ks, ties, labels)
-
-
-class _Labels(NamedTuple):
-    image_ids: Sequence[Hashable] | None
-    text_ids: Sequence[Hashable] | None
-    image_groups: Groups
-    text_groups: Groups
-
-
-def _report(
-    blocks: Callable[[], Iterator[tuple[int, Array]]],
-    shape: tuple[int, ...],
-    texts_of_image: Sequence[Sequence[int]],
-    ks: Sequence[int],
-    ties: Ties,
-    labels: _Labels,
-) -> ScoreReport:
-    image_of_text = _owners(texts_of_image, shape)
-    image_ranks, text_ranks = _ranks(blocks, shape, texts_of_image, image_of_text, ties)
-    return _summary(image_ranks, text_ranks, ks, f"{ties} ties", labels)
+    return retrieval_from_ranks(
+        *_ranks(lambda rows: images[rows] @ texts.T, (len(images), len(texts)), texts_of_image, ties),
+        variant=f"{ties} ties",
+        ks=ks,
+        image_ids=image_ids,
+        text_ids=text_ids,
+        image_groups=image_groups,
+        text_groups=text_groups,
+    )
 
 
 def retrieval_from_ranks(
@@ -163,58 +127,32 @@ def retrieval_from_ranks(
     image_groups: Groups | None = None,
     text_groups: Groups | None = None,
 ) -> ScoreReport:
-    """As `retrieval_recall`, from ranks that are known already.
+    """As `retrieval_recall`, from ranks that are known already; `variant` says how they were made.
 
-    Args:
-        image_ranks: Rank from 1 of each image's best placed text, shape `(images,)`.
-        text_ranks: Rank of each text's image, shape `(texts,)`.
-        variant: How they were made, for the report.
-        ks: The cut-offs.
-        image_ids: Ids for the per-sample ranks.
-        text_ids: Ids of the texts, for `text_groups`.
-        image_groups: Axis to image id to group name.
-        text_groups: Axis to text id to group name.
-
-    Returns:
-        The same report.
+    `image_ranks` are of each image's best placed text, shape `(images,)`, `text_ranks` of each text's image, shape
+    `(texts,)`, both from 1.
     """
-    labels = _Labels(image_ids, text_ids, image_groups or {}, text_groups or {})
-    return _summary(image_ranks, text_ranks, ks, variant, labels)
-
-
-def _summary(
-    image_ranks: Array, text_ranks: Array, ks: Sequence[int], variant: str, labels: _Labels
-) -> ScoreReport:
-    ids = {
-        "i2t": _distinct("image", labels.image_ids, len(image_ranks)),
-        "t2i": _distinct("text", labels.text_ids, len(text_ranks)),
-    }
-    least = min(ks)
-    scores: dict[str, float | None] = {}
-    for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
-        scores |= {f"{name}_R@{k}": 100.0 * float(np.mean(ranks <= k)) for k in ks}
-    recalls = [value for value in scores.values() if value is not None]
-    units = dict.fromkeys(scores, PERCENT)
-    for name, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
-        scores |= {f"{name}_MedR": float(np.median(ranks)), f"{name}_MeanR": float(np.mean(ranks))}
-    units |= dict.fromkeys((name for name in scores if name not in units), RANK)
-    scores |= {"rsum": sum(recalls), "mean_recall": sum(recalls) / len(recalls)}
+    images = _distinct("image", image_ids, len(image_ranks))
+    texts = _distinct("text", text_ids, len(text_ranks))
+    sides = (("i2t", image_ranks, images, image_groups), ("t2i", text_ranks, texts, text_groups))
+    recalls, ranked, least = dict[str, float](), dict[str, float](), min(ks)
+    grouped: dict[str, dict[str, GroupScore]] = {}
+    for name, ranks, ids, groups in sides:
+        recalls |= {f"{name}_R@{k}": 100.0 * float(np.mean(ranks <= k)) for k in ks}
+        ranked |= {f"{name}_MedR": float(np.median(ranks)), f"{name}_MeanR": float(np.mean(ranks))}
+        means = group_means(groups or {}, _hits(ids, ranks, least))
+        grouped |= {f"{axis}: {name}_R@{least}": members for axis, members in means.items()}
+    total = sum(recalls.values())
+    sums = {"rsum": total, "mean_recall": total / len(recalls)}
     return ScoreReport(
         metric="retrieval_recall",
         variant=variant,
         headline="mean_recall",
-        scores=scores,
-        units=units | {"rsum": PERCENT, "mean_recall": PERCENT},
+        scores=recalls | ranked | sums,
+        units=dict.fromkeys(recalls, PERCENT) | dict.fromkeys(ranked, RANK) | dict.fromkeys(sums, PERCENT),
         n=len(image_ranks),
-        groups={
-            f"{axis}: {name}_R@{least}": members
-            for name, ranks, groups in (
-                ("i2t", image_ranks, labels.image_groups),
-                ("t2i", text_ranks, labels.text_groups),
-            )
-            for axis, members in group_means(groups, _hits(ids[name], ranks, least)).items()
-        },
-        per_sample=_hits(ids["i2t"], image_ranks, 1),
+        groups=grouped,
+        per_sample=_hits(images, image_ranks, 1),
     )
 
 
@@ -232,9 +170,9 @@ def _distinct(side: str, ids: Sequence[Hashable] | None, count: int) -> Sequence
     return given
 
 
-def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> Array:
+def _check_owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> None:
     images, texts = shape
-    owners = np.full(texts, -1, dtype=np.int64)
+    owned = np.zeros(texts, dtype=bool)
     if len(texts_of_image) != images:
         raise ScoreInputError(
             f"`texts_of_image` must have one entry per image ({images}), but has {len(texts_of_image)}. "
@@ -242,32 +180,33 @@ def _owners(texts_of_image: Sequence[Sequence[int]], shape: tuple[int, ...]) -> 
         )
     for image, own in enumerate(texts_of_image):
         columns = np.asarray(own, dtype=np.int64)
-        if not columns.size or columns.min() < 0 or columns.max() >= texts or (owners[columns] >= 0).any():
+        if not columns.size or columns.min() < 0 or columns.max() >= texts or owned[columns].any():
             raise ScoreInputError(
                 f"`texts_of_image` must give every image at least one text of its own below {texts}, but image "
                 f"{image} has {shown(list(own))}. A text may belong to one image only."
             )
-        owners[columns] = image
-    if (owners < 0).any():
+        owned[columns] = True
+    if not owned.all():
         raise ScoreInputError(
-            f"`texts_of_image` must name the image of every text, but {int((owners < 0).sum())} texts have none: "
-            f"{shown(np.flatnonzero(owners < 0).tolist())}. Remove these texts from the similarities."
+            f"`texts_of_image` must name the image of every text, but {int((~owned).sum())} texts have none: "
+            f"{shown(np.flatnonzero(~owned).tolist())}. Remove these texts from the similarities."
         )
-    return owners
 
 
 def _ranks(
-    blocks: Callable[[], Iterator[tuple[int, Array]]],
+    similar: Callable[[slice], Array],
     shape: tuple[int, ...],
     texts_of_image: Sequence[Sequence[int]],
-    image_of_text: Array,
     ties: Ties,
 ) -> tuple[Array, Array]:
-    """Rank of the best own text for each image, and of the own image for each text; rows come twice."""
+    """Rank of the best own text for each image, and of the own image for each text; rows are asked for twice."""
+    _check_owners(texts_of_image, shape)
     images, texts = shape
+    size = max(1, _CHUNK_ELEMENTS // texts)
     image_ranks = np.empty(images)
     own_scores: Array = np.empty(texts)
-    for start, block in blocks():
+    for start in range(0, images, size):
+        block = similar(slice(start, start + size))
         if np.isnan(block).any():
             raise ScoreInputError(
                 f"`similarity` must not hold NaN, but rows from {start} do ({int(np.isnan(block).sum())} values). "
@@ -281,12 +220,12 @@ def _ranks(
             above = int((row > best).sum())
             image_ranks[start + offset] = _rank(above, tied_wrong, ties)
     above_text, tied_text = np.zeros(texts, dtype=np.int64), np.zeros(texts, dtype=np.int64)
-    for _, block in blocks():
+    for start in range(0, images, size):
+        block = similar(slice(start, start + size))
         own_row = own_scores.astype(block.dtype)
         above_text += (block > own_row).sum(axis=0)
         tied_text += (block == own_row).sum(axis=0)
-    tied_text -= 1
-    return image_ranks, _rank(above_text, tied_text, ties)
+    return image_ranks, _rank(above_text, tied_text - 1, ties)
 
 
 def _rank(above: Any, tied: Any, ties: Ties) -> Any:
@@ -307,10 +246,6 @@ def mean_over_folds(reports: Sequence[ScoreReport]) -> Mapping[str, float]:
     """
     if not reports:
         raise ScoreInputError("`reports` must hold at least one fold, but is empty. Score the folds first.")
-    means: dict[str, float] = {}
-    for name in reports[0].scores:
-        values = [report.scores[name] for report in reports]
-        present = [value for value in values if value is not None]
-        if len(present) == len(values):
-            means[name] = sum(present) / len(present)
-    return means
+    scores = {name: [report.scores[name] for report in reports] for name in reports[0].scores}
+    present = {name: [value for value in values if value is not None] for name, values in scores.items()}
+    return {name: mean_of(values) for name, values in present.items() if len(values) == len(reports)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +89,7 @@ def bootstrap_interval(
         True
     """
     values = _values(report)
-    means = _resampled_means(values, resamples, confidence, seed)
-    return _interval(float(values.mean()), means, confidence)
+    return _interval(float(values.mean()), _resampled_means(values, resamples, confidence, seed), confidence)
 
 
 def bootstrap_aggregate(
@@ -117,14 +116,11 @@ def bootstrap_aggregate(
         ScoreInputError: There is no sample, or the numbers are out of range.
     """
     table = np.asarray(statistics)
-    _check(table.shape[0], resamples, confidence)
+    count = len(table)
+    _check(count, resamples, confidence)
     generator = np.random.default_rng(seed)
-    scores = np.empty(resamples)
-    for one in range(resamples):
-        counts = np.bincount(
-            generator.integers(table.shape[0], size=table.shape[0]), minlength=table.shape[0]
-        )
-        scores[one] = aggregate(counts @ table)
+    draws = (generator.integers(count, size=count) for _ in range(resamples))
+    scores = np.array([aggregate(np.bincount(drawn, minlength=count) @ table) for drawn in draws])
     return _interval(float(aggregate(table.sum(axis=0))), scores, confidence)
 
 
@@ -163,17 +159,16 @@ def paired_test(
                 f"Two reports must share `{name}` to be compared, but have {getattr(first, name)!r} and "
                 f"{getattr(second, name)!r}. Score both the same way."
             )
-    unmatched = [key for key in first.per_sample if key not in second.per_sample]
-    unmatched += [key for key in second.per_sample if key not in first.per_sample]
+    ours, theirs = first.per_sample, second.per_sample
+    unmatched = [*(key for key in ours if key not in theirs), *(key for key in theirs if key not in ours)]
     if unmatched:
         raise ScoreInputError(
             f"Two reports must cover the same samples, but {len(unmatched)} are in one only: "
             f"{shown(unmatched)}. Score both on the same subset."
         )
-    differences = _values(first) - np.array([second.per_sample[key] for key in first.per_sample])
-    _check(len(differences), resamples, confidence)
+    differences = _values(first) - np.array([theirs[key] for key in ours])
     observed = float(differences.mean())
-    means = _resampled_means(differences, resamples, confidence, seed)
+    ends = _interval(observed, _resampled_means(differences, resamples, confidence, seed), confidence)
     generator = np.random.default_rng(seed + 1)
     moved = differences[differences != 0]
     at_least = 0
@@ -181,7 +176,6 @@ def paired_test(
         signs = generator.integers(0, 2, size=(size, len(moved)), dtype=np.int8) * 2 - 1
         flipped = signs @ moved / len(differences)
         at_least += int((np.abs(flipped) >= abs(observed) - 1e-12).sum())
-    ends = _interval(observed, means, confidence)
     return PairedResult(observed, ends.low, ends.high, (at_least + 1) / (resamples + 1), len(differences))
 
 
@@ -211,7 +205,7 @@ def _resampled_means(values: Array, resamples: int, confidence: float, seed: int
     return np.concatenate(parts)
 
 
-def _chunks(total: int, width: int) -> Sequence[int]:
+def _chunks(total: int, width: int) -> list[int]:
     size = max(1, _CHUNK_ELEMENTS // width)
     return [min(size, total - start) for start in range(0, total, size)]
 

@@ -46,11 +46,7 @@ class MetricState(Generic[Prediction]):
         return dict(self._predictions)
 
     def update(self, ids: Iterable[Hashable], predictions: Iterable[Prediction]) -> None:
-        """Add the predictions of one batch.
-
-        Args:
-            ids: One id per sample.
-            predictions: One prediction per sample, in the same order.
+        """Add the predictions of one batch, one per id and in the same order.
 
         Raises:
             ScoreInputError: The two differ in length, or an id already holds another prediction.
@@ -64,10 +60,7 @@ class MetricState(Generic[Prediction]):
         self._add(zip(keys, values, strict=True))
 
     def merge(self, other: MetricState[Prediction]) -> None:
-        """Add everything another state holds, such as that of another process.
-
-        Args:
-            other: A state of the same metric.
+        """Add everything another state of the same metric holds, such as that of another process.
 
         Raises:
             ScoreInputError: An id holds different predictions in the two states.
@@ -77,26 +70,20 @@ class MetricState(Generic[Prediction]):
     def gather(self) -> None:
         """Add what every other process of a `torch.distributed` group holds; alone, do nothing.
 
-        Samples that a distributed sampler repeated to fill the last batch count once, because the state is keyed
-        by id, so the score is exactly that of one process.
-
         Raises:
             ScoreInputError: An id holds different predictions in two processes.
         """
         if place()[1] == 1:
             return
         for state in of_everyone(self.state_dict()):
-            self._add(zip(state["ids"], state["predictions"], strict=True))
+            self.update(state["ids"], state["predictions"])
 
     def state_dict(self) -> dict[str, list[Any]]:
         """Return the ids and predictions as two parallel lists, fit for pickling or gathering."""
         return {"ids": list(self._predictions), "predictions": list(self._predictions.values())}
 
     def load_state_dict(self, state: Mapping[str, list[Any]]) -> None:
-        """Replace the content by that of `state_dict`.
-
-        Args:
-            state: What `state_dict` returned.
+        """Replace the content by what `state_dict` returned.
 
         Raises:
             ScoreInputError: The two lists differ in length.
@@ -105,14 +92,7 @@ class MetricState(Generic[Prediction]):
         self.update(state["ids"], state["predictions"])
 
     def compute(self, references: Mapping[Any, Any], *, subset: bool = False) -> ScoreReport:
-        """Score everything gathered so far.
-
-        Args:
-            references: Id to reference, as the metric expects them.
-            subset: Allow a partial set; the report then says so.
-
-        Returns:
-            The metric's report.
+        """Score everything gathered so far against `references`, as the metric expects them.
 
         Raises:
             ScoreInputError: Ids are missing or unknown and `subset` is false.
@@ -134,6 +114,7 @@ class MetricState(Generic[Prediction]):
 
 
 def _same(left: Any, right: Any) -> bool:
-    if hasattr(left, "shape") or hasattr(right, "shape"):
-        return getattr(left, "shape", None) == getattr(right, "shape", None) and bool((left == right).all())
-    return bool(left == right)
+    shapes = [getattr(side, "shape", None) for side in (left, right)]
+    if shapes == [None, None]:
+        return bool(left == right)
+    return shapes[0] == shapes[1] and bool((left == right).all())

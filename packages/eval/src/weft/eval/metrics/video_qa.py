@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from weft.eval.errors import ScoreInputError
 from weft.eval.metrics.alignment import align, require_each, require_text
-from weft.eval.metrics.classify import top1_accuracy
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import PERCENT, ScoreReport
+from weft.eval.metrics.report import ScoreReport, credit_report
 
 _ENOUGH_TO_JUDGE = 20
 
@@ -44,23 +41,16 @@ def multiple_choice_accuracy(
         require_each(
             side, options, paired.ids, _is_position, "the number of an option", "Give positions from 0."
         )
-    report = top1_accuracy(predictions, references, subset=subset, groups=groups)
-    places = {int(references[key]) for key in report.per_sample}
-    notes = report.notes
-    if len(places) == 1 and report.n >= _ENOUGH_TO_JUDGE:
-        notes += (
-            f"every right answer is option {places.pop()}: shuffle the options before the model sees them, "
-            "or a constant guess scores 100",
-        )
-    return replace(
-        report,
-        metric="multiple_choice_accuracy",
-        variant="multiple choice",
-        scores={"accuracy": report.scores["accuracy"]},
-        units={"accuracy": PERCENT},
-        groups={axis: members for axis, members in report.groups.items() if axis != "class"},
-        notes=notes,
+    right: dict[Hashable, float] = {
+        key: float(bool(predictions[key] == references[key])) for key in paired.ids
+    }
+    places = {int(references[key]) for key in paired.ids}
+    note = (
+        f"every right answer is option {min(places)}: shuffle the options before the model sees them, or a constant "
+        "guess scores 100"
     )
+    notes = (note,) if len(places) == 1 and len(right) >= _ENOUGH_TO_JUDGE else ()
+    return credit_report("multiple_choice_accuracy", "multiple choice", paired, right, groups, notes=notes)
 
 
 def _is_position(value: object) -> bool:
@@ -96,13 +86,12 @@ def open_ended_accuracy(
     require_text(predictions, paired.ids)
     if vocabulary is not None and not vocabulary:
         raise ScoreInputError("`vocabulary` must hold at least one answer, but is empty. Leave it out.")
-    known = None if vocabulary is None else set(vocabulary)
-    outside = 0 if known is None else sum(references[key] not in known for key in paired.ids)
+    known = set(vocabulary or ())
+    outside = {key for key in paired.ids if known and references[key] not in known}
     right: dict[Hashable, float] = {
-        key: float(predictions[key] == references[key] and (known is None or references[key] in known))
-        for key in paired.ids
+        key: float(predictions[key] == references[key] and key not in outside) for key in paired.ids
     }
-    note = f"{outside} of {len(right)} right answers lie outside the vocabulary and count as wrong"
+    note = f"{len(outside)} of {len(right)} right answers lie outside the vocabulary and count as wrong"
     notes = (note,) if outside else ()
     return credit_report("open_ended_accuracy", "exact match", paired, right, groups, notes=notes)
 

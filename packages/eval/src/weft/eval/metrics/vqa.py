@@ -1,4 +1,4 @@
-"""VQA accuracy: agreement with ten people, each left out in turn."""
+"""VQA accuracy: agreement with ten people, each left out in turn; the official one, and that of VL-Adapter."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
 from weft.eval.metrics.alignment import align, require_text
-from weft.eval.metrics.credit import credit_report
 from weft.eval.metrics.registry import Groups, register_metric
-from weft.eval.metrics.report import ScoreReport
-from weft.eval.metrics.vqa_normalise import normalise, strip_whitespace
+from weft.eval.metrics.report import ScoreReport, credit_report
+from weft.eval.metrics.vqa_normalise import normalise, process_punctuation, strip_whitespace
 
 OFFICIAL = "official-vqa-2021"
 LMMS_EVAL = "lmms-eval"
@@ -65,51 +64,65 @@ def vqa_accuracy(
         raise ScoreInputError(
             f"`variant` must be one of {', '.join(sorted(_VARIANTS))}, but is {variant!r}. Use {OFFICIAL!r}."
         )
-    return agreement_report(
-        "vqa_accuracy", variant, score_one, predictions, references, subset=subset, groups=groups
-    )
+    return _agreement("vqa_accuracy", variant, score_one, predictions, references, subset, groups)
 
 
-def agreement_report(
+def vl_adapter_vqa_accuracy(
+    predictions: Mapping[Any, str],
+    references: Mapping[Any, Sequence[str] | Mapping[str, Any]],
+    *,
+    subset: bool = False,
+    groups: Mapping[str, Mapping[Any, str]] | None = None,
+) -> ScoreReport:
+    """Score open-ended answers as the evaluator of VL-Adapter does; it is not the official one.
+
+    It counts agreement as `vqa_accuracy` does, but cleans every prediction whole, also where people agree, and of the
+    human answers the punctuation alone, where they do not: "the dogs" is a wrong answer to ten times "the dogs".
+
+    Args:
+        predictions: Question id to answer.
+        references: Question id to human answers or annotation; see `vqa_accuracy`.
+        subset: Score only the ids that both sides hold, and say so in the report.
+        groups: Further axes to average over: axis to question id to group name.
+
+    Returns:
+        Report with `accuracy` in percent, rounded as theirs.
+
+    Raises:
+        ScoreInputError: Ids do not match, or a reference holds fewer than two answers.
+        ScoreTypeError: A prediction or a human answer is not text.
+
+    Source:
+        `VQAEvaluator.evaluate_raw` of VL-T5 (Cho et al. 2021) and VL-Adapter (Sung et al. 2022). It cleans the human
+        answers in place, so that scoring twice in one process may clean them twice; here every scoring is the first.
+
+    Example:
+        >>> vl_adapter_vqa_accuracy({1: "Yes."}, {1: ["yes"] * 10}).value
+        100.0
+    """
+    name, variant = "vl_adapter_vqa_accuracy", "vl-adapter"
+    return _agreement(name, variant, _vl_adapter, predictions, references, subset, groups)
+
+
+def _agreement(
     metric: str,
     variant: str,
     score_one: Callable[[str, Sequence[str]], float],
     predictions: Mapping[Any, str],
     references: Mapping[Any, Sequence[str] | Mapping[str, Any]],
-    *,
     subset: bool,
     groups: Mapping[str, Mapping[Any, str]] | None,
 ) -> ScoreReport:
-    """Score every prediction against its human answers by one rule; arguments as of `vqa_accuracy`.
-
-    Args:
-        metric: Name of the metric.
-        variant: Name of the rule.
-        score_one: A prediction and its human answers to a number from 0 to 1.
-        predictions: Question id to answer.
-        references: Question id to human answers or annotation.
-        subset: Score only the ids that both sides hold.
-        groups: Further axes to average over.
-    """
+    """Score every prediction against its human answers by one rule, which gives a number from 0 to 1."""
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
-    agreement: dict[Hashable, float] = {}
-    for key in paired.ids:
-        agreement[key] = score_one(predictions[key], _human_answers(key, references[key]))
+    agreement = {key: score_one(predictions[key], _human_answers(key, references[key])) for key in paired.ids}
     axes = {**_annotated_groups(paired.ids, references), **(groups or {})}
     return credit_report(metric, variant, paired, agreement, axes, digits=_OFFICIAL_DIGITS)
 
 
-def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
-    """Agreement of one cleaned prediction with cleaned human answers.
-
-    Args:
-        prediction: The answer.
-        answers: At least two human answers.
-
-    Returns:
-        A number from 0 to 1.
-    """
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    """Agreement of one cleaned prediction with at least two cleaned human answers, from 0 to 1."""
     matches = [answer == prediction for answer in answers]
     count = sum(matches)
     if count == 0:
@@ -122,12 +135,18 @@ def _official(prediction: str, answers: Sequence[str]) -> float:
     prediction, answers = strip_whitespace(prediction), [strip_whitespace(answer) for answer in answers]
     if len(set(answers)) > 1:
         prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
-    return leave_one_out(prediction, answers)
+    return _leave_one_out(prediction, answers)
 
 
 def _lmms_eval(prediction: str, answers: Sequence[str]) -> float:
     prediction = prediction.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return _official(normalise(strip_whitespace(prediction)), answers)
+
+
+def _vl_adapter(prediction: str, answers: Sequence[str]) -> float:
+    if len(set(answers)) > 1:
+        answers = [process_punctuation(answer) for answer in answers]
+    return _leave_one_out(normalise(strip_whitespace(prediction)), answers)
 
 
 _VARIANTS: dict[str, Callable[[str, Sequence[str]], float]] = {OFFICIAL: _official, LMMS_EVAL: _lmms_eval}
@@ -154,18 +173,17 @@ def _human_answers(key: Hashable, reference: Sequence[str] | Mapping[str, Any]) 
 
 
 def _annotated_groups(ids: list[Hashable], references: Mapping[Any, Any]) -> dict[str, dict[Hashable, str]]:
-    found: dict[str, dict[Hashable, str]] = {}
-    for axis in _GROUP_AXES:
-        members = {
-            key: references[key][axis]
-            for key in ids
-            if isinstance(references[key], Mapping) and axis in references[key]
-        }
-        if members:
-            found[axis] = members
-    return found
+    annotated = {key: references[key] for key in ids if isinstance(references[key], Mapping)}
+    found = {axis: {key: own[axis] for key, own in annotated.items() if axis in own} for axis in _GROUP_AXES}
+    return {axis: members for axis, members in found.items() if members}
 
 
 @register_metric("vqa", "image_qa", headlines=("accuracy",))
 def _of_records(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
     return vqa_accuracy(predictions, {record.id: record.references() for record in records}, groups=groups)
+
+
+@register_metric("vqa_vl_adapter", "image_qa", headlines=("accuracy",))
+def _of_records_as_vl_adapter(predictions: Any, records: Sequence[Any], groups: Groups) -> ScoreReport:
+    references = {record.id: record.references() for record in records}
+    return vl_adapter_vqa_accuracy(predictions, references, groups=groups)

@@ -1,6 +1,5 @@
 """The COCO caption evaluation: tokeniser, BLEU, ROUGE-L and CIDEr-D; METEOR through the user's Java."""
 
-import weft.eval.metrics.caption.of_records  # noqa: F401  (registers the metric)
 from weft.eval.metrics.caption.intervals import caption_intervals
 from weft.eval.metrics.caption.scores import caption_scores
 from weft.eval.metrics.caption.tokenizer import tokenize

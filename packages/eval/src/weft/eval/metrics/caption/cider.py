@@ -27,14 +27,7 @@ class DocumentFrequency:
 
     @classmethod
     def of(cls, references: Sequence[Sequence[str]]) -> DocumentFrequency:
-        """Count over the references of given images.
-
-        Args:
-            references: The tokenised references of each image.
-
-        Returns:
-            The document frequencies.
-        """
+        """Count over the tokenised references of each image."""
         table = NgramTable([text for texts in references for text in texts])
         image = np.repeat(np.arange(len(references)), [len(texts) for texts in references])
         counts: dict[Ngram, float] = {}

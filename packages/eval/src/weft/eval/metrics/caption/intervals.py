@@ -10,8 +10,8 @@ import numpy as np
 
 from weft.eval.metrics.caption.bleu import STATISTICS, bleu_scores
 from weft.eval.metrics.caption.cider import DocumentFrequency
-from weft.eval.metrics.caption.measures import measure
 from weft.eval.metrics.caption.ngrams import MAX_ORDER, Array
+from weft.eval.metrics.caption.scores import measure
 from weft.eval.metrics.significance import Interval, bootstrap_aggregate
 
 
@@ -28,17 +28,8 @@ def caption_intervals(
 ) -> dict[str, Interval]:
     """Percentile bootstrap of BLEU-1 to BLEU-4, ROUGE-L and CIDEr-D over images.
 
-    BLEU is aggregated again in every resample. The document frequencies of CIDEr-D stay those of the whole set.
-
-    Args:
-        predictions: Image id to its one caption.
-        references: Image id to its reference captions (or one of them as text).
-        resamples: Number of resamples.
-        confidence: Share of resamples inside the intervals.
-        seed: Seed of the resampling.
-        tokenized: The texts are tokens joined by single spaces already.
-        frequency: Document frequencies for CIDEr-D.
-        subset: Use only the ids that both sides hold.
+    BLEU is aggregated again in every resample. The document frequencies of CIDEr-D stay those of the whole set. The
+    arguments are those of `caption_scores` and of `bootstrap_aggregate`.
 
     Returns:
         Name of the score, as in `caption_scores`, to its interval, as fractions.
@@ -47,8 +38,8 @@ def caption_intervals(
         ScoreInputError: Ids do not match, an image has no reference, or a number is out of range.
         ScoreTypeError: A caption is not text.
     """
-    measures = measure(predictions, references, tokenized=tokenized, frequency=frequency, subset=subset)
-    table = np.column_stack([measures.bleu, measures.rouge, measures.cider, np.ones(len(measures.ids))])
+    found = measure(predictions, references, tokenized=tokenized, frequency=frequency, subset=subset)
+    table = np.column_stack([found.bleu, found.rouge, found.cider, np.ones(len(found.candidates))])
     score: dict[str, Any] = {f"Bleu_{order + 1}": partial(_bleu, order) for order in range(MAX_ORDER)}
     score |= {"ROUGE_L": partial(_mean, STATISTICS), "CIDEr": partial(_mean, STATISTICS + 1)}
     return {

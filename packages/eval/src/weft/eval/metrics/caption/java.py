@@ -8,11 +8,7 @@ from weft.eval.errors import MissingToolError
 
 
 def java_command(java: str, program: str) -> str:
-    """The path of the Java command.
-
-    Args:
-        java: Its name or path.
-        program: What needs it, for the message.
+    """The path of the Java command of a name or path, which `program` needs.
 
     Raises:
         MissingToolError: It is not on the path.

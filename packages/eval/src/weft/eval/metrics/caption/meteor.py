@@ -8,16 +8,15 @@ import queue
 import re
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from weft.eval.errors import MissingToolError
-from weft.eval.metrics.alignment import align, require_text
 from weft.eval.metrics.caption.java import java_command
 from weft.eval.metrics.caption.texts import caption_texts
-from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means, sample_report
 
 JAR_VARIABLE = "WEFT_METEOR_JAR"
 _JAR = "meteor-1.5.jar"
@@ -28,13 +27,10 @@ _LINES_AT_ONCE = 32
 
 
 def find_jar(jar: Path | str | None = None) -> Path:
-    """The METEOR program: the argument, the variable `WEFT_METEOR_JAR`, or an installed pycocoevalcap.
+    """Path of the METEOR program: the argument, the variable `WEFT_METEOR_JAR`, or an installed pycocoevalcap.
 
     Args:
         jar: Path of `meteor-1.5.jar` with its `data` folder beside it.
-
-    Returns:
-        The path.
 
     Raises:
         MissingToolError: There is none; the message names what was tried.
@@ -87,11 +83,10 @@ def meteor(
     Source:
         Denkowski and Lavie 2014, called as pycocoevalcap calls it (English, normalised, over pipes).
     """
-    paired = align(predictions, references, subset=subset)
-    require_text(predictions, paired.ids)
-    program = find_jar(jar)
-    command = java_command(java, "METEOR")
-    candidates, groups_of_texts = caption_texts(predictions, references, paired.ids, tokenized=tokenized)
+    paired, candidates, groups_of_texts = caption_texts(
+        predictions, references, tokenized=tokenized, subset=subset
+    )
+    program, command = find_jar(jar), java_command(java, "METEOR")
     # The program reads a request up to the end of its line.
     requests = [
         _BREAKS.sub(" ", _SEPARATOR.join(["SCORE", *texts, candidate.replace("|||", "").replace("  ", " ")]))
@@ -101,29 +96,18 @@ def meteor(
         statistics = list(process.ask(requests, answers_each=1))
         answers = list(process.ask([_SEPARATOR.join(["EVAL", *statistics])], answers_each=len(requests) + 1))
     per_sample = {key: float(answer) for key, answer in zip(paired.ids, answers[:-1], strict=True)}
-    return ScoreReport(
-        metric="meteor",
-        variant="METEOR 1.5, English, normalised",
-        headline="METEOR",
-        scores={"METEOR": float(answers[-1])},
-        units={"METEOR": FRACTION},
-        n=len(per_sample),
-        groups=group_means(groups or {}, per_sample),
-        per_sample=per_sample,
-        missing=paired.missing,
-        extra=paired.extra,
-    )
+    scores, grouped = {"METEOR": float(answers[-1])}, group_means(groups or {}, per_sample)
+    variant = "METEOR 1.5, English, normalised"
+    return sample_report("meteor", variant, paired, scores, per_sample, grouped, unit=FRACTION)
 
 
 class _Meteor:
     """A running METEOR program."""
 
-    def __init__(self, process: subprocess.Popen[str], timeout: float) -> None:
-        self._process = process
-        self._timeout = timeout
+    def __init__(self, process: subprocess.Popen[str], command: str, timeout: float) -> None:
+        self._process, self._command, self._timeout = process, command, timeout
         self._answers: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, name="weft-meteor", daemon=True)
-        self._reader.start()
+        threading.Thread(target=self._read, name="weft-meteor", daemon=True).start()
 
     def ask(self, requests: Sequence[str], *, answers_each: int) -> Iterator[str]:
         assert self._process.stdin is not None, "opened with a pipe"
@@ -148,8 +132,8 @@ class _Meteor:
 
     def _failure(self, what: str) -> MissingToolError:
         return MissingToolError(
-            f"METEOR must answer every request, but {what}. Try the program by hand: "
-            f"`{' '.join(map(str, _arguments(self._process.args)))}`; it needs 2 GB of memory."
+            f"METEOR must answer every request, but {what}. Try the program by hand: `{self._command}`; it needs 2 GB "
+            "of memory."
         )
 
     def _read(self) -> None:
@@ -157,10 +141,6 @@ class _Meteor:
         for line in self._process.stdout:
             self._answers.put(line)
         self._answers.put("")
-
-
-def _arguments(args: object) -> Iterable[object]:
-    return args if isinstance(args, list) else [args]
 
 
 @contextmanager
@@ -176,7 +156,7 @@ def _process(java: str, program: Path, timeout: float) -> Iterator[_Meteor]:
         encoding="utf-8",
     )
     try:
-        yield _Meteor(process, timeout)
+        yield _Meteor(process, " ".join(command), timeout)
     finally:
         process.kill()
         process.wait()

@@ -12,23 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from weft.eval.errors import MissingToolError
-from weft.eval.metrics.alignment import align, require_text
 from weft.eval.metrics.caption.java import java_command
 from weft.eval.metrics.caption.texts import caption_texts
-from weft.eval.metrics.report import FRACTION, ScoreReport, group_means
+from weft.eval.metrics.report import FRACTION, ScoreReport, group_means, sample_report
 
 JAR_VARIABLE = "WEFT_SPICE_JAR"
 _PARSER = "stanford-corenlp-3.6.0.jar"
 
 
 def find_spice(jar: Path | str | None = None) -> Path:
-    """The SPICE program with its parser in the folder `lib` beside it.
+    """Path of the SPICE program, which has its parser in the folder `lib` beside it.
 
     Args:
         jar: Path of `spice-1.0.jar`; by default the variable `WEFT_SPICE_JAR`.
-
-    Returns:
-        The path.
 
     Raises:
         MissingToolError: The program or its parser is absent.
@@ -83,36 +79,21 @@ def spice(
     Source:
         Anderson et al. 2016, called as pycocoevalcap calls it.
     """
-    paired = align(predictions, references, subset=subset)
-    require_text(predictions, paired.ids)
+    paired, candidates, texts = caption_texts(predictions, references, tokenized=False, subset=subset)
     program = find_spice(jar)
-    command = java_command(java, "SPICE")
-    texts = caption_texts(predictions, references, paired.ids, tokenized=False)
-    answers = _run([command, f"-Xmx{memory}", "-jar", str(program.absolute())], program, *texts, timeout)
+    command = [java_command(java, "SPICE"), f"-Xmx{memory}", "-jar", str(program.absolute())]
+    answers = _run(command, program, candidates, texts, timeout)
     given = {key: float(answer["All"]["f"]) for key, answer in zip(paired.ids, answers, strict=True)}
     per_sample = {key: value for key, value in given.items() if not math.isnan(value)}
     left_out = len(paired.ids) - len(per_sample)
-    scores = _scores(answers)
-    return ScoreReport(
-        metric="spice",
-        variant="SPICE 1.0",
-        headline="SPICE",
-        scores=scores,
-        units=dict.fromkeys(scores, FRACTION),
-        n=len(per_sample),
-        groups=group_means(groups or {}, per_sample),
-        per_sample=per_sample,
-        missing=paired.missing,
-        extra=paired.extra,
-        notes=(f"{left_out} images have no score and are left out",) if left_out else (),
+    # Every category has a mean; "All" is SPICE itself.
+    means = {name: _mean([float(answer[name]["f"]) for answer in answers]) for name in answers[0]}
+    scores = {"SPICE": means.pop("All"), **means}
+    notes = (f"{left_out} images have no score and are left out",) if left_out else ()
+    grouped = group_means(groups or {}, per_sample)
+    return sample_report(
+        "spice", "SPICE 1.0", paired, scores, per_sample, grouped, unit=FRACTION, notes=notes
     )
-
-
-def _scores(answers: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Mean of every category; "All" is SPICE itself."""
-    names = dict.fromkeys(("All", *answers[0]))
-    means = {name: _mean([float(answer[name]["f"]) for answer in answers]) for name in names}
-    return {"SPICE": means.pop("All"), **means}
 
 
 def _run(

@@ -6,37 +6,34 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from weft.eval.errors import ScoreInputError, ScoreTypeError, shown
+from weft.eval.metrics.alignment import Alignment, align, require_text
 from weft.eval.metrics.caption.tokenizer import tokenize_all
 
 
 def caption_texts(
     predictions: Mapping[Any, str],
     references: Mapping[Any, str | Sequence[str]],
-    ids: Sequence[Hashable],
     *,
     tokenized: bool,
-) -> tuple[list[str], list[list[str]]]:
-    """Collect and tokenise the captions of the given images.
-
-    Args:
-        predictions: Image id to its one caption.
-        references: Image id to its reference captions (or one of them as text).
-        ids: The images, in order.
-        tokenized: The texts are tokens joined by single spaces already.
+    subset: bool,
+) -> tuple[Alignment, list[str], list[list[str]]]:
+    """Pair and tokenise captions; the arguments are those of `caption_scores`.
 
     Returns:
-        The tokenised candidate of each image, and its tokenised references.
+        Which images are scored, the tokenised candidate of each, and its tokenised references.
 
     Raises:
-        ScoreInputError: An image has no reference.
-        ScoreTypeError: A reference is not text.
+        ScoreInputError: Ids do not match or an image has no reference.
+        ScoreTypeError: A caption is not text.
     """
-    candidates = [predictions[key] for key in ids]
-    groups = [_reference_texts(key, references[key]) for key in ids]
+    paired = align(predictions, references, subset=subset)
+    require_text(predictions, paired.ids)
+    candidates = [predictions[key] for key in paired.ids]
+    groups = [_reference_texts(key, references[key]) for key in paired.ids]
     if tokenized:
-        return candidates, groups
+        return paired, candidates, groups
     flat = iter(tokenize_all([text for group in groups for text in group]))
-    return tokenize_all(candidates), [[next(flat) for _ in group] for group in groups]
+    return paired, tokenize_all(candidates), [[next(flat) for _ in group] for group in groups]
 
 
 def _reference_texts(key: Hashable, reference: str | Sequence[str]) -> list[str]:

@@ -165,14 +165,7 @@ def tokenize(caption: str, following: str = "") -> str:
 
 
 def tokenize_all(captions: Sequence[str]) -> list[str]:
-    """Tokenise the captions of one file, in its order.
-
-    Args:
-        captions: The texts.
-
-    Returns:
-        One tokenised text per caption.
-    """
+    """Tokenise the captions of one file, in its order."""
     return [tokenize(caption, after) for caption, after in zip(captions, [*captions[1:], ""], strict=True)]
 
 
