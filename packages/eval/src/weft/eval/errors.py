@@ -9,9 +9,8 @@ class EvalError(Exception):
     """Base of every error that weft.eval raises on purpose; its text holds no credentials of addresses."""
 
     def __str__(self) -> str:
-        from weft.data.sources.credentials import (
-            without_secrets,  # not at the top: errors are imported by quick commands
-        )
+        # Not at the top: errors are imported by quick commands.
+        from weft.data.sources.credentials import without_secrets
 
         return without_secrets(super().__str__())
 
@@ -49,14 +48,6 @@ class MissingToolError(EvalError, RuntimeError):
 
 
 def shown(values: Sequence[object], limit: int = 5) -> str:
-    """Name the first few offenders of a list, as error messages here do.
-
-    Args:
-        values: The offenders.
-        limit: How many to name.
-
-    Returns:
-        A comma-separated text that ends in an ellipsis when some are left out.
-    """
-    text = ", ".join(repr(value) for value in values[:limit])
+    """The first few offenders of a list, as messages name them; an ellipsis stands for those left out."""
+    text = ", ".join(map(repr, values[:limit]))
     return text + (", …" if len(values) > limit else "")

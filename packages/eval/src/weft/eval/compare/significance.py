@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from weft.eval.compare.comparison import Comparison
 from weft.eval.errors import ComparisonError, FormatError
-from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.metrics.significance import PairedResult, paired_test
-from weft.eval.report.pairing import paired_rows
+from weft.eval.report.pairing import paired_rows, sample_report
 from weft.eval.report.predictions import PredictionTable
 
 Tables = Mapping[str, PredictionTable]
@@ -52,9 +51,8 @@ def significance(
     for method, tasks in scores.items():
         for task in tasks.keys() & scores[against].keys():
             if method != against and _same_records(method, against, task, comparison, tables):
-                results[method, task] = paired_test(
-                    _report(tasks[task]), _report(scores[against][task]), resamples=resamples, seed=seed
-                )
+                first, second = (sample_report(one[task], "paired") for one in (tasks, scores[against]))
+                results[method, task] = paired_test(first, second, resamples=resamples, seed=seed)
     return results
 
 
@@ -99,10 +97,3 @@ def _same_records(
     except FormatError as error:
         raise ComparisonError(f"{method!r} cannot be held against {against!r}. {error}") from None
     return True
-
-
-def _report(scores: Mapping[str, float]) -> ScoreReport:
-    mean = statistics.fmean(scores.values())
-    return ScoreReport(
-        "paired", "", "mean", {"mean": mean}, {"mean": PERCENT}, len(scores), per_sample=scores
-    )

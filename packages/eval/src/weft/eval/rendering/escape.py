@@ -75,14 +75,7 @@ def plot_text(text: str) -> str:
 
 
 def plot_legend(place: Any, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:
-    """A legend of a figure or of axes that shows every name; matplotlib leaves out those that begin with `_`.
-
-    Args:
-        place: The figure or axes.
-        lines: What is drawn, in order.
-        names: A name for each.
-        **options: Further arguments of `legend`.
-    """
+    """A legend of a figure or of axes that shows every name; matplotlib leaves out those that begin with `_`."""
     legend = place.legend(lines, [str(number) for number in range(len(names))], **options)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(plot_text(name))

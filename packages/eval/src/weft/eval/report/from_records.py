@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.data import MediaRef, Record, Retrieval
+from weft.data import Record, Retrieval
 from weft.data.sources.store import BytesStore
 from weft.eval.evaluate.kinds import kind_of
 from weft.eval.evaluate.scoring import record_groups
@@ -47,49 +47,35 @@ def record_table(
         ScoreInputError: The report was made from other records.
         CorruptMediaError: A picture does not decode.
     """
-    groups = record_groups(records)
-    kind = kind_of(records)
-    if not isinstance(predictions, Mapping):
-        return _retrieval_table(task, predictions, records, report, folder, groups, pictures)
+    kind, shown, questions = kind_of(records), dict[str, Record](), dict[str, str]()
+    references: dict[str, list[str]] = {}
+    if isinstance(predictions, Mapping):
+        shown |= {record.id: record for record in records}
+        references |= {name: list(record.references()) for name, record in shown.items()}
+        questions |= {name: kind.text(record) for name, record in shown.items()}
+    else:
+        pairs = [record for record in records if isinstance(record, Retrieval)]
+        texts = {pair.text_id: pair.text for pair in pairs}
+        for pair in pairs:
+            shown[pair.media_id] = pair
+            references.setdefault(pair.media_id, []).append(pair.text)
+        nearest = predictions.ranked(best=1)["image_to_text"]
+        predictions = {image: texts[found[0]] for image, found in nearest.items()}
     return prediction_table(
         task,
         predictions,
-        {record.id: record.references() for record in records},
+        references,
         report,
-        questions={record.id: kind.text(record) for record in records},
-        groups=groups,
-        images={record.id: _images(record) for record in records},
-        media={record.id: _shown(record) for record in records},
-        folder=folder,
-        pictures=pictures,
-    )
-
-
-def _retrieval_table(
-    task: str,
-    matches: Matches,
-    records: Sequence[Record],
-    report: ScoreReport,
-    folder: Path | str,
-    groups: Mapping[str, Mapping[str, str]],
-    pictures: int,
-) -> PredictionTable:
-    pairs = [record for record in records if isinstance(record, Retrieval)]
-    texts = {pair.text_id: pair.text for pair in pairs}
-    own: dict[str, list[str]] = {}
-    for pair in pairs:
-        own.setdefault(pair.media_id, []).append(pair.text)
-    nearest = matches.ranked(best=1)["image_to_text"]
-    return prediction_table(
-        task,
-        {image: texts[found[0]] for image, found in nearest.items()},
-        own,
-        report,
+        questions=questions,
         groups={
-            axis: {pair.media_id: members[pair.id] for pair in pairs} for axis, members in groups.items()
+            axis: {name: members[record.id] for name, record in shown.items()}
+            for axis, members in record_groups(records).items()
         },
-        images={pair.media_id: _images(pair) for pair in pairs},
-        media={pair.media_id: _shown(pair) for pair in pairs},
+        images={
+            name: [media for media in record.media_refs() if media.kind == "image"]
+            for name, record in shown.items()
+        },
+        media={name: _shown(record) for name, record in shown.items()},
         folder=folder,
         pictures=pictures,
     )
@@ -107,7 +93,3 @@ def _shown(record: Record) -> str:
         for media in record.media_refs()
     ]
     return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else ""
-
-
-def _images(record: Record) -> list[MediaRef]:
-    return [media for media in record.media_refs() if media.kind == "image"]

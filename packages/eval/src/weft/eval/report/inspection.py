@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import html
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 
 from weft.eval.errors import FormatError
-from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.metrics.significance import paired_test
 from weft.eval.rendering.page import page
 from weft.eval.rendering.parts import cell, picture, sortable_table, table_row
-from weft.eval.report.pairing import paired_rows
+from weft.eval.report.pairing import paired_rows, sample_report
 from weft.eval.report.predictions import PredictionRow, PredictionTable
 
 _SHOWN_ANSWERS = 15
@@ -95,12 +93,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[tuple[str, object]]])
     return sortable_table(columns, (table_row(cell(*content) for content in row) for row in rows))
 
 
-def _by(table: PredictionTable, key: Callable[[PredictionRow], str | None]) -> dict[str, list[PredictionRow]]:
+def _gathered(named: Iterable[tuple[str, PredictionRow]]) -> dict[str, list[PredictionRow]]:
     found: dict[str, list[PredictionRow]] = defaultdict(list)
-    for row in table.rows:
-        name = key(row)
-        if name is not None:
-            found[name].append(row)
+    for name, row in named:
+        found[name].append(row)
     return found
 
 
@@ -110,14 +106,10 @@ def _score_row(name: str, rows: Sequence[PredictionRow], best: float) -> list[tu
     return [(html.escape(name), name), (f"{mean:.2f}", mean), (bar, mean), (str(len(rows)), len(rows))]
 
 
-def _group_of(axis: str, row: PredictionRow) -> str | None:
-    return row.groups.get(axis)
-
-
 def _groups(table: PredictionTable) -> str:
     parts = []
     for axis in dict.fromkeys(axis for row in table.rows for axis in row.groups):
-        members = _by(table, partial(_group_of, axis))
+        members = _gathered((row.groups[axis], row) for row in table.rows if axis in row.groups)
         rows = [_score_row(name, group, table.best) for name, group in sorted(members.items())]
         parts.append(f"<h3>By {html.escape(axis.replace('_', ' '))}</h3>")
         parts.append(_table([axis.replace("_", " "), "score", "", "samples"], rows))
@@ -125,7 +117,7 @@ def _groups(table: PredictionTable) -> str:
 
 
 def _answers(table: PredictionTable) -> str:
-    members = _by(table, lambda row: row.references[0])
+    members = _gathered((row.references[0], row) for row in table.rows)
     if len(members) > len(table.rows) / 2:
         return ""
     frequent = sorted(members.items(), key=lambda item: -len(item[1]))[:_SHOWN_ANSWERS]
@@ -171,29 +163,20 @@ def _disagreement(table: PredictionTable, other: PredictionTable, title: str, ot
     pairs = paired_rows(table, other)
     if not pairs:
         return '<p class="note">The two runs share no sample of this task.</p>'
-    common, second = [row for row, _ in pairs], {mate.id: mate for _, mate in pairs}
-    result = paired_test(_report(table, common), _report(other, [mate for _, mate in pairs]))
-    apart = [row for row in common if row.score != second[row.id].score]
-    apart.sort(key=lambda row: (-abs(row.score - second[row.id].score), not row.pictures))
+    result = paired_test(
+        sample_report({row.id: row.score for row, _ in pairs}, table.metric),
+        sample_report({mate.id: mate.score for _, mate in pairs}, other.metric),
+    )
+    apart = [(row, mate) for row, mate in pairs if row.score != mate.score]
+    apart.sort(key=lambda pair: (-abs(pair[0].score - pair[1].score), not pair[0].pictures))
+    name = html.escape(other_title)
     cards = [
-        _card(
-            row,
-            table,
-            f"{title}: {row.prediction}",
-            f"<p>{html.escape(other_title)}: {html.escape(second[row.id].prediction)}</p>",
-        )
-        for row in apart[:_SHOWN_EXAMPLES]
+        _card(row, table, f"{title}: {row.prediction}", f"<p>{name}: {html.escape(mate.prediction)}</p>")
+        for row, mate in apart[:_SHOWN_EXAMPLES]
     ]
     return (
-        f"<h3>Against {html.escape(other_title)}</h3><p>{html.escape(title)} scores {result.difference:+.2f} "
+        f"<h3>Against {name}</h3><p>{html.escape(title)} scores {result.difference:+.2f} "
         f"[{result.low:+.2f}, {result.high:+.2f}] against it, p = {result.p_value:.4f}, over {result.n} common "
         f"samples; the scores differ on {len(apart)}.</p><details><summary>Where they disagree</summary>"
         f'<div class="cards">{"".join(cards)}</div></details>'
-    )
-
-
-def _report(table: PredictionTable, rows: Sequence[PredictionRow]) -> ScoreReport:
-    scores = {row.id: row.score for row in rows}
-    return ScoreReport(
-        table.metric, "", "mean", {"mean": _mean(rows)}, {"mean": PERCENT}, len(rows), per_sample=scores
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
+
 from weft.eval.errors import FormatError
+from weft.eval.metrics.report import PERCENT, ScoreReport
 from weft.eval.report.predictions import PredictionRow, PredictionTable
 
 Pairs = list[tuple[PredictionRow, PredictionRow]]
@@ -20,14 +24,7 @@ def same_record(row: PredictionRow, other: PredictionRow) -> bool:
 
 
 def paired_rows(table: PredictionTable, other: PredictionTable) -> Pairs:
-    """The samples that two tables share.
-
-    Args:
-        table: Predictions of one task.
-        other: Those of another run.
-
-    Returns:
-        One pair for every id that both have, in the order of the first table.
+    """The samples that two tables of one task share, one pair for every id, in the order of the first table.
 
     Raises:
         FormatError: Some of these ids belong to different records, with their share.
@@ -43,3 +40,9 @@ def paired_rows(table: PredictionTable, other: PredictionTable) -> Pairs:
             f"question, right answers and pictures; {apart[0].id!r}, for instance, has not. Evaluate both on one split."
         )
     return common
+
+
+def sample_report(scores: Mapping[str, float], metric: str) -> ScoreReport:
+    """Scores of samples as `paired_test` takes them, in percent."""
+    mean = {"mean": statistics.fmean(scores.values())}
+    return ScoreReport(metric, "", "mean", mean, {"mean": PERCENT}, len(scores), per_sample=scores)

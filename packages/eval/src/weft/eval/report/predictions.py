@@ -65,14 +65,7 @@ class PredictionTable:
     folder: Path | None = None
 
     def save(self, folder: Path | str) -> Path:
-        """Write the table as JSON lines; the first line describes it.
-
-        Args:
-            folder: Where to write; pictures must be there already.
-
-        Returns:
-            The file.
-        """
+        """Write the table as JSON lines, the first of which describes it, into the folder of its pictures."""
         target = Path(folder) / f"{self.task}{SUFFIX}"
         head = {"task": self.task, "metric": self.metric, "best": self.best, "rows": len(self.rows)}
         lines = [json.dumps(head), *(json.dumps(asdict(row), ensure_ascii=False) for row in self.rows)]
@@ -81,13 +74,7 @@ class PredictionTable:
 
     @classmethod
     def load(cls, path: Path | str) -> PredictionTable:
-        """Read a table.
-
-        Args:
-            path: A file that `save` wrote.
-
-        Returns:
-            The table.
+        """Read a file that `save` wrote.
 
         Raises:
             FormatError: The file is no table, was cut short, or names pictures outside of its folder.
@@ -136,16 +123,8 @@ def _row(values: Any) -> PredictionRow:
     """One line of a table."""
     references, pictures = tuple(values["references"]), tuple(values["pictures"])
     row = PredictionRow(**{**values, "references": references, "pictures": pictures})
-    texts = (
-        row.id,
-        row.prediction,
-        row.question,
-        row.media,
-        *references,
-        *pictures,
-        *row.groups,
-        *row.groups.values(),
-    )
+    texts = [row.id, row.prediction, row.question, row.media, *references, *pictures]
+    texts += [*row.groups, *row.groups.values()]
     if not references or not all(isinstance(text, str) for text in texts):
         raise TypeError("a row must hold texts, and a reference")
     if not isinstance(row.score, int | float):
@@ -222,19 +201,15 @@ def _kept_pictures(
     task: str, report: ScoreReport, images: Mapping[Any, Sequence[Any]], folder: Path, count: int
 ) -> dict[Hashable, tuple[str, ...]]:
     """Sample id to the files of its pictures, for the samples whose pictures are kept."""
-    kept = _chosen(report.per_sample, count)
+    ranked = sorted(report.per_sample, key=lambda key: report.per_sample[key])
+    worst, rest = ranked[: count // 2], ranked[count // 2 :]
+    step = max(1, len(rest) // max(1, count - len(worst)))
+    kept = {*worst, *rest[::step][: count - len(worst)]}
     return {
         key: _save_pictures(folder, f"{task}-{place}", images.get(key, ()))
         for place, key in enumerate(report.per_sample)
         if key in kept
     }
-
-
-def _chosen(scores: Mapping[Any, float], count: int) -> set[Hashable]:
-    ranked = sorted(scores, key=lambda key: scores[key])
-    worst, rest = ranked[: count // 2], ranked[count // 2 :]
-    step = max(1, len(rest) // max(1, count - len(worst)))
-    return {*worst, *rest[::step][: count - len(worst)]}
 
 
 def _save_pictures(folder: Path, stem: str, images: Sequence[Any]) -> tuple[str, ...]:
@@ -247,8 +222,7 @@ def _save_pictures(folder: Path, stem: str, images: Sequence[Any]) -> tuple[str,
             # Runs on stored features need no images beside them.
             continue
         image = decode_image(given, name=f"picture {place} of {stem}") if isinstance(given, bytes) else given
-        image = image if isinstance(image, Image.Image) else image.image()
-        image = to_rgb(image)
+        image = to_rgb(image if isinstance(image, Image.Image) else image.image())
         image.thumbnail((_SIDE, _SIDE))
         name = f"{_PICTURES}/{stem}-{place}.png"
         image.save(folder / name, optimize=True)

@@ -15,16 +15,10 @@ _PREDICTIONS = "predictions"
 
 
 def tables_in(folder: Path | str) -> dict[str, PredictionTable]:
-    """All prediction tables anywhere below a folder.
-
-    Args:
-        folder: Folder of a run.
-
-    Returns:
-        Task to table, alphabetically.
+    """All prediction tables anywhere below a folder, task to table, in the order of their paths.
 
     Raises:
-        FormatError: There is none.
+        FormatError: There is none, or one that lies elsewhere or does not read.
     """
     paths = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if not paths:
@@ -33,8 +27,7 @@ def tables_in(folder: Path | str) -> dict[str, PredictionTable]:
         )
     for path in paths:
         require_inside(path, Path(folder), "A prediction table")
-    tables = [PredictionTable.load(path) for path in paths]
-    return {table.task: table for table in tables}
+    return {table.task: table for table in map(PredictionTable.load, paths)}
 
 
 def tables_of_run(

@@ -49,13 +49,11 @@ def votes_picture(
         raise ScoreInputError(
             "`explanations` must hold votes, but hold none. Explain a head with a cache, such as tip_adapter."
         )
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = [plot_text(name) for name in class_names]
     size = (_INCHES * (most + 1), 1.35 * _INCHES * len(images))
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(images), most + 1, squeeze=False)
     for row, image, why in zip(grid, images, explanations, strict=True):
         _draw_row(row, image, why, cached_images, names)

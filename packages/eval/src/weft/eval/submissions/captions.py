@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from weft.eval.errors import FormatError
 from weft.eval.metrics.caption import caption_scores
-from weft.eval.submissions.format import Predictions, References, Submission, register_submission
+from weft.eval.submissions.format import (
+    Predictions,
+    References,
+    Submission,
+    id_number,
+    register_submission,
+    write_objects,
+)
 from weft.eval.submissions.reading import by_id, read_json, records
 
 
@@ -37,20 +42,12 @@ def _read_gold(path: Path) -> References:
     return grouped
 
 
-def _write(predictions: Mapping[Any, Any]) -> str:
-    rows = [
-        {"image_id": int(key) if str(key).isdigit() else key, "caption": caption}
-        for key, caption in predictions.items()
-    ]
-    return json.dumps(rows)
-
-
 SUBMISSION = register_submission(
     Submission(
         task="caption",
         description='predictions [{"image_id", "caption"}], gold: a COCO captions annotation file',
         read_predictions=_read_predictions,
-        write_predictions=_write,
+        write_predictions=partial(write_objects, key="image_id", value="caption", as_id=id_number),
         read_gold=_read_gold,
         score=caption_scores,
         datasets=("coco_captions",),

@@ -11,13 +11,13 @@ from typing import Any
 from weft.eval.errors import FormatError, shown
 from weft.eval.metrics.caption import caption_scores
 from weft.eval.metrics.report import ScoreReport
-from weft.eval.submissions.format import Predictions, References, Submission, register_submission
+from weft.eval.submissions.format import Predictions, References, Submission, id_number, register_submission
 from weft.eval.submissions.reading import by_id, read_json_lines
 
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
 
 
-def _clips(path: Path) -> dict[str, list[str]]:
+def _read_gold(path: Path) -> References:
     rows = read_json_lines(path)
     bad = [place for place, row in enumerate(rows, start=1) if not _is_clip(row)]
     if bad:
@@ -39,18 +39,11 @@ def _is_clip(row: Mapping[str, Any]) -> bool:
 
 
 def _read_predictions(path: Path) -> Predictions:
-    return {key: own[0] for key, own in _clips(path).items()}
-
-
-def _read_gold(path: Path) -> References:
-    return _clips(path)
+    return {key: own[0] for key, own in _read_gold(path).items()}
 
 
 def _write(predictions: Mapping[Any, Any]) -> str:
-    rows = (
-        {"clip_id": int(key) if str(key).isdigit() else key, "descs": [{"desc": caption}]}
-        for key, caption in predictions.items()
-    )
+    rows = ({"clip_id": id_number(key), "descs": [{"desc": caption}]} for key, caption in predictions.items())
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

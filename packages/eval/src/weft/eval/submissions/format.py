@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,13 +48,7 @@ _registered: dict[str, Submission] = {}
 
 
 def register_submission(submission: Submission) -> Submission:
-    """Make a benchmark known under its name; open to third parties.
-
-    Args:
-        submission: The benchmark.
-
-    Returns:
-        The same, so that a module can keep it.
+    """Make a benchmark known under its name, and return it; open to third parties.
 
     Raises:
         FormatError: Another benchmark has that name.
@@ -73,12 +68,6 @@ def list_submissions() -> dict[str, str]:
 
 def get_submission(task: str) -> Submission:
     """The benchmark of a name.
-
-    Args:
-        task: Its name.
-
-    Returns:
-        The benchmark.
 
     Raises:
         FormatError: There is none; the message lists near ones.
@@ -114,6 +103,18 @@ def save_submission(
             write_text(target, submission.write_predictions(predictions))
             return target
     return None
+
+
+def write_objects(
+    predictions: Mapping[Any, Any], key: str, value: str, as_id: Callable[[Any], Any] = lambda given: given
+) -> str:
+    """A JSON list of objects with two fields, an id and its prediction, as most servers take predictions."""
+    return json.dumps([{key: as_id(given), value: said} for given, said in predictions.items()])
+
+
+def id_number(given: Any) -> Any:
+    """An id as servers want it: a number where it is written as one."""
+    return int(given) if str(given).isdigit() else given
 
 
 def _load() -> None:

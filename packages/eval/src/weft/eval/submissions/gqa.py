@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from weft.eval.errors import FormatError
 from weft.eval.metrics.gqa import gqa_accuracy
-from weft.eval.submissions.format import Predictions, References, Submission, register_submission
-from weft.eval.submissions.reading import by_id, read_json, records
-
-
-def _read_predictions(path: Path) -> Predictions:
-    rows = records(read_json(path), path, ("questionId", "prediction"))
-    return by_id(((row["questionId"], row["prediction"]) for row in rows), path)
+from weft.eval.submissions.format import References, Submission, register_submission, write_objects
+from weft.eval.submissions.reading import by_id, read_json, read_objects
 
 
 def _read_gold(path: Path) -> References:
@@ -30,16 +23,12 @@ def _read_gold(path: Path) -> References:
     return by_id(data.items(), path)
 
 
-def _write(predictions: Mapping[Any, Any]) -> str:
-    return json.dumps([{"questionId": str(key), "prediction": answer} for key, answer in predictions.items()])
-
-
 SUBMISSION = register_submission(
     Submission(
         task="gqa",
         description='predictions [{"questionId", "prediction"}], gold: a GQA questions file with answers',
-        read_predictions=_read_predictions,
-        write_predictions=_write,
+        read_predictions=partial(read_objects, key="questionId", value="prediction"),
+        write_predictions=partial(write_objects, key="questionId", value="prediction", as_id=str),
         read_gold=_read_gold,
         score=gqa_accuracy,
         datasets=("gqa",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def _nlvr_identifier(name: str) -> str:
     return stem.split("-", 1)[1] if stem.count("-") == _IMAGE_FIELDS - 1 else stem
 
 
-def _labels(path: Path) -> References:
-    return by_id(read_pairs(path, "identifier", "label", "labels"), path)
+_labels = partial(read_pairs, key="identifier", value="label", held="labels")
 
 
 def _read_nlvr_gold(path: Path) -> References:

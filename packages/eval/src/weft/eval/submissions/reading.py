@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_pairs(path: Path, key: str, value: str, held: str) -> list[tuple[Any, Any]]:
-    """Two fields of every line of a JSON-lines file.
-
-    Args:
-        path: The file.
-        key: Name of the one field.
-        value: Name of the other.
-        held: What a file with both fields has, for the message.
+def read_pairs(path: Path, key: str, value: str, held: str) -> dict[str, Any]:
+    """Two fields of every line of a JSON-lines file, the first as an id; `held` says what a file with both has.
 
     Raises:
-        FormatError: A line lacks a field.
+        FormatError: A line lacks a field, or as `by_id`.
     """
     rows = read_json_lines(path)
     bad = [place for place, row in enumerate(rows, start=1) if key not in row or value not in row]
@@ -89,7 +83,17 @@ def read_pairs(path: Path, key: str, value: str, held: str) -> list[tuple[Any, A
             f"Each line of {str(path)!r} must have `{key}` and `{value}`, but {len(bad)} do not: line {shown(bad)}. "
             f"Use a split with {held}."
         )
-    return [(row[key], row[value]) for row in rows]
+    return by_id(((row[key], row[value]) for row in rows), path)
+
+
+def read_objects(path: Path, key: str, value: str) -> dict[str, Any]:
+    """Two fields of every object of a JSON list, the first as an id.
+
+    Raises:
+        FormatError: As `records` and `by_id`.
+    """
+    rows = records(read_json(path), path, (key, value))
+    return by_id(((row[key], row[value]) for row in rows), path)
 
 
 def read_csv(path: Path, columns: int) -> list[list[str]]:
@@ -115,13 +119,12 @@ def read_csv(path: Path, columns: int) -> list[list[str]]:
     return rows
 
 
-def records(data: Any, path: Path, required: Iterable[str]) -> list[dict[str, Any]]:
+def records(data: Any, path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
     """Check that JSON is a list of objects with certain fields.
 
     Raises:
         FormatError: It is not, or fields are missing; the message counts and names the first.
     """
-    needed = list(required)
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
         raise FormatError(
             f"{str(path)!r} must hold a list of objects with {', '.join(needed)}, but holds a "
