@@ -54,13 +54,7 @@ class AugmentedPixels(Visual):
         return {"pixel_values": flat.unflatten(0, (len(rows), -1))}
 
     def one(self, image: Image.Image, generator: random.Random, text: str) -> Image.Image:
-        """A changed copy of an image, of the size that the transform makes.
-
-        Args:
-            image: Any image.
-            generator: The only source of randomness.
-            text: What is said about it.
-        """
+        """A changed copy of an image that is beside a text, of the size that the transform makes."""
         transform = self.pixels.transform
         crop = RandomResizedCrop(
             transform.view_size(image), (self.smallest_crop, 1.0), resample=transform.resample

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weft.data import MediaRef
 from weft.data.media.video import Policy, decode_frames
-from weft.eval.evaluate.visual import Visual, generators
+from weft.eval.evaluate.visual import Images, Visual, generators
 from weft.eval.readers.image_processor import Transform, stacked
 
 
@@ -54,13 +54,11 @@ class Frames(Visual):
             self._kept[key] = frames
         return frames
 
-    def __call__(self, images: Sequence[Sequence[MediaRef]]) -> dict[str, Tensor]:
+    def __call__(self, images: Images) -> dict[str, Tensor]:
         """Return `pixel_values`, shape `(batch, count, 3, height, width)`, of records with one video each."""
         return {"pixel_values": torch.stack([self.one(group[0]) for group in images])}
 
-    def drawn(
-        self, images: Sequence[Sequence[MediaRef]], names: Sequence[str], texts: Sequence[str]
-    ) -> dict[str, Tensor]:
+    def drawn(self, images: Images, names: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
         """Return `pixel_values` of random frames, drawn by the name of each record; texts change nothing."""
         pairs = zip(images, generators(names), strict=True)
         return {"pixel_values": torch.stack([self.one(group[0], generator) for group, generator in pairs])}

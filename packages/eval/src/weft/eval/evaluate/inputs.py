@@ -38,6 +38,11 @@ class TextRules:
     early_stopping: bool = False
     answers: Literal["drawn", "all"] = "drawn"
 
+    @property
+    def search(self) -> tuple[int, int, bool]:
+        """How answers are searched for: what rows that are written in one pass have in common."""
+        return self.num_beams, self.no_repeat_ngram_size, self.early_stopping
+
     def written(self, text: str) -> str:
         """A text with its prompt."""
         return self.prompt + text if self.prompt_at == "start" else f"{text} {self.prompt}".lstrip()
@@ -59,14 +64,7 @@ class Example:
 
 
 def example(record: Record, task: str, *, seed: int, epoch: int) -> Example:
-    """What a record is to train on in an epoch; drawn from these arguments and nothing else.
-
-    Args:
-        record: The record.
-        task: Name of its task.
-        seed: Seed of the run.
-        epoch: The epoch, from 0.
-    """
+    """What a record of a task is to train on in an epoch; drawn from these arguments and nothing else."""
     kind, rng = kind_of([record]), random.Random(f"{seed}/{task}/{record.id}/{epoch}")
     if kind.draw is not None:
         return Example(*kind.draw(record, rng))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weft.data import Caption, Classify, Conversation, ImageQA, MediaRef, PairBool, Record, VideoMC, VideoQA
+from weft.data import Caption, ImageQA, MediaRef, PairBool, Record, VideoMC
 from weft.eval.errors import ScoreInputError
 
 Mode = Literal["generate", "true_false", "retrieve", "classify"]
@@ -63,24 +63,9 @@ def _truth(record: PairBool, rng: random.Random) -> tuple[str, float]:
     return ("true" if record.label else "false"), 0.0 if record.label is None else 1.0
 
 
-def _caption(record: Caption, rng: random.Random) -> tuple[str, float]:
-    return (rng.choice(record.captions), 1.0) if record.captions else ("", 0.0)
-
-
-def _given(record: VideoQA, rng: random.Random) -> tuple[str, float]:
-    return (rng.choice(record.answers), 1.0) if record.answers else ("", 0.0)
-
-
-def _last(record: Conversation, rng: random.Random) -> tuple[str, float]:
-    return ("", 0.0) if record.answer is None else (record.answer, 1.0)
-
-
-def _option(record: VideoMC, rng: random.Random) -> tuple[str, float]:
-    return ("", 0.0) if record.answer is None else (f"a{record.answer}", 1.0)
-
-
-def _class(record: Classify, rng: random.Random) -> tuple[str, float]:
-    return record.class_name, 1.0
+def _given(record: Record, rng: random.Random) -> tuple[str, float]:
+    right = record.references()
+    return (rng.choice(right), 1.0) if right else ("", 0.0)
 
 
 def _moment(record: Caption) -> str:
@@ -93,12 +78,8 @@ def _moment(record: Caption) -> str:
 def _choices(record: VideoMC) -> str:
     """Speech, question, time and options, in the order that VL-Adapter writes them."""
     options = " ".join(f"a{k}: {text.strip('. ')}." for k, text in enumerate(record.options))
-    parts = [
-        f"[Subs] {record.subtitles}".strip(),
-        f"[Q] {record.question.strip()}",
-        _span(record, record.video),
-    ]
-    return " ".join([*filter(None, parts), f"[Choices] {options}"])
+    said, question = f"[Subs] {record.subtitles}".strip(), f"[Q] {record.question.strip()}"
+    return " ".join(filter(None, [said, question, _span(record, record.video), f"[Choices] {options}"]))
 
 
 def _span(record: Record, video: MediaRef) -> str:
@@ -119,11 +100,11 @@ def register_kind(kind: Kind) -> Kind:
 
 register_kind(Kind("image_qa", "generate", lambda r: r.question, _answer, "vqa", one_answer="exact"))
 register_kind(Kind("pair_bool", "true_false", lambda r: r.sentence, _truth, "nlvr"))
-register_kind(Kind("caption", "generate", _moment, _caption, "caption"))
-register_kind(Kind("video_mc", "generate", _choices, _option, "multiple_choice"))
+register_kind(Kind("caption", "generate", _moment, _given, "caption"))
+register_kind(Kind("video_mc", "generate", _choices, _given, "multiple_choice"))
 register_kind(Kind("video_qa", "generate", lambda r: r.question, _given, "open_ended"))
-register_kind(Kind("conversation", "generate", lambda r: r.asked, _last, "exact"))
-register_kind(Kind("classify", "classify", lambda r: "", _class, "classes"))
+register_kind(Kind("conversation", "generate", lambda r: r.asked, _given, "exact"))
+register_kind(Kind("classify", "classify", lambda r: "", _given, "classes"))
 register_kind(Kind("retrieval", "retrieve", lambda r: r.text, None, "retrieval"))
 
 

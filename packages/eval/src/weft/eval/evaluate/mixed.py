@@ -46,10 +46,9 @@ def answer_mixed(model: Any, asked: Asked, batches: ReaderBatches) -> list[str]:
 def _together(task: str, record: Record, batches: ReaderBatches) -> Hashable:
     """What rows of one pass have in common."""
     mode, rules = kind_of([record]).mode, batches.rules[task]
-    search = (rules.num_beams, rules.no_repeat_ngram_size, rules.early_stopping)
     length = None if _is_cut(batches, rules) else rules.max_new_tokens
     shown = (len(record.media_refs()), rules.max_target_tokens) if batches.reader.paired else None
-    return mode, *search, length, shown
+    return mode, rules.search, length, shown
 
 
 def _is_cut(batches: ReaderBatches, rules: TextRules) -> bool:
@@ -66,7 +65,7 @@ def _pass(model: Any, asked: Asked, batches: ReaderBatches) -> list[str]:
     batch = batches.asker.asking(rows).beside(model)
     limits = [batches.rules[task].max_new_tokens for task in tasks]
     rules = batches.rules[tasks[0]]
-    writing = Writing(max(limits), rules.num_beams, rules.no_repeat_ngram_size, rules.early_stopping)
+    writing = Writing(max(limits), *rules.search)
     with model.route(tasks=tasks):
         tokens = batches.reader.generate(model, batch, writing)
     decode = batches.reader.processor.tokenizer.decode

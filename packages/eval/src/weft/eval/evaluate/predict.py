@@ -12,14 +12,13 @@ import torch
 from weft.data import Record
 from weft.eval.evaluate.classify import classify
 from weft.eval.evaluate.kinds import Mode, kind_of
-from weft.eval.evaluate.processes import each_batch
+from weft.eval.evaluate.processes import by_record
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.rerank import rerank as two_stages
 from weft.eval.evaluate.retrieve import retrieve
 from weft.eval.metrics.matches import Matches
 from weft.eval.readers import ABILITIES, Ability, Reader
 
-Route = Callable[..., AbstractContextManager[Any]]
 Predictions = dict[str, str] | Matches
 _NEEDED: Mapping[Mode, Ability] = {
     "generate": "write",
@@ -68,7 +67,7 @@ def asked(model: Any, task: str) -> Iterator[None]:
     """Set a model up to be asked one task: no gradients, evaluation mode, routed; and back afterwards."""
     was_training = model.training
     model.eval()
-    route: Route = getattr(model, "route", lambda task: nullcontext())
+    route: Callable[..., AbstractContextManager[Any]] = getattr(model, "route", lambda task: nullcontext())
     try:
         with torch.inference_mode(), route(task=task):
             yield
@@ -86,19 +85,9 @@ def answers(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
     """Record id to answer, for every record of one task; `predict` sets the model up for it."""
-    chunks = list(_chunks(records, batch_size))
-    predictions: dict[str, str] = {}
-    said = each_batch(chunks, lambda chunk: batches.answers(model, task, chunk), progress)
-    for chunk, texts in zip(chunks, said, strict=True):
-        predictions.update(zip((record.id for record in chunk), texts, strict=True))
-    return predictions
-
-
-def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
     # Records of like length share a pass, so that little padding is computed; the result does not depend on it.
-    order = sorted(range(len(records)), key=lambda k: len(kind_of([records[k]]).text(records[k])))
-    for start in range(0, len(order), size):
-        yield [records[k] for k in order[start : start + size]]
+    ordered = sorted(records, key=lambda record: len(kind_of([record]).text(record)))
+    return by_record(ordered, partial(batches.answers, model, task), batch_size, progress)
 
 
 def unfit(reader: Reader, records: Sequence[Record]) -> str | None:
@@ -110,7 +99,6 @@ def unfit(reader: Reader, records: Sequence[Record]) -> str | None:
     """
     kind = kind_of(records)
     needed = _NEEDED[kind.mode]
-    reason = reader.lacking(needed)
-    if reason is None:
+    if (reason := reader.lacking(needed)) is None:
         return None
     return f"records of type {kind.record_type!r} need a model that can {ABILITIES[needed]}, but {reason}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, TypeVar
 
 from weft.eval.metrics.processes import of_everyone, place
@@ -24,10 +25,6 @@ def shared_batches() -> Iterator[None]:
 
     All processes must enter with the same records and the same batch size, and each holds the whole model. All of
     them get all predictions.
-
-    Example:
-        >>> with shared_batches():
-        ...     pass  # predictions = predict(model, task, records, batches)
     """
     token = _shared.set(True)
     try:
@@ -63,3 +60,19 @@ def each_batch(
         return own
     everyone = of_everyone(own)
     return [everyone[number % size][number // size] for number in range(len(chunks))]
+
+
+def by_record(
+    records: Sequence[Any],
+    run: Callable[[Sequence[Any]], Sequence[Result]],
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Result]:
+    """Record id to what `run` gives for it in its batch; see `each_batch`."""
+    found = each_batch(chunks(records, batch_size), run, progress)
+    return dict(zip((record.id for record in records), chain.from_iterable(found), strict=True))
+
+
+def chunks(items: Any, size: int) -> list[Any]:
+    """Slices of a sequence, all but the last of one size."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -8,7 +8,7 @@ from typing import Any
 from weft.data import Record
 from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.predict import asked
-from weft.eval.evaluate.processes import each_batch
+from weft.eval.evaluate.processes import by_record
 from weft.eval.evaluate.read import ReaderBatches
 
 Candidates = Sequence[str] | Mapping[str, Sequence[str]]
@@ -55,20 +55,13 @@ def rank_answers(
     if keep < 1:
         raise ScoreInputError(f"`keep` must be at least 1, but is {keep}. Leave it at 128, or raise it.")
     own = _own(candidates, records)
-    chunks = [records[first : first + batch_size] for first in range(0, len(records), batch_size)]
+    how = {"keep": keep, "per_token": per_token, "batch_size": batch_size}
 
     def choice(rows: Sequence[Record]) -> list[str]:
-        given = [own[record.id] for record in rows]
-        how: dict[str, Any] = {"keep": keep, "per_token": per_token, "batch_size": batch_size}
-        return batches.chosen(model, task, rows, given, **how)
+        return batches.chosen(model, task, rows, [own[record.id] for record in rows], **how)
 
     with asked(model, task):
-        chosen = each_batch(chunks, choice, progress)
-    return {
-        record.id: best
-        for rows, part in zip(chunks, chosen, strict=True)
-        for record, best in zip(rows, part, strict=True)
-    }
+        return by_record(records, choice, batch_size, progress)
 
 
 def _own(candidates: Candidates, records: Sequence[Record]) -> Mapping[str, Sequence[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.data import Record
 from weft.eval.evaluate.inputs import TextRules, all_answers, example
 from weft.eval.evaluate.kinds import kind_of
-from weft.eval.evaluate.stored_pictures import StoredPictures
+from weft.eval.evaluate.stored_pictures import StoredPictures, with_parts
 from weft.eval.readers import Batch, Limits, Reader, Row, Turn, Wording, Writing
 from weft.eval.readers.classes import Classes
 from weft.eval.readers.rows import decoded
@@ -112,29 +112,16 @@ class ReaderBatches:
         return {"batch": batch, "tasks": batch.tasks, "objective": batch.objective, "kept": kept}
 
     def answers(self, model: Any, task: str, records: Sequence[Record]) -> list[str]:
-        """What a model answers to records of one task: written, or "true" or "false" by likelihood.
-
-        Args:
-            model: The model.
-            task: Name of the task.
-            records: The records.
-        """
+        """What a model answers to records of one task: written, or "true" or "false" by likelihood."""
         rows = self._shown([self.row(task, record) for record in records])
         if kind_of(records).mode == "true_false":
             return self.judged(model, rows)
         rules = self.rules[task]
-        writing = Writing(
-            rules.max_new_tokens, rules.num_beams, rules.no_repeat_ngram_size, rules.early_stopping
-        )
+        writing = Writing(rules.max_new_tokens, *rules.search)
         return self.reader.write(model, self.asker.asking(rows).beside(model), writing)
 
     def judged(self, model: Any, rows: Sequence[Row]) -> list[str]:
-        """Whichever is likelier for each row, "true" or "false".
-
-        Args:
-            model: The model.
-            rows: Rows to be asked.
-        """
+        """Whichever is likelier for each row, "true" or "false"."""
         keep = 1 if self.reader.decides_early else len(TRUTHS)
         return self.asker.choose(
             model, rows, [TRUTHS] * len(rows), keep=keep, batch_size=len(TRUTHS) * len(rows)
@@ -146,56 +133,28 @@ class ReaderBatches:
         task: str,
         records: Sequence[Record],
         candidates: Sequence[Sequence[str]],
-        *,
-        keep: int = 128,
-        per_token: bool = False,
-        batch_size: int,
+        **options: Any,
     ) -> list[str]:
-        """The likeliest of the given answers to each record; of equal ones the first.
-
-        Args:
-            model: The model.
-            task: Name of the task.
-            records: The records.
-            candidates: The answers of each record.
-            keep: See `weft.eval.readers.Reader.choose`.
-            per_token: Divide the score by the number of tokens.
-            batch_size: Answers of one pass.
-        """
+        """The likeliest of its own candidates for each record, by `weft.eval.readers.Reader.choose` and its options."""
         rows = self._shown([self.row(task, record) for record in records])
-        return self.asker.choose(
-            model, rows, candidates, keep=keep, per_token=per_token, batch_size=batch_size
-        )
+        return self.asker.choose(model, rows, candidates, **options)
 
     def text_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
-        """Features of the texts of records, of length one, shape `(records, size)`; arguments as in `answers`."""
+        """Features of the texts of records, of length one, shape `(records, size)`."""
         return self.reader.embed_texts(model, self._texts(model, task, records))
 
     def picture_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
-        """Features of the pictures of records, of length one, shape `(records, size)`; arguments as in `answers`."""
+        """Features of the pictures of records, of length one, shape `(records, size)`."""
         return self.reader.embed_pictures(model, self._pictures(model, task, records))
 
     def class_features(self, model: Any, task: str, batch_size: int) -> Tensor | None:
-        """What `class_scores` compares pictures with; see `weft.eval.readers.Reader.class_features`.
-
-        Args:
-            model: The model.
-            task: Name of the task, which has classes.
-            batch_size: Texts of one pass.
-        """
+        """What `class_scores` compares pictures with; see `weft.eval.readers.Reader.class_features`."""
         return self.asker.class_features(model, task, self.classes[task], batch_size=batch_size)
 
     def class_scores(
         self, model: Any, task: str, records: Sequence[Record], features: Tensor | None
     ) -> Tensor:
-        """Scores of the classes of a task for each record, shape `(records, classes)`.
-
-        Args:
-            model: The model.
-            task: Name of the task.
-            records: The records.
-            features: From `class_features`.
-        """
+        """Scores of the classes of a task for each record, shape `(records, classes)`, by its `class_features`."""
         return self.reader.classify(model, self._pictures(model, task, records), features)
 
     def matched(
@@ -250,8 +209,4 @@ def _blanked(row: Row, rule: FramesRule) -> Row:
             for part in row.pictures
         ]
     )
-    turns = [
-        replace(turn, parts=tuple(part if isinstance(part, str) else next(grey) for part in turn.parts))
-        for turn in row.turns
-    ]
-    return replace(row, turns=tuple(turns))
+    return with_parts(row, lambda part: part if isinstance(part, str) else next(grey))

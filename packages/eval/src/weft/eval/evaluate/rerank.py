@@ -12,6 +12,7 @@ import torch
 
 from weft.data import Retrieval
 from weft.eval.errors import ScoreInputError
+from weft.eval.evaluate.processes import chunks
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.retrieve import retrieve
 from weft.eval.metrics.matches import Array, Matches, Reranked
@@ -53,8 +54,10 @@ def rerank(
 
     Source: ALBEF (Li et al. 2021), section 3.4; BLIP's evaluation code.
     """
-    _check_candidates(candidates)
-
+    if candidates < 1:
+        raise ScoreInputError(
+            f"`candidates` must be at least 1, but is {candidates}. BLIP takes 128 for Flickr30k and 256 for COCO."
+        )
     first = None if progress is None else (lambda done: progress(done // 2))
     matches = retrieve(model, task, records, batches, batch_size=batch_size, progress=first)
     texts, images = matches.text_features, matches.image_features
@@ -78,13 +81,6 @@ def rerank(
     return replace(matches, reranked=Reranked(variant, best_texts, text_scores, best_images, image_scores))
 
 
-def _check_candidates(candidates: int) -> None:
-    if candidates < 1:
-        raise ScoreInputError(
-            f"`candidates` must be at least 1, but is {candidates}. BLIP takes 128 for Flickr30k and 256 for COCO."
-        )
-
-
 def _variant(best_texts: Array, best_images: Array, similarity_weight: float, frame_aware: bool) -> str:
     """How the scores were made, in words."""
     variant = f"best {best_texts.shape[1]} texts and {best_images.shape[1]} images matched"
@@ -104,9 +100,5 @@ def _pairs(best_texts: Array, best_images: Array) -> dict[int, set[int]]:
 
 
 def _best(rows: Array, columns: Array, count: int) -> Array:
-    count = min(count, len(columns))
-    found = []
-    for start in range(0, len(rows), 512):
-        similarity = rows[start : start + 512] @ columns.T
-        found.append(np.argsort(-similarity, axis=1, kind="stable")[:, :count])
-    return np.concatenate(found)
+    similarities = (part @ columns.T for part in chunks(rows, 512))
+    return np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :count] for part in similarities])

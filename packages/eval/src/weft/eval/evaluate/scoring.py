@@ -103,11 +103,5 @@ def blind_majority(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
 
 
 def _template(record: Record) -> str:
-    for text in (
-        record.extra.get("template"),
-        getattr(record, "question_type", ""),
-        getattr(record, "question", ""),
-    ):
-        if text:
-            return str(text)
-    return ""
+    told = record.extra.get("template"), getattr(record, "question_type", ""), getattr(record, "question", "")
+    return str(next(filter(None, told), ""))

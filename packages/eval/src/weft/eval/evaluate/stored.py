@@ -26,14 +26,12 @@ class StoredFeatures(Visual):
     """Looks up features in memory-mapped stores.
 
     Args:
-        stores: The stores.
-        places: Place of an image or video to the number of its store and its item there.
+        places: Place of an image or video to its store and its item there.
         tokens: Items of stores whose items differ in length (frames of videos) are brought to this length.
         blank: Return zeros instead, to see what language alone can do.
     """
 
-    stores: Sequence[FeatureStore]
-    places: Mapping[str, tuple[int, int]]
+    places: Mapping[str, tuple[FeatureStore, int]]
     tokens: int
     blank: bool = False
 
@@ -48,13 +46,12 @@ class StoredFeatures(Visual):
         """A digest of the features of some images or videos, in their order, as their checksums tell them."""
         digest = hashlib.sha256()
         for ref in images:
-            number, item = self.places[ref.place]
-            digest.update(f"{self.stores[number].checksum(item)} ".encode())
+            store, item = self.places[ref.place]
+            digest.update(f"{store.checksum(item)} ".encode())
         return digest.hexdigest()
 
     def _one(self, ref: MediaRef) -> NDArray[Any]:
-        number, item = self.places[ref.place]
-        store = self.stores[number]
+        store, item = self.places[ref.place]
         if not store.ragged:
             return store[item]
         fitted: NDArray[Any] = fit_length(torch.from_numpy(np.array(store[item])), self.tokens).numpy()
@@ -100,22 +97,20 @@ def stored_features(
     Raises:
         ScoreInputError: If features are missing, naming how many and the stores, or two files go by one name.
     """
-    stores: list[FeatureStore] = []
-    places: dict[str, tuple[int, int]] = {}
+    places: dict[str, tuple[FeatureStore, int]] = {}
     for own, images in groups:
-        numbers = [_number(stores, store) for store in own]
         missing: dict[str, None] = {}
-        files: dict[tuple[int, int], MediaRef] = {}
+        files: dict[tuple[FeatureStore, int], MediaRef] = {}
         for ref in images:
-            key = ref.place
-            if key not in places:
-                place = _place(ref, own, numbers)
-                if place is None:
-                    missing[ref.path] = None
-                    continue
-                places[key] = place
-                if stores[place[0]].by_name:
-                    _require_one_file(ref, files.setdefault(place, ref), stores[place[0]])
+            if ref.place in places:
+                continue
+            found = _found(ref, own)
+            if found is None:
+                missing[ref.path] = None
+                continue
+            places[ref.place] = found
+            if found[0].by_name:
+                _require_one_file(ref, files.setdefault(found, ref), found[0])
         if missing:
             raise ScoreInputError(
                 f"`features` must hold every image or video of the data, but {len(missing)} have none in "
@@ -123,23 +118,15 @@ def stored_features(
                 "is found by the picture itself, what was imported by the file's path or its name without ending. "
                 "Extract or import the rest."
             )
-    return StoredFeatures(stores, places, tokens, blank)
+    return StoredFeatures(places, tokens, blank)
 
 
-def _number(stores: list[FeatureStore], store: FeatureStore) -> int:
-    for number, known in enumerate(stores):
-        if known.path == store.path:
-            return number
-    stores.append(store)
-    return len(stores) - 1
-
-
-def _place(ref: MediaRef, stores: Sequence[FeatureStore], numbers: Sequence[int]) -> tuple[int, int] | None:
+def _found(ref: MediaRef, stores: Sequence[FeatureStore]) -> tuple[FeatureStore, int] | None:
     for name in (ref.path, PurePosixPath(ref.path).stem):
-        for store, number in zip(stores, numbers, strict=True):
+        for store in stores:
             item = store.named(name) if store.by_name else _extracted(ref, store)
             if item is not None:
-                return number, item
+                return store, item
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,18 +39,8 @@ class StoredPictures:
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def shown(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with pictures of the right size.
-
-        Args:
-            rows: Rows to train on.
-        """
-        return [
-            replace(
-                row,
-                turns=tuple(replace(turn, parts=tuple(map(self._sized, turn.parts))) for turn in row.turns),
-            )
-            for row in rows
-        ]
+        """Rows to train on, with pictures of the right size."""
+        return [with_parts(row, self._sized) for row in rows]
 
     def instead(self, batch: Batch, rows: Sequence[Row]) -> Batch:
         """A training batch with features in the place of pixels.
@@ -81,9 +71,8 @@ class StoredPictures:
             return part
         from PIL import Image
 
-        size = self._sizes.get(part.place)
-        if size is not None:
-            return Image.new("RGB", size)
+        if part.place in self._sizes:
+            return Image.new("RGB", self._sizes[part.place])
         picture = part.image()
         self._sizes[part.place] = picture.size
         return picture
@@ -92,11 +81,12 @@ class StoredPictures:
         return torch.from_numpy(np.array(self.store[self.places[picture.place, tag]]))
 
 
-def tag_of(reader: Reader, pictures: int) -> str:
-    """What the features of a picture depend on beside itself.
+def with_parts(row: Row, change: Callable[[Any], Any]) -> Row:
+    """A row with what `change` makes of each of its parts."""
+    turns = [replace(turn, parts=tuple(map(change, turn.parts))) for turn in row.turns]
+    return replace(row, turns=tuple(turns))
 
-    Args:
-        reader: Reads the model.
-        pictures: Pictures of its row.
-    """
+
+def tag_of(reader: Reader, pictures: int) -> str:
+    """What the features of a picture depend on beside itself, in a row of so many."""
     return COMPANY if pictures > 1 and reader.sees_alone else ""
