@@ -7,7 +7,7 @@ import pytest
 from weft.eval.compare import Comparison, Row, learning_curves, read_curves
 from weft.eval.compare.from_mlflow import told_apart
 from weft.eval.errors import ComparisonError
-from weft.eval.tracking import open_run
+from weft.eval.tracking import open_run, store_uri
 
 
 def log(store: Path, method: str, seed: int, score: float, **tags: str) -> None:
@@ -81,6 +81,12 @@ def test_a_folder_without_runs_is_refused_and_stays_empty(tmp_path: Path) -> Non
     with pytest.raises(ComparisonError, match="`store` must hold tracked runs, but there is no database at"):
         Comparison.from_mlflow(tmp_path / "nothing", "demo")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_the_address_of_a_database_may_have_options(tmp_path: Path) -> None:
+    with open_run(tmp_path, "demo", "run", {"method": "lora"}) as run:
+        run.log_metrics({"test/vqa": 70.0})
+    assert Comparison.from_mlflow(f"{store_uri(tmp_path)}?timeout=30", "demo").rows[0].scores == {"vqa": 70.0}
 
 
 def test_seeds_are_runs_that_differ_in_the_seed_alone() -> None:

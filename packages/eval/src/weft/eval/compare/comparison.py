@@ -31,9 +31,8 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Summarise at least one value."""
-        return cls(
-            statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
-        )
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation, len(values))
 
     def text(self, digits: int = 2) -> str:
         """The mean, with the deviation after `±` where there is one."""
@@ -70,6 +69,11 @@ class Entry:
     memory: float | None
     seeds: tuple[int, ...]
     published: str | None
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is a method of ours: neither a baseline nor published by others."""
+        return not self.control and self.published is None
 
 
 class Comparison:
@@ -111,7 +115,8 @@ class Comparison:
         for row in rows:
             by_method.setdefault(row.method, []).append(row)
         entries = [_entry(group, self.tasks) for group in by_method.values()]
-        self.entries = tuple(sorted(entries, key=_baselines_last))
+        entries.sort(key=lambda entry: (entry.control, entry.published is not None))
+        self.entries = tuple(entries)
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row | Mapping[str, Any]], title: str = "") -> Comparison:
@@ -120,9 +125,6 @@ class Comparison:
         Args:
             rows: `Row`s, or mappings with `method` and `scores` and any other field of `Row`.
             title: Shown above tables.
-
-        Returns:
-            The comparison.
 
         Raises:
             ComparisonError: A row lacks a field, has an unknown one, or holds a score that is no finite
@@ -146,9 +148,6 @@ class Comparison:
             store: A folder, a tracking URI, or `None` (see `weft.eval.tracking.store_uri`).
             experiment: Name of the experiment.
 
-        Returns:
-            The comparison of its runs that carry test scores.
-
         Raises:
             ComparisonError: The store has no such experiment, or it has no run with test scores.
         """
@@ -162,22 +161,12 @@ class Comparison:
         Args:
             results: What `weft.eval.compare.significance` returned.
             against: The method that the others were held against, for the note below the table.
-
-        Returns:
-            A new comparison.
         """
         note = f"* p < 0.05, ** p < 0.01 against {against or 'the other method'}, paired over samples"
         return Comparison(self.rows, self.title, {key: result.mark for key, result in results.items()}, note)
 
     def with_rows(self, rows: Sequence[Row]) -> Comparison:
-        """The same comparison with further rows, such as published ones.
-
-        Args:
-            rows: The rows, for instance from `rows_from_csv`.
-
-        Returns:
-            A new comparison.
-        """
+        """The same comparison with further rows, such as published ones."""
         return Comparison((*self.rows, *rows), self.title, self.marks, self.note)
 
     def entry(self, method: str) -> Entry:
@@ -186,31 +175,24 @@ class Comparison:
         Raises:
             ComparisonError: There is no such method.
         """
-        for entry in self.entries:
-            if entry.method == method:
-                return entry
-        raise ComparisonError(
-            f"`method` must be one of {', '.join(entry.method for entry in self.entries)}, but is {method!r}. "
-            "Choose one of these."
-        )
+        known = {entry.method: entry for entry in self.entries}
+        if method not in known:
+            raise ComparisonError(
+                f"`method` must be one of {', '.join(known)}, but is {method!r}. Choose one of these."
+            )
+        return known[method]
 
     def front(self) -> tuple[Entry, ...]:
         """Our methods that no other beats in both average and trainable share, smallest share first."""
         candidates = [
-            entry
+            (entry.percent, entry.average.mean, entry)
             for entry in self.entries
-            if entry.average is not None
-            and entry.percent is not None
-            and not entry.control
-            and entry.published is None
+            if entry.competes and entry.average is not None and entry.percent is not None
         ]
-        candidates.sort(
-            key=lambda entry: (entry.percent or 0.0, -(entry.average.mean if entry.average else 0.0))
-        )
         best, front = -math.inf, []
-        for entry in candidates:
-            if entry.average is not None and entry.average.mean > best:
-                best = entry.average.mean
+        for _, mean, entry in sorted(candidates, key=lambda one: (one[0], -one[1])):
+            if mean > best:
+                best = mean
                 front.append(entry)
         return tuple(front)
 
@@ -227,15 +209,12 @@ def _entry(rows: list[Row], tasks: tuple[str, ...]) -> Entry:
     if len(counts) > 1:
         raise ComparisonError(
             f"Seeds of one method must train the same parameters, but {first.method!r} has counts "
-            f"{sorted(counts, key=str)}. "
-            "Give different configurations different method names."
+            f"{sorted(counts, key=str)}. Give different configurations different method names."
         )
     shared = [task for task in tasks if all(task in row.scores for row in rows)]
-    averages = (
-        [statistics.fmean(row.scores[task] for task in tasks) for row in rows]
-        if len(shared) == len(tasks)
-        else []
-    )
+    averages = [
+        statistics.fmean(row.scores[task] for task in tasks) for row in rows if len(shared) == len(tasks)
+    ]
     seconds = [row.seconds for row in rows if row.seconds is not None]
     memory = [row.memory for row in rows if row.memory is not None]
     percent = first.percent
@@ -254,7 +233,3 @@ def _entry(rows: list[Row], tasks: tuple[str, ...]) -> Entry:
         seeds=tuple(sorted(seeds)),
         published=first.published,
     )
-
-
-def _baselines_last(entry: Entry) -> tuple[bool, bool]:
-    return entry.control, entry.published is not None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.eval.compare.row import Row
 from weft.eval.errors import ComparisonError, shown
-from weft.eval.tracking.store import client, store_uri
+from weft.eval.tracking.store import client, database_of, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,10 +44,11 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
             integer.
     """
     uri = store_uri(store)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    database = database_of(uri)
+    if database is not None and not database.is_file():
         raise ComparisonError(
-            f"`store` must hold tracked runs, but there is no database at {uri.removeprefix('sqlite:///')}. "
-            "Run `weft train` or `weft demo` first, or name the store."
+            f"`store` must hold tracked runs, but there is no database at {database}. Run `weft train` or `weft demo` "
+            "first, or name the store."
         )
     mlflow_client = client(uri)
     found = mlflow_client.get_experiment_by_name(experiment)
@@ -85,16 +86,14 @@ def told_apart(rows: Sequence[Row], params: Sequence[Mapping[str, str]]) -> list
         by_method.setdefault(row.method, []).append(place)
     found = list(rows)
     for places in by_method.values():
+        seeds = [rows[place].seed for place in places]
         keys = sorted({key for place in places for key in params[place]} - {"seed"})
-        apart = [
-            key
-            for key in keys
-            if _differs(key, [(rows[place].seed, params[place].get(key)) for place in places])
-        ]
+        given = {key: [params[place].get(key) for place in places] for key in keys}
+        apart = {key: values for key, values in given.items() if _differs(key, values, seeds)}
         later: dict[tuple[str, int], int] = {}
         for place in reversed(places):
             row = rows[place]
-            words = [f"{key} {_word(params, places, key)(params[place].get(key))}" for key in apart]
+            words = [f"{key} {_word(params[place].get(key), values)}" for key, values in apart.items()]
             own = ", ".join(words), row.seed
             words += [f"{later[own]} before the last"] if own in later else []
             later[own] = later.get(own, 0) + 1
@@ -104,28 +103,20 @@ def told_apart(rows: Sequence[Row], params: Sequence[Mapping[str, str]]) -> list
     return found
 
 
-def _differs(key: str, values: Sequence[tuple[int, str | None]]) -> bool:
-    told = {value for _, value in values}
-    if len(told) == 1:
+def _differs(key: str, values: Sequence[str | None], seeds: Sequence[int]) -> bool:
+    if len(set(values)) == 1:
         return False
-    by_seed = {seed: {value for other, value in values if other == seed} for seed, _ in values}
-    drawn = key.startswith("data.") and all(len(own) == 1 for own in by_seed.values())
-    return not drawn or len({_without_digest(value) for value in told}) > 1
+    # Each seed has one value of its own.
+    drawn = key.startswith("data.") and len(set(zip(seeds, values, strict=True))) == len(set(seeds))
+    return not drawn or len(set(map(_without_digest, values))) > 1
 
 
-def _word(
-    params: Sequence[Mapping[str, str]], places: Sequence[int], key: str
-) -> Callable[[str | None], str]:
-    """How values of a parameter are told: without their digests, unless these are all that differs."""
-    told = {_without_digest(params[place].get(key)) for place in places}
-
-    def word(value: str | None) -> str:
-        if value is None:
-            return "not stated"
-        words, mark, digest = value.partition(_DIGEST)
-        return f"{words}{mark}{digest[:8]}" if len(told) == 1 else words
-
-    return word
+def _word(value: str | None, values: Sequence[str | None]) -> str:
+    """How one of several values of a parameter is told: without its digest, unless digests are all that differs."""
+    if value is None:
+        return "not stated"
+    words, mark, digest = value.partition(_DIGEST)
+    return f"{words}{mark}{digest[:8]}" if len(set(map(_without_digest, values))) == 1 else words
 
 
 def _without_digest(value: str | None) -> str | None:

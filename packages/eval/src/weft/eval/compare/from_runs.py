@@ -17,8 +17,6 @@ from weft.eval.report.predictions import PredictionTable
 from weft.eval.report.run_tables import tables_of_run
 from weft.eval.tracking.store import client, store_uri
 
-_PER_TASK = 4
-
 
 def read_curves(
     store: Path | str | None, comparison: Comparison, metric: str = "train/loss"
@@ -36,16 +34,11 @@ def read_curves(
     mlflow_client = client(store_uri(store))
     found: dict[str, list[tuple[int, float]]] = {}
     for row in comparison.rows:
-        if row.run_id is None:
-            continue
-        history = mlflow_client.get_metric_history(row.run_id, metric)
-        if history:
-            # Stores keep an infinite value as the largest number, which no axis holds.
-            points = [
-                (point.step, point.value) for point in history if not abs(point.value) >= sys.float_info.max
-            ]
-            if points:
-                found[_run_label(comparison, row)] = points
+        history = [] if row.run_id is None else mlflow_client.get_metric_history(row.run_id, metric)
+        # Stores keep an infinite value as the largest number, which no axis holds.
+        points = [(one.step, one.value) for one in history if not abs(one.value) >= sys.float_info.max]
+        if points:
+            found[_run_label(comparison, row)] = points
     return found
 
 
@@ -62,7 +55,7 @@ def _run_label(comparison: Comparison, row: Row) -> str:
     return f"{row.label}, seed {row.seed}" if several else row.label
 
 
-def example_rows(tables: Mapping[str, PredictionTable], per_task: int = _PER_TASK) -> list[dict[str, Any]]:
+def example_rows(tables: Mapping[str, PredictionTable], per_task: int = 4) -> list[dict[str, Any]]:
     """A few predictions of every task with their pictures, half of them wrong where there are wrong ones.
 
     Args:
@@ -82,15 +75,9 @@ def example_rows(tables: Mapping[str, PredictionTable], per_task: int = _PER_TAS
             for place, name in enumerate(row.pictures, start=1):
                 assert table.folder is not None, "a table with pictures has a folder"
                 shown["picture" if place == 1 else f"picture {place}"] = (table.folder / name).read_bytes()
-            rows.append(
-                shown
-                | {
-                    "question": row.question,
-                    "predicted": row.prediction,
-                    "right": " / ".join(row.references[:3]),
-                }
-                | {"score": f"{row.score:.2f} of {table.best:g}"}
-            )
+            answers = " / ".join(row.references[:3])
+            shown |= {"question": row.question, "predicted": row.prediction, "right": answers}
+            rows.append(shown | {"score": f"{row.score:.2f} of {table.best:g}"})
     return rows
 
 
@@ -105,22 +92,17 @@ def page_from_runs(store: Path | str | None, comparison: Comparison) -> str:
         The page of `to_html`. What the runs did not keep is left out.
     """
     with tempfile.TemporaryDirectory() as folder:
-        curves: Path | None = None
-        points = read_curves(store, comparison)
-        if points:
-            path = Path(folder) / "curves.png"
-            curves = learning_curves(points, path, colours=curve_colours(comparison))
+        points, path = read_curves(store, comparison), Path(folder) / "curves.png"
+        curves = learning_curves(points, path, colours=curve_colours(comparison)) if points else None
         examples = _examples(store, comparison, Path(folder))
         return to_html(comparison, examples=examples, curves=curves)
 
 
 def _examples(store: Path | str | None, comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
-    ours = [
-        entry for entry in comparison.entries if entry.average and not entry.control and not entry.published
-    ]
+    ours = [(entry.average.mean, entry) for entry in comparison.entries if entry.average and entry.competes]
     if not ours:
         return []
-    best = max(ours, key=lambda entry: entry.average.mean if entry.average else 0.0)
+    _, best = max(ours, key=lambda one: one[0])
     run_id = next(row.run_id for row in comparison.rows if row.method == best.method)
     if run_id is None:
         return []

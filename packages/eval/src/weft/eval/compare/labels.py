@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from weft.eval.rendering.escape import plot_text
@@ -24,6 +25,7 @@ _FAR = tuple(
     for dy, dx, side in itertools.product((22, -22, 36, -36, 50, -50, 64, -64, 80, -80), (14, 30), (1, -1))
 )
 _LEADER = 12
+_LEADER_STYLE = {"arrowstyle": "-", "color": "#b8c1c9", "linewidth": 0.8, "shrinkB": 5}
 _POINT_RADIUS = 9.0
 _STROKE = 2.0
 
@@ -61,15 +63,13 @@ def place_labels(
     frame = axes.get_window_extent(renderer)
     inside: Box = (frame.x0, frame.y0, frame.x1, frame.y1)
     # Crowded points first: they have the fewest places to go.
-    order = sorted(range(len(points)), key=lambda one: _nearest(centres, one))
-    for one in order:
-        x, y, label = points[one][0], points[one][1], plot_text(points[one][2])
+    for one in sorted(range(len(points)), key=lambda one: _nearest(centres, one)):
+        x, y, label = points[one]
+        written = {"textcoords": "offset points", "fontsize": size, "color": color, "zorder": 4}
+        write = partial(axes.annotate, plot_text(label), (x, y), **written)
         best, least = None, float("inf")
         for dx, dy, horizontal, vertical in _NEAR + _FAR:
-            text = axes.annotate(
-                label, (x, y), xytext=(dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
-                fontsize=size, color=color, zorder=4,
-            )  # fmt: skip
+            text = write(xytext=(dx, dy), ha=horizontal, va=vertical)
             extent = text.get_window_extent(renderer)
             box: Box = (extent.x0 - 1, extent.y0 - 1, extent.x1 + 1, extent.y1 + 1)
             cost = sum(_overlap(box, other) for place, other in enumerate(taken) if place != one)
@@ -82,13 +82,8 @@ def place_labels(
                 break
         assert best is not None, "at least one position was tried"
         dx, dy, horizontal, vertical, box = best
-        far = max(abs(dx), abs(dy)) > _LEADER
-        axes.annotate(
-            label, (x, y), xytext=(dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
-            fontsize=size, color=color, zorder=4,
-            arrowprops={"arrowstyle": "-", "color": "#b8c1c9", "linewidth": 0.8, "shrinkB": 5} if far else
-            None,
-        )  # fmt: skip
+        leader = _LEADER_STYLE if max(abs(dx), abs(dy)) > _LEADER else None
+        write(xytext=(dx, dy), ha=horizontal, va=vertical, arrowprops=leader)
         taken.append(box)
 
 
@@ -118,5 +113,4 @@ def _overlap(left: Box, right: Box) -> float:
 
 
 def _outside(box: Box, frame: Box) -> float:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return area - _overlap(box, frame)
+    return _overlap(box, box) - _overlap(box, frame)

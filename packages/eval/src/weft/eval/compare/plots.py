@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.data.processes.atomic import whole_file
-from weft.eval.compare.comparison import Comparison, Entry
+from weft.eval.compare.comparison import Comparison, Entry, Spread
 from weft.eval.compare.labels import place_labels
 from weft.eval.errors import ComparisonError
 from weft.eval.rendering.escape import plot_legend, plot_text
@@ -18,15 +18,8 @@ _INK = "#1b2733"
 _FAINT = "#8a97a3"
 _LEGEND = "on the line: no other method scores higher with fewer trained parameters"
 _PALETTE = ("#0b7a75", "#d1495b", "#edae49", "#30638e", "#7b5ea7", "#6b8f3c", "#b5651d", "#5c6b73", "#c06c9b")
-
 _DASHES = ("-", "--", ":", "-.")
-
-_BESIDE: dict[str, Any] = {
-    "loc": "upper left",
-    "bbox_to_anchor": (1.0, 1.0),
-    "frameon": False,
-    "fontsize": 9,
-}
+_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "fontsize": 9}
 
 
 def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 5.2) -> Path:
@@ -47,11 +40,9 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     Raises:
         ComparisonError: No method has both an average over all tasks and a trainable share.
     """
-    shown = [
-        entry
-        for entry in comparison.entries
-        if entry.average is not None and entry.percent and not entry.control
-    ]
+    averaged = [(entry, entry.average) for entry in comparison.entries if entry.average is not None]
+    shown = [(one, one.percent, average) for one, average in averaged if one.percent and not one.control]
+    controls = [(entry.label, average) for entry, average in averaged if entry.control]
     if not shown:
         raise ComparisonError(
             "A Pareto plot needs a method with scores on all tasks and parameter counts, but none has both. "
@@ -60,34 +51,27 @@ def pareto_plot(comparison: Comparison, path: Path | str, *, width: float = 9.0,
     from matplotlib.ticker import LogLocator
 
     figure, axes = _figure(width, height)
-    controls = [entry for entry in comparison.entries if entry.control and entry.average]
-    _set_limits(axes, shown, controls)
+    spreads = [average for _, _, average in shown] + [average for _, average in controls]
+    _set_limits(axes, [percent for _, percent, _ in shown], spreads)
     front = comparison.front()
     line = [(entry.percent, entry.average.mean) for entry in front if entry.percent and entry.average]
     if len(line) > 1:
         axes.plot(*zip(*line, strict=True), color=_FAINT, linewidth=1.6, alpha=0.55, zorder=2)
     colours = method_colours(comparison)
-    for entry in shown:
-        _draw_point(axes, entry, colours[entry.label])
+    for entry, _, average in shown:
+        _draw_point(axes, entry, average, colours[entry.label])
     _baselines(axes, controls)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(_plain_percent)
+    axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g}%")
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("trained parameters, % of the model (log scale)")
-    axes.set_ylabel(
-        f"average score over {len(comparison.tasks)} tasks"
-        if len(comparison.tasks) > 1
-        else plot_text(comparison.tasks[0])
-    )
+    tasks = comparison.tasks
+    axes.set_ylabel(f"average score over {len(tasks)} tasks" if len(tasks) > 1 else plot_text(tasks[0]))
     if comparison.title:
         axes.set_title(plot_text(comparison.title), loc="left", fontsize=12, color=_INK, pad=22)
     axes.text(0.0, 1.02, _LEGEND, transform=axes.transAxes, fontsize=9, color=_FAINT)
-    place_labels(
-        axes,
-        [(entry.percent or 0.0, entry.average.mean, entry.label) for entry in shown if entry.average],
-        line=line,
-        color=_INK,
-    )
+    points = [(percent, average.mean, entry.label) for entry, percent, average in shown]
+    place_labels(axes, points, line=line, color=_INK)
     return _save(figure, path)
 
 
@@ -103,25 +87,21 @@ def method_colours(comparison: Comparison) -> dict[str, str]:
     return {entry.label: colours.get(entry.label, _FAINT) for entry in comparison.entries}
 
 
-def _set_limits(axes: Any, shown: Sequence[Entry], controls: Sequence[Entry]) -> None:
+def _set_limits(axes: Any, shares: Sequence[float], scores: Sequence[Spread]) -> None:
     """Set logarithmic shares and linear scores, with room for labels."""
     axes.set_xscale("log")
-    shares = [entry.percent or 0.0 for entry in shown]
     axes.set_xlim(min(shares) / 2.2, max(200.0, max(shares) * 2) if max(shares) > 50 else max(shares) * 2.2)
-    scores = [entry.average for entry in (*shown, *controls) if entry.average]
     low = min(score.mean - (score.std or 0.0) for score in scores)
     high = max(score.mean + (score.std or 0.0) for score in scores)
     margin = max(high - low, 1.0)
     axes.set_ylim(low - 0.10 * margin, high + 0.14 * margin)
 
 
-def _draw_point(axes: Any, entry: Entry, color: str) -> None:
+def _draw_point(axes: Any, entry: Entry, average: Spread, color: str) -> None:
     """Draw a method as a point with its deviation; one that others published is hollow."""
-    assert entry.average is not None, "only entries with an average are drawn"
-    deviation = entry.average.std
     axes.errorbar(
-        entry.percent, entry.average.mean, yerr=deviation or 0.0, fmt="o", markersize=8.5, color=color,
-        ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if deviation else 0, markeredgewidth=1.2, zorder=3,
+        entry.percent, average.mean, yerr=average.std or 0.0, fmt="o", markersize=8.5, color=color,
+        ecolor=_FAINT, elinewidth=1.2, capsize=2.5 if average.std else 0, markeredgewidth=1.2, zorder=3,
         markeredgecolor="white" if entry.published is None else color,
         markerfacecolor="white" if entry.published else None,
     )  # fmt: skip
@@ -130,14 +110,7 @@ def _draw_point(axes: Any, entry: Entry, color: str) -> None:
 def task_bars(comparison: Comparison, path: Path | str, *, width: float = 9.0, height: float = 4.6) -> Path:
     """Draw one group of bars per task, one bar per method, whiskers of one standard deviation over seeds.
 
-    Args:
-        comparison: The comparison.
-        path: Where to write; the suffix decides the format.
-        width: Inches.
-        height: Inches.
-
-    Returns:
-        The path.
+    Arguments and result are those of `pareto_plot`.
     """
     figure, axes = _figure(width, height)
     entries, drawn = comparison.entries, []
@@ -226,23 +199,17 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _baselines(axes: Any, entries: list[Entry]) -> None:
-    averages = [entry.average.mean for entry in entries if entry.average is not None]
-    assert len(averages) == len(entries), "only entries with an average are drawn"
+def _baselines(axes: Any, controls: Sequence[tuple[str, Spread]]) -> None:
     low, high = axes.get_ylim()
-    for average, entry in zip(averages, entries, strict=True):
+    for label, average in controls:
         # Letters are about a twentieth of the picture high: under a line that another one closely follows, not over it.
-        crowded = any(0 < other - average < (high - low) / 20 for other in averages)
-        axes.axhline(average, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+        crowded = any(0 < other.mean - average.mean < (high - low) / 20 for _, other in controls)
+        axes.axhline(average.mean, color=_FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
-            plot_text(entry.label), (1.0, average), xycoords=("axes fraction", "data"),
+            plot_text(label), (1.0, average.mean), xycoords=("axes fraction", "data"),
             xytext=(-2, -3 if crowded else 3), textcoords="offset points", ha="right",
             va="top" if crowded else "bottom", fontsize=9, color=_FAINT,
         )  # fmt: skip
-
-
-def _plain_percent(value: float, _position: int | None = None) -> str:
-    return f"{value:g}%"
 
 
 def _save(figure: Any, path: Path | str) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from weft.eval.compare.comparison import Comparison, Entry, Spread
+from weft.eval.compare.comparison import Comparison, Spread
 
 ABSENT = "–"
 
@@ -53,8 +54,9 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
         marked.
     """
     entries = comparison.entries
-    best = {task: _best(comparison, task) for task in comparison.tasks}
-    best_average = max((e.average.mean for e in entries if e.average and _competes(e)), default=None)
+    ours = [entry for entry in entries if entry.competes]
+    best = {task: _best(entry.scores.get(task) for entry in ours) for task in comparison.tasks}
+    best_average = _best(entry.average for entry in ours)
     extra = [
         ("trainable %", [entry.percent for entry in entries], 3),
         ("seconds", [entry.seconds for entry in entries], 1),
@@ -64,12 +66,13 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
     seeds = any(len(entry.seeds) > 1 for entry in entries)
     rows = []
     for place, entry in enumerate(entries):
-        cells = [Cell(_label(entry), entry.label)]
+        source = "" if entry.published is None else f" ({entry.published})"
+        cells = [Cell(entry.label + source, entry.label)]
         for task in comparison.tasks:
             mark = comparison.marks.get((entry.method, task), "")
-            cells.append(_score(entry.scores.get(task), best[task], _competes(entry), digits, mark))
+            cells.append(_score(entry.scores.get(task), best[task], entry.competes, digits, mark))
         if len(comparison.tasks) > 1:
-            cells.append(_score(entry.average, best_average, _competes(entry), digits))
+            cells.append(_score(entry.average, best_average, entry.competes, digits))
         cells += [_number(values[place], decimals) for _, values, decimals in extra]
         if seeds:
             cells.append(Cell(str(len(entry.seeds)), float(len(entry.seeds))))
@@ -77,22 +80,11 @@ def layout(comparison: Comparison, digits: int = 2) -> Table:
     columns = ["method", *comparison.tasks]
     columns += ["average"] if len(comparison.tasks) > 1 else []
     columns += [name for name, _, _ in extra] + (["seeds"] if seeds else [])
-    methods = sum(not entry.control for entry in entries)
-    return Table(columns, rows, methods)
+    return Table(columns, rows, baselines=sum(not entry.control for entry in entries))
 
 
-def _competes(entry: Entry) -> bool:
-    return not entry.control and entry.published is None
-
-
-def _best(comparison: Comparison, task: str) -> float | None:
-    return max(
-        (e.scores[task].mean for e in comparison.entries if task in e.scores and _competes(e)), default=None
-    )
-
-
-def _label(entry: Entry) -> str:
-    return entry.label if entry.published is None else f"{entry.label} ({entry.published})"
+def _best(spreads: Iterable[Spread | None]) -> float | None:
+    return max((spread.mean for spread in spreads if spread is not None), default=None)
 
 
 def _score(spread: Spread | None, best: float | None, competes: bool, digits: int, mark: str = "") -> Cell:

@@ -35,12 +35,12 @@ def to_terminal(comparison: Comparison, width: int | None = None) -> str:
     from rich.measure import Measurement
 
     console = Console(width=width, markup=False, emoji=False)
+    unbounded = console.options.update(width=_ANY_WIDTH)
     rendered = _rich_table(comparison, 2)
-    if Measurement.get(console, console.options.update(width=_ANY_WIDTH), rendered).maximum > console.width:
+    if Measurement.get(console, unbounded, rendered).maximum > console.width:
         rendered = _rich_table(comparison, 1)
     # A table that is still too wide is cut by the terminal rather than folded into unreadable cells.
-    needed = Measurement.get(console, console.options.update(width=_ANY_WIDTH), rendered).maximum
-    console.width = max(console.width, needed)
+    console.width = max(console.width, Measurement.get(console, unbounded, rendered).maximum)
     with console.capture() as capture:
         console.print(rendered)
     lines = [line.rstrip() for line in capture.get().removesuffix("\n").split("\n")]
@@ -75,9 +75,7 @@ def to_markdown(comparison: Comparison) -> str:
         "|---" + "|---:" * (len(table.columns) - 1) + "|",
     ]
     for place, row in enumerate(table.rows):
-        texts = [markdown(cell.text) for cell in row]
-        cells = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
-        cells[0] = texts[0]
+        cells = [f"**{markdown(cell.text)}**" if cell.best else markdown(cell.text) for cell in row]
         if place >= table.baselines:
             cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
@@ -88,17 +86,14 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """Render one line per run (not per method) with every number in full, and no text that is a formula."""
-    names = ["method", "label", "seed", "control", *(f"test/{task}" for task in comparison.tasks)]
-    names += ["trainable", "total", "seconds", "memory_mb", "run_id", "published", "percent"]
+    before, after = list(_READERS)[:4], list(_READERS)[4:]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(csv_text, names))
+    writer.writerow(map(csv_text, [*before, *(_TEST + task for task in comparison.tasks), *after]))
     for row in comparison.rows:
         scores = [row.scores.get(task, "") for task in comparison.tasks]
-        rest = [row.trainable, row.total, row.seconds, row.memory, row.run_id, row.published]
-        rest.append(row.percent)
-        cells = [row.method, row.label, row.seed, row.control, *scores, *rest]
-        writer.writerow(map(csv_text, cells))
+        own, rest = ([getattr(row, _FIELDS.get(name, name)) for name in names] for names in (before, after))
+        writer.writerow(map(csv_text, [*own, *scores, *rest]))
     return buffer.getvalue()
 
 
@@ -127,11 +122,8 @@ def rows_from_csv(text: str) -> list[Row]:
             fields = {
                 _FIELDS.get(name, name): read(line[name]) for name, read in _READERS.items() if line.get(name)
             }
-            scores = {
-                name[len(_TEST) :]: float(cell)
-                for name, cell in line.items()
-                if name.startswith(_TEST) and cell
-            }
+            tests = [name for name in line if name.startswith(_TEST) and line[name]]
+            scores = {name.removeprefix(_TEST): float(line[name]) for name in tests}
         except ValueError as error:
             raise ComparisonError(
                 f"Each score must be a number, but line {number} has another: {error}."
@@ -155,17 +147,13 @@ def _lines(text: str) -> list[dict[str, str]]:
     return [dict(zip(head, cells, strict=False)) for cells in lines]
 
 
-def _truth(cell: str) -> bool:
-    return cell.strip().lower() == "true"
-
-
 _TEST = "test/"
 _FIELDS = {"memory_mb": "memory"}
 _READERS: dict[str, Callable[[str], Any]] = {
     "method": read_csv_text,
     "label": read_csv_text,
     "seed": int,
-    "control": _truth,
+    "control": lambda cell: cell.strip().lower() == "true",
     "trainable": int,
     "total": int,
     "seconds": float,

@@ -30,7 +30,7 @@ def rerank(
     batch_size: int,
     progress: Callable[[int], None] | None = None,
 ) -> Matches:
-    """Encode both sides, then match each text and image with its best candidates of the other side.
+    """The features of both sides, with each text and image matched with its best candidates of the other side.
 
     `score = logit of "yes" + similarity_weight * similarity`. Images are read once more, one after another, and
     compared with the texts that they chose or that chose them, so that the tokens of one image are in memory.
@@ -45,9 +45,6 @@ def rerank(
         frame_aware: Whether keys of frames are weighted by their likeness to the text, by the unit `frame_attention`.
         batch_size: Texts or images per pass of the first stage, and pairs per pass of the second.
         progress: Called with the number of records done so far; each stage counts half.
-
-    Returns:
-        The features with `reranked`.
 
     Raises:
         ScoreInputError: If `candidates` is below 1.

@@ -30,7 +30,7 @@ def record_table(
     """Put the predictions of one task beside its records, and keep small pictures of some.
 
     For retrieval a row is an image: its prediction is the text that is most similar to it, its references are
-    its own texts.
+    its own texts. Videos have no picture.
 
     Args:
         task: Name of the task.
@@ -39,9 +39,6 @@ def record_table(
         report: The report of these predictions.
         folder: Where pictures are written; `save` the table into the same folder.
         pictures: For how many samples pictures are kept.
-
-    Returns:
-        The table. Videos have no picture.
 
     Raises:
         ScoreInputError: The report was made from other records.
