@@ -140,7 +140,7 @@ def _answers(path: Path) -> None:
 
 def _choices(path: Path) -> None:
     from weft.eval.submissions import score_predictions
-    from weft.train.cli.metric_options import metric_options
+    from weft.train.cli.runs import metric_options
 
     options = metric_options("gqa", choices=path)
     tree = trees.submissions()["gqa"]

@@ -11,8 +11,7 @@ import pytest
 
 from weft.train.backbones.encoders import load_encoder
 from weft.train.backbones.loading import load_backbone
-from weft.train.backbones.plain import plain_model
-from weft.train.backbones.saved import MINIATURE
+from weft.train.backbones.saved import MINIATURE, plain_model
 from weft.train.errors import RunError
 from weft.train.recipe.few_shot import EncoderSection
 from weft.train.recipe.sections import BackboneSection

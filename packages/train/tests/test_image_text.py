@@ -8,13 +8,13 @@ from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
 from weft.core.testing.vision_language import blip_fields
 from weft.eval.readers import PairedProcessor, reader_for
+from weft.train.engine.checkpoints import load_states, save_states
 from weft.train.errors import RunError
 from weft.train.objectives import objectives_of
 from weft.train.objectives.image_text import ImageText
 from weft.train.objectives.itc import UNUSED, FeatureQueue, itc_losses
 from weft.train.objectives.itm import hard_negatives
 from weft.train.objectives.momentum import Momentum
-from weft.train.objectives.states import load_states, save_states
 from weft.train.recipe.training import ContrastSection, TrainingSection
 
 UNIT = {"method": "uniadapter", "bottleneck_size": 8, "train_full": ["projector", "head"]}

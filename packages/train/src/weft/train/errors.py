@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class TrainError(Exception):
@@ -12,9 +12,8 @@ class TrainError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        from weft.data.sources.credentials import (
-            without_secrets,  # not at the top: `weft --help` is quick without it
-        )
+        # Not at the top: `weft --help` is quick without it.
+        from weft.data.sources.credentials import without_secrets
 
         return without_secrets(super().__str__())
 
@@ -46,6 +45,14 @@ ROOTS = (
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is one of weft's own, which name what to fix."""
     return any(f"{kind.__module__}.{kind.__qualname__}" in ROOTS for kind in type(error).__mro__)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 MOST_NAMES = 12

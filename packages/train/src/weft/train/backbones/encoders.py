@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from weft.train.backbones.saved import (
     saved_path,
 )
 from weft.train.errors import RunError, near
+from weft.train.output.files import sha256_of
 from weft.train.recipe.few_shot import EncoderSection
 from weft.train.recipe.variables import expanded
 
@@ -40,11 +39,7 @@ Loaded = tuple[nn.Module, Callable[..., Any], ProcessorTransform]
 _BLIPS = ("blip", "weft_blip_retrieval")
 _FILTERS: dict[str, Resample] = {"bicubic": "bicubic", "bilinear": "bilinear"}
 _TRIED = (96, 64)
-_NOT_WEIGHTS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # numbers that OpenAI's files hold beside them
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's files hold beside them
 
 
 def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTransform]:
@@ -60,7 +55,8 @@ def load_encoder(section: EncoderSection) -> tuple[ImageTextEncoder, ProcessorTr
     model, tokenizer, transform = load(section)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = ImageTextEncoder(model.to(device), tokenizer)
-    with _said_plainly(section):  # files that do not belong together are told before a data set is read
+    # Files that do not belong together are told before a data set is read.
+    with as_saved("encoder.name", section.name):
         encoder.encode_texts(["a"])
         encoder.encode_images(transform.batch([Image.new("RGB", _TRIED)]))
     return encoder, transform
@@ -90,18 +86,15 @@ def architecture_of(section: EncoderSection) -> nn.Module | None:
     """An encoder on the meta device, or None where its configuration is not on this machine."""
     with torch.device("meta"):
         if section.library == "open_clip":
-            library = None if _open_clip_width(section.name) is None else _library(section)
-            made: nn.Module | None = library and library.create_model(
-                section.name, load_weights=False, pretrained_text=False, device="meta"
-            )
-            return made
+            if _open_clip_width(section.name) is None:
+                return None
+            return _open_clip_model(section, device="meta")
         config = _config_here(section)
         if config is None:
             return None
         if section.library == "weft" and config.model_type in _BLIPS:
             return BlipRetrieval(_as_blip(config))
-        own: nn.Module = AutoModel.from_config(config)
-        return own
+        return AutoModel.from_config(config)
 
 
 def _config_here(section: EncoderSection) -> Any | None:
@@ -116,16 +109,14 @@ def _config_here(section: EncoderSection) -> Any | None:
 def _saved(section: EncoderSection) -> Loaded:
     """A saved model of transformers or of weft."""
     path = saved_path(section.name, "encoder.name")
-    with _said_plainly(section):
+    with as_saved("encoder.name", section.name):
         config = load_saved(AutoConfig, path, section.revision)
         if section.library == "weft":
             model = _own(section, path, config)
         else:
             model = load_whole(AutoModel, path, section.revision, argument="encoder.name")
-    ImageTextEncoder.check(
-        model
-    )  # before looking for a tokenizer that a model without a text side has none of
-    with _said_plainly(section):
+    ImageTextEncoder.check(model)  # a model without a text side has no tokenizer to look for
+    with as_saved("encoder.name", section.name):
         tokenizer = load_saved(AutoTokenizer, path, section.revision)
     transform = load_transform(path, section.revision)
     if transform is None:
@@ -138,23 +129,19 @@ def _saved(section: EncoderSection) -> Loaded:
 
 def _own(section: EncoderSection, path: str, config: Any) -> nn.Module:
     """One of weft's own models; a BLIP of transformers becomes weft's, whose retrieval passes are BLIP's own."""
-    if config.model_type in _BLIPS:
-        blip = _as_blip(config)
-        if section.weights is None:
-            model: nn.Module = load_whole(
-                BlipRetrieval, path, section.revision, argument="encoder.name", config=blip
+    if config.model_type not in _BLIPS:
+        if section.weights is not None:
+            raise RunError(
+                f"`encoder.weights` must be left out unless `name` is a BLIP, whose original files it names, but "
+                f"{section.name!r} is a {config.model_type}. Leave it out."
             )
-            return model
-        model = BlipRetrieval(blip)
-        load_blip(model, _weights(section))
-        return model
-    if section.weights is not None:
-        raise RunError(
-            f"`encoder.weights` must be left out unless `name` is a BLIP, whose original files it names, but "
-            f"{section.name!r} is a {config.model_type}. Leave it out."
-        )
-    own: nn.Module = load_whole(AutoModel, path, section.revision, argument="encoder.name")
-    return own
+        return load_whole(AutoModel, path, section.revision, argument="encoder.name")
+    blip = _as_blip(config)
+    if section.weights is None:
+        return load_whole(BlipRetrieval, path, section.revision, argument="encoder.name", config=blip)
+    model = BlipRetrieval(blip)
+    load_blip(model, _weights(section))
+    return model
 
 
 def _as_blip(config: Any) -> BlipRetrievalConfig:
@@ -177,18 +164,14 @@ def _open_clip(section: EncoderSection) -> Loaded:
             f"`encoder.sha256` must be given for {path.name}, because it is a TorchScript archive, which holds a "
             "program. OpenAI's addresses hold the digest of each of its files."
         )
-    with _said_plainly(section):
+    with as_saved("encoder.name", section.name):
         # OpenAI's models compute GELU as x σ(1.702 x); other files of open_clip name architectures that say so.
-        model = library.create_model(
-            section.name, load_weights=False, pretrained_text=False, force_quick_gelu=script
-        )
+        model = _open_clip_model(section, force_quick_gelu=script)
     try:
         with foreign_values():
             if script:
                 state = torch.jit.load(path, map_location="cpu").state_dict()
-                model.load_state_dict(
-                    {name: value for name, value in state.items() if name not in _NOT_WEIGHTS}
-                )
+                model.load_state_dict({key: state[key] for key in state if key not in _NOT_WEIGHTS})
             else:
                 library.factory.load_checkpoint(model, str(path))
     except (OSError, ValueError) as error:
@@ -199,14 +182,18 @@ def _open_clip(section: EncoderSection) -> Loaded:
     return model, library.get_tokenizer(section.name), _open_clip_transform(model)
 
 
+def _open_clip_model(section: EncoderSection, **options: Any) -> Any:
+    """An architecture of open_clip with random weights."""
+    return _library(section).create_model(section.name, load_weights=False, pretrained_text=False, **options)
+
+
 def _open_clip_transform(model: nn.Module) -> ProcessorTransform:
     """What open_clip's own preprocessing does to a picture, by an image processor of transformers."""
     settings: dict[str, Any] = model.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
     size, resample = settings["size"], _FILTERS.get(settings["interpolation"])
     side = size if isinstance(size, int) else size[0]
     square = isinstance(size, int) or size[0] == size[1]
-    makers = {"shortest": short_side_transform, "squash": square_transform}
-    make = makers.get(settings["resize_mode"])
+    make = {"shortest": short_side_transform, "squash": square_transform}.get(settings["resize_mode"])
     if resample is None or make is None or not square:
         raise RunError(
             f"`encoder.name` must be an architecture whose pictures are resized to a square, by `shortest` or "
@@ -244,8 +231,7 @@ def _weights(section: EncoderSection) -> Path:
             "the path."
         )
     if section.sha256 is not None:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         if digest != section.sha256.lower():
             raise RunError(
                 f"`encoder.weights` must have the SHA-256 {section.sha256}, but {path} has {digest}: it is another "
@@ -260,7 +246,3 @@ def _is_torchscript(path: Path) -> bool:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):  # or it is none; whoever reads it says so
         return False
-
-
-def _said_plainly(section: EncoderSection) -> AbstractContextManager[None]:
-    return as_saved("encoder.name", section.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from weft.core import composites
 from weft.data import Record
@@ -22,10 +22,7 @@ _SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_
 
 
 def config_from(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config that a recipe's `backbone.config` describes.
-
-    Args:
-        values: `model_type`, and what that type's config takes.
+    """The config that a recipe's `backbone.config` describes: its `model_type`, and what that type's config takes.
 
     Raises:
         RunError: If the type is unknown, or the config refuses the values.
@@ -37,36 +34,25 @@ def config_from(values: Mapping[str, Any]) -> PreTrainedConfig:
             getattr(composites, name).model_type for name in composites.__all__ if name.endswith("Config")
         ]
         raise RunError(
-            f"`backbone.config.model_type` must be one that transformers or weft knows, but is "
-            f"{model_type!r}. "
+            f"`backbone.config.model_type` must be one that transformers or weft knows, but is {model_type!r}. "
             f"{near(model_type, ours)}"
         )
     try:
-        config: PreTrainedConfig = CONFIG_MAPPING[model_type](**values)
+        return CONFIG_MAPPING[model_type](**values)
     except (TypeError, ValueError) as error:
         raise RunError(
             f"`backbone.config` must be a config of type {model_type!r}, but is refused: {error}"
         ) from None
-    return config
-
-
-def new_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of a config with new weights, drawn from torch's global generator."""
-    return AutoModel.from_config(config)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, in which no text is unknown.
+    """A byte-level BPE tokenizer of at most so many tokens, in which no text is unknown.
 
-    Args:
-        texts: What it is trained on.
-        vocabulary_size: Greatest number of tokens; 256 bytes and four special ones are always among them.
+    256 bytes and four special tokens are always among them.
     """
     bpe = ByteLevelBPETokenizer(add_prefix_space=True)
     special = list(_SPECIAL.values())
-    bpe.train_from_iterator(
-        sorted(texts), vocab_size=vocabulary_size, special_tokens=special, show_progress=False
-    )
+    bpe.train_from_iterator(sorted(texts), vocabulary_size, show_progress=False, special_tokens=special)
     bpe.post_processor = TemplateProcessing(
         single="<s> $A </s>", special_tokens=[(token, bpe.token_to_id(token)) for token in ("<s>", "</s>")]
     )
@@ -85,10 +71,7 @@ def texts_of(prompt: str, records: Sequence[Record]) -> Iterator[str]:
 def check_vocabulary(model: PreTrainedModel, tokens: int, *, own_tokens: bool) -> None:
     """Refuse a vocabulary for which the model has too few embeddings.
 
-    Args:
-        model: The model.
-        tokens: Tokens of the tokenizer.
-        own_tokens: Whether the tokenizer has its own tokens for the order of visual tokens.
+    The order of visual tokens takes some, unless the tokenizer has `own_tokens` for it.
 
     Raises:
         RunError: If there are more tokens than rows.

@@ -11,6 +11,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -24,12 +25,7 @@ from weft.data.media.transforms import CLIP_MEAN, CLIP_STD
 from weft.data.processes.atomic import whole_folder
 from weft.eval.readers import PairedProcessor, Reader, is_paired, reader_for
 from weft.eval.readers.image_processor import ProcessorTransform, load_transform, square_transform
-from weft.train.backbones.from_scratch import (
-    check_vocabulary,
-    config_from,
-    new_model,
-    train_tokenizer,
-)
+from weft.train.backbones.from_scratch import check_vocabulary, config_from, train_tokenizer
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.pretrained import (
     load_backbone_weights,
@@ -38,7 +34,7 @@ from weft.train.backbones.pretrained import (
     planned_read,
     saved_config,
 )
-from weft.train.backbones.saved import as_saved, fault_of_loading, load_saved, saved_path
+from weft.train.backbones.saved import as_saved, load_saved, saved_path
 from weft.train.errors import RunError
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import BackboneSection, TokenizerSection
@@ -46,10 +42,11 @@ from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
+Texts = Callable[[], Iterable[str]] | None
 
 
 def load_backbone(
-    section: BackboneSection, *, folder: Path | None = None, texts: Callable[[], Iterable[str]] | None = None
+    section: BackboneSection, *, folder: Path | None = None, texts: Texts = None
 ) -> LoadedBackbone:
     """Load weights and tokenizer, or draw and train them.
 
@@ -57,9 +54,6 @@ def load_backbone(
         section: The recipe's `backbone`.
         folder: Folder of the run; a tokenizer that is trained is kept there, and taken from there if it is.
         texts: What a tokenizer is trained on.
-
-    Returns:
-        The model and what belongs to it.
 
     Raises:
         RunError: If the model is not there, or is no VL model.
@@ -79,9 +73,6 @@ def reader_of(section: BackboneSection) -> Reader:
 
     That of a model without a processor of its own checks rows; it has no tokenizer, which may be yet to be trained.
 
-    Args:
-        section: The recipe's `backbone`.
-
     Raises:
         RunError: If its config cannot be read; or a library for its quantisation or attention is absent, or the
             processor has no such setting.
@@ -93,12 +84,10 @@ def reader_of(section: BackboneSection) -> Reader:
     return reader_for(config, PairedProcessor())
 
 
-def _new(
-    section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
-) -> LoadedBackbone:
+def _new(section: BackboneSection, folder: Path | None, texts: Texts) -> LoadedBackbone:
     assert section.config is not None, "asked for new architectures alone"
     tokenizer = _new_tokenizer(section, folder, texts)
-    model = new_model(config_from(section.config))
+    model = AutoModel.from_config(config_from(section.config))
     trained = isinstance(section.tokenizer, TokenizerSection)
     check_vocabulary(model, len(tokenizer), own_tokens=not trained)
     if section.weights is not None:
@@ -129,7 +118,7 @@ def load_adapted(
     *,
     folder: Path | None = None,
     adapter: Path | None = None,
-    texts: Callable[[], Iterable[str]] | None = None,
+    texts: Texts = None,
     processes: Processes = ONE,
 ) -> LoadedBackbone:
     """The backbone of a recipe with its units, on the device of this process.
@@ -165,9 +154,7 @@ def _new_transform(section: BackboneSection) -> ProcessorTransform:
     return square_transform(section.image_size, half, half, "bilinear")
 
 
-def _new_tokenizer(
-    section: BackboneSection, folder: Path | None, texts: Callable[[], Iterable[str]] | None
-) -> Any:
+def _new_tokenizer(section: BackboneSection, folder: Path | None, texts: Texts) -> Any:
     if isinstance(section.tokenizer, str):
         path = saved_path(section.tokenizer, "backbone.tokenizer")
         return load_saved(AutoTokenizer, path, section.revision)
@@ -192,8 +179,6 @@ def _with_visual_tokens(section: BackboneSection) -> LoadedBackbone:
     tokenizer = load_saved(AutoTokenizer, path, section.revision)
     config = load_saved(AutoConfig, path, section.revision)
     model = VisualSeq2Seq(_composite(section, config))
-    from transformers import AutoModelForSeq2SeqLM
-
     pretrained = load_backbone_weights(AutoModelForSeq2SeqLM, section, path)
     model.language_model.load_state_dict(pretrained.state_dict())
     count = section.num_sentinels
@@ -205,14 +190,9 @@ def _with_visual_tokens(section: BackboneSection) -> LoadedBackbone:
 
 
 def planned_model(section: BackboneSection) -> PreTrainedModel:
-    """The model of a recipe on the meta device: shapes and names, no weights.
+    """The model of a recipe on the meta device: shapes and names, no weights; tied weights are tied.
 
-    Args:
-        section: The recipe's `backbone`. The architectures of the papers' backbones are part of weft; others
-            are read from a folder or the hub.
-
-    Returns:
-        The model, with tied weights tied.
+    The architectures of the papers' backbones are part of weft; others are read from a folder or the hub.
     """
     model = planned_read(section, _config(section))
     model.tie_weights()
@@ -238,16 +218,11 @@ def _architecture(section: BackboneSection) -> PreTrainedConfig:
         # T5 keeps spare rows after its pieces and sentinels: the visual tokens begin there.
         config.vocab_size = values["tokens"] + 2 * section.num_sentinels - values["sentinels"]
         return config
-    try:
+    known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
+    with as_saved("backbone.language", name, f"a model that weft knows ({known}), a folder", done="read"):
         config = load_saved(AutoConfig, saved_path(name, "backbone.language"), section.revision)
         config.vocab_size += 2 * section.num_sentinels
         return config
-    except (OSError, ValueError) as error:
-        known = ", ".join(sorted(p.stem.replace("--", "/") for p in ARCHITECTURES.glob("*.json")))
-        raise RunError(
-            f"`backbone.language` must be a model that weft knows ({known}), a folder or a hub id that can be "
-            f"reached, but {name!r} cannot be read: {fault_of_loading(error)}"
-        ) from None
 
 
 def _composite(section: BackboneSection, language: PreTrainedConfig) -> VisualSeq2SeqConfig:

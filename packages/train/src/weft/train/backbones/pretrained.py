@@ -42,22 +42,14 @@ _PIXELS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 
 
 def saved_config(section: BackboneSection) -> PreTrainedConfig:
-    """The config of the model that a recipe names.
-
-    Args:
-        section: The recipe's `backbone`, with a `name`.
+    """The config of the saved model that a recipe names.
 
     Raises:
         RunError: If it cannot be read, or no reader knows its type.
     """
-    try:
-        path = saved_path(section.name or "", "backbone.name")
-        config: PreTrainedConfig = load_saved(AutoConfig, path, section.revision)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"`backbone.name` must be 'miniature', a folder or a hub id that can be reached, but "
-            f"{section.name!r} cannot be read: {fault_of_loading(error)}"
-        ) from None
+    path = saved_path(section.name or "", "backbone.name")
+    with as_saved("backbone.name", section.title, "'miniature', a folder", done="read"):
+        config = load_saved(AutoConfig, path, section.revision)
     if section.heads is not None or is_image_encoder(config):
         return _with_heads(section, config)
     if is_paired(config):
@@ -73,13 +65,8 @@ def saved_config(section: BackboneSection) -> PreTrainedConfig:
 
 
 def is_image_encoder(config: PreTrainedConfig) -> bool:
-    """Whether models of a config read pictures alone.
-
-    Args:
-        config: The config.
-    """
-    kind = MODEL_MAPPING.get(type(config), None)
-    main = getattr(kind, "main_input_name", None)
+    """Whether models of a config read pictures alone."""
+    main = getattr(MODEL_MAPPING.get(type(config), None), "main_input_name", None)
     return main == "pixel_values" and not hasattr(config, "text_config")
 
 
@@ -108,9 +95,6 @@ def _with_heads(section: BackboneSection, config: PreTrainedConfig) -> PreTraine
 
 def own_reader(section: BackboneSection) -> Reader:
     """The reader of a saved model by the processor that it comes with, as the recipe sets it.
-
-    Args:
-        section: The recipe's `backbone`, with a `name`.
 
     Raises:
         RunError: If a library for its quantisation or attention is absent, or the processor has no such setting.
@@ -141,10 +125,6 @@ def _files(path: str) -> list[tuple[str, int, int]]:
 def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrainedModel:
     """The model of a config on the meta device, in the class it is loaded with; no processor is needed.
 
-    Args:
-        section: The recipe's `backbone`.
-        config: Its config, from `saved_config`.
-
     Raises:
         RunError: If the model has no attention of the kind that is asked for.
     """
@@ -154,7 +134,7 @@ def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrain
     wanted = {} if section.attention in (None, "flash") else {"attn_implementation": section.attention}
     try:
         with foreign_values(), torch.device("meta"):
-            model: PreTrainedModel = make(config, **wanted)
+            return make(config, **wanted)
     except ValueError as error:
         if wanted:
             raise RunError(
@@ -164,21 +144,15 @@ def planned_read(section: BackboneSection, config: PreTrainedConfig) -> PreTrain
             f"`backbone` must have a config that makes a model, but that of {section.title!r} does not: "
             f"{fault_of_loading(error)}. Correct its config.json, or get it again."
         ) from None
-    return model
 
 
 def load_read(section: BackboneSection, path: str, reader: Reader) -> PreTrainedModel:
     """The model of a recipe with its weights, in the class that its reader reads.
 
-    Args:
-        section: The recipe's `backbone`.
-        path: Folder or hub id.
-        reader: Its reader.
-
     Raises:
         OSError, ValueError: As `transformers` does; see `weft.train.backbones.saved.fault_of_loading`.
     """
-    options: dict[str, Any] = {"dtype": _dtype(section)}
+    options: dict[str, Any] = {"dtype": "auto" if section.dtype == "auto" else _computed(section)}
     if section.attention is not None:
         options["attn_implementation"] = _ATTENTION[section.attention]
     if section.quantize is not None:
@@ -195,40 +169,30 @@ def load_read(section: BackboneSection, path: str, reader: Reader) -> PreTrained
 def load_backbone_weights(kind: Any, section: BackboneSection, path: str, **options: Any) -> PreTrainedModel:
     """The saved model of a recipe; one that lacks weights is refused unless the recipe lets them be drawn.
 
-    Args:
-        kind: Its class.
-        section: The recipe's `backbone`.
-        path: Folder or hub id.
-        **options: Further arguments of `from_pretrained`.
-
     Raises:
         RunError: If weights are absent.
         OSError, ValueError: As `transformers` does; see `weft.train.backbones.saved.fault_of_loading`.
     """
     if section.draw_absent_weights:
-        model: PreTrainedModel = load_saved(kind, path, section.revision, **options)
-        return model
+        return load_saved(kind, path, section.revision, **options)
     argument = "backbone.name" if section.name is not None else "backbone.language"
     key = "backbone.draw_absent_weights"
-    whole: PreTrainedModel = load_whole(kind, path, section.revision, argument=argument, key=key, **options)
-    return whole
+    return load_whole(kind, path, section.revision, argument=argument, key=key, **options)
 
 
-def _dtype(section: BackboneSection) -> Any:
-    if section.dtype == "auto":
-        return "auto"
-    return getattr(torch, section.dtype or "float32")
+def _computed(section: BackboneSection) -> torch.dtype:
+    """What weights of a known type are kept in, and quantised ones computed in."""
+    return torch.float32 if section.dtype in (None, "auto") else getattr(torch, section.dtype)
 
 
 def _quantization(section: BackboneSection) -> BitsAndBytesConfig:
     if section.quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    computed = torch.float32 if section.dtype in (None, "auto") else getattr(torch, section.dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=computed,
+        bnb_4bit_compute_dtype=_computed(section),
     )
 
 
@@ -246,17 +210,9 @@ def _check_libraries(section: BackboneSection) -> None:
 
 
 def _check_own(section: BackboneSection) -> None:
-    given = [
-        key
-        for key, plain in (
-            ("dtype", None),
-            ("attention", None),
-            ("quantize", None),
-            ("processor", {}),
-            ("reader", "auto"),
-        )
-        if getattr(section, key) != plain
-    ]
+    plain = BackboneSection(name=section.name)
+    keys = ("dtype", "attention", "quantize", "processor", "reader")
+    given = [key for key in keys if getattr(section, key) != getattr(plain, key)]
     if given:
         raise RunError(
             f"`backbone.{given[0]}` must be left out for a model of weft's own, which has no processor of "

@@ -29,11 +29,6 @@ _BATCH = 16
 def check_stored(reader: Reader, model: Any, plan: Any) -> None:
     """Refuse to store features of a model that does not take them, or whose features change in training.
 
-    Args:
-        reader: Reads the model.
-        model: The model, on any device.
-        plan: What is adapted and trained in it.
-
     Raises:
         RunError: With the reason.
     """
@@ -42,9 +37,11 @@ def check_stored(reader: Reader, model: Any, plan: Any) -> None:
             f"`training.vision` must be 'frozen' or 'trained' for {reader.title} because it does not read features in "
             "the place of pictures, but is 'stored'. Leave it out."
         )
-    language = _language(model)
+    holder = holder_of(model)
+    before = next(f"{name}." for name, part in model.named_modules() if part is holder)
+    language = f"{before}{language_model_of(model)}."
     places = [*(site.path for site in plan.sites), *(full.path for full in plan.full)]
-    outside = [path for path in places if _is_seen(path, model, language)]
+    outside = [path for path in places if path.startswith(before) and not f"{path}.".startswith(language)]
     if outside:
         raise RunError(
             "`training.vision` must be 'trained' where the method changes what pictures become, but is 'stored' and "
@@ -54,11 +51,7 @@ def check_stored(reader: Reader, model: Any, plan: Any) -> None:
 
 
 def read_key(backbone: LoadedBackbone) -> FeatureKey:
-    """What the features depend on beside the pictures: tower, connector, and the image processor.
-
-    Args:
-        backbone: A backbone that passes `check_stored`.
-    """
+    """What the features of a backbone that passes `check_stored` depend on: tower, connector, and image processor."""
     holder = holder_of(backbone.model)
     transform = ProcessorTransform(backbone.reader.processor.image_processor)
     left_out = f"{language_model_of(backbone.model)}."
@@ -72,14 +65,9 @@ def extract_read(
     processes: Processes,
     progress: Progress,
 ) -> StoredPictures:
-    """Extract the features that a store lacks, and open it.
+    """Extract the features of records to train on that a store lacks, and open it; all processes call this.
 
-    Args:
-        backbone: The backbone, with its units, on the device of this process.
-        records: Records to train on.
-        folder: Its stores; that of this tower has its digest for a name.
-        processes: The processes of the run; all call this.
-        progress: Where to show progress.
+    Stores are in the folder, that of this tower under its digest.
 
     Raises:
         RunError: As `check_stored`.
@@ -181,15 +169,3 @@ def _features(backbone: LoadedBackbone, refs: Sequence[MediaRef], tag: str) -> l
 
 def _record(ref: MediaRef) -> Caption:
     return Caption(id=ref.uri, media=ref, media_id=ref.path)
-
-
-def _language(model: Any) -> str:
-    holder = holder_of(model)
-    at = next(name for name, part in model.named_modules() if part is holder)
-    return f"{at}.{language_model_of(model)}"
-
-
-def _is_seen(path: str, model: Any, language: str) -> bool:
-    """Whether a module or parameter is in what is before the language model."""
-    holder = language.rpartition(".")[0]
-    return path.startswith(f"{holder}.") and not f"{path}.".startswith(f"{language}.")

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import transformers
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
 from weft.train.errors import RunError, is_mistake
 
 MINIATURE = Path(__file__).parent / "miniature"
@@ -18,10 +21,6 @@ def saved_path(name: str, argument: str = "backbone") -> str:
     """Folder or hub id of a saved model; `miniature` is the one shipped with weft.
 
     A name that looks like a path is one: it is never looked up on the hub, where anybody may have taken it.
-
-    Args:
-        name: What the user calls it.
-        argument: The key or option, for the message.
 
     Raises:
         RunError: If it looks like a path, and there is no such folder.
@@ -78,15 +77,9 @@ def load_whole(
     key: str | None = None,
     **options: Any,
 ) -> Any:
-    """Load a model of which every weight was saved; `transformers` draws those that are absent at random.
+    """Load a model as `load_saved` does, every weight of which was saved; `transformers` draws absent ones at random.
 
-    Args:
-        kind: A class with `from_pretrained`, such as `AutoModel`.
-        path: What `saved_path` returned.
-        revision: Commit or tag on the hub.
-        argument: The key or option that names the model, for the message.
-        key: The recipe's key that lets absent weights be drawn, for the message; by default there is none.
-        **options: Further arguments of `from_pretrained`.
+    For the message, `argument` is the key or option that names the model, and `key` the one that lets weights be drawn.
 
     Raises:
         RunError: If weights of the class are absent.
@@ -122,14 +115,29 @@ def foreign_values() -> Iterator[None]:
         raise ValueError(f"{type(error).__name__}: {line}") from error
 
 
+def plain_model(name: str) -> Any:
+    """A saved model of transformers that a command names, in the class that its config names.
+
+    Raises:
+        RunError: If it cannot be loaded.
+    """
+    path = saved_path(name, "--backbone")
+    with as_saved("--backbone", name):
+        config = load_saved(AutoConfig, path)
+        named = getattr(transformers, str(next(iter(config.architectures or ()), "")), AutoModel)
+        known = isinstance(named, type) and issubclass(named, PreTrainedModel)
+        return load_whole(named if known else AutoModel, path, argument="--backbone")
+
+
 @contextmanager
-def as_saved(argument: str, name: str, among: str = "a folder") -> Iterator[None]:
+def as_saved(argument: str, name: str, among: str = "a folder", done: str = "loaded") -> Iterator[None]:
     """Say of a saved model that what is done with it inside the `with` block cannot be done.
 
     Args:
         argument: The key or option that names it.
         name: What the user calls it.
         among: What else it may be than a hub id.
+        done: What is done with it.
 
     Raises:
         RunError: In the place of what `foreign_values` raises.
@@ -141,17 +149,13 @@ def as_saved(argument: str, name: str, among: str = "a folder") -> Iterator[None
         if is_mistake(error):
             raise
         raise RunError(
-            f"`{argument}` must be {among} or a hub id that can be reached, but {name!r} cannot be loaded: "
+            f"`{argument}` must be {among} or a hub id that can be reached, but {name!r} cannot be {done}: "
             f"{fault_of_loading(error)}"
         ) from error
 
 
 def fault_of_loading(error: BaseException) -> str:
-    """What `transformers` says of a model that does not load; an advice to run its code is left out.
-
-    Args:
-        error: What was raised.
-    """
+    """What `transformers` says of a model that does not load; an advice to run its code is left out."""
     text = str(error)
     if "trust_remote_code" in text or "custom code" in text:
         return (

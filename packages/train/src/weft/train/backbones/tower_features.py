@@ -66,16 +66,7 @@ def extract_own(
     *,
     title: str = "features",
 ) -> FeatureStore:
-    """Extract the features that a store lacks.
-
-    Args:
-        backbone: The backbone, with its units, on the device of this process.
-        images: The pictures, as often as they come.
-        folder: Folder of the store.
-        key: From `tower_key`.
-        processes: The processes of the run; all call this.
-        progress: Where to show progress.
-        title: What it shows.
+    """Extract the features of pictures, however often they come, that a store lacks; all processes call this.
 
     Raises:
         StateMismatchError: If the folder holds features of another tower.

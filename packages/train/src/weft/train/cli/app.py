@@ -24,13 +24,7 @@ from weft.train.cli import (
     share,
     sweep,
 )
-from weft.train.cli.endings import (
-    interrupt_of,
-    of_every_command,
-    printable,
-    say_defect,
-    say_interrupted,
-)
+from weft.train.cli.endings import interrupt_of, of_every_command, printable, say_defect, say_interrupted
 from weft.train.errors import is_mistake
 from weft.train.output.terminal import guarded_output
 
@@ -84,13 +78,10 @@ def everywhere(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command.
+    """Run one command, given by the words after `weft`.
 
     A mistake of the user ends with one message and exit code 2, a run that SIGTERM stopped with one and 143, Ctrl-C
     with one and 130. Anything else is a defect: it ends with one message and exit code 1; a file keeps its trace.
-
-    Args:
-        arguments: Words after `weft`; by default those of the process.
     """
     # The command line is offline by default where it can be: telemetry of others never belongs in it.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,13 +1,15 @@
-"""What commands have in common: the recipe they take, and what they show on a terminal."""
+"""What commands have in common: the recipe they take, the store they read, and what they show on a terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from weft.train.errors import RunError
 from weft.train.output.progress import PlainProgress, Progress, RichProgress
 
 
@@ -25,6 +27,28 @@ RecipeArgument = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Changes to the recipe.")
 ]
+
+
+DEFAULT_STORE = "weft-runs/mlflow"
+STORE_HELP = f"Folder or URI of the store; by default MLFLOW_TRACKING_URI or {DEFAULT_STORE}."
+
+
+def existing_store(store: str | None) -> str | None:
+    """The store to read: as given, else that of the environment (None), else the folder beside the runs.
+
+    Raises:
+        RunError: If it is neither a tracking URI nor a folder that holds a database.
+    """
+    if store is None:
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            return None
+        store = DEFAULT_STORE
+    if "://" not in store and not (Path(store) / "mlflow.db").is_file():
+        raise RunError(
+            f"`--store` must be a folder that holds mlflow.db, or a tracking URI, but {store!r} is neither."
+            " Name the folder that holds the runs' mlflow.db."
+        )
+    return store
 
 
 def is_first() -> bool:

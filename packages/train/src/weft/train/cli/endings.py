@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weft.train.cli.console import is_first
+from weft.train.errors import causes
 
 _VARIABLE, _TRACE = "--variable", "--traceback"
 
 
 def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
     """Take out the options that every command has, wherever they are; torchrun gives `weft train` its own words.
-
-    Args:
-        words: Words after `weft`.
 
     Returns:
         The other words, the variables that recipes may read, and whether a whole trace is wanted.
@@ -42,11 +40,7 @@ def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
 
 
 def printable(text: str) -> str:
-    """A message without credentials, and without what a terminal cannot show or would obey.
-
-    Args:
-        text: What an error says; it may quote data of others.
-    """
+    """A message, which may quote data of others, without credentials, and what a terminal cannot show or would obey."""
     from weft.data.sources.credentials import without_secrets
 
     shown = without_secrets(text).encode("utf-8", "backslashreplace").decode("utf-8")
@@ -55,12 +49,7 @@ def printable(text: str) -> str:
 
 def interrupt_of(ended: SystemExit) -> KeyboardInterrupt | None:
     """The Ctrl-C that ended a command; typer turns it into a silent exit."""
-    found: BaseException | None = ended
-    while found is not None:
-        if isinstance(found, KeyboardInterrupt):
-            return found
-        found = found.__cause__ or found.__context__
-    return None
+    return next((found for found in causes(ended) if isinstance(found, KeyboardInterrupt)), None)
 
 
 def say_interrupted(stop: KeyboardInterrupt) -> None:
@@ -71,12 +60,7 @@ def say_interrupted(stop: KeyboardInterrupt) -> None:
 
 
 def say_defect(error: Exception, *, whole: bool) -> None:
-    """Say what an error was that no part of weft expected.
-
-    Args:
-        error: The error.
-        whole: Print its trace; otherwise it goes to a file.
-    """
+    """Say what an error was that no part of weft expected, with its `whole` trace or with the file that keeps it."""
     trace = printable("".join(traceback.format_exception(error)))
     if whole:
         sys.stderr.write(trace)
@@ -94,15 +78,11 @@ def say_defect(error: Exception, *, whole: bool) -> None:
 
 def _place(error: Exception) -> str:
     """Where in weft it was raised, or what weft called last."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if f"{os.sep}weft{os.sep}" in frame.filename
-    ]
-    if not frames:
-        return ""
-    name = Path(frames[-1].filename).as_posix().rpartition("/weft/")[2]
-    return f" (in weft/{name}, line {frames[-1].lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if f"{os.sep}weft{os.sep}" in frame.filename:
+            name = Path(frame.filename).as_posix().rpartition("/weft/")[2]
+            return f" (in weft/{name}, line {frame.lineno})"
+    return ""
 
 
 def _kept(trace: str) -> Path | None:
@@ -110,6 +90,6 @@ def _kept(trace: str) -> Path | None:
         handle, name = tempfile.mkstemp(prefix="weft-trace-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(trace)
+        return Path(name)
     except OSError:
         return None
-    return Path(name)

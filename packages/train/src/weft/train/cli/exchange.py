@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from weft.train.errors import RunError
+
 OutputArgument = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write.")]
 
 
@@ -55,8 +57,8 @@ def export(
 ) -> None:
     """Write tasks of a run for another library, a folder for each, or one where all share, and prove it there."""
     chosen = _chosen(task, tasks)
-    said = _export(adapter, output, target.value, chosen, backbone, split, verify, push, licence)
-    for line in said:
+    how = {"target": target.value, "tasks": chosen, "backbone": backbone, "split": split, "licence": licence}
+    for line in _export(adapter, output, verify, push, how):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     if push is not None:
@@ -67,8 +69,6 @@ def export(
 
 def _chosen(task: str | None, tasks: str) -> list[str] | None:
     """The tasks that two options name; None stands for all."""
-    from weft.train.errors import RunError
-
     if task is not None and tasks != "all":
         raise RunError("`--task` must be left out with `--tasks`, but both are given. Take one of them.")
     if task is not None:
@@ -76,19 +76,8 @@ def _chosen(task: str | None, tasks: str) -> list[str] | None:
     return None if tasks == "all" else [*map(str.strip, tasks.split(","))]
 
 
-def _export(
-    adapter: Path,
-    output: Path,
-    target: Any,
-    tasks: list[str] | None,
-    backbone: str | None,
-    split: bool,
-    verify: int,
-    push: str | None,
-    licence: str | None,
-) -> Iterator[str]:
-    """Export, and give the lines to print."""
-    from weft.train.errors import RunError
+def _export(adapter: Path, output: Path, verify: int, push: str | None, how: dict[str, Any]) -> Iterator[str]:
+    """Export, and give the lines to print; how as for `export_run`."""
     from weft.train.runs.exporting.launch import launch_lines
     from weft.train.runs.exporting.push import check_public, check_repository
     from weft.train.runs.exporting.verify import summary, verify_export
@@ -102,16 +91,7 @@ def _export(
         )
     if push is not None:
         check_repository(push)
-    manifest = export_run(
-        adapter,
-        output,
-        target=target,
-        tasks=tasks,
-        backbone=backbone,
-        split=split,
-        repository=push,
-        licence=licence,
-    )
+    manifest = export_run(adapter, output, repository=push, **how)
     yield str(output)
     yield from launch_lines(manifest, output, processor_settings(adapter))
     if push is not None:

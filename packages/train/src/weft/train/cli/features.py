@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from weft.train.cli.console import Overrides, RecipeArgument
+from weft.train.cli.console import Overrides, RecipeArgument, progress, show
 
 
 def features(
@@ -23,13 +23,11 @@ def features(
     ] = None,
 ) -> None:
     """Extract the features of a recipe's images into memory-mapped stores; resumes where it was interrupted."""
-    from weft.train.cli.console import is_first, progress
     from weft.train.recipe.loading import load_recipe
     from weft.train.runs.extract import extract_keys
 
     for key, value in extract_keys(load_recipe(recipe, overrides), store, progress()).items():
-        if is_first():
-            sys.stdout.write(f"{key}={value}\n")
+        show(f"{key}={value}\n")
 
 
 def import_all(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weft.train.cli.stores import STORE_HELP, existing_store
+from weft.train.cli.console import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
 from weft.train.output.files import written
 
@@ -24,10 +24,7 @@ def inspect(
         str | None, typer.Option(help="A second run (folder or id): show where the two disagree.")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Show only these tasks (may be repeated).")] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help=STORE_HELP),
-    ] = None,
+    store: Annotated[str | None, typer.Option(help=STORE_HELP)] = None,
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("inspection.html"),
 ) -> None:
     """Show where a run goes wrong: by question type and answer, confusions, worst examples with pictures."""

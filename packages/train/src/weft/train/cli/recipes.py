@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from weft.train.errors import RecipeError
 from weft.train.output.files import written
 
 app = typer.Typer(help="List, show and copy the recipes that are part of weft.", no_args_is_help=True)
@@ -30,8 +31,6 @@ def show(name: str) -> None:
 @app.command()
 def copy(name: str, target: Annotated[Path, typer.Argument(help="A new file.")]) -> None:
     """Write a recipe, as `show` prints it, to a file of your own."""
-    from weft.train.errors import RecipeError
-
     if target.exists():
         raise RecipeError(f"`TARGET` must be a new file, but {target} exists. Choose another name.")
     text = _whole(name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weft.train.cli.stores import STORE_HELP, existing_store
+from weft.train.cli.console import STORE_HELP, existing_store
 from weft.train.errors import RunError, near
 from weft.train.output.files import check_picture, written
 
@@ -59,14 +59,7 @@ def compare(
             check_picture(picture, option)
     store = existing_store(store)
     from weft.eval.compare import Comparison as Compared
-    from weft.eval.compare import (
-        page_from_runs,
-        to_csv,
-        to_latex,
-        to_markdown,
-        to_terminal,
-        with_published,
-    )
+    from weft.eval.compare import page_from_runs, to_csv, to_latex, to_markdown, to_terminal, with_published
 
     found = Compared.from_mlflow(store, experiment)
     if against is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from weft.train.cli import console
 from weft.train.cli.console import Overrides, RecipeArgument
+from weft.train.errors import RunError
+
+_CONSISTENCY = ("off", "known", "all")
 
 
 def plan(
@@ -51,7 +54,6 @@ def train(
     ] = None,
 ) -> None:
     """Train, evaluate and track one run."""
-    from weft.train.errors import RunError
     from weft.train.recipe.loading import load_any
     from weft.train.runs.kinds import run_of
 
@@ -93,8 +95,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a run again, or anybody's predictions against official annotations."""
-    from weft.train.errors import RunError
-
     if (run is None) == (predictions is None):
         raise RunError("`weft evaluate` needs either RUN or --predictions, but got both or neither.")
     if run is not None:
@@ -107,7 +107,37 @@ def evaluate(
             "`--predictions` needs --gold and --task, but one is missing. See `weft evaluate --help`."
         )
     from weft.eval.submissions import score_predictions
-    from weft.train.cli.metric_options import metric_options
 
     options = metric_options(task, consistency=consistency, choices=choices)
     sys.stdout.write(f"{score_predictions(task, predictions, gold, subset=subset, **options)}\n")
+
+
+def metric_options(
+    task: str, *, consistency: str | None = None, choices: Path | None = None
+) -> dict[str, Any]:
+    """What is passed to the metric of a benchmark: for GQA, how entailed questions are scored, and its choices.
+
+    Raises:
+        RunError: The benchmark is not GQA, there is no such value, or the file cannot be read.
+    """
+    given = {"consistency": consistency, "choices": choices}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if task != "gqa":
+            raise RunError(
+                f"`--{name}` must be left out unless `--task` is gqa, but the task is {task!r}. Leave it out."
+            )
+    if consistency is not None and consistency not in _CONSISTENCY:
+        raise RunError(
+            f"`--consistency` must be one of {', '.join(_CONSISTENCY)}, but is {consistency!r}. Take 'known' where the "
+            "gold file holds some of the entailed questions."
+        )
+    if choices is not None:
+        try:
+            options["choices"] = json.loads(choices.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(
+                f"`--choices` must be GQA's choices file, but {choices} cannot be read: {error}. Give such as "
+                "testdev_choices.json."
+            ) from None
+    return options

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from weft.train.cli import console
 from weft.train.cli.console import Overrides, RecipeArgument
-
-if TYPE_CHECKING:
-    from weft.train.runs.share.command import Shared
 
 Steps = Annotated[
     int | None,
@@ -55,43 +51,17 @@ def share(
     """Measure what tasks can share, and propose a sharing policy; started again, it resumes."""
     from weft.train.runs.share.command import read_limit
     from weft.train.runs.share.command import share as run
+    from weft.train.runs.share.confirm import confirm as confirmed
+    from weft.train.runs.share.confirm import confirm_points
 
     limit, changes = read_limit(trained, slots), overrides or []
     if confirm is not None:
-        from weft.train.runs.share.confirm import confirm_points
-
-        confirm_points(
-            recipe, changes, [], seeds=1, steps=1
-        )  # for its complaints, before anything is measured
-    how = {"steps": steps, "batches": batches}
-    found = run(recipe, changes, **how, limit=limit, overwrite=overwrite, progress=console.progress())
+        # For its complaints, before anything is measured.
+        confirm_points(recipe, changes, [], seeds=1, steps=1)
+    how: dict[str, Any] = {"overwrite": overwrite, "progress": console.progress()}
+    found = run(recipe, changes, steps=steps, batches=batches, limit=limit, **how)
     console.show(found.text)
     if confirm is not None and console.is_first():
-        how = {"seeds": seeds, "steps": confirm_steps, "jobs": jobs}
-        console.show(_confirmed(recipe, changes, found, confirm, how, overwrite=overwrite))
-
-
-def _confirmed(
-    recipe: str,
-    changes: Sequence[str],
-    found: Shared,
-    count: int,
-    how: dict[str, int | None],
-    *,
-    overwrite: bool,
-) -> str:
-    """What short runs of the best policies and of the presets gave."""
-    from weft.train.runs.share.confirm import confirm
-
-    told = confirm(
-        recipe,
-        changes,
-        found.policies[:count],
-        found.measured.folder,
-        seeds=how["seeds"] or 1,
-        steps=how["steps"],
-        jobs=how["jobs"] or 1,
-        overwrite=overwrite,
-        progress=console.progress(),
-    )
-    return f"\n{told}\n"
+        how |= {"seeds": seeds, "steps": confirm_steps, "jobs": jobs, "progress": console.progress()}
+        told = confirmed(recipe, changes, found.policies[:confirm], found.measured.folder, **how)
+        console.show(f"\n{told}\n")

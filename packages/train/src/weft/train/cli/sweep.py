@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weft.train.cli.console import Overrides, RecipeArgument
+from weft.train.cli.console import Overrides, RecipeArgument, progress, show
+from weft.train.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,6 @@ def sweep(
     """Run a recipe over a grid of values and seeds, or search; started again, it resumes where it was interrupted."""
     from rich.console import Console
 
-    from weft.train.cli.console import progress, show
-    from weft.train.errors import RecipeError
     from weft.train.recipe.loading import load_any
     from weft.train.runs.sweep import read_axes, run_sweep
     from weft.train.runs.tracked import where_to_look

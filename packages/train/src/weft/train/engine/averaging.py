@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,9 +67,7 @@ class WeightAverage(TrainerCallback):
         _copy({name: sharded_like(saved[name], value) for name, value in self.average.items()}, self.average)
 
 
-def _copy(
-    source: dict[str, Tensor] | dict[str, nn.Parameter], target: dict[str, Tensor] | dict[str, nn.Parameter]
-) -> None:
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in source.items():
             target[name].copy_(value)

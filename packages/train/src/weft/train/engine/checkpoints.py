@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import TrainerState
 
 from weft.train.errors import RunError
+from weft.train.output.files import sha256_of
 from weft.train.output.run_files import as_written
 
 MANIFEST = "manifest.json"
@@ -27,7 +31,7 @@ def seal(partial: Path, final: Path) -> None:
         final: Name it gets. A folder of that name is replaced.
     """
     manifest = {
-        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(partial.rglob("*"))
         if path.is_file()
     }
@@ -55,7 +59,7 @@ def is_complete(checkpoint: Path) -> bool:
         (checkpoint / name).is_file()
         and isinstance(entry, dict)
         and (checkpoint / name).stat().st_size == entry.get("bytes")
-        and _digest(checkpoint / name) == entry.get("sha256")
+        and sha256_of(checkpoint / name) == entry.get("sha256")
         for name, entry in manifest.items()
     )
 
@@ -66,10 +70,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """What the trainer wrote down of itself.
-
-    Args:
-        checkpoint: A complete checkpoint.
+    """What the trainer wrote down of itself in a complete checkpoint.
 
     Raises:
         RunError: If it has not the types that the trainer resumes with.
@@ -83,6 +84,21 @@ def state_of(checkpoint: Path) -> TrainerState:
             if like is not None and not fits:
                 raise TypeError(f"{name} of trainer_state.json is {value!r}")
     return state
+
+
+def save_states(objectives: Mapping[str, Any], folder: Path) -> None:
+    """Write `objective_NAME.safetensors` into a folder for every objective that has state."""
+    for name, objective in objectives.items():
+        if isinstance(objective, nn.Module):
+            state = {key: value.contiguous() for key, value in objective.state_dict().items()}
+            save_file(state, folder / f"objective_{name}.safetensors")
+
+
+def load_states(objectives: Mapping[str, Any], folder: Path) -> None:
+    """Read what `save_states` wrote, strictly."""
+    for name, objective in objectives.items():
+        if isinstance(objective, nn.Module):
+            objective.load_state_dict(load_file(folder / f"objective_{name}.safetensors"))
 
 
 def step_of(checkpoint: Path) -> int:
@@ -106,11 +122,7 @@ def remove_partial(folder: Path) -> None:
 
 
 def how_to_resume(folder: Path) -> str:
-    """A sentence that says how a run that broke off is taken up again.
-
-    Args:
-        folder: Folder of the run.
-    """
+    """A sentence that says how the run of a folder that broke off is taken up again."""
     latest = latest_checkpoint(folder / "checkpoints")
     if latest is None:
         return "There is no checkpoint yet: --overwrite starts again."
@@ -135,11 +147,6 @@ def require_resumable(folder: Path) -> Path:
 def _by_step(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("checkpoint-*") if _NAME.search(path.name)]
     return sorted(found, key=step_of, reverse=True)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

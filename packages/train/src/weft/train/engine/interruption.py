@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from weft.train.engine.checkpoints import how_to_resume, remove_partial
-from weft.train.errors import RunError
+from weft.train.errors import RunError, causes
 from weft.train.processes import Processes
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -22,11 +22,7 @@ _BROKEN = ("[gloo]", "/gloo/", "NCCL", "Connection reset by peer", "Connection c
 
 @contextmanager
 def may_be_interrupted(folder: Path) -> Iterator[None]:
-    """Note on a keyboard interrupt how the run inside resumes.
-
-    Args:
-        folder: Folder of the run.
-    """
+    """Note on a keyboard interrupt how the run inside resumes."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -37,9 +33,6 @@ def may_be_interrupted(folder: Path) -> Iterator[None]:
 @contextmanager
 def disk_may_fill(folder: Path) -> Iterator[None]:
     """Turn any sign of a full disk into an error that says how to resume.
-
-    Args:
-        folder: Folder of the run.
 
     Raises:
         RunError: When the work inside found no room; the run's checkpoints are then whole or gone.
@@ -60,10 +53,6 @@ def disk_may_fill(folder: Path) -> Iterator[None]:
 def others_may_die(processes: Processes, folder: Path) -> Iterator[None]:
     """Turn a broken connection between the processes of a run into an error that says how to resume.
 
-    Args:
-        processes: The processes of the run.
-        folder: Folder of the run.
-
     Raises:
         RunError: When another process is gone; the run's checkpoints are whole or not there.
     """
@@ -80,30 +69,21 @@ def others_may_die(processes: Processes, folder: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException, folder: Path) -> bool:
-    """Whether an error, or one that it came from, says that the disk is full.
+    """Whether an error, or one that it came from, says that the disk of a folder is full.
 
-    Args:
-        error: What was raised. safetensors gives the system's words, torch not even those: its writer's complaint
-            counts where the disk has no room.
-        folder: A folder on the disk.
+    safetensors gives the system's words, torch not even those: its writer's complaint counts where there is no room.
     """
-    found: BaseException | None = error
-    while found is not None:
+    for found in causes(error):
         text = str(found)
         if (isinstance(found, OSError) and found.errno in _FULL) or os.strerror(errno.ENOSPC) in text:
             return True
         if "inline_container" in text and shutil.disk_usage(folder).free < _NO_SPACE:
             return True
-        found = found.__cause__ or found.__context__
     return False
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether an error says that another process of a group is gone.
-
-    Args:
-        error: What was raised. gloo raises plain runtime errors, which only their words tell apart.
-    """
+    """Whether an error says that another process of a group is gone; gloo's are known by their words alone."""
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
         word in str(error) for word in _BROKEN
     )

@@ -59,11 +59,7 @@ class EpochRows:
 
 @dataclass(frozen=True)
 class Collate:
-    """Makes the model's inputs of the rows of a batch.
-
-    Args:
-        batches: Makes model inputs.
-    """
+    """Makes the model's inputs of the rows of a batch."""
 
     batches: ReaderBatches
 
@@ -93,14 +89,7 @@ class Collate:
 
 
 class TaskLoader(DataLoader[Any]):
-    """A loader whose sampler already knows this process's share of each batch.
-
-    Args:
-        rows: The records.
-        sampler: Draws the rows of each batch.
-        collate: Makes inputs of them.
-        workers: Processes that read ahead; 0 reads in place.
-    """
+    """A loader whose sampler already knows this process's share of each batch; without workers it reads in place."""
 
     def __init__(self, rows: TaskRows, sampler: EpochRows, collate: Collate, workers: int = 0) -> None:
         super().__init__(
@@ -121,9 +110,6 @@ def start_worker(worker: int) -> None:
     """Prepare a worker that decodes batches: one thread, and time to serve the step that SIGTERM falls into.
 
     Launchers signal whole process groups; a worker that died at once would take the run with it.
-
-    Args:
-        worker: Number of the worker.
     """
     one_thread_per_worker(worker)
     if sys.platform != "win32":

@@ -19,9 +19,6 @@ _VARIABLE = "TENSORBOARD_LOGGING_DIR"
 def check_reporting(names: Sequence[str]) -> None:
     """Refuse what cannot be reported to, before the run begins.
 
-    Args:
-        names: `tensorboard`, `wandb`.
-
     Raises:
         RunError: If the package is not installed.
     """
@@ -36,10 +33,7 @@ def check_reporting(names: Sequence[str]) -> None:
 def reporting_callbacks(names: Sequence[str], folder: Path) -> list[Any]:
     """Callbacks of the trainer, which act in its first process alone.
 
-    Args:
-        names: As for `check_reporting`.
-        folder: Folder of the run; TensorBoard's files lie in `tensorboard/` there, unless `TENSORBOARD_LOGGING_DIR`
-            names another place.
+    TensorBoard's files lie in `tensorboard/` in the run's folder, unless `TENSORBOARD_LOGGING_DIR` names another place.
     """
     callbacks = []
     for kind in get_reporting_integration_callbacks(list(names)):

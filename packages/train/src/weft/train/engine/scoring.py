@@ -23,27 +23,6 @@ from weft.train.engine.sharding import is_sharded
 from weft.train.output.result import write_json
 from weft.train.preflight.answers import read_answers
 from weft.train.recipe.sections import TaskSection
-from weft.train.recipe.training import Recipe
-
-
-def _second_stage(recipe: Recipe) -> dict[str, Any] | None:
-    section = recipe.evaluation
-    if not section.rerank:
-        return None
-    return {
-        "candidates": section.rerank,
-        "similarity_weight": section.similarity_weight,
-        "frame_aware": section.frame_aware,
-    }
-
-
-def _with_entry(report: ScoreReport, name: str, other: ScoreReport) -> ScoreReport:
-    """A report with the headline score of another metric beside its own scores."""
-    return replace(
-        report,
-        scores={**report.scores, name: other.value},
-        units={**report.units, name: other.units[other.headline]},
-    )
 
 
 def evaluate_tasks(session: Session, role: str, folder: Path | None = None) -> dict[str, ScoreReport]:
@@ -85,27 +64,25 @@ def evaluate_tasks(session: Session, role: str, folder: Path | None = None) -> d
 
 
 def _predicted(session: Session, name: str, records: Any, role: str) -> Predictions:
-    recipe, model = session.recipe, session.model
-    choices = recipe.tasks[name].choose_from
-    ask: Callable[..., Predictions] = partial(predict, rerank=_second_stage(recipe))
+    section, model = session.recipe.evaluation, session.model
+    choices = session.recipe.tasks[name].choose_from
+    ask: Callable[..., Predictions] = predict
     if choices is not None:
         ask = partial(rank_answers, candidates=read_answers(name, choices))
+    elif section.rerank:
+        weighed = {"similarity_weight": section.similarity_weight, "frame_aware": section.frame_aware}
+        ask = partial(predict, rerank={"candidates": section.rerank, **weighed})
     share = nullcontext() if is_sharded(model) else shared_batches()
     with share, session.progress.bar(f"{role} {name}", len(records)) as advance:
-        return ask(
-            model,
-            name,
-            records,
-            session.batches,
-            batch_size=recipe.evaluation.batch_size,
-            progress=advance,
-        )
+        return ask(model, name, records, session.batches, batch_size=section.batch_size, progress=advance)
 
 
 def _scored(section: TaskSection, predictions: Predictions, records: Any) -> ScoreReport:
+    """The report of a task, with the headline score of the published metric beside its own scores."""
     report = score(section.metric or metric_of(records), predictions, records, headline=section.headline)
-    if section.published_metric is None:
+    name = section.published_metric
+    if name is None:
         return report
-    return _with_entry(
-        report, section.published_metric, score(section.published_metric, predictions, records)
-    )
+    other = score(name, predictions, records)
+    units = {**report.units, name: other.units[other.headline]}
+    return replace(report, scores={**report.scores, name: other.value}, units=units)

@@ -25,10 +25,6 @@ def check_shardable(model: Any, objectives: Mapping[str, Any]) -> None:
 
     These are objectives that keep a copy of the weights, such as BLIP's momentum encoder, and auxiliary losses.
 
-    Args:
-        model: An adapted model.
-        objectives: Name to objective.
-
     Raises:
         RunError: If there is one.
     """
@@ -47,17 +43,14 @@ def check_shardable(model: Any, objectives: Mapping[str, Any]) -> None:
 
 
 def shard(model: Any, processes: Processes) -> None:
-    """Shard a model over all processes, in place: each of its layers, and the rest with the banks of the units.
+    """Shard a model, equal on all processes, in place: each of its layers, and the rest with the banks of the units.
 
     Banks are under the root, because a unit is read by layers in an order that depends on the batch. Scalars, such as
     CLIP's temperature, cannot be sharded and stay whole.
-
-    Args:
-        model: An adapted model, equal on all processes.
-        processes: The processes of the run, several.
     """
     mesh = init_device_mesh(processes.device.type, (processes.size,))
-    layers = {name for part in model.modules() if isinstance(part, PreTrainedModel) for name in _layers(part)}
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    layers = {name for part in parts for name in part._no_split_modules or ()}
     for module in list(model.modules()):
         if type(module).__name__ in layers:
             fully_shard(module, mesh=mesh)
@@ -65,10 +58,6 @@ def shard(model: Any, processes: Processes) -> None:
     for name in ENTRANCES:
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
-
-
-def _layers(model: PreTrainedModel) -> tuple[str, ...]:
-    return tuple(model._no_split_modules or ())
 
 
 @contextmanager
@@ -103,12 +92,7 @@ def whole(value: Any) -> Any:
 
 
 def sharded_like(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor, sharded as another one is; every process must ask for it.
-
-    Args:
-        value: The whole tensor, equal on all processes.
-        target: A tensor of the same shape, sharded or not.
-    """
+    """A whole tensor, equal on all processes, sharded as another of its shape is; every process must ask for it."""
     if not isinstance(target, DTensor):
         return value
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

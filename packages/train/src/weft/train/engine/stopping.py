@@ -23,9 +23,6 @@ class Stop(TrainerCallback):
     """Ends training after the step in which a process of the run was asked to stop, with a checkpoint.
 
     Schedulers say SIGTERM before they kill: at the end of a job's time, and when others need its place.
-
-    Args:
-        processes: The processes of the run.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -80,9 +77,6 @@ class Stop(TrainerCallback):
 
 def how_to_start(folder: Path) -> tuple[bool, bool]:
     """What `--auto-resume` does with the folder of a run.
-
-    Args:
-        folder: Folder of the run.
 
     Returns:
         Whether to resume, which takes a complete checkpoint or a trained run without scores, and whether to start

@@ -20,13 +20,7 @@ def nan_file(rank: int) -> str:
 
 
 class TaskLosses:
-    """Sums and counts by task, on the device of the losses.
-
-    Args:
-        tasks: Names of all tasks, the same on every process.
-        processes: The processes of the run.
-        folder: Where the batch of a NaN loss is written down.
-    """
+    """Sums and counts by task, on the device of the losses; the batch of a NaN loss is written down in the folder."""
 
     def __init__(self, tasks: Sequence[str], processes: Processes, folder: Path) -> None:
         self.tasks, self.processes, self.folder = tuple(tasks), processes, folder

@@ -30,13 +30,20 @@ from weft.data.sampling.mixing import TaskMixture
 from weft.eval.evaluate.read import ReaderBatches
 from weft.train.engine.averaging import AVERAGE, WeightAverage
 from weft.train.engine.balance import BalancedSteps, balance_of
-from weft.train.engine.checkpoints import BEFORE, is_complete, rotate, seal, state_of
+from weft.train.engine.checkpoints import (
+    BEFORE,
+    is_complete,
+    load_states,
+    rotate,
+    save_states,
+    seal,
+    state_of,
+)
 from weft.train.engine.clock import Clock
 from weft.train.engine.loading import Collate, EpochRows, TaskLoader, TaskRows
 from weft.train.engine.sharding import check_shardable, resting, shard, shard_states, whole, whole_adapter
 from weft.train.engine.task_losses import TaskLosses
 from weft.train.objectives import Objective
-from weft.train.objectives.states import load_states, save_states
 from weft.train.output.run_files import as_written
 from weft.train.processes import ONE, Processes
 from weft.train.recipe.training import TrainingSection
@@ -123,11 +130,8 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser, with a group for every component that has its own rate."""
-        made: torch.optim.Optimizer | None = self.optimizer
-        if made is not None or not self.section.learning_rates:
-            made = super().create_optimizer(model)
-            assert made is not None, "the trainer has made one"
-            return made
+        if self.optimizer is not None or not self.section.learning_rates:
+            return super().create_optimizer(model)
         trained = self.model if model is None else model
         decayed, rates = set(self.get_decay_parameter_names(trained)), self.section.learning_rates
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -137,15 +141,11 @@ class MultiTaskTrainer(BalancedSteps, Trainer):
                 rate = rates.get(components[name], self.args.learning_rate)
                 groups[rate, self.args.weight_decay if name in decayed else 0.0].append(value)
         optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
-        made = optimizer(
-            [
-                {"params": values, "lr": rate, "weight_decay": decay}
-                for (rate, decay), values in groups.items()
-            ],
-            **options,
-        )
-        self.optimizer = made
-        return made
+        parts = [
+            {"params": values, "lr": rate, "weight_decay": decay} for (rate, decay), values in groups.items()
+        ]
+        self.optimizer = optimizer(parts, **options)
+        return self.optimizer
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -318,13 +318,7 @@ def _known_as_adapted(model: Any) -> Iterator[None]:
 
 
 def decays(name: str, value: Tensor, section: TrainingSection) -> bool:
-    """Whether a parameter decays: matrices do, scales of norms if `decay_norms`, biases if `decay_biases`.
-
-    Args:
-        name: Its name in an adapted model.
-        value: The parameter.
-        section: The recipe's `training`.
-    """
+    """Whether a parameter decays: matrices do, scales of norms if `decay_norms`, biases if `decay_biases`."""
     if value.dim() > 1:
         return True
     words = name.split(".")
@@ -334,11 +328,7 @@ def decays(name: str, value: Tensor, section: TrainingSection) -> bool:
 
 
 def trained_components(model: Any) -> dict[str, str]:
-    """Name of every trained parameter to its component: a word of the backbone, or the label of a unit.
-
-    Args:
-        model: An adapted model.
-    """
+    """Name of every trained parameter to its component: a word of the backbone, or the label of a unit."""
     plan = model.weft.plan
     components = {full.path: full.component for full in plan.full}
     labels = {key: plan.configs[unit.config].label for unit in plan.units for key in unit.banks.values()}
@@ -350,15 +340,7 @@ def trained_components(model: Any) -> dict[str, str]:
 def training_arguments(
     section: TrainingSection, folder: Path, *, seed: int, steps: int, processes: Processes = ONE
 ) -> TrainingArguments:
-    """Arguments of the trainer for a recipe's `training`.
-
-    Args:
-        section: The section.
-        folder: Folder of checkpoints.
-        seed: The recipe's seed.
-        steps: Optimiser steps in all.
-        processes: The processes of the run.
-    """
+    """Arguments of the trainer for a recipe's `training`, with the folder of checkpoints and the steps in all."""
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,

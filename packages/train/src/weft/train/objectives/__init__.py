@@ -21,27 +21,14 @@ Objective = Callable[[Any, dict[str, Any]], Tensor]
 
 
 def objectives_of(model: Any, section: TrainingSection, rows: int, reader: Reader) -> dict[str, Objective]:
-    """What a model is trained by, ready to be called.
-
-    Args:
-        model: An adapted model.
-        section: The recipe's `training`.
-        rows: Rows of a batch of one process.
-        reader: What reads the model.
-
-    Returns:
-        The objectives of the reader's batches, by name.
-    """
+    """What an adapted model is trained by, ready to be called: the objectives of its reader's batches, by name."""
     if reader.keeps_momentum:
-        return {reader.objective: ImageText.of(model, section, rows)}
+        objective = ImageText(model, section.contrast, rows).to(next(model.parameters()).device)
+        return {reader.objective: objective}
     each = ByReader(reader, section.precision)
     return {reader.objective: each, **({CLASSIFICATION: each} if "classify" in reader.abilities else {})}
 
 
 def compares_rows(reader: Reader) -> bool:
-    """Whether the loss of a row compares it with the others of its batch, and not with those of other processes.
-
-    Args:
-        reader: What reads the model.
-    """
+    """Whether the loss of a row compares it with the others of its batch, and not with those of other processes."""
     return reader.objective == "contrastive" and not reader.keeps_momentum

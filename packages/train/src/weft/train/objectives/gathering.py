@@ -33,27 +33,14 @@ def _all_rows(values: Tensor) -> Tensor:
 
 
 def gathered(values: Tensor) -> Tensor:
-    """Rows of every process, with their gradients; all must have as many.
-
-    Args:
-        values: Shape `(rows, ...)`.
-
-    Returns:
-        Shape `(processes * rows, ...)`.
-    """
+    """Rows of every process, shape `(processes * rows, ...)`, with their gradients; all must have as many."""
     if place()[1] == 1:
         return values
-    found: Tensor = _Gathered.apply(values)
-    return found
+    return _Gathered.apply(values)
 
 
 def gathered_texts(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Texts of every process, padded to the longest; what is padded is masked.
-
-    Args:
-        input_ids: Shape `(rows, length)`.
-        attention_mask: Shape `(rows, length)`.
-    """
+    """Ids and masks of the texts of every process, shape `(rows, length)`, padded to the longest; padding is masked."""
     if place()[1] == 1:
         return input_ids, attention_mask
     longest = torch.tensor(input_ids.shape[1], device=input_ids.device)

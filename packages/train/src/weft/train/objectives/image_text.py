@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from weft.train.objectives.itc import FeatureQueue, itc_losses
 from weft.train.objectives.itm import itm_losses
 from weft.train.objectives.momentum import Momentum
-from weft.train.recipe.training import ContrastSection, TrainingSection
+from weft.train.recipe.training import ContrastSection
 
 
 class ImageText(nn.Module):
@@ -36,18 +36,8 @@ class ImageText(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.frame_aware = any(config.method == "frame_attention" for config in model.weft.plan.configs)
 
-    @classmethod
-    def of(cls, model: Any, section: TrainingSection, rows: int) -> ImageText:
-        """The loss for a model, by a recipe's `training`, on the model's device."""
-        return cls(model, section.contrast, rows).to(next(model.parameters()).device)
-
     def forward(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
-        """One loss per row, shape `(batch,)`.
-
-        Args:
-            model: The model, which a wrapper such as data parallelism may hold.
-            batch: `batch`, made by its reader.
-        """
+        """One loss per row, shape `(batch,)`; see `losses`."""
         made = batch["batch"].beside(model)
         return self.losses(model, made.inputs, made.identities["image"])
 
@@ -59,8 +49,7 @@ class ImageText(nn.Module):
             inputs: `input_ids`, `attention_mask` and `pixel_values`.
             images: Numbers that are equal where rows show the same image, of any batch.
         """
-        losses: Tensor = model(compute=lambda inner: self._losses(inner, inputs, images))
-        return losses
+        return model(compute=lambda inner: self._losses(inner, inputs, images))
 
     def _losses(self, model: Any, batch: Mapping[str, Tensor], ids: Tensor) -> Tensor:
         texts = {name: batch[name] for name in ("input_ids", "attention_mask")}

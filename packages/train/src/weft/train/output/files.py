@@ -1,7 +1,8 @@
-"""Files that a command writes: whole or not at all, and one message where they cannot be written."""
+"""Files that a command writes: whole or not at all, and one message where they cannot be; and digests of files."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,12 @@ from weft.data.processes.atomic import whole_file
 from weft.train.errors import RunError
 
 PICTURES = (".eps", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -36,10 +43,6 @@ def written(target: Path, argument: str) -> Iterator[Path]:
 
 def check_picture(target: Path, argument: str) -> None:
     """Refuse a picture of a kind that nothing draws, before any work.
-
-    Args:
-        target: The file.
-        argument: What the user calls it.
 
     Raises:
         RunError: If its suffix is no known one.

@@ -44,7 +44,7 @@ def claimed(folder: Path, argument: str, *, otherwise: str) -> Iterator[None]:
             lock = held(above / f".{place.name}.lock", f"`{argument}` ({folder})", advice=otherwise)
             stack.enter_context(lock)
         except OSError as error:
-            raise _unwritable("output", folder, error) from None
+            raise _unwritable(folder, error) from None
         try:
             yield
         finally:
@@ -56,10 +56,6 @@ def claimed(folder: Path, argument: str, *, otherwise: str) -> Iterator[None]:
 
 def require_new(folder: Path, *, resumes: bool) -> None:
     """Refuse a folder of a run that is there already.
-
-    Args:
-        folder: Folder of the run.
-        resumes: Whether runs of this kind can be resumed.
 
     Raises:
         RunError: If there is such a folder or file.
@@ -74,11 +70,6 @@ def require_new(folder: Path, *, resumes: bool) -> None:
 
 def require_outside(folder: Path, other: Path | None, argument: str) -> None:
     """Refuse what should outlive a run, but is in its folder and would be removed with it.
-
-    Args:
-        folder: Folder of the run.
-        other: A folder that more runs use, or None.
-        argument: What the user calls that.
 
     Raises:
         RunError: If it is the folder of the run, or is in it.
@@ -103,7 +94,6 @@ def require_made(folder: Path, marker: str, argument: str) -> None:
     """
     if not folder.exists() and not folder.is_symlink():
         return
-    fault = None
     if folder.is_symlink() or not folder.is_dir():
         fault = "is no folder"
     elif (folder / marker).is_symlink() or not (folder / marker).is_file():
@@ -112,11 +102,12 @@ def require_made(folder: Path, marker: str, argument: str) -> None:
         fault = "holds the current folder"
     elif marker == RUN_MARKER and (foreign := _foreign(folder)) is not None:
         fault = f"holds {foreign.relative_to(folder)}"
-    if fault is not None:
-        raise RunError(
-            f"`{argument}` must be a folder that weft made, and made alone, to be removed, but {folder} {fault}. "
-            "Choose another one, or move it away yourself."
-        )
+    else:
+        return
+    raise RunError(
+        f"`{argument}` must be a folder that weft made, and made alone, to be removed, but {folder} {fault}. Choose "
+        "another one, or move it away yourself."
+    )
 
 
 def _foreign(folder: Path) -> Path | None:
@@ -165,7 +156,7 @@ def make_fresh(folder: Path, marker: str, argument: str, files: Mapping[str, str
         shutil.rmtree(partial, ignore_errors=True)
         if removed.exists() and not folder.exists():
             removed.rename(folder)
-        raise _unwritable("output", folder, error) from None
+        raise _unwritable(folder, error) from None
     for left in folder.parent.glob(f".{folder.name}.removed-*"):
         # Also what an earlier attempt was killed over.
         if not left.is_symlink() and (left / marker).is_file():
@@ -174,10 +165,6 @@ def make_fresh(folder: Path, marker: str, argument: str, files: Mapping[str, str
 
 def check_writable(folder: Path, argument: str) -> None:
     """Try to write where a folder is or would be made; nothing is left there.
-
-    Args:
-        folder: The folder.
-        argument: What the user calls it.
 
     Raises:
         RunError: If it cannot be made or written.
@@ -194,7 +181,5 @@ def check_writable(folder: Path, argument: str) -> None:
         ) from None
 
 
-def _unwritable(argument: str, folder: Path, error: OSError) -> RunError:
-    return RunError(
-        f"`{argument}` must be a folder that can be written, but {folder} cannot be made: {error}"
-    )
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"`output` must be a folder that can be written, but {folder} cannot be made: {error}")

@@ -37,12 +37,7 @@ class Progress:
 
 
 class PlainProgress(Progress):
-    """A line when a piece of work ends, and one every so many seconds while it lasts.
-
-    Args:
-        write: Takes one line.
-        every: Seconds between lines.
-    """
+    """A line when a piece of work ends, and one every so many seconds while it lasts."""
 
     def __init__(self, write: Callable[[str], None], every: float = 30.0) -> None:
         self.write, self.every = write, every
@@ -151,11 +146,7 @@ def _bars(words: Callable[[], Sequence[str]]) -> Any:
 
 
 def packed(words: Sequence[str], width: int) -> list[str]:
-    """Words joined by commas into lines, none of which is broken within a word.
-
-    Args:
-        words: The words.
-        width: Characters that a line holds; a single longer word gets its own line.
+    """Words joined by commas into lines of a width, none of which is broken within a word: a longer one has its own.
 
     >>> packed(["loss 2.3", "12 samples/s", "vqa 1.2", "nlvr 3.4"], 22)
     ['loss 2.3, 12 samples/s', 'vqa 1.2, nlvr 3.4']

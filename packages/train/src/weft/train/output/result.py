@@ -58,13 +58,7 @@ def make_result(recipe: Recipe, plan: Any, reports: Mapping[str, ScoreReport], s
 
 
 def result_values(recipe: Recipe, result: Result, data: Mapping[str, str]) -> dict[str, Any]:
-    """A result as plain data, as `result.json` holds it.
-
-    Args:
-        recipe: The recipe of the run.
-        result: What it gave.
-        data: What it was made of, as it was noted at the start of the run.
-    """
+    """A result as plain data, as `result.json` holds it, with what it was made of as noted at the start of the run."""
     return {
         "name": recipe.name,
         "method": recipe.title,
@@ -86,10 +80,6 @@ def is_unscored(folder: Path) -> bool:
 
 def check_finished(folder: Path, argument: str) -> None:
     """Refuse a folder that is not that of a finished run.
-
-    Args:
-        folder: The folder.
-        argument: What the user calls it.
 
     Raises:
         RunError: If it lacks the recipe or the adapter.

@@ -36,9 +36,6 @@ def as_written(place: Path, advice: str = "Take it from the run again, or run th
 def read_id(path: Path) -> str:
     """The id of a run in its tracking store, from a file that a run or a sweep wrote.
 
-    Args:
-        path: The file.
-
     Raises:
         RunError: If it holds anything else.
     """
@@ -51,9 +48,6 @@ def read_id(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file that a run wrote.
-
-    Args:
-        path: The file.
 
     Raises:
         RunError: If it is none.

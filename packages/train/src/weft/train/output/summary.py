@@ -9,12 +9,7 @@ from weft.train.recipe.training import Recipe
 
 
 def in_a_sentence(recipe: Recipe, plan: Any) -> str:
-    """Method, backbone, tasks and counts.
-
-    Args:
-        recipe: The recipe of the run.
-        plan: Its `weft.core.planning.Plan`.
-    """
+    """Method, backbone, tasks and counts."""
     methods = " and ".join(dict.fromkeys(config.method for config in plan.configs))
     return (
         f"{recipe.title}: {methods} on {recipe.backbone.title}, for {', '.join(recipe.tasks)}; "
@@ -23,11 +18,7 @@ def in_a_sentence(recipe: Recipe, plan: Any) -> str:
 
 
 def sharing_lines(plan: Any) -> list[str]:
-    """Across what the weights of each unit are shared, a line for each, and one for every rule.
-
-    Args:
-        plan: As for `in_a_sentence`.
-    """
+    """Across what the weights of each unit are shared, a line for each, and one for every rule."""
     return [
         line
         for config in plan.configs
@@ -37,11 +28,6 @@ def sharing_lines(plan: Any) -> list[str]:
 
 
 def described(recipe: Recipe, plan: Any) -> str:
-    """Both, as Markdown.
-
-    Args:
-        recipe: As for `in_a_sentence`.
-        plan: As for `in_a_sentence`.
-    """
+    """Both, as Markdown."""
     lines = [f"- {line}" for line in sharing_lines(plan)]
     return "\n\n".join([in_a_sentence(recipe, plan), *(["\n".join(lines)] if lines else [])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 # Control characters but for tab and newline, and escapes but for those that set a colour or a weight.
@@ -14,9 +14,6 @@ _OBEYED = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]
 
 def harmless(text: str) -> str:
     r"""A text whose control characters are written out; colours stay.
-
-    Args:
-        text: The text.
 
     >>> print(harmless("a\x1b]0;b\x07 \x1b[1mc\x1b[0m").replace("\x1b", "ESC"))
     a\x1b]0;b\x07 ESC[1mcESC[0m
@@ -47,12 +44,6 @@ class _Guarded:
 @contextmanager
 def guarded_output() -> Iterator[None]:
     """Make what is written to standard output inside the `with` block harmless, if it is a terminal."""
-    stream = sys.stdout
-    if not stream.isatty():
+    guarded: Any = _Guarded(sys.stdout)
+    with redirect_stdout(guarded) if sys.stdout.isatty() else nullcontext():
         yield
-        return
-    sys.stdout = _Guarded(stream)
-    try:
-        yield
-    finally:
-        sys.stdout = stream

@@ -10,11 +10,7 @@ from weft.train.recipe.variables import expanded
 
 
 def read_answers(task: str, path: str) -> list[str]:
-    """Read the answers that a task chooses from.
-
-    Args:
-        task: Name of the task, for the error.
-        path: A JSON file with a list of texts; `~` and environment variables are expanded.
+    """Read the answers that a task chooses from: a JSON file with a list of texts.
 
     Raises:
         RunError: If it is not there, or holds something else.

@@ -20,20 +20,12 @@ _LEAST = 2
 
 
 def is_classified(data: TaskData) -> bool:
-    """Whether the records of a task are pictures with classes.
-
-    Args:
-        data: The records.
-    """
+    """Whether the records of a task are pictures with classes."""
     return kind_of(next(iter(data.splits.values()))).mode == "classify"
 
 
 def classes_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, Classes]:
     """Task to its classes, of the tasks that have such.
-
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
 
     Raises:
         RunError: If the classes of a task are not known, or have no names that tell them apart.
@@ -51,11 +43,6 @@ def classes_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, Class
 def check_classes(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader) -> None:
     """Refuse classes that a model cannot learn, or that no head is for, and heads that nothing trains.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        reader: What reads the model.
-
     Raises:
         RunError: With the first fault.
         ReaderError: If a text about a class is too long.
@@ -66,7 +53,7 @@ def check_classes(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader)
     _check_batches(recipe, tasks, known)
     heads = recipe.backbone.heads
     if heads is not None:
-        _check_heads(heads, known, tasks)
+        _check_heads(heads, known)
     if "embed" in reader.abilities and not reader.paired:
         for name, classes in known.items():
             reader.asking(class_rows(name, classes))
@@ -115,18 +102,13 @@ def _check_keys(recipe: Recipe, name: str, *, classified: bool) -> None:
     """Refuse words for records of another type."""
     section = recipe.tasks[name]
     plain = TaskSection(data=section.data)
-    keys = (
-        ("ask", "system", "prompt", "prompt_at", "learn", "answers")
-        if classified
-        else ("class_names", "templates")
-    )
+    keys: tuple[str, ...] = ("class_names", "templates")
+    right = "other records than those of classes"
+    if classified:
+        keys = ("ask", "system", "prompt", "prompt_at", "learn", "answers")
+        right = "records of classes, which `templates` word"
     given = [key for key in keys if getattr(section, key) != getattr(plain, key)]
     if given:
-        right = (
-            "records of classes, which `templates` word"
-            if classified
-            else "other records than those of classes"
-        )
         raise RunError(f"`tasks.{name}.{given[0]}` must be left out for {right}. Leave it out.")
     if classified and section.data.streaming:
         raise RunError(
@@ -144,15 +126,13 @@ def _check_batches(recipe: Recipe, tasks: Mapping[str, TaskData], known: Mapping
         )
 
 
-def _check_heads(heads: Mapping[str, int], known: Mapping[str, Classes], tasks: Mapping[str, Any]) -> None:
-    for name in tasks:
-        if name not in known:
-            continue  # refused as a task that the model cannot do
-        count = len(known[name].names)
+def _check_heads(heads: Mapping[str, int], known: Mapping[str, Classes]) -> None:
+    for name, classes in known.items():
+        count = len(classes.names)
         if heads.get(name) != count:
             raise RunError(
                 f"`backbone.heads` must give every task its number of classes, but gives {name!r} "
-                f"{heads.get(name, 'none')}, and it has {count}: {_shown(known[name].names)}. Set "
+                f"{heads.get(name, 'none')}, and it has {count}: {_shown(classes.names)}. Set "
                 f"backbone.heads.{name}={count}."
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from weft.core import parse_method, plan
 from weft.data import Record
@@ -29,11 +29,6 @@ from weft.train.recipe.training import Recipe
 def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processes = ONE) -> None:
     """Refuse tasks and stages that the backbone cannot do, and saving a model whose training is not in its own weights.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        processes: The processes of the run.
-
     Raises:
         RunError: With the first fault.
         ScoreInputError: If stored features are missing.
@@ -41,7 +36,6 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     reader = reader_of(recipe.backbone)
     if reader.paired:
         check_plain_keys(recipe, tasks)
-        _check_streams(recipe)
         _check_tower(recipe, reader)
     model = planned_model(recipe.backbone)
     for name, data in tasks.items():
@@ -90,8 +84,8 @@ def _check_heads_learn(recipe: Recipe, trained: Collection[str]) -> None:
         )
 
 
-def _check_streams(recipe: Recipe) -> None:
-    """Refuse streams of which weft would extract the features of all pictures first."""
+def _check_tower(recipe: Recipe, reader: Reader) -> None:
+    """Refuse a tower that would be run once, of streamed pictures or of a model that does not read what it gives."""
     streamed = [name for name, task in recipe.tasks.items() if task.data.streaming]
     if streamed and recipe.training.vision == "frozen":
         raise RunError(
@@ -99,10 +93,6 @@ def _check_streams(recipe: Recipe) -> None:
             f"'frozen', which extracts the features of all pictures first, and task {streamed[0]!r} is streamed. Set "
             "training.vision=trained, or data.streaming=false."
         )
-
-
-def _check_tower(recipe: Recipe, reader: Reader) -> None:
-    """Refuse a tower that would be run once, of a model that does not read what it gives."""
     given = any(task.data.features is not None for task in recipe.tasks.values())
     if recipe.training.vision != "trained" and not given and "features" not in reader.abilities:
         raise RunError(
@@ -114,16 +104,21 @@ def _check_tower(recipe: Recipe, reader: Reader) -> None:
 
 def _check_task(recipe: Recipe, name: str, data: TaskData, reader: Reader, kind: str) -> None:
     """Refuse what a backbone of a kind, by what its reader is able to do, cannot do of one task."""
-    reason = unfit(reader, next(iter(data.splits.values())))
+    task, records = recipe.tasks[name], next(iter(data.splits.values()))
+    reason = unfit(reader, records)
     if reason is not None:
         raise RunError(
             f"`backbone` must be able to do task {name!r}, but {reason}. Take another backbone, or "
             "another type of record: see `weft data show`."
         )
-    if recipe.tasks[name].choose_from is not None:
-        _check_choice(name, str(recipe.tasks[name].choose_from), next(iter(data.splits.values())))
-    answers = recipe.tasks[name].answers
-    if answers == "all" and not reader.weighs:
+    if task.choose_from is not None:
+        read_answers(name, task.choose_from)
+        if kind_of(records).mode != "generate":
+            raise RunError(
+                f"`tasks.{name}.choose_from` must be left out of a task that writes no answers, but its records are "
+                f"of type {kind_of(records).record_type!r}."
+            )
+    if task.answers == "all" and not reader.weighs:
         raise RunError(
             f"`tasks.{name}.answers` must be 'drawn' for a backbone that has one target for each question, but is "
             f"'all' and the backbone is a {kind}. Leave it out, or take a BLIP that answers."
@@ -140,15 +135,6 @@ def _check_task(recipe: Recipe, name: str, data: TaskData, reader: Reader, kind:
             check_targets(data["train"])
         except ScoreInputError as error:
             raise RunError(f"Task {name!r} cannot be trained. {error}") from None
-
-
-def _check_choice(task: str, path: str, records: Sequence[Record]) -> None:
-    read_answers(task, path)
-    if kind_of(records).mode != "generate":
-        raise RunError(
-            f"`tasks.{task}.choose_from` must be left out of a task that writes no answers, but its records are "
-            f"of type {kind_of(records).record_type!r}."
-        )
 
 
 def _check_scores(recipe: Recipe, name: str, data: TaskData) -> None:
@@ -211,10 +197,6 @@ def _check_batches(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
 def check_device(recipe: Recipe, processes: Processes) -> None:
     """Refuse what the device of a run cannot do, and what its libraries would silently leave out.
 
-    Args:
-        recipe: The recipe.
-        processes: The processes of the run.
-
     Raises:
         RunError: If `training.precision` is fp16 and there is no GPU.
     """
@@ -226,10 +208,7 @@ def check_device(recipe: Recipe, processes: Processes) -> None:
 
 
 def check_balance(recipe: Recipe) -> None:
-    """Refuse balances of tasks' gradients where units add to the loss of a batch.
-
-    Args:
-        recipe: The recipe.
+    """Refuse balances of tasks' gradients where units add to the loss of a batch, which is of no task.
 
     Raises:
         RunError: If they do.
@@ -247,11 +226,6 @@ def check_balance(recipe: Recipe) -> None:
 
 def check_objectives(tasks: Mapping[str, TaskData], processes: Processes, reader: Reader) -> None:
     """Refuse several processes where the loss of a row depends on the other rows of its batch.
-
-    Args:
-        tasks: The records.
-        processes: The processes of the run.
-        reader: What reads the model.
 
     Raises:
         RunError: With the first task.

@@ -17,9 +17,6 @@ def load_learnable(recipe: Recipe) -> dict[str, TaskData]:
 
     They are left out where a model is read by its own processor, and counted. Other models train on them at weight 0.
 
-    Args:
-        recipe: The recipe.
-
     Raises:
         RunError: As `weft.train.preflight.tasks.load_tasks`, or if an answer is longer than `max_target_tokens` and
             none may be left out.
@@ -38,11 +35,7 @@ def load_learnable(recipe: Recipe) -> dict[str, TaskData]:
 
 
 def left_out_of(tasks: Mapping[str, TaskData]) -> list[str]:
-    """What is left out of the records to train on, one line for each task that lacks some.
-
-    Args:
-        tasks: The records of every task.
-    """
+    """What is left out of the records to train on, one line for each task that lacks some."""
     return [
         f"{name}: {sum(data.left_out.values()):,} of {sum(data.left_out.values()) + len(data['train']):,} records to "
         f"train on are left out, {' and '.join(f'{count:,} with {why}' for why, count in data.left_out.items())}"

@@ -25,11 +25,6 @@ def check_lengths(recipe: Recipe, tasks: Mapping[str, TaskData], reader: Reader)
     The words of all rows are counted, of `COUNTED` in a larger task; `OPENED` of them are read as in training, pictures
     and all. What only other rows would show is found in training, by the same rule.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        reader: The reader of its backbone.
-
     Returns:
         For each task what was looked at and found, in words; nothing where no length is limited.
 

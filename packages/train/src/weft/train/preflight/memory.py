@@ -52,13 +52,7 @@ class Memory:
 
 
 def estimate_memory(recipe: Recipe, plan: Any, model: PreTrainedModel) -> Memory:
-    """Memory of a recipe's training step, from the counts of its plan.
-
-    Args:
-        recipe: The recipe.
-        plan: The plan of its model and method.
-        model: The model without weights.
-    """
+    """Memory of a recipe's training step, from the counts of its plan and its model without weights."""
     trained = _BYTES * plan.trainable_parameters
     frozen = plan.total_parameters - plan.trainable_parameters
     linears = [] if recipe.backbone.quantize is None else quantised_linears(model)
@@ -74,11 +68,7 @@ def estimate_memory(recipe: Recipe, plan: Any, model: PreTrainedModel) -> Memory
 
 
 def quantised_linears(model: PreTrainedModel) -> list[nn.Linear]:
-    """The linears that transformers quantises: all but the head, and what is tied or kept in 32 bits.
-
-    Args:
-        model: A model, with weights or without.
-    """
+    """The linears that transformers quantises: all but the head, and what is tied or kept in 32 bits."""
     kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     return [
         module

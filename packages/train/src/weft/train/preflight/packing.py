@@ -21,10 +21,6 @@ _ROUNDED = 5e-2  # of losses in 16 bits
 def check_packing(reader: Reader, plan: Any) -> None:
     """Refuse to pack rows that the model or the method does not keep apart.
 
-    Args:
-        reader: Reads the model.
-        plan: What is adapted in it.
-
     Raises:
         RunError: With the reason.
     """
@@ -41,12 +37,7 @@ def check_packing(reader: Reader, plan: Any) -> None:
 
 
 def check_rows_apart(model: Any, batches: ReaderBatches, rows: Sequence[tuple[str, Record]]) -> None:
-    """Compare the losses of some concatenated rows with those of the padded batch.
-
-    Args:
-        model: The model with its units, on its device.
-        batches: Makes its batches; its reader packs.
-        rows: Task and record of each row.
+    """Compare the losses of some rows, concatenated by the reader of the batches, with those of the padded batch.
 
     Raises:
         RunError: If they differ.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, groupby
 from typing import Any, ClassVar
 
 from weft.data import Caption, ImageQA, PairBool
@@ -52,38 +53,31 @@ class Matching(PairBool):
 
 
 def pretraining_records(records: Any, section: PretrainingSection) -> Any:
-    """Turn a set of captions into the records of an objective.
+    """Turn a set of captions into as many records of an objective.
 
-    Args:
-        records: Captions.
-        section: The objective.
-
-    Returns:
-        A set of as many records. What is drawn for evaluation depends on the record's id alone.
+    What is drawn for evaluation depends on the record's id alone.
 
     Raises:
         RunError: If the records are no captions, some are hidden, or all are the same where they must not match.
     """
-    wrong = next(
-        (record for record in records if not isinstance(record, Caption) or not record.captions), None
-    )
-    if wrong is not None:
-        raise RunError(
-            f"`pretraining` needs records with captions, but {wrong.id!r} is a {type(wrong).__name__} without. Take "
-            "a data set of captions, and a split that has them."
-        )
+    for record in records:
+        if not isinstance(record, Caption) or not record.captions:
+            raise RunError(
+                f"`pretraining` needs records with captions, but {record.id!r} is a {type(record).__name__} without. "
+                "Take a data set of captions, and a split that has them."
+            )
     if section.objective != "matching":
         return records.with_records([_denoising(record, section) for record in records])
     same: dict[str, frozenset[str]] = {}
     for record in records:
         same[record.media_id] = same.get(record.media_id, frozenset()) | set(record.captions)
     others = list(dict.fromkeys(caption for record in records for caption in record.captions))
-    alone = next((record for record in records if len(same[record.media_id]) == len(others)), None)
-    if alone is not None:
-        raise RunError(
-            f"`pretraining.objective: matching` needs captions of other images, but {alone.id!r} has all there are. "
-            "Take more records."
-        )
+    for record in records:
+        if len(same[record.media_id]) == len(others):
+            raise RunError(
+                f"`pretraining.objective: matching` needs captions of other images, but {record.id!r} has all there "
+                "are. Take more records."
+            )
     return records.with_records(
         [_matching(record, same[record.media_id], others, section) for record in records]
     )
@@ -107,20 +101,16 @@ def mask_spans(text: str, rng: random.Random, rate: float) -> tuple[str, str]:
     ('a red ball <extra_id_0> a <extra_id_1>', '<extra_id_0> on <extra_id_1> box')
     """
     words = text.split()
-    chosen = _chosen(words, rng, rate)
+    chosen, sentinels = _chosen(words, rng, rate), (f"<extra_id_{number}>" for number in count())
     shown: list[str] = []
     hidden: list[str] = []
-    spans = 0
-    for k, word in enumerate(words):
-        if k not in chosen:
-            shown.append(word)
-            continue
-        if k - 1 not in chosen:
-            sentinel = f"<extra_id_{spans}>"
-            spans += 1
-            shown.append(sentinel)
-            hidden.append(sentinel)
-        hidden.append(word)
+    for is_hidden, places in groupby(range(len(words)), chosen.__contains__):
+        span = [words[place] for place in places]
+        if is_hidden:
+            shown.append(next(sentinels))
+            hidden += [shown[-1], *span]
+        else:
+            shown += span
     return " ".join(shown), " ".join(hidden)
 
 

@@ -77,12 +77,6 @@ def check_reading(
 ) -> None:
     """Refuse what the reader of a model cannot do, and records that it cannot read; no picture is opened.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        reader: The reader of its backbone.
-        processes: The processes of the run.
-
     Raises:
         RunError: With the first fault; of a record it names task, role, record and picture.
     """
@@ -137,12 +131,8 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
         if task.max_text_tokens is not None:
             faults.append((f"tasks.{name}.max_text_tokens", "no text is cut here; give training.max_tokens"))
         if task.data.features is not None:
-            faults.append(
-                (
-                    f"tasks.{name}.data.features",
-                    "features of its own are kept beside the runs; set training.vision=stored",
-                )
-            )
+            kept = "features of its own are kept beside the runs; set training.vision=stored"
+            faults.append((f"tasks.{name}.data.features", kept))
     if training.packing and training.compile is not None:
         faults.append(("training.packing", "`compile` needs batches of few shapes"))
     if training.vision == "stored" and recipe.blank_images:
@@ -150,9 +140,8 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
     if recipe.evaluation.rerank and "match" not in reader.abilities:
         faults.append(("evaluation.rerank", "this model has no matching head"))
     if training.checkpointing and not reader.recomputes:
-        faults.append(
-            ("training.checkpointing", "this model adds to its embeddings in place, and cannot do so again")
-        )
+        in_place = "this model adds to its embeddings in place, and cannot do so again"
+        faults.append(("training.checkpointing", in_place))
     if training.too_long == "cut" and reader.objective != "contrastive":
         faults.append(("training.too_long", "rows with answers are never cut; take 'refuse' or 'drop'"))
     if faults:
@@ -161,11 +150,7 @@ def _check_keys(recipe: Recipe, reader: Reader) -> None:
 
 
 def check_plain_keys(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Refuse keys and conversations that are for models which their own processor reads.
-
-    Args:
-        recipe: A recipe of another model.
-        tasks: Its records.
+    """Refuse what only models have that their own processor reads: some keys, and conversations.
 
     Raises:
         RunError: With the first.

@@ -17,16 +17,11 @@ from weft.train.recipe.variables import expanded
 def open_features(recipe: Recipe, tasks: Mapping[str, TaskData], config: Any) -> StoredFeatures | None:
     """Open the stores of a recipe and find every image and video of its tasks there.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        config: Configuration of the model, with `feature_size` and `num_visual_tokens`.
-
     Returns:
         The features, or None if the recipe names no store.
 
     Raises:
-        RunError: If a store does not fit the model.
+        RunError: If a store does not fit `feature_size` and `num_visual_tokens` of the model's config.
         ScoreInputError: If images or videos have no features.
         MissingFileError: If a store is not there.
     """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from weft.data import Caption, MediaRef, Record, load_dataset
 from weft.data.catalog import streamed_datasets
 from weft.eval.metrics.registry import METRICS
+from weft.train.backbones.from_scratch import texts_of
 from weft.train.errors import RecipeError, RunError, near
 from weft.train.recipe.sections import DataSection, TokenizerSection
 from weft.train.recipe.training import Recipe
@@ -43,14 +45,7 @@ def roles_of(recipe: Recipe) -> tuple[Role, ...]:
 
 
 def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[str, TaskData]:
-    """Load the annotations of every task; images stay closed.
-
-    Args:
-        recipe: The recipe.
-        roles: Roles wanted; by default those of `roles_of`.
-
-    Returns:
-        Task name to its records.
+    """Load the annotations of every task, of the given roles or those of `roles_of`; images stay closed.
 
     Raises:
         RunError: If a split is empty or smaller than a batch.
@@ -178,12 +173,8 @@ def images_of(data: TaskData) -> Iterator[MediaRef]:
 
 def training_texts(recipe: Recipe, tasks: Mapping[str, TaskData]) -> list[str]:
     """Every text that training reads and writes, for a tokenizer to be trained on."""
-    found: dict[str, None] = {}
-    for name, data in tasks.items():
-        from weft.train.backbones.from_scratch import texts_of
-
-        found.update(dict.fromkeys(texts_of(recipe.tasks[name].prompt, data["train"])))
-    return list(found)
+    each = (texts_of(recipe.tasks[name].prompt, data["train"]) for name, data in tasks.items())
+    return list(dict.fromkeys(chain.from_iterable(each)))
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -12,23 +12,12 @@ from weft.train.errors import near
 
 
 def faults_of(error: ValidationError, recipe: type[BaseModel], tasks: Any = None) -> list[str]:
-    """One sentence for each fault of a recipe.
-
-    Args:
-        error: What validating it raised.
-        recipe: The kind of recipe.
-        tasks: Its tasks by name, of which a fault may misspell one.
-    """
+    """One sentence for each fault of a recipe of a kind, which may misspell one of its tasks."""
     return [_fault(fault, recipe, tasks) for fault in error.errors(include_url=False)]
 
 
 def listed(name: str, faults: list[str]) -> str:
-    """The message of a recipe's error: all its faults at once.
-
-    Args:
-        name: How the recipe is called.
-        faults: At least one.
-    """
+    """The message of a recipe's error: all its faults at once."""
     lines = "\n".join(f"  - {fault}" for fault in faults)
     return f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{lines}"
 

@@ -236,21 +236,13 @@ class FewShotRecipe(RunRecipe):
         return stage
 
     @model_validator(mode="after")
-    def _classes_have_texts(self) -> Self:
+    def _parts_fit_together(self) -> Self:
         if any(not part.templates and part.class_texts is None for part in self.parts().values()):
             raise ValueError("`templates` must hold a text, or `class_texts` name a file")
-        return self
-
-    @model_validator(mode="after")
-    def _has_no_steps(self) -> Self:
         if self.tracking.report_to:
             raise ValueError(
                 "`tracking.report_to` is for runs with a trainer, which heads have not; leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _tests_have_names_of_their_own(self) -> Self:
         if self.also and (self.shifted or self.transfer):
             raise ValueError("further test sets (shifted, transfer) belong to one data set; take `also` out")
         if self.protocol == "base_to_new" and (self.shifted or self.transfer):

@@ -18,19 +18,12 @@ BUILT_IN = Path(__file__).parents[1] / "recipes"
 
 def built_in_recipes() -> list[str]:
     """Names of the recipes shipped with weft, sorted; files that begin with an underscore are only extended."""
-    found = BUILT_IN.rglob("*.yaml")
-    return sorted(
-        path.relative_to(BUILT_IN).with_suffix("").as_posix()
-        for path in found
-        if not path.name.startswith("_")
-    )
+    found = (path for path in BUILT_IN.rglob("*.yaml") if not path.name.startswith("_"))
+    return sorted(path.relative_to(BUILT_IN).with_suffix("").as_posix() for path in found)
 
 
 def find_recipe(source: str | Path) -> Path:
-    """The file of a recipe.
-
-    Args:
-        source: A path, or a built-in name.
+    """The file of a recipe, by its path or its built-in name.
 
     Raises:
         RecipeError: If there is neither, with near matches.
@@ -108,12 +101,7 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def remarks(path: Path, above: tuple[Path, ...] = ()) -> list[str]:
-    """Whole lines of comment in a recipe file, after those of the file that it extends.
-
-    Args:
-        path: The file.
-        above: The files that extend it, the nearest first.
-    """
+    """Whole lines of comment in a recipe file, after those of the file that it extends; `above` as for `read_yaml`."""
     base = _base(path, _mapping(path), above)
     lines = path.read_text(encoding="utf-8").split("\n")
     own = [line.rstrip() for line in lines if line.startswith("#")]

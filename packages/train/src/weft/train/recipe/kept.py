@@ -19,9 +19,6 @@ def kept_text(recipe: BaseModel) -> str:
     """The text of the `recipe.yaml` of a run. Environment variables stay named in it; credentials do not.
 
     Paths that count from the current folder are written whole.
-
-    Args:
-        recipe: A recipe of any kind.
     """
     return yaml.safe_dump(_kept(_with_whole_paths(recipe)), sort_keys=False, allow_unicode=True)
 
@@ -34,15 +31,12 @@ def _with_whole_paths(part: Any) -> Any:
     plain = part.model_dump(mode="json")
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
-        if isinstance(value, BaseModel) or (isinstance(value, Mapping) and _sections(value)):
+        parts = value.values() if isinstance(value, Mapping) else (value,)
+        if any(isinstance(part, BaseModel) for part in parts):
             plain[name] = _with_whole_paths(value)
         elif (field.json_schema_extra or {}) == {"format": "path"}:
             plain[name] = _whole(value, made=name == "output")
     return plain
-
-
-def _sections(values: Mapping[str, Any]) -> bool:
-    return any(isinstance(value, BaseModel) for value in values.values())
 
 
 def _whole(value: Any, *, made: bool) -> Any:

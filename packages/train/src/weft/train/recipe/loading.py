@@ -26,9 +26,6 @@ def load_any(source: Source, overrides: list[str] | None = None) -> AnyRecipe:
         source: A path, a built-in name such as `demo/single_adapter` or `xmadapter/eurosat`, or a dictionary.
         overrides: `key.sub=value` entries; values are read as YAML.
 
-    Returns:
-        The recipe, of the kind that it is.
-
     Raises:
         RecipeError: With every fault at once.
     """
@@ -42,18 +39,7 @@ def load_any(source: Source, overrides: list[str] | None = None) -> AnyRecipe:
 
 
 def load_recipe(source: Source, overrides: list[str] | None = None) -> Recipe:
-    """Read, override and validate a recipe that trains.
-
-    Args:
-        source: As for `load_any`.
-        overrides: As for `load_any`.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: With every fault at once.
-    """
+    """Read, override and validate a recipe that trains; arguments and errors are those of `load_any`."""
     values, shown = _read(source)
     return _training(values, overrides or [], shown)
 

@@ -32,9 +32,8 @@ class _PlainLoader(yaml.SafeLoader):
         super().__init__(text)
         self._limits = {name: _limit(name) for name in _LIMITS}
         self._level = 0
-        self._measures: dict[
-            Node, tuple[int, int]
-        ] = {}  # values and levels of a node, its aliases written out
+        # Values and levels of a node, its aliases written out.
+        self._measures: dict[Node, tuple[int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         mark = self.peek_event().start_mark
@@ -47,7 +46,7 @@ class _PlainLoader(yaml.SafeLoader):
             return node
         parts = _parts(node)
         if alias:
-            raise ConstructorError(None, None, "an anchor must not hold itself. Take the alias out", mark)
+            raise _refused("an anchor must not hold itself. Take the alias out", mark)
         values = 1 + sum(self._measures[part][0] for part in parts)
         levels = 1 + max((self._measures[part][1] for part in parts), default=0)
         self._check(VALUES_SETTING, values, mark)
@@ -59,7 +58,7 @@ class _PlainLoader(yaml.SafeLoader):
         if found > self._limits[setting]:
             what = "levels" if setting == DEPTH_SETTING else "values, anchors written out"
             problem = f"a text must have at most {self._limits[setting]:,} {what}, but has more"
-            raise ConstructorError(None, None, f"{problem}. {setting} sets the limit", mark)
+            raise _refused(f"{problem}. {setting} sets the limit", mark)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         first: dict[Hashable, Node] = {}
@@ -70,14 +69,9 @@ class _PlainLoader(yaml.SafeLoader):
             if not isinstance(name, Hashable):
                 continue
             if name in first:
-                begun = first[name].start_mark.line + 1
-                raise ConstructorError(
-                    None,
-                    None,
-                    f"a key must occur once, but {name!r} is in line {begun} and in line "
-                    f"{key.start_mark.line + 1}. Take one of them out",
-                    key.start_mark,
-                )
+                begun, again = (found.start_mark.line + 1 for found in (first[name], key))
+                problem = f"a key must occur once, but {name!r} is in line {begun} and in line {again}"
+                raise _refused(f"{problem}. Take one of them out", key.start_mark)
             first[name] = key
         return super().construct_mapping(node, deep)
 
@@ -85,19 +79,13 @@ class _PlainLoader(yaml.SafeLoader):
         """A whole number; one with a leading zero is octal to some readers of YAML and decimal to others."""
         if _LEADING_ZERO.fullmatch(node.value):
             plain = node.value.replace("_", "").lstrip("+-").lstrip("0") or "0"
-            raise ConstructorError(
-                None,
-                None,
-                f"a number must not begin with 0, but {node.value!r} does: YAML 1.1 reads it in base 8. Write {plain}, "
-                f"or '{node.value}' for a text",
-                node.start_mark,
-            )
+            problem = f"a number must not begin with 0, but {node.value!r} does: YAML 1.1 reads it in base 8"
+            raise _refused(f"{problem}. Write {plain}, or '{node.value}' for a text", node.start_mark)
         try:
             return int(self.construct_yaml_int(node))
         except ValueError:
-            raise ConstructorError(
-                None, None, f"a number of {len(node.value):,} digits is too long", node.start_mark
-            ) from None
+            problem = f"a number of {len(node.value):,} digits is too long"
+            raise _refused(problem, node.start_mark) from None
 
 
 _PlainLoader.yaml_implicit_resolvers = {
@@ -124,6 +112,10 @@ _PlainLoader.add_implicit_resolver(
 _PlainLoader.add_constructor(_INTEGER, _PlainLoader.integer)
 
 
+def _refused(problem: str, mark: Any) -> ConstructorError:
+    return ConstructorError(None, None, problem, mark)
+
+
 def _parts(node: Node) -> list[Node]:
     if isinstance(node, MappingNode):
         return [part for pair in node.value for part in pair]
@@ -136,11 +128,7 @@ def _limit(setting: str) -> int:
 
 
 def fault_of(error: yaml.YAMLError) -> str:
-    """What is wrong with a text and where, without the lines around it.
-
-    Args:
-        error: What reading it raised.
-    """
+    """What is wrong with a text and where, without the lines around it."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if problem is None:
         return next(iter(str(error).split("\n")), "")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from weft.train.errors import RecipeError, near
+from weft.train.recipe.few_shot import FewShotRecipe
+from weft.train.recipe.training import Recipe
 
 if TYPE_CHECKING:
     from weft.eval.compare.row import Row
-    from weft.train.recipe.few_shot import FewShotRecipe
-    from weft.train.recipe.training import Recipe
 
 
 def published_of(recipe: Recipe | FewShotRecipe) -> list[Row]:
     """Rows of the recipe's table of published numbers that are of its method.
 
-    Args:
-        recipe: A recipe. Its label names the rows, or, if it is of the few-shot kind, the methods of its heads.
+    Its label names them, or, if it is of the few-shot kind, the methods of its heads.
 
     Returns:
         The rows, of the recipe's tasks or data sets alone; none where the recipe names no table.
@@ -28,7 +28,6 @@ def published_of(recipe: Recipe | FewShotRecipe) -> list[Row]:
     if recipe.published is None:
         return []
     from weft.eval.compare.published import published_rows, published_tables
-    from weft.train.recipe.few_shot import FewShotRecipe
 
     tables = published_tables()
     if recipe.published not in tables:
@@ -45,8 +44,6 @@ def published_of(recipe: Recipe | FewShotRecipe) -> list[Row]:
 
 
 def _with_scores(rows: Iterable[Row], tasks: Iterable[str]) -> list[Row]:
-    from dataclasses import replace
-
     kept = [
         replace(row, scores={task: score for task, score in row.scores.items() if task in tasks})
         for row in rows
@@ -56,16 +53,16 @@ def _with_scores(rows: Iterable[Row], tasks: Iterable[str]) -> list[Row]:
 
 def shown(rows: Sequence[Row]) -> list[str]:
     """One line for each row: its scores, its trained share, where it was printed."""
-    return [_line(row) for row in rows]
+    lines = []
+    for row in rows:
+        scores = ", ".join(f"{task} {score:g}" for task, score in row.scores.items())
+        share = "" if row.percent is None else f" ({row.percent:g} % trained)"
+        lines.append(f"{row.label}: {scores}{share}; {row.published}")
+    return lines
 
 
 def scored_alike(recipe: Recipe, reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each task whose published rows come from another metric: the run's own score by that metric.
-
-    Args:
-        recipe: The recipe.
-        reports: Task to its report, as in `Result`.
-    """
+    """One line for each task whose published rows come from another metric: the run's own score by that metric."""
     return [
         f"{name} by {task.published_metric}, which published rows come from: "
         f"{reports[name]['scores'][task.published_metric]:.2f} (this run)"
@@ -73,9 +70,3 @@ def scored_alike(recipe: Recipe, reports: Mapping[str, Mapping[str, Any]]) -> li
         if task.published_metric is not None
         and task.published_metric in reports.get(name, {}).get("scores", {})
     ]
-
-
-def _line(row: Row) -> str:
-    scores = ", ".join(f"{task} {score:g}" for task, score in row.scores.items())
-    share = "" if row.percent is None else f" ({row.percent:g} % trained)"
-    return f"{row.label}: {scores}{share}; {row.published}"

@@ -77,11 +77,7 @@ def _describe_heads(definitions: dict[str, Any]) -> None:
 
 
 def meanings(section: type[BaseModel]) -> dict[str, str]:
-    """Key of a section to its meaning, from the `Attributes:` of its docstring.
-
-    Args:
-        section: The section.
-    """
+    """Key of a section to its meaning, from the `Attributes:` of its docstring."""
     _, _, listed = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
     return {name: " ".join(text.split()) for name, text in _ENTRY.findall(listed)}
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Local = Field(
-    json_schema_extra={"format": "path"}
-)  # it names a file or folder, where there is one of that name
+# It names a file or folder, where there is one of that name.
+Local = Field(json_schema_extra={"format": "path"})
 
 
 class Section(BaseModel):
@@ -86,22 +85,15 @@ class BackboneSection(Section):
             )
         if (self.config is None) != (self.tokenizer is None):
             raise ValueError("`config` and `tokenizer` belong together: give both or none")
-        if self.name is None and (
-            self.dtype
-            or self.attention
-            or self.quantize
-            or self.processor
-            or self.reader != "auto"
-            or self.heads
-        ):
+        of_saved = self.dtype or self.attention or self.quantize or self.processor or self.heads
+        if self.name is None and (of_saved or self.reader != "auto"):
             raise ValueError(
                 "`dtype`, `attention`, `quantize`, `processor`, `reader` and `heads` are for a `name`"
             )
         if self.heads and self.quantize:
             raise ValueError("`heads` and `quantize` have not been tried together: give one of them")
-        if self.weights is not None and not str((self.config or {}).get("model_type")).startswith(
-            "weft_blip"
-        ):
+        model_type = str((self.config or {}).get("model_type"))
+        if self.weights is not None and not model_type.startswith("weft_blip"):
             raise ValueError(
                 "`weights` is for a `config` of type weft_blip_retrieval, weft_blip_answering or weft_blip_captioning"
             )

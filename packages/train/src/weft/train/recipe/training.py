@@ -174,10 +174,11 @@ class TrainingSection(Section):
     def _one_length(self) -> TrainingSection:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either `steps` or `epochs`, not both and not neither")
-        if self.vision != "trained" and self.shift:
-            raise ValueError("`shift` needs `vision: trained`, because a frozen tower sees each image once")
-        if self.vision != "trained" and self.augment is not None:
-            raise ValueError("`augment` needs `vision: trained`, because a frozen tower sees each image once")
+        for key in ("shift", "augment"):
+            if self.vision != "trained" and getattr(self, key):
+                raise ValueError(
+                    f"`{key}` needs `vision: trained`, because a frozen tower sees each image once"
+                )
         self._check_balance()
         if self.sharded and self.compile is not None:
             raise ValueError("`sharded` must be false with `compile`: the two have not been tried together")
@@ -186,10 +187,8 @@ class TrainingSection(Section):
         return self
 
     def _check_balance(self) -> None:
-        if (
-            self.balance != "gradnorm"
-            and self.balance_alpha != type(self).model_fields["balance_alpha"].default
-        ):
+        plain = type(self).model_fields["balance_alpha"].default
+        if self.balance != "gradnorm" and self.balance_alpha != plain:
             raise ValueError("`balance_alpha` needs `balance: gradnorm`, which alone has it")
         if self.balance not in ("gradnorm", "pcgrad"):
             return
@@ -243,14 +242,6 @@ class Recipe(RunRecipe):
     paper: bool = Field(default=False, strict=True)
     paper_settings: dict[str, Any] | None = None
 
-    @model_validator(mode="after")
-    def _has_paper_settings(self) -> Recipe:
-        if self.paper and self.paper_settings is None:
-            raise ValueError(
-                "`paper` must be false where the recipe has no `paper_settings`: it follows no paper's code"
-            )
-        return self
-
     @field_validator("tasks")
     @classmethod
     def _task_names(cls, tasks: dict[str, TaskSection]) -> dict[str, TaskSection]:
@@ -262,7 +253,11 @@ class Recipe(RunRecipe):
         return tasks
 
     @model_validator(mode="after")
-    def _heads_are_of_tasks(self) -> Recipe:
+    def _sections_fit_together(self) -> Recipe:
+        if self.paper and self.paper_settings is None:
+            raise ValueError(
+                "`paper` must be false where the recipe has no `paper_settings`: it follows no paper's code"
+            )
         others = [name for name in self.backbone.heads or () if name not in self.tasks]
         if others:
             raise ValueError(

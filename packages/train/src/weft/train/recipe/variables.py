@@ -23,9 +23,6 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 def allow(names: Iterable[str]) -> None:
     """Let recipes read environment variables, in this process and those that it starts.
 
-    Args:
-        names: Their names.
-
     Raises:
         RecipeError: If one is no name of a variable.
     """
@@ -40,11 +37,7 @@ def allow(names: Iterable[str]) -> None:
 
 
 def expanded(text: str, argument: str) -> str:
-    """A path or an address with `~` and environment variables replaced.
-
-    Args:
-        text: What the recipe says.
-        argument: The key of the recipe, for messages.
+    """A path or an address with `~` and environment variables replaced; messages call it by its key in the recipe.
 
     Raises:
         RecipeError: If it names a variable that recipes must not read or that is not set, or holds `***` where a
@@ -73,12 +66,7 @@ def expanded(text: str, argument: str) -> str:
 
 
 def expanded_options(options: Mapping[str, Any], argument: str) -> dict[str, Any]:
-    """Options of a data set; texts in `storage_options` may name environment variables.
-
-    Args:
-        options: The options.
-        argument: Their key in the recipe.
-    """
+    """Options of a data set; texts in `storage_options` may name environment variables."""
     values = dict(options)
     if isinstance(values.get("storage_options"), Mapping):
         values["storage_options"] = _all(values["storage_options"], f"{argument}.storage_options")

@@ -9,7 +9,7 @@ from weft.core.files.interop.adapterhub import import_adapterhub
 from weft.core.files.interop.peft import import_peft
 from weft.core.files.interop.peft_files import CONFIG as ADAPTER_CONFIG
 from weft.core.files.stored_files import read_words
-from weft.train.backbones.plain import plain_model
+from weft.train.backbones.saved import plain_model
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 

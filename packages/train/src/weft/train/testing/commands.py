@@ -7,10 +7,6 @@ from weft.train.cli import main
 
 
 def run_command(words: list[str]) -> None:
-    """Run `weft`, as a process that a test starts, and may kill.
-
-    Args:
-        words: Words after `weft`.
-    """
+    """Run `weft` with the words after it, as a process that a test starts, and may kill."""
     without_torchvision()
     main(words)

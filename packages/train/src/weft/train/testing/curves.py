@@ -10,24 +10,14 @@ from safetensors.torch import load_file
 
 
 def losses(run: Path) -> list[dict[str, float]]:
-    """The losses of every log, overall and of each task, as the newest checkpoint remembers them.
-
-    Args:
-        run: Folder of a run.
-    """
+    """The losses of every log of a run, overall and of each task, as the newest checkpoint remembers them."""
     newest = max((run / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     history = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return [{k: v for k, v in entry.items() if k.startswith("loss")} for entry in history if "loss" in entry]
 
 
 def assert_same_curve(one: Path, other: Path, steps: int) -> None:
-    """Assert that two runs that log every step have the same losses, to 1e-5.
-
-    Args:
-        one: Folder of a run.
-        other: Folder of the other.
-        steps: Steps of either.
-    """
+    """Assert that two runs that log each of their steps have the same losses, to 1e-5."""
     expected, found = losses(one), losses(other)
     assert len(expected) == steps
     for single, changed in zip(expected, found, strict=True):
@@ -36,21 +26,12 @@ def assert_same_curve(one: Path, other: Path, steps: int) -> None:
 
 
 def adapter_weights(run: Path) -> dict[str, torch.Tensor]:
-    """The tensors of the adapter that a finished run saved.
-
-    Args:
-        run: Folder of a run.
-    """
+    """The tensors of the adapter that a finished run saved."""
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    """Assert that two finished runs saved the same adapter, to what another order of summing changes.
-
-    Args:
-        one: Folder of a run.
-        other: Folder of the other.
-    """
+    """Assert that two finished runs saved the same adapter, to what another order of summing changes."""
     first, second = adapter_weights(one), adapter_weights(other)
     assert first.keys() == second.keys()
     for key, value in first.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 from weft.data.testing import coop_layout
+from weft.train.testing.annotations import write
 
 SETS = {
     "caltech101": ("caltech-101", 100),
@@ -44,16 +44,13 @@ COUNTS = {"train": 20, "val": 4, "test": 1}
 def write_colours(
     root: Path, colours: Mapping[str, tuple[int, int, int]], counts: Mapping[str, int], width: int = 28
 ) -> Path:
-    """Write folders of noisy pictures of one colour, by split and class.
+    """Write folders of noisy pictures of one colour, by split and class, into a folder, which is returned.
 
     Args:
         root: A folder.
         colours: Class to its colour.
         counts: Split to the images of a class.
         width: Width of the pictures in pixels; they are 28 high.
-
-    Returns:
-        The folder.
     """
     generator = torch.Generator().manual_seed(0)
     for split, count in counts.items():
@@ -95,30 +92,26 @@ def _write_split(root: Path, name: str, classes: Sequence[str]) -> None:
         ]
         for split, count in COUNTS.items()
     }
-    root.mkdir(parents=True, exist_ok=True)
-    (root / split_file).write_text(json.dumps(rows), encoding="utf-8")
-    images = root / folder
-    _link(images / str(path) for split in rows.values() for path, _, _ in split)
+    write(root / split_file, rows)
+    _link(root / folder / str(path) for split in rows.values() for path, _, _ in split)
 
 
 def _write_aircraft(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "variants.txt").write_text("".join(f"Variant {k}\n" for k in range(AIRCRAFT)), encoding="utf-8")
+    write(root / "variants.txt", "".join(f"Variant {k}\n" for k in range(AIRCRAFT)))
     number = 0
     for split, count in COUNTS.items():
         lines = [f"{number + k:07d} Variant {k % AIRCRAFT}\n" for k in range(AIRCRAFT * count)]
-        (root / f"images_variant_{split}.txt").write_text("".join(lines), encoding="utf-8")
+        write(root / f"images_variant_{split}.txt", "".join(lines))
         _link(root / "images" / f"{line[:7]}.jpg" for line in lines)
         number += len(lines)
 
 
 def _write_imagenet(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     ids = [f"n{k:08d}" for k in range(IMAGENET)]
     # As in the real list, two pairs of classes have one name each.
     names = [f"class {k - 2 if k in (9, 19) else k}" for k in range(IMAGENET)]
     lines = [f"{wnid} {name}\n" for wnid, name in zip(ids, names, strict=True)]
-    (root / "classnames.txt").write_text("".join(lines), encoding="utf-8")
+    write(root / "classnames.txt", "".join(lines))
     for split in ("train", "val"):
         _link(
             root / "images" / split / wnid / f"{wnid}_{k}.JPEG"
@@ -133,7 +126,7 @@ def _write_imagenet(root: Path) -> None:
         ("imagenet-rendition", "imagenet-r", ids[:FEWER]),
     ):
         _link(root.parent / folder / inner / name / "1.JPEG" for name in classes)
-        (root.parent / folder / "classnames.txt").write_text("".join(lines), encoding="utf-8")
+        write(root.parent / folder / "classnames.txt", "".join(lines))
 
 
 def _link(paths: Iterable[Path]) -> None:

@@ -13,12 +13,7 @@ from pathlib import Path
 
 
 class MlflowServer:
-    """A server on loopback, in a process group of its own.
-
-    Args:
-        folder: Where its artifacts are, and its database where no other is named.
-        backend: Address of its database.
-    """
+    """A server on loopback, in a process group of its own; the folder has artifacts, and the database by default."""
 
     def __init__(self, folder: Path, backend: str | None = None) -> None:
         self.port, self.folder = free_port(), folder

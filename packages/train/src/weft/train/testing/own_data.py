@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from weft.train.testing.annotations import write
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220), "yellow": (230, 220, 30)}
 SHAPES = ("circle", "square", "triangle")
@@ -16,30 +17,20 @@ SIZES = ((60, 40), (40, 60), (64, 64), (96, 48), (50, 30), (120, 40))
 def write_own_data(folder: Path, count: int = 24) -> Path:
     """Write pictures into `images/`, and `vqa.jsonl`, `captions.jsonl` and `talks.jsonl` beside it, a line a picture.
 
-    Conversations show none to three pictures, at the beginning or between words, and have one or two answers.
-
-    Args:
-        folder: The folder, made if it is missing.
-        count: Number of pictures.
-
-    Returns:
-        The folder.
+    Conversations show none to three pictures, at the beginning or between words, and have one or two answers. Returns
+    the folder, which is made if it is missing.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows = list(_drawn(folder, count))
-    _write(
-        folder / "vqa.jsonl",
-        [
-            {"image": name, "question": f"What colour is the {shape}?", "answer": color}
-            for name, color, shape in rows
-        ],
-    )
-    _write(
-        folder / "captions.jsonl",
-        [{"image": name, "caption": f"a {color} {shape}"} for name, color, shape in rows],
-    )
+    questions = [
+        {"image": name, "question": f"What colour is the {shape}?", "answer": color}
+        for name, color, shape in rows
+    ]
+    captions = [{"image": name, "caption": f"a {color} {shape}"} for name, color, shape in rows]
     around = [*rows, *rows]
-    _write(folder / "talks.jsonl", [_talk(around[place : place + place % 4]) for place in range(count)])
+    write(folder / "vqa.jsonl", questions)
+    write(folder / "captions.jsonl", captions)
+    write(folder / "talks.jsonl", [_talk(around[place : place + place % 4]) for place in range(count)])
     return folder
 
 
@@ -77,10 +68,6 @@ def _drawn(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
         yield name, color, shape
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def own_task(root: Path, kind: str, **fields: Any) -> dict[str, Any]:
     """A task of a recipe over what `write_own_data` wrote.
 
@@ -93,16 +80,11 @@ def own_task(root: Path, kind: str, **fields: Any) -> dict[str, Any]:
         "image_qa": {"answers": "answer"},
         "caption": {"captions": "caption", "media": "image"},
         "retrieval": {"text": "caption", "media": "image"},
-        "conversation": {},
-    }[kind]
-    file = {"image_qa": "vqa.jsonl", "conversation": "talks.jsonl"}.get(kind, "captions.jsonl")
-    options = {"file": file} if kind == "conversation" else {"record": kind, "columns": columns, "file": file}
-    sizes = {"train": 16, "validation": 6, "test": 6}
-    data = {
-        "name": "conversations" if kind == "conversation" else "table",
-        "root": str(root),
-        "options": options,
-        "sizes": sizes,
-        "validation": "validation",
     }
+    name, options = "conversations", dict[str, Any](file="talks.jsonl")
+    if kind != "conversation":
+        file = "vqa.jsonl" if kind == "image_qa" else "captions.jsonl"
+        name, options = "table", {"record": kind, "columns": columns[kind], "file": file}
+    sizes = {"train": 16, "validation": 6, "test": 6}
+    data = {"name": name, "root": str(root), "options": options, "sizes": sizes, "validation": "validation"}
     return {"data": data, **fields}

@@ -42,10 +42,8 @@ class PlantedTasks:
         torch.manual_seed(seed)
         self.model, batch = tiny_backbone("clip")
         self.model.eval()
-        self.vocabulary, self.length = (
-            int(self.model.config.text_config.vocab_size),
-            batch["input_ids"].shape[1],
-        )
+        self.vocabulary = int(self.model.config.text_config.vocab_size)
+        self.length = batch["input_ids"].shape[1]
         self.image = tuple(batch["pixel_values"].shape[1:])
         width = self.model.config.projection_dim
         self.asked, self.taught = torch.randn(2, 2, width, generator=self._generator(-1))

@@ -13,11 +13,7 @@ class Killed(BaseException):
 
 
 class DiesAt(Progress):
-    """Ends the run at a step of training.
-
-    Args:
-        step: The step.
-    """
+    """Ends the run at a step of training."""
 
     def __init__(self, step: int) -> None:
         self.step = step

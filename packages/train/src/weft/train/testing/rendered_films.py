@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from weft.data.scenes.scene import GRID_SIZE, Scene, SceneObject, sample_scene
-from weft.eval.metrics.matches import retrieval_scores
 from weft.train.testing.rendered_pairs import (
     COLUMNS,
     PATCH,
     ROWS,
     Pairs,
+    by_stage,
     drawn,
     is_central,
     matched,
@@ -82,14 +82,7 @@ class Film:
 
 
 def rendered_films(name: str, size: int, *, distinct: bool = False, avoid: Collection[str] = ()) -> Pairs:
-    """Films, each followed by its reverse, drawn from the name and nothing else.
-
-    Args:
-        name: Part of the seed of every film.
-        size: Number of films, reverses among them; even.
-        distinct: Whether no caption occurs twice.
-        avoid: Captions that must not occur, such as those of a test.
-    """
+    """An even number of films, each followed by its reverse, drawn from the name alone; see `rendered_pairs`."""
     seen = set(avoid)
     films: list[Tensor] = []
     captions: list[str] = []
@@ -123,15 +116,11 @@ def film_scores(model: Any, films: Pairs, *, frame_aware: bool = False) -> dict[
     """
     matches, records = matched(model, films, similarity_weight=1.0, frame_aware=frame_aware)
     reverse = {own: films.captions[row ^ 1] for row, own in enumerate(films.captions)}
-    found = {}
-    for stage, outcome in (("similarity", replace(matches, reranked=None)), ("matched", matches)):
-        scores = retrieval_scores(outcome, records, {}).scores
+    found: dict[str, float] = {}
+    for stage, outcome, scores in by_stage(matches, records):
         ranked = outcome.ranked(len(records))
         for way, side in (("i2t", "image_to_text"), ("t2i", "text_to_image")):
-            for recall in ("R@1", "R@5"):
-                value = scores[f"{way}_{recall}"]
-                assert value is not None, "every text has its film"
-                found[f"{stage} {way} {recall}"] = value
+            found |= {f"{stage} {way} {recall}": scores[f"{way}_{recall}"] for recall in ("R@1", "R@5")}
             lists = ranked[side]
             found[f"{stage} {way} either R@1"] = _share(
                 best[0] in (own, reverse[own]) for own, best in lists.items()

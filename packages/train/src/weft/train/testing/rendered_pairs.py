@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from weft.core import attach
 from weft.core.composites import BlipRetrieval, BlipRetrievalConfig
@@ -131,13 +132,7 @@ def paired(pixel_values: Tensor, captions: Sequence[str]) -> Pairs:
 
 
 def tiny_blip(seed: int, *, width: int = 64, layers: int = 2) -> Any:
-    """A BLIP of random weights for these pairs.
-
-    Args:
-        seed: Seed of the weights.
-        width: Width of both towers.
-        layers: Layers of both towers.
-    """
+    """A BLIP of random weights for these pairs, both towers alike."""
     sizes: dict[str, Any] = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
@@ -177,10 +172,6 @@ def tiny_blip(seed: int, *, width: int = 64, layers: int = 2) -> Any:
 
 def pretrained_blip(seed: int, *, steps: int) -> tuple[Any, dict[str, float]]:
     """A BLIP trained as a whole on captions of colour and shape, without units.
-
-    Args:
-        seed: Seed of its weights and of the order of the pairs.
-        steps: Optimiser steps.
 
     Returns:
         The model, and its scores on images that it has not seen, one of each of forty captions; see `recalls`.
@@ -225,14 +216,9 @@ def train(
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
     rise = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, total_iters=rise),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - rise),
-        ],
-        [rise],
-    )
+    rising = lr_scheduler.LinearLR(optimizer, 1 / rise, total_iters=rise)
+    falling = lr_scheduler.CosineAnnealingLR(optimizer, steps - rise)
+    schedule = lr_scheduler.SequentialLR(optimizer, [rising, falling], [rise])
     model.train()
     losses = []
     for _, rows in zip(range(steps), _orders(len(pairs.captions), batch_size, together), strict=False):
@@ -255,25 +241,23 @@ def _orders(size: int, batch_size: int, together: int) -> Iterator[Tensor]:
 
 
 def recalls(model: Any, pairs: Pairs) -> dict[str, float]:
-    """R@1 in percent by the two stages of the evaluation.
-
-    Args:
-        model: A `BlipRetrieval`.
-        pairs: Pairs of distinct captions.
+    """R@1 in percent of pairs of distinct captions, by the two stages of the evaluation.
 
     Returns:
         `similarity i2t` and `similarity t2i`, of the first stage alone; `matched i2t` and `matched t2i`, of
         `CANDIDATES` that are matched in the second.
     """
-    matches, records = matched(model, pairs)
-    found = {}
+    stages = by_stage(*matched(model, pairs))
+    return {f"{stage} {way}": scores[f"{way}_R@1"] for stage, _, scores in stages for way in ("i2t", "t2i")}
+
+
+def by_stage(
+    matches: Matches, records: Sequence[Retrieval]
+) -> Iterator[tuple[str, Matches, dict[str, float]]]:
+    """Each stage of the evaluation, what it gave and its scores; every text has its image."""
     for stage, outcome in (("similarity", replace(matches, reranked=None)), ("matched", matches)):
         scores = retrieval_scores(outcome, records, {}).scores
-        for way in ("i2t", "t2i"):
-            value = scores[f"{way}_R@1"]
-            assert value is not None, "every text has its image"
-            found[f"{stage} {way}"] = value
-    return found
+        yield stage, outcome, {name: value for name, value in scores.items() if value is not None}
 
 
 @torch.no_grad()
@@ -282,14 +266,8 @@ def matched(
 ) -> tuple[Matches, list[Retrieval]]:
     """Both stages of the evaluation, the second of `CANDIDATES`; see `weft.eval.evaluate.rerank.rerank`.
 
-    Args:
-        model: A `BlipRetrieval`.
-        pairs: Pairs of distinct captions, which become the ids of both sides.
-        similarity_weight: Share of the first stage in the scores of the second.
-        frame_aware: Whether frames that look like the text count more in the second.
-
     Returns:
-        What `rerank` returns, and the pairs as records.
+        What `rerank` returns, and the pairs as records: their distinct captions are the ids of both sides.
     """
     model.eval()
     records = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 from weft.data.features.index import FeatureKey
 from weft.data.features.write import write_features
+from weft.train.testing.annotations import Pictures, vqa_annotation, write, write_captions
 
 Array = NDArray[np.float16]
 GRID, CELL = 7, 4
@@ -34,9 +34,7 @@ def grid_features(picture: Image.Image, width: int = 3 * CELL * CELL) -> Array:
     return np.pad(cells, ((0, 0), (0, width - cells.shape[1])))
 
 
-def write_image_tasks(
-    root: Path, pictures: Sequence[tuple[Image.Image, str]], *, rows: int, width: int = 48
-) -> None:
+def write_image_tasks(root: Path, pictures: Pictures, *, rows: int, width: int = 48) -> None:
     """Write VQA, GQA, NLVR2 and COCO captions in the files of VL-Adapter, and their feature stores.
 
     Every question asks what a picture shows, every caption says it, every sentence of a pair says what the left
@@ -56,9 +54,10 @@ def write_image_tasks(
     _write_gqa(root / "GQA", numbers, pictures, {"train": rows, "valid": few, "testdev": few})
     _write_nlvr(root / "nlvr", pictures, {"train": rows, "valid": few, "test": few})
     captions = {"train": rows // 5 + 1, "val": few, "test": few}
-    shown = _write_captions(root / "COCO", pictures, captions)
+    shown = write_captions(root / "COCO", "coco", "val2014", pictures, captions)
     stores = {
-        "coco_rn101": {**{stem: picture for stem, (picture, _) in by_stem.items()}, **shown},
+        "coco_rn101": {stem: picture for stem, (picture, _) in by_stem.items()}
+        | {Path(file).stem: picture for file, picture in shown.items()},
         "vg_rn101": dict(zip(numbers, (picture for picture, _ in pictures), strict=True)),
         "gqa_rn101": {f"n{number}": picture for number, (picture, _) in zip(numbers, pictures, strict=True)},
         "nlvr_rn101": {
@@ -76,9 +75,7 @@ def write_image_tasks(
         )
 
 
-def write_video_tasks(
-    root: Path, pictures: Sequence[tuple[Image.Image, str]], *, rows: int, width: int = 48
-) -> None:
+def write_video_tasks(root: Path, pictures: Pictures, *, rows: int, width: int = 48) -> None:
     """Write TVQA, How2QA, TVC and YC2C in the files of VALUE, and stores of frame features.
 
     Args:
@@ -95,17 +92,17 @@ def write_video_tasks(
             lines = [
                 _choice(show, k, pictures, option_count, hidden=split == "test_public") for k in range(count)
             ]
-            _write_lines(annotations / show / f"{show}_{split}{suffix}.jsonl", lines)
+            write(annotations / show / f"{show}_{split}{suffix}.jsonl", lines)
     for show in ("tvc", "yc2c"):
         for split, count in (("train", rows), ("val", few), ("test", few)):
             lines = [_clip(show, split, k, pictures) for k in range(count)]
-            _write_lines(annotations / show / f"{show}_{split}_release.jsonl", lines)
+            write(annotations / show / f"{show}_{split}_release.jsonl", lines)
     for prefix in ("tv", "how2", "yc2"):
         names = [f"{prefix}_{k}" for k in range(len(pictures))]
         speech = [
             {"vid_name": name, "sub": [{"text": "A : look", "start": 0.5, "end": 2.0}]} for name in names
         ]
-        _write_lines(annotations / f"{prefix}_subtitles.jsonl", speech)
+        write(annotations / f"{prefix}_subtitles.jsonl", speech)
         frames = (
             np.stack(
                 [grid_features(pictures[k][0])[f, :].repeat(-(-width // 48))[:width] for f in range(2 + k)]
@@ -132,24 +129,13 @@ def _write_vqa(root: Path, pictures: dict[str, tuple[Image.Image, str]], splits:
             rows.append(
                 {"question_id": number, "img_id": stem, "sent": "What is this?", "label": {shown: 1.0}}
             )
-            answers = [{"answer": shown if a < 9 else "thing", "answer_id": a} for a in range(10)]
-            annotations[stem.split("_")[1]].append(
-                {
-                    "question_id": number,
-                    "image_id": int(stem[-12:]),
-                    "question_type": "what is",
-                    "answer_type": "other",
-                    "answers": answers,
-                }
-            )
-        _write_json(root / f"{split}.json", rows)
+            annotations[stem.split("_")[1]].append(vqa_annotation(number, int(stem[-12:]), shown))
+        write(root / f"{split}.json", rows)
     for subset, rows in annotations.items():
-        _write_json(root / f"v2_mscoco_{subset}_annotations.json", {"annotations": rows})
+        write(root / f"v2_mscoco_{subset}_annotations.json", {"annotations": rows})
 
 
-def _write_gqa(
-    root: Path, numbers: Sequence[str], pictures: Sequence[tuple[Image.Image, str]], splits: dict[str, int]
-) -> None:
+def _write_gqa(root: Path, numbers: Sequence[str], pictures: Pictures, splits: dict[str, int]) -> None:
     for split, count in splits.items():
         rows = [
             {
@@ -160,59 +146,31 @@ def _write_gqa(
             }
             for k in range(count)
         ]
-        _write_json(root / f"{split}.json", rows)
+        write(root / f"{split}.json", rows)
 
 
-def _write_nlvr(root: Path, pictures: Sequence[tuple[Image.Image, str]], splits: dict[str, int]) -> None:
+def _write_nlvr(root: Path, pictures: Pictures, splits: dict[str, int]) -> None:
     subsets = {"train": "train", "valid": "dev", "test": "test1"}
     for split, count in splits.items():
         rows = []
         for k in range(count):
             pair, sentence = k % len(pictures), k // len(pictures)
             named = pictures[(pair + sentence % 2) % len(pictures)][1]
-            identifier = f"{subsets[split]}-{pair}-0-{sentence}"
+            place = f"{subsets[split]}-{pair}-0"
             rows.append(
                 {
-                    "identifier": identifier,
-                    "img0": f"{subsets[split]}-{pair}-0-img0",
-                    "img1": f"{subsets[split]}-{pair}-0-img1",
+                    "identifier": f"{place}-{sentence}",
+                    "img0": f"{place}-img0",
+                    "img1": f"{place}-img1",
                     "label": int(named == pictures[pair][1]),
                     "sent": f"The left image shows a {named}.",
                     "uid": f"nlvr2_{split}_{k}",
                 }
             )
-        _write_json(root / f"{split}.json", rows)
+        write(root / f"{split}.json", rows)
 
 
-def _write_captions(
-    root: Path, pictures: Sequence[tuple[Image.Image, str]], splits: dict[str, int]
-) -> dict[str, Image.Image]:
-    images: list[Any] = []
-    shown: dict[str, Image.Image] = {}
-    for split, count in splits.items():
-        for k in range(count):
-            picture, word = pictures[k % len(pictures)]
-            number = 500_000 + len(images)
-            stem = f"COCO_val2014_{number:012d}"
-            shown[stem] = picture
-            texts = [f"{start} {word}." for start in ("A", "One", "This is a", "Here is a", "There is a")]
-            images.append(
-                {
-                    "filepath": "val2014",
-                    "filename": f"{stem}.jpg",
-                    "imgid": number,
-                    "cocoid": number,
-                    "split": split,
-                    "sentences": [{"raw": text, "sentid": 5 * number + n} for n, text in enumerate(texts)],
-                }
-            )
-    _write_json(root / "dataset_coco.json", {"dataset": "coco", "images": images})
-    return shown
-
-
-def _choice(
-    show: str, k: int, pictures: Sequence[tuple[Image.Image, str]], options: int, *, hidden: bool
-) -> dict[str, Any]:
+def _choice(show: str, k: int, pictures: Pictures, options: int, *, hidden: bool) -> dict[str, Any]:
     video = k % len(pictures)
     right = k % options
     words = [pictures[(video + 1 + n) % len(pictures)][1] for n in range(options)]
@@ -227,7 +185,7 @@ def _choice(
     }
 
 
-def _clip(show: str, split: str, k: int, pictures: Sequence[tuple[Image.Image, str]]) -> dict[str, Any]:
+def _clip(show: str, split: str, k: int, pictures: Pictures) -> dict[str, Any]:
     video = k % len(pictures)
     descriptions = [{"desc": f"{start} {pictures[video][1]}.", "type": "v"} for start in ("A", "One")]
     return {
@@ -237,13 +195,3 @@ def _clip(show: str, split: str, k: int, pictures: Sequence[tuple[Image.Image, s
         **({"ts": [0.5, 2.5]} if show == "tvc" else {}),
         **({} if split == "test" else {"descs": descriptions if show == "tvc" else descriptions[:1]}),
     }
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values), encoding="utf-8")
-
-
-def _write_lines(path: Path, rows: Iterable[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

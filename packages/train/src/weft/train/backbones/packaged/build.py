@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from weft.data.processes.atomic import whole_folder
@@ -18,12 +16,7 @@ ENCODERS = (*(f"efficientnet-lite{size}+minilm" for size in range(3)), DINOV2)
 
 
 def build_encoder(name: str, output: Path, projection: Projection = "linear") -> None:
-    """Make an encoder of installed packages and save it, whole or not at all.
-
-    Args:
-        name: One of `ENCODERS`.
-        output: A new folder, which recipes then name.
-        projection: What takes texts into the space of images, in a dual encoder.
+    """Make one of `ENCODERS` of installed packages and save it in a new folder, whole or not at all.
 
     Raises:
         RunError: If the name is unknown, the folder is there, or a package is absent or holds other files.
@@ -39,8 +32,8 @@ def build_encoder(name: str, output: Path, projection: Projection = "linear") ->
         raise RunError(
             f"`OUTPUT` must be a new folder, but {output} exists. Choose another name, or remove it."
         )
-    build: Callable[[Path], None] = build_dinov2
-    if name != DINOV2:
-        build = partial(build_dual, ENCODERS.index(name), projection)
-    with whole_folder(output) as partial_folder:
-        build(partial_folder)
+    with whole_folder(output) as folder:
+        if name == DINOV2:
+            build_dinov2(folder)
+        else:
+            build_dual(ENCODERS.index(name), projection, folder)

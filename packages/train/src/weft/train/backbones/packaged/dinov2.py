@@ -30,10 +30,7 @@ _RENAMED = (
 
 
 def build_dinov2(folder: Path) -> None:
-    """Write the model with its image processor.
-
-    Args:
-        folder: An empty folder.
+    """Write the model with its image processor into an empty folder.
 
     Raises:
         RunError: If a package is absent, or holds other files.

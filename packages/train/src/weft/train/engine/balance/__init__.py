@@ -17,14 +17,7 @@ __all__ = ["BalancedSteps", "GradNorm", "PCGrad", "Uncertainty", "balance_of"]
 def balance_of(
     section: Any, model: Any, tasks: tuple[str, ...], processes: Processes
 ) -> ByTask | Uncertainty | None:
-    """What balances the tasks of a run, or None.
-
-    Args:
-        section: The recipe's `training`.
-        model: The adapted model.
-        tasks: The tasks.
-        processes: The processes of the run.
-    """
+    """What balances the tasks of a run, or None."""
     if section.balance is None:
         return None
     if section.balance == "pcgrad":

@@ -16,13 +16,7 @@ Gradients = list[Tensor | None]
 
 
 class ByTask(nn.Module, ABC):
-    """Collects the gradients of each task until a step; subclasses combine them.
-
-    Args:
-        model: The adapted model.
-        tasks: Its tasks.
-        processes: The processes of the run, which share batches.
-    """
+    """Collects the gradients of each task of an adapted model until a step; subclasses combine them."""
 
     def __init__(self, model: Any, tasks: Sequence[str], processes: Processes = ONE) -> None:
         super().__init__()

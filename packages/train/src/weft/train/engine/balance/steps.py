@@ -35,8 +35,7 @@ class BalancedSteps:
         """A forward and a backward pass, or a backward pass for each task of the batch."""
         trainer: Any = self
         if not isinstance(self.balance, ByTask):
-            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-            return loss
+            return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         model.train()
         # The gradients of each task are summed over processes by themselves, not those that a backward pass leaves.
         with trainer.accelerator.no_sync(model), trainer.compute_loss_context_manager():

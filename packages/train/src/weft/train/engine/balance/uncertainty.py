@@ -20,13 +20,7 @@ from weft.train.processes import ONE, Processes
 
 
 class Uncertainty(nn.Module):
-    """Weights the losses of rows.
-
-    Args:
-        tasks: The tasks.
-        rate: Learning rate of `s_t`.
-        processes: The processes of the run, which share batches.
-    """
+    """Weights the losses of rows; `s_t` learns at the given rate, from the rows of all processes."""
 
     log_variances: Tensor
 
@@ -36,12 +30,7 @@ class Uncertainty(nn.Module):
         self.register_buffer("log_variances", torch.zeros(len(self.tasks), dtype=torch.float64))
 
     def weighted(self, losses: Tensor, tasks: Sequence[str]) -> Tensor:
-        """The losses of rows times `exp(-s_t)` of their tasks; then `s_t` takes a step.
-
-        Args:
-            losses: Shape `(rows,)`.
-            tasks: Task of each row.
-        """
+        """The losses of rows, shape `(rows,)`, times `exp(-s_t)` of their tasks; then `s_t` takes a step."""
         self.to(losses.device)
         ids = torch.tensor([self.tasks.index(task) for task in tasks], device=losses.device)
         weights = torch.exp(-self.log_variances)

@@ -17,7 +17,7 @@ from weft.core.files.saving import CONFIG as WEFT_CONFIG
 from weft.data.processes.atomic import whole_folder
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.loading import load_adapted
-from weft.train.backbones.plain import plain_model
+from weft.train.backbones.saved import plain_model
 from weft.train.errors import RunError
 from weft.train.output.folders import check_writable
 from weft.train.output.result import ADAPTER, RESULT
