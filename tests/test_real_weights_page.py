@@ -1,0 +1,33 @@
+"""The page on pretrained weights, and the search of rates that it tells of."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def loaded(path: Path) -> Any:
+    found: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_a_rate_is_searched_until_neither_neighbour_of_the_best_is_better() -> None:
+    script = loaded(ROOT / "packages" / "train" / "benchmarks" / "real_sharing.py")
+    true = dict(zip(script.RATES, (0, 0, 1, 2, 3, 5, 9, 8, 4, 2, 1), strict=True))
+    tried = {1e-4: true[1e-4]}
+    while wanted := script.untried(tried):
+        tried[wanted[0]] = true[wanted[0]]
+    assert script.best_rate(tried) == 1e-3
+    assert sorted(tried) == [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
+
+
+def test_the_lower_of_two_equal_rates_is_taken_and_the_ends_have_one_neighbour() -> None:
+    script = loaded(ROOT / "packages" / "train" / "benchmarks" / "real_sharing.py")
+    assert script.best_rate({3e-3: 50.0, 1e-3: 50.0}) == 1e-3
+    assert script.untried({1e-6: 50.0}) == [3e-6]
+    assert script.untried({1e-1: 50.0}) == [3e-2]
