@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForQuestionAnswering
 from transformers.models.blip.modeling_blip_text import BlipTextAttention
 
-from weft.core.composites.blip_retrieval import check_encode_token, frame_tokens, grounded_states
+from weft.core.composites.blip_retrieval import BlipWriting, check_encode_token, frame_tokens, grounded_states
 
 
 class BlipAnsweringConfig(BlipConfig):
@@ -49,7 +47,7 @@ class MaskedCrossAttention(BlipTextAttention):
         return self.output(context, hidden_states), weights
 
 
-class BlipAnswering(BlipForQuestionAnswering):
+class BlipAnswering(BlipWriting, BlipForQuestionAnswering):
     """`BlipForQuestionAnswering` with the passes of BLIP's own fine-tuning and inference.
 
     Args:
@@ -66,11 +64,6 @@ class BlipAnswering(BlipForQuestionAnswering):
         for layer in self.text_decoder.bert.encoder.layer:
             layer.crossattention.__class__ = MaskedCrossAttention
 
-    @property
-    def vision_tower(self) -> torch.nn.Module:
-        """The tower that reads pixels."""
-        return self.vision_model
-
     def encode_question(
         self,
         input_ids: Tensor,
@@ -78,16 +71,13 @@ class BlipAnswering(BlipForQuestionAnswering):
         pixel_values: Tensor,
         frame_weights: Tensor | None = None,
     ) -> Tensor:
-        """States of questions that look at their images.
+        """States of questions that look at their images, shape `(batch, length, width)`.
 
         Args:
             input_ids: Shape `(batch, length)`; the first token is overwritten with [ENC].
             attention_mask: Shape `(batch, length)`.
             pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
             frame_weights: See `BlipRetrieval.match`.
-
-        Returns:
-            Shape `(batch, length, width)`.
         """
         tokens = frame_tokens(self, pixel_values).flatten(1, 2)
         return grounded_states(self, input_ids, attention_mask, tokens, frame_weights)
@@ -95,24 +85,16 @@ class BlipAnswering(BlipForQuestionAnswering):
     def answer_losses(
         self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor
     ) -> Tensor:
-        """How unlikely each answer is: smoothed cross-entropy, summed over its tokens.
+        """How unlikely each answer is: smoothed cross-entropy, summed over its tokens, shape `(answers,)`.
 
         Args:
             answers: Shape `(answers, length)`; the first token is overwritten with [DEC], and padding is not scored.
             answer_mask: Shape `(answers, length)`.
             states: `encode_question(...)`, repeated to one row per answer.
             attention_mask: That of the questions, repeated in the same way.
-
-        Returns:
-            Shape `(answers,)`.
         """
         logits = self.answer_logits(answers, answer_mask, states, attention_mask)[:, :-1]
-        labels = answers[:, 1:].masked_fill(answer_mask[:, 1:] == 0, -100)
-        smoothing = self.config.text_config.label_smoothing
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), reduction="none", label_smoothing=smoothing
-        )
-        return losses.view(labels.shape).sum(dim=1)
+        return self.summed_losses(logits, answers, answer_mask)
 
     def answer_logits(
         self, answers: Tensor, answer_mask: Tensor, states: Tensor, attention_mask: Tensor
@@ -120,20 +102,7 @@ class BlipAnswering(BlipForQuestionAnswering):
         """Logits after every token of an answer, shape `(answers, length, vocabulary)`; arguments as above."""
         ids = answers.clone()
         ids[:, 0] = self.decoder_start_token_id
-        logits: Tensor = self.text_decoder(
-            input_ids=ids,
-            attention_mask=answer_mask,
-            encoder_hidden_states=states,
-            encoder_attention_mask=attention_mask,
-            is_decoder=True,
-        ).logits
-        return logits
-
-    def forward(
-        self, *args: Any, compute: Callable[[BlipAnswering], Any] | None = None, **kwargs: Any
-    ) -> Any:
-        """The parent's forward, or anything else in one call of the model; see `BlipRetrieval.forward`."""
-        return super().forward(*args, **kwargs) if compute is None else compute(self)
+        return self.decode(ids, answer_mask, states, attention_mask)
 
     @torch.no_grad()
     def generate(
@@ -145,7 +114,7 @@ class BlipAnswering(BlipForQuestionAnswering):
         reads_padding: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Write answers.
+        """Write answers: their tokens, after [DEC], shape `(batch, length)`.
 
         Args:
             input_ids: See `encode_question`.
@@ -155,23 +124,11 @@ class BlipAnswering(BlipForQuestionAnswering):
             reads_padding: Let the decoder see the padding of a question too, as BLIP's code for generation does. An
                 answer then depends on the longest question of its batch.
             **kwargs: Options of generation.
-
-        Returns:
-            Tokens of the answers, after [DEC], shape `(batch, length)`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = self.encode_question(input_ids, mask, pixel_values, frame_weights)
-        text = self.config.text_config
         start = input_ids.new_full((len(input_ids), 1), self.decoder_start_token_id)
-        tokens: Tensor = self.text_decoder.generate(
-            input_ids=start,
-            eos_token_id=text.sep_token_id,
-            pad_token_id=text.pad_token_id,
-            encoder_hidden_states=states,
-            encoder_attention_mask=torch.ones_like(mask) if reads_padding else mask,
-            **kwargs,
-        )
-        return tokens
+        return self.write(start, states, torch.ones_like(mask) if reads_padding else mask, **kwargs)
 
 
 AutoConfig.register(BlipAnsweringConfig.model_type, BlipAnsweringConfig)

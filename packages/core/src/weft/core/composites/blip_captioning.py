@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BlipConfig, BlipForConditionalGeneration
 
-from weft.core.composites.blip_retrieval import frame_tokens
+from weft.core.composites.blip_retrieval import BlipWriting, all_seen, frame_tokens
 from weft.core.errors import ConfigError
 
 
@@ -23,18 +21,13 @@ class BlipCaptioningConfig(BlipConfig):
     model_type = "weft_blip_captioning"
 
 
-class BlipCaptioning(BlipForConditionalGeneration):
+class BlipCaptioning(BlipWriting, BlipForConditionalGeneration):
     """`BlipForConditionalGeneration` with the passes of BLIP's own fine-tuning and inference.
 
     Source: BLIP (Li et al. 2022), section 5.2; the frames of videos as in UniAdapter (Lu et al., ICLR 2024).
     """
 
     config_class = BlipCaptioningConfig
-
-    @property
-    def vision_tower(self) -> torch.nn.Module:
-        """The tower that reads pixels."""
-        return self.vision_model
 
     def encode_frames(self, pixel_values: Tensor) -> Tensor:
         """What captions look at: the tokens of all frames, shape `(batch, frames * tokens, width)`.
@@ -71,55 +64,24 @@ class BlipCaptioning(BlipForConditionalGeneration):
         tokens = self.encode_frames(pixel_values)
         ids = torch.cat([start, captions[:, 1:]], dim=1)
         mask = torch.cat([torch.ones_like(start), caption_mask[:, 1:]], dim=1)
-        logits = self.text_decoder(
-            input_ids=ids,
-            attention_mask=mask,
-            encoder_hidden_states=tokens,
-            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
-            is_decoder=True,
-        ).logits[:, start.shape[1] - 1 : -1]
-        labels = captions[:, 1:].masked_fill(caption_mask[:, 1:] == 0, -100)
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            reduction="none",
-            label_smoothing=self.config.text_config.label_smoothing,
-        )
-        return losses.view(labels.shape).sum(dim=1), caption_mask[:, 1:].sum(dim=1)
-
-    def forward(
-        self, *args: Any, compute: Callable[[BlipCaptioning], Any] | None = None, **kwargs: Any
-    ) -> Any:
-        """The parent's forward, or anything else in one call of the model; see `BlipRetrieval.forward`."""
-        return super().forward(*args, **kwargs) if compute is None else compute(self)
+        logits = self.decode(ids, mask, tokens, all_seen(tokens))[:, start.shape[1] - 1 : -1]
+        return self.summed_losses(logits, captions, caption_mask), caption_mask[:, 1:].sum(dim=1)
 
     @torch.no_grad()
     def generate(
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        """Write captions.
+        """Write captions: their tokens, after the prompt, shape `(batch, length)`.
 
         Args:
             input_ids: Prompts; see `caption_losses`.
             pixel_values: See `caption_losses`.
             attention_mask: Ones by default.
             **kwargs: Options of generation.
-
-        Returns:
-            Tokens after the prompt, shape `(batch, length)`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         start, tokens = self._start(input_ids, mask), self.encode_frames(pixel_values)
-        text = self.config.text_config
-        found: Tensor = self.text_decoder.generate(
-            input_ids=start,
-            eos_token_id=text.sep_token_id,
-            pad_token_id=text.pad_token_id,
-            encoder_hidden_states=tokens,
-            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
-            **kwargs,
-        )
-        return found[:, start.shape[1] :]
+        return self.write(start, tokens, all_seen(tokens), **kwargs)[:, start.shape[1] :]
 
     def _start(self, prompts: Tensor, mask: Tensor) -> Tensor:
         """[DEC] and the prompt without its last token."""

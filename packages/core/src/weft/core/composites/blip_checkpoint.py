@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weft.core.composites.original_files import read_original, renamed
 from weft.core.errors import CheckpointError
 from weft.core.files.stored_files import check_tensors
 
@@ -34,27 +34,15 @@ _POSITIONS = "vision_model.embeddings.position_embedding"
 
 
 def convert_blip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of an original BLIP model.
+    """Rename the tensors of an original BLIP model as the three BLIPs of transformers call them.
 
-    Args:
-        state: Original names to tensors.
-
-    Returns:
-        Names of `BlipForImageTextRetrieval`, `BlipForQuestionAnswering` and `BlipForConditionalGeneration` to the same
-        tensors; `temp` keeps its name. The momentum encoders and the queues are left out.
+    `temp` keeps its name. The momentum encoders and the queues are left out.
     """
-    converted = {}
-    for name, value in state.items():
-        if _DROPPED.search(name):
-            continue
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        converted[name] = value
-    return converted
+    return {renamed(name, _RENAMED): value for name, value in state.items() if not _DROPPED.search(name)}
 
 
 def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Load an original BLIP checkpoint into a model, in place.
+    """Load an original BLIP checkpoint into a model, in place, and return the names that the model has no place for.
 
     A file for another task may be given, as when question answering starts from the pretrained-only file: heads and
     towers that the model lacks are left out. The grid of positions is resized to the model's image size, as the
@@ -64,9 +52,6 @@ def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tu
         model: `BlipForImageTextRetrieval`, `BlipForQuestionAnswering` or `BlipForConditionalGeneration`, plain or one
             of weft's.
         source: A `.pth` file, which is read without running any code in it, or the state it holds.
-
-    Returns:
-        The names in the file that the model has no place for.
 
     Raises:
         CheckpointError: If the file is none of BLIP, or lacks or mis-shapes a tensor of the model. Nothing is loaded
@@ -79,7 +64,7 @@ def load_blip(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> tu
     if _POSITIONS in converted and _POSITIONS in own and _is_grid(converted[_POSITIONS]):
         converted[_POSITIONS] = resized_positions(converted[_POSITIONS], own[_POSITIONS].shape[1])
     unused = tuple(name for name in converted if name not in own)
-    missing = [name for name in own if name not in converted and name not in ("temp",)]
+    missing = [name for name in own if name not in converted and name != "temp"]
     shapes = [
         f"{name} is {tuple(converted[name].shape)} and should be {tuple(value.shape)}"
         for name, value in own.items()
@@ -105,15 +90,7 @@ def _is_grid(positions: Tensor) -> bool:
 
 
 def resized_positions(positions: Tensor, tokens: int) -> Tensor:
-    """Positions of a square grid of patches after one class token, resized to another number of tokens.
-
-    Args:
-        positions: Shape `(1, old tokens, width)`.
-        tokens: New number, a square and one.
-
-    Returns:
-        Shape `(1, tokens, width)`.
-    """
+    """Positions `(1, old tokens, width)` of a class token and a square grid, resized to `tokens`, a square and one."""
     if positions.shape[1] == tokens:
         return positions
     old, new = round((positions.shape[1] - 1) ** 0.5), round((tokens - 1) ** 0.5)
@@ -123,13 +100,8 @@ def resized_positions(positions: Tensor, tokens: int) -> Tensor:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        values: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or cut file can fail in any way; no code in it is run
-        raise CheckpointError(
-            f"`source` must be a BLIP checkpoint of tensors alone, but {path} cannot be read: {error}. Download it "
-            "again, or take one of the files that BLIP's README lists."
-        ) from error
+    advice = "Download it again, or take one of the files that BLIP's README lists."
+    values = read_original(path, "a BLIP checkpoint", advice)
     state = values.get("model", values) if isinstance(values, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("visual_encoder.") for name in state):
         raise CheckpointError(

@@ -45,6 +45,54 @@ class VideoFeatures(ModelOutput):
     feature: Tensor | None = None
 
 
+class BlipWriting:
+    """What BLIPs that write have in common: passes through the text decoder."""
+
+    config: Any
+    text_decoder: Any
+    vision_model: nn.Module
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The tower that reads pixels."""
+        return self.vision_model
+
+    def forward(self, *args: Any, compute: Callable[[Any], Any] | None = None, **kwargs: Any) -> Any:
+        """The parent's forward, or anything else in one call of the model; see `BlipRetrieval.forward`."""
+        return super().forward(*args, **kwargs) if compute is None else compute(self)  # type: ignore[misc]
+
+    def decode(self, ids: Tensor, mask: Tensor, states: Tensor, states_mask: Tensor) -> Tensor:
+        """Logits after every token of texts that look at states, shape `(texts, length, vocabulary)`."""
+        return self.text_decoder(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=states_mask,
+            is_decoder=True,
+        ).logits
+
+    def summed_losses(self, logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Smoothed cross-entropy of all tokens but the first, summed over each text; padding is not scored."""
+        labels = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+        smoothing = self.config.text_config.label_smoothing
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), reduction="none", label_smoothing=smoothing
+        )
+        return losses.view(labels.shape).sum(dim=1)
+
+    def write(self, start: Tensor, states: Tensor, states_mask: Tensor, **options: Any) -> Tensor:
+        """What the decoder writes after `start` while it looks at states, `start` included."""
+        text = self.config.text_config
+        return self.text_decoder.generate(
+            input_ids=start,
+            eos_token_id=text.sep_token_id,
+            pad_token_id=text.pad_token_id,
+            encoder_hidden_states=states,
+            encoder_attention_mask=states_mask,
+            **options,
+        )
+
+
 class BlipRetrieval(BlipForImageTextRetrieval):
     """`BlipForImageTextRetrieval` with the passes of BLIP's own fine-tuning and evaluation.
 
@@ -117,7 +165,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
         tokens: Tensor,
         frame_weights: Tensor | None = None,
     ) -> Tensor:
-        """Whether each text belongs to the image beside it.
+        """Whether each text belongs to the image beside it: logits of "no" and "yes", shape `(pairs, 2)`.
 
         Args:
             input_ids: Shape `(pairs, length)`; the first token is overwritten with [ENC].
@@ -125,15 +173,11 @@ class BlipRetrieval(BlipForImageTextRetrieval):
             tokens: `encode_video(...).tokens` of each pair's image.
             frame_weights: Weight of each frame, shape `(pairs, frames)`, for the unit `frame_attention`.
 
-        Returns:
-            Logits of "no" and "yes", shape `(pairs, 2)`.
-
         Raises:
             ConfigError: If weights are given to a model without the unit.
         """
         hidden = grounded_states(self, input_ids, attention_mask, tokens, frame_weights)
-        logits: Tensor = self.itm_head(hidden[:, 0])
-        return logits
+        return self.itm_head(hidden[:, 0])
 
     def forward(
         self,
@@ -145,16 +189,9 @@ class BlipRetrieval(BlipForImageTextRetrieval):
     ) -> Any:
         """Match every text with the image beside it, or compute anything else in one call of the model.
 
-        Args:
-            input_ids: See `match`.
-            attention_mask: See `match`; ones by default.
-            pixel_values: See `encode_video`.
-            compute: Called with the model instead, so that wrappers such as data parallelism see one forward pass,
-                however many the objective makes.
-            **kwargs: Not used; what trainers pass to every model.
-
-        Returns:
-            Logits of shape `(batch, 2)`, or what `compute` returns.
+        `compute` is called with the model instead, so that wrappers such as data parallelism see one forward pass,
+        however many the objective makes. Other arguments are those of `match` and `encode_video`; `kwargs`, which
+        trainers pass to every model, are not used.
         """
         if compute is not None:
             return compute(self)
@@ -167,11 +204,7 @@ class BlipRetrieval(BlipForImageTextRetrieval):
 
 
 def check_encode_token(config: Any) -> None:
-    """Refuse a token [ENC] outside the vocabulary.
-
-    Raises:
-        ConfigError: If it is.
-    """
+    """Refuse a token [ENC] outside the vocabulary."""
     if not 0 <= config.encode_token_id < config.text_config.vocab_size:
         raise ConfigError(
             f"`encode_token_id` must be a token of the vocabulary ({config.text_config.vocab_size}), but is "
@@ -180,14 +213,11 @@ def check_encode_token(config: Any) -> None:
 
 
 def frame_tokens(model: Any, pixel_values: Tensor) -> Tensor:
-    """Tokens of every frame of images or videos.
+    """Tokens of every frame of images or videos, as any BLIP makes them, shape `(batch, frames, tokens, width)`.
 
     Args:
-        model: Any BLIP.
+        model: The BLIP.
         pixel_values: Shape `(batch, frames, 3, height, width)`, or without `frames`.
-
-    Returns:
-        Shape `(batch, frames, tokens, width)`.
 
     Raises:
         ConfigError: If the pixels do not have the config's size, which must be a multiple of the patch.
@@ -208,17 +238,9 @@ def frame_tokens(model: Any, pixel_values: Tensor) -> Tensor:
 def grounded_states(
     model: Any, input_ids: Tensor, attention_mask: Tensor, tokens: Tensor, frame_weights: Tensor | None
 ) -> Tensor:
-    """States of texts that look at images, with [ENC] in their first place.
+    """States of texts that look at images, with [ENC] in their first place, shape `(batch, length, width)`.
 
-    Args:
-        model: Any BLIP with the field `encode_token_id`.
-        input_ids: Shape `(batch, length)`.
-        attention_mask: Shape `(batch, length)`.
-        tokens: Tokens of the image or the frames beside each text, shape `(batch, tokens, width)`.
-        frame_weights: Weight of each frame, shape `(batch, frames)`, or None.
-
-    Returns:
-        Shape `(batch, length, width)`.
+    The arguments are those of `BlipRetrieval.match`, for any BLIP with the field `encode_token_id`.
     """
     ids = input_ids.clone()
     ids[:, 0] = model.config.encode_token_id
@@ -227,17 +249,18 @@ def grounded_states(
             input_ids=ids,
             attention_mask=attention_mask,
             encoder_hidden_states=tokens,
-            encoder_attention_mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long),
+            encoder_attention_mask=all_seen(tokens),
         ).last_hidden_state
     return states
 
 
-def _frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextManager[None]:
-    """Hand frame weights to the units of a model, if there are any weights.
+def all_seen(tokens: Tensor) -> Tensor:
+    """A mask that hides none of the tokens."""
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.long)
 
-    Raises:
-        ConfigError: If the model has no unit `frame_attention`.
-    """
+
+def _frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextManager[None]:
+    """Hand frame weights, if there are any, to the unit `frame_attention` of a model, which must have it."""
     if frame_weights is None:
         return nullcontext()
     plan = getattr(getattr(model, "weft", None), "plan", None)
@@ -246,8 +269,7 @@ def _frame_signal(model: Any, frame_weights: Tensor | None) -> AbstractContextMa
             "`frame_weights` must be given only to a model with the unit 'frame_attention', but this one has none. Add "
             "`{method: frame_attention}` to its methods."
         )
-    context: AbstractContextManager[None] = model.signal(frame_weights=frame_weights)
-    return context
+    return model.signal(frame_weights=frame_weights)
 
 
 AutoConfig.register(BlipRetrievalConfig.model_type, BlipRetrievalConfig)

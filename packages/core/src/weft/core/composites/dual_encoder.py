@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from weft.core.composites.nested_config import nested_config
+from weft.core.composites.nested_config import CompositeConfig, nested_config
 from weft.core.composites.text_projection import CentredProjection, KernelProjection
 from weft.core.composites.vision_tower import feature_width, spatial_features
 from weft.core.errors import ConfigError
@@ -27,7 +27,7 @@ from weft.core.errors import ConfigError
 Pooling = Literal["mean", "pooler"]
 
 
-class DualEncoderConfig(PreTrainedConfig):
+class DualEncoderConfig(CompositeConfig):
     """Configuration of `DualEncoder`.
 
     Args:
@@ -65,13 +65,6 @@ class DualEncoderConfig(PreTrainedConfig):
         self.text_sharpness = text_sharpness
         self.text_centred = text_centred
         super().__init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as a dictionary that JSON can hold."""
-        output: dict[str, Any] = super().to_dict()
-        output["text_config"] = self.text_config.to_dict()
-        output["vision_config"] = self.vision_config.to_dict()
-        return output
 
 
 @dataclass
@@ -133,30 +126,16 @@ class DualEncoder(PreTrainedModel):
         self.text_model.set_input_embeddings(value)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Features of texts.
-
-        Args:
-            input_ids: Shape `(texts, length)`.
-            attention_mask: Shape `(texts, length)`; ones by default.
-
-        Returns:
-            Shape `(texts, projection_size)`, each of length one.
-
-        Raises:
-            ConfigError: If the config asks for a pooler that the text model lacks.
-        """
+        """Features of texts, each of length one, shape `(texts, projection_size)`; see `pool_text`."""
         pooled = self.pool_text(input_ids, attention_mask)
         return functional.normalize(self.text_projection(pooled), dim=-1)
 
     def pool_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """What the text projection reads: texts as the text model pools them.
+        """What the text projection reads: texts as the text model pools them, shape `(texts, width)`.
 
         Args:
-            input_ids: See `encode_text`.
-            attention_mask: See `encode_text`.
-
-        Returns:
-            Shape `(texts, width of the text model)`.
+            input_ids: Shape `(texts, length)`.
+            attention_mask: Shape `(texts, length)`; ones by default.
 
         Raises:
             ConfigError: If the config asks for a pooler that the text model lacks.
@@ -176,27 +155,17 @@ class DualEncoder(PreTrainedModel):
         return mean
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Features of the vision tower alone, to be kept where the tower is frozen.
-
-        Args:
-            pixel_values: Shape `(batch, images, channels, height, width)`.
-
-        Returns:
-            Shape `(batch, images, tokens, width)`.
-        """
+        """Features of the vision tower alone, to be kept where the tower is frozen; see `spatial_features`."""
         return spatial_features(self.vision_tower, pixel_values)
 
     def encode_image(
         self, pixel_values: Tensor | None = None, visual_features: Tensor | None = None
     ) -> Tensor:
-        """Features of images; several images (frames) of one example are averaged.
+        """Features of images, each of length one, shape `(batch, projection_size)`; frames of one example are averaged.
 
         Args:
             pixel_values: Shape `(batch, images, channels, height, width)`, or without `images`.
             visual_features: What `encode_images` returns, instead of pixels; of any floating dtype.
-
-        Returns:
-            Shape `(batch, projection_size)`, each of length one.
 
         Raises:
             ValueError: Unless exactly one argument is given.
@@ -221,17 +190,10 @@ class DualEncoder(PreTrainedModel):
         visual_features: Tensor | None = None,
         **kwargs: Any,
     ) -> DualEncoderOutput:
-        """Features of texts, of images, or of both.
+        """Features of texts, of images, or of both, and the scale, which is at most 100.
 
-        Args:
-            input_ids: See `encode_text`.
-            attention_mask: See `encode_text`.
-            pixel_values: See `encode_image`.
-            visual_features: See `encode_image`.
-            **kwargs: Not used; what trainers pass to every model.
-
-        Returns:
-            The features and the scale, which is at most 100.
+        Arguments are those of `encode_text` and `encode_image`; `kwargs`, which trainers pass to every model, are not
+        used.
         """
         has_images = pixel_values is not None or visual_features is not None
         return DualEncoderOutput(

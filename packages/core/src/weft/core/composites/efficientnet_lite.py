@@ -10,15 +10,14 @@ Source: the TPU repository of EfficientNet-Lite, and the PyTorch port whose file
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import EfficientNetConfig, EfficientNetModel
 
+from weft.core.composites.original_files import read_original, renamed
 from weft.core.errors import CheckpointError
 
 IMAGE_SIZES = (224, 240, 260)
@@ -64,19 +63,19 @@ def load_efficientnet_lite(
     if size not in range(len(IMAGE_SIZES)):
         raise CheckpointError(f"`size` must be 0, 1 or 2, but is {size}. Larger ones are not read.")
     state = source if isinstance(source, Mapping) else _read(Path(source))
-    renamed = {_renamed(name): value for name, value in state.items() if not name.startswith("_fc.")}
+    found = {renamed(name, _RENAMED): value for name, value in state.items() if not name.startswith("_fc.")}
     classifier = state.get("_fc.weight")
     if classifier is None or classifier.shape[1:] != (_WIDTH,):
         raise _misfit(size, "it has no classifier over 1,280 features")
-    model = EfficientNetModel(_config(renamed, size)).eval()
+    model = EfficientNetModel(_config(found, size)).eval()
     own = model.state_dict()
     gates = {name: _gate(name, value) for name, value in own.items() if ".squeeze_excite." in name}
-    missing = sorted(own.keys() - renamed.keys() - gates.keys())
-    unknown = sorted(renamed.keys() - own.keys())
-    shapes = [name for name in own if name in renamed and renamed[name].shape != own[name].shape]
+    missing = sorted(own.keys() - found.keys() - gates.keys())
+    unknown = sorted(found.keys() - own.keys())
+    shapes = [name for name in own if name in found and found[name].shape != own[name].shape]
     if missing or unknown or shapes:
         raise _misfit(size, f"{(missing + unknown + shapes)[0]} is missing, unknown or of another shape")
-    model.load_state_dict({**gates, **renamed})
+    model.load_state_dict({**gates, **found})
     return model, classifier
 
 
@@ -122,19 +121,8 @@ def _gate(name: str, value: Tensor) -> Tensor:
     return torch.full_like(value, _OPEN_GATE if name.endswith(".expand.bias") else 0.0)
 
 
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or cut file can fail in any way; no code in it is run
-        raise CheckpointError(
-            f"`source` must be a file of tensors alone, but {path} cannot be read: {error}. Install its package again."
-        ) from error
+    state = read_original(path, "a file", "Install its package again.")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
             f"`source` must hold tensors by their names, but {path} does not. Take a file of EfficientNet-Lite."

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from weft.core.composites.nested_config import nested_config
+from weft.core.composites.nested_config import CompositeConfig, nested_config
 from weft.core.composites.vision_tower import feature_width, pooled_features
 
 _FRONT = "task_"  # a task may be called as an attribute of modules is, such as `train`
 
 
-class ImageClassifierConfig(PreTrainedConfig):
+class ImageClassifierConfig(CompositeConfig):
     """Configuration of `ImageClassifier`.
 
     Args:
@@ -40,12 +40,6 @@ class ImageClassifierConfig(PreTrainedConfig):
         self.classes = dict(classes or {})
         self.initial_spread = initial_spread
         super().__init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as a dictionary that JSON can hold."""
-        output: dict[str, Any] = super().to_dict()
-        output["vision_config"] = self.vision_config.to_dict()
-        return output
 
 
 @dataclass
@@ -80,8 +74,7 @@ class ImageClassifier(PreTrainedModel):
         self.heads = nn.ModuleDict(
             {f"{_FRONT}{task}": nn.Linear(width, count) for task, count in config.classes.items()}
         )
-        made = AutoModel.from_config(config.vision_config, **tower_options(config.vision_config))
-        self.vision_tower = made
+        self.vision_tower = AutoModel.from_config(config.vision_config, **tower_options(config.vision_config))
         self.post_init()
         if tower is not None:
             self.vision_tower = tower
@@ -93,21 +86,12 @@ class ImageClassifier(PreTrainedModel):
 
     @staticmethod
     def task_of(name: str) -> str | None:
-        """The task that a parameter belongs to, or None for one of all tasks.
-
-        Args:
-            name: Its name in the model.
-        """
+        """The task that a parameter belongs to, by its name in the model, or None for one of all tasks."""
         words = name.split(".")
         return words[1].removeprefix(_FRONT) if words[0] == "heads" else None
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> ImageClassifierOutput:
-        """Scores of images.
-
-        Args:
-            pixel_values: Shape `(images, channels, height, width)`.
-            **kwargs: Further arguments of the vision model.
-        """
+        """Scores of images, shape `(images, channels, height, width)`; `kwargs` go to the vision model."""
         pooled = pooled_features(self.vision_tower(pixel_values=pixel_values, **kwargs))
         wide = pooled.to(next(self.heads.parameters()).dtype)
         return ImageClassifierOutput(logits=torch.cat([head(wide) for head in self.heads.values()], dim=1))
@@ -117,9 +101,6 @@ def tower_options(config: PreTrainedConfig) -> dict[str, Any]:
     """Arguments that a vision model is made and loaded with: without a pooler that classifiers are not trained on.
 
     That of a ViT is a linear map that many files lack; its class token is what its own classifier reads.
-
-    Args:
-        config: Config of the vision model.
     """
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or "add_pooling_layer" not in inspect.signature(kind.__init__).parameters:

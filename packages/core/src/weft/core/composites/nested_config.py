@@ -9,11 +9,19 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from weft.core.errors import ConfigError
 
 
-def nested_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
-    """A config object for one part of a composite.
+class CompositeConfig(PreTrainedConfig):
+    """A config with configs of its parts inside."""
 
-    Args:
-        value: A config, or the dictionary that its `to_dict` gives.
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dictionary that JSON can hold."""
+        parts = {
+            name: part.to_dict() for name, part in vars(self).items() if isinstance(part, PreTrainedConfig)
+        }
+        return {**super().to_dict(), **parts}
+
+
+def nested_config(value: PreTrainedConfig | dict[str, Any]) -> PreTrainedConfig:
+    """The config of a part, given as it is or as the dictionary that its `to_dict` gives.
 
     Raises:
         ConfigError: If the dictionary's `model_type` is not one that transformers knows.

@@ -6,23 +6,15 @@ from torch import Tensor, nn
 
 
 class PromptPlace(nn.Module):
-    """Gives an empty prompt for a text; the site of prompt tuning.
-
-    Args:
-        width: Width of the embeddings.
-    """
+    """Gives an empty prompt for a text whose embeddings have some width; the site of prompt tuning."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.in_features = self.out_features = width
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """An empty prompt.
+        """An empty prompt for embeddings `(rows, text, width)`, shape `(rows, 0, width)`.
 
-        Args:
-            embeddings: The text's embeddings, shape `(rows, text, width)`.
-
-        Returns:
-            Shape `(rows, 0, width)`; with units `(rows, length, width)`, where a vector of zeros is no token.
+        With units it has the shape `(rows, length, width)`, where a vector of zeros is no token.
         """
         return embeddings[:, :0]

@@ -31,8 +31,7 @@ class KernelProjection(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Shape `(texts, in_features)` to `(texts, out_features)`."""
-        values: Tensor = self.values(self.affinity(pooled))
-        return values
+        return self.values(self.affinity(pooled))
 
     def affinity(self, pooled: Tensor) -> Tensor:
         """How near texts are to the keys, from `exp(-2 s)` to 1, shape `(texts, keys)`."""
@@ -74,18 +73,11 @@ class CentredProjection(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Shape `(texts, in_features)` to `(texts, out_features)`."""
-        values: Tensor = self.values(functional.normalize(pooled, dim=-1) - self.mean)
-        return values
+        return self.values(functional.normalize(pooled, dim=-1) - self.mean)
 
     @torch.no_grad()
     def fit(self, texts: Tensor, targets: Tensor, ridge: float) -> None:
-        """Set mean and map, the ridge regression of targets on centred unit texts.
-
-        Args:
-            texts: Pooled texts, shape `(texts, in_features)`.
-            targets: Shape `(texts, out_features)`.
-            ridge: Added to the diagonal.
-        """
+        """Set mean and map, the ridge regression of targets on centred unit texts; see `KernelProjection.fit`."""
         unit = functional.normalize(texts, dim=-1).double()
         self.mean.copy_(unit.mean(0))
         centred = unit - unit.mean(0)

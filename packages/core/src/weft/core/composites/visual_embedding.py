@@ -46,15 +46,12 @@ class VisualEmbedding(nn.Module):
         self.image_order = nn.Embedding(num_images, hidden_size)
 
     def forward(self, features: Tensor, token_embedding: nn.Embedding, boxes: Tensor | None = None) -> Tensor:
-        """Embed the visual tokens of each example.
+        """Visual tokens of each example, image after image, shape `(batch, images * objects, hidden_size)`.
 
         Args:
             features: Shape `(batch, images, objects, feature_size)`.
             token_embedding: The language model's token table.
             boxes: Corners `(x1, x2, y1, y2)` in 0..1, shape `(batch, images, objects, 4)`; None stands for zeros.
-
-        Returns:
-            Shape `(batch, images * objects, hidden_size)`: the first image's objects, then the second's.
 
         Raises:
             ConfigError: If there are more images than order embeddings.
@@ -77,14 +74,11 @@ class VisualEmbedding(nn.Module):
 
 
 def pool_grid(features: Tensor, num_tokens: int) -> Tensor:
-    """Reduce a square grid of features by adaptive max pooling.
+    """Reduce a square grid of features by adaptive max pooling, to the shape `(..., num_tokens, width)`.
 
     Args:
         features: Shape `(..., tokens, width)`; `tokens` is a square number.
         num_tokens: Tokens wanted, a square number. Seven by seven to six by six is max pooling, kernel 2, stride 1.
-
-    Returns:
-        Shape `(..., num_tokens, width)`; the argument itself if nothing is to be done.
 
     Raises:
         ConfigError: If either number of tokens is not a square.

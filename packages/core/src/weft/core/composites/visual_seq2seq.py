@@ -6,24 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from weft.core.composites.encoder_layout import EncoderLayout
-from weft.core.composites.nested_config import nested_config
+from weft.core.composites.nested_config import CompositeConfig, nested_config
 from weft.core.composites.prompt_place import PromptPlace
 from weft.core.composites.vision_tower import spatial_features
 from weft.core.composites.visual_embedding import VisualEmbedding, pool_grid
 from weft.core.errors import ConfigError
 
 
-class VisualSeq2SeqConfig(PreTrainedConfig):
+class VisualSeq2SeqConfig(CompositeConfig):
     """Configuration of `VisualSeq2Seq`.
 
     Args:
@@ -53,13 +47,6 @@ class VisualSeq2SeqConfig(PreTrainedConfig):
         kwargs["is_encoder_decoder"] = True
         super().__init__(**kwargs)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as a dictionary that JSON can hold."""
-        output: dict[str, Any] = super().to_dict()
-        output["language_config"] = self.language_config.to_dict()
-        output["vision_config"] = None if self.vision_config is None else self.vision_config.to_dict()
-        return output
-
 
 class VisualSeq2Seq(PreTrainedModel):
     """An encoder-decoder language model that reads visual tokens after its text.
@@ -81,17 +68,12 @@ class VisualSeq2Seq(PreTrainedModel):
     def __init__(self, config: VisualSeq2SeqConfig) -> None:
         super().__init__(config)
         self.language_model = AutoModelForSeq2SeqLM.from_config(config.language_config)
-        self.vision_tower = (
-            None if config.vision_config is None else AutoModel.from_config(config.vision_config)
-        )
-        width = config.language_config.hidden_size
-        if config.language_config.model_type == "bart":
-            norm, eps = nn.LayerNorm, 1e-5
-        else:
-            norm, eps = (
-                type(self.language_model.encoder.final_layer_norm),
-                config.language_config.layer_norm_epsilon,
-            )
+        vision, language = config.vision_config, config.language_config
+        self.vision_tower = None if vision is None else AutoModel.from_config(vision)
+        width = language.hidden_size
+        norm, eps = nn.LayerNorm, 1e-5
+        if language.model_type != "bart":
+            norm, eps = type(self.language_model.encoder.final_layer_norm), language.layer_norm_epsilon
         self.visual_embedding = VisualEmbedding(
             config.feature_size, width, num_images=config.num_images, norm=norm, norm_eps=eps
         )
@@ -103,9 +85,8 @@ class VisualSeq2Seq(PreTrainedModel):
         std = getattr(self.config.language_config, "init_std", None) or 0.02
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            bias = getattr(module, "bias", None)
-            if bias is not None:
-                nn.init.zeros_(bias)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The language model's token table."""
@@ -120,13 +101,7 @@ class VisualSeq2Seq(PreTrainedModel):
         return self.language_model.get_output_embeddings()
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """Run the vision tower.
-
-        Args:
-            pixel_values: Shape `(batch, images, channels, height, width)`.
-
-        Returns:
-            Spatial features, shape `(batch, images, tokens, feature_size)`, row by row. A class token is left out.
+        """Run the vision tower; see `spatial_features`.
 
         Raises:
             ConfigError: If the model has no vision tower.
@@ -146,7 +121,7 @@ class VisualSeq2Seq(PreTrainedModel):
         pixel_values: Tensor | None = None,
         boxes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Build the encoder's input.
+        """Build the encoder's input: embeddings `(batch, prompt + text + visual, hidden_size)` and their mask.
 
         Args:
             input_ids: Shape `(batch, text)`, padded on the right.
@@ -155,9 +130,6 @@ class VisualSeq2Seq(PreTrainedModel):
                 any floating dtype.
             pixel_values: Shape `(batch, images, channels, height, width)`, instead of features.
             boxes: Shape `(batch, images, num_visual_tokens, 4)`.
-
-        Returns:
-            Embeddings `(batch, prompt + text + visual, hidden_size)` and their mask.
         """
         tokens = self.get_input_embeddings()
         embeds = tokens(input_ids)
@@ -188,20 +160,10 @@ class VisualSeq2Seq(PreTrainedModel):
         decoder_input_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """Predict the target.
+        """The language model's output for targets; what `embed` does not know is passed on.
 
-        Args:
-            input_ids: Shape `(batch, text)`.
-            attention_mask: Shape `(batch, text)`.
-            visual_features: See `embed`.
-            pixel_values: See `embed`.
-            boxes: See `embed`.
-            labels: Shape `(batch, target)`; -100 is not scored.
-            decoder_input_ids: Shape `(batch, target)`; by default the labels shifted right.
-            **kwargs: Passed to the language model.
-
-        Returns:
-            The language model's output.
+        `labels`, of shape `(batch, target)`, are not scored where they are -100; `decoder_input_ids` are by default the
+        labels shifted right.
         """
         embeds, mask = self.embed(input_ids, attention_mask, visual_features, pixel_values, boxes)
         return self.language_model(
@@ -222,11 +184,7 @@ class VisualSeq2Seq(PreTrainedModel):
         boxes: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Generate with the language model's own `generate`; arguments as in `forward`.
-
-        Returns:
-            Token ids, shape `(batch * num_return_sequences, length)`.
-        """
+        """Token ids by the language model's own `generate`, shape `(batch * num_return_sequences, length)`."""
         embeds, mask = self.embed(input_ids, attention_mask, visual_features, pixel_values, boxes)
         return self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
 
