@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from weft.core.few_shot import TipAdapter, TipAdapterConfig
-from weft.core.few_shot.grid import count_right
+from weft.core.few_shot.grid import tally
 
 
 def main() -> None:
@@ -55,7 +55,8 @@ def main() -> None:
     betas, alphas = head.config.betas(), head.config.alphas()
 
     started = time.process_time()
-    right = count_right(head.zero_shot(queries), truth, head.grid(queries, head.config.axes()))
+    grid = head.grid(queries, head.config.axes())
+    right, _ = tally(head.zero_shot(queries), truth, grid, with_losses=False)
     ours = time.process_time() - started
 
     one_hot = functional.one_hot(labels, options.classes).float()

@@ -16,7 +16,7 @@ from weft.core.few_shot.head_config import HeadConfig
 from weft.core.few_shot.image_head import Adaptable, ImageHead
 from weft.core.few_shot.images import Readable
 from weft.core.few_shot.samples import Samples
-from weft.core.few_shot.training import Loss, TrainingOptions, train_head
+from weft.core.few_shot.training import TrainingOptions, train_head
 from weft.core.planning import plan
 
 _HELD = "held."
@@ -72,13 +72,8 @@ class AdaptedHead(ImageHead):
     def build_like(self, num_samples: int, tensors: Mapping[str, Tensor]) -> None:
         """Make room for the tensors of a file, whose shapes only the encoder knows."""
         super().build(num_samples)
-        self._hold(
-            {
-                name[len(_HELD) :]: torch.zeros_like(value)
-                for name, value in tensors.items()
-                if name.startswith(_HELD)
-            }
-        )
+        held = {name: torch.zeros_like(value) for name, value in tensors.items() if name.startswith(_HELD)}
+        self._hold({name.removeprefix(_HELD): value for name, value in held.items()})
 
     def use_encoder(self, adaptable: Adaptable) -> None:
         """As every `ImageHead` takes it; the tensors of one that is fitted must be those that its units need.
@@ -107,16 +102,10 @@ class AdaptedHead(ImageHead):
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Train the units, and keep the class features under them."""
-        with self.fitting() as adaptable:
+        self.check_texts()
+        with self.wearing() as adaptable:
             self.train_units(samples, validation, seed, self.options())
             self.read_classes(adaptable)
-
-    @contextmanager
-    def fitting(self) -> Iterator[Adaptable]:
-        """As `wearing`, for a training, whose class weights must be those of the texts that it reads."""
-        self._check_texts(self.required())
-        with self.wearing() as adaptable:
-            yield adaptable
 
     def train_units(
         self, samples: Samples, validation: Samples | None, seed: int, options: TrainingOptions
@@ -124,19 +113,13 @@ class AdaptedHead(ImageHead):
         """Train what is held; arguments are those of `train_head`."""
         trained = [*self.held.parameters()]
         if "vision" not in self.config.towers:
-            make = self.required().image_features
-            samples = self.made_before(samples, make)
-            validation = None if validation is None else self.made_before(validation, make)
-        train_head(self, trained, samples, options, validation=validation, seed=seed, loss=self.loss())
+            samples, validation = self.made_before(samples, validation, self.required().image_features)
+        train_head(self, trained, samples, options, validation=validation, seed=seed)
 
     def options(self) -> TrainingOptions:
         """How units are trained; by default as the configuration says."""
         found: TrainingOptions = self.config
         return found
-
-    def loss(self) -> Loss | None:
-        """What is made small: pixel values and labels to a loss; None for the cross-entropy of the scores."""
-        return None
 
     def image_features(self, adaptable: Adaptable, pixel_values: Tensor) -> Tensor:
         """Unit features of images through the adapted encoder.
@@ -199,18 +182,20 @@ class AdaptedHead(ImageHead):
             place._parameters[last] = nn.Parameter(value.clone(), requires_grad=False)
         self.register_buffer("named", self.class_weights.detach().clone())
 
-    def _check_texts(self, adaptable: Adaptable) -> None:
-        """Require the class weights to be those of the texts that are read while units are trained."""
+    def check_texts(self) -> None:
+        """Require the class weights to be the features of the texts that are read while units are trained.
+
+        Raises:
+            FewShotError: They are not.
+        """
         if not self.config.adapts_texts:
             return
         with torch.no_grad():
-            cosines = functional.cosine_similarity(
-                adaptable.class_features().to(self.class_weights), self.class_weights
+            texts = self.required().class_features().to(self.class_weights)
+        cosines = functional.cosine_similarity(texts, self.class_weights)
+        if not float(cosines.min()) > _SAME:
+            raise FewShotError(
+                f"`class_weights` must be the features of the texts that the encoder was given, but those of class "
+                f"{int(cosines.argmin())} have a cosine of {float(cosines.min()):.3f}. Give `AdaptableEncoder` the "
+                "templates and texts that the class weights were made with."
             )
-        if float(cosines.min()) > _SAME:
-            return
-        raise FewShotError(
-            f"`class_weights` must be the features of the texts that the encoder was given, but those of class "
-            f"{int(cosines.argmin())} have a cosine of {float(cosines.min()):.3f}. Give `AdaptableEncoder` the "
-            "templates and texts that the class weights were made with."
-        )

@@ -49,8 +49,7 @@ class ImageTextEncoder:
         Raises:
             BackboneError: It has no such methods.
         """
-        pairs = (("get_image_features", "get_text_features"), ("encode_image", "encode_text"))
-        for pair in pairs:
+        for pair in (("get_image_features", "get_text_features"), ("encode_image", "encode_text")):
             if all(callable(getattr(model, name, None)) for name in pair):
                 return pair
         raise BackboneError(
@@ -70,12 +69,10 @@ class ImageTextEncoder:
         Raises:
             BackboneError: It has neither.
         """
-        scale, *temperatures = (
-            getattr(self.model, name, None) for name in ("logit_scale", "temp", "temperature")
-        )
-        temperature = next((value for value in temperatures if value is not None), None)
-        if temperature is not None:
-            return 1 / float(torch.as_tensor(temperature).detach())
+        for name in ("temp", "temperature"):
+            if (temperature := getattr(self.model, name, None)) is not None:
+                return 1 / float(torch.as_tensor(temperature).detach())
+        scale = getattr(self.model, "logit_scale", None)
         if scale is None:
             raise BackboneError(
                 f"`model` must have a `logit_scale`, the factor of its cosines, but {type(self.model).__name__} has "
@@ -84,14 +81,11 @@ class ImageTextEncoder:
         return float(torch.as_tensor(scale).detach().float().exp())
 
     def encode_images(self, pixels: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Unit features of images.
+        """Unit features of images, shape (images, width), float32.
 
         Args:
             pixels: As the model's own preprocessing makes them, shape (images, channels, height, width); or what its
                 image side reads, by argument, as patches of SigLIP 2 with their mask and shapes.
-
-        Returns:
-            Shape (images, width), float32.
         """
         with torch.no_grad():
             return self.image_features(pixels)
@@ -142,16 +136,13 @@ class ImageTextEncoder:
         texts: Mapping[str, Sequence[str]] | None = None,
         allow_duplicates: bool = False,
     ) -> Tensor:
-        """Unit text features of classes: each the mean of its unit features over all templates and its own texts.
+        """Unit text features of classes, shape (classes, width): the mean over all templates and texts of each.
 
         Args:
             class_names: Names by class; underscores are read as spaces.
             templates: Each with one `{}` for the name; none are needed where there are `texts`.
             texts: Name of every class to texts about it, which are read as they are.
             allow_duplicates: Accept that two classes have one name, as ImageNet's do; their weights are equal.
-
-        Returns:
-            Shape (classes, width).
 
         Raises:
             FewShotError: A template has no `{}`, there is no class or no template, names repeat, or `texts` speak of
@@ -179,14 +170,7 @@ class ImageTextEncoder:
 
 
 def unit(output: Any) -> Tensor:
-    """Unit features of what an encoder returns: a tensor, or an object with `pooler_output`.
-
-    Args:
-        output: A tensor of shape (rows, width), or an object of transformers.
-
-    Raises:
-        BackboneError: It is neither.
-    """
+    """Unit features of what an encoder returns, which must be a tensor or an object with `pooler_output`."""
     value = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
     if not isinstance(value, Tensor):
         raise BackboneError(
@@ -206,9 +190,9 @@ def texts_of(
     """The texts of every class; arguments and errors are those of `ImageTextEncoder.class_weights`."""
     check_names(class_names, allow_duplicates=allow_duplicates)
     if templates or texts is None:
-        check_templates(templates)
+        _check_templates(templates)
     if texts is not None:
-        check_class_texts(texts, class_names)
+        _check_class_texts(texts, class_names)
     return [
         [
             *(template.replace("{}", name.replace("_", " ")) for template in templates),
@@ -219,11 +203,7 @@ def texts_of(
 
 
 def check_names(class_names: Sequence[str], *, allow_duplicates: bool = False) -> None:
-    """Require names, and different ones unless told otherwise.
-
-    Raises:
-        FewShotError: There is none, one is empty, or names repeat.
-    """
+    """Require names, none of them empty, and different ones unless told otherwise."""
     if not class_names or not all(name.strip() for name in class_names):
         raise FewShotError("`class_names` must hold at least one name and no empty one. Name every class.")
     twice = sorted(name for name, count in Counter(class_names).items() if count > 1)
@@ -234,12 +214,8 @@ def check_names(class_names: Sequence[str], *, allow_duplicates: bool = False) -
         )
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Require templates with a place for the name.
-
-    Raises:
-        FewShotError: There is none, or one has no single `{}`.
-    """
+def _check_templates(templates: Sequence[str]) -> None:
+    """Require templates, each with one place for the name."""
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
         raise FewShotError(
@@ -248,18 +224,12 @@ def check_templates(templates: Sequence[str]) -> None:
         )
 
 
-def check_class_texts(texts: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> None:
-    """Require texts about every class, and about no other.
-
-    Raises:
-        FewShotError: A class is unknown or left out, or has no text, or an empty one.
-    """
+def _check_class_texts(texts: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> None:
+    """Require texts about every class, none of them empty, and about no other."""
     odd = [name for name in texts if name not in class_names]
     if odd:
         raise FewShotError(unknown("a class of `class_texts`", odd[0], class_names))
-    bare = [
-        name for name in class_names if not texts.get(name) or not all(text.strip() for text in texts[name])
-    ]
+    bare = [name for name in class_names if not all(map(str.strip, texts.get(name) or [""]))]
     if bare:
         raise FewShotError(
             f"`class_texts` must hold at least one text about every class and no empty one, but lacks one about "

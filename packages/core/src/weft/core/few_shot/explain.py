@@ -84,28 +84,18 @@ class Explanation:
 
 
 def explanations(logits: Tensor, zero_shot: Tensor, votes: Votes | None, top: int) -> list[Explanation]:
-    """Explanations of some rows.
-
-    Args:
-        logits: Shape (rows, classes).
-        zero_shot: Logits of the class names alone, shape (rows, classes).
-        votes: What every key adds; None where there are no keys.
-        top: Maximum number of votes listed.
-    """
+    """Explanations of some rows, each with at most `top` votes; logits have the shape (rows, classes)."""
     best = logits.topk(min(2, logits.shape[1]), dim=1).indices
-    found: list[Explanation] = []
-    for row in range(len(logits)):
-        first, second = int(best[row, 0]), int(best[row, -1])
-        found.append(
-            Explanation(
-                predicted=first,
-                runner_up=second,
-                margin=float(logits[row, first] - logits[row, second]),
-                zero_shot=float(zero_shot[row, first] - zero_shot[row, second]),
-                votes=() if votes is None else _strongest(votes, row, top),
-            )
+    return [
+        Explanation(
+            predicted=first,
+            runner_up=second,
+            margin=float(logits[row, first] - logits[row, second]),
+            zero_shot=float(zero_shot[row, first] - zero_shot[row, second]),
+            votes=() if votes is None else _strongest(votes, row, top),
         )
-    return found
+        for row, (first, second) in enumerate(zip(best[:, 0].tolist(), best[:, -1].tolist(), strict=True))
+    ]
 
 
 def _strongest(votes: Votes, row: int, top: int) -> tuple[Vote, ...]:

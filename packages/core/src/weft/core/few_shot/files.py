@@ -1,7 +1,6 @@
-"""Heads on disk: `head.safetensors` and `head.json`, with what they were made from.
+"""Heads on disk: `head.safetensors` and `head.json`, with what they were made from; there is no pickle.
 
-There is no pickle. Both files are written under temporary names and then renamed. Loading is strict, and a head
-that was made with another encoder, preprocessing or split is refused.
+Loading is strict, and a head that was made with another encoder, preprocessing or split is refused.
 """
 
 from __future__ import annotations
@@ -50,36 +49,20 @@ def write_head(
     provenance: Provenance | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """Write the two files of a head.
-
-    Args:
-        folder: Where to; made if it does not exist.
-        tensors: Its tensors, `class_weights` among them.
-        words: All else.
-        provenance: What the features were made from.
-        class_names: Names in the order of the classes.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FewShotError: There is not one name per class.
-    """
+    """Write the two files of a head: its tensors, `class_weights` among them, and in words all else; see `save`."""
     classes = len(tensors["class_weights"])
     if class_names is not None and len(class_names) != classes:
         raise FewShotError(
             f"`class_names` must hold one name per class ({classes}), but holds {len(class_names)}. Give them in the "
             "order of the class weights."
         )
-    origin = {
-        "provenance": None if provenance is None else asdict(provenance),
-        "class_names": None if class_names is None else list(class_names),
-    }
     plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
         save_file(plain, str(weights))
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        values = {"format": FORMAT, "weft": version("weft-core"), **words, **origin, "sha256": digest}
+        values = {"format": FORMAT, "weft": version("weft-core"), **words}
+        values["provenance"] = None if provenance is None else asdict(provenance)
+        values["class_names"] = None if class_names is None else list(class_names)
+        values["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         settings.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(folder)
 
@@ -87,15 +70,7 @@ def write_head(
 def read_head(
     folder: str | Path, provenance: Provenance | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the two files of a head, of which the tensors are not compared with anything yet; see `check_fits`.
-
-    Args:
-        folder: A folder that `write_head` wrote.
-        provenance: What the head is to be used with.
-
-    Raises:
-        CheckpointError: A file is absent, damaged, or of another format, or the head is stale.
-    """
+    """Read the two files of a head; the tensors are not compared with anything yet (see `check_fits`)."""
     folder = Path(folder)
     values = _read_json(folder)
     _check_provenance(folder, values["provenance"], provenance)
@@ -125,7 +100,7 @@ def class_names_of(folder: str | Path) -> list[str] | None:
         CheckpointError: There is no such head.
     """
     names = _read_json(Path(folder))["class_names"]
-    return None if names is None else [str(name) for name in names]
+    return None if names is None else list(map(str, names))
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
@@ -161,29 +136,17 @@ def _check_provenance(folder: Path, saved: dict[str, str] | None, expected: Prov
             f"{folder} must say what it was made from, but was saved without `provenance`. Fit and save it again."
         )
     faults = [
-        f"  - {name}: made with {saved.get(name)!r}, to be used with {value!r}"
+        f"\n  - {name}: made with {saved.get(name)!r}, to be used with {value!r}"
         for name, value in asdict(expected).items()
         if saved.get(name) != value
     ]
     if faults:
-        raise CheckpointError(
-            "\n".join(
-                [f"{folder} must be made from what it is used with, but is stale. Fit it again:", *faults]
-            )
-        )
+        stale = f"{folder} must be made from what it is used with, but is stale. Fit it again:"
+        raise CheckpointError(stale + "".join(faults))
 
 
 def check_fits(folder: str | Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those of the head that its settings describe.
-
-    Args:
-        folder: Where they come from, for the message.
-        expected: Name to tensor of the head.
-        found: Name to tensor of the file.
-
-    Raises:
-        CheckpointError: With every fault.
-    """
+    """Refuse the tensors of a file, by name, that are not those that its settings describe; every fault is listed."""
     faults = [f"  - missing: {name}" for name in sorted(expected.keys() - found.keys())]
     faults += [f"  - unexpected: {name}" for name in sorted(found.keys() - expected.keys())]
     faults += [

@@ -115,7 +115,7 @@ def search_grids(
 def search_grid(
     init: Tensor, labels: Tensor, grid: Grid, *, ties: Ties = "loss", by: SelectBy = "accuracy"
 ) -> Search:
-    """Choose the candidate and the alpha of the best `init + alpha · sums`.
+    """Choose the candidate and the alpha of the best `init + alpha · sums`; `selected` holds both.
 
     Args:
         init: Zero-shot logits, shape (rows, classes).
@@ -124,12 +124,9 @@ def search_grid(
         ties: Among equally accurate combinations `loss` takes the one of least cross-entropy, `first` the one
             that the papers' code comes to first.
         by: Whether the most accurate combination is the best, or that of least cross-entropy.
-
-    Returns:
-        The choice; `selected` also holds `alpha`.
     """
     candidates, alphas = grid.candidates, grid.alphas
-    right, losses = _tally(init, labels, grid, with_losses=by == "loss")
+    right, losses = tally(init, labels, grid, with_losses=by == "loss")
     if losses is not None:
         place, column = divmod(int(losses.argmin()), len(alphas))
         best, tied = int(right[place, column]), [[place, column]]
@@ -174,27 +171,19 @@ def _wider(values: Sequence[float], bound: Bound | None) -> list[float]:
 
 def _first_or_likeliest(
     init: Tensor, labels: Tensor, grid: Grid, ties: Ties, tied: list[list[int]]
-) -> tuple[int, int]:
-    candidates, alphas = grid.candidates, grid.alphas
-    place, column = tied[0]
-    if grid.loops:
-        place, column = min(
-            tied,
-            key=lambda pair: [{**candidates[pair[0]], "alpha": alphas[pair[1]]}[name] for name in grid.loops],
-        )
+) -> list[int]:
     if ties == "loss" and len(tied) > 1:
-        losses = _losses(init, labels, grid, tied)
-        place, column = tied[int(losses.argmin())]
-    return place, column
+        return tied[int(_losses(init, labels, grid, tied).argmin())]
+
+    def in_loops(pair: list[int]) -> list[float]:
+        values = {**grid.candidates[pair[0]], "alpha": grid.alphas[pair[1]]}
+        return [values[name] for name in grid.loops]
+
+    return min(tied, key=in_loops)
 
 
-def count_right(init: Tensor, labels: Tensor, grid: Grid) -> Tensor:
-    """How many rows each candidate and alpha of a `search_grid` classify correctly, int64, (candidates, alphas)."""
-    return _tally(init, labels, grid, with_losses=False)[0]
-
-
-def _tally(init: Tensor, labels: Tensor, grid: Grid, *, with_losses: bool) -> tuple[Tensor, Tensor | None]:
-    """What `count_right` gives, and the summed cross-entropy of each candidate and alpha."""
+def tally(init: Tensor, labels: Tensor, grid: Grid, *, with_losses: bool) -> tuple[Tensor, Tensor | None]:
+    """How many rows each candidate and alpha classify correctly, int64, and their summed cross-entropy."""
     candidates = len(grid.candidates)
     right = torch.zeros(candidates, len(grid.alphas), dtype=torch.int64)
     losses = torch.zeros(right.shape, dtype=torch.float64) if with_losses else None

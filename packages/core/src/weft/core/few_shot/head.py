@@ -1,11 +1,10 @@
 """The one interface of all few-shot heads on a frozen dual encoder.
 
-A head is made from class weights (the text features of the class names), fitted on few labelled image features,
-and gives logits. Features may come from `weft.core.few_shot.encoder`, from a file, or from anything else that gives
-unit vectors in one space. Heads that adapt the encoder read images (`weft.core.few_shot.image_head`).
+A head is made from class weights (the text features of the class names), fitted to a few labelled image features,
+and gives logits. Any unit vectors in one space will do. Heads that adapt the encoder read images (`image_head`).
 
-To add a head from outside: subclass `HeadConfig` and `FewShotHead`, and decorate the configuration with
-`register_head`.
+To add a head from outside: decorate a `HeadConfig` with `register_head`, and name it as the `config_class` of a
+`FewShotHead`.
 """
 
 from __future__ import annotations
@@ -64,11 +63,14 @@ class FewShotHead(nn.Module, ABC):
     config_class: ClassVar[type[HeadConfig]]
     needs_fit: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "config_class" in vars(cls):
+            cls.config_class.head = cls
+
     def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
         super().__init__()
-        self.config: Any = (
-            self.config_class(method=method_of(self.config_class, ConfigError)) if config is None else config
-        )
+        self.config: Any = config or self.config_class(method=method_of(self.config_class, ConfigError))
         if type(self.config) is not self.config_class:
             raise ConfigError(
                 f"`config` of {type(self).__name__} must be a {self.config_class.__name__}, but is a "
@@ -126,7 +128,7 @@ class FewShotHead(nn.Module, ABC):
         seed: int = 0,
         allow_missing: bool = False,
     ) -> Self:
-        """Fit to few labelled features, and choose epochs and hyper-parameters on the validation samples.
+        """Fit to a few labelled features, choosing epochs and hyper-parameters on validation samples; return the head.
 
         Args:
             features: Unit image features, shape (samples, width), or (views, samples, width) with several
@@ -137,9 +139,6 @@ class FewShotHead(nn.Module, ABC):
                 it is warned of and kept with the head.
             seed: Seed of order, views and new weights.
             allow_missing: Accept classes without samples; they keep their zero-shot logits.
-
-        Returns:
-            The head itself.
 
         Raises:
             FewShotError: Features or labels break a rule; see `weft.core.few_shot.samples`.
@@ -162,14 +161,11 @@ class FewShotHead(nn.Module, ABC):
         return self.eval()
 
     def logits(self, features: Readable, classes: Sequence[int] | None = None) -> Tensor:
-        """Scores of the classes.
+        """Scores of the classes, shape (rows, classes).
 
         Args:
             features: Unit image features, shape (rows, width).
             classes: Give only these, in this order, such as the 200 classes of ImageNet-A.
-
-        Returns:
-            Shape (rows, classes).
 
         Raises:
             FewShotError: The head is not fitted, the features break a rule, or a class does not exist.
@@ -178,17 +174,14 @@ class FewShotHead(nn.Module, ABC):
         return scores if classes is None else scores[:, checked_classes(classes, self.num_classes)]
 
     def transfer_logits(self, features: Readable, class_weights: Tensor) -> Tensor:
-        """Scores of classes that the head was not fitted on, from their names alone.
+        """Scores of classes that the head was not fitted on, from their names alone, shape (rows, new classes).
 
-        What a head learned about its own classes does not apply to them, so this is zero-shot, unless the head
-        changed the image feature itself.
+        What a head learned about its own classes does not apply to them, so this is zero-shot unless the head changes
+        the image feature itself.
 
         Args:
             features: Unit image features, shape (rows, width).
             class_weights: Unit text features of the new classes, shape (new classes, width).
-
-        Returns:
-            Shape (rows, new classes).
 
         Raises:
             FewShotError: The head is not fitted, or an argument breaks a rule.
@@ -250,15 +243,12 @@ class FewShotHead(nn.Module, ABC):
         provenance: Provenance | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Path:
-        """Write the head as safetensors and JSON.
+        """Write the head as safetensors and JSON, and return the folder.
 
         Args:
             folder: Where to; made if it does not exist.
-            provenance: What the features were made from; a head without it is loaded without that check.
+            provenance: What the features were made from. Without it, `load` cannot check that.
             class_names: Names in the order of the classes; kept for people, never looked up.
-
-        Returns:
-            The folder.
 
         Raises:
             FewShotError: The head is not fitted, or there is not one name per class.
@@ -268,7 +258,7 @@ class FewShotHead(nn.Module, ABC):
             "config": self.config.model_dump(mode="json"),
             "selected": self.selected,
             "selected_on": self.selected_on,
-            "at_bounds": dict(self.selection.at_bounds),
+            "at_bounds": self.selection.at_bounds,
             "num_samples": self.num_samples,
             "dtype": str(self.class_weights.dtype).removeprefix("torch."),
         }
@@ -296,13 +286,7 @@ class FewShotHead(nn.Module, ABC):
 
     @abstractmethod
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Fit, within `fit`; what is trained chooses its epoch by `validation`.
-
-        Args:
-            samples: Training samples.
-            validation: Samples that choose, if there are any.
-            seed: Seed of order and views.
-        """
+        """Fit, within `fit`; `validation` chooses the epoch of what is trained, and `seed` draws order and views."""
 
     @abstractmethod
     def scores(self, features: Tensor) -> Tensor:
@@ -341,13 +325,26 @@ class FewShotHead(nn.Module, ABC):
         self, features: Readable, labels: Tensor, name: str, num_classes: int | None = None
     ) -> Samples:
         """Checked samples, on the device of the head."""
-        count = self.num_classes if num_classes is None else num_classes
+        count = num_classes or self.num_classes
         return as_samples(features, labels, self.class_weights, num_classes=count, name=name)
 
     def _checked(self, features: Readable, name: str = "features") -> Any:
         """Checked features for a fitted head, on its device and in its dtype."""
         self._require_fitted()
         return checked_features(features, width=self.width, name=name).to(self.class_weights)
+
+    def _for_others(self, class_weights: Tensor) -> Self:
+        """A fitted head for other classes, with all tensors of this one whose shapes do not depend on them."""
+        self._require_fitted()
+        other = type(self)(class_weights, self.config)
+        with torch.random.fork_rng(devices=[]):  # what is drawn is written over
+            other.build_like(self.num_samples, {**self.state_dict(), "class_weights": other.class_weights})
+        other.to(self.class_weights)
+        other.num_samples, other.selection = self.num_samples, self.selection
+        made = other.state_dict()
+        kept = {name: value for name, value in self.state_dict().items() if value.shape == made[name].shape}
+        other.load_state_dict({**made, **kept, "class_weights": other.class_weights})
+        return other.requires_grad_(False).eval()
 
     def _require_fitted(self) -> None:
         if self.needs_fit and not self.num_samples:
@@ -368,14 +365,11 @@ def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> 
 
 
 def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> FewShotHead:
-    """Read a head.
+    """Read a head, onto the CPU.
 
     Args:
         folder: A folder that `FewShotHead.save` wrote.
-        provenance: What the head is to be used with; what differs from what it was made from is refused.
-
-    Returns:
-        The head, on the CPU.
+        provenance: What the head is to be used with; a head that was made from anything else is refused.
 
     Raises:
         CheckpointError: A file is absent, damaged, or of another format; tensors are missing, unexpected or
@@ -392,8 +386,7 @@ def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> Fe
     check_fits(folder, {**head.state_dict(), _TEMPERATURE: torch.ones(())}, tensors)
     temperature = float(tensors.pop(_TEMPERATURE))
     head.load_state_dict(tensors)
-    chosen, at_bounds = dict(words["selected"]), dict(words["at_bounds"])
-    head.selection = Selection(chosen, words["selected_on"], temperature, at_bounds)
+    head.selection = Selection(words["selected"], words["selected_on"], temperature, words["at_bounds"])
     return head.requires_grad_(False).eval()
 
 

@@ -28,7 +28,7 @@ class HeadConfig(BaseModel):
             epochs and hyper-parameters alike.
 
     Class attributes:
-        head: The class of heads that it describes.
+        head: The class of heads whose `config_class` it is.
         earlier: What fields mean in files that were written before there were such fields.
     """
 

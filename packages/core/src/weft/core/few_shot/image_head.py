@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -14,23 +14,12 @@ from torch import Tensor, nn
 from weft.core.errors import FewShotError
 from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.images import Images, Readable
-from weft.core.few_shot.samples import Samples, checked_classes, checked_labels
+from weft.core.few_shot.projection import VisualProjection
+from weft.core.few_shot.samples import Samples, checked_labels
 
 # Images that are scored at a time.
 _TOGETHER = 64
 _DIGEST = 8
-
-
-class Projection(Protocol):
-    """The linear map of an encoder from what its vision tower gives to the common space."""
-
-    weight: Tensor
-    """Shape (width, width of the tower)."""
-    bias: Tensor | None
-    """Shape (width,)."""
-
-    def before(self, pixel_values: Tensor) -> Tensor:
-        """What it reads of some images, shape (images, width of the tower), float32."""
 
 
 class Adaptable(Protocol):
@@ -56,7 +45,7 @@ class Adaptable(Protocol):
     def class_features(self) -> Tensor:
         """Unit features of the classes, shape (classes, width); gradients reach the units."""
 
-    def projection(self) -> Projection:
+    def projection(self) -> VisualProjection:
         """The last map of its image side."""
 
     def layer_tokens(self, last: int) -> Any:
@@ -85,8 +74,8 @@ class ImageSamples(Samples):
 class ImageHead(FewShotHead):
     """A head that reads images: `fit`, `logits` and the like take pixel values or `Images` where others take features.
 
-    It holds what it trains and no part of the encoder, which `use_encoder` gives it, before `fit` and again after
-    `load`. A head's file knows its encoder by a fingerprint, so that no other one is taken.
+    It holds what it trains and no part of the encoder, which `use_encoder` gives before `fit` and again after `load`.
+    Its file names the encoder by a fingerprint, so that no other one is taken.
     """
 
     adaptable: Adaptable | None = None
@@ -133,44 +122,42 @@ class ImageHead(FewShotHead):
 
     def encoded(self, adaptable: Adaptable, images: Readable) -> Tensor:
         """Unit features of pixel values or `Images` as this head adapts them, where the head is."""
-        if isinstance(images, Tensor):
-            return self.image_features(adaptable, images).to(self.class_weights)
-        return torch.cat(
-            [
-                self.image_features(adaptable, batch).to(self.class_weights)
-                for batch in images.batches(_TOGETHER)
-            ]
-        )
+        batches = [self.image_features(adaptable, batch) for batch in batches_of(images)]
+        return torch.cat(batches).to(self.class_weights)
 
-    def made_before(self, samples: Samples, make: Callable[[Tensor], Tensor]) -> Samples:
-        """What comes of some images under every augmentation, for a training that does not change it.
+    def made_before(
+        self, samples: Samples, validation: Samples | None, make: Callable[[Tensor], Tensor]
+    ) -> tuple[Samples, Samples | None]:
+        """What comes of images under every augmentation, for a training that does not change it.
 
         Args:
-            samples: The images.
+            samples: Training images.
+            validation: Images that choose the epoch, if there are any.
             make: Pixel values to a tensor of shape (images, width), which `image_features` then takes as well.
         """
-        assert isinstance(samples, ImageSamples)
-        images = samples.images
+
+        def before(given: Samples) -> Samples:
+            assert isinstance(given, ImageSamples)
+            batches = [given.images.batches(_TOGETHER, view) for view in range(given.images.views)]
+            views = torch.stack([torch.cat([make(batch) for batch in view]) for view in batches])
+            return Samples(views.to(given.labels.device), given.labels, given.dtype)
+
         with torch.no_grad():
-            views = [
-                torch.cat([make(batch) for batch in images.batches(_TOGETHER, view)])
-                for view in range(images.views)
-            ]
-        return Samples(torch.stack(views).to(samples.labels.device), samples.labels, samples.dtype)
+            return before(samples), None if validation is None else before(validation)
 
     def logits(self, features: Readable, classes: Sequence[int] | None = None) -> Tensor:
         """As every head's, of images; no gradients are kept."""
         with torch.no_grad():
-            scores = self.scores(self._checked(features))
-        return scores if classes is None else scores[:, checked_classes(classes, self.num_classes)]
+            return super().logits(features, classes)
 
     def zero_shot(self, features: Readable) -> Tensor:
         """Logits of the class weights alone, and of the encoder as it is."""
         adaptable = self.required()
-        batches: Iterator[Tensor] = Images.of(features).batches(_TOGETHER)
         with torch.no_grad():
-            found = torch.cat([adaptable.image_features(batch).to(self.class_weights) for batch in batches])
-        return self.config.logit_scale * found @ self.class_weights.T
+            found = torch.cat(
+                [adaptable.image_features(batch) for batch in Images.of(features).batches(_TOGETHER)]
+            )
+        return self.config.logit_scale * found.to(self.class_weights) @ self.class_weights.T
 
     def transfer_logits(self, features: Readable, class_weights: Tensor) -> Tensor:
         """Scores of classes that the head was not fitted on, by the images' adapted features; see `for_classes`."""
@@ -192,15 +179,7 @@ class ImageHead(FewShotHead):
         Raises:
             FewShotError: This head is not fitted, or an argument breaks a rule.
         """
-        self._require_fitted()
-        other = type(self)(class_weights, self.config)
-        other.build_like(self.num_samples, {**self.state_dict(), "class_weights": other.class_weights})
-        other.to(self.class_weights)
-        other.num_samples, other.selection = self.num_samples, self.selection
-        made = other.state_dict()
-        kept = {name: value for name, value in self.state_dict().items() if value.shape == made[name].shape}
-        other.load_state_dict({**made, **kept, "class_weights": other.class_weights})
-        other.requires_grad_(False).eval()  # before anything is read, so that no unit drops values
+        other = self._for_others(class_weights)
         other.use_encoder(adaptable)
         other.read_classes(adaptable)
         return other
@@ -209,11 +188,7 @@ class ImageHead(FewShotHead):
         """Take what stands for the classes from their names; by default nothing does but the class weights."""
 
     def required(self) -> Adaptable:
-        """The encoder.
-
-        Raises:
-            FewShotError: There is none.
-        """
+        """The encoder, or an error that says how to give one."""
         if self.adaptable is None:
             raise FewShotError(
                 f"{type(self).__name__} must have an encoder to read images with, but has none. Call "
@@ -225,10 +200,9 @@ class ImageHead(FewShotHead):
         self, features: Readable, labels: Tensor, name: str, num_classes: int | None = None
     ) -> Samples:
         images = Images.of(features, name.replace("features", "images"))
-        count = self.num_classes if num_classes is None else num_classes
         if len(images) == 0:
             raise FewShotError(f"`{name}` must hold at least one sample, but is empty. Check the split.")
-        found = checked_labels(labels, len(images), num_classes=count, name=name)
+        found = checked_labels(labels, len(images), num_classes=num_classes or self.num_classes, name=name)
         place, dtype = self.class_weights.device, self.class_weights.dtype
         nothing = torch.empty(images.views, len(images), 0, device=place)
         return ImageSamples(nothing, found.to(place, torch.int64), dtype, images)
@@ -236,6 +210,11 @@ class ImageHead(FewShotHead):
     def _checked(self, features: Readable, name: str = "features") -> Any:
         self._require_fitted()
         return Images.of(features, name)
+
+
+def batches_of(images: Readable) -> Iterable[Tensor]:
+    """Images a few at a time; pixel values are one batch."""
+    return [images] if isinstance(images, Tensor) else images.batches(_TOGETHER)
 
 
 def _digest(adaptable: Adaptable) -> Tensor:

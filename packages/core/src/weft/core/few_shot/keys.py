@@ -41,14 +41,7 @@ class KeyCache(nn.Module):
 
     @classmethod
     def of(cls, keys: Tensor, labels: Tensor, num_classes: int, origin: Tensor | None = None) -> KeyCache:
-        """A cache of some keys.
-
-        Args:
-            keys: Shape (keys, width).
-            labels: Shape (keys,).
-            num_classes: Number of classes.
-            origin: Shape (keys,); by default their positions.
-        """
+        """A cache of some keys, which need not be sorted; `origin` is by default their positions."""
         cache = cls(0, keys.shape[1], num_classes).to(keys.device)
         order = sort_by_class(labels, num_classes).order
         origin = torch.arange(len(keys), device=keys.device) if origin is None else origin
@@ -77,28 +70,19 @@ class KeyCache(nn.Module):
     def logits(
         self, queries: Tensor, beta: float | Tensor, *, keys: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """`init + alpha · Σ_{j in class} w_j · exp(-beta (1 - q·k_j))`; see `weft.kernels.cache_logits`.
+        """`init + alpha · Σ_{j in class} w_j · exp(-beta (1 - q·k_j))`, shape (queries, classes).
 
         Args:
             queries: Shape (queries, width).
-            beta: Sharpness, or a grid of shape (betas,).
+            beta: Sharpness, or a grid of shape (betas,), which then is the first axis of the result too.
             keys: Other keys with the labels of these, in their order; shape (keys, width).
-            **options: What else `cache_logits` takes, such as `key_weights`, `init` and `alpha`.
-
-        Returns:
-            Shape (queries, classes), or (betas, queries, classes) for a grid.
+            **options: What else `weft.kernels.cache_logits` takes, such as `key_weights`, `init` and `alpha`.
         """
         cached = self.keys if keys is None else keys
         return cache_logits(queries.to(self.keys.dtype), cached, beta=beta, **self.layout(), **options)
 
     def with_added(self, keys: Tensor, labels: Tensor, num_classes: int) -> KeyCache:
-        """This cache and more keys; they are numbered after those that are there.
-
-        Args:
-            keys: Shape (keys, width).
-            labels: Shape (keys,).
-            num_classes: Number of classes from now on.
-        """
+        """This cache and more keys, which are numbered after those that are there; `num_classes` counts all classes."""
         first = int(self.origin.max()) + 1 if len(self.origin) else 0
         origin = torch.arange(first, first + len(keys), device=keys.device)
         return KeyCache.of(

@@ -49,11 +49,7 @@ class LayerTokens:
 
     @contextmanager
     def inserted(self, tower: str, tokens: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        """Within it each of the layers reads tokens of its own.
-
-        Args:
-            tower: The tower.
-            tokens: Those of every layer, shape (tokens, width); all of one number.
+        """Within it each of the layers reads tokens of its own, shape (tokens, width), all of one number.
 
         Yields:
             An empty list, into which each call of the tower puts what the last layer makes of its tokens, shape (rows,
@@ -61,16 +57,14 @@ class LayerTokens:
         """
         made: list[Tensor] = []
         with ExitStack() as after:
-            for place, (layer, own) in enumerate(zip(self.layers[tower], tokens, strict=True)):
-                is_last = place == len(tokens) - 1
-                for handle in _around(layer, own, made if is_last else None):
+            for place, (layer, own) in enumerate(zip(self.layers[tower], tokens, strict=True), 1):
+                for handle in _around(layer, own, made if place == len(tokens) else None):
                     after.callback(handle.remove)
             yield made
 
     def normed(self, made: Tensor) -> Tensor:
         """What the vision tower's last norm makes of tokens."""
-        found: Tensor = self._norm(made)
-        return found
+        return self._norm(made)
 
 
 def _around(layer: nn.Module, tokens: Tensor, made: list[Tensor] | None) -> tuple[Any, Any]:
@@ -100,12 +94,9 @@ def _longer(mask: Tensor, count: int) -> Tensor:
 
     What sees the first token sees them too, and they see what it sees, and those of their own before them.
     """
-    length = mask.shape[-1]
-    places = torch.cat([torch.zeros(count, dtype=torch.int64), torch.arange(1, length)])
-    places = torch.cat([torch.zeros(1, dtype=torch.int64), places]).to(mask.device)
+    places = (torch.arange(mask.shape[-1] + count, device=mask.device) - count).clamp(min=0)
     found = mask[..., places, :][..., places]
     later = torch.ones(count + 1, count + 1, dtype=torch.bool, device=mask.device).triu(1)
-    front = found[..., : count + 1, : count + 1]
     blocked = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-    front.masked_fill_(later, blocked)
+    found[..., : count + 1, : count + 1].masked_fill_(later, blocked)
     return found

@@ -80,14 +80,12 @@ class NearestKeys:
         keys = self.cache.keys.detach()[positions].to(queries)
         similarity = torch.einsum("qd,qkd->qk", queries, keys)
         labels = self.cache.labels[positions].to(torch.int64)
-        weights = (
-            torch.ones_like(similarity) if key_weights is None else key_weights[positions].to(similarity)
-        )
-        votes = (beta * (similarity - 1)).exp() * weights * valid
-        shape = (len(queries), self.cache.num_classes)
-        sums = torch.zeros(shape, dtype=queries.dtype, device=queries.device).scatter_add(1, labels, votes)
-        seen = torch.zeros_like(sums).scatter_add(1, labels, weights * valid)
-        mass = self._class_mass(key_weights, sums)
+        weighted = queries.new_ones(count) if key_weights is None else key_weights.to(queries)
+        weights = weighted[positions] * valid
+        none = queries.new_zeros(len(queries), self.cache.num_classes)
+        sums = none.scatter_add(1, labels, (beta * (similarity - 1)).exp() * weights)
+        seen = none.scatter_add(1, labels, weights)
+        mass = none.new_zeros(none.shape[1]).index_add(0, self.cache.labels.to(torch.int64), weighted)
         farthest = torch.where(valid, similarity, torch.inf).amin(1, keepdim=True).clamp(max=1)
         bounds = (mass - seen).clamp(min=0) * (beta * (farthest - 1)).exp()
         return Retrieved(sums, bounds)
@@ -102,7 +100,7 @@ class NearestKeys:
         neighbours: int,
         key_weights: Tensor | None = None,
     ) -> Tensor:
-        """`init + alpha · sums`, with more keys for the queries whose answer is not certain yet.
+        """`init + alpha · sums`, shape (queries, classes), with more keys for queries whose answer is not certain yet.
 
         An answer is certain if the best logit leads every other class by more than `alpha` times what unseen keys
         can add to it. With `flat` the predicted class is therefore that of the whole cache.
@@ -114,9 +112,6 @@ class NearestKeys:
             beta: Sharpness.
             neighbours: Keys looked at first; doubled while an answer is open.
             key_weights: Shape (keys,), equal within a class.
-
-        Returns:
-            Shape (queries, classes).
         """
         logits = init.clone()
         rows = torch.arange(len(queries), device=queries.device)
@@ -129,21 +124,9 @@ class NearestKeys:
             neighbours *= 2
         return logits
 
-    def _class_mass(self, key_weights: Tensor | None, like: Tensor) -> Tensor:
-        weights = like.new_ones(len(self.cache.labels)) if key_weights is None else key_weights.to(like)
-        return like.new_zeros(like.shape[1]).index_add(0, self.cache.labels.to(torch.int64), weights)
-
 
 def certain(logits: Tensor, slack: Tensor) -> Tensor:
-    """Whether no class can overtake the best one.
-
-    Args:
-        logits: Lower bounds, shape (rows, classes).
-        slack: What may be missing of each, shape (rows, classes).
-
-    Returns:
-        Bool, shape (rows,).
-    """
+    """Whether no class can overtake the best one, for lower bounds of logits and what each may lack; shape (rows,)."""
     best = logits.argmax(1, keepdim=True)
     lead = logits.gather(1, best) - logits - slack
     return lead.scatter(1, best, torch.inf).gt(0).all(1)

@@ -20,9 +20,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled features that a head is fitted on.
-
-    They are on the device of the head; what is taken of them has its dtype.
+    """Labelled features on the device of the head; what is taken of them has its dtype.
 
     Attributes:
         views: Unit features of every sample under every augmentation, shape (views, samples, width).
@@ -73,12 +71,9 @@ def as_samples(
     Args:
         features: Unit features, shape (samples, width), or (views, samples, width) with several augmentations.
         labels: Integer classes, shape (samples,).
-        class_weights: Those of the head, shape (…, width), whose device and dtype count.
+        class_weights: Those of the head, whose width, device and dtype count.
         num_classes: Number of classes.
         name: What messages call the features.
-
-    Returns:
-        The samples.
 
     Raises:
         FewShotError: Shapes or dtypes disagree, a feature is not finite or not of unit length, a label is out of
@@ -95,20 +90,7 @@ def as_samples(
 
 
 def checked_labels(labels: Tensor, count: int, *, num_classes: int, name: str = "features") -> Tensor:
-    """Classes of some samples, or an error that says what is wrong.
-
-    Args:
-        labels: Integer classes, shape (samples,).
-        count: Number of samples.
-        num_classes: Number of classes.
-        name: What messages call the samples.
-
-    Returns:
-        The labels.
-
-    Raises:
-        FewShotError: See `as_samples`.
-    """
+    """The classes of `count` samples, or an error that says what is wrong; see `as_samples`."""
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         shown = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise FewShotError(
@@ -131,11 +113,7 @@ def checked_labels(labels: Tensor, count: int, *, num_classes: int, name: str = 
 
 
 def checked_features(features: Readable, *, width: int, name: str = "features") -> Tensor:
-    """Unit features of shape (rows, width), or an error that says what is wrong.
-
-    Raises:
-        FewShotError: See `as_samples`.
-    """
+    """Unit features of shape (rows, width), or an error that says what is wrong; see `as_samples`."""
     if not isinstance(features, Tensor) or features.dtype not in _LENGTH_TOLERANCE:
         shown = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise FewShotError(
@@ -163,11 +141,7 @@ def checked_features(features: Readable, *, width: int, name: str = "features") 
 
 
 def checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:
-    """Numbers of classes.
-
-    Raises:
-        FewShotError: There is no such class.
-    """
+    """Numbers of classes, or an error where there is no such class."""
     for number in classes:
         if not 0 <= number < num_classes:
             raise FewShotError(
@@ -178,11 +152,7 @@ def checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:
 
 
 def check_every_class(labels: Tensor, num_classes: int) -> None:
-    """Require a sample of every class.
-
-    Raises:
-        FewShotError: Classes have no sample; they are listed.
-    """
+    """Require a sample of every class."""
     counts = torch.bincount(labels, minlength=num_classes)
     absent = (counts == 0).nonzero().flatten().tolist()
     if absent:

@@ -35,25 +35,14 @@ class Selection:
     at_bounds: Mapping[str, Bound] = field(default_factory=dict)
 
     def after(self, search: Search, chosen_on: SelectedOn) -> Selection:
-        """The state after a search, which leaves alone what it did not compare.
-
-        Args:
-            search: What it chose.
-            chosen_on: What it chose on.
-        """
+        """The state after a search, which leaves alone what it did not compare."""
         kept = {name: bound for name, bound in self.at_bounds.items() if name not in search.selected}
         parameters = {**self.parameters, **search.selected}
         return Selection(parameters, chosen_on, at_bounds={**kept, **search.at_bounds})
 
 
 def warn_of_the_test_set(method: str, chosen_on: SelectedOn, *, stacklevel: int) -> None:
-    """Warn if a head chooses on the test set.
-
-    Args:
-        method: Name of the head.
-        chosen_on: What it chooses on.
-        stacklevel: Frames up to the caller that is warned.
-    """
+    """Warn if a head chooses on the test set; `stacklevel` counts the frames up to the caller that is warned."""
     if chosen_on == "paper":
         warnings.warn(
             f"`selected_on` is 'paper': {method} chooses epochs and hyper-parameters on the test set, as the papers' "

@@ -20,15 +20,12 @@ class TextKeys(nn.Module):
 
     @abstractmethod
     def keys(self, class_features: Tensor, image_keys: Tensor, labels: Tensor) -> Tensor:
-        """Text keys.
+        """Text keys, one per class or one per image key, shape (…, text width).
 
         Args:
             class_features: Shape (classes, width).
             image_keys: Shape (keys, width).
             labels: Class of every image key, int64, shape (keys,).
-
-        Returns:
-            One per class or one per image key, shape (…, text width).
         """
 
 
@@ -72,17 +69,8 @@ class ResidualTextKeys(TextKeys):
     def __init__(self, width: int, device: torch.device | None) -> None:
         super().__init__()
         narrow, wide = max(1, width // _META_REDUCTION), max(1, width // _QUERY_REDUCTION)
-        self.meta = nn.Sequential(
-            nn.Linear(width, narrow, device=device), nn.ReLU(), nn.Linear(narrow, width, device=device)
-        )
-        self.image_to_text = nn.Sequential(
-            nn.Linear(width, wide, bias=False, device=device),
-            nn.ReLU(),
-            nn.Linear(wide, width, bias=False, device=device),
-        )
-        for network in (self.meta, self.image_to_text):
-            for value in network[2].parameters():
-                nn.init.zeros_(value)
+        self.meta = _residual(width, narrow, True, device)
+        self.image_to_text = _residual(width, wide, False, device)
 
     def queries(self, features: Tensor) -> Tensor:
         """See `TextKeys`."""
@@ -113,9 +101,16 @@ class MixedTextKeys(TextKeys):
         return functional.normalize(torch.lerp(class_features[labels], image_keys, self.share), dim=-1)
 
 
+def _residual(width: int, hidden: int, bias: bool, device: torch.device | None) -> nn.Sequential:
+    first = nn.Linear(width, hidden, bias, device)
+    last = nn.Linear(hidden, width, bias, device)
+    for value in last.parameters():
+        nn.init.zeros_(value)
+    return nn.Sequential(first, nn.ReLU(), last)
+
+
 def _network(width: int, text_width: int, layers: int, device: torch.device | None) -> nn.Sequential:
-    first = nn.Linear(width, text_width, bias=False, device=device)
-    modules: list[nn.Module] = [first]
+    modules: list[nn.Module] = [nn.Linear(width, text_width, bias=False, device=device)]
     if layers > 1:
         modules += [nn.ReLU(), nn.Linear(text_width, text_width, bias=False, device=device)]
     for module in modules:

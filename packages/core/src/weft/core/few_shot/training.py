@@ -83,8 +83,8 @@ def train_head(
     """Train some parameters of a head on its samples.
 
     Args:
-        head: The head; only `parameters` change.
-        parameters: What is trained.
+        head: The head.
+        parameters: What is trained; nothing else changes.
         samples: Training samples.
         options: Optimiser, rate, epochs.
         validation: Samples that choose the epoch, of which the start is one: the most accurate one, and among those the
@@ -92,7 +92,7 @@ def train_head(
         seed: Seed of order and views.
         loss: Features and labels of a batch to its loss; cross-entropy of the logits by default.
     """
-    loss = loss or _cross_entropy(head)
+    loss = loss or (lambda features, labels: functional.cross_entropy(head.scores(features), labels))
     generator = torch.Generator().manual_seed(seed)
     each, total = math.ceil(len(samples) / options.batch_size), options.steps(len(samples), head.num_classes)
     for parameter in parameters:
@@ -136,7 +136,3 @@ def _score(head: FewShotHead, chooser: Samples) -> tuple[float, float]:
 
 def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in parameters]
-
-
-def _cross_entropy(head: FewShotHead) -> Loss:
-    return lambda features, labels: functional.cross_entropy(head.scores(features), labels)

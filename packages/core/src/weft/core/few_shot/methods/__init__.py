@@ -1,1 +1,1 @@
-"""Few-shot heads: one file each, with its configuration, its computation and its registration."""
+"""Few-shot heads: one file each, with configuration and computation."""

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.core.errors import FewShotError
-from weft.core.few_shot.grid import Grid
-from weft.core.few_shot.head_config import Axes, HeadConfig, register_head
+from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
 from weft.core.few_shot.samples import Samples
@@ -20,14 +19,14 @@ _EPSILON = 1e-6
 
 
 class PrunedCacheConfig(CacheHeadConfig):
-    """What APE and APE-T have.
+    """What APE and APE-T have in common.
 
     Args:
         channel_share: Share of the channels that is kept.
         similarity_weight: Weight of the similarity between classes in the choice of channels; the rest goes to
             the variance of the class weights.
         gamma: Exponent of the weight of a vote, before a search.
-        gamma_scale: End of the searched grid of gamma, which begins at 0.
+        gamma_scale: End of the grid of gamma that is searched, from 0 on.
         gamma_steps: Number of values in it.
     """
 
@@ -38,13 +37,13 @@ class PrunedCacheConfig(CacheHeadConfig):
     gamma_steps: int = Field(default=5, ge=1)
 
     def gammas(self) -> list[float]:
-        """Searched values of gamma, `i · scale / steps` for i from 0, as the code of APE spaces them."""
+        """Values of gamma that are searched: `i · scale / steps` for i from 0, as in APE's code."""
         if self.gamma_steps == 1:
             return [self.gamma]
         return [index * self.gamma_scale / self.gamma_steps for index in range(self.gamma_steps)]
 
     def axes(self) -> dict[str, list[float]]:
-        """Searched values of gamma, beta and alpha."""
+        """Values of gamma, beta and alpha that are searched."""
         return {"gamma": self.gammas(), **super().axes()}
 
     def num_channels(self, width: int) -> int:
@@ -62,14 +61,14 @@ class APEConfig(PrunedCacheConfig):
 class APE(TipAdapter):
     """`z = scale · f W + alpha · Σ_{j in class} exp(gamma KL_j) · exp(-beta (1 - f'·F'_j))`.
 
-    A prime means: the kept channels alone, again of unit length. `KL_j` is the divergence (in bits) of the key's
-    label from the softmax of its cosines with the class weights.
+    A prime marks features cut down to the kept channels and normalised again. `KL_j` is the divergence, in bits, of the
+    key's label from the softmax of its cosines with the class weights.
 
     Source: Zhu et al. 2023 (Not all features matter), sections 3.2 and 3.3, and its code. Differences: the similarity
-    between classes is computed in closed form, from means of classes of any size, where the code loops over pairs; keys
-    average the views' unit features, where it averages raw ones; channels are a share of the width, where its
-    configurations name a number for each data set. Of equally accurate choices the least cross-entropy wins; the code
-    takes the first, as `selected_on="paper"` does here.
+    between classes comes in closed form from means of classes of any size, where the code loops over pairs; keys are
+    means of normalised views, where the code averages raw ones; channels are a share of the width, where its
+    configurations name a number for each data set. Ties in accuracy are broken by cross-entropy; the code takes the
+    first, as `selected_on="paper"` does here.
     """
 
     config_class: ClassVar[type[HeadConfig]] = APEConfig
@@ -84,10 +83,9 @@ class APE(TipAdapter):
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
         """Choose the channels, and cache the features on them."""
-        keys = samples.mean()
-        self.channels = channel_order(
-            self.class_weights, keys, samples.labels, self.config.similarity_weight
-        )[: self.config.num_channels(self.width)]
+        keys, share = samples.mean(), self.config.similarity_weight
+        order = channel_order(self.class_weights, keys, samples.labels, share)
+        self.channels = order[: self.config.num_channels(self.width)]
         self.cache = KeyCache.of(self._pruned(keys), samples.labels, self.num_classes)
 
     def _pruned(self, features: Tensor) -> Tensor:
@@ -96,16 +94,10 @@ class APE(TipAdapter):
     def _queries(self, features: Tensor) -> Tensor:
         return self._pruned(features)
 
-    def _class_channels(self) -> Tensor:
-        return self._pruned(self.class_weights)
-
-    def _divergence(self) -> Tensor:
-        """`KL_j` of every key, in bits, shape (keys,)."""
-        return label_divergence(self.cache.keys @ self._class_channels().T, self.cache.labels)
-
     def _key_weights(self, gamma: float | None = None) -> Tensor:
-        """Weight of every vote, at the gamma in use or another, shape (keys,)."""
-        weights = ((self.selected["gamma"] if gamma is None else gamma) * self._divergence()).exp()
+        cosines = self.cache.keys @ self._pruned(self.class_weights).T
+        divergence = label_divergence(cosines, self.cache.labels)
+        weights = ((self.selected["gamma"] if gamma is None else gamma) * divergence).exp()
         return weights * self.cache.balance() if self.config.balance_classes else weights
 
     def scores(self, features: Tensor) -> Tensor:
@@ -113,20 +105,8 @@ class APE(TipAdapter):
         sums = self._class_sums(self._queries(features), self.selected["beta"], self._key_weights())
         return sums * self.selected["alpha"] + self.zero_shot(features)
 
-    def grid(self, features: Tensor, axes: Axes) -> Grid:
-        """Values of gamma, beta and alpha."""
-        queries, betas, gammas = self._queries(features), axes["beta"], axes["gamma"]
-        sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
-        weights = [self._key_weights(gamma) for gamma in gammas]
-        return Grid(
-            [{"gamma": gamma, "beta": beta} for gamma in gammas for beta in betas],
-            lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
-            axes["alpha"],
-            loops=("beta", "alpha", "gamma"),
-        )
-
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
-        """Refused: the choice of channels belongs to the classes it was made for.
+        """Refused: channels are chosen for the classes a head has.
 
         Raises:
             FewShotError: Always.
@@ -138,42 +118,26 @@ class APE(TipAdapter):
 
 
 def channel_order(class_weights: Tensor, keys: Tensor, labels: Tensor, similarity_weight: float) -> Tensor:
-    """Channels from the most to the least telling.
+    """Channels from the most to the least telling, by `J = -w S + (1 - w) V`, int64, shape (width,).
 
-    `J = -w S + (1 - w) V`, where S is the mean product over pairs of different classes (each class the mean of its
-    text feature and its image features) and V the variance of the class weights over classes.
+    S is the mean product over pairs of different classes, each the mean of its text feature and its image features; V
+    is the variance of the class weights over classes.
 
     Args:
         class_weights: Shape (classes, width).
         keys: Shape (keys, width).
         labels: Shape (keys,).
         similarity_weight: `w`.
-
-    Returns:
-        Int64, shape (width,).
     """
-    classes = len(class_weights)
-    held = labels.to(torch.int64)
+    classes, held = len(class_weights), labels.to(torch.int64)
     counts = torch.bincount(held, minlength=classes).to(class_weights.dtype) + 1
     means = class_weights.index_add(0, held, keys) / counts[:, None]
-    similarity = means.sum(0).square() - means.square().sum(0)
-    similarity = similarity / max(1, classes * (classes - 1))
+    similarity = (means.sum(0).square() - means.square().sum(0)) / max(1, classes * (classes - 1))
     variance = class_weights.var(0, unbiased=classes > 1)
     return (similarity_weight * similarity - (1 - similarity_weight) * variance).argsort(stable=True)
 
 
 def label_divergence(cosines: Tensor, labels: Tensor) -> Tensor:
-    """Divergence of one-hot labels from the softmax of cosines, in bits.
-
-    Args:
-        cosines: Of keys and classes, shape (keys, classes).
-        labels: Shape (keys,).
-
-    Returns:
-        Shape (keys,).
-    """
+    """Divergence of one-hot labels from the softmax of their keys' cosines with the classes, in bits, shape (keys,)."""
     own = cosines.softmax(-1).gather(1, labels.to(torch.int64)[:, None])[:, 0]
     return torch.log2((1 + _EPSILON) / (own + _EPSILON))
-
-
-APEConfig.head = APE

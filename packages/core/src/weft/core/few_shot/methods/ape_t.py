@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.grid import Grid
-from weft.core.few_shot.head_config import Axes, register_head
+from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.keys import KeyCache
 from weft.core.few_shot.methods.ape import APE, PrunedCacheConfig
 from weft.core.few_shot.methods.tip_adapter import CacheHeadConfig, TipAdapter
@@ -21,11 +20,11 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class APETConfig(TrainingOptions, PrunedCacheConfig):
-    """APE-T's own defaults: AdamW with decay 0.1, rate 0.001, and a criterion that looks at the variance most.
+    """APE-T: AdamW at 0.001 with a decay of 0.1, and a choice of channels that weighs the variance most.
 
     Args:
-        keys: `whole` keys of all channels and votes without the weights of APE, as in the released code; or `pruned` as
-            APE's, with keys and class weights of unit length again, and votes weighted by `gamma` too.
+        keys: `whole`, keys of all channels and votes without APE's weights, as in the released code; or `pruned`, as
+            APE's, with keys and class weights normalised again and votes weighted by `gamma` too.
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"keys": "pruned"}
@@ -37,7 +36,7 @@ class APETConfig(TrainingOptions, PrunedCacheConfig):
     keys: Literal["whole", "pruned"] = "whole"
 
     def axes(self) -> dict[str, list[float]]:
-        """Searched values of beta and alpha, and of gamma where votes are weighted by it."""
+        """Values of beta and alpha that are searched, and of gamma where votes are weighted by it."""
         return CacheHeadConfig.axes(self) if self.keys == "whole" else super().axes()
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
@@ -50,14 +49,13 @@ class APET(APE):
 
     `z = scale · f (W + r) + alpha · Σ_{j in class} w_j · exp(-beta (1 - f·(F_j + r)))`
 
-    The weight `w_j` of every vote is trained too, from one on. Keys and class weights keep all channels and the length
-    that training gives them.
+    The weights `w_j` of the votes are trained too and start at one. Keys and class weights keep all channels, and are
+    not normalised again.
 
     Source: Zhu et al. 2023 (Not all features matter), section 3.4, as its code has it. Differences: keys and channels
-    as in `APE` (the released code chooses as many channels as APE does, and fails where the residual has another
-    number); single precision, where it halves the features; of epochs that are equally accurate on the validation
-    samples the one of least cross-entropy is kept, where it keeps the first. With `keys="pruned"` the votes are those
-    of APE, which is ours: at step 0 it is APE.
+    are those of `APE` (the released code fails where the residual has another number of channels than APE); features
+    have single precision, there half; ties in validation accuracy are broken by cross-entropy, where the code keeps the
+    first epoch. `keys="pruned"`, whose votes are those of APE, is ours: at step 0 it is APE.
     """
 
     config_class = APETConfig
@@ -110,15 +108,8 @@ class APET(APE):
         balance = TipAdapter._key_weights(self)
         return self.value_weights if balance is None else self.value_weights * balance
 
-    def grid(self, features: Tensor, axes: Axes) -> Grid:
-        """Values of beta and alpha, and of gamma where votes are weighted by it."""
-        return TipAdapter.grid(self, features, axes) if self._whole else super().grid(features, axes)
-
     def _keep_classes(self, keep: list[int]) -> None:
         rows = self.cache.kept_by(keep)
         super()._keep_classes(keep)
         self.residual = nn.Parameter(self.residual[keep], requires_grad=False)
         self.value_weights = nn.Parameter(self.value_weights[rows], requires_grad=False)
-
-
-APETConfig.head = APET

@@ -1,4 +1,4 @@
-"""CLAP: a linear probe that starts as zero-shot and is held there, the more the better zero-shot knows a class."""
+"""CLAP: a linear probe that starts as zero-shot and is held there, each class by how well zero-shot knows it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class CLAPConfig(TrainingOptions, HeadConfig):
-    """CLAP, which needs no validation samples: it keeps the last epoch.
+    """CLAP, which needs no validation samples, since it keeps the last epoch.
 
     Args:
-        constraint: `class` holds each class by how well zero-shot knows it, `mean` all by the average of that, and
-            `none` is the plain probe that starts as zero-shot.
+        constraint: `class` holds each class by how well zero-shot knows it, `mean` holds all classes by the average,
+            and `none` holds none.
     """
 
     method: Literal["clap"] = "clap"
@@ -41,11 +41,11 @@ class CLAPConfig(TrainingOptions, HeadConfig):
 class CLAP(FewShotHead):
     """`z = scale · f norm(P)`, trained by `cross-entropy + mean_c λ_c ‖P_c - W_c‖²` from `P = W` on.
 
-    `λ_c` is the mean probability that zero-shot gives to the class of its own samples.
+    `λ_c` is the mean probability that zero-shot gives to class c for its own samples.
 
-    Source: Silva-Rodríguez et al., CVPR 2024 (CLAP), and its code. Differences: W are unit vectors, where the code
-    starts from text features of any length; each epoch takes one random view of each sample, where the code passes over
-    all 20 as samples of their own; and the multipliers stay as they begin, as in the code's configuration `l2`.
+    Source: Silva-Rodríguez et al., CVPR 2024 (CLAP), and its code. Differences: W has unit vectors, where the code
+    starts from text features of any length; an epoch takes one random view of each sample, where the code takes all 20
+    as samples of their own; the multipliers stay as they start, as in the code's configuration `l2`.
     """
 
     config_class = CLAPConfig
@@ -66,11 +66,7 @@ class CLAP(FewShotHead):
         train_head(self, [self.prototypes], samples, self.config, validation=validation, seed=seed, loss=loss)
 
     def multipliers(self, samples: Samples) -> Tensor:
-        """How strongly each class is held, shape (classes,); 0 for a class without samples.
-
-        Args:
-            samples: The training samples, of whose views all count.
-        """
+        """How strongly each class is held, over all views, shape (classes,); 0 for a class without samples."""
         if self.config.constraint == "none":
             return torch.zeros_like(self.class_weights[:, 0])
         with torch.no_grad():
@@ -83,6 +79,3 @@ class CLAP(FewShotHead):
     def scores(self, features: Tensor) -> Tensor:
         """The cosine with the prototypes."""
         return self.config.logit_scale * (features @ functional.normalize(self.prototypes, dim=-1).T)
-
-
-CLAPConfig.head = CLAP

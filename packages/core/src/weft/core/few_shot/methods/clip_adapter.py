@@ -16,7 +16,7 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class CLIPAdapterConfig(TrainingOptions, HeadConfig):
-    """CLIP-Adapter, with the schedule of CoOp that its code takes.
+    """CLIP-Adapter, with CoOp's schedule, which its code takes.
 
     Args:
         reduction_factor: Width of the features divided by that of the hidden layer.
@@ -41,8 +41,8 @@ class CLIPAdapterConfig(TrainingOptions, HeadConfig):
 class CLIPAdapter(FewShotHead):
     """`z = scale · norm(ratio · a + (1 - ratio) · f) W` with `a = relu(relu(f W_1) W_2)`.
 
-    The original reads features before they are normalised; the network has no bias, so that it only scales with
-    its input and the direction of the result is the same for unit features.
+    The original reads raw features. Since the network has no bias, it scales with its input, and unit features give the
+    same direction.
 
     Source: Gao et al. 2021 (CLIP-Adapter), eq. 5 and 6, the visual adapter.
     """
@@ -64,13 +64,10 @@ class CLIPAdapter(FewShotHead):
         train_head(self, [*self.adapter.parameters()], samples, self.config, validation=validation, seed=seed)
 
     def adapted(self, features: Tensor) -> Tensor:
-        """The features mixed with what the network makes of them, of unit length."""
+        """The features mixed with the network's output, normalised."""
         ratio = self.config.ratio
         return functional.normalize(ratio * self.adapter(features) + (1 - ratio) * features, dim=-1)
 
     def scores(self, features: Tensor) -> Tensor:
         """Zero-shot logits of the adapted features."""
         return self.zero_shot(self.adapted(features))
-
-
-CLIPAdapterConfig.head = CLIPAdapter

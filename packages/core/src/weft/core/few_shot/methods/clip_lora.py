@@ -20,7 +20,7 @@ class CLIPLoRAConfig(AdaptedHeadConfig):
         rank: Rank of the updates.
         alpha: Numerator of their scale `alpha / sqrt(rank)`.
         dropout: Probability of dropping an input of an update.
-        linears: Maps of every layer that are updated. Towers without attention have `up` and `down`.
+        linears: Maps that are updated in every layer. Towers without attention have `up` and `down`.
     """
 
     method: Literal["clip_lora"] = "clip_lora"
@@ -43,15 +43,12 @@ class CLIPLoRAConfig(AdaptedHeadConfig):
 
 
 class CLIPLoRA(AdaptedHead):
-    """`z = scale · f' g'` after cross-entropy of the same, with LoRA on queries, keys and values of every layer.
+    """`z = scale · f' g'`, trained by cross-entropy, with LoRA on queries, keys and values of every layer.
 
     Source: Zanella and Ben Ayed, CVPR Workshops 2024 (CLIP-LoRA), and its code (github.com/MaxZanella/CLIP-LoRA), which
     gives rank 2, alpha 1 over the root of the rank, dropout 0.25, AdamW at 2e-4 with a decay of 0.01, batches of 32
-    and 500 steps for each image of a class. Differences: the class features are the mean over all templates that are
-    given, where the code takes one; the rate falls to 0, there to 1e-6; and there is no half precision.
+    and 500 steps per shot. Differences: class features are means over all given templates, where the code takes one;
+    the rate falls to 0, there to 1e-6; nothing has half precision.
     """
 
     config_class = CLIPLoRAConfig
-
-
-CLIPLoRAConfig.head = CLIPLoRA

@@ -1,4 +1,4 @@
-"""CoCoOp: CoOp whose context is shifted by every image, through a small network."""
+"""CoCoOp: CoOp with a small network through which each image shifts the context."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from weft.core.few_shot.head_config import register_head
 from weft.core.few_shot.methods.coop import CoOp, PromptHeadConfig
-from weft.core.few_shot.samples import Samples
-from weft.core.few_shot.training import train_head
 
 _REDUCTION = 16
 # Texts that are encoded at a time, unless one image alone has more classes.
@@ -20,7 +18,7 @@ _PROMPTS = 512
 
 @register_head
 class CoCoOpConfig(PromptHeadConfig):
-    """CoCoOp: four tokens, 10 epochs of single images; the paper starts from `a photo of a`."""
+    """CoCoOp: four tokens, and 10 epochs of single images; the paper starts from `a photo of a`."""
 
     method: Literal["cocoop"] = "cocoop"
     context_tokens: int = Field(default=4, gt=0)
@@ -36,9 +34,9 @@ class CoCoOpConfig(PromptHeadConfig):
 
 
 class CoCoOp(CoOp):
-    """`z_i = scale · f_i g([v + m(f_i), class name])`: every image reads all class names again.
+    """`z_i = scale · f_i g([v + m(f_i), class name])`: all class names are read anew for each image.
 
-    The text encoder is needed for logits too; give it again after `load` with `use_prompts`.
+    Logits need the text encoder too; after `load`, give it again with `use_prompts`.
 
     Source: Zhou et al. 2022 (CoCoOp), section 3.2.
     """
@@ -53,17 +51,8 @@ class CoCoOp(CoOp):
             nn.Linear(self.width, hidden), nn.ReLU(), nn.Linear(hidden, self.config.context_width)
         ).requires_grad_(False)
 
-    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the context and the network."""
-        prompts = self._required_prompts()
-        self._start(prompts)
-        trained = [self.context, *self.meta.parameters()]
-        train_head(self, trained, samples, self.config, validation=validation, seed=seed)
-        with torch.no_grad():
-            self.prompted.copy_(prompts(self.context))
-
     def scores(self, features: Tensor) -> Tensor:
-        """Logits of every image under the prompts that it shifts."""
+        """Logits of each image under its own prompts."""
         prompts = self._required_prompts()
         together = max(1, _PROMPTS // self.num_classes)
         rows = []
@@ -71,6 +60,3 @@ class CoCoOp(CoOp):
             names = prompts(self.context + self.meta(block)[:, None]).to(block)
             rows.append(torch.einsum("rd,rcd->rc", block, names))
         return self.config.logit_scale * torch.cat(rows)
-
-
-CoCoOpConfig.head = CoCoOp

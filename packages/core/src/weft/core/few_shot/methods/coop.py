@@ -19,12 +19,12 @@ _SPREAD = 0.02
 
 
 class PromptHeadConfig(TrainingOptions, HeadConfig):
-    """What CoOp and CoCoOp have.
+    """What CoOp and CoCoOp have in common.
 
     Args:
         context_tokens: Number of context vectors.
         context_width: Width of a token of the text encoder.
-        context: Words that the context starts from; random vectors where empty.
+        context: Words that the context starts from; by default it starts at random.
     """
 
     optimizer: Literal["adamw", "adam", "sgd"] = "sgd"
@@ -38,7 +38,7 @@ class PromptHeadConfig(TrainingOptions, HeadConfig):
 
 @register_head
 class CoOpConfig(PromptHeadConfig):
-    """CoOp; the paper takes 50 epochs for 1 shot, 100 for 2 and 4, 200 for 8 and 16, and 50 on ImageNet."""
+    """CoOp; the paper trains for 50 epochs with 1 shot, 100 with 2 and 4, 200 with 8 and 16, and 50 on ImageNet."""
 
     method: Literal["coop"] = "coop"
     epochs: int = Field(default=50, ge=0)
@@ -91,36 +91,26 @@ class CoOp(FewShotHead):
         return self.prompted
 
     def for_classes(self, class_weights: Tensor, prompts: Prompts) -> Self:
-        """The same head for other classes, whose names follow the learned context.
+        """A fitted head for other classes, whose names follow the learned context.
 
         Args:
             class_weights: Unit text features of these classes, shape (classes, width).
             prompts: Their prompts, with as many context tokens as this head has.
 
-        Returns:
-            A fitted head.
-
         Raises:
             FewShotError: This head is not fitted, or an argument breaks a rule.
         """
-        self._require_fitted()
-        with torch.random.fork_rng(devices=[]):
-            other = type(self)(class_weights, self.config)
-            other.build(self.num_samples)
-        other.num_samples, other.selection = self.num_samples, self.selection
-        other.to(self.class_weights)
-        own = {"class_weights": other.class_weights, "prompted": other.prompted}
-        other.load_state_dict({**self.state_dict(), **own})
+        other = self._for_others(class_weights)
         other.use_prompts(prompts)
         with torch.no_grad():
             other.prompted.copy_(prompts(self.context))
-        return other.requires_grad_(False).eval()
+        return other
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the context, and keep the class features under it."""
+        """Train the context and what shifts it, and keep the class features."""
         prompts = self._required_prompts()
         self._start(prompts)
-        train_head(self, [self.context], samples, self.config, validation=validation, seed=seed)
+        train_head(self, [*self.parameters()], samples, self.config, validation=validation, seed=seed)
         with torch.no_grad():
             self.prompted.copy_(prompts(self.context))
 
@@ -148,6 +138,3 @@ class CoOp(FewShotHead):
                 "`head.use_prompts(ContextPrompts(encoder, class_names))` first."
             )
         return self.prompts
-
-
-CoOpConfig.head = CoOp

@@ -1,7 +1,8 @@
-"""Cross-modal linear probe: class names are further training samples of one linear head."""
+"""Cross-modal linear probe: one linear head, trained on images and class names alike."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import torch
@@ -17,12 +18,12 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class CrossModalProbeConfig(TrainingOptions, HeadConfig):
-    """Cross-modal linear probing; half of every batch are class names.
+    """Cross-modal linear probe; half of every batch is class names.
 
     Args:
         rates: Learning rates that validation samples choose from.
         decays: Weight decays that they choose from.
-        zero_shot_share: Share of the class weights mixed into the trained head (0.5 is the paper's WiSE-FT).
+        zero_shot_share: Share of the class weights in the mixture with the trained head (0.5 is the paper's WiSE-FT).
     """
 
     method: Literal["cross_modal_probe"] = "cross_modal_probe"
@@ -42,15 +43,15 @@ class CrossModalProbeConfig(TrainingOptions, HeadConfig):
 class CrossModalProbe(FewShotHead):
     """`z = scale · f V`, with V trained from W on images and on the class names alike.
 
-    Source: Lin et al. 2023 (Multimodality helps unimodality), section 3. Differences: passes over the images
-    instead of a number of iterations; an epoch is chosen after every pass.
+    Source: Lin et al. 2023 (Multimodality helps unimodality), section 3. Differences: the length is given in passes
+    over the images, not in iterations, and validation compares the heads after each pass.
     """
 
     config_class = CrossModalProbeConfig
     weight: nn.Parameter
 
     def build(self, num_samples: int) -> None:
-        """Make a head of the class weights."""
+        """Start from the class weights."""
         self.weight = nn.Parameter(self.class_weights.clone(), requires_grad=False)
         self.selected = {"learning_rate": self.config.learning_rate, "weight_decay": self.config.weight_decay}
 
@@ -61,13 +62,12 @@ class CrossModalProbe(FewShotHead):
             return
         best: tuple[float, float] | None = None
         kept = self.weight.detach().clone()
-        for rate in self.config.rates:
-            for decay in self.config.decays:
-                choice = {"learning_rate": rate, "weight_decay": decay}
-                self._train(samples, validation, seed, self.config.model_copy(update=choice))
-                score = validation.score(self.scores(validation.mean()), self.config.select_by)
-                if best is None or score > best:
-                    best, self.selected, kept = score, choice, self.weight.detach().clone()
+        for rate, decay in product(self.config.rates, self.config.decays):
+            choice = {"learning_rate": rate, "weight_decay": decay}
+            self._train(samples, validation, seed, self.config.model_copy(update=choice))
+            score = validation.score(self.scores(validation.mean()), self.config.select_by)
+            if best is None or score > best:
+                best, self.selected, kept = score, choice, self.weight.detach().clone()
         self.weight.data.copy_(kept)
 
     def _train(
@@ -88,6 +88,3 @@ class CrossModalProbe(FewShotHead):
         """The cosine with the trained weights."""
         weights = torch.lerp(self.weight, self.class_weights, self.config.zero_shot_share)
         return self.config.logit_scale * (features @ weights.T)
-
-
-CrossModalProbeConfig.head = CrossModalProbe

@@ -1,4 +1,4 @@
-"""GDA: Gaussian classes with one covariance, in closed form, added to the zero-shot logits."""
+"""GDA: a Gaussian per class with one shared covariance, in closed form, added to the zero-shot logits."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class GDAConfig(HeadConfig):
 
     Args:
         alpha: Weight of the Gaussian classifier, before a search.
-        alphas: Values that the search compares, ascending. By default the powers of ten from -4 to 2, times
-            `logit_scale / 100`, and beyond them while the best lies at an end.
+        alphas: Values that are searched, ascending. By default `10^-4` to `10^2`, times `logit_scale / 100`, and
+            beyond while the best lies at an end.
     """
 
     method: Literal["gda"] = "gda"
@@ -34,7 +34,7 @@ class GDAConfig(HeadConfig):
     alphas: tuple[float, ...] | None = None
 
     def axes(self) -> dict[str, Sequence[float]]:
-        """Searched values of alpha."""
+        """Values of alpha that are searched."""
         factor = self.logit_scale / CLIP_SCALE
         return {"alpha": self.alphas or [factor * 10.0**power for power in _POWERS]}
 
@@ -47,7 +47,7 @@ class GDA(FewShotHead):
     """`z = scale · f W + alpha (f M + b)`, with `M = P mu_c` and `b = log(1/C) - mu_c P mu_c / 2`.
 
     The precision is `P = d · pinv((m - 1) S + tr(S) I)`, with S the covariance within classes over all m views of
-    all samples. A class without samples has no mean: it keeps its zero-shot logit.
+    all samples. A class without samples has no mean and keeps its zero-shot logit.
 
     Source: Wang et al. 2024 (A hard-to-beat baseline for training-free CLIP-based adaptation), eq. 5 to 8.
     """
@@ -63,25 +63,22 @@ class GDA(FewShotHead):
         self.selected = {"alpha": self.config.alpha}
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Work out mean and precision."""
+        """Compute means and precision."""
         features, labels = replace(samples, dtype=torch.float64).flat()
-        counts = torch.bincount(labels, minlength=self.num_classes).clamp(min=1).double()
-        means = torch.zeros(self.num_classes, self.width, dtype=torch.float64, device=features.device)
-        means = means.index_add(0, labels, features) / counts[:, None]
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        means = features.new_zeros(self.num_classes, self.width).index_add(0, labels, features)
+        means = means / counts.clamp(min=1).double()[:, None]
         centred = features - means[labels]
-        total = max(2, len(features))
         scatter = centred.T @ centred  # (m - 1) S
-        spread = scatter.trace() / (total - 1)
-        if float(spread) == 0:  # one view of one shot: no spread at all; P is then a multiple of the identity
-            precision = self.width * torch.eye(self.width, dtype=torch.float64, device=features.device)
-        else:
+        spread = scatter.trace() / (max(2, len(features)) - 1)
+        precision = self.width * torch.eye(self.width, dtype=torch.float64, device=features.device)
+        if float(spread) != 0:  # it is 0 for one view of one shot
             ridge = spread * torch.eye(self.width, dtype=torch.float64, device=features.device)
             precision = self.width * torch.linalg.pinv(scatter + ridge, hermitian=True)
         weight = means @ precision
-        held = torch.bincount(labels, minlength=self.num_classes) > 0
         bias = -math.log(self.num_classes) - 0.5 * (weight * means).sum(1)
         self.weight.copy_(weight)
-        self.bias.copy_(torch.where(held, bias, 0))
+        self.bias.copy_(torch.where(counts > 0, bias, 0))
 
     def scores(self, features: Tensor) -> Tensor:
         """The class names' logits and the Gaussian classifier's."""
@@ -91,12 +88,5 @@ class GDA(FewShotHead):
         return features @ self.weight.T + self.bias
 
     def grid(self, features: Tensor, axes: Axes) -> Grid:
-        """The weights of the Gaussian classifier."""
-        return Grid(
-            [{}],
-            lambda rows: self._gaussian(features[rows])[None],
-            axes["alpha"],
-        )
-
-
-GDAConfig.head = GDA
+        """Values of alpha."""
+        return Grid([{}], lambda rows: self._gaussian(features[rows])[None], axes["alpha"])

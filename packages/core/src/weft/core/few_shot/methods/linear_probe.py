@@ -21,9 +21,9 @@ class LinearProbeConfig(HeadConfig):
     """Multinomial logistic regression.
 
     Args:
-        penalty: Strength of the L2 penalty, where no validation samples choose it.
+        penalty: Strength of the L2 penalty where no validation samples choose one.
         penalties: Strengths that validation samples choose from.
-        iterations: Greatest number of L-BFGS iterations.
+        iterations: Limit of L-BFGS iterations.
     """
 
     method: Literal["linear_probe"] = "linear_probe"
@@ -37,9 +37,9 @@ class LinearProbeConfig(HeadConfig):
 
 
 class LinearProbe(FewShotHead):
-    """`z = f V + c`, the minimum of the summed cross-entropy plus `penalty / 2 · |V|²`.
+    """`z = f V + c`, which minimise the summed cross-entropy plus `penalty / 2 · |V|²`.
 
-    Source: Radford et al. 2021 (CLIP), section 3.2; it, too, chooses the penalty on a validation split.
+    Source: Radford et al. 2021 (CLIP), section 3.2, which chooses the penalty on a validation split too.
     """
 
     config_class = LinearProbeConfig
@@ -50,7 +50,7 @@ class LinearProbe(FewShotHead):
         self.selected = {"penalty": self.config.penalty}
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Minimise the loss, at each penalty where validation samples choose."""
+        """Minimise the loss, at every penalty where validation samples choose."""
         if validation is None:
             self._minimise(samples, self.config.penalty)
             return
@@ -89,6 +89,3 @@ class LinearProbe(FewShotHead):
     def scores(self, features: Tensor) -> Tensor:
         """The classifier's logits."""
         return self.linear(features)
-
-
-LinearProbeConfig.head = LinearProbe

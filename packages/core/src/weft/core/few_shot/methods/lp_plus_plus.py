@@ -1,4 +1,4 @@
-"""LP++: a linear probe that blends class names in by learned factors, with steps sized from the data."""
+"""LP++: a linear probe that blends in the class names by learned factors, with step sizes from the data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class LPPlusPlusConfig(HeadConfig):
         epochs: Steps of the class vectors.
         momentum: Momentum of these steps.
         blend_every: Steps between updates of the blending factors.
-        initial_blend: Factor of the mean similarity of a class with its name, from which the factors start.
-        bias: Train a bias of each class, as the released code does.
+        initial_blend: Where the factors start, as a multiple of the mean similarity of samples with their class name.
+        bias: Train a bias per class, as the released code does.
         blend_gradient: What moves the factors: the gradients of all steps so far (`accumulated`), as in the released
-            code, which never clears them; or that of the current step (`step`), as the paper's formula has it.
+            code, which never clears them; or that of the current step (`step`), as in the paper's formula.
     """
 
     earlier: ClassVar[Mapping[str, Any]] = {"bias": False, "blend_gradient": "step"}
@@ -41,17 +41,17 @@ class LPPlusPlusConfig(HeadConfig):
     blend_gradient: Literal["accumulated", "step"] = "accumulated"
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
-        """A vector, a blending factor and, unless it is left out, a bias per class."""
+        """A vector, a blending factor and, if it is trained, a bias per class."""
         return num_classes * (width + 1 + self.bias)
 
 
 class LPPlusPlus(FewShotHead):
     """`z = f (w_c + a_c t_c) + b_c`, with t the class weights and no logit scale.
 
-    The class vectors start as the sum of the features of their class, and step by `4 m / lambda_max(F F^T)` for m
-    features; the factors start as a multiple of the mean similarity, and step by `m / (4 max_c Σ_i (f_i · t_c)²)`.
-    Both are bounds of the curvature of the loss, so there is no rate to choose. Biases start as those of a linear layer
-    of PyTorch and step with the class vectors. Of equally accurate epochs the last is kept.
+    A class vector starts as the sum of its class's features, and steps by `4 m / lambda_max(F F^T)` for m features; the
+    factors start at a multiple of the mean similarity, and step by `m / (4 max_c Σ_i (f_i · t_c)²)`. Both step sizes
+    bound the curvature of the loss, so that no rate need be chosen. Biases start as in a linear layer of PyTorch and
+    step with the class vectors. Of equally accurate epochs the last is kept.
 
     Source: Huang et al. 2024 (LP++), sections 3 and 4, as its code has it; the paper has no bias. Differences: classes
     may have any number of samples; without validation samples the last epoch is kept.
@@ -69,26 +69,24 @@ class LPPlusPlus(FewShotHead):
         self.bias = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
 
     def optional_tensors(self) -> tuple[str, ...]:
-        """The biases, where they are zero and not trained."""
+        """The biases, where they are not trained and zero."""
         return () if self.config.bias else ("bias",)
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Step the class vectors, and the blending factors now and then."""
+        """Step the class vectors, and every few steps the blending factors."""
         features, labels = samples.flat()
         similarity = features @ self.class_weights.T
         self._start(features, labels, similarity)
-        largest = torch.linalg.matrix_norm(features, ord=2).square()
-        rate = 4 * len(features) / largest
+        rate = 4 * len(features) / torch.linalg.matrix_norm(features, ord=2).square()
         blend_rate = len(features) / (4 * similarity.square().sum(0).max())
         trained = (self.weight, self.bias)
         velocities = [torch.zeros_like(value) for value in trained]
         blend_gradient = torch.zeros_like(self.blend)
+        truth = functional.one_hot(labels, self.num_classes).to(features)
         best = -math.inf
-        kept = [value.clone() for value in (*trained, self.blend)]
+        kept: list[Tensor] = []
         for epoch in range(self.config.epochs):
-            probabilities = self._blended(features, similarity).softmax(-1)
-            error = probabilities - functional.one_hot(labels, self.num_classes).to(probabilities)
-            error = error / len(features)
+            error = (self._blended(features, similarity).softmax(-1) - truth) / len(features)
             gradients = [error.T @ features, error.sum(0) * self.config.bias]
             for value, velocity, gradient in zip(trained, velocities, gradients, strict=True):
                 velocity.mul_(self.config.momentum).add_(gradient)
@@ -101,9 +99,8 @@ class LPPlusPlus(FewShotHead):
                 score, _ = validation.score(self.scores(validation.mean()), self.config.select_by)
                 if score >= best:
                     best, kept = score, [value.clone() for value in (*trained, self.blend)]
-        if best > -math.inf:
-            for value, chosen in zip((*trained, self.blend), kept, strict=True):
-                value.data.copy_(chosen)
+        for value, chosen in zip((*trained, self.blend), kept, strict=bool(kept)):
+            value.data.copy_(chosen)
 
     def _start(self, features: Tensor, labels: Tensor, similarity: Tensor) -> None:
         self.weight.data.zero_().index_add_(0, labels, features)
@@ -120,6 +117,3 @@ class LPPlusPlus(FewShotHead):
 
     def _blended(self, features: Tensor, similarity: Tensor) -> Tensor:
         return features @ self.weight.T + similarity * self.blend + self.bias
-
-
-LPPlusPlusConfig.head = LPPlusPlus

@@ -18,8 +18,8 @@ class MMAHeadConfig(AdaptedHeadConfig):
 
     Args:
         bottleneck_size: Width of the shared map.
-        scale: Factor of an adapter; gradients of what it multiplies are divided by it.
-        upper: How many of the last layers of each tower are adapted.
+        scale: Factor of an adapter's output, by which the gradients within it are divided.
+        upper: Number of adapted layers in each tower, from the last down.
         init: `identity` starts as zero-shot; `repo` draws the last matrix like the others, as the code does.
     """
 
@@ -46,28 +46,22 @@ class MMAHeadConfig(AdaptedHeadConfig):
 
 
 class MMAHead(AdaptedHead):
-    """`z = scale · f' g'` after cross-entropy of the same, with the unit `mma` in the upper layers.
+    """`z = scale · f' g'`, trained by cross-entropy, with the unit `mma` in the upper layers.
 
-    Gradients within an adapter are those of a factor of one: SGD steps by the rate over the factor.
+    Gradients within an adapter are those of a factor of one, so that SGD steps by the rate divided by the factor.
 
     Source: Yang et al., CVPR 2024 (MMA), and its code (github.com/ZjjConan/Multi-Modal-Adapter), which gives width 32,
-    layers 5 to 12 of 12, a factor of 0.001, SGD at 0.0015 along a cosine and five epochs in batches of 16. Its weight
-    decay is left to its training library; 0.0005 is what we know of that, not verified. Differences: the last matrix
-    starts at zero, which `init` undoes; the code reads `a photo of a NAME.`, here the given templates are read.
+    layers 5 to 12 of 12, a factor of 0.001, and five epochs of SGD at 0.0015 along a cosine in batches of 16. It leaves
+    the weight decay to its training library; we take 0.0005, which is not verified. Differences: the last matrix starts
+    at zero unless `init` says otherwise; class names are read in the given templates, there in `a photo of a NAME.`.
     """
 
     config_class = MMAHeadConfig
 
     def options(self) -> TrainingOptions:
-        """The options, with the rate over the factor for SGD; Adam's steps do not hang on it."""
+        """The options; for SGD with the rate divided by the factor, which Adam's steps do not depend on."""
         config: MMAHeadConfig = self.config
         if config.optimizer != "sgd":
             return config
-        changed = {
-            "learning_rate": config.learning_rate / config.scale,
-            "weight_decay": config.weight_decay * config.scale,
-        }
-        return config.model_copy(update=changed)
-
-
-MMAHeadConfig.head = MMAHead
+        rate, decay = config.learning_rate / config.scale, config.weight_decay * config.scale
+        return config.model_copy(update={"learning_rate": rate, "weight_decay": decay})

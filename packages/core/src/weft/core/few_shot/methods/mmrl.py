@@ -1,4 +1,4 @@
-"""MMRL: tokens of a space that both towers share, projected into their upper layers, with a feature of their own."""
+"""MMRL: tokens of a space that both towers share, mapped into their upper layers, with a feature of their own."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.core.few_shot.head_config import HeadConfig, register_head
-from weft.core.few_shot.image_head import Adaptable, ImageHead
-from weft.core.few_shot.images import Images, Readable
+from weft.core.few_shot.image_head import Adaptable, ImageHead, batches_of
+from weft.core.few_shot.images import Readable
 from weft.core.few_shot.layer_tokens import LayerTokens
 from weft.core.few_shot.samples import Samples
 from weft.core.few_shot.training import TrainingOptions, train_head
 
 _SPREAD = 0.02
-# Images that are scored at a time.
-_TOGETHER = 64
 
 
 @register_head
@@ -29,9 +27,9 @@ class MMRLConfig(TrainingOptions, HeadConfig):
     Args:
         tokens: Tokens of the shared space.
         token_size: Their width.
-        upper: How many of the last layers of each tower read them.
-        share: Share of the class token's feature in loss and scores; the rest is that of the tokens.
-        penalty: Factor of the distance of image and class features to those of the encoder.
+        upper: Number of layers in each tower that read them, from the last down.
+        share: Share of the class token's feature in loss and scores; the tokens' feature has the rest.
+        penalty: Factor of the distance of image and class features from those of the plain encoder.
     """
 
     method: Literal["mmrl"] = "mmrl"
@@ -48,27 +46,25 @@ class MMRLConfig(TrainingOptions, HeadConfig):
     penalty: float = Field(default=0.5, ge=0)
 
     def trained_within(self, model: nn.Module) -> int:
-        """The tokens, their maps into every layer, and the projection of what becomes of them."""
+        """The tokens, their maps into the layers, and their projection into the common space."""
         places = LayerTokens(model, self.upper)
-        maps = sum(
-            len(layers) * places.widths[tower] * (self.token_size + 1)
-            for tower, layers in places.layers.items()
-        )
+        widths = sum(len(layers) * places.widths[tower] for tower, layers in places.layers.items())
+        maps = widths * (self.token_size + 1)
         return self.tokens * self.token_size + maps + places.size * places.widths["vision"]
 
 
 class MMRL(ImageHead):
-    """`z = scale · (a · f' + (1 - a) · r) g'`, with `f'`, `g'` through towers that read tokens, and `r` of the tokens.
+    """`z = scale · (a · f' + (1 - a) · r) g'`, with `f'`, `g'` of towers that read tokens, and `r` of the tokens.
 
     Each of the upper layers reads `R W_l + b_l` behind its first token, with `R` shared by all layers of both towers;
-    what a layer makes of them goes no further. `r` is the mean of what the last one makes of them, through a projection
-    of its own. The loss is `a CE(f' g') + (1 - a) CE(r g') + λ (1 - cos(f', f)) + λ (1 - cos(g', g))`, with `f` and `g`
-    of the encoder as it is. It does not start as zero-shot. Other classes are scored by `f' g'` alone.
+    its outputs for them go no further. `r` is the mean of the last layer's outputs for them, through a projection of
+    its own. The loss is `a CE(f' g') + (1 - a) CE(r g') + λ (1 - cos(f', f)) + λ (1 - cos(g', g))`, with `f` and `g` of
+    the plain encoder. The head does not start as zero-shot. Other classes are scored by `f' g'` alone.
 
     Source: Guo and Gu, CVPR 2025 (MMRL), and the code (github.com/yunncheng/MMRL), which gives five tokens of width
     512, layers 6 to 12 of 12, a share of 0.7, AdamW at 0.001 and 50 epochs in batches of 32. It sets λ for each data
-    set, from 0.01 to 7; 0.5 is that of its few-shot configuration. Weight decay is left to its training library; 0.0005
-    is what we know of that, not verified. Difference: all templates that are given are read, there one.
+    set, from 0.01 to 7; 0.5 is that of its few-shot configuration. It leaves the weight decay to its training library;
+    we take 0.0005, which is not verified. Difference: all given templates are read, there one.
     """
 
     config_class = MMRLConfig
@@ -90,17 +86,14 @@ class MMRL(ImageHead):
     def build_like(self, num_samples: int, tensors: Mapping[str, Tensor]) -> None:
         """Make room for the tensors of a file, whose sizes only the encoder knows."""
         super().build(num_samples)
+        biases = {name: len(value) for name, value in tensors.items() if value.dim() == 1}
         found = {
-            tower: [
-                value
-                for name, value in tensors.items()
-                if name.startswith(f"maps.{tower}.") and value.dim() == 1
-            ]
+            tower: [width for name, width in biases.items() if name.startswith(f"maps.{tower}.")]
             for tower in ("text", "vision")
         }
         self._hold(
-            {tower: len(biases) for tower, biases in found.items()},
-            {tower: len(biases[0]) if biases else 0 for tower, biases in found.items()},
+            {tower: len(widths) for tower, widths in found.items()},
+            {tower: widths[0] if widths else 0 for tower, widths in found.items()},
         )
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
@@ -110,7 +103,7 @@ class MMRL(ImageHead):
         self.read_classes(self.required())
 
     def class_features(self) -> Tensor:
-        """Unit features of the class names in the layers of which the tokens stand."""
+        """Unit features of the class names through the text tower with tokens."""
         # While the tokens are trained the features change; afterwards they are kept.
         return self._read_classes() if self.space.requires_grad else self.named
 
@@ -119,19 +112,18 @@ class MMRL(ImageHead):
         return self._both(adaptable, pixel_values)[0]
 
     def scores(self, features: Readable) -> Tensor:
-        """The cosine of both features and the class names."""
+        """The cosine of class names with the mixture of both features."""
         if self.is_of_others:
             return super().scores(features)
         adaptable, names, share = self.required(), self.class_features(), self.config.share
-        batches = [features] if isinstance(features, Tensor) else Images.of(features).batches(_TOGETHER)
         rows = []
-        for batch in batches:
+        for batch in batches_of(features):
             first, second = self._both(adaptable, batch)
             rows.append((share * first + (1 - share) * second) @ names.T)
         return self.config.logit_scale * torch.cat(rows)
 
     def for_classes(self, class_weights: Tensor, adaptable: Adaptable) -> Self:
-        """As `ImageHead.for_classes`; other classes are scored without the tokens' own feature."""
+        """As `ImageHead.for_classes`; other classes are scored without the tokens' feature."""
         other = super().for_classes(class_weights, adaptable)
         other.is_of_others = True
         return other
@@ -150,8 +142,7 @@ class MMRL(ImageHead):
         moved = 2 - (first * plain).sum(-1).mean() - (names * self.class_weights).sum(-1).mean()
         wrong = functional.cross_entropy(scale * first @ names.T, labels)
         own = functional.cross_entropy(scale * second @ names.T, labels)
-        loss: Tensor = share * wrong + (1 - share) * own + self.config.penalty * moved
-        return loss
+        return share * wrong + (1 - share) * own + self.config.penalty * moved
 
     def _both(self, adaptable: Adaptable, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Unit features of the class token and of the tokens, shape (images, width)."""
@@ -184,6 +175,3 @@ class MMRL(ImageHead):
         self.projection = nn.Parameter(torch.zeros(self.width, widths["vision"]))
         self.register_buffer("named", self.class_weights.detach().clone())
         self.requires_grad_(False)
-
-
-MMRLConfig.head = MMRL

@@ -1,4 +1,4 @@
-"""Multi-Modal Adapter: an attention over image and class names, whose output is added to the features of both."""
+"""Multi-Modal Adapter: attention over an image and the class names, whose output is mixed into the features of both."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PAIRS = 2**15
 
 @register_head
 class MultiModalAdapterConfig(TrainingOptions, HeadConfig):
-    """The Multi-Modal Adapter of Seputis et al., which is another method than `mma`.
+    """The Multi-Modal Adapter of Seputis et al., which is not the method `mma`.
 
     Args:
-        bottleneck_size: Width of the layer before and behind the attention.
+        bottleneck_size: Width of the layers before and after the attention.
         hidden_size: Width of the attention.
         num_heads: Heads of the attention, which divide its width.
         ratio: Share of the attention's output in the new features.
-        links: `all` lets names attend to names too, with `cross_bias` for the image; `cross` only to the image, and the
+        links: With `all`, names attend to names and image alike; with `cross`, names attend only to the image, and the
             image only to names.
-        cross_bias: Added to what an image and a name score for each other.
+        cross_bias: Added to the attention scores between an image and a name.
     """
 
     method: Literal["multi_modal_adapter"] = "multi_modal_adapter"
@@ -55,7 +55,7 @@ class MultiModalAdapterConfig(TrainingOptions, HeadConfig):
         return self
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
-        """Two layers before and behind the attention, and its four maps, all with bias."""
+        """Two layers before and two after the attention, and its four maps, all with bias."""
         small, hidden = self.bottleneck_size, self.hidden_size
         into = small * (width + 1) + hidden * (small + 1)
         out = small * (hidden + 1) + width * (small + 1)
@@ -65,32 +65,26 @@ class MultiModalAdapterConfig(TrainingOptions, HeadConfig):
 class MultiModalAdapter(FewShotHead):
     """`z_c = scale · f' w'_c`, with `f' = norm(r · norm(a_f) + (1 - r) f)` and `w'_c` alike from `a_c`.
 
-    `(a_1 … a_C, a_f) = up(attention(down(w_1 … w_C, f)))`, so that every image changes the features of all class names.
-    It does not start as zero-shot, but near it. Names attend to names alike under every image: that is worked out once.
+    `(a_1 … a_C, a_f) = up(attention(down(w_1 … w_C, f)))`, so that each image changes the features of all class names.
+    It starts near zero-shot, not as zero-shot. Attention among names is the same for all images and computed once.
 
     Source: Seputis et al. 2024 (arXiv 2409.02958), and the first author's code (github.com/dqmis/clip-mma), which gives
-    the widths 32 and 128, four heads, a ratio of 0.2, Adam at 0.01 with a decay of 0.0001 and batches of 64. The code
-    calls its attention masked, but adds the mask to the scores, one for an image and a name and zero elsewhere, so that
-    nothing is left out. That is `links: all`; `cross` does leave out, as copies of the code have it. Which of them the
-    paper's figures were made with is not verified. Differences: the code stops after ten epochs without gain on its
-    validation set, here the best of all epochs is kept.
+    widths of 32 and 128, four heads, a ratio of 0.2, Adam at 0.01 with a decay of 0.0001, and batches of 64. The code
+    calls its attention masked, but adds the mask to the scores (one between image and name, else zero), so that nothing
+    is masked: that is `links: all`. `cross` masks, as copies of the code do. Which of them gave the paper's figures is
+    not verified. Difference: the code stops after ten epochs without gain on its validation set; here the best of all
+    epochs is kept.
     """
 
     config_class = MultiModalAdapterConfig
 
     def build(self, num_samples: int) -> None:
         """Make the layers."""
-        config, hidden = self.config, self.config.hidden_size
-        self.down = nn.Sequential(
-            nn.Linear(self.width, config.bottleneck_size), nn.Linear(config.bottleneck_size, hidden)
-        )
+        small, hidden = self.config.bottleneck_size, self.config.hidden_size
+        self.down = nn.Sequential(nn.Linear(self.width, small), nn.Linear(small, hidden))
         self.query_key_value = nn.Linear(hidden, 3 * hidden)
         self.output = nn.Linear(hidden, hidden)
-        self.up = nn.Sequential(
-            nn.Linear(hidden, config.bottleneck_size),
-            nn.GELU(),
-            nn.Linear(config.bottleneck_size, self.width),
-        )
+        self.up = nn.Sequential(nn.Linear(hidden, small), nn.GELU(), nn.Linear(small, self.width))
         # As torch's own attention starts.
         nn.init.xavier_uniform_(self.query_key_value.weight)
         nn.init.zeros_(self.query_key_value.bias)
@@ -106,7 +100,7 @@ class MultiModalAdapter(FewShotHead):
         return self._scores(features, self.class_weights)
 
     def transfer_logits(self, features: Readable, class_weights: Tensor) -> Tensor:
-        """Scores of classes that the head was not fitted on; their names take part in the attention like others."""
+        """Scores of classes that the head was not fitted on, whose names take part in the attention."""
         found = self._scores(self._checked(features), self._checked(class_weights, "class_weights"))
         return found.detach()
 
@@ -139,9 +133,7 @@ class MultiModalAdapter(FewShotHead):
         among_HCC = scale * torch.einsum("chd,ehd->hce", query_CHD, key_CHD)
         weight_HC = among_HCC.logsumexp(-1)
         plain_CHD = torch.einsum("hce,ehd->chd", among_HCC.softmax(-1), value_CHD)
-        image_share = torch.sigmoid(to_image_RHC - weight_HC).transpose(1, 2)[
-            ..., None
-        ]  # (rows, classes, heads, 1)
+        image_share = torch.sigmoid(to_image_RHC - weight_HC).transpose(1, 2).unsqueeze(-1)  # RCH1
         of_names = (1 - image_share) * plain_CHD + image_share * value_RHD[:, None]
         return of_image.flatten(1), of_names.flatten(2)
 
@@ -149,6 +141,3 @@ class MultiModalAdapter(FewShotHead):
         """Queries, keys and values, each of shape (rows, heads, width of a head)."""
         found = self.query_key_value(self.down(features))
         return found.unflatten(-1, (3, self.config.num_heads, -1)).unbind(1)
-
-
-MultiModalAdapterConfig.head = MultiModalAdapter

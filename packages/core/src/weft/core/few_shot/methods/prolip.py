@@ -19,10 +19,10 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class ProLIPConfig(TrainingOptions, HeadConfig):
-    """ProLIP, which needs no validation samples: it keeps the last epoch.
+    """ProLIP, which needs no validation samples, since it keeps the last epoch.
 
     Args:
-        penalty: Factor of the squared distance to the pretrained map; None is one divided by the images of a class.
+        penalty: Factor of the squared distance to the pretrained map; by default one over the shots.
     """
 
     method: Literal["prolip"] = "prolip"
@@ -43,12 +43,12 @@ class ProLIPConfig(TrainingOptions, HeadConfig):
 class ProLIP(ImageHead):
     """`z = scale · norm(P x + b) W`, trained by `cross-entropy + λ ‖P - P_0‖²` from the encoder's own `P_0` on.
 
-    `x` is what the map reads. It is made once for each image, so that a training takes no further pass of the encoder.
+    `x`, the input of the map, is computed once for each image, so that training takes no further pass of the encoder.
 
     Source: Fahes et al. 2024 (ProLIP, arXiv 2410.05270), and its code (github.com/astra-vision/ProLIP), which gives
     Adam with an epsilon of 1e-4, 300 epochs over all images at once, and λ = 1/K without validation images; of the
     rates that the code compares, 1e-5 is that of its base configuration. Differences: an epoch takes one random view
-    of each image, where the code goes through as many saved views as there are epochs; rate and λ are not searched.
+    of each image, where the code saves one for every epoch; rate and λ are not searched.
     """
 
     config_class = ProLIPConfig
@@ -68,7 +68,7 @@ class ProLIP(ImageHead):
         self._hold(torch.zeros(self.width, width), torch.zeros(self.width))
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the map on what it reads."""
+        """Train the map on its inputs."""
         start, penalty = self.projection.detach().clone(), self.config.penalty
         factor = self.num_classes / len(samples) if penalty is None else penalty
 
@@ -76,24 +76,14 @@ class ProLIP(ImageHead):
             distance = (self.projection - start).square().sum()
             return functional.cross_entropy(self.scores(inputs), labels) + factor * distance
 
-        before = self.required().projection().before
-        drawn = self.made_before(samples, before)
-        chosen_by = None if validation is None else self.made_before(validation, before)
+        drawn, chosen_by = self.made_before(samples, validation, self.required().projection().before)
         train_head(self, [self.projection], drawn, self.config, validation=chosen_by, seed=seed, loss=loss)
 
     def image_features(self, adaptable: Adaptable, pixel_values: Tensor) -> Tensor:
-        """Unit features of images through the trained map.
-
-        Args:
-            adaptable: The encoder.
-            pixel_values: Of images; or what the map reads, shape (images, width of the tower).
-        """
+        """Unit features of images, or of the map's inputs (images, width of the tower), through the trained map."""
         read = pixel_values if pixel_values.dim() == 2 else adaptable.projection().before(pixel_values)
         return functional.normalize(read.to(self.projection) @ self.projection.T + self.bias, dim=-1)
 
     def _hold(self, weight: Tensor, bias: Tensor) -> None:
         self.projection = nn.Parameter(weight.clone(), requires_grad=False)
         self.register_buffer("bias", bias.clone())
-
-
-ProLIPConfig.head = ProLIP

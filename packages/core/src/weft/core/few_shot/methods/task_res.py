@@ -17,7 +17,7 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 @register_head
 class TaskResConfig(TrainingOptions, HeadConfig):
-    """TaskRes; the paper takes 100 epochs for 1 to 4 shots, 200 for more, and rate 0.0002 on ImageNet.
+    """TaskRes; the paper trains for 100 epochs with up to 4 shots, else 200, and at 0.0002 on ImageNet.
 
     Args:
         scale: Factor of the residual (Flowers102: 1).
@@ -39,8 +39,8 @@ class TaskResConfig(TrainingOptions, HeadConfig):
 class TaskRes(FewShotHead):
     """`z = scale · f norm(W + s · X)`, where X starts as zero.
 
-    Source: Yu et al. 2023 (TaskRes), eq. 5. Difference: W are unit vectors, where the code adds X to means of
-    text features of any length.
+    Source: Yu et al. 2023 (TaskRes), eq. 5. Difference: W has unit vectors, where the code adds X to means of text
+    features of any length.
     """
 
     config_class = TaskResConfig
@@ -58,6 +58,3 @@ class TaskRes(FewShotHead):
         """The cosine with the moved class weights."""
         weights = functional.normalize(self.class_weights + self.config.scale * self.residual, dim=-1)
         return self.config.logit_scale * (features @ weights.T)
-
-
-TaskResConfig.head = TaskRes

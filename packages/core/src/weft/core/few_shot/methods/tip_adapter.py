@@ -1,4 +1,4 @@
-"""Tip-Adapter: cached image features vote for their class; nothing is trained."""
+"""Tip-Adapter: cached image features vote for their classes; nothing is trained."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PUBLISHED = 7.0, 3.0
 
 
 class CacheHeadConfig(HeadConfig):
-    """What the heads with an image cache have.
+    """What all heads with an image cache have.
 
     Args:
         alpha: Weight of the cache beside the zero-shot logits, before a search.
         beta: Sharpness of the affinity, before a search.
-        search_scale: Ends of the searched grids of beta and of alpha, which are then neither scaled nor widened. By
-            default 7 and 3, as in Tip-Adapter's code, that of alpha times `logit_scale / 100`: with alpha and the logit
-            scale changed alike, a head predicts the same.
-        search_steps: Number of values in each of them.
-        search_widenings: How often a grid is widened beyond its end, to four times as far, while the best value lies
-            there; by default 4, and 0 where `search_scale` is given. Never with `selected_on="paper"`.
+        search_scale: Ends of the grids of beta and alpha that are searched, which are then neither scaled nor widened.
+            By default 7 and 3, as in Tip-Adapter's code, with that of alpha multiplied by `logit_scale / 100`: when
+            alpha and the logit scale change by one factor, predictions stay.
+        search_steps: Number of values in either grid.
+        search_widenings: How often a grid is widened, to four times its end, while the best value lies there; by
+            default 4, and 0 where `search_scale` is given. Never with `selected_on="paper"`.
         balance_classes: Let every class vote as if it had the mean number of keys, for unbalanced caches.
     """
 
@@ -66,7 +66,7 @@ class TipAdapterConfig(CacheHeadConfig):
     """Tip-Adapter's own defaults.
 
     Args:
-        exact_limit: Greatest number of keys that are all read; beyond it FAISS (`faiss-cpu`) finds the nearest.
+        exact_limit: Largest cache that is read whole; beyond it FAISS (`faiss-cpu`) finds the nearest keys.
         index: Kind of the index; see `weft.core.few_shot.retrieval`.
         neighbours: Keys looked at first.
     """
@@ -80,14 +80,12 @@ class TipAdapterConfig(CacheHeadConfig):
 class TipAdapter(FewShotHead):
     """Zero-shot logits plus the votes of cached training images.
 
-    `z = scale · f W + alpha · Σ_{j in class} exp(-beta (1 - f·F_j))`, where `F_j` is the mean of the unit
-    features of the augmented views of training image j, of unit length.
+    `z = scale · f W + alpha · Σ_{j in class} exp(-beta (1 - f·F_j))`, where `F_j` is the normalised mean of the unit
+    features of training image j under its augmentations. A class without keys keeps its zero-shot logit.
 
-    A class without keys keeps its zero-shot logit.
-
-    Source: Zhang et al. 2022 (Tip-Adapter), eq. 5 to 7. Differences: its code averages views before it normalises
-    them, and here each view has unit length first; a validation split chooses alpha and beta for every data set,
-    also ImageNet, unless `selected_on="paper"`.
+    Source: Zhang et al. 2022 (Tip-Adapter), eq. 5 to 7. Differences: each view is normalised before the mean, where the
+    code averages raw features; a validation split chooses alpha and beta for every data set, ImageNet too, unless
+    `selected_on="paper"`.
     """
 
     config_class: ClassVar[type[HeadConfig]] = TipAdapterConfig
@@ -95,7 +93,7 @@ class TipAdapter(FewShotHead):
     _nearest: NearestKeys | None = None
 
     def build(self, num_samples: int) -> None:
-        """Make an empty cache of that many keys, and take alpha and beta from the configuration."""
+        """Make an empty cache, and take alpha and beta from the configuration."""
         self.cache = KeyCache(num_samples, self.width, self.num_classes)
         self.selected = {"alpha": self.config.alpha, "beta": self.config.beta}
 
@@ -104,11 +102,7 @@ class TipAdapter(FewShotHead):
         self.cache = KeyCache.of(samples.mean(), samples.labels, self.num_classes)
 
     def search_start(self, validation: Samples | None) -> None:
-        """Choose alpha and beta of the cache as it is, at which it is trained next, if the configuration says so.
-
-        Args:
-            validation: Samples that choose, if there are any.
-        """
+        """Choose the alpha and beta that the cache is trained at, if the configuration says so."""
         if validation is not None and self.selected_on is not None and self.config.start == "searched":
             self._choose(validation, self.selected_on)
 
@@ -145,21 +139,24 @@ class TipAdapter(FewShotHead):
         """Keys in the order of the cache's labels, shape (keys, …)."""
         return self.cache.keys
 
-    def _key_weights(self) -> Tensor | None:
-        """Weight of every vote, shape (keys,)."""
+    def _key_weights(self, gamma: float | None = None) -> Tensor | None:
+        """Weight of every vote, at the gamma in use or another where a head has one, shape (keys,)."""
         return self.cache.balance() if self.config.balance_classes else None
 
     def _class_sums(self, queries: Tensor, beta: float | Tensor, key_weights: Tensor | None) -> Tensor:
         return self.cache.logits(queries, beta, keys=self._used_keys(), key_weights=key_weights)
 
     def grid(self, features: Tensor, axes: Axes) -> Grid:
-        """Values of beta and alpha."""
-        queries, betas, weights = self._queries(features), axes["beta"], self._key_weights()
+        """Values of beta and alpha, and of gamma where votes are weighted by it."""
+        queries, betas, gammas = self._queries(features), axes["beta"], axes.get("gamma", ())
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
+        weights = [self._key_weights(gamma) for gamma in gammas or (None,)]
+        shared = [{"gamma": gamma} for gamma in gammas] or [{}]
         return Grid(
-            [{"beta": beta} for beta in betas],
-            lambda rows: self._class_sums(queries[rows], sharpness, weights),
+            [{**share, "beta": beta} for share in shared for beta in betas],
+            lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
             axes["alpha"],
+            loops=("beta", "alpha", *shared[0]),
         )
 
     def votes(self, features: Tensor) -> Votes:
@@ -171,13 +168,13 @@ class TipAdapter(FewShotHead):
         return Votes(self.cache.labels, self.cache.origin, votes, {"image": affinity})
 
     def add_classes(self, class_weights: Tensor, features: Tensor, labels: Tensor) -> None:
-        """Add classes and their keys after those that are there, without fitting again.
+        """Add classes and their keys behind the others, without fitting again.
 
         Args:
             class_weights: Unit text features of the new classes, shape (new classes, width).
             features: Unit image features, shape (samples, width) or (views, samples, width).
-            labels: Classes in the new numbering, shape (samples,): the first new class has the number of classes
-                there were. Samples of old classes are taken too.
+            labels: Classes, shape (samples,); new ones are numbered on from the last old one. Samples of old classes
+                are taken too.
 
         Raises:
             FewShotError: The head is not fitted, or an argument breaks a rule.
@@ -191,10 +188,10 @@ class TipAdapter(FewShotHead):
         self.num_samples = len(self.cache.labels)
 
     def remove_classes(self, classes: Sequence[int]) -> None:
-        """Remove classes and their keys; the classes after them move up.
+        """Remove classes and their keys; the classes behind them move up.
 
         Args:
-            classes: Numbers of the classes.
+            classes: Their numbers.
 
         Raises:
             FewShotError: The head is not fitted, a class does not exist, or no key would be left.
@@ -205,9 +202,6 @@ class TipAdapter(FewShotHead):
         self.num_samples = len(self.cache.labels)
 
     def _keep_classes(self, keep: list[int]) -> None:
-        """Keep what belongs to some classes alone; class `keep[i]` becomes i."""
+        """Keep only what belongs to some classes; class `keep[i]` becomes i."""
         self.cache = self.cache.of_classes(keep)
         self.class_weights = self.class_weights[keep]
-
-
-TipAdapterConfig.head = TipAdapter

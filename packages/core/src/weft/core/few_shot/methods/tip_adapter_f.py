@@ -14,15 +14,14 @@ from weft.core.few_shot.training import TrainingOptions, train_head
 
 
 class TrainedCacheConfig(TrainingOptions, CacheHeadConfig):
-    """What the heads with trained keys have, with Tip-Adapter-F's defaults: AdamW, 0.001, 20 epochs, batches of 256.
+    """What heads with trained keys have in common: by default AdamW at 0.001, 20 epochs and batches of 256.
 
-    Unlike other heads they choose by validation loss, which serves training, too, and was the better one on pretrained
-    weights (docs/real_weights.md).
+    Unlike other heads they choose by validation loss, which did better on pretrained weights (docs/real_weights.md).
 
     Args:
-        start: At which alpha and beta keys are trained: `searched`, what a search on the validation samples finds for
-            the cache before it is trained; `given`, those of the configuration, as without validation samples. By
-            default `given` where one of the two is, else `searched`.
+        start: The alpha and beta that keys are trained at: `searched`, chosen by validation samples for the untrained
+            cache; `given`, those of the configuration, as without validation samples. By default `given` where one of
+            the two is given, else `searched`.
     """
 
     select_by: SelectBy = "loss"
@@ -39,7 +38,7 @@ class TrainedCacheConfig(TrainingOptions, CacheHeadConfig):
 
 @register_head
 class TipAdapterFConfig(TrainedCacheConfig):
-    """Tip-Adapter-F; its code trains for 100 epochs on EuroSAT."""
+    """Tip-Adapter-F, whose code trains for 100 epochs on EuroSAT."""
 
     method: Literal["tip_adapter_f"] = "tip_adapter_f"
 
@@ -49,7 +48,7 @@ class TipAdapterFConfig(TrainedCacheConfig):
 
 
 class TipAdapterF(TipAdapter):
-    """Tip-Adapter whose keys are trained by cross-entropy; they are not normalised again.
+    """Tip-Adapter whose keys are trained by cross-entropy, and not normalised again.
 
     Source: Zhang et al. 2022 (Tip-Adapter), section 3.2. Difference: its code keeps the epoch that is best on the
     test set; here the validation split chooses, unless `selected_on="paper"`.
@@ -62,6 +61,3 @@ class TipAdapterF(TipAdapter):
         super().fit_samples(samples, validation, seed)
         self.search_start(validation)
         train_head(self, [self.cache.keys], samples, self.config, validation=validation, seed=seed)
-
-
-TipAdapterFConfig.head = TipAdapterF

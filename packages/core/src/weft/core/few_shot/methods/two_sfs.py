@@ -1,4 +1,4 @@
-"""2SFS: first the norms of both towers are tuned, then a linear classifier on the features that come of it."""
+"""2SFS: the norms of both towers are tuned first, then a linear classifier on the features that they give."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TwoSFSConfig(AdaptedHeadConfig):
         return NormsConfig(towers=self.towers)
 
     def stage(self, *, first: bool) -> TrainingOptions:
-        """The options of a stage, which has its share of the steps and a schedule of its own."""
+        """The options of a stage, with its share of the steps and its own schedule."""
         share = self.first_share if first else 1 - self.first_share
         steps = None if self.steps_per_shot is None else self.steps_per_shot * share
         return self.model_copy(update={"steps_per_shot": steps, "epochs": round(self.epochs * share)})
@@ -49,12 +49,12 @@ class TwoSFS(AdaptedHead):
     """`z = scale · f' norm(C)`, with `f'` through the tuned norms and `C` a classifier that starts as the class names.
 
     In the first stage `z = scale · f' g'`, with `g'` of the class names through the tuned norms. In the second the
-    encoder rests: the features of all views are made once. Other classes are known by `g'` alone.
+    encoder is frozen, and the features of all views are computed once. Other classes are scored by `f' g'`.
 
     Source: Farina et al., CVPR 2025 (2SFS), and its code (github.com/FarinaMatteo/rethinking_fewshot_vlms), which gives
-    AdamW at 2e-4 with a decay of 0.01, batches of 32, 300 steps for each image of a class, and 0.6 of them for the
-    norms. Differences: in the second stage the code draws new augmentations; the class features are the mean over all
-    templates that are given, where the code takes one; rates fall to 0, there to 1e-6; there is no half precision.
+    AdamW at 2e-4 with a decay of 0.01, batches of 32, 300 steps per shot, and 0.6 of them for the norms. Differences:
+    in the second stage the code draws new augmentations; class features are means over all given templates, where the
+    code takes one; rates fall to 0, there to 1e-6; nothing has half precision.
     """
 
     config_class = TwoSFSConfig
@@ -67,17 +67,17 @@ class TwoSFS(AdaptedHead):
         return functional.normalize(self.classifier, dim=-1)
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Both stages."""
-        with self.fitting() as adaptable:
+        """Tune the norms, then train the classifier."""
+        self.check_texts()
+        with self.wearing() as adaptable:
             self.train_units(samples, validation, seed, self.config.stage(first=True))
             self.read_classes(adaptable)
-            drawn = self.made_before(samples, adaptable.image_features)
-            chosen_by = None if validation is None else self.made_before(validation, adaptable.image_features)
+            drawn, chosen_by = self.made_before(samples, validation, adaptable.image_features)
             options = self.config.stage(first=False)
             train_head(self, [self.classifier], drawn, options, validation=chosen_by, seed=seed)
 
     def read_classes(self, adaptable: Adaptable) -> None:
-        """Let the classifier be the class names."""
+        """Start the classifier from the class names."""
         super().read_classes(adaptable)
         with torch.no_grad():
             self.classifier.copy_(self.named)
@@ -85,6 +85,3 @@ class TwoSFS(AdaptedHead):
     def _hold(self, tensors: Mapping[str, Tensor]) -> None:
         super()._hold(tensors)
         self.classifier = nn.Parameter(self.class_weights.detach().clone(), requires_grad=False)
-
-
-TwoSFSConfig.head = TwoSFS

@@ -17,8 +17,8 @@ class UniAdapterHeadConfig(AdaptedHeadConfig):
 
     Args:
         bottleneck_size: Width of the bottleneck.
-        core: Share a square matrix of the bottleneck between the towers, for towers of unequal width such as CLIP's;
-            else the down-projection itself, for towers of one width.
+        core: What the towers share: with it a square matrix within the bottleneck, so that their widths may differ, as
+            CLIP's do; else the down-projection itself.
         scale: Factor of every branch.
     """
 
@@ -41,15 +41,12 @@ class UniAdapterHeadConfig(AdaptedHeadConfig):
 
 
 class UniAdapterHead(AdaptedHead):
-    """`z = scale · f' g'` after cross-entropy of the same, with UniAdapter beside feed-forward blocks of both towers.
+    """`z = scale · f' g'`, trained by cross-entropy, with UniAdapter beside the feed-forward blocks of both towers.
 
-    Source: the unit is that of Lu et al., ICLR 2024 (UniAdapter), who adapt BLIP and neither CLIP nor few-shot
-    classification: where its parts stand in a dual encoder, the shared core (after MMA, Yang et al., CVPR 2024) and the
-    training, which is that of `clip_lora` at a higher rate, are our choices. A dual encoder has no cross-attention, so
-    that the cross-modal branch and the query-residual fall away.
+    Source: the unit is that of Lu et al., ICLR 2024 (UniAdapter), who adapt BLIP, neither CLIP nor few-shot
+    classifiers: the places of its parts in a dual encoder, the shared core (after MMA, Yang et al., CVPR 2024) and the
+    training, that of `clip_lora` at a higher rate, are our choices. A dual encoder has no cross-attention, and hence
+    neither the cross-modal branch nor the query-residual.
     """
 
     config_class = UniAdapterHeadConfig
-
-
-UniAdapterHeadConfig.head = UniAdapterHead

@@ -1,10 +1,9 @@
-"""XMAdapter: an image cache and a text cache, fused by a ratio, trained with more weight on hard samples.
+"""XMAdapter: an image cache and a text cache, mixed by a ratio, trained with more weight on hard samples.
 
-No code of XMAdapter is public. What its public sources state is done as stated: image keys are the cached image
-features; text keys are prompt-learned class features sent through a small network (MetaNet) and gathered by label;
-the query goes through another one (Img2TxtNet); the two affinities are mixed by a ratio that adapts; samples on
-which the affinities differ learn more. Everything they leave open is a field of `XMAdapterConfig`, and what stands
-there is a reconstruction.
+XMAdapter's code is not public. We follow its public sources as far as they go: image keys are the cached image
+features; text keys are prompt-learned class features through a small network (MetaNet), gathered by label; the query
+goes through another (Img2TxtNet); an adaptive ratio mixes the two affinities; samples on which they differ weigh more.
+All that they leave open is a field of `XMAdapterConfig`, and a reconstruction.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ _SMALL = 1e-12
 
 @register_head
 class XMAdapterConfig(TrainedCacheConfig):
-    """XMAdapter; the recipe of its training is Tip-Adapter-F's, which it extends.
+    """XMAdapter, trained as Tip-Adapter-F, which it extends.
 
     Args:
-        text_keys: Where text keys are: `class`, one for each class in a space of `text_width` (closest to the
-            sources); `residual`, one for each sample in the encoder's space, which starts as the class feature;
-            `mixed`, `(1 - text_share) W + text_share F` without networks; `off`, no text cache.
+        text_keys: `class`, a key per class in a space of `text_width` (closest to the sources); `residual`, a key per
+            sample in the encoder's space, which starts as the class feature; `mixed`, `(1 - text_share) W + text_share
+            F` without networks; `off`, no text cache.
         network: Networks of `class` keys: `linear`, or `mlp` with two layers.
         text_width: Width of `class` keys; by default a quarter of the encoder's.
         text_share: Share of the image feature in `mixed` keys.
         text_beta: Sharpness of the text affinity; by default that of the image affinity.
-        ratio_mode: The share of the image cache: `dynamic`, for each query by how sure either cache is;
-            `learned`, one number trained with the rest; `fixed`, one number that the search chooses.
-        ratio: The share, before a search, with `fixed`.
-        ratio_steps: Number of shares that the search compares from 0 to 1, with `fixed`.
+        ratio_mode: The share of the image cache: `dynamic`, for each query by how sure either cache is; `learned`, one
+            trained number; `fixed`, one number that the search chooses.
+        ratio: The share with `fixed`, before a search.
+        ratio_steps: Number of shares from 0 to 1 that are searched with `fixed`.
         confidence_scale: Factor of the mean affinities before the softmax that `dynamic` takes the entropy of.
-        difference: How far affinities differ: `class`, one minus the cosine of the two class sums; `mean`, the
-            mean absolute difference over the keys.
+        difference: How far the affinities of a sample differ: `class`, one minus the cosine of the two class sums;
+            `mean`, the mean absolute difference over the keys.
         hard_weight: Strength of the weight on hard samples; 0 is plain cross-entropy.
         weighting: `linear`, `1 + hard_weight · D / mean(D)`; `focal`, `(1 + D)^hard_weight`.
         train_keys: Whether the image keys are trained too.
@@ -85,7 +84,7 @@ class XMAdapter(TipAdapter):
     `A_image[j] = exp(-beta (1 - f·F_j))` and `A_text[j] = exp(-text_beta (1 - q(f)·T_j))`. The loss of a sample is
     its cross-entropy times a weight that grows with the difference of its two affinities.
 
-    Source: Yang et al. 2024 (XMAdapter, arXiv 2404.12588), as far as public; a reconstruction, see
+    Source: Yang et al. 2024 (XMAdapter, arXiv 2404.12588), as far as public; the rest is a reconstruction, see
     `XMAdapterConfig`. Without a text cache, or with `ratio=1` and `hard_weight=0`, it is Tip-Adapter-F.
     """
 
@@ -98,10 +97,10 @@ class XMAdapter(TipAdapter):
         self.register_buffer("prompt_weights", self.class_weights.clone())
 
     def use_prompts(self, prompt_weights: Tensor) -> None:
-        """Take prompt-learned class features (such as those of `CoOp`) for the text cache, before `fit`.
+        """Take prompt-learned class features, such as those of `CoOp`, for the text cache, before `fit`.
 
         Args:
-            prompt_weights: Unit features, shape (classes, width). By default the class weights are taken.
+            prompt_weights: Unit features, shape (classes, width), in place of the class weights.
 
         Raises:
             FewShotError: They are no unit vectors, or not one per class.
@@ -123,7 +122,7 @@ class XMAdapter(TipAdapter):
             self.selected["ratio"] = self.config.ratio
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Cache the mean features, and train what the configuration says."""
+        """Cache the mean features, and train all that the configuration says."""
         super().fit_samples(samples, validation, seed)
         self.search_start(validation)
         trained = [*self.text.parameters()]
@@ -147,14 +146,9 @@ class XMAdapter(TipAdapter):
         scored: bool = False,
         seen: list[Tensor] | None = None,
     ) -> Tensor:
-        """Mixed class sums of both caches, or the logits made of them.
+        """Mixed class sums of both caches, or (`scored`) the logits made of them, by default at the share in use.
 
-        Args:
-            features: Shape (rows, width).
-            beta: Sharpness, or a grid of shape (betas,).
-            ratios: Shares of the image cache; by default what the configuration says.
-            scored: Whether logits are meant.
-            seen: Gets the class sums of images and of texts, and the share, where there is a text cache.
+        With a text cache, `seen` gets the class sums of images, those of texts, and the share.
         """
 
         def ratio(image: Tensor, text: Tensor) -> Tensor:
@@ -257,7 +251,7 @@ class XMAdapter(TipAdapter):
         return [self.config.ratio] if steps == 1 else [index / (steps - 1) for index in range(steps)]
 
     def votes(self, features: Tensor) -> Votes:
-        """What each cached sample adds to the logit of its class, and its affinity in both caches."""
+        """What each cached sample adds to the logit of its class, with its affinity in both caches."""
         image = super().votes(features)
         if self.config.text_keys == "off":
             return image
@@ -283,13 +277,7 @@ class XMAdapter(TipAdapter):
 
 
 def make_text_keys(config: XMAdapterConfig, width: int, device: torch.device | None = None) -> TextKeys:
-    """The text side that a configuration describes.
-
-    Args:
-        config: The configuration.
-        width: Width of the features.
-        device: Where to make the weights; `meta` to count them.
-    """
+    """The text side that a configuration describes, for features of a width; on `meta` to count its weights."""
     if config.text_keys == "class":
         layers = 1 if config.network == "linear" else 2
         return ClassTextKeys(width, config.text_width or max(1, width // 4), layers, device)
@@ -297,6 +285,3 @@ def make_text_keys(config: XMAdapterConfig, width: int, device: torch.device | N
         return ResidualTextKeys(width, device)
     # Without a text cache nothing reads it, and it has no weights.
     return MixedTextKeys(config.text_share)
-
-
-XMAdapterConfig.head = XMAdapter

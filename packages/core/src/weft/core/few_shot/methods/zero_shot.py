@@ -19,7 +19,7 @@ class ZeroShotConfig(HeadConfig):
 
 
 class ZeroShotHead(FewShotHead):
-    """The cosine between an image and every class name, `z = scale · f W`.
+    """The cosine of images and class names, `z = scale · f W`.
 
     Source: CLIP (Radford et al. 2021), section 3.1.
     """
@@ -33,6 +33,3 @@ class ZeroShotHead(FewShotHead):
     def scores(self, features: Tensor) -> Tensor:
         """The class names' logits."""
         return self.zero_shot(features)
-
-
-ZeroShotConfig.head = ZeroShotHead
