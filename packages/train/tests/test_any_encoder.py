@@ -26,6 +26,7 @@ from weft.train.recipe.few_shot import EncoderSection, FewShotRecipe
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
+from weft.train.testing.few_shot_sets import few_shot_recipe
 
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120)}
 SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -66,9 +67,7 @@ def values(clip: str, pictures: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def run(values: dict[str, Any], **changes: Any) -> Any:
-    recipe = load_any({**values, **changes})
-    assert isinstance(recipe, FewShotRecipe)
-    return execute_few_shot(recipe)
+    return execute_few_shot(few_shot_recipe(values, **changes))
 
 
 def beside(clip: str, folder: Path) -> Path:

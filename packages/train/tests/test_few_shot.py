@@ -18,7 +18,6 @@ from weft.train.backbones.encoders import load_encoder
 from weft.train.cli.app import main
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Progress
-from weft.train.recipe.few_shot import FewShotRecipe
 from weft.train.recipe.files import built_in_recipes
 from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.draws import draw, load_records
@@ -26,7 +25,7 @@ from weft.train.runs.few_shot.features import Extractor
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
-from weft.train.testing.few_shot_sets import write_colours
+from weft.train.testing.few_shot_sets import few_shot_recipe, write_colours
 
 COLOURS = {"crimson": (200, 20, 40), "navy": (20, 30, 120), "olive": (120, 120, 20), "teal": (0, 130, 130)}
 
@@ -69,14 +68,8 @@ def values(clip: str, colours: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def recipe(values: dict[str, Any], **changes: Any) -> FewShotRecipe:
-    found = load_any({**values, **changes})
-    assert isinstance(found, FewShotRecipe)
-    return found
-
-
 def test_a_run_gives_a_table_a_plot_and_heads(values: dict[str, Any]) -> None:
-    result = execute_few_shot(recipe(values))
+    result = execute_few_shot(few_shot_recipe(values))
     assert len(result.cells) == 4 * 2 * 2
     text = (result.folder / "table.txt").read_text()
     assert text == result.text()
@@ -99,15 +92,17 @@ def test_a_run_gives_a_table_a_plot_and_heads(values: dict[str, Any]) -> None:
     assert class_names_of(folder) == sorted(COLOURS)
     with pytest.raises(CheckpointError, match="is stale"):
         load_head(folder, provenance=Provenance("other", "other", "other"))
-    again = execute_few_shot(recipe(values, name="again"))
+    again = execute_few_shot(few_shot_recipe(values, name="again"))
     assert [c.accuracies for c in again.cells] == [c.accuracies for c in result.cells]
     with pytest.raises(RunError, match="`name` must be new"):
-        execute_few_shot(recipe(values))
+        execute_few_shot(few_shot_recipe(values))
 
 
 def test_the_saved_head_scores_what_the_table_says(values: dict[str, Any]) -> None:
-    result = execute_few_shot(recipe(values, heads=[{"method": "tip_adapter"}], shots=[4], seeds=[1]))
-    encoder, transform = load_encoder(recipe(values).encoder)
+    result = execute_few_shot(
+        few_shot_recipe(values, heads=[{"method": "tip_adapter"}], shots=[4], seeds=[1])
+    )
+    encoder, transform = load_encoder(few_shot_recipe(values).encoder)
     extractor = Extractor(encoder, transform, Path(values["output"]) / "fresh", 5, Progress())
     records = load_dataset("image_folder", values["data"]["root"], "test")
     head = load_head(result.folder / "heads" / "tip_adapter-K4-seed1")
@@ -118,12 +113,12 @@ def test_the_saved_head_scores_what_the_table_says(values: dict[str, Any]) -> No
 
 
 def test_draws_are_those_of_the_protocol_and_validation_images_are_others(values: dict[str, Any]) -> None:
-    records = load_records(recipe(values))
+    records = load_records(few_shot_recipe(values))
     train, validation = draw(records, 4, 2)
     expected = draw_few_shot(records.train, records.validation, shots=4, seed=2)
     assert [r.id for r in train] == [records.train[k].id for k in expected.train]
     assert [r.id for r in validation] == [records.validation[k].id for k in expected.validation]
-    rest = load_records(recipe(values, data={**values["data"], "validation": None, "test": None}))
+    rest = load_records(few_shot_recipe(values, data={**values["data"], "validation": None, "test": None}))
     assert len(rest.train) == len(rest.test["test"]) == 12
     assert not {r.id for r in rest.train} & {r.id for r in rest.test["test"]}
     train, validation = draw(rest, 2, 1)
@@ -134,20 +129,24 @@ def test_draws_are_those_of_the_protocol_and_validation_images_are_others(values
 
 def test_selecting_on_the_test_set_is_said_under_the_table(values: dict[str, Any]) -> None:
     heads = [{"method": "tip_adapter", "search_scale": [7, 3]}]  # the grid of the papers
-    honest = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1]))
-    paper = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1], name="p", selection="paper"))
+    honest = execute_few_shot(few_shot_recipe(values, heads=heads, shots=[4], seeds=[1]))
+    paper = execute_few_shot(
+        few_shot_recipe(values, heads=heads, shots=[4], seeds=[1], name="p", selection="paper")
+    )
     assert "chosen on the test set" in paper.text()
     assert "chosen on the test set" not in honest.text()
     assert paper.cells[0].accuracies["test"] >= honest.cells[0].accuracies["test"]
     head = load_head(paper.folder / "heads" / "tip_adapter-K4-seed1")
     assert head.selected_on == "paper"
-    nothing = execute_few_shot(recipe(values, heads=heads, shots=[4], seeds=[1], name="n", selection="none"))
+    nothing = execute_few_shot(
+        few_shot_recipe(values, heads=heads, shots=[4], seeds=[1], name="n", selection="none")
+    )
     assert nothing.cells[0].selected == {"alpha": 1.0, "beta": 5.5}
     assert nothing.cells[0].calibration_error is None
 
 
 def test_base_to_new_leaves_new_classes_to_their_names(values: dict[str, Any]) -> None:
-    result = execute_few_shot(recipe(values, protocol="base_to_new", shots=[4], seeds=[1]))
+    result = execute_few_shot(few_shot_recipe(values, protocol="base_to_new", shots=[4], seeds=[1]))
     scores = {cell.head: cell.accuracies for cell in result.cells}
     assert set(scores["zero_shot"]) == {"base", "new", "harmonic mean"}
     assert len({accuracies["new"] for accuracies in scores.values()}) == 1
@@ -157,7 +156,7 @@ def test_base_to_new_leaves_new_classes_to_their_names(values: dict[str, Any]) -
 
 def test_a_shifted_test_set_of_fewer_classes_is_scored_among_these(values: dict[str, Any]) -> None:
     shifted = {"few": {"name": "image_folder", "root": values["data"]["root"], "split": "validation"}}
-    result = execute_few_shot(recipe(values, shifted=shifted, shots=[4], seeds=[1]))
+    result = execute_few_shot(few_shot_recipe(values, shifted=shifted, shots=[4], seeds=[1]))
     assert set(result.tests) == {"test", "few"}
     records = load_dataset("image_folder", values["data"]["root"], "validation")
     best = next(cell for cell in result.cells if cell.head == "tip_adapter")
@@ -167,10 +166,10 @@ def test_a_shifted_test_set_of_fewer_classes_is_scored_among_these(values: dict[
 def test_several_data_sets_share_one_table(values: dict[str, Any]) -> None:
     second = {**values["data"], "train": "test", "test": "train"}
     heads = values["heads"][:2]
-    alone = execute_few_shot(recipe(values, name="alone", heads=heads, shots=[4], data=second))
-    own = execute_few_shot(recipe(values, name="own", heads=heads, shots=[4]))
+    alone = execute_few_shot(few_shot_recipe(values, name="alone", heads=heads, shots=[4], data=second))
+    own = execute_few_shot(few_shot_recipe(values, name="own", heads=heads, shots=[4]))
     both = execute_few_shot(
-        recipe(
+        few_shot_recipe(
             values,
             name="both",
             heads=heads,
@@ -189,7 +188,7 @@ def test_several_data_sets_share_one_table(values: dict[str, Any]) -> None:
     assert "both: accuracy on average, per cent" in both.text()
     assert (both.folder / "votes" / "swapped" / "tip_adapter.png").is_file()
     assert load_head(both.folder / "heads" / "colours" / "tip_adapter-K4-seed1").num_classes == 4
-    planned = plan_few_shot(recipe(values, also={"swapped": {"data": {**second, "num_classes": 7}}}))
+    planned = plan_few_shot(few_shot_recipe(values, also={"swapped": {"data": {**second, "num_classes": 7}}}))
     assert planned.also["swapped"].num_classes == 7
     assert "swapped: 7 classes" in str(planned)
 
@@ -199,9 +198,11 @@ def test_a_test_set_of_other_classes_is_scored_by_their_names(values: dict[str, 
     other["class_names"] = {"crimson": "navy dress", "navy": "long hat"}
     coop = {"method": "coop", "context_tokens": 2, "epochs": 5, "learning_rate": 0.5}
     heads = [*values["heads"][:2], coop]
-    result = execute_few_shot(recipe(values, heads=heads, transfer={"other": other}, shots=[4], seeds=[1]))
+    result = execute_few_shot(
+        few_shot_recipe(values, heads=heads, transfer={"other": other}, shots=[4], seeds=[1])
+    )
     assert result.tests == ["test", "other"]
-    encoder, transform = load_encoder(recipe(values).encoder)
+    encoder, transform = load_encoder(few_shot_recipe(values).encoder)
     extractor = Extractor(encoder, transform, Path(values["output"]) / "fresh", 5, Progress())
     records = load_dataset("image_folder", values["data"]["root"], "validation")
     features, labels = extractor.plain(records, "other"), torch.tensor([r.label for r in records])
@@ -225,7 +226,7 @@ def test_prompt_heads_and_a_prompt_stage_run_on_clip(values: dict[str, Any]) -> 
     coop = {"method": "coop", "context_tokens": 2, "epochs": 2}
     heads = [coop, {"method": "cocoop", "context_tokens": 2, "epochs": 1}]
     heads += [{"method": "xmadapter", "epochs": 1, "search_steps": [3, 3]}]
-    result = execute_few_shot(recipe(values, heads=heads, shots=[1], seeds=[1], prompt_stage=coop))
+    result = execute_few_shot(few_shot_recipe(values, heads=heads, shots=[1], seeds=[1], prompt_stage=coop))
     trained = {cell.head: cell.trainable for cell in result.cells}
     assert trained["coop"] == 2 * 16
     xm = load_head(result.folder / "heads" / "xmadapter-K1-seed1")
@@ -292,25 +293,25 @@ def test_faults_of_a_recipe_are_named(values: dict[str, Any], changes: dict[str,
 def test_data_and_encoders_that_do_not_fit_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
     data = values["data"]
     with pytest.raises(RunError, match=r"`data.num_classes` must be that of 'image_folder' \(4\), but is 5"):
-        execute_few_shot(recipe(values, data={**data, "num_classes": 5}))
+        execute_few_shot(few_shot_recipe(values, data={**data, "num_classes": 5}))
     with pytest.raises(RunError, match=r"`data.class_names` must rename classes .* 'pink' is none"):
-        execute_few_shot(recipe(values, data={**data, "class_names": {"pink": "rose"}}))
+        execute_few_shot(few_shot_recipe(values, data={**data, "class_names": {"pink": "rose"}}))
     more = tmp_path / "more"
     shutil.copytree(data["root"], more)
     shutil.copytree(more / "test" / "teal", more / "test" / "pink")
     with pytest.raises(
         RunError, match=r"The split 'train' .* every class, but has none of 'pink' \(label 3\)"
     ):
-        execute_few_shot(recipe(values, data={**data, "root": str(more)}))
+        execute_few_shot(few_shot_recipe(values, data={**data, "root": str(more)}))
     with pytest.raises(RunError, match=r"`encoder.name` must be a folder or a hub id"):
-        execute_few_shot(recipe(values, encoder={"name": str(tmp_path / "none")}))
+        execute_few_shot(few_shot_recipe(values, encoder={"name": str(tmp_path / "none")}))
     with pytest.raises(RunError, match=r"`encoder.width` must be that of .* \(16\), but is 512"):
-        execute_few_shot(recipe(values, encoder={**values["encoder"], "width": 512}))
+        execute_few_shot(few_shot_recipe(values, encoder={**values["encoder"], "width": 512}))
     names = {"navy": "olive"}
     with pytest.raises(FewShotError, match="`class_names` must differ"):
-        execute_few_shot(recipe(values, name="twice", data={**data, "class_names": names}))
+        execute_few_shot(few_shot_recipe(values, name="twice", data={**data, "class_names": names}))
     with pytest.raises(RunError, match="`weft plan` needs the number of classes"):
-        plan_few_shot(recipe(values, encoder={"name": "x"}))
+        plan_few_shot(few_shot_recipe(values, encoder={"name": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_values_at_the_end_of_a_grid_are_said_under_the_table(values: dict[str, 
         {"method": "tip_adapter", "label": "narrow", **given},
         {"method": "tip_adapter", "label": "single", "search_steps": [1, 1]},
     ]
-    result = execute_few_shot(recipe(values, heads=heads, shots=[4]))
+    result = execute_few_shot(few_shot_recipe(values, heads=heads, shots=[4]))
     ends = [cell.at_bounds["alpha"] for cell in result.cells if cell.head == "narrow"]
     assert set(ends) <= {"lowest", "highest"}  # there are no other values
     for end in set(ends):

@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 
 from weft.core.few_shot import ImageHead, heads, load_head
-from weft.train.recipe.few_shot import FewShotRecipe
-from weft.train.recipe.loading import load_any
 from weft.train.runs.few_shot.features import _PICTURES
 from weft.train.runs.few_shot.plan import plan_few_shot
 from weft.train.runs.few_shot.rescore import rescore_few_shot
 from weft.train.runs.few_shot.run import execute_few_shot
-from weft.train.testing.few_shot_sets import write_colours
+from weft.train.testing.few_shot_sets import few_shot_recipe, write_colours
 
 COLOURS = {"crimson": (200, 40, 60), "navy": (30, 40, 120), "olive": (120, 120, 40), "teal": (0, 130, 130)}
 QUICK: dict[str, dict[str, Any]] = {
@@ -48,18 +46,12 @@ def values(clip: str, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def recipe(values: dict[str, Any], **changes: Any) -> FewShotRecipe:
-    found = load_any({**values, **changes})
-    assert isinstance(found, FewShotRecipe)
-    return found
-
-
 def test_heads_that_adapt_the_encoder_run_beside_those_that_do_not(values: dict[str, Any]) -> None:
-    asked = recipe(values)
+    asked = few_shot_recipe(values)
     run = execute_few_shot(asked)
     scores = {cell.head: cell.accuracies["test"] for cell in run.cells}
     assert all(scores[method] >= scores["zero_shot"] + 20 for method in METHODS), scores
-    alone = execute_few_shot(recipe(values, name="alone", heads=values["heads"][-1:]))
+    alone = execute_few_shot(few_shot_recipe(values, name="alone", heads=values["heads"][-1:]))
     assert alone.cells[0].accuracies["test"] == scores["tip_adapter"]
 
     assert rescore_few_shot(run.folder).text() == run.text()
@@ -70,7 +62,7 @@ def test_heads_that_adapt_the_encoder_run_beside_those_that_do_not(values: dict[
 
 
 def test_new_classes_are_scored_through_the_adapted_encoder(values: dict[str, Any]) -> None:
-    run = execute_few_shot(recipe(values, protocol="base_to_new", heads=values["heads"][:-1]))
+    run = execute_few_shot(few_shot_recipe(values, protocol="base_to_new", heads=values["heads"][:-1]))
     for cell in run.cells:
         assert set(cell.accuracies) == {"base", "new", "harmonic mean"}
     assert {cell.head: cell.accuracies["base"] for cell in run.cells}["clip_lora"] > 60
@@ -81,7 +73,7 @@ def test_new_classes_are_scored_through_the_adapted_encoder(values: dict[str, An
 
 def test_a_plan_says_which_heads_it_cannot_count(values: dict[str, Any]) -> None:
     away = {"name": "nobody/nothing-of-this-name", "width": 16}
-    planned = plan_few_shot(recipe(values, encoder=away))
+    planned = plan_few_shot(few_shot_recipe(values, encoder=away))
     assert planned.uncounted == tuple(sorted(METHODS))
     assert set(planned.trainable) == {"zero_shot", "tip_adapter"}
     assert "not counted, because their encoder is not here: clip_lora" in str(planned)

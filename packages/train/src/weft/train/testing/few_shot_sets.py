@@ -6,11 +6,14 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from weft.data.testing import coop_layout
+from weft.train.recipe.few_shot import FewShotRecipe
+from weft.train.recipe.loading import load_any
 from weft.train.testing.annotations import write
 
 SETS = {
@@ -39,6 +42,13 @@ EUROSAT = (
 AIRCRAFT, IMAGENET, FEWER = 100, 1000, 200
 COUNTS = {"train": 20, "val": 4, "test": 1}
 """Images per class: 16 for the largest draw, and 4 more from which ImageNet draws its validation images."""
+
+
+def few_shot_recipe(values: Mapping[str, Any], **changes: Any) -> FewShotRecipe:
+    """A recipe of some values with changes."""
+    found = load_any({**values, **changes})
+    assert isinstance(found, FewShotRecipe)
+    return found
 
 
 def write_colours(
