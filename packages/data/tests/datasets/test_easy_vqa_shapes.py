@@ -3,7 +3,7 @@ import json
 import pytest
 
 from weft.data import load_dataset
-from weft.data.datasets.easy_vqa_shapes import NAMES
+from weft.data.datasets.easy_vqa import NAMES
 from weft.data.testing import DatasetContract, image_bytes
 
 QUESTIONS = [

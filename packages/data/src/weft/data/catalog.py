@@ -1,7 +1,7 @@
 """The catalogue of data sets: lazy, alphabetical, open to third parties.
 
-A data set is one module of `weft.data.datasets` with a `SPEC`, or the object behind an entry point of group
-`weft.datasets`, or whatever `register_dataset` was given. No list of names is kept anywhere.
+A data set is a `SPEC` (or one of `SPECS`) of a module of `weft.data.datasets`, or the object behind an entry point of
+group `weft.datasets`, or whatever `register_dataset` was given. No list of names is kept anywhere.
 """
 
 import importlib
@@ -89,11 +89,7 @@ _discovered = False
 
 
 def register_dataset(spec: DatasetSpec, *, replace: bool = False) -> DatasetSpec:
-    """Add a data set to the catalogue.
-
-    Args:
-        spec: What to add.
-        replace: Allow a name that is taken.
+    """Add a data set to the catalogue; `replace` allows a name that is taken.
 
     Raises:
         InvalidArgumentError: If the name is taken.
@@ -165,12 +161,9 @@ def load_dataset(
         InvalidArgumentError: No `root` for a data set that needs one, or `streaming` of one that must be listed.
     """
     spec = _asked(name, root, split, streaming, options)
-    store = (
-        root
-        if isinstance(root, Store)
-        else open_store(root or ".", storage_options, follow_links=follow_links)
-    )
-    source = Source(name, store, spec.bases, spec.how_to_get, on_error, require_media)
+    if not isinstance(root, Store):
+        root = open_store(root or ".", storage_options, follow_links=follow_links)
+    source = Source(name, root, spec.bases, spec.how_to_get, on_error, require_media)
     records: Sequence[Record]
     if streaming and spec.draw is not None:
         records = spec.draw(source, split, **options)
@@ -178,15 +171,9 @@ def load_dataset(
         records = list(_checked(name, spec.read(source, split, **options)))
     for note in source.notes:
         _log.warning("%s, split %s: %s", name, split, note)
-    return RecordSet(
-        name,
-        split,
-        records[0].record_type if records else spec.record_type,
-        records,
-        tuple(source.skipped),
-        tuple(source.classes),
-        tuple(source.notes),
-    )
+    kind = records[0].record_type if records else spec.record_type
+    found = (tuple(source.skipped), tuple(source.classes), tuple(source.notes))
+    return RecordSet(name, split, kind, records, *found)
 
 
 def _asked(name: str, root: Any, split: str, streaming: bool, options: Mapping[str, Any]) -> DatasetSpec:
@@ -225,12 +212,7 @@ def splits_of(
 ) -> tuple[str, ...]:
     """The splits of a data set: the official ones, or those that a root has where the user names them.
 
-    Args:
-        name: A name of `list_datasets()`.
-        root: Where the files are.
-        storage_options: What the fsspec filesystem needs; never printed.
-        follow_links: Allow links that lead out of a local `root`.
-        **options: Options of the data set.
+    Arguments are as for `load_dataset`.
 
     Raises:
         UnknownNameError: Unknown data set.
@@ -271,9 +253,8 @@ def _discover() -> None:
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             loaded = importlib.import_module(f"weft.data.datasets.{module.name}")
-            for spec in getattr(loaded, "SPECS", (getattr(loaded, "SPEC", None),)):
-                if spec is not None:
-                    register_dataset(spec)
+            for spec in getattr(loaded, "SPECS", None) or (loaded.SPEC,):
+                register_dataset(spec)
     _discovered = True
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         register_dataset(entry.load(), replace=True)

@@ -1,8 +1,8 @@
 """What a data set is and needs, and whether a folder has it: plain data for the command line to print."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from weft.data.catalog import dataset_spec, list_datasets, load_dataset, splits_of
@@ -77,18 +77,9 @@ def describe_dataset(name: str) -> DatasetFacts:
         UnknownNameError: With near matches.
     """
     spec = dataset_spec(name)
-    return DatasetFacts(
-        name=spec.name,
-        record_type=spec.record_type,
-        splits=spec.splits,
-        sizes=dict(spec.expected),
-        summary=spec.summary,
-        licence=spec.licence,
-        citation=spec.citation,
-        how_to_get=spec.how_to_get,
-        options=spec.options,
-        hub=tuple(f"{source.repo}@{source.revision or '(pin a commit)'}" for source in spec.hub),
-    )
+    own = {each.name: getattr(spec, each.name) for each in fields(DatasetFacts) if each.name != "sizes"}
+    hub = tuple(f"{source.repo}@{source.revision or '(pin a commit)'}" for source in spec.hub)
+    return DatasetFacts(**{**own, "hub": hub}, sizes=dict(spec.expected))
 
 
 def describe_datasets() -> list[DatasetFacts]:
@@ -146,10 +137,8 @@ def _check_split(records: RecordSet[Any], expected: int | None, media: str, samp
     if expected is not None and len(records) != expected:
         problems.append(f"{records.split} must hold {expected} records, but holds {len(records)}.")
     checked, media_problems = _check_media(records, media, sample)
-    faults = (*problems, *media_problems)
-    return SplitCheck(
-        records.split, len(records), expected, faults, checked, _class_counts(records), records.notes
-    )
+    found = (len(records), expected, (*problems, *media_problems), checked)
+    return SplitCheck(records.split, *found, _class_counts(records), records.notes)
 
 
 def _class_counts(records: RecordSet[Any]) -> dict[str, int]:
@@ -182,11 +171,9 @@ def _check_media(records: RecordSet[Any], mode: str, sample: int) -> tuple[int, 
                     reference.image()
                 except CorruptMediaError as error:
                     damaged[str(error)] = None
-    problems = [*_capped(list(absent), "absent files"), *_capped(list(damaged), "damaged files")]
-    return len(seen), problems
+    return len(seen), [*_capped(absent, "absent files"), *_capped(damaged, "damaged files")]
 
 
-def _capped(lines: Sequence[str], what: str) -> list[str]:
-    if len(lines) <= MAX_NAMED:
-        return list(lines)
-    return [*lines[:MAX_NAMED], f"... and {len(lines) - MAX_NAMED} more {what}"]
+def _capped(lines: Collection[str], what: str) -> list[str]:
+    more = len(lines) - MAX_NAMED
+    return [*lines][:MAX_NAMED] + ([f"... and {more} more {what}"] if more > 0 else [])

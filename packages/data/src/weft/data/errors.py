@@ -1,8 +1,10 @@
 """Errors of `weft.data`: one base class, one grammar, near matches for misspelt names, no credentials."""
 
 import difflib
+import importlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/\s]+@")
 _SECRET_PAIR = re.compile(
@@ -68,14 +70,22 @@ class MissingDependencyError(WeftDataError, ImportError):
     """An optional library that is not installed; the text holds the install command."""
 
 
+def needed(module: str, what: str, library: str, install: str) -> Any:
+    """Return an optional module, or say what needs it and how to install it.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingDependencyError(
+            f"{what} needs {library}. Install it with: pip install {install}"
+        ) from None
+
+
 def redact(text: str) -> str:
-    """Return `text` without user names, passwords, tokens and signatures of URLs and options.
-
-    Args:
-        text: Any text that may hold a URL or `name=value` pairs.
-
-    Returns:
-        The text, each secret replaced by `***`.
+    """Return `text` with `***` for user names, passwords, tokens and signatures of URLs and `name=value` pairs.
 
     >>> redact("s3://me:pw@bucket/a.zip?X-Amz-Signature=abc&part=2")
     's3://***@bucket/a.zip?X-Amz-Signature=***&part=2'
@@ -85,12 +95,7 @@ def redact(text: str) -> str:
 
 
 def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Return the known names closest to `name`, best first.
-
-    Args:
-        name: The name that was given.
-        known: The names that exist.
-        limit: At most this many are returned.
+    """Return the known names closest to `name`, best first, at most `limit`.
 
     >>> near_matches("easy_vqq", ["easy_vqa", "nlvr", "vqav2"])
     ['easy_vqa']
@@ -99,8 +104,7 @@ def near_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     folded = {_fold(candidate): candidate for candidate in reversed(names)}
     synonyms = [candidate for candidate in _NEAR_SPLITS.get(name.lower(), ()) if candidate in names]
     close = difflib.get_close_matches(_fold(name), list(folded), n=limit, cutoff=0.55)
-    found = [*synonyms, *(folded[key] for key in close)]
-    return list(dict.fromkeys(found))[:limit]
+    return list(dict.fromkeys([*synonyms, *(folded[key] for key in close)]))[:limit]
 
 
 def _fold(name: str) -> str:

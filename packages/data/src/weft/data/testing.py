@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weft.data.catalog import dataset_spec, load_dataset
-from weft.data.datasets._coop import LAYOUTS
+from weft.data.datasets.coop import LAYOUTS
 from weft.data.errors import MissingFileError, UnknownNameError
 from weft.data.records.record import Record, record_class
 from weft.data.records.record_set import RecordSet
@@ -26,11 +26,7 @@ Files = Mapping[str, bytes | str]
 
 
 def coop_layout(name: str) -> tuple[str, str]:
-    """The split file of a data set that CoOp divides, and the folder that its paths start from ("" for the root).
-
-    Args:
-        name: Name of the data set, such as `eurosat`.
-    """
+    """The split file of a data set that CoOp divides, and the folder that its paths start from ("" for the root)."""
     dataset_spec(name)  # its module fills the table
     return LAYOUTS[name]
 

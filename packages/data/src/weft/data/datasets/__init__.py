@@ -1,1 +1,1 @@
-"""Data sets, one module each. A module defines `SPEC` (a `DatasetSpec`) and is found by its presence."""
+"""Data sets: a module defines `SPEC` (a `DatasetSpec`), or `SPECS` for a family, and is found by its presence."""

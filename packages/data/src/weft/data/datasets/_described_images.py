@@ -26,22 +26,17 @@ def described(
     columns: Mapping[str, str | Sequence[str]],
     classes: Sequence[str],
 ) -> Iterator[Record]:
-    """Yield one record per row of the tables of a split.
+    """Yield one record per row of the tables of a split, which is a folder, or "all" for every table.
 
-    Args:
-        source: Where images and tables are.
-        split: Folder of the split; "all" takes every table.
-        record: Type of the records.
-        columns: Record field to column; the images are those that `file_name` or `file_names` names.
-        classes: Class names in label order, for classes without numbers.
+    The images are those that `file_name` or `file_names` names. `classes` are the names in label order, for classes
+    without numbers.
 
     Raises:
         MissingFileError: If there is no table.
         UnknownNameError: For an unknown record type or field.
     """
     fields = media_fields(record_class(record))
-    source.classes = list(classes)
-    labels = {name: label for label, name in enumerate(classes)}
+    labels = source.numbered(classes)
     names = [name for name in source.store.names() if is_metadata(name)]
     own = [name for name in names if split == "all" or name.startswith(f"{split}/")]
     if not own:

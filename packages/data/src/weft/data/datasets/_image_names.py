@@ -9,7 +9,5 @@ _FOREIGN = frozenset(
 
 def is_own_image(name: str) -> bool:
     """Tell whether a path is that of an image, and neither hidden nor put there by another program."""
-    parts = name.split("/")
-    return name.lower().endswith(IMAGE_ENDINGS) and not any(
-        part.startswith(".") or part in _FOREIGN for part in parts
-    )
+    strange = any(part.startswith(".") or part in _FOREIGN for part in name.split("/"))
+    return name.lower().endswith(IMAGE_ENDINGS) and not strange

@@ -1,17 +1,18 @@
 """The Karpathy split file of captioned images (COCO, Flickr30K), and the lists that BLIP made of it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from weft.data.errors import unknown_name
 from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
-from weft.data.records.record import EMPTY, Record
+from weft.data.records.record import EMPTY
 from weft.data.records.retrieval import Retrieval
 from weft.data.records.rows import Row
 from weft.data.records.source import Source, StoredFile
 
 TASKS = ("caption", "retrieval")
+Captioned = Caption | Retrieval
 Locate = Callable[[str, str], MediaRef]
 
 
@@ -29,47 +30,33 @@ def captioned(
     *,
     record_id: str = "",
     extra: Mapping[str, Any] = EMPTY,
-) -> Iterator[Caption | Retrieval]:
-    """Yield one `Caption` with all texts of a medium, or one `Retrieval` for each.
+) -> Iterator[Captioned]:
+    """Yield one `Caption` with all texts of a medium, or one `Retrieval` for each; `texts` are pairs of id and words.
 
-    Args:
-        task: "caption" or "retrieval".
-        media: The medium.
-        media_id: Its identity.
-        texts: Id and words of each text.
-        record_id: Id of the `Caption`, where it is not that of the medium.
-        extra: Official fields.
+    `record_id` is that of the `Caption`, where it is not that of the medium.
     """
+    said: dict[str, Any] = {"media": media, "media_id": media_id, "extra": extra}
     if task == "caption":
-        captions = tuple(text for _, text in texts)
-        yield Caption(
-            id=record_id or media_id, media=media, media_id=media_id, captions=captions, extra=extra
-        )
-        return
-    for text_id, text in texts:
-        yield Retrieval(id=text_id, media=media, media_id=media_id, text=text, text_id=text_id, extra=extra)
+        yield Caption(id=record_id or media_id, captions=tuple(text for _, text in texts), **said)
+    else:
+        yield from (Retrieval(id=text_id, text=text, text_id=text_id, **said) for text_id, text in texts)
 
 
 def read_karpathy(
-    source: Source, file: StoredFile, accept: Callable[[str], bool], locate: Locate, task: str
-) -> Iterator[Record]:
-    """Yield the images whose split `accept` takes.
+    source: Source, file: StoredFile, splits: Collection[str], locate: Locate, task: str
+) -> Iterator[Captioned]:
+    """Yield the images of some official splits from `dataset_coco.json` or its like, as `captioned` does.
 
-    Args:
-        source: Root of the data set.
-        file: `dataset_coco.json` or its like.
-        accept: Takes the official split of an image.
-        locate: Maps (folder, file name) to a reference.
-        task: "caption" for one record per image, "retrieval" for one per sentence.
+    `locate` maps folder and file name to a reference.
     """
 
-    def make(row: Row) -> Iterator[Record]:
-        if not accept(row.text("split")):
+    def make(row: Row) -> Iterator[Captioned]:
+        if row.text("split") not in splits:
             return
         file_name = row.text("filename")
         media = locate(row.text("filepath", ""), file_name)
         media_id = row.identity("cocoid") if row.has("cocoid") else file_name.rsplit(".", 1)[0]
-        sentences = [row.sub(value) for value in row.items("sentences")]
+        sentences = row.subs("sentences")
         if not sentences:
             row.fail("`sentences` must not be empty")
         extra = {"file_name": file_name, "split": row.text("split")}
@@ -79,26 +66,21 @@ def read_karpathy(
         texts = [(text_id, sentence.text("raw")) for text_id, sentence in zip(ids, sentences, strict=True)]
         yield from captioned(task, media, media_id, texts, extra=extra)
 
-    yield from source.build(source.rows(file, Row(file.json(), file.name, "top").items("images")), make)
+    yield from source.build(source.json_rows(file, "images"), make)
 
 
-def read_blip(source: Source, file: StoredFile, locate: Locate, task: str) -> Iterator[Record]:
-    """Yield records of the lists used by BLIP and UniAdapter.
+def read_blip(source: Source, file: StoredFile, locate: Locate, task: str) -> Iterator[Captioned]:
+    """Yield records of the lists used by BLIP and UniAdapter, such as `coco_karpathy_train.json`.
 
-    Training lists have one row per caption, evaluation lists one row per image with all its captions.
-
-    Args:
-        source: Root of the data set.
-        file: `coco_karpathy_train.json` or its like.
-        locate: Maps (folder, file name) to a reference.
-        task: "caption" or "retrieval".
+    Training lists have one row per caption, evaluation lists one row per image with all its captions. Arguments are as
+    for `read_karpathy`.
     """
 
-    def make(row: Row) -> Iterator[Record]:
+    def make(row: Row) -> Iterator[Captioned]:
         folder, _, file_name = row.text("image").rpartition("/")
         media, media_id = locate(folder, file_name), file_name.rsplit(".", 1)[0]
         texts = [(f"{row.number}.{k}", text) for k, text in enumerate(row.texts("caption"))]
         record_id = f"{media_id}#{row.number}" if isinstance(row.field("caption"), str) else media_id
         yield from captioned(task, media, media_id, texts, record_id=record_id)
 
-    yield from source.build(source.rows(file, file.json()), make)
+    yield from source.build(source.json_rows(file), make)

@@ -12,11 +12,9 @@ _ZEROS = re.compile(r"0?(?P<digits>[0-9]{1,2})d?")
 
 
 class NamePattern:
-    """A path with fields of a row in braces, such as `images/{image_id:04}.png`.
+    """A path with fields of a row in braces, such as `images/{image_id:04}.png`: filled up with zeros to four places.
 
-    Args:
-        option: Name of the option that gives it, for messages.
-        pattern: The pattern. A number after a field fills it up with zeros to as many places.
+    `option` is the name of the option that gives it, for messages.
 
     Raises:
         InvalidArgumentError: If it has no field, or something else than a field and a number in braces.
@@ -40,10 +38,6 @@ class NamePattern:
 
     def image(self, source: Source, row: Row) -> MediaRef:
         """Return the image of a row.
-
-        Args:
-            source: Root of the data set.
-            row: The row.
 
         Raises:
             MalformedRecordError: If the row lacks a field.

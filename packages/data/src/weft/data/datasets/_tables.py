@@ -15,10 +15,6 @@ _CELL = 8
 def rows_of(source: Source, stored: StoredFile) -> Iterator[Row]:
     """Yield the rows of a table, by the ending of its name.
 
-    Args:
-        source: Where it is.
-        stored: The table.
-
     Raises:
         InvalidArgumentError: If it is of no known form.
         MalformedRecordError: If it is not of the form that its ending says.

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coco import CocoImages
-from weft.data.datasets._karpathy import captioned, check_task, read_blip, read_karpathy
+from weft.data.datasets._karpathy import Captioned, captioned, check_task, read_blip, read_karpathy
 from weft.data.errors import unknown_name
 from weft.data.media.reference import MediaRef
-from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
@@ -16,12 +15,12 @@ _OFFICIAL = ("train2014", "val2014", "train2017", "val2017")
 
 def read(
     source: Source, split: str, *, task: str = "caption", restval: bool = True, form: str = "auto"
-) -> Iterator[Record]:
+) -> Iterator[Captioned]:
     """Yield `Caption` records (one per image) or `Retrieval` records (one per caption).
 
-    Args:
-        source: Where the files are.
-        split: "train", "val" and "test" are the Karpathy split; "train2014" and so on the official files.
+    Splits "train", "val" and "test" are the Karpathy split; "train2014" and so on the official files.
+
+    Options:
         task: "caption" or "retrieval".
         restval: Whether "train" takes in the images marked "restval", as is usual.
         form: "karpathy" for dataset_coco.json, "blip" for coco_karpathy_{split}.json, "auto" for either.
@@ -44,18 +43,18 @@ def read(
     if "coco_karpathy_" in file.path:
         yield from read_blip(source, file, locate, task)
     else:
-        wanted = {"train", "restval"} if split == "train" and restval else {split}
-        yield from read_karpathy(source, file, wanted.__contains__, locate, task)
+        wanted = ("train", "restval") if split == "train" and restval else (split,)
+        yield from read_karpathy(source, file, wanted, locate, task)
 
 
-def _official(source: Source, split: str, task: str, images: CocoImages) -> Iterator[Record]:
+def _official(source: Source, split: str, task: str, images: CocoImages) -> Iterator[Captioned]:
     file = source.find(f"captions_{split}.json", f"annotations/captions_{split}.json")
-    top = Row(file.json(), file.name, "top")
+    top = file.top()
     captions: dict[str, list[Row]] = {}
     for row in source.rows(file, top.items("annotations")):
         captions.setdefault(row.identity("image_id"), []).append(row)
 
-    def make(row: Row) -> Iterator[Record]:
+    def make(row: Row) -> Iterator[Captioned]:
         image_id = row.identity("id")
         own = captions.get(image_id)
         if not own:

@@ -32,10 +32,10 @@ def read(
 
     Rows of files are read; those of saved data sets and of the hub are made when they are asked for.
 
-    Args:
-        source: The folder of `SPLIT.json` (or .jsonl, .parquet, .csv, .tsv), one such file, a folder that `datasets`
-            saved or that is in the hub's format, or nothing where `repo` names a data set of the hub.
-        split: Name of the split.
+    The root is a folder of `SPLIT.json` (or .jsonl, .parquet, .csv, .tsv), one such file, a folder that `datasets`
+    saved or that is in the hub's format, or nothing where `repo` names a data set of the hub.
+
+    Options:
         columns: `messages`, `images`, `videos`, `system`, `prompt`, `completion` or `id` to the name of its column. By
             default `messages` or `conversations`, or else `prompt` and `completion`; `images` or `image`, `videos` or
             `video`.

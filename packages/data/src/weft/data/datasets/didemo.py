@@ -1,10 +1,10 @@
 """DiDeMo: personal videos with described moments; paragraph retrieval and single descriptions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
-from weft.data.datasets._video import VideoFiles
+from weft.data.datasets._video import video_files
 from weft.data.errors import unknown_name
 from weft.data.records.caption import Caption
 from weft.data.records.record import Record
@@ -23,9 +23,7 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
     list of collaborative-experts (`{split}_list.txt`) is there, only its videos are kept. Unit "description"
     keeps `extra["times"]` (annotated segments, numbered from 0, five seconds each).
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         unit: "paragraph" or "description".
         task: "retrieval", or "caption" (one record per video with all its descriptions).
     """
@@ -37,10 +35,11 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
     listed = {line.strip() for line in ids.lines() if line.strip()} if ids else None
     lines = source.find_optional(f"didemo_{split}.jsonl", f"didemo_retrieval_{split}.jsonl")
     if lines is not None and unit == "paragraph":
-        yield from source.build(source.json_lines(lines), _line_maker(source))
+        found = video_files(source, *_FOLDERS)
+        yield from source.build(source.json_lines(lines), lambda row: _line(row, found))
         return
     file = source.find(f"{split}_data.json", f"data/{split}_data.json")
-    rows = [row for row in source.rows(file, file.json()) if listed is None or row.text("video") in listed]
+    rows = [row for row in source.json_rows(file) if listed is None or row.text("video") in listed]
     videos = MediaFiles(source, _FOLDERS, kind="video", what="videos")
     if unit == "description" and task == "retrieval":
         yield from source.build(rows, lambda row: _description(row, videos))
@@ -62,15 +61,10 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
     yield from source.build(rows, make)
 
 
-def _line_maker(source: Source) -> Callable[[Row], Retrieval]:
-    videos = VideoFiles(source, _FOLDERS)
-
-    def make(row: Row) -> Retrieval:
-        name, text = row.text("clip_name"), row.text("caption")
-        record_id = f"{name}#{row.number}"
-        return Retrieval(id=record_id, media=videos.ref(name), media_id=name, text=text, text_id=record_id)
-
-    return make
+def _line(row: Row, videos: MediaFiles) -> Retrieval:
+    name, text = row.text("clip_name"), row.text("caption")
+    record_id = f"{name}#{row.number}"
+    return Retrieval(id=record_id, media=videos.ref(name), media_id=name, text=text, text_id=record_id)
 
 
 def _description(row: Row, videos: MediaFiles) -> Retrieval:

@@ -1,6 +1,7 @@
 """Fashion-MNIST: 28-pixel grey images of clothes in ten classes; official idx files or the sprite."""
 
 import hashlib
+import io
 import struct
 from collections.abc import Iterator
 
@@ -12,16 +13,8 @@ from weft.data.records.source import Source, StoredFile
 from weft.data.sources.store import Store
 
 CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 SIDE = 28
 GRID = 30
@@ -36,9 +29,6 @@ class _Tiles(Store):
         self._pixels, self._label = pixels, label
 
     def read(self, path: str) -> bytes:
-        """Return tile k as PNG."""
-        import io
-
         from PIL import Image
 
         stream = io.BytesIO()
@@ -46,7 +36,6 @@ class _Tiles(Store):
         return stream.getvalue()
 
     def content(self, path: str) -> str:
-        """Return a digest of the tile's pixels."""
         return f"tile {hashlib.sha256(self._tile(path)).hexdigest()}"
 
     def _tile(self, path: str) -> bytes:
@@ -56,16 +45,13 @@ class _Tiles(Store):
         return self._pixels[start : start + SIDE * SIDE]
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a tile k."""
         stem = path.removesuffix(".png")
         return stem.isdigit() and int(stem) < len(self._pixels) // (SIDE * SIDE)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        """Yield all tiles in order."""
         return (f"{k}.png" for k in range(len(self._pixels) // (SIDE * SIDE)))
 
     def describe(self, path: str = "") -> str:
-        """Return the address of a tile for messages."""
         return f"{self._label}#{path}"
 
 
@@ -78,10 +64,6 @@ def read(source: Source, split: str) -> Iterator[Classify]:
     Splits "train" and "test" read the official idx files. Split "sprite" cuts the 900 images of the
     repository's sprite, a 30 x 30 grid with three rows per class; "sprite_train" and "sprite_test" are every second one
     of these, 45 of each class.
-
-    Args:
-        source: Where the files are.
-        split: Split name.
     """
     if split in _SPRITE:
         pixels, labels, name = _sprite(

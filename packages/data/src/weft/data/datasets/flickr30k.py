@@ -3,18 +3,15 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.datasets._karpathy import check_task, read_blip, read_karpathy
+from weft.data.datasets._karpathy import Captioned, check_task, read_blip, read_karpathy
 from weft.data.media.reference import MediaRef
-from weft.data.records.record import Record
 from weft.data.records.source import MediaFiles, Source
 
 
-def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Record]:
+def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Captioned]:
     """Yield `Retrieval` records (one per caption) or `Caption` records (one per image).
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         task: "caption" or "retrieval".
     """
     check_task("flickr30k", task)
@@ -26,7 +23,7 @@ def read(source: Source, split: str, *, task: str = "retrieval") -> Iterator[Rec
         return images.ref(file_name)
 
     if file.path.endswith(("dataset_flickr30k.json", "dataset_flickr30k.json.gz")):
-        yield from read_karpathy(source, file, split.__eq__, locate, task)
+        yield from read_karpathy(source, file, (split,), locate, task)
     else:
         yield from read_blip(source, file, locate, task)
 

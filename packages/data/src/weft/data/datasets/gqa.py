@@ -18,16 +18,11 @@ def read(source: Source, split: str, *, questions: str | None = None) -> Iterato
     Official splits read `{split}_questions.json`, or every shard of a folder of that name. Splits `vlt5_*`
     read the lists of VL-T5 and VL-Adapter.
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         questions: Path of the questions file below the root, where it has no official name (xGQA).
     """
-    if split in _VLT5:
-        yield from _vlt5(source, questions or f"{_VLT5[split]}.json")
-        return
-    files = _question_files(source, split, questions)
-    images = _images(source)
+    folders = ["images", "images/allImages/images", "GQA/images"]
+    images = MediaFiles(source, folders, ["images.zip", "allImages.zip"])
 
     def make(row: Row) -> ImageQA:
         image_id = row.identity("imageId")
@@ -42,40 +37,10 @@ def read(source: Source, split: str, *, questions: str | None = None) -> Iterato
             question_type=types.get("structural") or "",
             answer_type=types.get("semantic") or "",
             soft_targets={answer: 1.0} if answer else {},
-            extra={key: row.field(key) for key in _KEPT if row.has(key)},
+            extra=row.kept(*_KEPT),
         )
 
-    for file in files:
-        content = file.json()
-        if not isinstance(content, dict):
-            Row(content, file.name, "top").fail("must be an object keyed by question id")
-        name = file.name
-        yield from source.build((Row(value, name, key) for key, value in content.items()), make)
-
-
-def _question_files(source: Source, split: str, questions: str | None) -> list[StoredFile]:
-    if questions is None:
-        prefix = f"{split}_questions"
-        shards = source.find_all(prefix, lambda name: name.startswith(prefix) and ".json" in name)
-        if shards:
-            return sorted(shards, key=lambda file: [int(p) if p.isdigit() else -1 for p in _parts(file.path)])
-    return [source.find(questions or f"{split}_questions.json")]
-
-
-def _parts(path: str) -> list[str]:
-    return path.rsplit("/", 1)[-1].split(".")[0].split("_")
-
-
-def _images(source: Source) -> MediaFiles:
-    folders = ["images", "images/allImages/images", "GQA/images"]
-    return MediaFiles(source, folders, ["images.zip", "allImages.zip"])
-
-
-def _vlt5(source: Source, path: str) -> Iterator[ImageQA]:
-    file = source.find(path)
-    images = _images(source)
-
-    def make(row: Row) -> ImageQA:
+    def make_vlt5(row: Row) -> ImageQA:
         image_id = row.identity("img_id")
         label = row.mapping("label") if row.has("label") else {}
         return ImageQA(
@@ -87,23 +52,37 @@ def _vlt5(source: Source, path: str) -> Iterator[ImageQA]:
             soft_targets=label,
         )
 
-    yield from source.build(source.rows(file, file.json()), make)
+    if split in _VLT5:
+        file = source.find(questions or f"{_VLT5[split]}.json")
+        yield from source.build(source.json_rows(file), make_vlt5)
+        return
+    for file in _question_files(source, split, questions):
+        content = file.json()
+        if not isinstance(content, dict):
+            file.top().fail("must be an object keyed by question id")
+        yield from source.build((Row(value, file.name, key) for key, value in content.items()), make)
+
+
+def _question_files(source: Source, split: str, questions: str | None) -> list[StoredFile]:
+    if questions is None:
+        prefix = f"{split}_questions"
+        shards = source.find_all(prefix, lambda name: name.startswith(prefix) and ".json" in name)
+        if shards:
+            return sorted(shards, key=_number)
+    return [source.find(questions or f"{split}_questions.json")]
+
+
+def _number(file: StoredFile) -> list[int]:
+    parts = file.path.rsplit("/", 1)[-1].split(".")[0].split("_")
+    return [int(part) if part.isdigit() else -1 for part in parts]
 
 
 SPEC = DatasetSpec(
     name="gqa",
     record_type="image_qa",
     splits=(
-        "train_balanced",
-        "val_balanced",
-        "testdev_balanced",
-        "test_balanced",
-        "train_all",
-        "val_all",
-        "testdev_all",
-        "test_all",
-        "challenge_all",
-        "submission_all",
+        *("train_balanced", "val_balanced", "testdev_balanced", "test_balanced"),
+        *("train_all", "val_all", "testdev_all", "test_all", "challenge_all", "submission_all"),
         *_VLT5,
     ),
     read=read,

@@ -27,9 +27,9 @@ def read(
 
     The rows are in the cache of `datasets`, which is mapped into memory and not read.
 
-    Args:
-        source: A folder in the hub's format, where `repo` names none.
-        split: Split name there.
+    The root is a folder in the hub's format, where `repo` names none.
+
+    Options:
         record: Type of the records, such as "image_qa".
         columns: Record field, or part of a conversation, to column name.
         repo: Repository id on the hub.

@@ -34,9 +34,9 @@ def read(
     Hidden folders and those of other programs (`.ipynb_checkpoints`, `@eaDir`, `__MACOSX`) are no classes. Names that
     differ only in how accents are composed (Unicode NFC and NFD) are one class.
 
-    Args:
-        source: Where the images are.
-        split: Name of the folder of the split, or "all" where there are no splits.
+    The split is a folder, or "all" where there are no splits.
+
+    Options:
         classes: Class folders in label order. By default all class folders of every split, sorted, so that
             labels agree between splits even where one lacks a class. "leaf" does the same with the innermost
             folder of each image, instead of the first one below the split.
@@ -74,7 +74,7 @@ def _classified(source: Source, split: str, classes: Sequence[str] | str | None)
         source.notes.append(
             "what `metadata` says of the images is not read. Pass record=caption columns={captions: text}, or another."
         )
-    folders = {parts: _class_folder(parts, depth, leaf) for parts in paths}
+    folders = {parts: _composed(parts[-2] if leaf else parts[depth - 1]) for parts in paths}
     if leaf:
         _refuse_namesakes({parts[depth - 1 : -1] for parts in paths})
     else:
@@ -83,7 +83,7 @@ def _classified(source: Source, split: str, classes: Sequence[str] | str | None)
         ordered = sorted(set(folders.values()))
         _say_untrained(source, folders, split)
     else:
-        ordered = [unicodedata.normalize("NFC", name) for name in classes]
+        ordered = list(map(_composed, classes))
     if len(set(ordered)) != len(ordered):
         raise InvalidArgumentError(f"`classes` must not repeat a class, but is {ordered}.")
     labels = {name: label for label, name in enumerate(ordered)}
@@ -103,8 +103,8 @@ def _classified(source: Source, split: str, classes: Sequence[str] | str | None)
         )
 
 
-def _class_folder(parts: Parts, depth: int, leaf: bool) -> str:
-    return unicodedata.normalize("NFC", parts[-2] if leaf else parts[depth - 1])
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _in_words(folder: str) -> str:
@@ -114,7 +114,7 @@ def _in_words(folder: str) -> str:
 def _refuse_namesakes(folders: set[Parts]) -> None:
     """Refuse two places below the splits whose innermost folders have one name."""
     first: dict[str, str] = {}
-    for parts in sorted(tuple(unicodedata.normalize("NFC", part) for part in folder) for folder in folders):
+    for parts in sorted(tuple(map(_composed, folder)) for folder in folders):
         path = "/".join(parts)
         other = first.setdefault(parts[-1], path)
         if other != path:

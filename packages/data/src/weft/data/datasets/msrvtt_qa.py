@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
-from weft.data.datasets._video import VideoFiles
+from weft.data.datasets._video import video_files
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 from weft.data.records.video_qa import VideoQA
@@ -14,7 +14,7 @@ def read(source: Source, split: str) -> Iterator[VideoQA]:
     file = source.find(
         f"{split}_qa.json", f"{split}.json", f"msrvtt_qa_{split}.json", f"msrvttqa/{split}.json"
     )
-    videos = VideoFiles(source, ["videos", "videos/all", "video"], ["MSRVTT_Videos.zip"])
+    videos = video_files(source, "videos", "videos/all", "video", archives=["MSRVTT_Videos.zip"])
 
     def make(row: Row) -> VideoQA:
         name = f"video{row.integer('video_id')}"
@@ -25,10 +25,10 @@ def read(source: Source, split: str) -> Iterator[VideoQA]:
             media_id=name,
             question=row.text("question"),
             answers=(answer,) if answer else (),
-            extra={"category_id": row.field("category_id")} if row.has("category_id") else {},
+            extra=row.kept("category_id"),
         )
 
-    yield from source.build(source.rows(file, file.json()), make)
+    yield from source.build(source.json_rows(file), make)
 
 
 SPEC = DatasetSpec(

@@ -21,9 +21,7 @@ def read(
     consistency counts all of them, with all permutations) and should stay on one side of any split, as
     should everything with the same `extra["directory"]`.
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         permutation: 0 to 5, or "all" for six records per row.
         structured: Keep the official `structured_rep` in `extra`.
     """

@@ -17,62 +17,40 @@ def read(source: Source, split: str, *, annotations: str | None = None) -> Itera
     `group_id` is the identifier without its pair number: records of one group show one sentence with several
     pairs, and count together for consistency.
 
-    Args:
-        source: Where the files are.
-        split: Split name; `vlt5_*` read the lists of VL-T5 and VL-Adapter.
+    Splits `vlt5_*` read the lists of VL-T5 and VL-Adapter.
+
+    Options:
         annotations: Path of the annotation file below the root, where it has no official name.
     """
-    if split in _VLT5:
-        yield from _vlt5(source, split, annotations)
-        return
-    file = source.find(annotations or f"{split}.json", f"{split.split('_')[0]}/{split}.json")
+    listed = split in _VLT5
+    if listed:
+        rows = source.json_rows(source.find(annotations or f"{_VLT5[split]}.json"))
+    else:
+        file = source.find(annotations or f"{split}.json", f"{split.split('_')[0]}/{split}.json")
+        rows = source.json_lines(file)
     images: dict[str, MediaFiles] = {}
 
     def make(row: Row) -> PairBool:
         identifier = row.text("identifier")
-        parts = _identifier(row, identifier)
-        pair = "-".join(parts[:3])
-        folder = f"{row.identity('directory')}/" if row.has("directory") else ""
-        names = [f"{folder}{pair}-img{k}.png" for k in (0, 1)]
+        parts = identifier.split("-")
+        if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
+            row.fail(f"`identifier` must look like 'dev-850-0-0', but is {identifier!r}")
+        if listed:
+            names = [row.text("img0"), row.text("img1")]
+        else:
+            folder = f"{row.identity('directory')}/" if row.has("directory") else ""
+            names = [f"{folder}{'-'.join(parts[:3])}-img{k}" for k in (0, 1)]
         photos = images.setdefault(parts[0], _images(source, parts[0]))
         return PairBool(
-            id=identifier,
+            id=row.text("uid", identifier) if listed else identifier,
             group_id="-".join((parts[0], parts[1], parts[3])),
-            images=tuple(map(photos.ref, names)),
-            sentence=row.text("sentence"),
+            images=tuple(photos.ref(f"{name}.png") for name in names),
+            sentence=row.text("sent" if listed else "sentence"),
             label=row.boolean("label") if row.has("label") else None,
-            extra={key: row.field(key) for key in _KEPT if row.has(key)},
+            extra={"identifier": identifier} if listed else row.kept(*_KEPT),
         )
 
-    yield from source.build(source.json_lines(file), make)
-
-
-def _vlt5(source: Source, split: str, annotations: str | None) -> Iterator[PairBool]:
-    file = source.find(annotations or f"{_VLT5[split]}.json")
-    images: dict[str, MediaFiles] = {}
-
-    def make(row: Row) -> PairBool:
-        identifier = row.text("identifier")
-        parts = _identifier(row, identifier)
-        names = [f"{row.text(key)}.png" for key in ("img0", "img1")]
-        photos = images.setdefault(parts[0], _images(source, parts[0]))
-        return PairBool(
-            id=row.text("uid", identifier),
-            group_id="-".join((parts[0], parts[1], parts[3])),
-            images=tuple(map(photos.ref, names)),
-            sentence=row.text("sent"),
-            label=row.boolean("label") if row.has("label") else None,
-            extra={"identifier": identifier},
-        )
-
-    yield from source.build(source.rows(file, file.json()), make)
-
-
-def _identifier(row: Row, identifier: str) -> list[str]:
-    parts = identifier.split("-")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
-        row.fail(f"`identifier` must look like 'dev-850-0-0', but is {identifier!r}")
-    return parts
+    yield from source.build(rows, make)
 
 
 def _images(source: Source, subset: str) -> MediaFiles:
@@ -88,14 +66,8 @@ SPEC = DatasetSpec(
     name="nlvr2",
     record_type="pair_bool",
     splits=(
-        "train",
-        "dev",
-        "test1",
-        "test2",
-        "balanced_dev",
-        "unbalanced_dev",
-        "balanced_test1",
-        "unbalanced_test1",
+        *("train", "dev", "test1", "test2"),
+        *("balanced_dev", "unbalanced_dev", "balanced_test1", "unbalanced_test1"),
         *_VLT5,
     ),
     read=read,
@@ -105,14 +77,8 @@ SPEC = DatasetSpec(
     how_to_get="Annotations from https://github.com/lil-lab/nlvr (folder nlvr2/data), photos by the form named there; "
     "root holds SPLIT.json and images/SPLIT/. Files named .png are often JPEG, which is fine.",
     bases=(
-        "",
-        "nlvr2/data",
-        "data",
-        "nlvr2/data/balanced",
-        "data/balanced",
-        "nlvr2/data/unbalanced",
-        "nlvr",
-        "nlvr2",
+        *("", "nlvr2/data", "data", "nlvr2/data/balanced", "data/balanced", "nlvr2/data/unbalanced"),
+        *("nlvr", "nlvr2"),
     ),
     expected={"train": 86373, "dev": 6982, "test1": 6967, "test2": 6970},
     hub=(HubSource(repo="lmms-lab/NLVR2"),),

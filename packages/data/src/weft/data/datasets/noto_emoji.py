@@ -27,9 +27,7 @@ def read(
     `extra` keeps `tones` (skin tones), `base` (the emoji without tone: records of one base show one
     concept), `aliases` and `keywords`.
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         languages: Languages of the names; a single code is accepted.
         task: "caption" for `Caption` records, "retrieval" for `Retrieval` records, "tone" for `Classify` records of
             the emoji that have one skin tone, in five classes.
@@ -42,8 +40,7 @@ def read(
         source.classes = list(TONES)
     else:
         check_task("noto_emoji", task, TONE)
-    file = source.find("captions.jsonl")
-    rows = list(source.json_lines(file))
+    rows = list(source.json_lines(source.find("captions.jsonl")))
     images = MediaFiles(source, ["png72", "png/72", "images"], ["png72.zip"])
 
     def make(row: Row) -> Iterator[Record]:
@@ -51,9 +48,7 @@ def read(
             return
         media_id, names = row.text("id"), row.sub(row.mapping("names"))
         media = images.ref(row.text("file"))
-        extra = {
-            key: row.field(key) for key in ("char", "tones", "base", "aliases", "keywords") if row.has(key)
-        }
+        extra = row.kept("char", "tones", "base", "aliases", "keywords")
         if task == TONE:
             yield from _toned(row, media_id, media, extra)
             return

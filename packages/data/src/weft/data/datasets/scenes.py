@@ -51,9 +51,7 @@ def read(
     same images. Training scenes leave out the combinations of `weft.data.scenes.scene.HELD_OUT`; `extra["novel"]`
     marks scenes that hold one.
 
-    Args:
-        source: Unused; scenes need no files.
-        split: Split name.
+    Options:
         task: `vqa` (attributes, existence, counts), `gqa` (relations, two hops), `nlvr` (true or false about a
             pair of images), `caption` (all objects from left to right), `motion` (short videos, of which no
             single frame answers the question) or `motion_retrieval` (videos and texts that tell how objects move;
@@ -76,9 +74,9 @@ def read(
             f"`size` must be at least 1 and `num_scenes` at least 2, but they are {size} and {num_scenes}."
         )
     chosen = _chosen(task, templates, max_moving, max_objects)
-    pool, store = _drawn(
-        split, num_scenes, seed, task, min_objects, max_objects, max_moving, num_frames, shuffled
-    )
+    objects = {"min_objects": min_objects, "max_objects": max_objects}
+    film = {"max_moving": max_moving, "num_frames": num_frames, "shuffled": shuffled}
+    pool, store = _drawn(split, num_scenes, seed, objects, film if task in VIDEOS else {})
     if task == "motion_retrieval":
         examples = draw_films(pool, size, seed, distinct=split != "train")
     elif chosen:
@@ -89,29 +87,19 @@ def read(
 
 
 def _drawn(
-    split: str,
-    num_scenes: int,
-    seed: int,
-    task: str,
-    min_objects: int,
-    max_objects: int,
-    max_moving: int,
-    num_frames: int,
-    shuffled: bool,
+    split: str, num_scenes: int, seed: int, objects: dict[str, int], film: dict[str, Any]
 ) -> tuple[ScenePool, SceneStore]:
     """The scenes of a split, and the store that shows them."""
     name = split
-    knobs: dict[str, Any] = {"min_objects": min_objects, "max_objects": max_objects}
-    if (min_objects, max_objects) != (_MIN_OBJECTS, GRID_SIZE):
-        name = f"{name}-{min_objects}to{max_objects}"
-    of_pool: dict[str, Any] = {"seed": seed, "allow_held_out": split != "train"}
-    if task in VIDEOS:
-        name, knobs["max_moving"] = f"{name}-{max_moving}moving-{num_frames}frames", max_moving
-        pool = ScenePool.draw(name, num_scenes, draw_scene=sample_moving_scene, **of_pool, **knobs)
-        shown: dict[str, Any] = {"num_frames": num_frames, "shuffled": shuffled}
-        return pool, MotionStore(name, num_scenes, **of_pool, **shown, **knobs)
-    pool = ScenePool.draw(name, num_scenes, **of_pool, **knobs)
-    return pool, SceneStore(name, num_scenes, **of_pool, **knobs)
+    if tuple(objects.values()) != (_MIN_OBJECTS, GRID_SIZE):
+        name = f"{name}-{objects['min_objects']}to{objects['max_objects']}"
+    told: dict[str, Any] = {"seed": seed, "allow_held_out": split != "train", **objects}
+    if not film:
+        return ScenePool.draw(name, num_scenes, **told), SceneStore(name, num_scenes, **told)
+    moving = film["max_moving"]
+    name = f"{name}-{moving}moving-{film['num_frames']}frames"
+    pool = ScenePool.draw(name, num_scenes, draw_scene=sample_moving_scene, max_moving=moving, **told)
+    return pool, MotionStore(name, num_scenes, **told, **film)
 
 
 def _chosen(

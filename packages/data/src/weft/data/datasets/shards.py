@@ -13,9 +13,7 @@ from weft.data.shards.parquet import INDEX, ShardedRecords
 def read(source: Source, split: str) -> Iterator[Record]:
     """Yield the records of a conversion, in its order; media stay in the shards until they are asked for.
 
-    Args:
-        source: A folder with a conversion for each split, or one conversion.
-        split: Split name: that of the folder, or what the conversion was made of.
+    The root is a folder with a conversion for each split, or one conversion, whose split is what it was made of.
 
     Raises:
         MissingFileError: There is no index.
@@ -45,9 +43,8 @@ def find_splits(source: Source) -> list[str]:
     """The folders that hold an index, or the split of the one conversion."""
     if source.store.exists(INDEX):
         return [ShardedRecords(source.store).split]
-    return sorted(
-        name.removesuffix(f"/{INDEX}") for name in source.store.names() if name.endswith(f"/{INDEX}")
-    )
+    names = source.store.names()
+    return sorted(name.removesuffix(f"/{INDEX}") for name in names if name.endswith(f"/{INDEX}"))
 
 
 SPEC = DatasetSpec(

@@ -13,7 +13,6 @@ from weft.data.records.record import Record
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source, StoredFile
 from weft.data.sources.folders import FolderStore
-from weft.data.sources.store import Store
 
 TRAIN = "train"
 
@@ -30,9 +29,9 @@ def read(
 ) -> Iterator[Record]:
     """Yield one record per row; columns that no field takes go to `extra`.
 
-    Args:
-        source: The folder of the table, or the table itself.
-        split: Name of the split; the table is `SPLIT.csv` (or .tsv, .jsonl, .json, .parquet) unless `file` is given.
+    The table is the root itself, or `SPLIT.csv` (or .tsv, .jsonl, .json, .parquet) in it.
+
+    Options:
         record: Type of the records, such as "image_qa".
         columns: Record field to column name (for `images` one column of lists, or a list of columns). Fields that are
             not named use the column of their own name; `id` falls back to the row number.
@@ -47,7 +46,7 @@ def read(
         InvalidArgumentError: If nothing tells the classes of the data set.
     """
     mapping = mapping_of(record, columns or {})
-    stored, base = _locate(source, split, file)
+    stored = _located(source, split, file)
     rows = list(rows_of(source, stored))
     labels: dict[str, int] = {}
     if (
@@ -55,16 +54,16 @@ def read(
         and mapping.kind is Classify
         and not all(map(mapping.has_label, rows))
     ):
-        labels = _labels(source, mapping, base, stored, rows, split, classes)
+        labels = _labels(source, mapping, stored, rows, split, classes)
         source.classes = sorted(labels, key=lambda name: labels[name])
-    mapping = mapping_of(record, columns or {}, MediaFolder(base, media_root.strip("/")), labels)
+    media = MediaFolder(stored.store, media_root.strip("/"))
+    mapping = mapping_of(record, columns or {}, media, labels)
     yield from source.build(rows, lambda row: mapping.record(row, f"{split}-{row.number}"))
 
 
 def _labels(
     source: Source,
     mapping: ColumnMapping,
-    base: Store,
     stored: StoredFile,
     rows: Sequence[Row],
     split: str,
@@ -76,22 +75,16 @@ def _labels(
         if len(set(names)) != len(names):
             raise InvalidArgumentError(f"`classes` must not repeat a class, but is {list(classes)}.")
         return {name: label for label, name in enumerate(names)}
+    told, base = stored, stored.store
     if classes is not None:
         told = StoredFile(base, classes)
         if not base.exists(classes):
             raise source.missing([classes], "table of classes")
-    else:
-        told = next(
-            (
-                StoredFile(base, path)
-                for path in _tables(f"{stored.path.rpartition('/')[0]}/{TRAIN}".lstrip("/"))
-                if base.exists(path)
-            ),
-            stored,
-        )
-        if split in (TRAIN, "all"):
-            told = stored
-        elif told is stored and not _is_table_of(stored.path, TRAIN):
+    elif split not in (TRAIN, "all"):
+        folder, _, name = stored.path.rpartition("/")
+        beside = filter(base.exists, _tables(f"{folder}/{TRAIN}".lstrip("/")))
+        told = next((StoredFile(base, path) for path in beside), stored)
+        if told is stored and name not in _tables(TRAIN):
             raise InvalidArgumentError(
                 f"`classes` must be given for split {split!r}, because {stored.name} names its classes and lies beside "
                 f"no table of the split {TRAIN!r}, by which they are numbered. List them, or give the path of a table "
@@ -108,30 +101,19 @@ def _tables(stem: str) -> list[str]:
     return [f"{stem}{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
 
 
-def _is_table_of(path: str, split: str) -> bool:
-    return path.rpartition("/")[2] in _tables(split)
-
-
-def _locate(source: Source, split: str, file: str | None) -> tuple[StoredFile, Store]:
+def _located(source: Source, split: str, file: str | None) -> StoredFile:
     store = source.store
     if isinstance(store, FolderStore) and store.url.lower().endswith(ENDINGS) and file is None:
         folder, _, name = store.url.rpartition("/")
         base = FolderStore(folder or ".", store.options, store.follow_links)
         if not base.exists(name):
             raise source.missing([""])
-        return StoredFile(base, name), base
-    candidates = [file] if file else [f"{split}{ending}" for ending in ENDINGS]
-    return source.find(*candidates), store
+        return StoredFile(base, name)
+    return source.find(*([file] if file else (f"{split}{ending}" for ending in ENDINGS)))
 
 
 def find_splits(source: Source, *, file: str | None = None, **options: Any) -> list[str]:
-    """Names of the tables that are at the root, without their endings; that of a table which is the root, or is named.
-
-    Args:
-        source: The folder of the tables, or the table itself.
-        file: Path of the one table, as for `read`.
-        **options: Not needed.
-    """
+    """Names of the tables at the root, without their endings, or that of the one that is the root, or named."""
     store = source.store
     if file is not None or (isinstance(store, FolderStore) and store.url.lower().endswith(ENDINGS)):
         return [(file or store.describe()).rpartition("/")[2].partition(".")[0]]

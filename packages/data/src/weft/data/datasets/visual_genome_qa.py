@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec
+from weft.data.media.reference import MediaRef
 from weft.data.records.image_qa import ImageQA
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, Source
@@ -11,32 +12,26 @@ _FOLDERS = ("VG_100K", "VG_100K_2", "image", "images", "")
 
 
 def read(source: Source, split: str) -> Iterator[ImageQA]:
-    """Yield one `ImageQA` per question, with one answer.
-
-    Args:
-        source: Where the files are.
-        split: "train"; there is no other.
-    """
+    """Yield one `ImageQA` per question, with one answer."""
     file = source.find("question_answers.json", "vg_qa.json")
-    folders: dict[str, MediaFolder] = {}
+    folders: list[MediaFolder] = []
 
-    def image(name: str) -> MediaFolder:
+    def image(name: str) -> MediaRef:
         """Images are in two folders; the first that has the file serves it."""
-        for folder in folders.values():
+        for folder in folders:
             ref = folder.ref(name)
             if not source.require_media or ref.exists():
-                return folder
-        found = source.media(_FOLDERS, archives=["images.zip", "images2.zip"], probe=name)
-        return folders.setdefault(repr(found), found)
+                return ref
+        folders.append(source.media(_FOLDERS, archives=["images.zip", "images2.zip"], probe=name))
+        return folders[-1].ref(name)
 
     def make_official(row: Row) -> Iterator[ImageQA]:
-        for value in row.items("qas"):
-            qa = row.sub(value)
+        for qa in row.subs("qas"):
             image_id = qa.identity("image_id") if qa.has("image_id") else row.identity("id")
             name = f"{image_id}.jpg"
             yield ImageQA(
                 id=qa.identity("qa_id"),
-                image=image(name).ref(name),
+                image=image(name),
                 image_id=image_id,
                 question=qa.text("question"),
                 answers=(qa.text("answer"),),
@@ -47,7 +42,7 @@ def read(source: Source, split: str) -> Iterator[ImageQA]:
         name = row.text("image").rsplit("/", 1)[-1]
         return ImageQA(
             id=row.identity("question_id") if row.has("question_id") else f"vg-{row.number}",
-            image=image(name).ref(name),
+            image=image(name),
             image_id=name.rsplit(".", 1)[0],
             question=row.text("question"),
             answers=row.texts("answer"),
@@ -55,7 +50,7 @@ def read(source: Source, split: str) -> Iterator[ImageQA]:
         )
 
     make = make_list if "vg_qa" in file.path else make_official
-    yield from source.build(source.rows(file, file.json()), make)
+    yield from source.build(source.json_rows(file), make)
 
 
 SPEC = DatasetSpec(

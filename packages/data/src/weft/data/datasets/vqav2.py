@@ -30,9 +30,7 @@ def read(
     Official splits (train, val, test, test-dev) join a questions file with an annotations file by question
     id; test splits have no annotations. Splits `karpathy_*` read the lists that VL-T5 and VL-Adapter use.
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         questions: Path of the questions file below the root, where it has no official name.
         annotations: Path of the annotations file below the root.
         images: Paths of the images below the root, where they have no official names: words in braces are fields of a
@@ -55,13 +53,11 @@ def _official(
 ) -> Iterator[ImageQA]:
     subset, images = _SUBSETS[split], CocoImages(source)
     names = [f"v2_OpenEnded_mscoco_{subset}_questions.json", f"OpenEnded_mscoco_{subset}_questions.json"]
-    file = source.find(*([questions] if questions else names))
-    rows = Row(file.json(), file.name, "top").items("questions")
+    rows = source.json_rows(source.find(*([questions] if questions else names)), "questions")
     answers: dict[str, Row] = {}
     if split in ("train", "val") or annotations:
-        truth = source.find(*([annotations] if annotations else [f"v2_mscoco_{subset}_annotations.json"]))
-        annotated = Row(truth.json(), truth.name, "top").items("annotations")
-        answers = source.by_id(source.rows(truth, annotated), "question_id")
+        truth = source.find(annotations or f"v2_mscoco_{subset}_annotations.json")
+        answers = source.by_id(source.json_rows(truth, "annotations"), "question_id")
 
     def make(row: Row) -> ImageQA:
         question_id, image_id = row.identity("question_id"), row.identity("image_id")
@@ -75,7 +71,7 @@ def _official(
             **(_truth(answers[question_id]) if answers else {}),
         )
 
-    yield from source.build(source.rows(file, rows), make)
+    yield from source.build(rows, make)
 
 
 def _karpathy(
@@ -86,8 +82,7 @@ def _karpathy(
     for subset in ("train2014", "val2014"):
         truth = source.find_optional(annotations or f"v2_mscoco_{subset}_annotations.json")
         if truth is not None:
-            rows = Row(truth.json(), truth.name, "top").items("annotations")
-            official |= source.by_id(source.rows(truth, rows), "question_id")
+            official |= source.by_id(source.json_rows(truth, "annotations"), "question_id")
 
     def make(row: Row) -> ImageQA:
         question_id, stem = row.identity("question_id"), row.text("img_id")
@@ -97,7 +92,8 @@ def _karpathy(
         extra: dict[str, Any] = {"karpathy_label": label}
         if row.has("is_topk_optimal"):
             extra["is_topk_optimal"] = row.boolean("is_topk_optimal")
-        values = _truth(official[question_id]) if question_id in official else _karpathy_truth(row, label)
+        known = official.get(question_id)
+        values = _truth(row, label) if known is None else _truth(known)
         return ImageQA(
             id=question_id,
             image=named(row, lambda: images.by_stem(stem)),
@@ -107,23 +103,17 @@ def _karpathy(
             **values,
         )
 
-    yield from source.build(source.rows(file, file.json()), make)
+    yield from source.build(source.json_rows(file), make)
 
 
-def _truth(row: Row) -> Mapping[str, Any]:
-    answers = tuple(row.sub(answer).text("answer") for answer in row.items("answers"))
+def _truth(row: Row, label: Mapping[str, float] | None = None) -> Mapping[str, Any]:
+    """The fields of the answers; where `label` is given and there are none, it stands for their scores."""
+    answers: tuple[str, ...] = ()
+    if label is None or row.has("answers"):
+        answers = tuple(answer.text("answer") for answer in row.subs("answers"))
+        label = leave_one_out(answers) if answers else {}
     return {
         "answers": answers,
-        "question_type": row.text("question_type", ""),
-        "answer_type": row.text("answer_type", ""),
-        "soft_targets": leave_one_out(answers) if answers else {},
-    }
-
-
-def _karpathy_truth(row: Row, label: Mapping[str, float]) -> Mapping[str, Any]:
-    if row.has("answers"):
-        return _truth(row)
-    return {
         "question_type": row.text("question_type", ""),
         "answer_type": row.text("answer_type", ""),
         "soft_targets": dict(label),

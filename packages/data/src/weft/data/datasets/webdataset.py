@@ -1,7 +1,6 @@
 """WebDataset tars: files that share a stem are one sample, such as `000.jpg`, `000.txt` and `000.json`."""
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -35,18 +34,14 @@ def read(
     """Yield one record per sample of the tars `SPLIT-*.tar` or `SPLIT/*.tar`, sorted by tar and position.
 
     A sample offers one column per ending (`txt`, `cls`, ...) and the keys of its `json`; media become the
-    fields `image`, `media` or `video` by themselves.
+    fields `image`, `media` or `video` by themselves. One tar may be the root.
 
-    Args:
-        source: The folder of the tars, or one tar.
-        split: Split name.
+    Options:
         record: Type of the records, such as "image_qa".
         columns: Record field to column, such as `{"captions": "txt"}`.
         classes: Class names in label order, for classification by names instead of numbers.
     """
-    source.classes = [unicodedata.normalize("NFC", name) for name in classes or ()]
-    labels = {name: label for label, name in enumerate(source.classes)}
-    mapping = mapping_of(record, columns or {}, labels=labels)
+    mapping = mapping_of(record, columns or {}, labels=source.numbered(classes or ()))
     for store in _archives(source, split):
         address = store.describe()
         rows = (Row(members, address, key) for key, members in _samples(store).items())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from weft.data.catalog import DatasetSpec, HubSource
-from weft.data.datasets._video import Speech, Subtitles, VideoFiles, span_of
+from weft.data.datasets._video import Speech, Subtitles, span_of, video_files
 from weft.data.records.caption import Caption
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
@@ -14,9 +14,7 @@ _SUBSETS = {"train": "training", "val": "validation", "test": "testing"}
 def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[Caption]:
     """Yield one `Caption` per step.
 
-    Args:
-        source: Where the files are.
-        split: Split name.
+    Options:
         subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
             False for none.
     """
@@ -27,13 +25,13 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
         "annotations/youcookii_annotations_trainval.json",
     )
     speech = Subtitles(source, "yc2_subtitles.jsonl", scope=subtitles)
-    videos = VideoFiles(source, ["videos", "yc2_videos", f"raw_videos/{_SUBSETS[split]}"])
+    videos = video_files(source, "videos", "yc2_videos", f"raw_videos/{_SUBSETS[split]}")
 
     def make_value(row: Row) -> Caption:
         name = row.text("vid_name") if row.has("vid_name") else row.text("vid_id")
         start, end = span_of(row, "ts") if row.has("ts") else (None, None)
         clip_id = row.identity("clip_id")
-        texts = [row.sub(value).text("desc") for value in row.items("descs")] if row.has("descs") else []
+        texts = [text.text("desc") for text in (row.subs("descs") if row.has("descs") else ())]
         return Caption(
             id=clip_id,
             media=videos.ref(name, start, end),
@@ -46,8 +44,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
     def make_original(row: Row) -> Iterator[Caption]:
         if row.text("subset") != _SUBSETS[split]:
             return
-        for value in row.items("annotations"):
-            step = row.sub(value)
+        for step in row.subs("annotations"):
             start, end = step.span("segment")
             step_id = f"{row.number}_{step.identity('id')}"
             yield Caption(
@@ -62,7 +59,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
     if ".jsonl" in file.path:
         yield from source.build(source.json_lines(file), make_value)
         return
-    database = Row(file.json(), file.name, "top").mapping("database")
+    database = file.top().mapping("database")
     yield from source.build((Row(value, file.name, key) for key, value in database.items()), make_original)
 
 

@@ -44,27 +44,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """The records of one shard, as a worker gets them.
-
-    Attributes:
-        folder: Folder of the store.
-        name: Name of the shard.
-        ids: Ids of the records.
-        records: The records.
-        encode: Makes their features.
-        batch_size: Records per call of it.
-        tags: What else the features of each depend on.
-        dtype: Of the store.
-        ragged: Whether items have different lengths.
-    """
+    """The records of one shard, as a worker gets them; words as in `extract_features`."""
 
     folder: str
     name: str
     ids: list[str]
     records: list[Record]
+    tags: list[str]
     encode: Encode
     batch_size: int
-    tags: list[str]
     dtype: str
     ragged: bool
 
@@ -156,9 +144,8 @@ class _Work:
                 parts = self.parts(missing, first(self.used))
                 report = _Report(progress, len(missing), place[1])
                 if place[1] == 1:
-                    for _ in run_jobs(
-                        report.around(encode_part, self.engine), parts, self.engine, self.workers
-                    ):
+                    encode = report.around(encode_part, self.engine)
+                    for _ in run_jobs(encode, parts, self.engine, self.workers):
                         self.adopt()
                 else:
                     _together(parts, place, first, report, self.adopt)
@@ -186,24 +173,30 @@ class _Work:
         made = []
         for start, number in zip(range(0, len(missing), self.shard_items), free, strict=False):
             positions, ids = map(list, zip(*missing[start : start + self.shard_items], strict=True))
-            made.append(
-                Part(
-                    str(self.folder),
-                    shard_name(number, ids),
-                    ids,
-                    [self.records[position] for position in positions],
-                    self.encode,
-                    self.batch_size,
-                    [self.tags[position] for position in positions],
-                    self.index.dtype,
-                    self.index.ragged,
-                )
-            )
+            records, tags = ([own[position] for position in positions] for own in (self.records, self.tags))
+            how = (self.encode, self.batch_size, self.index.dtype, self.index.ragged)
+            made.append(Part(str(self.folder), shard_name(number, ids), ids, records, tags, *how))
         return made
 
     def adopt(self) -> None:
         """Enter whole shards into the index, also those of a run that was killed."""
-        _adopt(self.folder, self.index)
+        index = self.index
+        if (self.folder / INDEX).is_file():
+            index = read_index(self.folder)
+            require_key(self.folder, index.key, self.index.key)
+        known = {shard.name for shard in index.shards}
+        new: list[Shard] = []
+        shape: tuple[int, ...] | None = None
+        if index.item_shape is not None:
+            shape = tuple(side for side in index.item_shape if side is not None)
+        for file in sorted(self.folder.glob("features-*.npy")):
+            name = file.name.removeprefix("features-").removesuffix(".npy")
+            if name not in known:
+                row = OpenShard(self.folder, name, index.ragged).row(0)
+                shape = require_shape(name, row, shape, index.ragged)
+                new.append(described(self.folder, name, len(read_items(self.folder, name)["ids"])))
+        if new and shape is not None:
+            index.with_shards(new, shape).write(self.folder)
 
 
 def encode_part(part: Part, done: Callable[[int], None] | None = None) -> str:
@@ -220,8 +213,7 @@ def encode_part(part: Part, done: Callable[[int], None] | None = None) -> str:
                     f"`encode` must return one array per record ({len(batch)}), but returned {len(made)}."
                 )
             for record, array in zip(batch, made, strict=True):
-                row = checked(record.id, np.asarray(array), part.dtype, shape, part.ragged)
-                shape = require_shape(record.id, row, shape, part.ragged)
+                row, shape = checked(record.id, np.asarray(array), part.dtype, shape, part.ragged)
                 arrays.append(row)
             if done is not None:
                 done(len(batch))
@@ -326,25 +318,5 @@ def _clean(folder: Path) -> None:
     for file in [*folder.glob(".features-*"), *folder.glob(".items-*"), *folder.glob(f".{INDEX}.*")]:
         file.unlink(missing_ok=True)
     for file in folder.glob("items-*.json"):
-        if not (folder / array_file(file.name[len("items-") : -len(".json")])).exists():
+        if not (folder / array_file(file.name.removeprefix("items-").removesuffix(".json"))).exists():
             file.unlink()
-
-
-def _adopt(folder: Path, index: Index) -> None:
-    """Enter whole shards into the index, also those of a run that was killed; remove what is not whole."""
-    if (folder / INDEX).is_file():
-        old = read_index(folder)
-        require_key(folder, old.key, index.key)
-        index = old
-    known = {shard.name for shard in index.shards}
-    found = sorted(file.name[len("features-") : -len(".npy")] for file in folder.glob("features-*.npy"))
-    new: list[Shard] = []
-    shape: tuple[int, ...] | None = None
-    if index.item_shape is not None:
-        shape = tuple(side for side in index.item_shape if side is not None)
-    for name in found:
-        if name not in known:
-            shape = require_shape(name, OpenShard(folder, name, index.ragged).row(0), shape, index.ragged)
-            new.append(described(folder, name, len(read_items(folder, name)["ids"])))
-    if new and shape is not None:
-        index.with_shards(new, shape).write(folder)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import CorruptMediaError, MissingDependencyError, MissingFileError, WeftDataError
+from weft.data.errors import CorruptMediaError, MissingFileError, WeftDataError, needed
 from weft.data.sources.limits import check_unpacked
 
 Item = tuple[str, NDArray[Any]]
@@ -32,12 +32,7 @@ def read_hdf5(path: str | os.PathLike[str], dataset: str = "features") -> Iterat
         MissingFileError: If there is no HDF5 file.
         CorruptMediaError: Naming a file that cannot be read or lacks the array.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise MissingDependencyError(
-            "Reading HDF5 features needs h5py. Install it with: pip install h5py"
-        ) from None
+    h5py = needed("h5py", "Reading HDF5 features", "h5py", "h5py")
     for file in _files(path, (".h5", ".hdf5")):
         with _whole(file, "an HDF5 file"), h5py.File(file, "r") as content:
             for identity in content:

@@ -8,11 +8,9 @@ from weft.data.records.record import Record
 
 
 def identity_of(medium: MediaRef | Record, tag: str = "") -> str:
-    """Return the id of the features of a medium; see `MediaRef.identity`.
+    """Return the id of the features of a medium, or of all media of a record; see `MediaRef.identity`.
 
-    Args:
-        medium: An image or video, or a record for all of its media.
-        tag: What else the features depend on.
+    `tag` is what else the features depend on.
 
     Raises:
         MissingFileError: If a file is not there.

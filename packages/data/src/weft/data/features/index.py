@@ -139,11 +139,9 @@ def _first_version(kept: Kept) -> Index:
     shards = []
     for number, count in enumerate(counts):
         name = f"{number:05d}"
-        shards.append(
-            Shard(name, count, {file: size for file, size in sizes.items() if name in file or not number})
-        )
-    shape = _shape(kept, ragged)
-    return Index(_key(kept), "name", "float16", ragged, shape, tuple(shards))
+        own = {file: size for file, size in sizes.items() if name in file or not number}
+        shards.append(Shard(name, count, own))
+    return Index(_key(kept), "name", "float16", ragged, _shape(kept, ragged), tuple(shards))
 
 
 def require_key(folder: Path, found: FeatureKey, key: FeatureKey) -> None:

@@ -49,12 +49,7 @@ class Shard:
 class OpenShard:
     """The rows of a shard, memory-mapped.
 
-    Args:
-        folder: Folder of the store.
-        name: Name of the shard.
-        ragged: Whether its items differ in the first axis.
-        count: Number of its items, if the index tells.
-        shape: Shape of an item (without the first axis if `ragged`), if the index tells.
+    Where the index tells the number of items and their shape (without the first axis if `ragged`), they are compared.
 
     Raises:
         CorruptMediaError: If its file holds something else.
@@ -81,11 +76,9 @@ class OpenShard:
 
     def row(self, item: int) -> NDArray[Any]:
         """Return the features of one item as a view into the file."""
-        if not self._ragged:
-            row: NDArray[Any] = self._array[item]
-            return row
-        ragged: NDArray[Any] = self._array[self._offsets[item] : self._offsets[item + 1]]
-        return ragged
+        place = slice(self._offsets[item], self._offsets[item + 1]) if self._ragged else item
+        row: NDArray[Any] = self._array[place]
+        return row
 
     def is_whole(self, item: int) -> bool:
         """Tell whether an item matches its checksum."""
@@ -98,9 +91,8 @@ class OpenShard:
 
     @cached_property
     def _offsets(self) -> NDArray[np.int64]:
-        items = self._items
-        lengths = items.get("lengths", [])
-        if len(lengths) != len(items["ids"]) or sum(lengths) != len(self._array):
+        lengths = self._items.get("lengths", [])
+        if len(lengths) != len(self._items["ids"]) or sum(lengths) != len(self._array):
             raise CorruptMediaError(
                 f"{self._folder / items_file(self._name)} must name the length of every item, {len(self._array)} "
                 "altogether, but does not. Extract the features again."
@@ -109,11 +101,7 @@ class OpenShard:
 
 
 def open_array(file: Path, kind: str) -> NDArray[Any]:
-    """Memory-map an array that weft wrote.
-
-    Args:
-        file: The file.
-        kind: Of its numbers, as numpy names kinds in a letter; all letters that may be.
+    """Memory-map an array that weft wrote, whose numbers are of one of the kinds that numpy names in a letter.
 
     Raises:
         CorruptMediaError: If it is no such array; objects, which numpy would unpickle, are none.
@@ -186,15 +174,9 @@ def write_shard(
     contents: Sequence[str] = (),
     ragged: bool = False,
 ) -> None:
-    """Write a shard whole.
+    """Write a shard whole, under the name that `shard_name` gives it.
 
-    Args:
-        folder: Folder of the store.
-        name: From `shard_name`.
-        ids: Of the items.
-        arrays: Their features, as `checked` gives them.
-        contents: Digests of what was encoded, if they are known.
-        ragged: Whether the items differ in the first axis.
+    The features of the items are as `checked` gives them; `contents` are digests of what was encoded, if known.
     """
     items = {
         "ids": list(ids),
@@ -211,28 +193,23 @@ def write_shard(
 
 def checked(
     identity: str, array: NDArray[Any], dtype: str, shape: tuple[int, ...] | None, ragged: bool
-) -> NDArray[Any]:
-    """Return an array in the dtype of the store.
+) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Return an array in the dtype of the store, and its shape, without the first axis if `ragged`.
 
-    Args:
-        identity: Of the item, for the message.
-        array: Its features.
-        dtype: Of the store.
-        shape: Of the other items, without the first axis if `ragged`; None for the first.
-        ragged: Whether items differ in the first axis.
+    The shape must be that of the other items, which is None for the first.
 
     Raises:
         MalformedRecordError: If its shape differs, or a value is not finite in that dtype.
     """
     with np.errstate(over="ignore"):
         made = np.ascontiguousarray(array, dtype=dtype)
-    require_shape(identity, made, shape, ragged)
+    own = require_shape(identity, made, shape, ragged)
     if not np.isfinite(made).all():
         raise MalformedRecordError(
             f"Features must be finite as {made.dtype.itemsize * 8}-bit floats, but those of {identity!r} are not. "
             "Normalise them, or repair the input."
         )
-    return made
+    return made, own
 
 
 def require_shape(

@@ -86,10 +86,7 @@ class FeatureStore:
         return ((identity, self[item]) for item, identity in enumerate(self.ids))
 
     def __getstate__(self) -> dict[str, Any]:
-        cached = ("ids", "_positions", "_contents", "_checksums", "_starts")
-        return {name: value for name, value in self.__dict__.items() if name not in cached} | {
-            "_open": OrderedDict()
-        }
+        return {"path": self.path, "_index": self._index, "_open": OrderedDict()}
 
     def get(self, identity: str) -> Features:
         """Return the features of the item with an id.
@@ -162,17 +159,14 @@ class FeatureStore:
     @cached_property
     def ids(self) -> list[str]:
         """Ids of the items, in order."""
-        return [
-            identity for shard in self._index.shards for identity in read_items(self.path, shard.name)["ids"]
-        ]
+        return self._noted("ids")
 
     @cached_property
     def _checksums(self) -> list[int]:
-        return [
-            checksum
-            for shard in self._index.shards
-            for checksum in read_items(self.path, shard.name)["checksums"]
-        ]
+        return self._noted("checksums")
+
+    def _noted(self, what: str) -> list[Any]:
+        return [value for shard in self._index.shards for value in read_items(self.path, shard.name)[what]]
 
     @cached_property
     def _positions(self) -> dict[str, int]:

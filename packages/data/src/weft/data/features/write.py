@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 
 from weft.data.errors import InvalidArgumentError, MalformedRecordError
 from weft.data.features.index import By, FeatureKey, Index
-from weft.data.features.shards import (
-    Shard,
-    array_file,
-    checked,
-    items_file,
-    require_shape,
-    shard_name,
-    write_shard,
-)
+from weft.data.features.shards import Shard, array_file, checked, items_file, shard_name, write_shard
 from weft.data.features.store import FeatureStore
 from weft.data.processes.atomic import whole_folder
 
@@ -56,11 +48,9 @@ def write_features(
         shards: list[Shard] = []
         shape: tuple[int, ...] = ()
         while part := list(islice(pairs, shard_items)):
-            shard = add_shard(
-                folder, len(shards), [each for each, _ in part], [own for _, own in part], ragged=ragged
-            )
-            shards.append(shard)
-            shape = part[0][1].shape
+            ids, arrays = map(list, zip(*part, strict=True))
+            shards.append(add_shard(folder, len(shards), ids, arrays, ragged=ragged))
+            shape = arrays[0].shape
         if not shards:
             raise InvalidArgumentError("`items` must hold at least one item, but is empty.")
         index.with_shards(shards, shape[1:] if ragged else shape).write(folder)
@@ -91,6 +81,5 @@ def _checked_pairs(
                 f"Ids of features must be unique, but {identity!r} comes twice. Remove one."
             )
         seen.add(identity)
-        made = checked(identity, np.asarray(array), index.dtype, shape, index.ragged)
-        shape = require_shape(identity, made, shape, index.ragged)
+        made, shape = checked(identity, np.asarray(array), index.dtype, shape, index.ragged)
         yield identity, made

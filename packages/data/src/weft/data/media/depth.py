@@ -27,9 +27,7 @@ _SIXTEEN = ("PNG", "PPM")
 def to_eight_bits(image: Image.Image, name: str = "image") -> Image.Image:
     """Return the image with 8 bits a channel; one that has no more is returned as it is.
 
-    Args:
-        image: Any image; what it was read from tells the range.
-        name: What messages call it.
+    What it was read from tells the range; `name` is what messages call it.
 
     Raises:
         CorruptMediaError: If the range of its values is not known, or they leave it.

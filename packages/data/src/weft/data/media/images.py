@@ -77,11 +77,7 @@ def decode_image(
 
 
 def open_image(data: bytes, name: str = "image") -> Image.Image:
-    """Open an image without decoding it.
-
-    Args:
-        data: The encoded file, in one of `FORMATS`.
-        name: What messages call it.
+    """Open an image in one of `FORMATS` without decoding it; `name` is what messages call it.
 
     Raises:
         CorruptMediaError: If it is in none of these formats, or has too many pixels; see `decode_image`.

@@ -6,6 +6,8 @@ from typing import Any, BinaryIO, Literal
 
 from weft.data.sources.store import BytesStore, Store
 
+Kind = Literal["image", "video"]
+
 
 @dataclass(frozen=True, slots=True)
 class MediaRef:
@@ -17,11 +19,14 @@ class MediaRef:
         kind: "image" or "video".
         start: First second of the span that matters, or None for the beginning.
         end: Last second of the span, or None for the end.
+
+    Raises:
+        MissingFileError: By `identity`, `content` and what reads the file, if it is not there.
     """
 
     path: str
     store: Store = field(repr=False)
-    kind: Literal["image", "video"] = "image"
+    kind: Kind = "image"
     start: float | None = None
     end: float | None = None
 
@@ -30,7 +35,7 @@ class MediaRef:
         cls,
         data: bytes,
         path: str = "image",
-        kind: Literal["image", "video"] = "image",
+        kind: Kind = "image",
         *,
         label: str = "memory",
     ) -> "MediaRef":
@@ -59,19 +64,12 @@ class MediaRef:
         """Digest that changes with the place, the span and, as far as size and times tell, with the content.
 
         Embedded media go by their content alone. What is kept for later processes goes by this.
-
-        Raises:
-            MissingFileError: If the file is not there.
         """
         return self._digest(self.store.identity(self.path))
 
     @property
     def content(self) -> str:
-        """Digest of the content and the span, wherever it is; the whole file is read.
-
-        Raises:
-            MissingFileError: If the file is not there.
-        """
+        """Digest of the content and the span, wherever it is; the whole file is read."""
         return self._digest(self.store.content(self.path))
 
     def _digest(self, file: str) -> str:
@@ -82,11 +80,7 @@ class MediaRef:
         return self.store.exists(self.path)
 
     def read(self) -> bytes:
-        """Return the encoded file.
-
-        Raises:
-            MissingFileError: If the file is not there.
-        """
+        """Return the encoded file."""
         return self.store.read(self.path)
 
     def open(self) -> BinaryIO:

@@ -6,7 +6,7 @@ the long side, same placement of the crop); values agree to 1e-5. Nothing here n
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,11 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel standard deviations of the CLIP training images."""
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+_FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Resample)}
 
 
 def resize_short_side(image: Image.Image, size: int, resample: Resample = "bicubic") -> Image.Image:
     """Resize so that the short side has `size` pixels; the long side is rounded down.
-
-    Args:
-        image: Any image.
-        size: Short side, pixels.
-        resample: Pillow filter.
 
     Raises:
         CorruptMediaError: If the long side would become so long that the image passes `WEFT_MAX_RESIZED_PIXELS`.
@@ -65,12 +53,7 @@ def resize_to(image: Image.Image, height: int, width: int, resample: Resample = 
 def center_crop(pixels: NDArray[Any], size: int) -> NDArray[Any]:
     """Cut the middle `size` x `size` pixels; where the image is smaller, zeros are put around it.
 
-    Args:
-        pixels: Shape (height, width, channels).
-        size: Side of the crop, pixels.
-
-    Returns:
-        Shape (size, size, channels), same dtype.
+    From shape (height, width, channels) to shape (size, size, channels), same dtype.
     """
     _positive("size", size)
     height, width = pixels.shape[:2]

@@ -5,7 +5,7 @@ import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from weft.data.errors import CorruptMediaError, InvalidArgumentError, unknown_na
 from weft.data.media.reference import MediaRef
 
 Backend = Literal["pyav", "torchcodec"]
-BACKENDS = ("pyav", "torchcodec")
+BACKENDS: tuple[str, ...] = get_args(Backend)
 Policy = Literal["middle", "random", "segment_random", "head_tail"]
 _HEAD = 32
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r\xef\xbb\xbf"
-_POLICIES = ("middle", "random", "segment_random", "head_tail")
+_POLICIES: tuple[str, ...] = get_args(Policy)
 
 
 def frame_indices(
@@ -60,12 +60,8 @@ def frame_indices(
     if policy == "head_tail":
         middle = num_frames // 2
         head = min(count // 2, middle)
-        return sorted(
-            [
-                *generator.sample(range(middle), head),
-                *generator.sample(range(middle, num_frames), count - head),
-            ]
-        )
+        first = generator.sample(range(middle), head)
+        return sorted(first + generator.sample(range(middle, num_frames), count - head))
     edges = [k * num_frames // count for k in range(count + 1)]
     return [generator.randrange(edges[k], max(edges[k] + 1, edges[k + 1])) for k in range(count)]
 
@@ -146,7 +142,10 @@ def decode_frames(
         if per_second is not None:
             wanted = max(1, min(count, available, round(available * per_second / rate) if rate else 1))
         elif shorter == "refuse" and available < count:
-            raise _too_short(video, available, count)
+            raise InvalidArgumentError(
+                f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer frames, "
+                "or leave the video out."
+            )
         chosen = frame_indices(available, wanted, policy, generator)
         return [span[index] for index in chosen]
 
@@ -158,13 +157,6 @@ def _rate(times: Sequence[float]) -> float:
     """Frames a second, 0 where one frame tells nothing."""
     shown = times[-1] - times[0]
     return (len(times) - 1) / shown if shown > 0 else 0.0
-
-
-def _too_short(video: MediaRef, available: int, count: int) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"`count` must be at most the frames of {video.uri} ({available}), but is {count}. Show fewer frames, or leave "
-        "the video out."
-    )
 
 
 def _in_span(video: MediaRef, times: Sequence[float]) -> range:

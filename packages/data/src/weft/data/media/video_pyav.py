@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import (
-    CorruptMediaError,
-    InvalidArgumentError,
-    MissingDependencyError,
-    WeftDataError,
-)
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, WeftDataError, needed
 from weft.data.media.reference import MediaRef
 from weft.data.sources.limits import check_pixels
 
@@ -25,14 +20,11 @@ _FORMATS = (
 def read(
     video: MediaRef, stream: int | None, choose: Callable[[list[float]], list[int]]
 ) -> NDArray[np.uint8]:
-    """Decode frames; see `weft.data.media.video.read_frames`.
+    """Decode frames; see `weft.data.media.video.decode_frames`.
 
-    Args:
-        video: The video.
-        stream: Index among the video streams, or None for the one with the most pixels.
-        choose: Seconds of all frames to the indices of those that are wanted, in rising order.
+    `choose` turns the seconds of all frames into the indices of those that are wanted, in rising order.
     """
-    av = _import_av()
+    av = needed("av", "Reading videos", "PyAV", "av")
     try:
         with video.open() as file, _opened(av, file) as container:
             chosen = _stream(container, stream, video.uri)
@@ -83,11 +75,3 @@ def _stream(container: Any, index: int | None, name: str) -> Any:
         raise InvalidArgumentError(f"`stream` must lie in 0..{len(streams) - 1} for {name}, but is {index}.")
     check_pixels(chosen.width, chosen.height, name)
     return chosen
-
-
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise MissingDependencyError("Reading videos needs PyAV. Install it with: pip install av") from None
-    return av

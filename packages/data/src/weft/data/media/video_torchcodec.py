@@ -29,13 +29,7 @@ class _Times(Sequence[float]):
 def read(
     video: MediaRef, stream: int | None, choose: Callable[[Sequence[float]], list[int]]
 ) -> NDArray[np.uint8]:
-    """Decode frames; see `weft.data.media.video.read_frames`.
-
-    Args:
-        video: The video.
-        stream: Index among the video streams, or None for the one with the most pixels.
-        choose: Seconds of all frames to the indices of those that are wanted, in rising order.
-    """
+    """Decode frames; arguments are those of `weft.data.media.video_pyav.read`."""
     decoder_class = _import_decoder()
     with ExitStack() as files:
 

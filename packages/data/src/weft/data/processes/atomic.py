@@ -33,12 +33,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path` as `whole_file` does.
-
-    Args:
-        path: Target; its folder is made if absent.
-        data: Content.
-    """
+    """Write `data` to `path` as `whole_file` does."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from weft.data.errors import MissingDependencyError, WorkerDiedError, unknown_name
+from weft.data.errors import WorkerDiedError, needed, unknown_name
 
 Engine = Literal["serial", "processes", "ray"]
-ENGINES = ("serial", "processes", "ray")
+ENGINES: tuple[str, ...] = get_args(Engine)
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -43,11 +43,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], engine: Engine, work
     check_engine(engine)
     if engine == "serial":
         return map(function, jobs)
-    return (
-        _run_processes(function, jobs, workers)
-        if engine == "processes"
-        else _run_ray(function, jobs, workers)
-    )
+    return (_run_processes if engine == "processes" else _run_ray)(function, jobs, workers)
 
 
 def _run_processes(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[R]:
@@ -76,10 +72,4 @@ def _run_ray(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
 
 
 def _import_ray() -> Any:
-    try:
-        import ray.data
-    except ImportError:
-        raise MissingDependencyError(
-            "The engine 'ray' needs Ray. Install it with: pip install 'ray[data]'"
-        ) from None
-    return ray.data
+    return needed("ray.data", "The engine 'ray'", "Ray", "'ray[data]'")

@@ -85,11 +85,7 @@ def held(path: str | os.PathLike[str], what: str, *, advice: str = "", wait: flo
 
 
 def holder_of(path: str | os.PathLike[str]) -> Holder | None:
-    """Who is said to hold a lock by its file; None where there is no such file, or it says nothing.
-
-    Args:
-        path: File of the lock.
-    """
+    """Who is said to hold a lock by its file; None where there is no such file, or it says nothing."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -160,10 +156,7 @@ def _lock(handle: int) -> bool | None:
 def _lives(found: Holder, handle: int, *, sure: bool) -> bool:
     """Whether the one who is written in a lock may still hold it though the system gave the lock to us.
 
-    Args:
-        found: Who is written there.
-        handle: The file.
-        sure: Whether the system's lock speaks for all processes of this machine.
+    `sure` is whether the system's lock speaks for all processes of this machine.
     """
     if found.host == socket.gethostname():
         return not sure and _runs(found.pid)

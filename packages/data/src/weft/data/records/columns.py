@@ -3,10 +3,10 @@
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from weft.data.errors import unknown_name
-from weft.data.media.reference import MediaRef
+from weft.data.media.reference import Kind, MediaRef
 from weft.data.records.classify import Classify
 from weft.data.records.record import Record, field_types, media_fields, record_class
 from weft.data.records.rows import Row
@@ -35,12 +35,7 @@ class RowMapping(Protocol):
         """Type of the records."""
 
     def record(self, row: Row, fallback_id: str) -> Record:
-        """Return the record of a row.
-
-        Args:
-            row: A row with named columns.
-            fallback_id: Id where the row has none.
-        """
+        """Return the record of a row with named columns; `fallback_id` is its id where it has none."""
 
 
 class ColumnMapping:
@@ -90,11 +85,7 @@ class ColumnMapping:
         return row.integer(self.columns["label"][0])
 
     def record(self, row: Row, fallback_id: str) -> Record:
-        """Return the record of a row; columns that no field takes go to `extra`.
-
-        Args:
-            row: A row with named columns.
-            fallback_id: Id where the row has none.
+        """Return the record of a row, see `RowMapping`; columns that no field takes go to `extra`.
 
         Raises:
             MalformedRecordError: If a needed column is absent or has the wrong type.
@@ -135,18 +126,16 @@ class ColumnMapping:
     def _complete_class(self, row: Row, values: dict[str, Any]) -> None:
         name = values["class_name"] = unicodedata.normalize("NFC", values.get("class_name", ""))
         if "label" not in values:
+            label, column = self.columns["label"][0], self.columns["class_name"][0]
             if not self._labels:
-                row.fail(
-                    f"must have the column `{self.columns['label'][0]}`, where `classes` does not number the names"
-                )
+                row.fail(f"must have the column `{label}`, where `classes` does not number the names")
             if name not in self._labels:
-                column = self.columns["class_name"][0]
                 row.fail(f"`{column}` must be one of {', '.join(self._labels)}, but is {name!r}")
             values["label"] = self._labels[name]
         values["class_name"] = name or str(values["label"])
 
     def _media_of(self, row: Row, name: str, columns: Sequence[str]) -> Any:
-        kind: Literal["image", "video"] = "video" if name == "video" else "image"
+        kind: Kind = "video" if name == "video" else "image"
         column = columns[0]
         values = row.field(column) if len(columns) == 1 else [row.field(each) for each in columns]
         many = values if isinstance(values, list) else [values]
@@ -174,13 +163,7 @@ def mapping_of(
     media: MediaFolder | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> RowMapping:
-    """Return what makes records of a type: its own `row_mapping`, or else the columns of its fields.
-
-    Args:
-        record_type: Type of the records, such as "image_qa".
-        columns: Record field, or what else the type asks for, to column name.
-        media: Folder that paths in media columns start from.
-        labels: Class name to label, for rows that have a name and no label.
+    """Return what makes records of a type: its own `row_mapping`, or else a `ColumnMapping`, whose arguments these are.
 
     Raises:
         UnknownNameError: For an unknown record type or field.

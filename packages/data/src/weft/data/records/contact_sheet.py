@@ -76,13 +76,9 @@ def contact_sheet(
 
 
 def wrap_to_width(text: str, width: int, most: int, face: Face) -> list[str]:
-    """Break a text into lines.
+    """Break a text at its blanks into lines of at most `width` pixels; words that are too wide break anywhere.
 
-    Args:
-        text: The text; its blanks are where it may break, and words that are too wide break anywhere.
-        width: Greatest width of a line, pixels.
-        most: Greatest number of lines; of more, the first ones stay and the end of the last.
-        face: The font.
+    Of more than `most` lines, the first ones stay and the end of the last.
     """
     lines: list[str] = []
     line = ""
@@ -151,17 +147,15 @@ def _paste_media(
 
 def _picture(reference: MediaRef, tile: int, require_media: bool) -> Image.Image | None:
     """The image, or four frames of the video, two by two; None if there is nothing to show."""
-    if reference.kind == "image":
-        image: Image.Image | None = (
-            reference.image(draft=tile) if require_media or reference.exists() else None
-        )
-        return image
-    if not reference.exists():
+    is_image = reference.kind == "image"
+    if not reference.exists() and not (is_image and require_media):
         return None
+    if is_image:
+        image: Image.Image = reference.image(draft=tile)
+        return image
     try:
         frames = np.pad(read_frames(reference, 4), ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
     except MissingDependencyError:
         return None
-    return Image.fromarray(
-        np.concatenate([np.concatenate(list(pair), axis=1) for pair in (frames[:2], frames[2:])])
-    )
+    rows = [np.concatenate(list(pair), axis=1) for pair in (frames[:2], frames[2:])]
+    return Image.fromarray(np.concatenate(rows))

@@ -90,15 +90,11 @@ class Conversation(Record):
 
 
 class TurnMapping:
-    """Which column holds which part of a conversation.
-
-    Args:
-        columns: `messages`, `images`, `videos`, `system`, `prompt`, `completion` or `id` to the name of its column,
-            where that is another one than people usually take.
-        media: Folder that paths of images start from.
+    """Which column holds which part of a conversation, where it is another one than people usually take.
 
     Raises:
-        UnknownNameError: For another name.
+        UnknownNameError: For a part that is none of `messages`, `images`, `videos`, `system`, `prompt`, `completion`
+            and `id`.
     """
 
     kind: ClassVar[type[Record]] = Conversation
@@ -112,11 +108,7 @@ class TurnMapping:
         self._media = media
 
     def record(self, row: Row, fallback_id: str) -> Conversation:
-        """Return the conversation of a row; columns that it does not need go to `extra`.
-
-        Args:
-            row: A row with named columns.
-            fallback_id: Id where the row has none.
+        """Return the conversation of a row with named columns; those that it does not need go to `extra`.
 
         Raises:
             MalformedRecordError: If it has no turns, they do not follow one another, an answer is empty, or images and

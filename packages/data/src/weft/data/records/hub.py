@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from weft.data.errors import InvalidArgumentError, unknown_name
 from weft.data.records.columns import RowMapping, mapping_of
@@ -18,10 +19,7 @@ _SPLITS, _STATE = "dataset_dict.json", "state.json"
 class HubRecords(RecordsOnDemand):
     """Rows of a `datasets.Dataset` as records, made on demand; images stay encoded until asked for.
 
-    Args:
-        rows: The data set, whose images `datasets` must not decode; it may give rows as tables of Arrow.
-        mapping: Which column feeds which field.
-        label: What messages and ids call the data.
+    `datasets` must not decode the images; it may give rows as tables of Arrow. Messages call the data by the label.
     """
 
     def __init__(self, rows: Any, mapping: RowMapping, label: str) -> None:
@@ -88,7 +86,7 @@ def load_hub_dataset(
     if any(map(_shows, (rows.features or {}).values())):
         # Images inside of lists would be decoded row by row; as Arrow keeps them, they are encoded.
         rows = rows.with_format("arrow")
-    labels = {class_name: label for label, class_name in enumerate(classes or ())}
+    labels = {normalize("NFC", each): label for label, each in enumerate(classes or ())}
     mapping = mapping_of(record, columns, media, labels)
     return RecordSet(
         repo, split, record, HubRecords(rows, mapping, f"{repo}@{revision}" if revision else repo)

@@ -9,6 +9,7 @@ Ids are text everywhere; numbers of official files turn back into numbers when p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from weft.data.errors import InvalidArgumentError, unknown_name
@@ -17,7 +18,6 @@ from weft.data.media.reference import MediaRef
 EMPTY: Mapping[str, Any] = {}
 _MEDIA = (MediaRef, tuple[MediaRef, ...])
 _registered: dict[str, "type[Record]"] = {}
-_shapes: dict["type[Record]", tuple[Mapping[str, Any], tuple[str, ...]]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,7 @@ def register_record_type(kind: type[R]) -> type[R]:
 
 
 def record_class(name: str, what: str = "record type") -> type[Record]:
-    """The record type of a name.
-
-    Args:
-        name: Its `record_type`, such as "image_qa".
-        what: What the name stands for, in messages.
+    """The record type of a name, such as "image_qa"; `what` is what messages call the name.
 
     Raises:
         UnknownNameError: With near matches, if there is none.
@@ -109,10 +105,7 @@ def record_class(name: str, what: str = "record type") -> type[Record]:
 def rebuilt(kind: type[R], values: Mapping[str, Any], media: Sequence[MediaRef]) -> R:
     """Return the record of what `without_media` and `media_refs` gave, also after JSON has made tuples lists.
 
-    Args:
-        kind: The record type; a field of several media comes after those of one.
-        values: Field to value.
-        media: The images and videos, in order.
+    Of the fields of its type, one of several media comes after those of one.
     """
     given, left = dict(values), list(media)
     for name, hint in field_types(kind).items():
@@ -138,9 +131,8 @@ def media_fields(kind: type[Record]) -> tuple[str, ...]:
     return _shape(kind)[1]
 
 
-def _shape(kind: type[Record]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    if kind not in _shapes:
-        hints = get_type_hints(kind)
-        types = {each.name: hints[each.name] for each in fields(kind)}
-        _shapes[kind] = types, tuple(name for name, hint in types.items() if hint in _MEDIA)
-    return _shapes[kind]
+@cache
+def _shape(kind: Any) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    hints = get_type_hints(kind)
+    types = {each.name: hints[each.name] for each in fields(kind)}
+    return types, tuple(name for name, hint in types.items() if hint in _MEDIA)

@@ -108,12 +108,8 @@ class RecordSet(Sequence[R], Generic[R]):
         demand are not read where the sequence knows a `digest` of all of them.
         """
         known = getattr(self.records, "digest", None)
-        if known is not None:
-            return hashlib.sha256(
-                f"{self.name}\0{self.split}\0{self.record_type}\0{known}".encode()
-            ).hexdigest()
-        digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.record_type}\0".encode())
-        for record in self.records:
+        digest = hashlib.sha256(f"{self.name}\0{self.split}\0{self.record_type}\0{known or ''}".encode())
+        for record in self.records if known is None else ():
             shown = [(ref.path, ref.kind, ref.start, ref.end) for ref in record.media_refs()]
             digest.update(f"{record.without_media()!r}\0{shown!r}\0".encode(errors="backslashreplace"))
         return digest.hexdigest()
@@ -143,13 +139,10 @@ class RecordSet(Sequence[R], Generic[R]):
             except MissingFileError:
                 absent.append(ref)
         if absent:
-            raise self._without(absent, len(seen))
+            named = ", ".join(ref.uri for ref in absent[:_NAMED])
+            more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
+            raise MissingFileError(
+                f"The images and videos of {self.name!r} ({self.split}) must be there, but {len(absent):,} of "
+                f"{len(seen):,} files are not: {named}{more}. Put them there, or leave out the records that show them."
+            )
         return digest.hexdigest()
-
-    def _without(self, absent: Sequence[MediaRef], files: int) -> MissingFileError:
-        named = ", ".join(ref.uri for ref in absent[:_NAMED])
-        more = f" and {len(absent) - _NAMED:,} more" if len(absent) > _NAMED else ""
-        return MissingFileError(
-            f"The images and videos of {self.name!r} ({self.split}) must be there, but {len(absent):,} of {files:,} "
-            f"files are not: {named}{more}. Put them there, or leave out the records that show them."
-        )

@@ -82,6 +82,10 @@ class Row:
             self.fail(f"must have the field `{key}`, but has only {', '.join(map(str, value)) or 'none'}")
         return value[key]
 
+    def kept(self, *keys: str) -> dict[str, Any]:
+        """Return those of the fields that the row has, as they are."""
+        return {key: self.field(key) for key in keys if self.has(key)}
+
     def text(self, key: str | int, default: str | None = None) -> str:
         """Return a text field; `default` if it is absent."""
         if default is not None and isinstance(key, str) and not self.has(key):
@@ -119,11 +123,10 @@ class Row:
     def boolean(self, key: str | int) -> bool:
         """Return a truth value: true/false, 1/0, or these words in any case."""
         value = self.field(key)
-        words = {"true": True, "false": False, "1": True, "0": False}
-        found = words.get(str(value).lower())
-        if found is None:
+        word = str(value).lower()
+        if word not in ("true", "false", "1", "0"):
             self.fail(f"`{key}` must be true or false, but is {value!r}")
-        return found
+        return word in ("true", "1")
 
     def items(self, key: str | int) -> list[Any]:
         """Return a list field."""
@@ -146,12 +149,7 @@ class Row:
         return tuple(self.writing(key, item) for item in (value if isinstance(value, list) else [value]))
 
     def writing(self, key: str | int, value: Any) -> str:
-        """Return a value of the row as it is written: a text, or a number, 3.0 as "3".
-
-        Args:
-            key: What messages call it.
-            value: The value.
-        """
+        """Return a value of the row, called `key` in messages, as it is written: a text, or a number, 3.0 as "3"."""
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, str):
@@ -179,6 +177,10 @@ class Row:
         """Return a row for a value inside this one, at the same position."""
         return Row(value, self.file, self.number)
 
+    def subs(self, key: str) -> list["Row"]:
+        """Return a row for each value of a list field."""
+        return [self.sub(value) for value in self.items(key)]
+
     def _float(self, key: str | int, value: int | float) -> float:
         try:
             return float(value)
@@ -194,13 +196,7 @@ class Row:
 
 
 class Kept(Row):
-    """An object in a file that weft wrote, as somebody else may have changed it.
-
-    Args:
-        value: The parsed value.
-        file: Address of the file, for messages.
-        number: Place in the file; the whole by default.
-    """
+    """An object in a file that weft wrote, as somebody else may have changed it; the whole of the file by default."""
 
     __slots__ = ()
 
@@ -221,12 +217,7 @@ class Kept(Row):
         )
 
     def count(self, key: str, least: int = 0) -> int:
-        """Return a whole number that counts something.
-
-        Args:
-            key: The field.
-            least: Its smallest value.
-        """
+        """Return a whole number that counts something, not below `least`."""
         value = self.integer(key)
         if value < least:
             self.fail(f"`{key}` must be at least {least}, but is {value}")
@@ -258,9 +249,6 @@ class Kept(Row):
 def read_kept(file: Path) -> Kept:
     """Read a file that weft wrote.
 
-    Args:
-        file: The file.
-
     Raises:
         FileNotFoundError: If it is not there.
         CorruptMediaError: If it is no JSON object.
@@ -269,11 +257,7 @@ def read_kept(file: Path) -> Kept:
 
 
 def parse_kept(data: bytes, name: str) -> Kept:
-    """Parse the content of a file that weft wrote.
-
-    Args:
-        data: The content.
-        name: Address of the file, for messages.
+    """Parse the content of a file that weft wrote; `name` is its address, for messages.
 
     Raises:
         CorruptMediaError: If it is no JSON object.

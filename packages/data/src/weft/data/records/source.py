@@ -4,12 +4,13 @@ A loader never opens paths itself. It asks its `Source`, which remembers every p
 missing file is reported with all of them and with the way to get the data.
 """
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from weft.data.errors import MalformedRecordError, MissingFileError, UnsafePathError
-from weft.data.media.reference import MediaRef
+from weft.data.media.reference import Kind, MediaRef
 from weft.data.records.record import R, Record
 from weft.data.records.rows import Row
 from weft.data.sources.archives import ArchiveStore
@@ -59,20 +60,25 @@ class StoredFile:
                 f"{self.name} must be JSON, but {error}. The file may be cut short; get it again."
             ) from error
 
+    def top(self) -> Row:
+        """Return the parsed JSON content as a row, to be asked for its fields."""
+        return Row(self.json(), self.name, "top")
+
 
 @dataclass(frozen=True)
 class MediaFolder:
-    """A folder of media on disk, in an archive, or under a URL."""
+    """A folder of media on disk, in an archive, or under a URL; every name in it has the `ending`."""
 
     store: Store
     prefix: str = ""
+    ending: str = ""
 
-    def ref(self, name: str, kind: Literal["image", "video"] = "image", **span: float | None) -> MediaRef:
+    def ref(self, name: str, kind: Kind = "image", **span: float | None) -> MediaRef:
         """Return a reference to the file `name` of this folder; nothing is opened."""
-        path = safe_member(name)
+        path = safe_member(name + self.ending)
         return MediaRef(f"{self.prefix}/{path}" if self.prefix else path, self.store, kind, **span)
 
-    def named_by(self, row: Row, name: str, kind: Literal["image", "video"] = "image") -> MediaRef:
+    def named_by(self, row: Row, name: str, kind: Kind = "image") -> MediaRef:
         """Return a reference to a file that a row names; nothing is opened.
 
         Raises:
@@ -90,22 +96,11 @@ class MediaFolder:
 
 
 def media_reference(
-    row: Row,
-    column: str,
-    value: Any,
-    media: MediaFolder | None,
-    kind: Literal["image", "video"] = "image",
-    which: str = "",
+    row: Row, column: str, value: Any, media: MediaFolder | None, kind: Kind = "image", which: str = ""
 ) -> MediaRef:
-    """The image or video that a cell holds.
+    """The image or video that a cell holds as a path, encoded bytes, both in an object, or a reference.
 
-    Args:
-        row: The row.
-        column: Name of the column, for messages.
-        value: A path, encoded bytes, both in an object, or a reference.
-        media: Folder that paths start from, or None where there is none.
-        kind: "image" or "video".
-        which: What tells it from others of the row.
+    Paths start from the folder of media. `which` is what tells the medium from others of the row.
 
     Raises:
         MalformedRecordError: If it is none of these.
@@ -123,15 +118,9 @@ def media_reference(
 
 
 def columns_without(row: Row, used: Collection[str]) -> dict[str, Any]:
-    """The columns of a row but for some and for those that hold media, as `extra` takes them.
-
-    Args:
-        row: A row with named columns.
-        used: The columns that are left out.
-    """
-    return {
-        name: value for name, value in row.columns().items() if name not in used and not _holds_media(value)
-    }
+    """The columns of a row but for those that are used and those that hold media, as `extra` takes them."""
+    left = {name: value for name, value in row.columns().items() if name not in used}
+    return {name: value for name, value in left.items() if not _holds_media(value)}
 
 
 def _holds_media(value: Any) -> bool:
@@ -191,7 +180,7 @@ class Source:
     def find_all(self, folder: str, accept: Callable[[str], bool]) -> list[StoredFile]:
         """Return the files of `folder` (under any base) whose file name `accept` takes, sorted by name."""
         for base in self.bases:
-            start = "/".join(part for part in (base, folder) if part)
+            start = _joined(base, folder)
             if start and not self.store.exists(start) and isinstance(self.store, FolderStore):
                 continue
             names = [name for name in self.store.names(start) if accept(name.rsplit("/", 1)[-1])]
@@ -206,6 +195,7 @@ class Source:
         archives: Sequence[str] = (),
         probe: str | None = None,
         what: str = "images",
+        endings: Sequence[str] = ("",),
     ) -> MediaFolder:
         """Return where the media are: the first folder, or archive, that holds the file `probe`.
 
@@ -215,28 +205,29 @@ class Source:
                 tails is tried (`train/images`, `images`, the top).
             probe: Name of one file that must be there; None takes the first folder that exists.
             what: Word for messages.
+            endings: What may follow the probe; the first that is found follows every other name.
 
         Raises:
             MissingFileError: If none has it and media are required.
         """
-        tried: list[str] = []
-        for folder in self._candidates(folders):
-            target = f"{folder}/{probe}" if folder and probe else (probe or folder)
-            tried.append(target)
-            if self.store.exists(target):
-                return MediaFolder(self.store, folder)
-        for archive in self._candidates(archives):
-            tried.append(archive)
-            if not isinstance(self.store, FolderStore) or not self.store.exists(archive):
-                continue
-            inner = ArchiveStore(f"{self.store.url.rstrip('/')}/{archive}", self.store.options)
-            for prefix in _tails(folders):
-                if probe is None or inner.exists(f"{prefix}/{probe}" if prefix else probe):
-                    return MediaFolder(inner, prefix)
+        probes = [f"{probe}{ending}" if probe else "" for ending in endings]
+        for name, ending in zip(probes, endings, strict=True):
+            for store, folder in self._places(folders, archives):
+                if (probe is None and store is not self.store) or store.exists(_joined(folder, name)):
+                    return MediaFolder(store, folder, ending)
         if self.require_media:
+            tried = [_joined(folder, probes[0]) for folder in self._candidates(folders)]
             hint = f"{what} (or require_media=False, where text or stored features are enough)"
-            raise self.missing(tried, hint)
-        return MediaFolder(self.store, self._candidates(folders)[0])
+            raise self.missing([*tried, *self._candidates(archives)], hint)
+        return MediaFolder(self.store, self._candidates(folders)[0], endings[0])
+
+    def _places(self, folders: Sequence[str], archives: Sequence[str]) -> Iterator[tuple[Store, str]]:
+        """Every folder that may hold media: below the root, and in each archive that is there."""
+        yield from ((self.store, folder) for folder in self._candidates(folders))
+        for archive in self._candidates(archives):
+            if isinstance(self.store, FolderStore) and self.store.exists(archive):
+                inner = ArchiveStore(f"{self.store.url.rstrip('/')}/{archive}", self.store.options)
+                yield from ((inner, tail) for tail in _tails(folders))
 
     def rows(self, file: StoredFile, values: Iterable[Any]) -> Iterator[Row]:
         """Wrap parsed values with their position in `file`, counted from 1.
@@ -251,6 +242,10 @@ class Source:
             )
         for number, value in enumerate(values, 1):
             yield Row(value, name, number)
+
+    def json_rows(self, file: StoredFile, key: str | None = None) -> Iterator[Row]:
+        """Return the rows of a JSON file: the list that it is, or the one under `key` of the object that it is."""
+        return self.rows(file, file.json() if key is None else file.top().items(key))
 
     def json_lines(self, file: StoredFile) -> Iterator[Row]:
         """Yield one row per non-empty line; a line that is no JSON object is a malformed row."""
@@ -279,11 +274,8 @@ class Source:
     def build(self, rows: Iterable[Row], make: Callable[[Row], R | Iterable[R] | None]) -> Iterator[R]:
         """Turn rows into records; malformed rows raise, or are counted where the caller chose to skip them.
 
-        A row whose record has an id that came before is malformed too.
-
-        Args:
-            rows: Rows with positions.
-            make: Returns the record or records of one row, or None to leave the row out.
+        A row whose record has an id that came before is malformed too. `make` returns the record or records of a row,
+        or None to leave it out.
         """
         for row in rows:
             try:
@@ -308,12 +300,7 @@ class Source:
             row.fail(f"must have its own id, but {identity!r} is in {where} already")
 
     def by_id(self, rows: Iterable[Row], key: str) -> dict[str, Row]:
-        """Return rows, to be joined with others, by their id; one that comes twice is a malformed row.
-
-        Args:
-            rows: Rows with positions.
-            key: Field that holds the id.
-        """
+        """Return rows, to be joined with others, by the id in `key`; one that comes twice is a malformed row."""
         found: dict[str, Row] = {}
         for row in rows:
             try:
@@ -327,6 +314,11 @@ class Source:
                 self.skipped.append(str(error))
         return found
 
+    def numbered(self, classes: Iterable[str]) -> dict[str, int]:
+        """Return class name to label of names in label order, accents composed (Unicode NFC); kept as `classes`."""
+        self.classes = [unicodedata.normalize("NFC", name) for name in classes]
+        return {name: label for label, name in enumerate(self.classes)}
+
     def missing(self, tried: Iterable[str], what: str = "files") -> MissingFileError:
         """Build the error for files that are nowhere, naming every path that was tried."""
         paths = "\n  ".join(dict.fromkeys(self.store.describe(path) for path in tried))
@@ -336,7 +328,7 @@ class Source:
         )
 
     def _candidates(self, paths: Sequence[str]) -> list[str]:
-        return ["/".join(part for part in (base, path) if part) for path in paths for base in self.bases]
+        return [_joined(base, path) for path in paths for base in self.bases]
 
 
 class MediaFiles:
@@ -348,6 +340,7 @@ class MediaFiles:
         archives: As in `Source.media`.
         kind: "image" or "video".
         what: Word for messages.
+        endings: As in `Source.media`.
     """
 
     def __init__(
@@ -356,20 +349,25 @@ class MediaFiles:
         folders: Sequence[str],
         archives: Sequence[str] = (),
         *,
-        kind: Literal["image", "video"] = "image",
+        kind: Kind = "image",
         what: str = "images",
+        endings: Sequence[str] = ("",),
     ) -> None:
         self._source, self._folders, self._archives = source, folders, archives
-        self._kind, self._what = kind, what
+        self._kind, self._what, self._endings = kind, what, endings
         self._found: MediaFolder | None = None
 
-    def ref(self, name: str) -> MediaRef:
-        """Return a reference to the file `name`."""
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        """Return a reference to the file `name`, of a video from `start` to `end` seconds."""
         if self._found is None:
             self._found = self._source.media(
-                self._folders, archives=self._archives, probe=name, what=self._what
+                self._folders, archives=self._archives, probe=name, what=self._what, endings=self._endings
             )
-        return self._found.ref(name, self._kind)
+        return self._found.ref(name, self._kind, start=start, end=end)
+
+
+def _joined(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder and path else folder or path
 
 
 def _named(head: Sequence[str], cells: Sequence[str]) -> dict[str | None, Any]:
@@ -382,8 +380,5 @@ def _named(head: Sequence[str], cells: Sequence[str]) -> dict[str | None, Any]:
 
 def _tails(folders: Sequence[str]) -> list[str]:
     """Return each folder and its tails, longest first: a/b/c, b/c, c, and the top."""
-    tails: list[str] = []
-    for folder in folders:
-        parts = folder.split("/")
-        tails.extend("/".join(parts[start:]) for start in range(len(parts)))
-    return [*dict.fromkeys(tails), ""]
+    parts = [folder.split("/") for folder in folders]
+    return [*dict.fromkeys("/".join(own[start:]) for own in parts for start in range(len(own))), ""]

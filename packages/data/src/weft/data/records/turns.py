@@ -4,9 +4,9 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from weft.data.media.reference import MediaRef
+from weft.data.media.reference import Kind, MediaRef
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFolder, media_reference
 
@@ -40,7 +40,7 @@ _HELD = ("image", "image_url", "video", "video_url", "url", "path", "bytes")
 class _Shown(NamedTuple):
     """A place for an image or a video, and what is shown where it stands there itself."""
 
-    kind: Literal["image", "video"]
+    kind: Kind
     value: Any = None
 
 
@@ -67,12 +67,7 @@ class Talk(NamedTuple):
 
 
 def talk_of(row: Row, columns: Columns, media: MediaFolder | None) -> Talk:
-    """Return what a row says, in whichever form.
-
-    Args:
-        row: A row with named columns.
-        columns: The keys of `COLUMNS` to the columns that may hold each.
-        media: Folder that paths of images start from.
+    """Return what a row says, in whichever form; `columns` are the keys of `COLUMNS` to the columns that may hold each.
 
     Raises:
         MalformedRecordError: If there are no turns, one is no turn or empty, or images and places for them differ in
@@ -89,13 +84,7 @@ def talk_of(row: Row, columns: Columns, media: MediaFolder | None) -> Talk:
 
 
 def column_of(row: Row, columns: Columns, name: str) -> str | None:
-    """Return the column of a row that holds a part of the conversation, or None.
-
-    Args:
-        row: The row.
-        columns: As for `talk_of`.
-        name: Key of `COLUMNS`.
-    """
+    """Return the column of a row that holds a part of the conversation, a key of `COLUMNS`, or None."""
     return next((column for column in columns[name] if row.has(column)), None)
 
 
@@ -137,37 +126,24 @@ def _images(
                 f"must have one `{mark}` for each {kind}, but has {places} for {len(given)} in `{column or name}`"
             )
         left[kind], named[kind] = iter(given), column or name
+    values = [next(left[part.kind]) if part.value is None else part.value for part in shown]
     return tuple(
-        _medium(
-            row,
-            named[part.kind],
-            media,
-            next(left[part.kind]) if part.value is None else part.value,
-            place,
-            part.kind,
-        )
-        for place, part in enumerate(shown, 1)
+        _medium(row, named[part.kind], media, value, f"{part.kind} {place}", part.kind)
+        for place, (part, value) in enumerate(zip(shown, values, strict=True), 1)
     )
 
 
-def _medium(
-    row: Row,
-    column: str,
-    media: MediaFolder | None,
-    value: Any,
-    place: int,
-    kind: Literal["image", "video"],
-) -> MediaRef:
+def _medium(row: Row, column: str, media: MediaFolder | None, value: Any, which: str, kind: Kind) -> MediaRef:
     if isinstance(value, str) and (coded := _DATA.match(value)):
         try:
             value = base64.b64decode(value[coded.end() :], validate=True)
         except binascii.Error as error:
-            row.fail(f"{kind} {place} must be written in base64, but {error}")
+            row.fail(f"{which} must be written in base64, but {error}")
     if isinstance(value, str):
         if value.startswith(("http://", "https://")):
-            row.fail(f"{kind} {place} must be a file of the data set, but is {value!r}: download it first")
+            row.fail(f"{which} must be a file of the data set, but is {value!r}: download it first")
         value = value.removeprefix("file://")
-    return media_reference(row, column, value, media, kind, which=f", {kind} {place}")
+    return media_reference(row, column, value, media, kind, which=f", {which}")
 
 
 def _messages(row: Row, column: str, role: str) -> list[Any]:
@@ -178,7 +154,7 @@ def _messages(row: Row, column: str, role: str) -> list[Any]:
 
 def _turns(row: Row, columns: Columns, column: str, values: Sequence[Any], learned: bool) -> Iterator[_Said]:
     films = column_of(row, columns, "videos")
-    kinds: list[Literal["image", "video"]] = ["image"]
+    kinds: list[Kind] = ["image"]
     if films is not None and row.field(films):
         kinds.append("video")
     for place, value in enumerate(values, 1):
@@ -206,9 +182,7 @@ def _first(value: Mapping[Any, Any], *keys: str) -> Any:
     return next((value[key] for key in keys if value.get(key) is not None), None)
 
 
-def _parts(
-    row: Row, what: str, content: Any, kinds: Sequence[Literal["image", "video"]]
-) -> Iterator[str | _Shown]:
+def _parts(row: Row, what: str, content: Any, kinds: Sequence[Kind]) -> Iterator[str | _Shown]:
     """The texts, images and videos of a turn; a text marks what the row has a column for, and images in any case."""
     if isinstance(content, list):
         for part in content:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from weft.data.errors import MissingDependencyError
+from weft.data.errors import needed
 from weft.data.sampling.mixing import TaskMixture
 from weft.data.sampling.task_records import TaskRecords
 
@@ -36,17 +36,12 @@ class MixtureLoader:
         num_workers: int = 0,
         **options: Any,
     ) -> None:
-        try:
-            from torch.utils.data import DataLoader
-        except ImportError:
-            raise MissingDependencyError(
-                "The loader needs torch. Install it with: pip install torch"
-            ) from None
+        torch_data = needed("torch.utils.data", "The loader", "torch", "torch")
         self.mixture = mixture
         self._consumed = mixture.step
         self._epoch = mixture.epoch
-        self._loader: DataLoader[Any] = DataLoader(
-            TaskRecords(sources),  # type: ignore[arg-type]  # torch asks for its own class, and uses len and [] only
+        self._loader = torch_data.DataLoader(
+            TaskRecords(sources),
             batch_sampler=mixture,
             collate_fn=collate or list,
             num_workers=num_workers,

@@ -96,17 +96,8 @@ class TaskMixture:
             last=last,
         )
         self._check_ranks()
-        self._config = [
-            self.sizes,
-            strategy,
-            unit,
-            seed,
-            shuffle,
-            self.batch_sizes,
-            self._draws,
-            self._steps,
-            last,
-        ]
+        order = [self.sizes, strategy, unit, seed, shuffle]
+        self._config = [*order, self.batch_sizes, self._draws, self._steps, last]
         counts = [-(-self._draws[task] // self.batch_sizes[task]) for task in self.tasks]
         self._batches = np.array(counts)
         self._batch_bounds = np.cumsum(counts)

@@ -1,14 +1,15 @@
 """How many rows each task gives to one epoch of a mixture: rates, caps and exact rounding."""
 
 from collections.abc import Mapping
-from typing import Literal
+from itertools import cycle
+from typing import Literal, get_args
 
 from weft.data.errors import InvalidArgumentError, unknown_name
 
 Strategy = Literal["proportional", "temperature", "round_robin", "weights"]
 LastBatch = Literal["short", "drop", "fill"]
-STRATEGIES = ("proportional", "temperature", "round_robin", "weights")
-_LAST = ("short", "drop", "fill")
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+_LAST: tuple[str, ...] = get_args(LastBatch)
 
 
 def task_weights(
@@ -57,8 +58,7 @@ def task_weights(
     else:
         exponent = 1.0 / temperature if strategy == "temperature" else 1.0
         raw = {task: limits[task] ** exponent for task in sizes}
-    total = sum(raw.values())
-    return {task: value / total for task, value in raw.items()}
+    return _normalised(raw)
 
 
 def capped(sizes: Mapping[str, int], caps: Mapping[str, int] | int | None) -> dict[str, int]:
@@ -88,17 +88,8 @@ def draws_per_epoch(
     """Return the rows of each task in one epoch, and the number of batches.
 
     `rates` are shares of rows for "proportional" and "temperature". For "round_robin" and "weights" they are
-    shares of batches where batches hold one task, and of rows where they are mixed.
-
-    Args:
-        sizes: Task to number of rows.
-        rates: What `task_weights` returned.
-        batch_sizes: Task to rows per batch.
-        strategy: One of `STRATEGIES`.
-        mixed: Whether batches mix tasks.
-        caps: Task to cap; counts for the default length.
-        steps: Batches per epoch, or None for the length of one pass over all (capped) rows.
-        last: "short", "drop" or "fill"; matters only where an epoch is one exact pass.
+    shares of batches where batches hold one task, and of rows where they are mixed. `caps` count for the default
+    length, which is that of one pass over all (capped) rows; `last` matters only where an epoch is one exact pass.
     """
     if last not in _LAST:
         raise unknown_name("last", last, _LAST)
@@ -137,10 +128,9 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
         )
     whole = {task: max(int(share * total), 1 if share > 0 else 0) for task, share in shares.items()}
     by_remainder = sorted(active, key=lambda task: whole[task] - shares[task] * total)
-    position = 0
+    next_best = cycle(by_remainder)
     while sum(whole.values()) < total:
-        whole[by_remainder[position % len(by_remainder)]] += 1
-        position += 1
+        whole[next(next_best)] += 1
     while sum(whole.values()) > total:
         most = max(active, key=lambda task: whole[task] - shares[task] * total if whole[task] > 1 else -1.0)
         whole[most] -= 1
@@ -174,7 +164,10 @@ def _one_pass(
 
 def _batch_shares(rates: Mapping[str, float], batch_sizes: Mapping[str, int]) -> dict[str, float]:
     """Turn shares of rows into shares of batches."""
-    raw = {task: rate / batch_sizes[task] for task, rate in rates.items()}
+    return _normalised({task: rate / batch_sizes[task] for task, rate in rates.items()})
+
+
+def _normalised(raw: Mapping[str, float]) -> dict[str, float]:
     total = sum(raw.values())
     return {task: value / total for task, value in raw.items()}
 

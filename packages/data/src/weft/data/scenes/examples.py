@@ -53,16 +53,7 @@ class ScenePool:
         draw_scene: Callable[..., Scene] = sample_scene,
         **knobs: int,
     ) -> ScenePool:
-        """Draw `size` scenes named `{name}-{number}` from a seed.
-
-        Args:
-            name: Name of the pool.
-            size: Number of scenes.
-            seed: Seed.
-            allow_held_out: Whether held-out combinations may appear.
-            draw_scene: Draws one scene.
-            **knobs: Further arguments of `draw_scene`, such as `min_objects`.
-        """
+        """Draw `size` scenes named `{name}-{number}` from a seed; `knobs` are arguments of `draw_scene`."""
         scenes = tuple(
             draw_scene(f"{name}-{k}", seed, allow_held_out=allow_held_out, **knobs) for k in range(size)
         )
@@ -98,16 +89,8 @@ def draw_questions(
 ) -> Iterator[SceneExample]:
     """Draw questions whose answers are uniform within each template, so that language alone cannot win.
 
-    The answer is drawn before the scene; scenes are then tried until one admits a question with it.
-
-    Args:
-        templates: Forms, used in turn.
-        pool: Scenes to ask about.
-        size: Number of questions.
-        seed: Seed.
-
-    Yields:
-        Examples, `size` of them.
+    The templates take turns. The answer is drawn before the scene; scenes are then tried until one admits a question
+    with it.
 
     Raises:
         InvalidArgumentError: If no scene of the pool admits a question.

@@ -24,13 +24,8 @@ def film_text(scene: MovingScene) -> str:
 def draw_films(pool: ScenePool, size: int, seed: int | str, *, distinct: bool) -> Iterator[SceneExample]:
     """Draw moving scenes, each once forwards and once backwards.
 
-    Whoever takes the frames of a video for a bag cannot tell the two apart: they show the same frames.
-
-    Args:
-        pool: Moving scenes.
-        size: Number of examples, two for each scene.
-        seed: Seed.
-        distinct: Whether no two examples may have the same text, as a test of retrieval needs it.
+    Whoever takes the frames of a video for a bag cannot tell the two apart: they show the same frames. Where `distinct`
+    is set, no two of the `size` examples have the same text, as a test of retrieval needs it.
 
     Raises:
         InvalidArgumentError: If too few scenes of the pool move, or differ in their texts.

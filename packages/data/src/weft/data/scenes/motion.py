@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
@@ -37,15 +38,7 @@ class MovingScene(Scene):
         return sum(move != STILL for move in self.moves)
 
 
-def sample_moving_scene(
-    name: str,
-    seed: int | str,
-    *,
-    min_objects: int = 2,
-    max_objects: int = GRID_SIZE,
-    max_moving: int = 3,
-    allow_held_out: bool = True,
-) -> MovingScene:
+def sample_moving_scene(name: str, seed: int | str, *, max_moving: int = 3, **objects: Any) -> MovingScene:
     """Draw a moving scene; equal arguments give an equal scene on every machine.
 
     No object leaves the grid, and none ends where another begins or ends.
@@ -53,36 +46,27 @@ def sample_moving_scene(
     Args:
         name: Id of the scene; part of the seed.
         seed: Seed of the collection.
-        min_objects: Smallest number of objects, at least 1.
-        max_objects: Largest number of objects, at most `GRID_SIZE`.
         max_moving: Largest number of objects that move, at least 1.
-        allow_held_out: Whether combinations of `weft.data.scenes.scene.HELD_OUT` may appear.
+        **objects: `min_objects`, `max_objects` and `allow_held_out`, as for `weft.data.scenes.scene.sample_scene`.
 
     Raises:
         InvalidArgumentError: If a number is out of range.
     """
     if max_moving < 1:
         raise InvalidArgumentError(f"`max_moving` must be at least 1, but is {max_moving}.")
-    scene = sample_scene(
-        name, seed, min_objects=min_objects, max_objects=max_objects, allow_held_out=allow_held_out
-    )
+    scene = sample_scene(name, seed, **objects)
     rng = random.Random(f"{seed}/{name}/moves")
     wanted = rng.randint(0, min(max_moving, len(scene.objects)))
     taken = {(item.column, item.row) for item in scene.objects}
     moves = [STILL] * len(scene.objects)
     for place in rng.sample(range(len(moves)), len(moves)):
         item = scene.objects[place]
-        free = [
-            direction
-            for direction, (x, y) in STEPS.items()
-            if 0 <= item.column + x < GRID_SIZE
-            and 0 <= item.row + y < GRID_SIZE
-            and (item.column + x, item.row + y) not in taken
-        ]
+        ends = {way: (item.column + x, item.row + y) for way, (x, y) in STEPS.items()}
+        grid = range(GRID_SIZE)
+        free = [way for way, (x, y) in ends.items() if x in grid and y in grid and (x, y) not in taken]
         if wanted and free:
             moves[place] = rng.choice(free)
-            x, y = STEPS[moves[place]]
-            taken.add((item.column + x, item.row + y))
+            taken.add(ends[moves[place]])
             wanted -= 1
     return MovingScene(scene.id, scene.objects, scene.background, tuple(moves))
 
@@ -92,26 +76,17 @@ def backwards(scene: MovingScene) -> MovingScene:
 
     Both show the same frames in opposite order, so nothing but their order tells them apart.
     """
-    turned = [
+    turned = sorted(
         (replace(item, column=item.column + x, row=item.row + y), OPPOSITE[move])
         for item, move in zip(scene.objects, scene.moves, strict=True)
         for x, y in [STEPS.get(move, (0, 0))]
-    ]
-    turned.sort()
-    return MovingScene(
-        scene.id, tuple(item for item, _ in turned), scene.background, tuple(move for _, move in turned)
     )
+    objects, moves = zip(*turned, strict=True)
+    return MovingScene(scene.id, objects, scene.background, moves)
 
 
 def render_frames(scene: MovingScene, num_frames: int) -> list[Image.Image]:
-    """Draw a scene from its start to its end.
-
-    Args:
-        scene: The scene.
-        num_frames: Number of frames, at least 2.
-
-    Returns:
-        RGB images of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
+    """Draw a scene from its start to its end: RGB images of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
 
     Raises:
         InvalidArgumentError: If there are fewer than two frames.
@@ -133,10 +108,7 @@ def render_frames(scene: MovingScene, num_frames: int) -> list[Image.Image]:
 def encode_video(scene: MovingScene, num_frames: int, order: Sequence[int] | None = None) -> bytes:
     """Encode a scene as an animated PNG of `FRAMES_PER_SECOND`: lossless, and every video decoder reads it.
 
-    Args:
-        scene: The scene.
-        num_frames: Number of frames.
-        order: Frames in the order in which they are shown; by default from start to end.
+    Frames are shown in `order`; by default from start to end.
     """
     stream = io.BytesIO()
     frames = render_frames(scene, num_frames)
@@ -156,12 +128,7 @@ def encode_video(scene: MovingScene, num_frames: int, order: Sequence[int] | Non
 
 
 def motion_templates(max_moving: int, max_objects: int = GRID_SIZE) -> tuple[Template, ...]:
-    """The forms of questions about motion.
-
-    Args:
-        max_moving: Largest number of objects that move.
-        max_objects: Largest number of objects; one that is alone always moves.
-    """
+    """The forms of questions about motion; an object that is alone always moves."""
     directions = (*STEPS, STILL) if max_objects > 1 else tuple(STEPS)
     return (
         Template("direction", directions, _direction),
@@ -184,17 +151,11 @@ def _direction(scene: Scene, rng: random.Random, pool: ScenePool, answer: str) -
 def _mover(name: str) -> Proposer:
     def propose(scene: Scene, rng: random.Random, pool: ScenePool, answer: str) -> Proposal | None:
         assert isinstance(scene, MovingScene), "drawn by `sample_moving_scene`"
-        known = [
-            way
-            for way in STEPS
-            if len(scene.going(way)) == 1 and getattr(scene.going(way)[0], name) == answer
-        ]
+        known = [way for way in STEPS if [getattr(o, name) for o in scene.going(way)] == [answer]]
         if not known:
             return None
-        return (
-            f"what {name} is the object that moves {rng.choice(known)}?",
-            f"what {name} is the one that moves?",
-        )
+        question = f"what {name} is the object that moves {rng.choice(known)}?"
+        return question, f"what {name} is the one that moves?"
 
     return propose
 

@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterator
 
 from weft.data.errors import InvalidArgumentError
 from weft.data.scenes.examples import MAX_TRIES, SceneExample, ScenePool
-from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, Scene
+from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, Scene, plural
 
 Truth = Callable[[Scene, Scene], bool]
 Statement = tuple[str, str, Truth, list[int] | None]
 
 
-def _noun(word: str) -> str:
-    return f"{word} objects" if word in COLORS else f"{word} shapes"
-
-
 def _more(rng: random.Random, pool: ScenePool) -> Statement:
     word = rng.choice([*COLORS, *SHAPES])
     side, other = rng.choice([("left", "right"), ("right", "left")])
-    text = f"there are more {_noun(word)} in the {side} image than in the {other} image"
+    text = f"there are more {plural(word)} in the {side} image than in the {other} image"
 
     def truth(left: Scene, right: Scene) -> bool:
         first, second = (left, right) if side == "left" else (right, left)
@@ -32,7 +28,7 @@ def _more(rng: random.Random, pool: ScenePool) -> Statement:
 def _total(rng: random.Random, pool: ScenePool) -> Statement:
     word = rng.choice([*COLORS, *SHAPES])
     number = rng.randint(1, 4)
-    text = f"there are exactly {NUMBERS[number]} {_noun(word)} in total"
+    text = f"there are exactly {NUMBERS[number]} {plural(word)} in total"
     return text, "exact total", lambda a, b: a.count(word) + b.count(word) == number, pool.by_word.get(word)
 
 
@@ -40,7 +36,7 @@ def _side_count(rng: random.Random, pool: ScenePool) -> Statement:
     word = rng.choice([*COLORS, *SHAPES])
     number = rng.randint(1, 3)
     side = rng.randrange(2)
-    text = f"the {('left', 'right')[side]} image contains exactly {NUMBERS[number]} {_noun(word)}"
+    text = f"the {('left', 'right')[side]} image contains exactly {NUMBERS[number]} {plural(word)}"
     return text, "exact count", lambda a, b: (a, b)[side].count(word) == number, pool.by_word.get(word)
 
 
@@ -72,15 +68,8 @@ def draw_statements(pool: ScenePool, size: int, seed: int | str) -> Iterator[Sce
     """Draw statements about pairs; every statement is true once and false once.
 
     So the words alone decide nothing: any function of the text scores 50 %. Scenes that hold the words of the
-    statement are preferred, or most false pairs would be false for being empty.
-
-    Args:
-        pool: Scenes to pair.
-        size: Number of examples, two for each statement.
-        seed: Seed.
-
-    Yields:
-        Examples whose `group` is the statement's number.
+    statement are preferred, or most false pairs would be false for being empty. The `group` of an example is the number
+    of its statement.
     """
     rng = random.Random(f"pairs/{pool.name}/{seed}")
     for number in range(0, size, 2):
@@ -118,10 +107,8 @@ def _pair(
     everything = range(len(pool.scenes))
     for _ in range(60):
         # At least one scene speaks to the statement; the other does so half of the time.
-        pair = [
-            rng.choice(likely or everything),
-            rng.choice(likely if likely and rng.random() < 0.6 else everything),
-        ]
+        one = rng.choice(likely or everything)
+        pair = [one, rng.choice(likely if likely and rng.random() < 0.6 else everything)]
         rng.shuffle(pair)
         left, right = pair
         if left != right and truth(pool.scenes[left], pool.scenes[right]) == wanted:

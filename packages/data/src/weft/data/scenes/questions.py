@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from weft.data.scenes.examples import Proposal, Proposer, ScenePool, Template
-from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, SIZES, Scene, SceneObject
+from weft.data.scenes.scene import COLORS, NUMBERS, SHAPES, SIZES, Scene, SceneObject, plural
 
 DIRECTIONS = ("left", "right", "above", "below")
 _PHRASE = {"left": "just left of", "right": "just right of", "above": "just above", "below": "just below"}
@@ -53,8 +53,7 @@ def _count(scene: Scene, rng: random.Random, pool: ScenePool, answer: str) -> Pr
     word = rng.choice(words)
     if scene.count(word) != _COUNTED.index(answer):
         return None
-    noun = f"{word} objects" if word in COLORS else f"{word} shapes"
-    return f"how many {noun} are there?", "how many are there?"
+    return f"how many {plural(word)} are there?", "how many are there?"
 
 
 def _named(item: SceneObject) -> str:
@@ -75,9 +74,8 @@ def _relation(name: str, hops: int) -> Proposer:
             if item is None or item == anchor or getattr(item, name) != answer:
                 continue
             path = _named(anchor)
-            for step in steps[:-1]:
+            for step in steps:
                 path = f"the object {_PHRASE[step]} {path}"
-            path = f"the object {_PHRASE[steps[-1]]} {path}"
             return f"what {name} is {path}?", f"what {name} is at {hops} hops?"
         return None
 

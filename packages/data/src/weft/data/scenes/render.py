@@ -14,14 +14,7 @@ _RADIUS = {"small": 4.2, "big": 7.6}
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw a scene.
-
-    Args:
-        scene: The scene.
-
-    Returns:
-        An RGB image of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
-    """
+    """Draw a scene: an RGB image of `IMAGE_SIZE` × `IMAGE_SIZE` pixels."""
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), scene.background)
     draw = ImageDraw.Draw(image)
     for item in scene.objects:
@@ -51,11 +44,8 @@ def _outline(item: SceneObject) -> list[tuple[float, float]]:
     if item.shape == "diamond":
         return [(0.0, -1.05), (0.75, 0.0), (0.0, 1.05), (-0.75, 0.0)]
     if item.shape == "star":
-        return [
-            ((1.1 if k % 2 == 0 else 0.42) * math.sin(k * math.pi / 5),
-             -(1.1 if k % 2 == 0 else 0.42) * math.cos(k * math.pi / 5))
-            for k in range(10)
-        ]  # fmt: skip
+        corners = [((1.1, 0.42)[k % 2], k * math.pi / 5) for k in range(10)]
+        return [(length * math.sin(angle), -length * math.cos(angle)) for length, angle in corners]
     arm = 0.34
     return [
         (-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm),

@@ -91,6 +91,11 @@ class Scene:
         return any(o.kind in HELD_OUT for o in self.objects)
 
 
+def plural(word: str) -> str:
+    """Objects of a colour, or shapes of a kind, as questions name them."""
+    return f"{word} objects" if word in COLORS else f"{word} shapes"
+
+
 def sample_scene(
     name: str,
     seed: int | str,
@@ -107,9 +112,6 @@ def sample_scene(
         min_objects: Smallest number of objects, at least 1.
         max_objects: Largest number of objects, at most `GRID_SIZE`.
         allow_held_out: Whether combinations of `HELD_OUT` may appear.
-
-    Returns:
-        The scene.
 
     Raises:
         InvalidArgumentError: If the numbers of objects do not fit the grid.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from weft.data.errors import MissingFileError
 from weft.data.scenes.motion import backwards, encode_video, sample_moving_scene
@@ -19,16 +19,7 @@ from weft.data.sources.store import Store
 
 @dataclass(frozen=True)
 class SceneStore(Store):
-    """PNG images of the scenes of one pool, named `{pool}-{number}.png`.
-
-    Args:
-        pool: Name of the pool.
-        num_scenes: Number of scenes.
-        seed: Seed of the pool.
-        allow_held_out: Whether held-out combinations may appear.
-        min_objects: Smallest number of objects of a scene.
-        max_objects: Largest number of objects of a scene.
-    """
+    """PNG images of the scenes of one pool, named `{pool}-{number}.png`; drawn as `sample_scene` does."""
 
     ending: ClassVar[str] = ".png"
 
@@ -50,12 +41,8 @@ class SceneStore(Store):
     def exists(self, path: str) -> bool:
         """Whether the name is one of the pool's."""
         pool, _, number = path.removesuffix(self.ending).rpartition("-")
-        return (
-            path.endswith(self.ending)
-            and pool == self.pool
-            and number.isdigit()
-            and int(number) < self.num_scenes
-        )
+        named = path.endswith(self.ending) and pool == self.pool
+        return named and number.isdigit() and int(number) < self.num_scenes
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield every name that begins with `prefix`, sorted."""
@@ -81,14 +68,12 @@ class SceneStore(Store):
         """Return the address of a scene for messages."""
         return f"scenes://{self.pool}/{self.seed}/{path}"
 
+    @property
+    def _knobs(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("min_objects", "max_objects", "allow_held_out")}
+
     def _encoded(self, name: str) -> bytes:
-        scene = sample_scene(
-            name,
-            self.seed,
-            min_objects=self.min_objects,
-            max_objects=self.max_objects,
-            allow_held_out=self.allow_held_out,
-        )
+        scene = sample_scene(name, self.seed, **self._knobs)
         stream = io.BytesIO()
         render(scene).save(stream, "PNG", compress_level=1)
         return stream.getvalue()
@@ -131,14 +116,8 @@ class MotionStore(SceneStore):
     # A decoder opens a file twice: to see its length, and to take the frames.
     @lru_cache(maxsize=2)  # noqa: B019  (two small values)
     def _encoded(self, name: str) -> bytes:
-        scene = sample_moving_scene(
-            name.removesuffix(self.turned),
-            self.seed,
-            min_objects=self.min_objects,
-            max_objects=self.max_objects,
-            max_moving=self.max_moving,
-            allow_held_out=self.allow_held_out,
-        )
+        pooled = name.removesuffix(self.turned)
+        scene = sample_moving_scene(pooled, self.seed, max_moving=self.max_moving, **self._knobs)
         order = None
         if self.shuffled:
             order = random.Random(f"{self.seed}/{name}/order").sample(range(self.num_frames), self.num_frames)

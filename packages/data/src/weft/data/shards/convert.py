@@ -57,13 +57,8 @@ def convert(
             f"{rows_per_shard}, {group_rows} and {workers}."
         )
     folder = Path(path)
-    index = {
-        "version": VERSION,
-        "name": records.name,
-        "split": records.split,
-        "task": records.record_type,
-        "group_rows": group_rows,
-    }
+    said = {"name": records.name, "split": records.split, "task": records.record_type}
+    index = {"version": VERSION, **said, "group_rows": group_rows}
     _claim(folder, {**index, **_contents(records, rows_per_shard, embed_media)})
     jobs = [
         (records[first : first + rows_per_shard], str(folder), number, group_rows, embed_media)

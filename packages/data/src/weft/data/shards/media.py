@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weft.data.errors import MissingFileError
-from weft.data.media.reference import MediaRef
 from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
-from weft.data.shards.parquet import ShardedRecords, decode_record
+from weft.data.shards.parquet import ShardedRecords
 from weft.data.sources.store import Store
 
 _KEPT_GROUPS = 4
@@ -17,11 +16,7 @@ _KEPT_GROUPS = 4
 
 @dataclass(frozen=True)
 class ShardMedia(Store):
-    """Media of a sharded data set, as files `SHARD/GROUP/ROW/NUMBER/NAME`.
-
-    Args:
-        records: The data set.
-    """
+    """Media of a sharded data set, as files `SHARD/GROUP/ROW/NUMBER/NAME`."""
 
     records: ShardedRecords = field(repr=False, hash=False, compare=False)
 
@@ -74,9 +69,6 @@ class DrawnRecords(RecordsOnDemand):
     """Records of a sharded data set that are made when they are asked for, the same as `listed` gives.
 
     Those of the last few row groups stay in each process, whatever the size of the set; media stay in their shards.
-
-    Args:
-        records: The data set.
     """
 
     def __init__(self, records: ShardedRecords) -> None:
@@ -93,7 +85,7 @@ class DrawnRecords(RecordsOnDemand):
         shard, group, row = self.shards.locate(index)
         place = (shard, group)
         if place not in self._groups:
-            self._groups[place] = _group(self.shards, self._media, *place)
+            self._groups[place] = self.shards.decode(*place, self._media)
             if len(self._groups) > _KEPT_GROUPS:
                 self._groups.popitem(last=False)
         return self._groups[place][row]
@@ -109,17 +101,4 @@ def listed(records: ShardedRecords) -> Iterator[Record]:
     """Yield every record; embedded media stay in their shards until they are asked for."""
     media = ShardMedia(records)
     for shard, group, _ in records.groups():
-        yield from _group(records, media, shard, group)
-
-
-def _group(records: ShardedRecords, media: ShardMedia, shard: int, group: int) -> list[Record]:
-    found, address = [], records.address(shard, group)
-    for row, (text, cells) in enumerate(records.rows(shard, group)):
-        made = []
-        for number, cell in enumerate(cells):
-            path, store = cell["path"], records.store
-            if records.embeds:
-                path, store = f"{shard}/{group}/{row}/{number}/{path}", media
-            made.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
-        found.append(decode_record(records.record_type, text, made, address(row)))
-    return found
+        yield from records.decode(shard, group, media)

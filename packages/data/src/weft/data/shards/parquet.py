@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +24,7 @@ from weft.data.shards.rows import kept_record
 from weft.data.sources.handles import cached
 from weft.data.sources.limits import check_unpacked
 from weft.data.sources.opening import open_store
-from weft.data.sources.store import Store
+from weft.data.sources.store import BytesStore, Store
 
 VERSION = 1
 INDEX = "index.json"
@@ -32,14 +33,7 @@ _CACHED_GROUPS = 4
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One line of the index.
-
-    Args:
-        file: Name below the root.
-        rows: Number of records.
-        bytes: Size of the file.
-        sha256: Checksum of the file.
-    """
+    """One line of the index: a file below the root, its number of records, its size and its checksum."""
 
     file: str
     rows: int
@@ -48,47 +42,29 @@ class ShardInfo:
 
 
 def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: bool = True) -> bytes:
-    """Return a Parquet file of the records; the same records give the same bytes.
+    """Return a Parquet file of records of one type; the same records give the same bytes.
 
-    Args:
-        records: Records of one type.
-        group_rows: Rows per row group; what is read to get at one record.
-        embed_media: Whether the encoded media are stored in the rows; else only their paths.
+    To get at one record, its group of `group_rows` is read. Media are stored encoded in the rows, or only their paths.
     """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    media_type = arrow.list_(
-        arrow.struct(
-            [
-                ("path", arrow.string()),
-                ("bytes", arrow.binary()),
-                ("kind", arrow.string()),
-                ("start", arrow.float64()),
-                ("end", arrow.float64()),
-            ]
-        )
-    )
-    table = arrow.table(
-        {
-            "id": arrow.array([record.id for record in records], arrow.string()),
-            "record": arrow.array([_to_json(record) for record in records], arrow.string()),
-            "media": arrow.array([_media_cells(record, embed_media) for record in records], media_type),
-        }
-    )
+    text, number = arrow.string(), arrow.float64()
+    cell = {"path": text, "bytes": arrow.binary(), "kind": text, "start": number, "end": number}
+    media_type = arrow.list_(arrow.struct(list(cell.items())))
+    columns = {
+        "id": arrow.array([record.id for record in records], text),
+        "record": arrow.array([_to_json(record) for record in records], text),
+        "media": arrow.array([_media_cells(record, embed_media) for record in records], media_type),
+    }
+    table = arrow.table(columns)
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, row_group_size=group_rows, compression="zstd", write_statistics=False)
     return bytes(sink.getvalue().to_pybytes())
 
 
 def decode_record(record_type: str, text: str, media: Sequence[MediaRef], place: str) -> Record:
-    """Rebuild a record from a row of a shard.
-
-    Args:
-        record_type: Type of the record.
-        text: Column `record`.
-        media: References made of column `media`.
-        place: Address of the row, for messages.
+    """Rebuild a record from the column `record` of a row at a place and the references made of its column `media`.
 
     Raises:
         CorruptMediaError: If they are not those of such a record.
@@ -139,9 +115,7 @@ class ShardedRecords(RecordsOnDemand):
         record_class(self.record_type, f"record type of {self.store.describe(self.at(INDEX))}")
         self.group_rows = index.count("group_rows", least=1)
         self.shards = tuple(map(_info, index.objects("shards")))
-        self._starts = [0]
-        for shard in self.shards:
-            self._starts.append(self._starts[-1] + shard.rows)
+        self._starts = [0, *accumulate(shard.rows for shard in self.shards)]
 
     def at(self, name: str) -> str:
         """Path in the store of a file of the data set."""
@@ -178,16 +152,16 @@ class ShardedRecords(RecordsOnDemand):
         if (shard, group) not in groups:
             if len(groups) >= _CACHED_GROUPS:
                 groups.pop(next(iter(groups)))
-            groups[(shard, group)] = self._decode(shard, group)
+            groups[(shard, group)] = self.decode(shard, group)
         return groups[(shard, group)]
 
     def groups(self) -> list[tuple[int, int, int]]:
         """Return (shard, group, rows) of every row group, in order."""
-        found = []
-        for number, shard in enumerate(self.shards):
-            for group, first in enumerate(range(0, shard.rows, self.group_rows)):
-                found.append((number, group, min(self.group_rows, shard.rows - first)))
-        return found
+        return [
+            (number, group, min(self.group_rows, shard.rows - first))
+            for number, shard in enumerate(self.shards)
+            for group, first in enumerate(range(0, shard.rows, self.group_rows))
+        ]
 
     def verify(self) -> None:
         """Compare every shard with its checksum.
@@ -209,10 +183,6 @@ class ShardedRecords(RecordsOnDemand):
         first = next((cell for _, cells in read for cell in cells), None)
         return first is not None and first["bytes"] is not None
 
-    def rows(self, shard: int, group: int) -> list[tuple[str, list[dict[str, Any]]]]:
-        """Return the text of every record of a row group, and what it says of its media, without their bytes."""
-        return self._read(shard, group, False)
-
     def media(self, shard: int, group: int) -> list[list[MediaRef]]:
         """Return the media of every record of a row group; the last few groups stay in each process."""
         return [list(record.media_refs()) for record in self.read_group(shard, group)]
@@ -222,10 +192,22 @@ class ShardedRecords(RecordsOnDemand):
         file, first = self.store.describe(self.at(self.shards[shard].file)), group * self.group_rows
         return lambda row: f"{file}:{first + row}"
 
-    def _decode(self, shard: int, group: int) -> list[Record]:
+    def decode(self, shard: int, group: int, embedded: Store | None = None) -> list[Record]:
+        """Return the records of one row group, read anew; their media are in memory, or opened by `embedded` later.
+
+        Raises:
+            CorruptMediaError: Naming a shard that cannot be read.
+        """
         found, address = [], self.address(shard, group)
-        for row, (text, cells) in enumerate(self._read(shard, group, True)):
-            media = [_reference(cell, self.store) for cell in cells]
+        for row, (text, cells) in enumerate(self._read(shard, group, embedded is None)):
+            media = []
+            for number, cell in enumerate(cells):
+                path, store = cell["path"], self.store
+                if embedded is not None and self.embeds:
+                    path, store = f"{shard}/{group}/{row}/{number}/{path}", embedded
+                elif cell.get("bytes") is not None:
+                    store = BytesStore({path: cell["bytes"]})
+                media.append(MediaRef(path, store, cell["kind"], cell["start"], cell["end"]))
             found.append(decode_record(self.record_type, text, media, address(row)))
         return found
 
@@ -316,10 +298,3 @@ def _are_cells(cells: Any, with_bytes: bool) -> bool:
         and all(name in cell and isinstance(cell[name], kind) for name, kind in kinds.items())
         for cell in cells
     )
-
-
-def _reference(cell: Mapping[str, Any], store: Store) -> MediaRef:
-    if cell["bytes"] is None:
-        return MediaRef(cell["path"], store, cell["kind"], cell["start"], cell["end"])
-    embedded = MediaRef.from_bytes(cell["bytes"], cell["path"], cell["kind"])
-    return MediaRef(embedded.path, embedded.store, cell["kind"], cell["start"], cell["end"])

@@ -15,12 +15,7 @@ R = TypeVar("R", bound=Record)
 
 
 def kept_record(kind: type[R], kept: Kept, media: Sequence[MediaRef]) -> R:
-    """Return the record of what was kept of it.
-
-    Args:
-        kind: The record type.
-        kept: Field to value, but for the media.
-        media: The images and videos, in order.
+    """Return the record of what was kept of it, and of its images and videos, in order.
 
     Raises:
         CorruptMediaError: If they are not those of such a record.

@@ -82,14 +82,8 @@ class ShardStream:
                 handed out here. Give the number that all readers agree on.
         """
         used = self.consumed if consumed is None else consumed
-        return {
-            "version": 1,
-            "seed": self.seed,
-            "window_groups": self.window_groups,
-            "rows": len(self.records),
-            "epoch": self.epoch,
-            "history": [*map(list, self._history), [self.world_size, used]],
-        }
+        history = [*map(list, self._history), [self.world_size, used]]
+        return {**self._order(), "epoch": self.epoch, "history": history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` stood, with this object's rank and world size.
@@ -97,13 +91,7 @@ class ShardStream:
         Raises:
             StateMismatchError: If the state belongs to another order.
         """
-        expected = {
-            "version": 1,
-            "seed": self.seed,
-            "window_groups": self.window_groups,
-            "rows": len(self.records),
-        }
-        differing = [name for name, value in expected.items() if state.get(name) != value]
+        differing = [name for name, value in self._order().items() if state.get(name) != value]
         if differing:
             raise StateMismatchError(
                 f"`state` must belong to the same shards, seed and window, but differs in {', '.join(differing)}. "
@@ -115,6 +103,11 @@ class ShardStream:
             self._history, self.consumed = history[:-1], history[-1][1]
         else:
             self._history, self.consumed = history, 0
+
+    def _order(self) -> dict[str, int]:
+        """What the order of the rows depends on, beside the epoch."""
+        rows = len(self.records)
+        return {"version": 1, "seed": self.seed, "window_groups": self.window_groups, "rows": rows}
 
     def _own(self) -> list[Interval]:
         """Return this reader's stretches of the global order, after all that was consumed before."""
@@ -143,9 +136,7 @@ class ShardStream:
     def _window(
         self, members: list[tuple[int, int, int]], window: int, size: int, low: int, high: int
     ) -> Iterator[Record]:
-        loaded: list[Record] = []
-        for shard, group, _ in members:
-            loaded.extend(self.records.read_group(shard, group))
+        loaded = [record for shard, group, _ in members for record in self.records.read_group(shard, group)]
         positions = np.arange(low, high)
         if self.shuffle:
             positions = permute(positions, size, (self.seed, "window", self.epoch, window))

@@ -92,22 +92,45 @@ class ArchiveStore(Store):
         return redact(f"{strip_scheme(self.url)}!{path}" if path else strip_scheme(self.url))
 
 
-class _Zip:
-    """Directory and handle of one zip file in this process."""
+class _Archive:
+    """Members and handle of one archive in this process."""
 
     identity: str
     whole: str
+    members: dict[str, Any]
 
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self.folders = {""}  # every one that holds a member, and the top
+        for name in self.members:
+            while "/" in name:
+                name = name.rsplit("/", 1)[0]
+                if name in self.folders:
+                    break
+                self.folders.add(name)
+
+    def _member(self, path: str) -> Any:
+        if path not in self.members:
+            raise MissingFileError(f"File not found: {self._label}!{path}")
+        return self.members[path]
+
+    def _refuse_link(self, path: str) -> UnsafePathError:
+        return UnsafePathError(
+            f"Members of an archive must be plain files, but {path!r} of {self._label} is a link. "
+            "Unpack the archive yourself and point `root` at the folder."
+        )
+
+
+class _Zip(_Archive):
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
-        self._label, self._packed = label, packed
-        self._zip = zipfile.ZipFile(stream)
+        self._packed, self._zip = packed, zipfile.ZipFile(stream)
         self.members = {safe_member(i.filename): i for i in self._zip.infolist() if not i.is_dir()}
-        self.folders = _folders(self.members)
+        super().__init__(label)
 
     def read(self, path: str) -> bytes:
-        info = _member(self.members, path, self._label)
+        info = self._member(path)
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise _refuse_link(path, self._label)
+            raise self._refuse_link(path)
         if info.flag_bits & _ENCRYPTED:
             raise CorruptMediaError(
                 f"Members of an archive must be open to read, but {path!r} of {self._label} is encrypted. Unpack the "
@@ -124,10 +147,10 @@ class _Zip:
             ) from error
 
     def size(self, path: str) -> int:
-        return int(_member(self.members, path, self._label).file_size)
+        return int(self._member(path).file_size)
 
     def sketch(self, path: str) -> str:
-        info = _member(self.members, path, self._label)
+        info = self._member(path)
         return f"{info.file_size} {info.CRC:08x}"
 
     def close(self) -> None:
@@ -137,15 +160,10 @@ class _Zip:
             stream.close()
 
 
-class _Tar:
-    """Offsets and handle of one tar file in this process."""
-
-    identity: str
-    whole: str
-
+class _Tar(_Archive):
     def __init__(self, stream: BinaryIO, label: str, packed: int) -> None:
-        self._label, self._stream, self._lock = label, stream, threading.Lock()
-        self.members: dict[str, tuple[int, int]] = {}
+        self._stream, self._lock = stream, threading.Lock()
+        self.members = {}  # offset and size of each
         self._links: set[str] = set()
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -155,12 +173,12 @@ class _Tar:
                     self.members[name] = (member.offset_data, member.size)
                 elif member.issym() or member.islnk():
                     self._links.add(name)
-        self.folders = _folders(self.members)
+        super().__init__(label)
 
     def read(self, path: str) -> bytes:
         if path in self._links:
-            raise _refuse_link(path, self._label)
-        offset, size = _member(self.members, path, self._label)
+            raise self._refuse_link(path)
+        offset, size = self._member(path)
         with self._lock:
             self._stream.seek(offset)
             data = self._stream.read(size)
@@ -169,10 +187,10 @@ class _Tar:
         return data
 
     def size(self, path: str) -> int:
-        return int(_member(self.members, path, self._label)[1])
+        return int(self._member(path)[1])
 
     def sketch(self, path: str) -> str:
-        offset, size = _member(self.members, path, self._label)
+        offset, size = self._member(path)
         if self.whole:
             return f"{self.whole}!{offset} {size}"
         with self._lock:
@@ -180,31 +198,6 @@ class _Tar:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _folders(members: Mapping[str, Any]) -> set[str]:
-    """Return every folder that holds a member, the top included."""
-    found = {""}
-    for name in members:
-        while "/" in name:
-            name = name.rsplit("/", 1)[0]
-            if name in found:
-                break
-            found.add(name)
-    return found
-
-
-def _member(members: Mapping[str, Any], path: str, label: str) -> Any:
-    if path not in members:
-        raise MissingFileError(f"File not found: {label}!{path}")
-    return members[path]
-
-
-def _refuse_link(path: str, label: str) -> UnsafePathError:
-    return UnsafePathError(
-        f"Members of an archive must be plain files, but {path!r} of {label} is a link. "
-        "Unpack the archive yourself and point `root` at the folder."
-    )
 
 
 def _archive(store: ArchiveStore) -> Any:
@@ -222,8 +215,7 @@ def _identities(store: ArchiveStore, label: str, stream: BinaryIO) -> tuple[str,
     filesystem, place = fsspec.core.url_to_fs(store.url, **store.options)
     with accessed(label):
         version = remote_version(filesystem.info(place))
-    if not version:
-        version = stream_digest(stream)
+    version = version or stream_digest(stream)
     return f"{label} {version}", version
 
 
@@ -231,7 +223,7 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
     import fsspec
 
     label = store.describe()
-    kind: Any = _Zip if store.url.lower().endswith(".zip") else _Tar
+    kind = _Zip if store.url.lower().endswith(".zip") else _Tar
     compression = "gzip" if store.url.lower().endswith("gz") else None
     with accessed(label):
         if is_local(store.url):
@@ -244,12 +236,11 @@ def _open_archive(store: ArchiveStore) -> _Zip | _Tar:
         else:
             stream = fsspec.open(store.url, "rb", compression=compression, **store.options).open()
     try:
-        archive: _Zip | _Tar = kind(stream, label, packed)
-    except (CorruptMediaError, UnsafePathError):
-        stream.close()
-        raise
+        archive = kind(stream, label, packed)
     except _DAMAGE as error:
         stream.close()
+        if isinstance(error, CorruptMediaError | UnsafePathError):
+            raise
         raise CorruptMediaError(f"Archive {label} is damaged: {error}. Get it again.") from error
     archive.identity, archive.whole = _identities(store, label, stream)
     return archive

@@ -22,9 +22,6 @@ def without_secrets(text: str) -> str:
 
     A user name without a password stays, and so does a password that is the name of an environment variable.
 
-    Args:
-        text: Any text.
-
     >>> without_secrets("see http://bob:pw@host/a?sig=abc&part=2, with key=value")
     'see http://bob:***@host/a?sig=***&part=2, with key=value'
     >>> without_secrets("postgresql://weft:$WEFT_PASSWORD@host/runs")
@@ -35,9 +32,6 @@ def without_secrets(text: str) -> str:
 
 def without_credentials(value: Any) -> Any:
     """Return plain data with the credentials cut out: in addresses, and under names such as `token` and `secret`.
-
-    Args:
-        value: Mappings, sequences, texts and numbers, as YAML and JSON have them.
 
     >>> without_credentials({"root": "s3://b/x", "storage_options": {"key": "A", "secret": "B"}})
     {'root': 's3://b/x', 'storage_options': {'key': '***', 'secret': '***'}}
@@ -50,11 +44,7 @@ def without_credentials(value: Any) -> Any:
 
 
 def password_of(address: str) -> str | None:
-    """Return the password that an address holds, or None.
-
-    Args:
-        address: An address such as `postgresql://weft:secret@host/runs`.
-    """
+    """Return the password that an address such as `postgresql://weft:secret@host/runs` holds, or None."""
     found = _PASSWORD.search(address)
     return found["password"] if found and found["password"] not in ("", CUT) else None
 

@@ -45,8 +45,8 @@ class FolderStore(Store):
         with accessed(self.describe(path)):
             if is_local(self.url):
                 return open(self._local(path), "rb")
-            filesystem, base = _filesystem(self)
-            return cast("BinaryIO", filesystem.open(f"{base}/{path}" if path else base, "rb"))
+            filesystem, place = self._remote(path)
+            return cast("BinaryIO", filesystem.open(place, "rb"))
 
     def exists(self, path: str) -> bool:
         """Tell whether the file exists."""
@@ -54,8 +54,8 @@ class FolderStore(Store):
         if is_local(self.url):
             return os.path.exists(self._local(path))
         with accessed(self.describe(path)):
-            filesystem, base = _filesystem(self)
-            return bool(filesystem.exists(f"{base}/{path}" if path else base))
+            filesystem, place = self._remote(path)
+            return bool(filesystem.exists(place))
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files below `prefix`, sorted."""
@@ -75,8 +75,8 @@ class FolderStore(Store):
         if is_local(self.url):
             return os.path.getsize(self._local(path))
         with accessed(self.describe(path)):
-            filesystem, base = _filesystem(self)
-            return int(filesystem.size(f"{base}/{path}"))
+            filesystem, place = self._remote(path)
+            return int(filesystem.size(place))
 
     def place(self, path: str) -> str:
         """Return where a file is; nothing is opened."""
@@ -89,9 +89,8 @@ class FolderStore(Store):
             if is_local(self.url):
                 # Looked at, not read: what a link leads to is refused where it is.
                 return file_identity(os.path.join(strip_scheme(self.url), path))
-            filesystem, base = _filesystem(self)
-            info = filesystem.info(f"{base}/{path}" if path else base)
-        version = remote_version(info)
+            filesystem, place = self._remote(path)
+            version = remote_version(filesystem.info(place))
         return f"{self.describe(path)} {version or self.content(path)}"
 
     def sketch(self, path: str) -> str:
@@ -101,19 +100,22 @@ class FolderStore(Store):
             if is_local(self.url):
                 return file_sketch(self._near(path))
         except OSError:
-            with accessed(
-                self.describe(path)
-            ):  # made where it is needed: a hundred thousand addresses take seconds
+            # Made where it is needed: a hundred thousand addresses take seconds.
+            with accessed(self.describe(path)):
                 raise
         with accessed(self.describe(path)):
-            filesystem, base = _filesystem(self)
-            info = filesystem.info(f"{base}/{path}" if path else base)
-        return remote_version(info) or self.content(path)
+            filesystem, place = self._remote(path)
+            version = remote_version(filesystem.info(place))
+        return version or self.content(path)
 
     def describe(self, path: str = "") -> str:
         """Return the address of a file for messages, without credentials."""
         url = strip_scheme(self.url)
         return redact(f"{url.rstrip('/')}/{path}" if path else url)
+
+    def _remote(self, path: str) -> tuple[Any, str]:
+        filesystem, base = _filesystem(self)
+        return filesystem, f"{base}/{path}" if path else base
 
     def _local(self, path: str) -> str:
         root = strip_scheme(self.url)
@@ -152,9 +154,6 @@ def _check_folder(store: FolderStore, folder: str) -> None:
 @contextmanager
 def accessed(address: str) -> Iterator[None]:
     """Turn what goes wrong in reaching a file into errors of this package, whose texts hold no credentials.
-
-    Args:
-        address: Address for messages, without credentials.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -215,18 +214,11 @@ def file_sketch(path: str) -> str:
 
 
 def remote_version(info: Mapping[str, Any]) -> str:
-    """What a server says of a file that it would say otherwise of another in its place; "" if that is nothing.
-
-    Args:
-        info: What fsspec knows of the file.
-    """
+    """What fsspec knows of a file, and would know otherwise of another in its place; "" if that is nothing."""
     said = {name.lower().replace("-", "").replace("_", ""): value for name, value in info.items()}
     known = {name: said[name] for name in _VERSIONS if said.get(name) is not None}
-    return (
-        ""
-        if not known
-        else " ".join(f"{name}={value}" for name, value in {"size": said.get("size"), **known}.items())
-    )
+    told = {"size": said.get("size"), **known} if known else {}
+    return " ".join(f"{name}={value}" for name, value in told.items())
 
 
 def is_local(url: str) -> bool:

@@ -38,12 +38,7 @@ def limit(setting: str) -> int:
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Refuse a picture of more pixels than the limit, before it is decoded.
-
-    Args:
-        width: Pixels.
-        height: Pixels.
-        name: What messages call the picture.
+    """Refuse a picture of more pixels than the limit, before it is decoded; `name` is what messages call it.
 
     Raises:
         CorruptMediaError: If it has more than `IMAGE_PIXELS` says.
@@ -57,12 +52,7 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 
 def check_resize(width: int, height: int, short_side: int) -> None:
-    """Refuse a picture that would grow past the limit when its short side is resized.
-
-    Args:
-        width: Pixels.
-        height: Pixels.
-        short_side: Pixels of the short side after the resize.
+    """Refuse a picture that would grow past the limit when its short side is resized to so many pixels.
 
     Raises:
         CorruptMediaError: If the result has more pixels than `RESIZED_PIXELS` says.
@@ -77,12 +67,7 @@ def check_resize(width: int, height: int, short_side: int) -> None:
 
 
 def check_made(width: int, height: int, what: str) -> None:
-    """Refuse a setting by which every picture becomes larger than the limit.
-
-    Args:
-        width: Pixels.
-        height: Pixels.
-        what: What messages call the setting.
+    """Refuse a setting by which every picture becomes larger than the limit; `what` is what messages call it.
 
     Raises:
         CorruptMediaError: If pictures get more pixels than `RESIZED_PIXELS` says.
@@ -96,11 +81,7 @@ def check_made(width: int, height: int, what: str) -> None:
 
 
 def unpacked_limit(packed: int) -> int:
-    """Return how many bytes a packed file may open to.
-
-    Args:
-        packed: Its size in bytes.
-    """
+    """Return how many bytes a packed file of so many may open to."""
     return max(limit(UNPACKED_MIB) * 2**20, GROWTH * packed)
 
 

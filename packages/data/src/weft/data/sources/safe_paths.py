@@ -8,9 +8,7 @@ from pathlib import Path
 def leads_to(path: str | os.PathLike[str]) -> Path | None:
     r"""Return where a path leads, links followed; None where there can be no such path.
 
-    Args:
-        path: A path that somebody else wrote: it may hold a zero, half of a surrogate pair, a link to itself, or
-            more than a system takes.
+    Somebody else wrote it: it may hold a zero, half of a surrogate pair, a link to itself, or more than a system takes.
 
     >>> leads_to("a\0b") is None
     True

@@ -46,10 +46,7 @@ def stream_digest(stream: BinaryIO) -> str:
 def stream_sketch(stream: BinaryIO, start: int, size: int) -> str:
     """Return the size of a file and a digest of its first, middle and last 4 KiB: small files are read whole.
 
-    Args:
-        stream: A seekable stream that holds the file.
-        start: Where in it the file begins.
-        size: Its length in bytes.
+    It begins at the byte `start` of a seekable stream.
     """
     digest = hashlib.sha256()
     for place in sorted({0, max(0, (size - _PART) // 2), max(0, size - _PART)}):
@@ -59,7 +56,10 @@ def stream_sketch(stream: BinaryIO, start: int, size: int) -> str:
 
 
 class Store(ABC):
-    """A place that holds files under relative paths. Subclasses are picklable and open nothing early."""
+    """A place that holds files under relative paths. Subclasses are picklable and open nothing early.
+
+    What looks at one file raises as `read` does.
+    """
 
     @abstractmethod
     def read(self, path: str) -> bytes:
@@ -95,18 +95,11 @@ class Store(ABC):
         """Return what caches that outlive the process go by: `place`, and what a replaced file has another of.
 
         Where a file lies outside of the store's own control, that is its size and its times, or its digest.
-
-        Raises:
-            MissingFileError: If there is no such file.
         """
         return self.place(path)
 
     def content(self, path: str) -> str:
-        """Return a digest of one file's content.
-
-        Raises:
-            MissingFileError: If there is no such file.
-        """
+        """Return a digest of one file's content."""
         with self.open(path) as stream:
             return f"sha256:{stream_digest(stream)}"
 
@@ -115,9 +108,6 @@ class Store(ABC):
 
         By default this is a digest of the content. Stores of many files read less: their size and a few pieces, or the
         checksum of an archive's own.
-
-        Raises:
-            MissingFileError: If there is no such file.
         """
         return self.content(path)
 

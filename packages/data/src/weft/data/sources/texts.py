@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from typing import Any
@@ -15,6 +16,7 @@ from weft.data.errors import CorruptMediaError, MalformedRecordError
 from weft.data.sources.limits import check_unpacked, unpacked_limit
 
 _LARGEST_FIELD = 2**31 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def lines_of(text: str) -> list[str]:
@@ -30,11 +32,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:
-    """Return what a text of JSON holds.
-
-    Args:
-        text: The text.
-        one_line: It is a line of a file, so that its own lines need not be told.
+    """Return what a text of JSON holds; where it is one line of a file, its own lines need not be told.
 
     Raises:
         MalformedRecordError: With what is wrong, as the rest of a sentence, and without the name of the file.
@@ -52,11 +50,7 @@ def parse_json(text: str, *, one_line: bool = False) -> Any:
 
 
 def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
-    """Return the rows of a text of CSV; cells may be of any length.
-
-    Args:
-        text: The content of the file, with its own line ends.
-        delimiter: What separates cells.
+    """Return the rows of a text of CSV with its own line ends; cells may be of any length.
 
     Raises:
         MalformedRecordError: With what is wrong, as the rest of a sentence, and without the name of the file.
@@ -71,11 +65,7 @@ def parse_csv(text: str, delimiter: str = ",") -> list[list[str]]:
 
 
 def gunzip(data: bytes, name: str) -> bytes:
-    """Return what a gzip file holds.
-
-    Args:
-        data: The file.
-        name: What messages call it.
+    """Return what a gzip file holds; `name` is what messages call it.
 
     Raises:
         CorruptMediaError: If it is damaged, or opens to more than its limit; see `weft.data.sources.limits`.
@@ -96,13 +86,7 @@ def is_writable(value: Any) -> bool:
     False
     """
     if isinstance(value, str):
-        if value.isascii():
-            return True
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+        return value.isascii() or _SURROGATE.search(value) is None
     if isinstance(value, dict):
         return all(is_writable(key) and is_writable(item) for key, item in value.items())
     return not isinstance(value, list | tuple) or all(map(is_writable, value))
