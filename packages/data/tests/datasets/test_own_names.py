@@ -1,6 +1,7 @@
 """Images and tables named as their owners name them: JSON, lists, `metadata` beside images, patterns of paths."""
 
 import json
+import unicodedata
 from typing import ClassVar
 
 import pytest
@@ -132,6 +133,15 @@ def test_metadata_may_name_several_images_of_a_conversation(tmp_path):
     root = write_tree(tmp_path, {"metadata.jsonl": jsonl(row), **IMAGES})
     (record,) = load_dataset("image_folder", root, "all", record="conversation")
     assert [ref.path for ref in record.images] == ["0001.png", "0002.png"]
+
+
+def test_classes_of_metadata_are_told_by_names_however_their_accents_are_composed(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    row = {"file_name": "0001.png", "class_name": composed}
+    root = write_tree(tmp_path, {"metadata.jsonl": jsonl(row), **IMAGES})
+    records = load_dataset("image_folder", root, "all", record="classify", classes=["bar", apart])
+    assert [(record.label, record.class_name) for record in records] == [(1, composed)]
+    assert records.class_names == ["bar", composed]
 
 
 def test_metadata_beside_folders_of_classes_is_noted(tmp_path):

@@ -137,8 +137,8 @@ def _check_split(records: RecordSet[Any], expected: int | None, media: str, samp
     if expected is not None and len(records) != expected:
         problems.append(f"{records.split} must hold {expected} records, but holds {len(records)}.")
     checked, media_problems = _check_media(records, media, sample)
-    found = (len(records), expected, (*problems, *media_problems), checked)
-    return SplitCheck(records.split, *found, _class_counts(records), records.notes)
+    faults, counts = (*problems, *media_problems), _class_counts(records)
+    return SplitCheck(records.split, len(records), expected, faults, checked, counts, records.notes)
 
 
 def _class_counts(records: RecordSet[Any]) -> dict[str, int]:

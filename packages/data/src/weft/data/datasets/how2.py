@@ -24,8 +24,7 @@ def read_questions(
 
     Options:
         option_seed: Seed of the order of options, CSV only.
-        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
-            False for none.
+        subtitles: Spoken text to join, where its file is there: that of the "span", of the whole "clip", or False.
     """
     table, lines = f"how2QA_{split}_release.csv", f"how2qa_{split}_release.jsonl"
     file = source.find(table, f"how2QA/{table}", lines, f"how2qa/{lines}")

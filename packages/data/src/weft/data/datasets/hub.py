@@ -50,7 +50,7 @@ def read(
     if repo is None and not any(folder.names()):
         source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
     where = repo if repo is not None else str(folder.url)  # type: ignore[attr-defined]
-    records = load_hub_dataset(
+    return load_hub_dataset(
         where,
         split,
         record=record,
@@ -59,8 +59,7 @@ def read(
         name=config,
         classes=classes,
         media=None if repo is not None else MediaFolder(folder, media_root.strip("/")),
-    )
-    return records.records
+    ).records
 
 
 SPEC = DatasetSpec(

@@ -1,4 +1,7 @@
-"""MSR-VTT: web videos with twenty captions each; the full split, 1k-A with 9k or 7k videos, jsonl lists."""
+"""MSR-VTT: web videos with twenty captions each, in the full split, 1k-A with 9k or 7k videos and jsonl lists.
+
+MSRVTT-QA asks open questions about them, made from the captions.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,6 +11,7 @@ from weft.data.datasets._karpathy import Captioned, captioned, check_task
 from weft.data.datasets._video import video_files
 from weft.data.records.rows import Row
 from weft.data.records.source import MediaFiles, Source, StoredFile
+from weft.data.records.video_qa import VideoQA
 
 _LISTS = {
     "train": "train_list_full.txt",
@@ -20,10 +24,10 @@ _LISTS = {
     "test_miech": "test_list_miech.txt",
 }
 _OFFICIAL = {
-    "train": ("train",),
-    "val": ("validate", "val"),
-    "test": ("test",),
-    "train_7k": ("train", "validate"),
+    "train": ["train"],
+    "val": ["validate", "val"],
+    "test": ["test"],
+    "train_7k": ["train", "validate"],
 }
 _DATA = ("MSRVTT_data.json", "annotation/MSR_VTT.json")
 _CSV = ("MSRVTT_JSFUSION_test.csv", "msrvtt_data/MSRVTT_JSFUSION_test.csv")
@@ -106,17 +110,53 @@ def _wanted(source: Source, split: str, top: Row) -> set[str]:
     return {row.text("video_id") for row in rows if row.text("split") in _OFFICIAL[split]}
 
 
-SPEC = DatasetSpec(
-    name="msrvtt",
-    record_type="retrieval",
-    splits=tuple(_LISTS),
-    read=read,
-    summary="10,000 web videos with twenty captions each; several official and customary splits.",
-    licence="not stated; do not pass the videos on",
-    citation="Xu et al.: MSR-VTT, CVPR 2016; 1k-A split of Yu et al., ECCV 2018.",
-    how_to_get="MSRVTT_data.json and MSRVTT_JSFUSION_test.csv (msrvtt_data.zip of CLIP4Clip), videos of the official "
-    "challenge, id lists from https://github.com/albanie/collaborative-experts (misc/datasets/msrvtt); root holds "
-    "them, videos under videos/.",
-    bases=("", "msrvtt_data", "msrvtt", "MSRVTT"),
-    hub=(HubSource(repo="friedrichor/MSR-VTT", note="configurations train_9k, train_7k, test_1k"),),
+def read_questions(source: Source, split: str) -> Iterator[VideoQA]:
+    """Yield one `VideoQA` per question; `video_id` 7010 is the file video7010."""
+    file = source.find(
+        f"{split}_qa.json", f"{split}.json", f"msrvtt_qa_{split}.json", f"msrvttqa/{split}.json"
+    )
+    videos = video_files(source, "videos", "videos/all", "video", archives=["MSRVTT_Videos.zip"])
+
+    def make(row: Row) -> VideoQA:
+        name = f"video{row.integer('video_id')}"
+        answer = row.text("answer", "")
+        return VideoQA(
+            id=row.identity("id"),
+            video=videos.ref(name),
+            media_id=name,
+            question=row.text("question"),
+            answers=(answer,) if answer else (),
+            extra=row.kept("category_id"),
+        )
+
+    yield from source.build(source.json_rows(file), make)
+
+
+SPECS = (
+    DatasetSpec(
+        name="msrvtt",
+        record_type="retrieval",
+        splits=tuple(_LISTS),
+        read=read,
+        summary="10,000 web videos with twenty captions each; several official and customary splits.",
+        licence="not stated; do not pass the videos on",
+        citation="Xu et al.: MSR-VTT, CVPR 2016; 1k-A split of Yu et al., ECCV 2018.",
+        how_to_get="MSRVTT_data.json and MSRVTT_JSFUSION_test.csv (msrvtt_data.zip of CLIP4Clip), videos of the "
+        "official challenge, id lists from https://github.com/albanie/collaborative-experts (misc/datasets/msrvtt); "
+        "root holds them, videos under videos/.",
+        bases=("", "msrvtt_data", "msrvtt", "MSRVTT"),
+        hub=(HubSource(repo="friedrichor/MSR-VTT", note="configurations train_9k, train_7k, test_1k"),),
+    ),
+    DatasetSpec(
+        name="msrvtt_qa",
+        record_type="video_qa",
+        splits=("train", "val", "test"),
+        read=read_questions,
+        summary="Open questions about web videos, one answer each.",
+        licence="not stated",
+        citation="Xu et al.: Video Question Answering via Gradually Refined Attention, ACM MM 2017.",
+        how_to_get="MSRVTT-QA.zip from https://github.com/xudejing/video-question-answering; root holds "
+        "{train,val,test}_qa.json and the MSR-VTT videos under videos/.",
+        bases=("", "msrvtt_qa", "MSRVTT-QA"),
+    ),
 )

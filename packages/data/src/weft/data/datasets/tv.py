@@ -19,8 +19,7 @@ def read_questions(source: Source, split: str, *, subtitles: Speech = "span") ->
     """Yield one `VideoMC` per question.
 
     Options:
-        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
-            False for none.
+        subtitles: Spoken text to join, where its file is there: that of the "span", of the whole "clip", or False.
     """
     name = f"tvqa_{split}.jsonl"
     file = source.find(name, f"tvqa/{name}", f"tvqa_qa_release/{name}")

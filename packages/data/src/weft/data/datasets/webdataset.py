@@ -54,18 +54,21 @@ def _record(mapping: RowMapping, store: Store, tar: str, row: Row) -> Record:
 
 def find_splits(source: Source, **options: Any) -> list[str]:
     """What comes before the first `-`, `/` or `.` of the tars of a folder, or of the tar that is the root."""
-    if isinstance(source.store, FolderStore):
-        names = [name for name in source.store.names() if name.endswith(_TARS)]
-    else:
-        names = [source.store.describe().rpartition("/")[2]]
+    store = source.store
+    names = _tars(store) if isinstance(store, FolderStore) else [store.describe().rpartition("/")[2]]
     return sorted({re.split(r"[-/.]", name, maxsplit=1)[0] for name in names})
+
+
+def _tars(store: Store) -> list[str]:
+    return [name for name in store.names() if name.endswith(_TARS)]
 
 
 def _archives(source: Source, split: str) -> list[Store]:
     if not isinstance(source.store, FolderStore):
         return [source.store]
-    names = [name for name in source.store.names() if name.endswith(_TARS)]
-    wanted = [name for name in names if name.startswith((f"{split}-", f"{split}/", f"{split}."))]
+    wanted = [
+        name for name in _tars(source.store) if name.startswith((f"{split}-", f"{split}/", f"{split}."))
+    ]
     if not wanted:
         raise source.missing([f"{split}-00000.tar", f"{split}/00000.tar"], "tars")
     return [ArchiveStore(f"{source.store.url.rstrip('/')}/{name}", source.store.options) for name in wanted]

@@ -15,8 +15,7 @@ def read(source: Source, split: str, *, subtitles: Speech = "span") -> Iterator[
     """Yield one `Caption` per step.
 
     Options:
-        subtitles: Spoken text to join, where the subtitle file is there: that of the "span", of the whole "clip", or
-            False for none.
+        subtitles: Spoken text to join, where its file is there: that of the "span", of the whole "clip", or False.
     """
     file = source.find(
         f"yc2c_{split}_release.jsonl",

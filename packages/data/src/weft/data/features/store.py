@@ -53,7 +53,11 @@ class FeatureStore:
         self._open: OrderedDict[str, OpenShard] = OrderedDict()
         self._check_sizes()
         for item in sorted(random.Random(0).sample(range(len(self)), min(sample, len(self)))):
-            self._check_item(item)
+            shard, row = self._at(item)
+            if not shard.is_whole(row):
+                raise CorruptMediaError(
+                    f"Item {item} of {self.path} must match its checksum, but does not. Extract the features again."
+                )
 
     @property
     def key(self) -> FeatureKey:
@@ -208,10 +212,3 @@ class FeatureStore:
                     raise CorruptMediaError(
                         f"{file} must have {size} bytes, but has {actual}. Extract the features again."
                     )
-
-    def _check_item(self, item: int) -> None:
-        shard, row = self._at(item)
-        if not shard.is_whole(row):
-            raise CorruptMediaError(
-                f"Item {item} of {self.path} must match its checksum, but does not. Extract the features again."
-            )

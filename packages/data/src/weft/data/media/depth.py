@@ -14,7 +14,6 @@ their maker knows. Colour images of 16 bits a channel keep the upper 8, as Pillo
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from weft.data.errors import CorruptMediaError
@@ -46,7 +45,7 @@ def to_eight_bits(image: Image.Image, name: str = "image") -> Image.Image:
         raise _unknown(name, f"reach from {low} to {high}, where their type gives 0 to {greatest}")
     if greatest > 2**16 and 0 < high <= greatest / 255:
         raise _unknown(name, f"reach to {high}, of {greatest} that their type has room for")
-    levels = _scaled(pixels, greatest)
+    levels = np.rint(pixels.astype(np.float64) * (255 / greatest)).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         levels = 255 - levels
     made = Image.fromarray(levels)
@@ -64,10 +63,6 @@ def _greatest(image: Image.Image, tags: Any) -> int | None:
         return int(2 ** (tags[_BITS][0] - (tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED)) - 1)
     sixteen = image.mode.startswith("I;16") or image.format in _SIXTEEN
     return 2**16 - 1 if sixteen else None
-
-
-def _scaled(pixels: NDArray[Any], greatest: int) -> NDArray[np.uint8]:
-    return np.rint(pixels.astype(np.float64) * (255 / greatest)).astype(np.uint8)
 
 
 def _unknown(name: str, what: str) -> CorruptMediaError:

@@ -30,11 +30,7 @@ class CorruptMediaCounter:
         self.damaged: list[str] = []
 
     def decode(self, items: Iterable[T], decode: Callable[[T], R]) -> list[tuple[T, R]]:
-        """Return (item, decoded) for every item that could be decoded.
-
-        Args:
-            items: Records, or anything `decode` takes.
-            decode: Raises `CorruptMediaError` for a damaged item.
+        """Return (item, decoded) for every item that could be decoded; `decode` raises `CorruptMediaError` for others.
 
         Raises:
             CorruptMediaError: When the limit is passed, naming every damaged item so far.

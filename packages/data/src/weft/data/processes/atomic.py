@@ -14,10 +14,8 @@ from weft.data.errors import InvalidArgumentError
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file that becomes `path` when the block ends well, and vanishes otherwise.
 
-    A reader sees the old file or the whole new one, with the rights that any new file has.
-
-    Args:
-        path: Target; its folder is made if absent. The temporary name has the same suffix.
+    A reader sees the old file or the whole new one, with the rights that any new file has. Its folder is made if
+    absent; the temporary name has the same suffix.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +45,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def whole_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
 
-    Args:
-        path: Target; must not exist or be empty, unless it is replaced.
-        replace: Remove what is there once the new folder is whole.
+    What is there is removed once the new folder is whole, if it is to be replaced.
 
     Raises:
-        InvalidArgumentError: If the target already holds something.
+        InvalidArgumentError: If the target already holds something, and is not to be replaced.
     """
     target = Path(path)
     if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -34,13 +34,7 @@ _handles: set[int] = set()
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock.
-
-    Attributes:
-        host: Name of the machine.
-        pid: Number of the process there.
-        since: Seconds since 1970 at which it took the lock.
-    """
+    """Who holds a lock: a process on a machine, since so many seconds after 1970."""
 
     host: str
     pid: int

@@ -10,7 +10,7 @@ Ids are text everywhere; numbers of official files turn back into numbers when p
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from weft.data.errors import InvalidArgumentError, unknown_name
 from weft.data.media.reference import MediaRef
@@ -123,12 +123,12 @@ def _tuples(hint: Any, value: Any) -> Any:
 
 def field_types(kind: type[Record]) -> Mapping[str, Any]:
     """Field of a record type to its type, in order."""
-    return _shape(kind)[0]
+    return _shape(cast("Any", kind))[0]
 
 
 def media_fields(kind: type[Record]) -> tuple[str, ...]:
     """The fields of a record type that hold an image, a video, or several of them."""
-    return _shape(kind)[1]
+    return _shape(cast("Any", kind))[1]
 
 
 @cache

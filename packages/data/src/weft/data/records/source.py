@@ -334,13 +334,7 @@ class Source:
 class MediaFiles:
     """Media by their names; the folder or archive that holds them is looked for when the first is asked for.
 
-    Args:
-        source: Root of the data set.
-        folders: As in `Source.media`.
-        archives: As in `Source.media`.
-        kind: "image" or "video".
-        what: Word for messages.
-        endings: As in `Source.media`.
+    Arguments are those of `Source.media`.
     """
 
     def __init__(

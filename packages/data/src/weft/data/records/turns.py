@@ -51,14 +51,7 @@ class _Said(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """What a row says.
-
-    Attributes:
-        roles: Who says each turn.
-        parts: For each turn its texts, with None where an image or a video goes.
-        images: The images and videos, in order.
-        learned: Places of the answers to learn.
-    """
+    """What a row says, in the fields of a `Conversation`."""
 
     roles: tuple[str, ...]
     parts: tuple[tuple[str | None, ...], ...]

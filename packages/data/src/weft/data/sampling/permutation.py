@@ -44,10 +44,8 @@ def permute(positions: NDArray[np.int64], size: int, key: tuple[object, ...]) ->
     right_size = -(-size // left_size)
     keys = _round_keys(key)
     values = _feistel(positions, left_size, right_size, keys)
-    outside = values >= size
-    while outside.any():
+    while (outside := values >= size).any():
         values[outside] = _feistel(values[outside], left_size, right_size, keys)
-        outside = values >= size
     return values
 
 

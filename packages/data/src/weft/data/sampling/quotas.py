@@ -107,7 +107,8 @@ def draws_per_epoch(
         turns = -(-count // len(sizes))
         return {task: turns * batch_sizes[task] for task in sizes}, turns * len(sizes)
     by_rows = strategy in ("proportional", "temperature")
-    batches = largest_remainder(_batch_shares(rates, batch_sizes) if by_rows else rates, count)
+    of_batches = _normalised({task: rate / batch_sizes[task] for task, rate in rates.items()})
+    batches = largest_remainder(of_batches if by_rows else rates, count)
     return {task: batches[task] * batch_sizes[task] for task in sizes}, count
 
 
@@ -160,11 +161,6 @@ def _one_pass(
                     f"batch of {batch_sizes[task]}."
                 )
     return draws, sum(-(-draws[task] // batch_sizes[task]) for task in sizes)
-
-
-def _batch_shares(rates: Mapping[str, float], batch_sizes: Mapping[str, int]) -> dict[str, float]:
-    """Turn shares of rows into shares of batches."""
-    return _normalised({task: rate / batch_sizes[task] for task, rate in rates.items()})
 
 
 def _normalised(raw: Mapping[str, float]) -> dict[str, float]:

@@ -10,9 +10,6 @@ from weft.data.sampling.mixing import Key
 class TaskRecords:
     """Several sequences addressed by (task, row); give it to a `DataLoader` with a `TaskMixture`.
 
-    Args:
-        sources: Task name to its records (any sequence).
-
     >>> both = TaskRecords({"a": ["x", "y"], "b": ["z"]})
     >>> both[("a", 1)], both.sizes
     (('a', 'y'), {'a': 2, 'b': 1})

@@ -21,11 +21,6 @@ def draw_captions(pool: ScenePool, size: int, seed: int | str) -> Iterator[Scene
     order = rng.sample(range(len(pool.scenes)), len(pool.scenes))
     for number in range(size):
         index = order[number % len(order)]
-        yield SceneExample(
-            id=f"{pool.name}-{number}",
-            scenes=(index,),
-            text="describe the image from left to right",
-            target=caption(pool.scenes[index]),
-            template="caption",
-            group=str(index),
-        )
+        text, target = "describe the image from left to right", caption(pool.scenes[index])
+        name = f"{pool.name}-{number}"
+        yield SceneExample(name, (index,), text=text, target=target, template="caption", group=str(index))

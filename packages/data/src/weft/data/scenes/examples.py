@@ -109,12 +109,6 @@ def draw_questions(
                 f"No scene of the pool {pool.name!r} ({len(pool.scenes)} scenes) admits the template "
                 f"{template.name!r} with the answer {answer!r}. Draw a larger pool."
             )
-        text, form = proposal
-        yield SceneExample(
-            id=f"{pool.name}-{number}",
-            scenes=(index,),
-            text=text,
-            target=answer,
-            template=f"{template.name}: {form}",
-            group=str(index),
-        )
+        name, (text, form) = f"{pool.name}-{number}", proposal
+        said = f"{template.name}: {form}"
+        yield SceneExample(name, (index,), text=text, target=answer, template=said, group=str(index))

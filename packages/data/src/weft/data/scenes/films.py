@@ -44,14 +44,8 @@ def draw_films(pool: ScenePool, size: int, seed: int | str, *, distinct: bool) -
             if drawn == size:
                 return
             drawn += 1
-            yield SceneExample(
-                id=f"{pool.name}-{index}-{way}",
-                scenes=(index,),
-                text="",
-                target=text,
-                template=way,
-                group=str(index),
-            )
+            name = f"{pool.name}-{index}-{way}"
+            yield SceneExample(name, (index,), text="", target=text, template=way, group=str(index))
     if drawn < size:
         raise InvalidArgumentError(
             f"`size` must be at most the films of the pool {pool.name!r} of {len(pool.scenes)} scenes ({drawn}), "

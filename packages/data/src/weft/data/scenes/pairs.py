@@ -75,15 +75,10 @@ def draw_statements(pool: ScenePool, size: int, seed: int | str) -> Iterator[Sce
     for number in range(0, size, 2):
         make = STATEMENTS[number // 2 % len(STATEMENTS)]
         text, template, pairs = _statement(make, rng, pool)
+        group = f"{pool.name}-{number // 2}"
         for label, pair in zip(("true", "false"), pairs, strict=True):
-            yield SceneExample(
-                id=f"{pool.name}-{number // 2}-{label}",
-                scenes=pair,
-                text=text,
-                target=label,
-                template=template,
-                group=f"{pool.name}-{number // 2}",
-            )
+            name = f"{group}-{label}"
+            yield SceneExample(name, pair, text=text, target=label, template=template, group=group)
 
 
 def _statement(

@@ -132,17 +132,9 @@ def sample_scene(
     objects = []
     for column, row in zip(columns, rows, strict=True):
         color, shape = rng.choice(kinds)
-        objects.append(
-            SceneObject(
-                column=column,
-                row=row,
-                color=color,
-                shape=shape,
-                size=rng.choice(SIZES),
-                offset=(rng.uniform(-1.5, 1.5), rng.uniform(-1.5, 1.5)),
-                aspect=rng.uniform(0.6, 1.4),
-            )
-        )
+        size = rng.choice(SIZES)
+        offset = (rng.uniform(-1.5, 1.5), rng.uniform(-1.5, 1.5))
+        objects.append(SceneObject(column, row, color, shape, size, offset, aspect=rng.uniform(0.6, 1.4)))
     light = rng.randint(215, 245)
     background = tuple(min(255, light + rng.randint(-8, 10)) for _ in range(3))
     return Scene(id=name, objects=tuple(sorted(objects)), background=background)  # type: ignore[arg-type]

@@ -83,10 +83,7 @@ class SceneStore(Store):
 class MotionStore(SceneStore):
     """Animated PNGs of moving scenes, named `{pool}-{number}.apng`, and `{pool}-{number}-backwards.apng`.
 
-    Args:
-        max_moving: Largest number of objects that move.
-        num_frames: Frames of each video.
-        shuffled: Whether they are shown in a random order.
+    Where they are shuffled, the frames are shown in a random order.
     """
 
     ending: ClassVar[str] = ".apng"

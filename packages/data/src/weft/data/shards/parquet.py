@@ -49,12 +49,13 @@ def encode_shard(records: Sequence[Record], *, group_rows: int, embed_media: boo
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
+    texts = [json.dumps(each.without_media(), ensure_ascii=False, sort_keys=True) for each in records]
     text, number = arrow.string(), arrow.float64()
     cell = {"path": text, "bytes": arrow.binary(), "kind": text, "start": number, "end": number}
     media_type = arrow.list_(arrow.struct(list(cell.items())))
     columns = {
         "id": arrow.array([record.id for record in records], text),
-        "record": arrow.array([_to_json(record) for record in records], text),
+        "record": arrow.array(texts, text),
         "media": arrow.array([_media_cells(record, embed_media) for record in records], media_type),
     }
     table = arrow.table(columns)
@@ -73,15 +74,10 @@ def decode_record(record_type: str, text: str, media: Sequence[MediaRef], place:
 
 
 class ShardedRecords(RecordsOnDemand):
-    """The records of a sharded data set; the index alone is read on opening.
+    """The records of a sharded data set in a folder of a root; the index alone is read on opening.
 
-    Attributes:
-        index_digest: SHA-256 of the index, which holds the checksum of every shard.
-
-    Args:
-        root: Folder or URL of the shards.
-        storage_options: What the fsspec filesystem needs; never printed.
-        folder: Where in the root they are.
+    `index_digest` is the SHA-256 of the index, which holds the checksum of every shard. `storage_options` are what the
+    fsspec filesystem needs; they are never printed.
 
     Raises:
         MissingFileError: If there is no index.
@@ -262,10 +258,6 @@ class _OpenShard:
     def close(self) -> None:
         self.file.close()
         self._stream.close()
-
-
-def _to_json(record: Record) -> str:
-    return json.dumps(record.without_media(), ensure_ascii=False, sort_keys=True)
 
 
 def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:

@@ -62,16 +62,10 @@ class ShardStream:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield this reader's records to the end of the epoch; the next iteration begins the next."""
-        skip = self.consumed
-        for start, stop in self._own():
-            length = stop - start
-            if skip >= length:
-                skip -= length
-                continue
-            for record in self._read(start + skip, stop):
+        for start, stop in _skip(self._own(), self.consumed):
+            for record in self._read(start, stop):
                 self.consumed += 1
                 yield record
-            skip = 0
         self.epoch, self.consumed, self._history = self.epoch + 1, 0, []
 
     def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:

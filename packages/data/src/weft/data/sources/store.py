@@ -122,12 +122,7 @@ class Store(ABC):
 
 @dataclass(frozen=True)
 class BytesStore(Store):
-    """Files that are already in memory, such as images embedded in Parquet rows.
-
-    Args:
-        files: Path to bytes.
-        label: What messages call this store.
-    """
+    """Files that are already in memory, such as images embedded in Parquet rows; messages call them by the label."""
 
     files: Mapping[str, bytes] = field(repr=False)
     label: str = "memory"
