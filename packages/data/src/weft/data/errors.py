@@ -112,13 +112,9 @@ def _fold(name: str) -> str:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], advice: str = "") -> UnknownNameError:
-    """Build the error for a name that does not exist.
+    """Build the error for a name of something, such as "data set" or "split of easy_vqa", that does not exist.
 
-    Args:
-        what: What the name stands for, such as "data set" or "split of easy_vqa".
-        name: The name that was given.
-        known: The names that exist.
-        advice: One more sentence with the next step.
+    `advice` is one more sentence with the next step.
     """
     names = sorted(set(known))
     near = near_matches(name, names)

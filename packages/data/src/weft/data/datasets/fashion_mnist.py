@@ -66,9 +66,8 @@ def read(source: Source, split: str) -> Iterator[Classify]:
     of these, 45 of each class.
     """
     if split in _SPRITE:
-        pixels, labels, name = _sprite(
-            source.find("doc/img/fashion-mnist-sprite.png", "fashion-mnist-sprite.png")
-        )
+        sprite = source.find("doc/img/fashion-mnist-sprite.png", "fashion-mnist-sprite.png")
+        pixels, labels, name = _sprite(sprite)
     else:
         stem = _PREFIX[split]
         images = source.find(f"{stem}-images-idx3-ubyte", f"data/fashion/{stem}-images-idx3-ubyte")

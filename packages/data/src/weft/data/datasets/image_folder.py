@@ -138,9 +138,8 @@ def _say_untrained(source: Source, folders: Mapping[Parts, str], split: str) -> 
     trained = {folder for parts, folder in folders.items() if parts[0] == _TRAIN}
     own = {folder for parts, folder in folders.items() if parts[0] == split}
     if trained and own - trained:
-        source.notes.append(
-            f"no image of the split {_TRAIN!r} is of class {', '.join(sorted(own - trained))}."
-        )
+        absent = ", ".join(sorted(own - trained))
+        source.notes.append(f"no image of the split {_TRAIN!r} is of class {absent}.")
 
 
 def find_splits(source: Source, **options: Any) -> list[str]:

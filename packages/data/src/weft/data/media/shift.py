@@ -32,12 +32,7 @@ class RandomShift:
             )
 
     def __call__(self, image: NDArray[Any], generator: random.Random) -> NDArray[Any]:
-        """Return a moved copy, same shape and dtype.
-
-        Args:
-            image: Shape (channels, height, width).
-            generator: The only source of randomness.
-        """
+        """Return a moved copy of an image of shape (channels, height, width), same shape and dtype."""
         height, width = image.shape[1:]
         down, right = (generator.randint(-self.pixels, self.pixels) for _ in range(2))
         rows = np.clip(np.arange(height) - down, 0, height - 1)

@@ -117,9 +117,6 @@ def decode_frames(
         shorter: What to do with a video of fewer frames than `count`: repeat some, or refuse it.
         per_second: Frames for each second of the video, instead of a number; no frame twice.
 
-    Returns:
-        The frames, and the number of those they were chosen from.
-
     Raises:
         MissingDependencyError: If what the backend needs is not installed.
         CorruptMediaError: If the video cannot be decoded, has no frame in the span or frames of more pixels than

@@ -64,10 +64,8 @@ class ColumnMapping:
         for name in columns:
             if name not in names:
                 raise unknown_name(f"field of {record_type} in `columns`", name, names)
-        self.columns: dict[str, list[str]] = {}
-        for name in names:
-            column = columns.get(name, name)
-            self.columns[name] = [column] if isinstance(column, str) else list(column)
+        told = {name: columns.get(name, name) for name in names}
+        self.columns = {name: [own] if isinstance(own, str) else list(own) for name, own in told.items()}
         self._media = media
         self._labels = labels or {}
 

@@ -87,10 +87,9 @@ def load_hub_dataset(
         # Images inside of lists would be decoded row by row; as Arrow keeps them, they are encoded.
         rows = rows.with_format("arrow")
     labels = {normalize("NFC", each): label for label, each in enumerate(classes or ())}
-    mapping = mapping_of(record, columns, media, labels)
-    return RecordSet(
-        repo, split, record, HubRecords(rows, mapping, f"{repo}@{revision}" if revision else repo)
-    )
+    label = f"{repo}@{revision}" if revision else repo
+    records = HubRecords(rows, mapping_of(record, columns, media, labels), label)
+    return RecordSet(repo, split, record, records)
 
 
 def _shows(feature: Any) -> bool:

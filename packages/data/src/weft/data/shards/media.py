@@ -49,7 +49,7 @@ class ShardMedia(Store):
         shard, group, row, number = self._place(path)
         return f"shard:{self.records.shards[shard].sha256}:{group}:{row}:{number}"
 
-    sketch = place
+    sketch = place  # which the checksum of a replaced shard changes, too
 
     def _place(self, path: str) -> tuple[int, int, int, int]:
         try:
