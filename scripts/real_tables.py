@@ -25,6 +25,9 @@ PAIRS = (
     ("tip_adapter_f", "tip_adapter_f at 1 and 5.5"),
 )
 
+BESIDE = ("zero_shot", "tip_adapter_f")
+"""Heads that those stand beside which adapt the encoder."""
+
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Name of each place of the page to its Markdown."""
@@ -41,6 +44,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             for name, found in encoders.items()
             if has_heads(found)
         ),
+        **{title: few_table(encoders["lite0-linear"], title) for title in ("text_side", "named")},
     }
 
 
@@ -70,6 +74,41 @@ def head_table(cells: list[dict[str, Any]]) -> str:
         )
         lines.append((f"`{head}`", *(f"{fmean(each):.1f} ± {stdev(each):.1f}" for each in values)))
     return markdown(lines)
+
+
+def few_table(found: dict[str, Any], title: str) -> str:
+    """What was measured on few draws beside the same draws of the table of heads.
+
+    Args:
+        found: What was measured with an encoder.
+        title: `text_side`, whose heads stand beside others, or `named`, whose heads stand beside themselves.
+    """
+    own = found[title]
+    places = {(cell["shots"], cell["seed"]) for cell in own}
+    beside = [cell for cell in found["cells"] if (cell["shots"], cell["seed"]) in places]
+    heads = list(dict.fromkeys(cell["head"] for cell in own))
+    if title == "named":
+        lines = [("head", "names of the recipe", "long-sleeve shirt, t-shirt"), ("---", "---:", "---:")]
+        lines += [(f"`{head}`", over_draws(beside, head), over_draws(own, head)) for head in heads]
+        return markdown(lines)
+    lines = [
+        ("head", *(f"draw {seed}" for _, seed in sorted(places)), "mean"),
+        ("---", *["---:"] * (len(places) + 1)),
+    ]
+    for head in (*BESIDE, *heads):
+        at = {
+            (cell["shots"], cell["seed"]): cell["accuracy"] for cell in beside + own if cell["head"] == head
+        }
+        lines.append(
+            (f"`{head}`", *(f"{at[place]:.1f}" for place in sorted(places)), over_draws(beside + own, head))
+        )
+    return markdown(lines)
+
+
+def over_draws(cells: list[dict[str, Any]], head: str) -> str:
+    """Mean and standard deviation of a head over draws."""
+    values = [cell["accuracy"] for cell in cells if cell["head"] == head]
+    return f"{fmean(values):.1f} ± {stdev(values):.1f}"
 
 
 def pair_table(cells: list[dict[str, Any]]) -> str:
@@ -152,14 +191,23 @@ def kind(head: str) -> str:
     return head[0]
 
 
-def main() -> None:
-    """Write both."""
-    result = json.loads(RESULT.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
+def with_tables(page: str, result: dict[str, Any]) -> str:
+    """The page with the tables of a result.
+
+    Args:
+        page: The page, in which comments say where the tables are.
+        result: What the benchmark wrote.
+    """
     for name, table in tables(result).items():
         place = re.compile(rf"(?<=<!-- {name}: begin -->\n).*(?=<!-- {name}: end -->)", re.DOTALL)
         page = place.sub(lambda _, table=table: f"\n{table}\n\n", page)
-    PAGE.write_text(page, encoding="utf-8")
+    return page
+
+
+def main() -> None:
+    """Write both."""
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), result), encoding="utf-8")
     plot(result["encoders"]["lite0-linear"]["cells"])
 
 

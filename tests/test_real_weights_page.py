@@ -1,12 +1,16 @@
-"""The page on pretrained weights, and the search of rates that it tells of."""
+"""The page on pretrained weights: its tables are what the result files say."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "real_weights.md").read_text("utf-8")
 
 
 def loaded(path: Path) -> Any:
@@ -14,6 +18,13 @@ def loaded(path: Path) -> Any:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("name", ["real_tables"])
+def test_every_table_is_what_its_result_says(name: str) -> None:
+    script = loaded(ROOT / "scripts" / f"{name}.py")
+    result = json.loads(script.RESULT.read_text("utf-8"))
+    assert script.with_tables(PAGE, result) == PAGE, f"run `python scripts/{name}.py`"
 
 
 def test_a_rate_is_searched_until_neither_neighbour_of_the_best_is_better() -> None:
