@@ -156,6 +156,11 @@ def mixed_results() -> list[dict[str, Any]]:
     return sorted(found("mixed_*"), key=lambda result: result["tasks"])
 
 
+def tasks_of(result: dict[str, Any]) -> str:
+    """How many tasks a result is about, in words."""
+    return "1 task" if result["tasks"] == 1 else f"{result['tasks']} tasks"
+
+
 def mixed() -> Iterator[str]:
     """Batches that mix tasks."""
     results = mixed_results()
@@ -176,7 +181,7 @@ def mixed() -> Iterator[str]:
                 continue
             base = times["bare" if row["side"] == "weft" else "bare of adapters"]
             entries = (row["cpu_ms"], round(row["cpu_ms"] - base, 1), row["saved_mib"], row["peak_mib"])
-            rows.append((f"{result['tasks']} tasks, {row['side']}", *entries))
+            rows.append((f"{tasks_of(result)}, {row['side']}", *entries))
     yield table(("side", "ms a step", "above bare", "saved MiB", "peak MiB"), rows)
     yield origin(results[-1])
 
@@ -288,7 +293,7 @@ def summary() -> str:
         times = {row["side"]: row["cpu_ms"] for row in result["sides"]}
         theirs = {name: times[name] for name in ("MultiTask", "BatchSplit", "adapters") if name in times}
         add(
-            f"batch that mixes {result['tasks']} tasks, BART-base, bottleneck adapters",
+            f"batch of {tasks_of(result)}, BART-base, bottleneck adapters",
             "ms",
             times["weft"],
             theirs,
