@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "packages" / "train" / "benchmarks" / "results" / "demo.csv"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "demo.md")
 PICTURE = ROOT / "docs" / "images" / "pareto.png"
-PLACE = re.compile(r"(?<=<!-- demo: written by `scripts/demo_tables.py` -->\n).*?(?=<!-- end of demo -->)", re.S)
+PLACE = re.compile(
+    r"(?<=<!-- demo: written by `scripts/demo_tables.py` -->\n).*?(?=<!-- end of demo -->)", re.S
+)
 
 
 def kept() -> Comparison:
