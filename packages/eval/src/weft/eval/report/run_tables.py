@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from weft.data.sources.credentials import without_secrets
 from weft.eval.errors import FormatError
 from weft.eval.report.predictions import SUFFIX, PredictionTable, require_inside
-from weft.eval.tracking.store import client, shown_uri, store_uri
+from weft.eval.tracking.store import client, store_uri
 
 _PREDICTIONS = "predictions"
 
@@ -57,8 +58,8 @@ def tables_of_run(
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise FormatError(
-            f"`run_id` must be a run of the store {shown_uri(uri)}, but {run_id!r} is none. Give the folder of a run, "
-            "or an id that the MLflow UI shows."
+            f"`run_id` must be a run of the store {without_secrets(uri)}, but {run_id!r} is none. Give the folder of a "
+            "run, or an id that the MLflow UI shows."
         ) from error
     for artifact in artifacts:
         if artifact.path == _PREDICTIONS:

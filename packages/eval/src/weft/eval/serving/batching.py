@@ -54,10 +54,7 @@ class Batching:
         """Sizes of the last batches."""
 
     async def ask(self, question: Question) -> str:
-        """The answer to a question; whatever the model raised.
-
-        Args:
-            question: The question.
+        """The answer to a question; or what the model raised.
 
         Raises:
             BusyError: If the queue is full.
@@ -101,7 +98,8 @@ class Batching:
     async def _batch(self, batch: list[tuple[Question, asyncio.Future[str]]]) -> None:
         self.batches = [*self.batches[-999:], len(batch)]
         try:
-            said = await self._run([question for question, _ in batch])
+            questions, loop = [question for question, _ in batch], asyncio.get_running_loop()
+            said = list(await loop.run_in_executor(self._thread, self._answer, questions))
             if len(said) != len(batch):
                 raise RuntimeError(f"{len(batch)} questions got {len(said)} answers")
         except Exception as error:
@@ -114,10 +112,6 @@ class Batching:
             return
         for (_, future), text in zip(batch, said, strict=True):
             _settle(future, text)
-
-    async def _run(self, questions: list[Question]) -> list[str]:
-        answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, questions)
-        return list(answers)
 
 
 def _settle(future: asyncio.Future[str], result: str | Exception) -> None:

@@ -155,8 +155,7 @@ async def _completed(
         raise RequestError(400, str(error)) from None
     except Exception as error:
         # Errors of weft name what to fix; others are the server's own, and their text may tell of its insides.
-        known = isinstance(error, EvalError) or type(error).__module__.startswith("weft.")
-        if known:
+        if isinstance(error, EvalError) or type(error).__module__.startswith("weft."):
             raise RequestError(400, str(error)) from None
         raise RequestError(
             500, f"The model could not answer ({type(error).__name__}). Its log says why.", "server_error"
@@ -226,10 +225,9 @@ def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
 def _said(words: Mapping[str, Any], limits: ServingLimits, talks: bool) -> tuple[str, list[str]]:
     """Text and addresses of images of the message of a request, or of all where the task takes several."""
     messages = words.get("messages")
-    one = isinstance(messages, list) and len(messages) == 1
     if (
         not isinstance(messages, list)
-        or not (messages if talks else one)
+        or not (messages if talks else len(messages) == 1)
         or not all(isinstance(message, dict) for message in messages)
     ):
         raise RequestError(
@@ -255,16 +253,13 @@ def _said(words: Mapping[str, Any], limits: ServingLimits, talks: bool) -> tuple
 
 def _as_json(messages: Sequence[Mapping[str, Any]], told: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """The messages of a conversation, each of its images a part without an address."""
-    plain: list[list[dict[str, str]]] = [
-        [
+    said = []
+    for message, parts in zip(messages, told, strict=True):
+        content = [
             {"type": "image"} if part.get("type") == "image_url" else {"type": "text", "text": _text(part)}
             for part in parts
         ]
-        for parts in told
-    ]
-    said = [
-        {"role": message["role"], "content": parts} for message, parts in zip(messages, plain, strict=True)
-    ]
+        said.append({"role": message["role"], "content": content})
     return json.dumps(said, ensure_ascii=False)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lmms_eval.api.model import lmms
 
@@ -26,6 +26,9 @@ Answer = Callable[[str, Sequence[str], Sequence[Sequence[bytes]]], list[str]]
 class _Asked(lmms):
     """What both kinds of models have in common: requests in chunks, stops, and what they refuse."""
 
+    _settings: ClassVar[int]
+    """Place of the generation arguments among those of a request."""
+
     def __init__(self, batch_size: int | str = 1) -> None:
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -37,11 +40,6 @@ class _Asked(lmms):
     @abstractmethod
     def _said(self, chunk: Sequence[Any]) -> list[str]:
         """Answers to the arguments of some requests."""
-
-    @staticmethod
-    @abstractmethod
-    def _settings(arguments: Any) -> Mapping[str, Any]:
-        """The generation arguments of a request."""
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answer requests; see the class for what they hold.
@@ -59,7 +57,7 @@ class _Asked(lmms):
         for start in range(0, len(requests), self.batch_size):
             chunk = [request.args for request in requests[start : start + self.batch_size]]
             for args, text in zip(chunk, self._said(chunk), strict=True):
-                settings = self._settings(args)
+                settings = args[self._settings]
                 answer = _cut(text, settings.get("until") or [])
                 self.cache_hook.add_partial("generate_until", (args[0], settings), answer)
                 answers.append(answer)
@@ -96,6 +94,7 @@ class HarnessModel(_Asked):
     """
 
     is_simple = True
+    _settings = 1
 
     def __init__(self, answer: Answer, task: str, batch_size: int | str = 1) -> None:
         super().__init__(batch_size)
@@ -103,11 +102,6 @@ class HarnessModel(_Asked):
 
     def _said(self, chunk: Sequence[Any]) -> list[str]:
         return self._answer(self.task, [args[0] for args in chunk], [self._images(args) for args in chunk])
-
-    @staticmethod
-    def _settings(arguments: Any) -> Mapping[str, Any]:
-        settings: Mapping[str, Any] = arguments[1]
-        return settings
 
     def _images(self, args: Sequence[Any]) -> list[bytes]:
         _, _, to_visual, document, task, split = args
@@ -136,6 +130,7 @@ class ChatHarnessModel(_Asked):
     """
 
     is_simple = False
+    _settings = 2
 
     def __init__(self, talk: Talk, batch_size: int | str = 1) -> None:
         super().__init__(batch_size)
@@ -143,11 +138,6 @@ class ChatHarnessModel(_Asked):
 
     def _said(self, chunk: Sequence[Any]) -> list[str]:
         return self._talk([self._conversation(args) for args in chunk])
-
-    @staticmethod
-    def _settings(arguments: Any) -> Mapping[str, Any]:
-        settings: Mapping[str, Any] = arguments[2]
-        return settings
 
     def _conversation(self, args: Sequence[Any]) -> Conversation:
         _, to_messages, _, document, task, split = args
@@ -172,18 +162,14 @@ def _parts(content: Any, task: str, document: Any) -> Iterator[str | MediaRef]:
         elif part["type"] == "image":
             yield MediaRef.from_bytes(_encoded(part["url"], task, document), f"{task}/{document}")
         elif part["type"] == "video" and isinstance(part["url"], str | Path):
-            path = Path(part["url"])
-            start, end = (_seconds(part.get(name)) for name in ("start_time", "end_time"))
+            path, span = Path(part["url"]), (part.get("start_time"), part.get("end_time"))
+            start, end = (None if second is None else float(second) for second in span)
             yield MediaRef(path.name, open_store(path.parent), "video", start, end)
         else:
             raise ScoreInputError(
                 f"Each request must show images and files of videos, but document {document!r} of {task} shows "
                 f"{part['type']} as a {type(part.get('url')).__name__}. Choose another task."
             )
-
-
-def _seconds(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _encoded(image: Any, task: str, document: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -129,9 +130,7 @@ def log_model(
 def _installed() -> list[str]:
     found = []
     for name in _PACKAGES:
-        try:
+        # A model that is made without training code is served without it.
+        with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            # A model that is made without training code is served without it.
-            continue
     return found

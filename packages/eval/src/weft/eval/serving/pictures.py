@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,11 +60,7 @@ def picture_of(address: str, limits: PictureLimits) -> bytes:
 
 
 def check_picture(data: bytes, limits: PictureLimits) -> None:
-    """Refuse what is no picture, or too large a one, by its header alone.
-
-    Args:
-        data: The file.
-        limits: What it may be.
+    """Refuse a file that is no picture, or too large a one, by its header alone.
 
     Raises:
         ServingError: With the reason.
@@ -125,8 +122,6 @@ def _fetched(address: str, limits: PictureLimits) -> bytes:
 
 
 def _read(answer: Any, limits: PictureLimits) -> bytes:
-    from time import monotonic
-
     end, found = monotonic() + limits.seconds, bytearray()
     while chunk := answer.read1(_CHUNK):
         found += chunk

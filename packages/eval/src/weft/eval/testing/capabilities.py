@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from weft.eval.readers.abilities import ABILITIES, Ability
+from weft.eval.readers.abilities import ABILITIES
 from weft.eval.testing import reader_checks as checks
 from weft.eval.testing.subject import Subject
 
@@ -29,7 +29,10 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
         checks.check_own_loss(subject)
         row = {"reader": reader.name, "learns": reader.objective}
         for ability in ABILITIES:
-            row[ability] = _checked(subject, ability) if ability in reader.abilities else ""
+            row[ability] = ""
+            if ability in reader.abilities:
+                checks.ABILITY_CHECKS[ability](subject)
+                row[ability] = "yes"
         row["trained"] = _trained(subject)
         table[subject.title] = row
     return table
@@ -43,11 +46,6 @@ def _trained(subject: Subject) -> str:
         checks.check_mixed(subject)
     else:
         checks.check_adapted(subject)
-    return "yes"
-
-
-def _checked(subject: Subject, ability: Ability) -> str:
-    checks.ABILITY_CHECKS[ability](subject)
     return "yes"
 
 

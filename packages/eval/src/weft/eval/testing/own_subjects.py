@@ -33,15 +33,10 @@ from weft.eval.readers import PairedProcessor, Row, Wording, reader_for
 from weft.eval.testing.subject import Subject
 
 Made = tuple[Any, PairedProcessor]
+Loss = Callable[[Any, PairedProcessor, Row], tuple[Tensor, Tensor]]
 SIDE = {"height": 32, "width": 32}
 _ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-_MED = {
-    **SIZES,
-    "encoder_hidden_size": 16,
-    "max_position_embeddings": 64,
-    **_ENDS,
-    "sep_token_id": 2,
-}
+_MED = {**SIZES, **_ENDS, "encoder_hidden_size": 16, "max_position_embeddings": 64, "sep_token_id": 2}
 
 
 def shown(pictures: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
@@ -56,15 +51,13 @@ def _tower() -> Any:
     return transformers.CLIPVisionConfig(**VISION)
 
 
-def vl_bart() -> Made:
-    """BART that reads visual tokens."""
+def _vl_bart() -> Made:
     words = tokenizer(template="<s> $A </s>", padding_side="right")
     own = {"vocab_size": len(words), "decoder_start_token_id": 2, "forced_eos_token_id": None}
     return _visual(words, bart_config(**own, **_ENDS))
 
 
-def vl_t5() -> Made:
-    """T5 that reads visual tokens."""
+def _vl_t5() -> Made:
     words = tokenizer(template="$A </s>", padding_side="right")
     return _visual(words, transformers.T5Config(**{**T5_FIELDS, "vocab_size": len(words), "eos_token_id": 2}))
 
@@ -74,14 +67,13 @@ def _visual(words: Any, language: Any) -> Made:
     return VisualSeq2Seq(config), PairedProcessor(words, shown)
 
 
-def weft_dual_encoder() -> Made:
-    """A text encoder and a vision tower in one space."""
+def _dual_encoder() -> Made:
     words = tokenizer(template="<s> $A </s>", padding_side="right")
     text = transformers.BertConfig(**SIZES, vocab_size=len(words), max_position_embeddings=64)
     return DualEncoder(DualEncoderConfig(text, _tower(), projection_size=8)), PairedProcessor(words, shown)
 
 
-def _blip(model: Any, config: Any, **fields: Any) -> Made:
+def _blip(model: Any, config: Any, encodes: bool = True) -> Made:
     words = tokenizer(
         ["[ENC]"], template="<s> $A </s>", padding_side="right", cls_token="<s>", sep_token="</s>"
     )
@@ -90,75 +82,48 @@ def _blip(model: Any, config: Any, **fields: Any) -> Made:
         image_text_hidden_size=8,
         text_config={**_MED, "vocab_size": len(words)},
         vision_config=VISION,
-        **({"encode_token_id": words.convert_tokens_to_ids("[ENC]")} if fields.get("encodes", True) else {}),
+        **({"encode_token_id": words.convert_tokens_to_ids("[ENC]")} if encodes else {}),
     )
     return model(made), PairedProcessor(words, shown)
 
 
-def weft_blip_retrieval() -> Made:
-    """BLIP that compares and matches."""
-    return _blip(BlipRetrieval, BlipRetrievalConfig)
+def _written(model: Any, processor: PairedProcessor, row: Row) -> tuple[Tensor, Tensor]:
+    labels = processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
+    return model(**_read(processor, [row]), labels=labels).loss * labels.numel(), labels
 
 
-def weft_blip_answering() -> Made:
-    """BLIP that answers."""
-    return _blip(BlipAnswering, BlipAnsweringConfig)
+def _answered(model: Any, processor: PairedProcessor, row: Row) -> tuple[Tensor, Tensor]:
+    asked = _read(processor, [row])
+    states = model.encode_question(**asked)
+    ids, mask = processor.encoded([str(row.answer)], [None])
+    return model.answer_losses(ids, mask, states, asked["attention_mask"]).sum(), ids[:, 1:]
 
 
-def weft_blip_captioning() -> Made:
-    """BLIP that describes."""
-    return _blip(BlipCaptioning, BlipCaptioningConfig, encodes=False)
-
-
-def _written_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
-    """The language model's own loss, each row read alone."""
-
-    def one(row: Row) -> tuple[Tensor, Tensor]:
-        labels = processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
-        return model(**_read(processor, [row]), labels=labels).loss * labels.numel(), labels
-
-    return _mean([one(row) for row in rows])
-
-
-def _answered_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> tuple[Tensor, Tensor]:
-        asked = _read(processor, [row])
-        states = model.encode_question(**asked)
-        ids, mask = processor.encoded([str(row.answer)], [None])
-        return model.answer_losses(ids, mask, states, asked["attention_mask"]).sum(), ids[:, 1:]
-
-    return _mean([one(row) for row in rows])
-
-
-def _described_loss(model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> tuple[Tensor, Tensor]:
-        prompt = _read(processor, [row])
-        ids, mask = processor.encoded([str(row.answer)], [None])
-        sums, _ = model.caption_losses(
-            prompt["input_ids"], prompt["attention_mask"], prompt["pixel_values"], ids, mask
-        )
-        return sums.sum(), ids[:, 1:]
-
-    return _mean([one(row) for row in rows])
+def _described(model: Any, processor: PairedProcessor, row: Row) -> tuple[Tensor, Tensor]:
+    prompt = [_read(processor, [row])[name] for name in ("input_ids", "attention_mask", "pixel_values")]
+    ids, mask = processor.encoded([str(row.answer)], [None])
+    return model.caption_losses(*prompt, ids, mask)[0].sum(), ids[:, 1:]
 
 
 def _read(processor: PairedProcessor, rows: Sequence[Row]) -> dict[str, Tensor]:
     return processor.texts(rows) | processor.pictures(rows)
 
 
-def _mean(found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _mean_loss(one: Loss, model: Any, processor: PairedProcessor, rows: Sequence[Row]) -> Tensor:
+    """The mean over tokens of the model's own losses, each row read alone."""
+    found = [one(model, processor, row) for row in rows]
     return torch.stack([loss for loss, _ in found]).sum() / sum(labels.numel() for _, labels in found)
 
 
-OWN: dict[str, tuple[Callable[[], Made], Callable[..., Tensor] | None]] = {
-    "vl_bart": (vl_bart, _written_loss),
-    "vl_t5": (vl_t5, _written_loss),
-    "weft_dual_encoder": (weft_dual_encoder, None),
-    "weft_blip_retrieval": (weft_blip_retrieval, None),
-    "weft_blip_answering": (weft_blip_answering, _answered_loss),
-    "weft_blip_captioning": (weft_blip_captioning, _described_loss),
+OWN: dict[str, tuple[Callable[[], Made], Loss | None]] = {
+    "vl_bart": (_vl_bart, _written),
+    "vl_t5": (_vl_t5, _written),
+    "weft_dual_encoder": (_dual_encoder, None),
+    "weft_blip_retrieval": (partial(_blip, BlipRetrieval, BlipRetrievalConfig), None),
+    "weft_blip_answering": (partial(_blip, BlipAnswering, BlipAnsweringConfig), _answered),
+    "weft_blip_captioning": (partial(_blip, BlipCaptioning, BlipCaptioningConfig, encodes=False), _described),
 }
-"""Name to what builds the model and its processor, and to the loss that the model computes itself."""
+"""Name to what builds the model and its processor, and to what gives the model's own loss of a row and its labels."""
 
 
 @functools.cache
@@ -176,29 +141,18 @@ def own_subject(name: str) -> Subject:
             if parameter.dim() and "norm" not in parameter_name.lower():
                 torch.nn.init.normal_(parameter, std=0.2)
 
-    def inputs(rows: Sequence[Row]) -> dict[str, Tensor]:
-        return _read(processor, rows)
-
     return Subject(
         title=name,
         model=model.eval(),
         processor=processor,
-        own_inputs=inputs,
-        own_loss=None if loss is None else partial(loss, model, processor),
+        own_inputs=partial(_read, processor),
+        own_loss=None if loss is None else partial(_mean_loss, loss, model, processor),
     )
 
 
 def paired_batches(
     config: Any, tokenizer: Any, visual: Visual, rules: Mapping[str, TextRules], **fields: Any
 ) -> ReaderBatches:
-    """What puts records to a model of weft's own.
-
-    Args:
-        config: The model's config.
-        tokenizer: Its tokenizer.
-        visual: Shows the pictures.
-        rules: Task to its rules.
-        **fields: Further fields of `ReaderBatches`.
-    """
+    """What puts the records of tasks to a model of weft's own, with further fields of `ReaderBatches`."""
     reader = reader_for(config, PairedProcessor(tokenizer, visual, visual.drawn))
     return ReaderBatches(reader, rules, {task: Wording() for task in rules}, **fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,10 +53,7 @@ def check_learned(subject: Subject) -> None:
 
 def check_alone(subject: Subject) -> None:
     """A row's loss does not depend on the rows beside it."""
-    reader, model = subject.reader, subject.wide()
-    together = _rows(reader, model, subject.rows)
-    alone = torch.cat([_rows(reader, model, [row]) for row in subject.rows])
-    torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+    _alone(partial(_rows, subject.reader, subject.wide()), subject.rows)
 
 
 def check_adapted(subject: Subject) -> None:
@@ -168,13 +166,12 @@ def check_score(subject: Subject) -> None:
     candidates = [["red", "a large purple hexagon", str(row.answer)] for row in subject.rows]
     rows = [replace(row, answer=None) for row in subject.rows]
     with torch.no_grad():
-        found = _scored(reader, model, rows, candidates)
+        found = reader.score(model, rows, candidates, batch_size=3)
         for row, own, scores in zip(rows, candidates, found, strict=True):
             for answer, score in zip(own, scores, strict=True):
-                loss = _sums(reader, model, [replace(row, answer=answer)])
-                assert abs(score + float(loss[0])) <= OTHER_ROWS * max(1.0, abs(score)), (
-                    f"{row.name}: {answer}"
-                )
+                learned = _wide(reader.training([replace(row, answer=answer)]))
+                loss = float(reader.losses(model, learned).sums[0])
+                assert abs(score + loss) <= OTHER_ROWS * max(1.0, abs(score)), f"{row.name}: {answer}"
         chosen = reader.choose(model, rows, candidates, batch_size=3)
     assert chosen == [own[scores.index(max(scores))] for own, scores in zip(candidates, found, strict=True)]
 
@@ -182,13 +179,11 @@ def check_score(subject: Subject) -> None:
 def check_embed(subject: Subject) -> None:
     """Features of both sides have length one, and do not depend on what stands beside them."""
     reader, model = subject.reader, subject.wide()
-    batch = _wide(reader.asking(subject.rows))
     with torch.no_grad():
-        for embed in (reader.embed_texts, reader.embed_pictures):
-            together = embed(model, batch)
-            alone = torch.cat([embed(model, _wide(reader.asking([row]))) for row in subject.rows])
-            torch.testing.assert_close(together.norm(dim=1), torch.ones(len(alone)).to(together))
-            torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
+        texts = _alone(lambda rows: reader.embed_texts(model, _wide(reader.asking(rows))), subject.rows)
+        pictures = _alone(lambda rows: reader.embed_pictures(model, _wide(reader.asking(rows))), subject.rows)
+    for found in (texts, pictures):
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(len(found)).to(found))
 
 
 def check_classify(subject: Subject) -> None:
@@ -198,10 +193,7 @@ def check_classify(subject: Subject) -> None:
         row if row.classes is not None else replace(row, classes=_classes(subject, row.task))
         for row in subject.rows
     ]
-    together = _rows(reader, model, rows)
-    torch.testing.assert_close(
-        together, torch.cat([_rows(reader, model, [row]) for row in rows]), rtol=0, atol=OTHER_ROWS
-    )
+    _alone(partial(_rows, reader, model), rows)
     for row in rows:
         classes = row.classes
         assert classes is not None, "given above"
@@ -223,14 +215,12 @@ def check_match(subject: Subject) -> None:
     """Whether a text belongs to its picture depends neither on the pairs beside it nor on being asked of many texts."""
     reader, model = subject.reader, subject.wide()
     with torch.no_grad():
-        together = reader.match(model, _wide(reader.asking(subject.rows)))
-        alone = torch.cat([reader.match(model, _wide(reader.asking([row]))) for row in subject.rows])
+        alone = _alone(lambda rows: reader.match(model, _wide(reader.asking(rows))), subject.rows)
         pictures = [replace(row, turns=(Turn("user", row.pictures),)) for row in subject.rows]
         texts = [replace(row, turns=(Turn("user", (row.text,)),)) for row in subject.rows]
         read = _wide(reader.asking(texts))
         seen = [reader.look(model, _wide(reader.asking([row]))) for row in pictures]
         apart = torch.stack([reader.belong(model, one, read)[place] for place, one in enumerate(seen)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=OTHER_ROWS)
     torch.testing.assert_close(apart, alone, rtol=0, atol=OTHER_ROWS)
 
 
@@ -289,19 +279,16 @@ def _wide(batch: Batch) -> Batch:
     return batch.to("cpu", dtype=torch.float64)
 
 
-def _sums(reader: Reader, model: Any, rows: Sequence[Row]) -> Tensor:
-    return reader.losses(model, _wide(reader.training(rows))).sums
+def _alone(found: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row]) -> Tensor:
+    """What is found of each row alone, which is what is found of it beside the others."""
+    alone = torch.cat([found([row]) for row in rows])
+    torch.testing.assert_close(found(rows), alone, rtol=0, atol=OTHER_ROWS)
+    return alone
 
 
 def _rows(reader: Reader, model: Any, rows: Sequence[Row]) -> Tensor:
     with torch.no_grad():
         return reader.losses(model, _wide(reader.training(rows))).rows
-
-
-def _scored(
-    reader: Reader, model: Any, rows: Sequence[Row], candidates: Sequence[Sequence[str]]
-) -> list[list[float]]:
-    return reader.score(model, rows, candidates, batch_size=3)
 
 
 def _learned(reader: Reader, model: Any, rows: Sequence[Row]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from transformers import Florence2ForConditionalGeneration
 from weft.core.testing.processed import TINY, Tiny, tiny
 from weft.eval.readers import Row
 from weft.eval.readers.processor import NUMPY_OF_TENSORS
-from weft.eval.testing.subject import LORA, Subject
+from weft.eval.testing.subject import Subject
 
 IGNORED = -100
 Inputs = dict[str, Any]
@@ -28,14 +28,13 @@ def tiny_subject(name: str) -> Subject:
         name: Key of `TINY`.
     """
     made = tiny(name)
-    inputs, loss = _OWN.get(name, (_chat_inputs, _chat_loss))
+    inputs, loss = _OWN.get(name, (_chat_inputs, partial(_mean, _chat_learned)))
     return Subject(
         title=name,
         model=made.model,
         processor=made.processor,
         own_inputs=partial(inputs, made),
         own_loss=None if loss is None else partial(loss, made),
-        method=LORA,
     )
 
 
@@ -62,11 +61,11 @@ def _call(made: Tiny, **arguments: Any) -> Inputs:
         return dict(made.processor(padding=True, return_tensors="pt", **arguments))
 
 
-def _mean(made: Tiny, rows: Sequence[Row], one: Callable[[Row], Inputs]) -> Tensor:
+def _mean(learned: Callable[[Tiny, Row], Inputs], made: Tiny, rows: Sequence[Row]) -> Tensor:
     """The model's own mean loss over the tokens of rows, each read alone and without padding."""
     losses, counts = [], []
     for row in rows:
-        inputs = one(row)
+        inputs = learned(made, row)
         losses.append(made.model(**inputs).loss)
         labels = inputs["labels"]
         first = 0 if made.model.config.get_text_config(decoder=True).is_encoder_decoder else 1
@@ -94,14 +93,10 @@ def _chat_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
     return _call(made, images=_nested(rows), text=prompts, add_special_tokens=not begins)
 
 
-def _chat_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> Inputs:
-        inputs = _chat_inputs(made, [row])
-        prompt = made.processor.apply_chat_template(_said(row, False), add_generation_prompt=True)
-        whole = made.processor.apply_chat_template(_said(row, True))
-        return _followed(made, inputs, whole[len(prompt) :])
-
-    return _mean(made, rows, one)
+def _chat_learned(made: Tiny, row: Row) -> Inputs:
+    prompt = made.processor.apply_chat_template(_said(row, False), add_generation_prompt=True)
+    whole = made.processor.apply_chat_template(_said(row, True))
+    return _followed(made, _chat_inputs(made, [row]), whole[len(prompt) :])
 
 
 def _followed(made: Tiny, inputs: Inputs, text: str) -> Inputs:
@@ -133,19 +128,16 @@ def _paligemma_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
     return inputs
 
 
-def _paligemma_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> Inputs:
-        return _call(made, images=_nested([row]), text=[f"<image>{row.text}"], suffix=[row.answer])
-
-    return _mean(made, rows, one)
+def _paligemma_learned(made: Tiny, row: Row) -> Inputs:
+    return _call(made, images=_nested([row]), text=[f"<image>{row.text}"], suffix=[row.answer])
 
 
 def _query_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
     return _call(made, images=_flat(rows), text=_texts(rows))
 
 
-def _query_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
-    return _mean(made, rows, lambda row: _followed(made, _query_inputs(made, [row]), f" {row.answer}</s>"))
+def _query_learned(made: Tiny, row: Row) -> Inputs:
+    return _followed(made, _query_inputs(made, [row]), f" {row.answer}</s>")
 
 
 def _labels_shifted_once() -> bool:
@@ -153,12 +145,9 @@ def _labels_shifted_once() -> bool:
     return "shift_labels" in inspect.getsource(Florence2ForConditionalGeneration.forward)
 
 
-def _labelled_loss(inputs: Callable[..., Inputs], made: Tiny, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> Inputs:
-        labels = made.processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
-        return inputs(made, [row]) | {"labels": labels}
-
-    return _mean(made, rows, one)
+def _labelled(inputs: Callable[..., Inputs], made: Tiny, row: Row) -> Inputs:
+    labels = made.processor.tokenizer([row.answer], return_tensors="pt")["input_ids"]
+    return inputs(made, [row]) | {"labels": labels}
 
 
 def _pair_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
@@ -181,28 +170,27 @@ def _blip_inputs(made: Tiny, rows: Sequence[Row]) -> Inputs:
     return inputs
 
 
-def _caption_loss(made: Tiny, rows: Sequence[Row]) -> Tensor:
-    def one(row: Row) -> Inputs:
-        inputs = _blip_inputs(made, [row])
-        # The caption is where the prompt's last special token was.
-        open_ended = {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
-        return _followed(made, inputs | open_ended, f"{row.answer}</s>")
-
-    return _mean(made, rows, one)
+def _captioned(made: Tiny, row: Row) -> Inputs:
+    inputs = _blip_inputs(made, [row])
+    # The caption is where the prompt's last special token was.
+    open_ended = {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
+    return _followed(made, inputs | open_ended, f"{row.answer}</s>")
 
 
+_PAIRS = (_pair_inputs, _pair_loss)
+_QUERIES = (_query_inputs, partial(_mean, _query_learned))
 _OWN: dict[str, tuple[Callable[..., Inputs], Callable[..., Tensor] | None]] = {
-    "paligemma": (_paligemma_inputs, _paligemma_loss),
-    "blip2": (_query_inputs, _query_loss),
-    "instructblip": (_query_inputs, _query_loss),
+    "paligemma": (_paligemma_inputs, partial(_mean, _paligemma_learned)),
+    "blip2": _QUERIES,
+    "instructblip": _QUERIES,
     "florence2": (
         _query_inputs,
-        partial(_labelled_loss, _query_inputs) if _labels_shifted_once() else None,
+        partial(_mean, partial(_labelled, _query_inputs)) if _labels_shifted_once() else None,
     ),
-    "clip": (_pair_inputs, _pair_loss),
-    "siglip": (_pair_inputs, _pair_loss),
-    "siglip2": (_pair_inputs, _pair_loss),
+    "clip": _PAIRS,
+    "siglip": _PAIRS,
+    "siglip2": _PAIRS,
     "blip_itr": (_blip_inputs, None),
-    "blip_vqa": (_blip_inputs, partial(_labelled_loss, _blip_inputs)),
-    "blip_caption": (_blip_inputs, _caption_loss),
+    "blip_vqa": (_blip_inputs, partial(_mean, partial(_labelled, _blip_inputs))),
+    "blip_caption": (_blip_inputs, partial(_mean, _captioned)),
 }

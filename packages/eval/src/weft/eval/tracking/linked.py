@@ -15,18 +15,9 @@ if TYPE_CHECKING:
 LONGEST_DIGEST = 36
 """Characters of a digest that MLflow keeps."""
 
-_CONTEXT = "mlflow.data.context"
-_MODEL_TYPE = "weft"
-
 
 def send_dataset(client: MlflowClient, run_id: str, event: Mapping[str, Any]) -> None:
-    """Link a data set to a run; it may be repeated.
-
-    Args:
-        client: The client.
-        run_id: Id of the run.
-        event: An event of kind `dataset`.
-    """
+    """Link the data set of an event of kind `dataset` to a run; it may be repeated."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -36,18 +27,11 @@ def send_dataset(client: MlflowClient, run_id: str, event: Mapping[str, Any]) ->
         source=without_secrets(json.dumps(event["source"])),
         profile=json.dumps(event["profile"]),
     )
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(_CONTEXT, event["split"])])])
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", event["split"])])])
 
 
 def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], folder: Path) -> None:
-    """Keep a model as what a run made, with its metrics; it may be repeated.
-
-    Args:
-        client: The client.
-        run_id: Id of the run.
-        event: An event of kind `model`.
-        folder: Its files.
-    """
+    """Keep the model of an event of kind `model`, its files and metrics, as what a run made; it may be repeated."""
     from mlflow.entities import LoggedModelOutput, Metric
 
     run = client.get_run(run_id)
@@ -57,7 +41,7 @@ def send_model(client: MlflowClient, run_id: str, event: Mapping[str, Any], fold
     model_id = next((model.model_id for model in of_run if model.name == name), None)
     if model_id is None:
         made = client.create_logged_model(
-            experiment, name=name, source_run_id=run_id, params=dict(event["params"]), model_type=_MODEL_TYPE
+            experiment, name=name, source_run_id=run_id, params=dict(event["params"]), model_type="weft"
         )
         model_id = made.model_id
     client.log_model_artifacts(model_id, str(folder))

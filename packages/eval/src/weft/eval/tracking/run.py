@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from weft.data.sources.credentials import without_secrets
 from weft.eval.errors import TrackingError, shown
 from weft.eval.tracking.linked import LONGEST_DIGEST
 from weft.eval.tracking.sender import Background, Sender
 from weft.eval.tracking.spool import SPOOL_TAG, Spool
-from weft.eval.tracking.store import opened, shown_uri, spool_folder, store_uri
+from weft.eval.tracking.store import opened, spool_folder, store_uri
 
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[\w\-. :/]+")
@@ -60,8 +61,7 @@ class Run:
         Raises:
             TrackingError: A name is too long or holds a character MLflow refuses, or a value is not a number.
         """
-        values = {_metric_name(name): _number(name, value) for name, value in metrics.items()}
-        items = list(values.items())
+        items = list(_numbers(metrics).items())
         for start in range(0, len(items), _METRICS_PER_EVENT):
             part = dict(items[start : start + _METRICS_PER_EVENT])
             self._spool.append("metrics", step=step or 0, values=part)
@@ -99,10 +99,8 @@ class Run:
             source: Where it is, as JSON-able data; credentials are taken out.
             profile: What is in it, such as the number of records.
         """
-        kept = digest[:LONGEST_DIGEST]
-        self._spool.append(
-            "dataset", name=name, digest=kept, split=split, source=dict(source), profile=dict(profile)
-        )
+        about = {"name": name, "digest": digest[:LONGEST_DIGEST], "split": split}
+        self._spool.append("dataset", **about, source=dict(source), profile=dict(profile))
 
     def log_model(
         self,
@@ -137,8 +135,8 @@ class Run:
             "model",
             Path(folder),
             name=name,
-            params={key: str(value) for key, value in _flat(params or {})},
-            values={_metric_name(key): _number(key, value) for key, value in (metrics or {}).items()},
+            params=_texts(params or {}),
+            values=_numbers(metrics or {}),
             datasets=known,
             register=register,
         )
@@ -155,11 +153,7 @@ class Run:
             )
 
     def flush(self) -> bool:
-        """Put everything on the local disk and try to send it now.
-
-        Returns:
-            Whether the store holds all of it.
-        """
+        """Put everything on the local disk, try to send it now, and tell whether the store holds all of it."""
         self._spool.flush()
         return self._sender.drain()
 
@@ -205,11 +199,11 @@ def open_run(
     all_tags |= _parent_tag(parent)
     spool.append(
         "start",
-        uri=shown_uri(uri),
+        uri=without_secrets(uri),
         experiment=experiment,
         name=name,
         run_id=run_id,
-        params={key: str(value) for key, value in _flat(params or {})},
+        params=_texts(params or {}),
         tags=all_tags,
         parent_spool=parent.spool.name if isinstance(parent, Run) else None,
     )
@@ -259,18 +253,25 @@ def _open(run: Run, spool: Spool, sender: Sender, interval: float) -> Iterator[R
             _logger.warning(
                 "The tracking store %s does not answer (%s). Nothing is lost: "
                 "run `weft.eval.tracking.sync(%r)` when it does.",
-                shown_uri(uri),
+                without_secrets(uri),
                 sender.problem,
                 str(spool.folder),
             )
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _texts(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters as text; those of mappings are joined to their names with dots."""
+    found: dict[str, str] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            found |= _texts(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            found[f"{prefix}{key}"] = str(value)
+    return found
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {_metric_name(name): _number(name, value) for name, value in metrics.items()}
 
 
 def _metric_name(name: str) -> str:

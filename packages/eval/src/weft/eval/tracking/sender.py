@@ -11,20 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weft.data.sources.credentials import CUT
+from weft.data.sources.credentials import CUT, without_secrets
 from weft.data.sources.safe_paths import leads_to
 from weft.eval.errors import TrackingError
 from weft.eval.tracking.linked import send_dataset, send_model
 from weft.eval.tracking.spool import SPOOL_TAG, Event, Spool
-from weft.eval.tracking.store import (
-    check_credentials,
-    client,
-    database_of,
-    experiment_id,
-    said,
-    shown_uri,
-    store_uri,
-)
+from weft.eval.tracking.store import check_credentials, client, database_of, experiment_id, said, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,7 +75,7 @@ def _destination(spool: Spool, store: Path | str | None) -> str:
     if store is not None:
         return store_uri(store)
     named, own = str(next(spool.events())["uri"]), os.environ.get("MLFLOW_TRACKING_URI", "")
-    if own and shown_uri(own) == named:
+    if own and without_secrets(own) == named:
         return own
     if CUT in named:
         raise TrackingError(
@@ -119,11 +111,7 @@ class Sender:
         self._uri = uri or ""
 
     def drain(self) -> bool:
-        """Send everything the spool holds now.
-
-        Returns:
-            Whether all of it arrived; `problem` says why not.
-        """
+        """Send everything the spool holds now, and tell whether all of it arrived; `problem` says why not."""
         with self._lock:
             offset, run_id = self.spool.sent()
             try:
@@ -137,7 +125,8 @@ class Sender:
                 text = said(error, self._uri)
                 if self.problem is None:
                     _logger.warning(
-                        "The tracking store %s does not answer; trying again later.", shown_uri(self._uri)
+                        "The tracking store %s does not answer; trying again later.",
+                        without_secrets(self._uri),
                     )
                 _logger.debug("Sending failed: %s", text)
                 self.problem = f"{type(error).__name__}: {text}"
@@ -168,11 +157,7 @@ class Sender:
         return run_id
 
     def connect(self) -> MlflowClient:
-        """Build the client, which imports MLflow and creates an embedded database; servers are not contacted.
-
-        Returns:
-            The client.
-        """
+        """The client; building it imports MLflow and creates an embedded database, but asks no server."""
         if self._client is None:
             self._uri = self._uri or next(self.spool.events())["uri"]
             self._client = client(self._uri)
@@ -263,11 +248,7 @@ class Background:
         self._thread.start()
 
     def stop(self) -> bool:
-        """Stop the thread and try once more.
-
-        Returns:
-            Whether everything arrived.
-        """
+        """Stop the thread, try once more, and tell whether everything arrived."""
         self._stop.set()
         self._thread.join()
         return self.sender.drain()
@@ -275,10 +256,8 @@ class Background:
     def _work(self) -> None:
         pause = 0.0
         while not self._stop.wait(pause or self._interval):
-            if self.sender.drain():
-                pause = 0.0
-            else:
-                pause = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            longer = min(max(2 * pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            pause = 0.0 if self.sender.drain() else longer
 
 
 def _batches(events: Iterator[Event]) -> Iterator[list[Event]]:

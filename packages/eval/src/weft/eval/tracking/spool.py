@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -73,16 +73,13 @@ class Spool:
         (folder / _EVENTS).touch()
         return cls(folder)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Let no other process send this spool inside the `with` block.
 
         Raises:
             InUseError: Another process is sending it, such as the run itself.
         """
-        lock = self.folder.with_name(f".{self.folder.name}.lock")
-        with held(lock, f"The spool {self.folder}"):
-            yield
+        return held(self.folder.with_name(f".{self.folder.name}.lock"), f"The spool {self.folder}")
 
     def check(self) -> None:
         """Refuse a spool with events that no run writes, or with files that are elsewhere.
@@ -144,13 +141,7 @@ class Spool:
             self._next += 1
 
     def add_files(self, kind: str, source: Path, **content: Any) -> None:
-        """Copy a file or a folder into the spool and note what it is.
-
-        Args:
-            kind: `artifact` or `model`.
-            source: The file or folder as it is now.
-            **content: Further fields of the event.
-        """
+        """Copy a file or a folder, as it is now, into the spool for an event of a kind with further fields."""
         name = uuid.uuid4().hex
         target = self.folder / _FILES / name
         if source.is_dir():
@@ -170,14 +161,7 @@ class Spool:
         self.append("artifact", files=name, destination=folder or None)
 
     def events(self, offset: int = 0) -> Iterator[Event]:
-        """Events from a place in the file on; a half-written last line is left out.
-
-        Args:
-            offset: The `end` of the last event that is known already.
-
-        Yields:
-            The events in order.
-        """
+        """Events in order, from the `end` of one that is known already; a half-written last line is left out."""
         with (self.folder / _EVENTS).open("rb") as file:
             file.seek(offset)
             for line in file:
@@ -231,19 +215,20 @@ class Spool:
         shutil.rmtree(self.folder)
 
 
+_OPTIONAL = (str, type(None))
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "start": {
         "uri": str,
         "experiment": str,
         "name": str,
-        "run_id": (str, type(None)),
+        "run_id": _OPTIONAL,
         "params": dict,
         "tags": dict,
-        "parent_spool": (str, type(None)),
+        "parent_spool": _OPTIONAL,
     },
     "metrics": {"step": int, "values": dict},
     "tags": {"tags": dict},
-    "artifact": {"files": str, "destination": (str, type(None))},
+    "artifact": {"files": str, "destination": _OPTIONAL},
     "dataset": {"name": str, "digest": str, "split": str, "source": dict, "profile": dict},
     "model": {
         "files": str,
@@ -251,7 +236,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "params": dict,
         "values": dict,
         "datasets": dict,
-        "register": (str, type(None)),
+        "register": _OPTIONAL,
     },
     "end": {"status": str},
 }

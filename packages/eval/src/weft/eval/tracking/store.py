@@ -75,22 +75,8 @@ def spool_folder(store: Path | str | None = None) -> Path:
     return (store_folder(store) or Path(DEFAULT_FOLDER).absolute()) / "spool"
 
 
-def shown_uri(uri: str) -> str:
-    """A tracking URI as it is written and printed: without credentials.
-
-    >>> shown_uri("postgresql://weft:secret@host/runs")
-    'postgresql://weft:***@host/runs'
-    """
-    return without_secrets(uri)
-
-
 def said(error: BaseException, uri: str) -> str:
-    """The first line of what an error says, without the credentials of a tracking URI.
-
-    Args:
-        error: What was raised on the way to the store.
-        uri: Its tracking URI.
-    """
+    """The first line of what an error on the way to a store says, without the credentials of its URI."""
     line = next(iter(str(error).strip().split("\n")), "")
     password = password_of(uri)
     return without_secrets(line.replace(password, CUT) if password else line)
@@ -112,8 +98,7 @@ def check_store(store: Path | str | None, experiment: str) -> None:
     served = uri.startswith(("http://", "https://"))
     if served and not urlsplit(uri).hostname:
         raise TrackingError(
-            f"The tracking store must be a folder or a URI such as http://host:5000, but is "
-            f"{shown_uri(uri)!r}."
+            f"The tracking store must be a folder or a URI such as http://host:5000, but is {without_secrets(uri)!r}."
         )
     check_credentials(uri)
     try:
@@ -132,9 +117,6 @@ def check_store(store: Path | str | None, experiment: str) -> None:
 def opened(uri: str) -> MlflowClient:
     """The client of a store, or an error that says why there is none.
 
-    Args:
-        uri: What `store_uri` returned.
-
     Raises:
         TrackingError: The store does not open.
     """
@@ -142,8 +124,8 @@ def opened(uri: str) -> MlflowClient:
         return client(uri)
     except ImportError as error:
         raise TrackingError(
-            f"The tracking store {shown_uri(uri)} must open, but its driver is not installed: {error}. Install it "
-            f"with: pip install {_driver(error.name)}"
+            f"The tracking store {without_secrets(uri)} must open, but its driver is not installed: {error}. Install "
+            f"it with: pip install {_driver(error.name)}"
         ) from error
     except TrackingError:
         raise
@@ -154,7 +136,7 @@ def opened(uri: str) -> MlflowClient:
 
 def _unopened(uri: str, error: Exception) -> TrackingError:
     return TrackingError(
-        f"The tracking store {shown_uri(uri)} must open, but does not: {said(error, uri)} "
+        f"The tracking store {without_secrets(uri)} must open, but does not: {said(error, uri)} "
         "Start its server, name another store, or upgrade this one with `mlflow db upgrade`."
     )
 
@@ -163,9 +145,6 @@ def check_credentials(uri: str) -> None:
     """Refuse to hand the credentials of one MLflow server to another.
 
     MLflow sends what its environment variables hold to whatever server a recipe or a spool names.
-
-    Args:
-        uri: What `store_uri` returned.
 
     Raises:
         TrackingError: There are credentials, and they do not belong to this server.
@@ -178,9 +157,9 @@ def check_credentials(uri: str) -> None:
     own = os.environ.get("MLFLOW_TRACKING_URI", "")
     if given and _server(uri) != _server(own):
         raise TrackingError(
-            f"The credentials in {given[0]} must go to their own server alone, but the store is {shown_uri(uri)} and "
-            f"MLFLOW_TRACKING_URI is {shown_uri(own) or 'not set'}. Set MLFLOW_TRACKING_URI to the server that they "
-            "belong to, or unset them."
+            f"The credentials in {given[0]} must go to their own server alone, but the store is {without_secrets(uri)} "
+            f"and MLFLOW_TRACKING_URI is {without_secrets(own) or 'not set'}. Set MLFLOW_TRACKING_URI to the server "
+            "that they belong to, or unset them."
         )
 
 
@@ -245,43 +224,26 @@ def _lock_of_server(uri: str) -> Iterator[None]:
 
 
 def ui_command(store: Path | str | None = None) -> str:
-    """The one command line that opens the MLflow UI on a store.
-
-    Args:
-        store: As for `store_uri`.
-
-    Returns:
-        A command to paste into a shell; for a server that already runs, a line that says where it is.
-    """
+    """The command line that opens the MLflow UI on a store, or the address of a server that already runs."""
     uri = store_uri(store)
     if uri.startswith(("http://", "https://")):
-        return f"open {shown_uri(uri)}"
-    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", shown_uri(uri)])
+        return f"open {without_secrets(uri)}"
+    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", without_secrets(uri)])
 
 
 def runs_page(store: Path | str | None, experiment: str) -> str:
     """The page of an experiment's runs in the UI that `ui_command` opens, or on the server.
 
     MLflow's own page of an experiment is about traces, of which there are none here.
-
-    Args:
-        store: As for `store_uri`.
-        experiment: Name of an experiment that exists.
     """
     uri = store_uri(store)
     number = experiment_id(client(uri), uri, experiment)
-    front = shown_uri(uri) if uri.startswith(("http://", "https://")) else _UI
+    front = without_secrets(uri) if uri.startswith(("http://", "https://")) else _UI
     return f"{front.rstrip('/')}/#/experiments/{number}/runs?workflowType=machine_learning"
 
 
 def client(uri: str) -> MlflowClient:
-    """An MLflow client for a tracking URI, with telemetry off and short timeouts.
-
-    Args:
-        uri: What `store_uri` returned.
-
-    Returns:
-        The client.
+    """An MLflow client for what `store_uri` returned, with telemetry off and short timeouts.
 
     Raises:
         TrackingError: The environment holds credentials of another server.
@@ -291,8 +253,7 @@ def client(uri: str) -> MlflowClient:
     for name, value in _IMPATIENCE.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act
-        # on it.
+        # MLflow's database layer uses what newer releases of SQLAlchemy call deprecated; nobody here can act on it.
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
@@ -304,15 +265,7 @@ def client(uri: str) -> MlflowClient:
 
 
 def experiment_id(mlflow_client: MlflowClient, uri: str, name: str) -> str:
-    """Find an experiment or create it, with artifacts beside an embedded database.
-
-    Args:
-        mlflow_client: The client.
-        uri: The tracking URI of the client.
-        name: Name of the experiment.
-
-    Returns:
-        The id of the experiment.
+    """The id of an experiment, which is created if needed, with artifacts beside an embedded database.
 
     Raises:
         TrackingError: The experiment of that name is deleted.
