@@ -32,10 +32,6 @@ def read_rows(store: Path | str | None, experiment: str) -> list[Row]:
     Seeds of one entry are runs whose parameters differ in `seed` alone. Runs of one method that differ in more are
     entries of their own, named with what differs; a run that was made again with the same seed is one, too.
 
-    Args:
-        store: A folder, a tracking URI, or `None`.
-        experiment: Name of the experiment.
-
     Returns:
         One row per run, in order of time.
 
@@ -75,11 +71,9 @@ def told_apart(rows: Sequence[Row], params: Sequence[Mapping[str, str]]) -> list
     own and the numbers of records are the same.
 
     Args:
-        rows: The runs, oldest first.
+        rows: The runs, oldest first. Those that come back say in their names and labels what differs between runs of
+            one method, and which are earlier runs of a seed.
         params: Parameters of each run.
-
-    Returns:
-        The rows; names and labels say what differs between runs of one method, and which are earlier runs of a seed.
     """
     by_method: dict[str, list[int]] = {}
     for place, row in enumerate(rows):

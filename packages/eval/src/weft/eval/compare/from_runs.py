@@ -60,10 +60,7 @@ def example_rows(tables: Mapping[str, PredictionTable], per_task: int = 4) -> li
 
     Args:
         tables: Task to table.
-        per_task: How many of each task.
-
-    Returns:
-        Rows for `to_html(examples=…)`.
+        per_task: How many of each task; the rows are for `to_html(examples=…)`.
     """
     rows: list[dict[str, Any]] = []
     for task, table in tables.items():
@@ -82,14 +79,9 @@ def example_rows(tables: Mapping[str, PredictionTable], per_task: int = 4) -> li
 
 
 def page_from_runs(store: Path | str | None, comparison: Comparison) -> str:
-    """The whole page: table, plots, learning curves, and example predictions of the best method.
+    """The whole page of a comparison that was read from a store: table, plots, curves, and examples of the best method.
 
-    Args:
-        store: The store of the runs.
-        comparison: The comparison that was read from it.
-
-    Returns:
-        The page of `to_html`. What the runs did not keep is left out.
+    What the runs did not keep is left out.
     """
     with tempfile.TemporaryDirectory() as folder:
         points, path = read_curves(store, comparison), Path(folder) / "curves.png"

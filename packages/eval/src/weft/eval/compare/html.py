@@ -59,14 +59,10 @@ def _pictures(comparison: Comparison, curves: Path | str | None) -> list[str]:
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            drawn = pareto_plot(comparison, Path(folder) / "pareto.png")
+            drawn = pareto_plot(comparison, Path(folder) / "pareto.png").read_bytes()
+            parts += ["<h2>Score against size</h2>", picture(drawn, "average score against trained share")]
         except ComparisonError as error:
             parts.append(f'<p class="note">No Pareto plot: {html.escape(str(error))}</p>')
-        else:
-            parts += [
-                "<h2>Score against size</h2>",
-                picture(drawn.read_bytes(), "average score against trained share"),
-            ]
         bars = task_bars(comparison, Path(folder) / "bars.png")
         parts += ["<h2>Per task</h2>", picture(bars.read_bytes(), "scores per task")]
     if curves is not None:

@@ -50,7 +50,7 @@ def place_labels(
         points: `(x, y, label)` in data coordinates.
         line: Corners `(x, y)` of a drawn line that labels keep off.
         color: Colour of the text.
-        size: Size of the text in printer's points.
+        size: Its size in printer's points.
     """
     figure = axes.figure
     figure.draw_without_rendering()

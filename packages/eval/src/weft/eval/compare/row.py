@@ -46,11 +46,7 @@ class Row:
 
 
 def row_of(place: int, data: Mapping[str, Any]) -> Row:
-    """A row from plain data.
-
-    Args:
-        place: Number of the row, for messages.
-        data: `method` and `scores`, and any other field of `Row`.
+    """A row from `method`, `scores` and any other field of `Row`; `place` is its number in messages.
 
     Raises:
         ComparisonError: A field is absent or unknown, or a score is no finite number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from weft.eval.compare.comparison import Comparison
 from weft.eval.errors import ComparisonError, FormatError
@@ -41,7 +41,11 @@ def significance(
         ComparisonError: `against` has no tables, or a method was scored on other records under the same ids.
     """
     comparison.entry(against)
-    scores = {entry.method: _mean_scores(comparison, entry.method, tables) for entry in comparison.entries}
+    kept: dict[str, list[Tables]] = {entry.method: [] for entry in comparison.entries}
+    for row in comparison.rows:
+        if row.run_id is not None and row.run_id in tables:
+            kept[row.method].append(tables[row.run_id])
+    scores = {method: _mean_scores(own) for method, own in kept.items()}
     if not scores[against]:
         raise ComparisonError(
             f"`against` must name a method whose runs keep prediction tables, but {against!r} has none. "
@@ -50,44 +54,31 @@ def significance(
     results = {}
     for method, tasks in scores.items():
         for task in tasks.keys() & scores[against].keys():
-            if method != against and _same_records(method, against, task, comparison, tables):
+            if method != against and _same_records(method, against, task, kept):
                 first, second = (sample_report(one[task], "paired") for one in (tasks, scores[against]))
                 results[method, task] = paired_test(first, second, resamples=resamples, seed=seed)
     return results
 
 
-def _mean_scores(
-    comparison: Comparison, method: str, tables: Mapping[str, Tables]
-) -> dict[str, dict[str, float]]:
+def _mean_scores(runs: Sequence[Tables]) -> dict[str, dict[str, float]]:
     gathered: dict[str, dict[str, list[float]]] = {}
-    for row in comparison.rows:
-        if row.method == method and row.run_id is not None and row.run_id in tables:
-            for task, table in tables[row.run_id].items():
-                for sample in table.rows:
-                    gathered.setdefault(task, {}).setdefault(sample.id, []).append(sample.score)
+    for tables in runs:
+        for task, table in tables.items():
+            for sample in table.rows:
+                gathered.setdefault(task, {}).setdefault(sample.id, []).append(sample.score)
     return {
         task: {key: statistics.fmean(values) for key, values in samples.items()}
         for task, samples in gathered.items()
     }
 
 
-def _same_records(
-    method: str, against: str, task: str, comparison: Comparison, tables: Mapping[str, Tables]
-) -> bool:
+def _same_records(method: str, against: str, task: str, kept: Mapping[str, Sequence[Tables]]) -> bool:
     """Whether two methods were scored on the same samples; ids alone do not tell.
 
     Raises:
         ComparisonError: Ids are the same and records are not.
     """
-    first, *others = (
-        tables[row.run_id][task]
-        for name in (method, against)
-        for row in comparison.rows
-        if row.method == name
-        and row.run_id is not None
-        and row.run_id in tables
-        and task in tables[row.run_id]
-    )
+    first, *others = (tables[task] for tables in (*kept[method], *kept[against]) if task in tables)
     ids = {row.id for row in first.rows}
     if any({row.id for row in other.rows} != ids for other in others):
         return False

@@ -43,15 +43,8 @@ class Table:
 def layout(comparison: Comparison, digits: int = 2) -> Table:
     """Lay a comparison out as headings and cells.
 
-    Columns about parameters, time, memory and seeds appear only where at least one run reports them.
-
-    Args:
-        comparison: The comparison.
-        digits: Decimals of scores.
-
-    Returns:
-        The table. The best mean of each task among the methods (baselines and published rows apart) is
-        marked.
+    Columns about parameters, time, memory and seeds appear only where at least one run reports them. Scores have so
+    many digits; the best mean of each task among the methods (baselines and published rows apart) is marked.
     """
     entries = comparison.entries
     ours = [entry for entry in entries if entry.competes]

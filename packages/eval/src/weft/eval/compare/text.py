@@ -22,14 +22,9 @@ _ANY_WIDTH = 10_000
 
 
 def to_terminal(comparison: Comparison, width: int | None = None) -> str:
-    """Render for a terminal, with a rule above the baselines and the best score of each column in bold.
+    """Render for a terminal of so many columns, with a rule above the baselines and the best scores in bold.
 
-    Args:
-        comparison: The comparison.
-        width: Columns of the terminal; found out when `None`.
-
-    Returns:
-        Text, with colour codes only when standard output is a terminal.
+    The width is found out when it is `None`; there are colour codes only when standard output is a terminal.
     """
     from rich.console import Console
     from rich.measure import Measurement
@@ -103,9 +98,6 @@ def rows_from_csv(text: str) -> list[Row]:
     Args:
         text: Lines with a heading. Only `method` and one `test/<task>` column are needed; `published` says where
             a number was printed.
-
-    Returns:
-        One row per line.
 
     Raises:
         ComparisonError: It is no CSV, a column is unknown, or a cell is not a number.

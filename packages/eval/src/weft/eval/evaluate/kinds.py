@@ -130,9 +130,6 @@ def kind_of(records: Sequence[Record]) -> Kind:
 def metric_of(records: Sequence[Record]) -> str:
     """The metric of records if a recipe names none: that of their type, or of questions with one answer each.
 
-    Args:
-        records: At least one record.
-
     Raises:
         ScoreInputError: As `kind_of`.
     """

@@ -65,9 +65,6 @@ def check_metric(metric: str, records: Sequence[Record], headline: str | None = 
 def check_targets(records: Sequence[Record]) -> int:
     """Refuse records to train on of which none says what is right, or some say it with an empty text.
 
-    Args:
-        records: The records that will be trained on.
-
     Returns:
         How many have no answer; they count nothing in training.
 

@@ -91,12 +91,7 @@ def answers(
 
 
 def unfit(reader: Reader, records: Sequence[Record]) -> str | None:
-    """Why a model cannot answer records of this type, or None if it can.
-
-    Args:
-        reader: What reads the model.
-        records: The records.
-    """
+    """Why a model that is read so cannot answer records of this type, or None if it can."""
     kind = kind_of(records)
     needed = _NEEDED[kind.mode]
     if (reason := reader.lacking(needed)) is None:

@@ -57,12 +57,7 @@ class ReaderBatches:
         return self.reader.limited(Limits(too_long="cut" if self.limits.too_long == "cut" else "refuse"))
 
     def row(self, task: str, record: Record, epoch: int | None = None) -> Row:
-        """A record as it is asked, or, of an epoch, as it is trained on.
-
-        Args:
-            task: Name of its task.
-            record: The record.
-            epoch: Epoch that decides what is drawn, or None.
+        """A record as it is asked, or as it is trained on in an epoch, which decides what is drawn.
 
         Raises:
             ReaderError: If its words or pictures do not fit `ask`.

@@ -93,13 +93,9 @@ def blind_majority(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
     by_template: dict[str, Counter[str]] = defaultdict(Counter)
     for record in train:
         by_template[_template(record)][reference(record)] += 1
+    answers = {template: counts.most_common(1)[0][0] for template, counts in by_template.items()}
     fallback = majority(train, test)
-    return {
-        record.id: by_template[_template(record)].most_common(1)[0][0]
-        if _template(record) in by_template
-        else fallback[record.id]
-        for record in test
-    }
+    return {record.id: answers.get(_template(record), fallback[record.id]) for record in test}
 
 
 def _template(record: Record) -> str:

@@ -22,8 +22,7 @@ COMPANY = "several"
 class StoredPictures:
     """Puts features in the place of the pictures of training batches.
 
-    A picture is decoded once, to learn its size; then a blank one of that size tells the processor how many tokens it
-    is.
+    A picture is decoded once, for its size; then a blank one of that size tells the processor how many tokens it is.
 
     Args:
         reader: Reads the model.
@@ -43,11 +42,7 @@ class StoredPictures:
         return [with_parts(row, self._sized) for row in rows]
 
     def instead(self, batch: Batch, rows: Sequence[Row]) -> Batch:
-        """A training batch with features in the place of pixels.
-
-        Args:
-            batch: The batch.
-            rows: Its rows, with their own pictures.
+        """A training batch with features in the place of pixels, of rows with their own pictures.
 
         Raises:
             ReaderError: If a row has more or fewer tokens for pictures than features.

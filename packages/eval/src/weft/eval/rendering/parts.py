@@ -31,11 +31,8 @@ def examples_table(examples: Sequence[Mapping[str, Any]]) -> str:
     """A table of examples; `bytes` become pictures, everything else escaped text."""
     columns = list(dict.fromkeys(name for example in examples for name in example))
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_value(example.get(name, ''))}</td>" for name in columns) + "</tr>"
-        for example in examples
-    )
-    return _scrolling("examples", head, rows)
+    rows = [[f"<td>{_value(example.get(name, ''))}</td>" for name in columns] for example in examples]
+    return _scrolling("examples", head, "".join(map(table_row, rows)))
 
 
 def picture(data: bytes, alternative: str, kind: str = "") -> str:

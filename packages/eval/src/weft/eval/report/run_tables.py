@@ -68,11 +68,7 @@ def tables_of_run(
 
 
 def scores_of_runs(store: Path | str | None, run_ids: Iterable[str]) -> dict[str, dict[str, PredictionTable]]:
-    """The prediction tables of several tracked runs, without their pictures.
-
-    Args:
-        store: See `tables_of_run`.
-        run_ids: Ids of runs of the store.
+    """The prediction tables of several tracked runs of a store, without their pictures.
 
     Returns:
         Run id to task to table, for the runs that keep any.

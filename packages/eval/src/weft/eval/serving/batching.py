@@ -108,16 +108,9 @@ class Batching:
                 for one in batch:
                     await self._batch([one])
                 return
-            _settle(batch[0][1], error)
+            if not batch[0][1].done():
+                batch[0][1].set_exception(error)
             return
         for (_, future), text in zip(batch, said, strict=True):
-            _settle(future, text)
-
-
-def _settle(future: asyncio.Future[str], result: str | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+            if not future.done():
+                future.set_result(text)

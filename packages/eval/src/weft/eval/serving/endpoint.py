@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,7 @@ class ServingLimits:
 class RequestError(Exception):
     """A request that is refused, with the status of its answer."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+    def __init__(self, message: str, status: int = 400, kind: str = "invalid_request_error") -> None:
         super().__init__(message)
         self.status, self.kind = status, kind
 
@@ -144,22 +144,18 @@ async def _completed(
             images = [await asyncio.to_thread(picture_of, one, limits.picture) for one in addresses]
             said = await batching.ask(Question(task, text, tuple(images)))
     except TimeoutError:
-        raise RequestError(
-            504,
-            f"An answer must come within {limits.seconds:g} seconds, but did not. Ask again later.",
-            "timeout",
-        ) from None
+        late = f"An answer must come within {limits.seconds:g} seconds, but did not. Ask again later."
+        raise RequestError(late, 504, "timeout") from None
     except BusyError as error:
-        raise RequestError(503, str(error), "overloaded") from None
+        raise RequestError(str(error), 503, "overloaded") from None
     except ServingError as error:
-        raise RequestError(400, str(error)) from None
+        raise RequestError(str(error)) from None
     except Exception as error:
         # Errors of weft name what to fix; others are the server's own, and their text may tell of its insides.
         if isinstance(error, EvalError) or type(error).__module__.startswith("weft."):
-            raise RequestError(400, str(error)) from None
-        raise RequestError(
-            500, f"The model could not answer ({type(error).__name__}). Its log says why.", "server_error"
-        ) from error
+            raise RequestError(str(error)) from None
+        failed = f"The model could not answer ({type(error).__name__}). Its log says why."
+        raise RequestError(failed, 500, "server_error") from error
     message = {"role": "assistant", "content": said}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -178,15 +174,12 @@ async def _body(request: Request, limits: ServingLimits) -> bytes:
                 found += chunk
                 if len(found) > limits.body:
                     raise RequestError(
-                        413,
                         f"A request must have at most {limits.body:,} bytes, but has more. Send smaller images.",
+                        413,
                     )
     except TimeoutError:
-        raise RequestError(
-            408,
-            f"A request must come within {limits.upload:g} seconds, but did not. Send it again.",
-            "timeout",
-        ) from None
+        late = f"A request must come within {limits.upload:g} seconds, but did not. Send it again."
+        raise RequestError(late, 408, "timeout") from None
     return bytes(found)
 
 
@@ -194,9 +187,9 @@ def _parsed(body: bytes) -> dict[str, Any]:
     try:
         words = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"A request must be JSON, but is not: {str(error)[:100]}.") from None
+        raise RequestError(f"A request must be JSON, but is not: {str(error)[:100]}.") from None
     if not isinstance(words, dict):
-        raise RequestError(400, f"A request must be a JSON object, but is a {type(words).__name__}.")
+        raise RequestError(f"A request must be a JSON object, but is a {type(words).__name__}.")
     return words
 
 
@@ -204,18 +197,16 @@ def _task(words: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
     task = words.get("model")
     if not isinstance(task, str) or task not in tasks:
         named = task[:_LONGEST] if isinstance(task, str) else _shown(task)
-        raise RequestError(404, unknown("`model`", named, tasks))
+        raise RequestError(unknown("`model`", named, tasks), 404)
     for name, plain in _PLAIN.items():
         if name in words and words[name] not in plain:
             raise RequestError(
-                400,
                 f"`{name}` must be left out, because a run answers by its own rules, but is {_shown(words[name])}.",
             )
     for name in _LENGTHS:
         most = words.get(name)
         if most is not None and (not isinstance(most, int) or most < tasks[task]):
             raise RequestError(
-                400,
                 f"`{name}` must be at least {tasks[task]}, the length of answers of {task!r}, or be left out, but is "
                 f"{_shown(most)}.",
             )
@@ -231,55 +222,56 @@ def _said(words: Mapping[str, Any], limits: ServingLimits, talks: bool) -> tuple
         or not all(isinstance(message, dict) for message in messages)
     ):
         raise RequestError(
-            400,
             "`messages` must hold one message of the user, unless a task was trained on conversations: the run puts "
             "its own words around it. Send one.",
         )
     told = [_parts(message, talks) for message in messages]
-    images = [_address(part) for parts in told for part in parts if part.get("type") == "image_url"]
-    texts = [_text(part) for parts in told for part in parts if part.get("type") != "image_url"]
+    images = [said for parts in told for kind, said in parts if kind == "image"]
+    texts = [said for parts in told for kind, said in parts if kind == "text"]
     if not is_writable(texts):
-        raise RequestError(
-            400, "A text must be Unicode, but holds half of a surrogate pair. Encode it again."
-        )
+        raise RequestError("A text must be Unicode, but holds half of a surrogate pair. Encode it again.")
     if (length := sum(map(len, texts))) > limits.text:
-        raise RequestError(413, f"A text must have at most {limits.text:,} characters, but has {length:,}.")
+        raise RequestError(f"A text must have at most {limits.text:,} characters, but has {length:,}.", 413)
     if len(images) > limits.images:
         raise RequestError(
-            413, f"A request must show at most {limits.images} images, but shows {len(images)}."
+            f"A request must show at most {limits.images} images, but shows {len(images)}.", 413
         )
-    return (_as_json(messages, told) if talks else "\n".join(texts)), images
+    if not talks:
+        return "\n".join(texts), images
+    plain = [
+        [{"type": kind} if kind == "image" else {"type": kind, "text": said} for kind, said in parts]
+        for parts in told
+    ]
+    talk = [{"role": one["role"], "content": parts} for one, parts in zip(messages, plain, strict=True)]
+    return json.dumps(talk, ensure_ascii=False), images
 
 
-def _as_json(messages: Sequence[Mapping[str, Any]], told: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The messages of a conversation, each of its images a part without an address."""
-    said = []
-    for message, parts in zip(messages, told, strict=True):
-        content = [
-            {"type": "image"} if part.get("type") == "image_url" else {"type": "text", "text": _text(part)}
-            for part in parts
-        ]
-        said.append({"role": message["role"], "content": content})
-    return json.dumps(said, ensure_ascii=False)
-
-
-def _parts(message: Mapping[str, Any], talks: bool) -> list[dict[str, Any]]:
+def _parts(message: Mapping[str, Any], talks: bool) -> list[tuple[str, str]]:
+    """Parts of a message: `text` with a text, or `image` with an address."""
     role, content = message.get("role"), message.get("content")
     if role != "user" and (not talks or role not in ("system", "assistant")):
         raise RequestError(
-            400, f"`role` must be 'user', but is {_shown(role)}. The run says itself what a system would."
+            f"`role` must be 'user', but is {_shown(role)}. The run says itself what a system would."
         )
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise RequestError(400, "`content` must be a text, or a list of parts of type text and image_url.")
-    return parts
+        raise RequestError("`content` must be a text, or a list of parts of type text and image_url.")
+    return list(map(_part, parts))
 
 
-def _text(part: Mapping[str, Any]) -> str:
+def _part(part: Mapping[str, Any]) -> tuple[str, str]:
+    if part.get("type") == "image_url":
+        shown = part.get("image_url")
+        address = shown.get("url") if isinstance(shown, dict) else shown
+        if not isinstance(address, str):
+            raise RequestError(
+                '`image_url` must be {"url": "data:image/png;base64,…"}, but has no such text.'
+            )
+        return "image", address
     text = part.get("text")
     if part.get("type") != "text" or not isinstance(text, str):
-        raise RequestError(400, f"A part must be of type text or image_url, but is {_shown(part)}.")
-    return text
+        raise RequestError(f"A part must be of type text or image_url, but is {_shown(part)}.")
+    return "text", text
 
 
 def _shown(value: object) -> str:
@@ -289,13 +281,3 @@ def _shown(value: object) -> str:
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _address(part: Mapping[str, Any]) -> str:
-    shown = part.get("image_url")
-    address = shown.get("url") if isinstance(shown, dict) else shown
-    if not isinstance(address, str):
-        raise RequestError(
-            400, '`image_url` must be {"url": "data:image/png;base64,…"}, but has no such text.'
-        )
-    return address

@@ -33,20 +33,12 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
             if ability in reader.abilities:
                 checks.ABILITY_CHECKS[ability](subject)
                 row[ability] = "yes"
-        row["trained"] = _trained(subject)
+        row["trained"] = "" if subject.method is None else "yes"
+        if subject.method is not None:
+            check = checks.check_mixed if reader.objective == "generation" else checks.check_adapted
+            check(subject)
         table[subject.title] = row
     return table
-
-
-def _trained(subject: Subject) -> str:
-    reader = subject.reader
-    if subject.method is None:
-        return ""
-    if reader.objective == "generation":
-        checks.check_mixed(subject)
-    else:
-        checks.check_adapted(subject)
-    return "yes"
 
 
 def markdown(table: Mapping[str, Mapping[str, str]]) -> str:

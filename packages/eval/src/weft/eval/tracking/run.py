@@ -84,7 +84,6 @@ class Run:
         Raises:
             TrackingError: There is no such file or folder.
         """
-        self._check_source(source)
         self._spool.add_files("artifact", Path(source), destination=destination)
 
     def log_dataset(
@@ -126,7 +125,6 @@ class Run:
         Raises:
             TrackingError: There is no such folder, or a metric is as in `log_metrics`.
         """
-        self._check_source(folder)
         known = {
             key: {"name": data, "digest": digest[:LONGEST_DIGEST]}
             for key, (data, digest) in (datasets or {}).items()
@@ -144,13 +142,6 @@ class Run:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text."""
         self._spool.append("tags", tags={key: str(value) for key, value in tags.items()})
-
-    @staticmethod
-    def _check_source(source: Path | str) -> None:
-        if not Path(source).exists():
-            raise TrackingError(
-                f"`source` must exist, but {str(source)!r} does not. Write it before logging it."
-            )
 
     def flush(self) -> bool:
         """Put everything on the local disk, try to send it now, and tell whether the store holds all of it."""

@@ -141,7 +141,15 @@ class Spool:
             self._next += 1
 
     def add_files(self, kind: str, source: Path, **content: Any) -> None:
-        """Copy a file or a folder, as it is now, into the spool for an event of a kind with further fields."""
+        """Copy a file or a folder, as it is now, into the spool for an event of a kind with further fields.
+
+        Raises:
+            TrackingError: There is no such file or folder.
+        """
+        if not source.exists():
+            raise TrackingError(
+                f"`source` must exist, but {str(source)!r} does not. Write it before logging it."
+            )
         name = uuid.uuid4().hex
         target = self.folder / _FILES / name
         if source.is_dir():

@@ -8,10 +8,9 @@ import shlex
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from weft.data.processes.locks import held
@@ -187,30 +186,23 @@ def database_of(uri: str) -> Path | None:
     return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
 
 
-@contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
+def _one_at_a_time(uri: str) -> AbstractContextManager[Any]:
     """Let one process at a time make a database, or what it lacks: MLflow's migrations do not bear two."""
     database = database_of(uri)
     if database is None:
-        with _lock_of_server(uri):
-            yield
-        return
+        return _lock_of_server(uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     if database.is_file() and not os.access(database.parent, os.W_OK):
-        yield  # it can only be read
-        return
+        return nullcontext()  # it can only be read
     lock = database.with_name(f".{database.name}.lock")
-    with held(lock, f"The tracking store {database}", wait=_LONGEST_FIRST_USE):
-        yield
+    return held(lock, f"The tracking store {database}", wait=_LONGEST_FIRST_USE)
 
 
-@contextmanager
-def _lock_of_server(uri: str) -> Iterator[None]:
+def _lock_of_server(uri: str) -> AbstractContextManager[Any]:
     """Hold a lock of the database server itself, as its users may run on many machines; it ends with its connection."""
     statement = _SERVER_LOCKS.get(uri.partition("://")[0].partition("+")[0])
     if statement is None:
-        yield
-        return
+        return nullcontext()
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
@@ -219,8 +211,7 @@ def _lock_of_server(uri: str) -> Iterator[None]:
         connection.execute(sqlalchemy.text(statement))
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise _unopened(uri, error) from None
-    with connection:
-        yield
+    return connection
 
 
 def ui_command(store: Path | str | None = None) -> str:

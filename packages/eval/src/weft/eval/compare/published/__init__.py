@@ -32,9 +32,6 @@ def published_rows(table: Path | str) -> list[Row]:
     Args:
         table: One of `published_tables()`, or a CSV file in the form of `rows_from_csv`.
 
-    Returns:
-        Its rows.
-
     Raises:
         ComparisonError: There is no such table, it cannot be read, or a row does not say where it was printed.
     """
@@ -65,14 +62,9 @@ def published_rows(table: Path | str) -> list[Row]:
 
 
 def with_published(comparison: Comparison, tables: Sequence[Path | str]) -> Comparison:
-    """The same comparison with published rows beside ours, for the tasks it has.
+    """A comparison of our runs with the rows of `published_rows` beside them, for the tasks it has.
 
-    Args:
-        comparison: Our runs.
-        tables: See `published_rows`.
-
-    Returns:
-        A new comparison. Published rows are never marked best and stay off Pareto fronts.
+    Published rows are never marked best and stay off Pareto fronts.
 
     Raises:
         ComparisonError: A table has no row for any task of the comparison.
