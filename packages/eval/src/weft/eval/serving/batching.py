@@ -98,8 +98,8 @@ class Batching:
     async def _batch(self, batch: list[tuple[Question, asyncio.Future[str]]]) -> None:
         self.batches = [*self.batches[-999:], len(batch)]
         try:
-            questions, loop = [question for question, _ in batch], asyncio.get_running_loop()
-            said = list(await loop.run_in_executor(self._thread, self._answer, questions))
+            asking = asyncio.get_running_loop().run_in_executor
+            said = list(await asking(self._thread, self._answer, [question for question, _ in batch]))
             if len(said) != len(batch):
                 raise RuntimeError(f"{len(batch)} questions got {len(said)} answers")
         except Exception as error:

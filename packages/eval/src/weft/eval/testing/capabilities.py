@@ -33,10 +33,11 @@ def capabilities(subjects: Iterable[Subject]) -> dict[str, dict[str, str]]:
             if ability in reader.abilities:
                 checks.ABILITY_CHECKS[ability](subject)
                 row[ability] = "yes"
-        row["trained"] = "" if subject.method is None else "yes"
+        row["trained"] = ""
         if subject.method is not None:
             check = checks.check_mixed if reader.objective == "generation" else checks.check_adapted
             check(subject)
+            row["trained"] = "yes"
         table[subject.title] = row
     return table
 

@@ -100,9 +100,10 @@ def _answered(model: Any, processor: PairedProcessor, row: Row) -> tuple[Tensor,
 
 
 def _described(model: Any, processor: PairedProcessor, row: Row) -> tuple[Tensor, Tensor]:
-    prompt = [_read(processor, [row])[name] for name in ("input_ids", "attention_mask", "pixel_values")]
+    prompt = _read(processor, [row])
     ids, mask = processor.encoded([str(row.answer)], [None])
-    return model.caption_losses(*prompt, ids, mask)[0].sum(), ids[:, 1:]
+    read = [prompt[name] for name in ("input_ids", "attention_mask", "pixel_values")]
+    return model.caption_losses(*read, ids, mask)[0].sum(), ids[:, 1:]
 
 
 def _read(processor: PairedProcessor, rows: Sequence[Row]) -> dict[str, Tensor]:
