@@ -82,10 +82,6 @@ class Attention:
 def reach_attention(module: nn.Module, path: str) -> None:
     """Let the units at a module change its attention.
 
-    Args:
-        module: The module that calls the attention function.
-        path: Its name, for the message.
-
     Raises:
         AttachError: If the module does not look its attention function up, so that a unit would do nothing.
     """
@@ -113,11 +109,7 @@ def know_name() -> None:
 
 
 def restore_attention(state: Mapping[str, Any]) -> None:
-    """Know the name in the process that reads a pickled module whose attention units change.
-
-    Args:
-        state: The attributes of the module.
-    """
+    """Know the name in the process that reads the attributes of a pickled module whose attention units change."""
     if _CONFIG in state:
         know_name()
 

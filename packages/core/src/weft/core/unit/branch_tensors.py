@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 class BranchTensors:
-    """The tensors of one branch, by their names within it.
-
-    Args:
-        weights: The tensors of the site.
-        branch: Name of the branch.
-        up: Branch whose up-projection is added, or None.
-    """
+    """The tensors of one branch, by their names within it; to its up-projection that of another may be added."""
 
     def __init__(self, weights: Weights, branch: str, up: BranchTensors | None = None) -> None:
         self.weights = weights

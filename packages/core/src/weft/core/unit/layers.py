@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from weft.core.backbone.sites import Site
 from weft.core.unit.initialisers import ones, zeros
 from weft.core.unit.protocol import Init, TensorSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from weft.kernels import RoutedRows
 
@@ -26,16 +27,9 @@ class Slots(Protocol):
 def affine_tensors(
     name: str, into: int, out: int, init: Init, *, bias: Init = zeros, part: str | None = None, **options: Any
 ) -> tuple[TensorSpec, TensorSpec]:
-    """`{name}.weight` of shape `(into, out)` and `{name}.bias`.
+    """`{name}.weight` of shape `(into, out)`, which `init` draws, and `{name}.bias`.
 
-    Args:
-        name: What the two are called.
-        into: Features read.
-        out: Features returned.
-        init: Draws the weight.
-        bias: Draws the bias.
-        part: Part that they belong to; by default the one called like them.
-        options: Further fields of both.
+    By default they belong to the part that is called like them.
     """
     return (
         TensorSpec(f"{name}.weight", (into, out), init, part or name, **options),
@@ -54,9 +48,7 @@ def norm_tensors(name: str, width: int, part: str, **options: Any) -> tuple[Tens
 def of_rows(slots: Tensor, ids: Tensor | None) -> Tensor:
     """The slot of every row, shape `(rows or 1, *shape)`; rows of task -1 get slot 0.
 
-    Args:
-        slots: One for each task, or one for all, shape `(slots, *shape)`.
-        ids: Task of every row, shape `(rows,)`, or None where there is one task.
+    `ids` are the task of every row, shape `(rows,)`, or None where there is one task.
     """
     if slots.shape[0] == 1 or ids is None:
         return slots[:1]
@@ -99,10 +91,7 @@ def routed_linear(x: Tensor, weights: Slots, name: str) -> Tensor:
 def routed_norm(x: Tensor, weights: Slots, name: str) -> Tensor:
     """`(x - mean) / std * weight + bias` over the last dimension, with the slot of each row's task.
 
-    Args:
-        x: Shape `(rows, ..., width)`.
-        weights: Tensors of a site, with `{name}.weight` and `{name}.bias` of shape `(width,)`.
-        name: What the two are called.
+    The tensors are `{name}.weight` and `{name}.bias`, of shape `(width,)`; `x` is of shape `(rows, ..., width)`.
 
     Returns:
         The shape and dtype of `x`.
@@ -163,13 +152,29 @@ def routed_bottleneck(
     return adapter_bottleneck(read, tensors, weights.routed, residual=residual, scale=factor, **options)
 
 
-def added_to_part(output: Tensor, update: Tensor, part: tuple[int, int] | None) -> Tensor:
-    """`output` plus an update of some of its features.
+def is_map(weight: object) -> bool:
+    """Whether a weight is that of a linear map, or of a 1×1 convolution, in floating-point numbers."""
+    import torch
 
-    Args:
-        output: Shape `(rows, ..., out)`.
-        update: Shape `(rows, ..., last - first)`.
-        part: First and last of these features, where a map is fused with others; None stands for all.
+    return (
+        isinstance(weight, torch.Tensor)
+        and weight.is_floating_point()
+        and weight.dim() > 1
+        and weight.flatten(1).shape == weight.shape[:2]
+    )
+
+
+def own_weight(module: nn.Module, site: Site) -> Tensor:
+    """The weights of the outputs of a map that belong to a site, shape `(width, in_width)`; a view of them all."""
+    first, last = site.rows or (0, site.out_width)
+    weight: Tensor = module.weight.flatten(1)[first:last]  # type: ignore[operator]  # a 1×1 convolution's has 4 axes
+    return weight
+
+
+def added_to_part(output: Tensor, update: Tensor, part: tuple[int, int] | None) -> Tensor:
+    """`output` plus an update of its features from the first to the last of `part`; None stands for all.
+
+    Shapes are `(rows, ..., out)` and `(rows, ..., last - first)`.
     """
     from torch.nn import functional
 

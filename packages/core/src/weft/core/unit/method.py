@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -40,13 +40,8 @@ def _validate(value: Any) -> tuple[UnitConfig, ...]:
         return (_one(value),)
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         example = '{"method": "bottleneck", "bottleneck_size": 96}'
-        _fail(
-            [
-                _fault(
-                    (), value, f"a method must be a mapping with `method`, but is {value!r}. Write {example}."
-                )
-            ]
-        )
+        message = f"a method must be a mapping with `method`, but is {value!r}. Write {example}."
+        _fail([_fault((), value, message)])
     faults: list[InitErrorDetails] = []
     configs: list[UnitConfig] = []
     for index, item in enumerate(value):
@@ -56,11 +51,8 @@ def _validate(value: Any) -> tuple[UnitConfig, ...]:
             faults += [_fault((index, *f["loc"]), f["input"], f["msg"]) for f in error.errors()]
     labels = [config.label for config in configs]
     for label in sorted({label for label in labels if labels.count(label) > 1}):
-        faults.append(
-            _fault(
-                ("name",), value, f"`name` must be unique within a composition, but {label!r} occurs twice."
-            )
-        )
+        message = f"`name` must be unique within a composition, but {label!r} occurs twice."
+        faults.append(_fault(("name",), value, message))
     if faults:
         _fail(faults)
     return tuple(configs)
@@ -80,7 +72,6 @@ def _one(value: Any) -> UnitConfig:
         return config.model_validate(dict(value))
     except ValidationError as error:
         _fail([_explained(config, fault) for fault in error.errors(include_url=False)])
-        raise AssertionError("raised above") from error
 
 
 def _explained(config: type[UnitConfig], fault: Any) -> InitErrorDetails:
@@ -101,7 +92,7 @@ def _fault(place: tuple[int | str, ...], value: Any, message: str) -> InitErrorD
     return InitErrorDetails(type=error, loc=place, input=value)
 
 
-def _fail(faults: list[InitErrorDetails]) -> None:
+def _fail(faults: list[InitErrorDetails]) -> NoReturn:
     raise ValidationError.from_exception_data("method", faults)
 
 

@@ -15,14 +15,9 @@ from torch.nn import functional
 def call_layer(
     layer: nn.Module, tensors: Mapping[str, Tensor], module: nn.Module, inputs: Tensor, output: Tensor
 ) -> Tensor:
-    """What PEFT's layer returns, in the dtype of `output`.
+    """What PEFT's layer, without the map inside it, returns if it computes with some tensors, as `output` in dtype.
 
-    Args:
-        layer: The layer, without the map inside it.
-        tensors: Name in the layer to the tensor to compute with.
-        module: The map.
-        inputs: What the map read, shape `(rows, ..., in)`.
-        output: What it returned, shape `(rows, ..., out)`.
+    `inputs` is what the map read, shape `(rows, ..., in)`, and `output` what it returned, shape `(rows, ..., out)`.
     """
     layer.__dict__["base_layer"] = _Map(module, inputs, output)
     try:

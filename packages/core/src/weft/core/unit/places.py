@@ -30,10 +30,7 @@ class SubLayerConfig(UnitConfig):
     blocks: tuple[Block, ...] | None = None
 
     def size(self, width: int) -> int:
-        """Width of the bottleneck.
-
-        Args:
-            width: Width of the site.
+        """Width of the bottleneck at a site of some width.
 
         Raises:
             ConfigError: If both or neither of the two ways to say it are used, or the factor does not divide the width.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from weft.core.unit.attention import Attention
 
 Init = Callable[["Tensor"], None]
+WeightsOf = Callable[["Tensor"], Weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +111,14 @@ class Unit:
     def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:
         """Set starting values that depend on the site's module, in place; by default none do.
 
-        Args:
-            module: The site's module.
-            slots: Name to tensor of slots that were just drawn; with a new task, those of that task alone.
+        The slots, by name, were just drawn; with a new task, they are those of that task alone.
         """
 
     def attend(self, attention: Attention, weights: Weights) -> None:
-        """Change the keys and values of an attention, in place; by default nothing.
-
-        Args:
-            attention: The call, where the site's module calls an attention function.
-            weights: The tensors of this site.
-        """
+        """Change the keys and values in place where the site's module calls an attention; by default nothing."""
 
     def call(
-        self,
-        name: str,
-        forward: Callable[..., Any],
-        arguments: dict[str, Any],
-        weights: Callable[[Tensor], Weights],
+        self, name: str, forward: Callable[..., Any], arguments: dict[str, Any], weights: WeightsOf
     ) -> Any:
         """Call a module that the unit wraps; by default without any change.
 
@@ -141,13 +131,9 @@ class Unit:
         return forward(**arguments)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
-        """Change the weights of the site's module, in place, so that it does what the unit does to its output.
+        """Change the weights of the site's module, in place, so that it does what the unit does to rows of one task.
 
         Units that are not linear leave this as it is.
-
-        Args:
-            module: The site's module.
-            weights: The tensors of this site, for rows of one task.
         """
         raise AssertionError(f"{type(self).__name__} is not linear")
 
@@ -171,55 +157,37 @@ class Unit:
         """
         if len(own) == 1 and own <= self.linear_in:
             return {name: weighted_sum(slots[name], factors) for name in own}, 0.0
-        if abs(float(factors.sum()) - 1) > 1e-6:
+        total = float(factors.sum())
+        if abs(total - 1) > 1e-6:
             raise ConfigError(
                 f"`weights` must sum to 1, because {type(self).__name__} is not linear in its slots and only a "
-                f"mean of them is meant, but they sum to {float(factors.sum()):g}. Give the factors of a mean."
+                f"mean of them is meant, but they sum to {total:g}. Give the factors of a mean."
             )
         return {name: weighted_sum(value, factors) for name, value in slots.items()}, 0.0
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
-        """Change what the site's module reads; by default nothing.
-
-        Args:
-            inputs: Shape `(rows, ..., in_width)`.
-            weights: The tensors of this site.
-        """
+        """Change what the site's module reads, shape `(rows, ..., in_width)`; by default nothing."""
         return inputs
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
-        """Change what the site's module returns; by default nothing.
+        """Change what the site's module returns, keeping shape and dtype; by default nothing.
 
-        Args:
-            output: Shape `(rows, ..., out_width)`.
-            inputs: Input of the site's module, shape `(rows, ..., in_width)`.
-            weights: The tensors of this site.
-
-        Returns:
-            The adapted output, in the shape and dtype of `output`.
+        Shapes are `(rows, ..., out_width)` and `(rows, ..., in_width)`.
         """
         return output
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
-        """Change what the site's module returns by what its sub-layer reads; by default nothing.
+        """Change what the site's module returns by what its sub-layer reads, as `after` does; by default nothing.
 
-        Args:
-            output: Shape `(rows, ..., out_width)`.
-            source: Input of the sub-layer, or of the site's module where the family names no other, shape `(rows, ...,
-                width)`.
-            weights: The tensors of this site.
-
-        Returns:
-            As of `after`.
+        Where the family names no other, `source` is the input of the site's module. Shapes are `(rows, ..., out_width)`
+        and `(rows, ..., width)`.
         """
         return output
 
     def finish(self, output: Tensor, weights: Weights) -> Tensor:
         """Change what all units at the site's module together return, wherever this one stands; by default nothing.
 
-        Args:
-            output: Shape `(rows, ..., out_width)`.
-            weights: The tensors of this site.
+        The shape is `(rows, ..., out_width)`.
         """
         return output
 
@@ -236,14 +204,12 @@ _SMALL: dict[str, Any] = {
 
 
 def weighted_sum(values: Tensor, factors: Tensor) -> Tensor:
-    """`Σ factor · value` in float64, in the dtype of the values.
-
-    Args:
-        values: Shape `(tasks, *shape)`.
-        factors: Float64, shape `(tasks,)`.
-    """
+    """`Σ factor · value` in float64, in the dtype of the values, shape `(tasks, *shape)`."""
     shaped = factors.to(values.device).view(-1, *[1] * (values.dim() - 1))
     return (values.double() * shaped).sum(dim=0).to(values.dtype)
+
+
+Config = TypeVar("Config", bound="UnitConfig")
 
 
 class UnitConfig(BaseModel):
@@ -266,6 +232,7 @@ class UnitConfig(BaseModel):
         acts_at: Blocks where it acts, if it has no field `blocks`; empty for a unit without sites.
         roles: Linear maps where it acts, if it has no field `linears`; the empty one is the sub-layer's output.
         trains: Components trained in full after those of `train_full`, by word.
+        requires: What each of its sites must have, which `plan` checks; see `weft.core.backbone.needs`.
         stops_gradients: Whether no gradient passes through the layers where it acts.
         start_fields: Fields that decide whether the unit starts as the backbone, as it does with their defaults; empty
             where it always does, None where it cannot, for a reason that its docstring gives.
@@ -279,6 +246,7 @@ class UnitConfig(BaseModel):
     acts_at: ClassVar[tuple[Block, ...]] = ()
     roles: ClassVar[tuple[str, ...]] = ("",)
     trains: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[Need, ...]] = ()
     stops_gradients: ClassVar[bool] = False
     start_fields: ClassVar[tuple[str, ...] | None] = ()
     earlier: ClassVar[Mapping[str, Any]] = {}
@@ -292,10 +260,7 @@ class UnitConfig(BaseModel):
     train_full: tuple[str, ...] = ()
 
     @field_validator(
-        "towers",
-        "stacks",
-        "layers",
-        "train_full",
+        *("towers", "stacks", "layers", "train_full"),
         mode="before",
         json_schema_input_type=tuple[str, ...] | tuple[int, ...] | str | int | None,
     )
@@ -310,8 +275,8 @@ class UnitConfig(BaseModel):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What each of its sites must have, which `plan` checks; see `weft.core.backbone.needs`."""
-        return ()
+        """What each of its sites must have with these fields: by default what the class requires."""
+        return self.requires
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -330,9 +295,6 @@ class UnitConfig(BaseModel):
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The sites where the unit acts: by default the outputs or maps that the class or its fields name.
 
-        Args:
-            sites: The backbone.
-
         Raises:
             AddressError: If a word of the configuration fits nothing.
         """
@@ -343,22 +305,12 @@ class UnitConfig(BaseModel):
     def among(
         self, sites: SiteMap, blocks: Sequence[Block] | None, roles: Sequence[str] = ("",)
     ) -> tuple[Site, ...]:
-        """Sites within the towers, stacks and layers of the configuration.
-
-        Args:
-            sites: The backbone.
-            blocks: Their blocks; None stands for every sub-layer there is.
-            roles: Their roles; the empty one is the sub-layer's output.
-        """
+        """Sites within the towers, stacks and layers of the configuration; see `SiteMap.select`."""
         towers = self.home if self.towers is None else self.towers
         return sites.select(towers=towers, blocks=blocks, roles=roles, layers=self.layers, stacks=self.stacks)
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
-        """The tensors needed at a site.
-
-        Args:
-            site: The site.
-            sites: The backbone it is in.
+        """The tensors needed at a site of a backbone.
 
         Raises:
             ConfigError: If a size does not fit the site.
@@ -373,6 +325,14 @@ class UnitConfig(BaseModel):
     def example(cls) -> UnitConfig:
         """A small configuration for tests, without dropout, which leaves the start to the defaults."""
         return cls(**{name: value for name, value in _SMALL.items() if name in cls.model_fields})
+
+
+class ConfiguredUnit(Unit, Generic[Config]):
+    """A computation that reads its numbers from its configuration and its site."""
+
+    def __init__(self, config: Config, site: Site) -> None:
+        self.config = config
+        self.site = site
 
 
 UNITS: Registry[type[UnitConfig]] = Registry("`method`", ConfigError, "weft.core.units", group="weft.units")

@@ -56,12 +56,7 @@ class Weights(Protocol):
         """A tensor of the batch that `model.signal(...)` set, or None."""
 
     def plain_forward(self, inputs: Tensor, path: str = "") -> Tensor:
-        """What the site's module, or one within it, returns without its units.
-
-        Args:
-            inputs: What it reads.
-            path: Path within the site's module.
-        """
+        """What the site's module, or one at a path within it, returns without its units."""
 
     @property
     def collects_losses(self) -> bool:

@@ -5,17 +5,15 @@ Source: AdaptFormer (Chen et al., NeurIPS 2022), and its public code for images.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.layer_sites import on_stream
 from weft.core.backbone.sites import Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.layers import affine_tensors, norm_tensors, routed_bottleneck
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,17 +36,13 @@ class AdaptFormerConfig(UnitConfig):
     parts = ("down", "up", "norm")
     home = ("vision",)
     acts_at = ("ffn",)
+    requires = ("stream",)
 
     method: Literal["adaptformer"] = "adaptformer"
     bottleneck_size: int = Field(default=64, ge=1)
     scale: float = 0.1
     dropout: float = Field(default=0.1, ge=0, lt=1)
     norm: bool = False
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """The stream that enters the block."""
-        return ("stream",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The feed-forward block of every layer, read and written on the residual stream."""
@@ -57,33 +51,20 @@ class AdaptFormerConfig(UnitConfig):
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """Two matrices and two biases, and the norm's two vectors."""
         width, size = site.width, self.bottleneck_size
-        specs = [
+        norm = norm_tensors("norm", width, "norm", follows="down") if self.norm else ()
+        return (
             *affine_tensors("down", width, size, fan_in(width)),
             *affine_tensors("up", size, width, zeros),
-        ]
-        if self.norm:
-            specs += norm_tensors("norm", width, "norm", follows="down")
-        return tuple(specs)
+            *norm,
+        )
 
     def build(self, site: Site) -> AdaptFormer:
         """The computation at a site."""
-        return AdaptFormer(self.scale, self.dropout, norm=self.norm)
+        return AdaptFormer(self, site)
 
 
-@dataclass(eq=False)
-class AdaptFormer(Unit):
-    """The branch of one layer.
-
-    Args:
-        scale: Factor of the branch.
-        dropout: Probability of dropping a hidden value.
-        norm: Whether a LayerNorm comes first.
-    """
-
-    scale: float
-    dropout: float
-    _: KW_ONLY
-    norm: bool
+class AdaptFormer(ConfiguredUnit[AdaptFormerConfig]):
+    """The branch of one layer."""
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `source`, both of shape `(rows, ..., width)`."""
@@ -91,8 +72,8 @@ class AdaptFormer(Unit):
             source.to(output.dtype),
             weights,
             output,
-            norm="norm" if self.norm else None,
-            scale=self.scale,
+            norm="norm" if self.config.norm else None,
+            scale=self.config.scale,
             activation="relu",
-            hidden_dropout=self.dropout if weights.training else 0.0,
+            hidden_dropout=self.config.dropout if weights.training else 0.0,
         )

@@ -5,17 +5,15 @@ Source: AIM (Yang et al., ICLR 2023).
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.layer_sites import around_layer, by_video, relative
 from weft.core.backbone.sites import Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.layers import affine_tensors, routed_bottleneck
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Unit, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,17 +46,13 @@ class AIMConfig(UnitConfig):
     parts = ("down", "up", "embedding")
     home = ("vision",)
     acts_at = ("attention", "ffn")
+    requires = ("stream",)
 
     method: Literal["aim"] = "aim"
     frames: int = Field(default=8, ge=1)
     bottleneck_size: int | None = Field(default=None, ge=1)
     scale: float = 0.5
     temporal_embedding: bool = True
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """The norm before attention."""
-        return ("stream",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole, its attention and its feed-forward block."""
@@ -79,23 +73,18 @@ class AIMConfig(UnitConfig):
             *affine_tensors("down", width, size, fan_in(width)),
             *affine_tensors("up", size, width, zeros),
         ]
-        if self._has_embedding(site):
+        if self.has_embedding(site):
             specs.append(TensorSpec("embedding", (self.frames, width), zeros, "embedding"))
         return tuple(specs)
 
     def build(self, site: Site) -> Unit:
         """The computation at a site."""
-        if site.role != TEMPORAL:
-            return AIMBeside(self.scale) if site.block == "ffn" else AIMBottleneck()
-        return AIMTemporal(
-            self.frames,
-            norm=relative(site.wiring.residual.before, site),
-            attention=relative(site.wiring.source, site),
-            embedding=self._has_embedding(site),
-            address=site.address,
-        )
+        if site.role == TEMPORAL:
+            return AIMTemporal(self, site)
+        return AIMBeside(self, site) if site.block == "ffn" else AIMBottleneck()
 
-    def _has_embedding(self, site: Site) -> bool:
+    def has_embedding(self, site: Site) -> bool:
+        """Whether the embedding of frames is added before a layer."""
         first = min(self.layers) if self.layers is not None else 0
         return self.temporal_embedding and site.role == TEMPORAL and site.layer == first
 
@@ -108,41 +97,18 @@ class AIMBottleneck(Unit):
         return routed_bottleneck(output, weights, output, activation="gelu")
 
 
-class AIMBeside(Unit):
-    """The bottleneck beside the feed-forward block.
-
-    Args:
-        scale: Factor of the branch.
-    """
-
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
+class AIMBeside(ConfiguredUnit[AIMConfig]):
+    """The bottleneck beside the feed-forward block."""
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch that reads the block's input; both of shape `(rows, tokens, width)`."""
         return routed_bottleneck(
-            source.to(output.dtype), weights, output, scale=self.scale, activation="gelu"
+            source.to(output.dtype), weights, output, scale=self.config.scale, activation="gelu"
         )
 
 
-@dataclass(eq=False)
-class AIMTemporal(Unit):
-    """The attention over time, before a layer.
-
-    Args:
-        frames: Frames of every video.
-        norm: Path of the norm before attention, within the layer.
-        attention: Path of the attention, within the layer.
-        embedding: Whether the embedding of frames is added first.
-        address: Where it is, for messages.
-    """
-
-    frames: int
-    _: KW_ONLY
-    norm: str
-    attention: str
-    embedding: bool
-    address: str
+class AIMTemporal(ConfiguredUnit[AIMConfig]):
+    """The attention over time, before a layer."""
 
     def before(self, inputs: Tensor, weights: Weights) -> Tensor:
         """`inputs` after attention over time; shape `(videos * frames, tokens, width)`.
@@ -150,18 +116,17 @@ class AIMTemporal(Unit):
         Raises:
             ConfigError: If the rows are no whole number of videos.
         """
-        videos, tokens = by_video(inputs.shape[0], self.frames, self.address), inputs.shape[1]
+        frames, tokens = self.config.frames, inputs.shape[1]
+        videos = by_video(inputs.shape[0], frames, self.site.address)
         changed = inputs
-        if self.embedding:
+        if self.config.has_embedding(self.site):
             place = weights.rows("embedding").to(inputs.dtype)
-            place = place.expand(videos, -1, -1) if place.shape[0] == 1 else place[:: self.frames]
+            place = place.expand(videos, -1, -1) if place.shape[0] == 1 else place[::frames]
             changed = inputs + place.flatten(0, 1)[:, None]
-        over_time = changed.unflatten(0, (videos, self.frames)).transpose(1, 2).flatten(0, 1)
-        mixed = self._attend(weights, over_time)
+        over_time = changed.unflatten(0, (videos, frames)).transpose(1, 2).flatten(0, 1)
+        normed = weights.plain_forward(over_time, relative(self.site.wiring.residual.before, self.site))
+        found = weights.plain_forward(normed, relative(self.site.wiring.source, self.site))
+        mixed = found[0] if isinstance(found, tuple) else found
         mixed = mixed.unflatten(0, (videos, tokens)).transpose(1, 2).flatten(0, 1)
         mixed = mixed.to(changed.dtype)
         return weights.keep_identity(routed_bottleneck(mixed, weights, changed, activation="gelu"), inputs)
-
-    def _attend(self, weights: Weights, stream: Tensor) -> Tensor:
-        found = weights.plain_forward(weights.plain_forward(stream, self.norm), self.attention)
-        return found[0] if isinstance(found, tuple) else found

@@ -5,7 +5,6 @@ Source: Houlsby et al. 2019, section 2.1; VL-Adapter (Sung et al. 2022), section
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from weft.core.backbone.sites import Site, SiteMap
@@ -13,7 +12,7 @@ from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import constant, fan_in, normal, zeros
 from weft.core.unit.layers import affine_tensors, norm_tensors, routed_bottleneck
 from weft.core.unit.places import SubLayerConfig
-from weft.core.unit.protocol import Init, TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, Init, TensorSpec, Unit, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,12 +77,10 @@ class BottleneckConfig(SubLayerConfig):
 
     def build(self, site: Site) -> Bottleneck:
         """The computation at a site."""
-        unit = Bottleneck
         if self.placement == "parallel":
-            unit = ParallelBottleneck
-        elif self.placement == "stream" and site.wiring.residual.norm:
-            unit = NormedBottleneck
-        return unit(self.activation, self.scale, norm=self.norm, learned_scale=self.learned_scale)
+            return ParallelBottleneck(self, site)
+        normed = self.placement == "stream" and site.wiring.residual.norm
+        return NormedBottleneck(self, site) if normed else Bottleneck(self, site)
 
 
 def _draws(init: str, width: int, size: int) -> tuple[Init, Init, Init, Init]:
@@ -92,22 +89,8 @@ def _draws(init: str, width: int, size: int) -> tuple[Init, Init, Init, Init]:
     return normal(0.02), zeros, zeros if init == "zero" else normal(0.02), zeros
 
 
-@dataclass(eq=False)
-class Bottleneck(Unit):
-    """The computation in series.
-
-    Args:
-        activation: Name of the activation.
-        scale: Factor of the output.
-        norm: Whether a LayerNorm comes first.
-        learned_scale: Whether the factor is a tensor.
-    """
-
-    activation: str
-    scale: float
-    _: KW_ONLY
-    norm: bool
-    learned_scale: bool
+class Bottleneck(ConfiguredUnit[BottleneckConfig]):
+    """The computation in series."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
@@ -119,9 +102,9 @@ class Bottleneck(Unit):
             read,
             weights,
             output,
-            scale="scale" if self.learned_scale else self.scale,
-            activation=self.activation,
-            norm="norm" if self.norm else None,
+            scale="scale" if self.config.learned_scale else self.config.scale,
+            activation=self.config.activation,
+            norm="norm" if self.config.norm else None,
         )
 
 

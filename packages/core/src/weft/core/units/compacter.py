@@ -7,7 +7,6 @@ VL-Adapter (Sung et al. 2022) uses two full-rank terms, a rule of each half's ow
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import constant, normal, xavier, zeros
 from weft.core.unit.places import SubLayerConfig
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,21 +63,17 @@ class CompacterConfig(SubLayerConfig):
                     f"{divisors}."
                 )
         specs: list[TensorSpec] = []
-        for half, (inner, outer) in (("down", (width, size)), ("up", (size, width))):
-            rule = "rule" if self.tied_rule else f"rule.{half}"
-            if rule not in [spec.name for spec in specs]:
-                specs.append(
-                    TensorSpec(
-                        rule,
-                        (self.divisions,) * 3,
-                        normal(self.rule_std),
-                        "rule",
-                        follows=half,
-                        trainable=self.learned_rule,
-                    )
-                )
+        draw, shape = normal(self.rule_std), (self.divisions,) * 3
+        for half, inner, outer in (("down", width, size), ("up", size, width)):
+            if half == "down" or not self.tied_rule:
+                rule = self.rule_of(half)
+                specs.append(TensorSpec(rule, shape, draw, "rule", follows=half, trainable=self.learned_rule))
             specs += self._half(half, inner, outer)
         return tuple(specs)
+
+    def rule_of(self, half: str) -> str:
+        """Name of the rule of a half."""
+        return "rule" if self.tied_rule else f"rule.{half}"
 
     def _half(self, half: str, inner: int, outer: int) -> list[TensorSpec]:
         n = self.divisions
@@ -92,7 +87,7 @@ class CompacterConfig(SubLayerConfig):
 
     def build(self, site: Site) -> Compacter:
         """The computation at a site."""
-        return Compacter(self.activation, self.scale, tied_rule=self.tied_rule, full=self.rank is None)
+        return Compacter(self, site)
 
     @classmethod
     def example(cls) -> CompacterConfig:
@@ -100,48 +95,30 @@ class CompacterConfig(SubLayerConfig):
         return cls(bottleneck_size=4)
 
 
-@dataclass(eq=False)
-class Compacter(Unit):
-    """The computation.
-
-    Args:
-        activation: Name of the activation.
-        scale: Factor of the output.
-        tied_rule: Whether both halves have one rule.
-        full: Whether the matrices `B` are full.
-    """
-
-    activation: str
-    scale: float
-    _: KW_ONLY
-    tied_rule: bool
-    full: bool
+class Compacter(ConfiguredUnit[CompacterConfig]):
+    """The computation."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        if not self.full and self._alone(weights):
+        if self.config.rank is not None and self._alone(weights):
             return self._factors(output, weights)
         down, up = self.matrix("down", weights), self.matrix("up", weights)
-        tensors = BottleneckWeights(
-            down=down,
-            up=up,
-            down_bias=_per_slot(weights["down.bias"], down),
-            up_bias=_per_slot(weights["up.bias"], up),
-        )
+        down_bias = weights["down.bias"].expand(down.shape[0], -1)
+        up_bias = weights["up.bias"].expand(up.shape[0], -1)
         return adapter_bottleneck(
             output,
-            tensors,
+            BottleneckWeights(down, up, down_bias, up_bias),
             weights.routed,
             residual=output,
-            scale=self.scale,
-            activation=self.activation,
+            scale=self.config.scale,
+            activation=self.config.activation,
         )
 
     def _alone(self, weights: Weights) -> bool:
         names = [f"{half}.{kind}" for half in ("down", "up") for kind in ("left", "right", "bias")]
-        names += ["rule"] if self.tied_rule else ["rule.down", "rule.up"]
+        names += [self.config.rule_of("down"), self.config.rule_of("up")]
         return all(weights[name].shape[0] == 1 for name in names)
 
     def _factors(self, output: Tensor, weights: Weights) -> Tensor:
@@ -149,7 +126,7 @@ class Compacter(Unit):
         from weft.kernels import LowRankKronecker, kronecker_bottleneck
 
         def half(name: str) -> LowRankKronecker:
-            rule = weights["rule" if self.tied_rule else f"rule.{name}"]
+            rule = weights[self.config.rule_of(name)]
             return LowRankKronecker(rule[0], weights[f"{name}.left"][0], weights[f"{name}.right"][0])
 
         adapted = kronecker_bottleneck(
@@ -159,8 +136,8 @@ class Compacter(Unit):
             down_bias=weights["down.bias"][0],
             up_bias=weights["up.bias"][0],
             residual=output,
-            scale=self.scale,
-            activation=self.activation,
+            scale=self.config.scale,
+            activation=self.config.activation,
         )
         return weights.keep_identity(adapted, output)
 
@@ -171,14 +148,10 @@ class Compacter(Unit):
         """
         from weft.kernels import phm_weight
 
-        rule = weights["rule" if self.tied_rule else f"rule.{half}"]
-        if self.full:
+        rule = weights[self.config.rule_of(half)]
+        if self.config.rank is None:
             matrix = phm_weight(rule, weights[f"{half}.weight"])
         else:
             matrix = phm_weight(rule, left=weights[f"{half}.left"], right=weights[f"{half}.right"])
         slots = weights[f"{half}.bias"].shape[0]
         return matrix if matrix.shape[0] >= slots else matrix.expand(slots, -1, -1)
-
-
-def _per_slot(bias: Tensor, matrix: Tensor) -> Tensor:
-    return bias if bias.shape[0] == matrix.shape[0] else bias.expand(matrix.shape[0], -1)

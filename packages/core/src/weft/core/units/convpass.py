@@ -5,7 +5,6 @@ Source: Convpass (Jie and Deng 2022, "Convolutional Bypasses Are Better Vision T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from weft.core.backbone.sites import Block, Site, SiteMap
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import xavier, zeros
 from weft.core.unit.layers import affine_tensors, routed_linear
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +57,7 @@ class ConvpassConfig(UnitConfig):
 
     def build(self, site: Site) -> Convpass:
         """The computation at a site."""
-        return Convpass(self.scale, self.dropout, site.address)
+        return Convpass(self, site)
 
 
 def _centre(value: Tensor) -> None:
@@ -68,19 +67,8 @@ def _centre(value: Tensor) -> None:
         value[channel, channel, 1, 1] = 1.0
 
 
-@dataclass(eq=False)
-class Convpass(Unit):
-    """The branch beside one sub-layer.
-
-    Args:
-        scale: Factor of the branch.
-        dropout: Probability of dropping a value before the up-projection.
-        address: Where it is, for messages.
-    """
-
-    scale: float
-    dropout: float
-    address: str
+class Convpass(ConfiguredUnit[ConvpassConfig]):
+    """The branch beside one sub-layer."""
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branch of `source`, both of shape `(rows, 1 + patches, width)`.
@@ -94,15 +82,16 @@ class Convpass(Unit):
         side = round((source.shape[1] - 1) ** 0.5)
         if side * side != source.shape[1] - 1:
             raise ConfigError(
-                f"`towers` must show a class token and a square of patches to convolve, but {self.address} has "
+                f"`towers` must show a class token and a square of patches to convolve, but {self.site.address} has "
                 f"{source.shape[1]} tokens. Choose a vision tower with a class token, and square images."
             )
         hidden = _quick_gelu(routed_linear(source.to(output.dtype), weights, "down"))
         alone, patches = hidden[:, :1].mT[..., None], hidden[:, 1:].mT.unflatten(2, (side, side))
         alone, patches = (self._convolved(image, weights).flatten(2).mT for image in (alone, patches))
         hidden = _quick_gelu(torch.cat([alone, patches], dim=1))
-        hidden = functional.dropout(hidden, self.dropout, training=weights.training)
-        return weights.keep_identity(output + self.scale * routed_linear(hidden, weights, "up"), output)
+        hidden = functional.dropout(hidden, self.config.dropout, training=weights.training)
+        update = self.config.scale * routed_linear(hidden, weights, "up")
+        return weights.keep_identity(output + update, output)
 
     def _convolved(self, image: Tensor, weights: Weights) -> Tensor:
         from torch.nn import functional

@@ -7,7 +7,6 @@ be added here is the importance loss of Shazeer et al. 2017, "Outrageously Large
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.layers import added_to_part, affine
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit
 from weft.core.units.lora import LowRankUpdateConfig
 
 if TYPE_CHECKING:
@@ -57,24 +56,11 @@ class HydraLoRAConfig(LowRankUpdateConfig):
 
     def build(self, site: Site) -> HydraLoRA:
         """The computation at a linear map."""
-        return HydraLoRA(self.scale, self.dropout, self.balance, site.rows)
+        return HydraLoRA(self, site)
 
 
-@dataclass(eq=False)
-class HydraLoRA(Unit):
-    """The computation.
-
-    Args:
-        scale: Factor of the update.
-        dropout: Probability of dropping an input of the update.
-        balance: Factor of the loss for balance.
-        rows: Range of output features updated, or None for all.
-    """
-
-    scale: float
-    dropout: float
-    balance: float
-    rows: tuple[int, int] | None
+class HydraLoRA(ConfiguredUnit[HydraLoRAConfig]):
+    """The computation."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
@@ -84,13 +70,13 @@ class HydraLoRA(Unit):
         x = inputs.to(output.dtype)
         down, up, router = (weights.rows(f"{name}.weight") for name in ("down", "up", "router"))
         shares = torch.softmax(affine(x, router), dim=-1, dtype=torch.float32)
-        if self.balance and weights.collects_losses:
-            weights.owe(self.balance * _imbalance(shares, weights))
-        hidden = affine(functional.dropout(x, self.dropout, weights.training), down)
+        if self.config.balance and weights.collects_losses:
+            weights.owe(self.config.balance * _imbalance(shares, weights))
+        hidden = affine(functional.dropout(x, self.config.dropout, weights.training), down)
         # All up-projections in one product: the hidden features once for each, times its share.
         spread = (shares.to(hidden.dtype)[..., None] * hidden[..., None, :]).flatten(-2)
-        update = self.scale * affine(spread, up.flatten(1, 2))
-        return weights.keep_identity(added_to_part(output, update, self.rows), output)
+        update = self.config.scale * affine(spread, up.flatten(1, 2))
+        return weights.keep_identity(added_to_part(output, update, self.site.rows), output)
 
 
 def _imbalance(shares: Tensor, weights: Weights) -> Tensor:

@@ -7,17 +7,16 @@ stack, and no conditional norms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
-from weft.core.unit.initialisers import normal, ones, zeros
-from weft.core.unit.layers import affine, slot_affine
+from weft.core.unit.initialisers import normal, zeros
+from weft.core.unit.layers import affine, affine_tensors, norm_tensors, slot_affine
 from weft.core.unit.places import SubLayerConfig
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,17 +75,10 @@ class HyperformerConfig(SubLayerConfig):
             for name in self.condition_on
         ]
         joined = self.embedding_size * len(self.condition_on)
-        for name, shape, init in (
-            ("inner.weight", (joined, self.hidden_size), maps),
-            ("inner.bias", (self.hidden_size,), zeros),
-            ("outer.weight", (self.hidden_size, self.projected_size), maps),
-            ("outer.bias", (self.projected_size,), zeros),
-            ("norm.weight", (self.projected_size,), ones),
-            ("norm.bias", (self.projected_size,), zeros),
-        ):
-            specs.append(
-                TensorSpec(f"projection.{name}", shape, init, "projection", default=_AXES["projection"])
-            )
+        network: dict[str, Any] = {"part": "projection", "default": _AXES["projection"]}
+        specs += affine_tensors("projection.inner", joined, self.hidden_size, maps, **network)
+        specs += affine_tensors("projection.outer", self.hidden_size, self.projected_size, maps, **network)
+        specs += norm_tensors("projection.norm", self.projected_size, **network)
         shared: Axes = frozenset({"task", "layer"})
         if "block" in self.condition_on:
             shared |= {"block"}
@@ -97,17 +89,16 @@ class HyperformerConfig(SubLayerConfig):
             ("up.bias", width),
         ):
             draw = zeros if name.startswith("up") and self.init == "zero" else maps
-            specs.append(
-                TensorSpec(
-                    f"{name}.generator", (self.projected_size, count), draw, "generator", default=shared
-                )
-            )
-            specs.append(TensorSpec(f"{name}.offset", (count,), zeros, "generator", default=shared))
+            shape = (self.projected_size, count)
+            specs += [
+                TensorSpec(f"{name}.generator", shape, draw, "generator", shared),
+                TensorSpec(f"{name}.offset", (count,), zeros, "generator", shared),
+            ]
         return tuple(specs)
 
     def build(self, site: Site) -> Hyperformer:
         """The computation at a site."""
-        return Hyperformer(self.activation, self.condition_on, site.width)
+        return Hyperformer(self, site)
 
     @classmethod
     def example(cls) -> HyperformerConfig:
@@ -115,19 +106,8 @@ class HyperformerConfig(SubLayerConfig):
         return cls(bottleneck_size=4, embedding_size=6, hidden_size=5, projected_size=3)
 
 
-@dataclass(eq=False)
-class Hyperformer(Unit):
-    """The computation.
-
-    Args:
-        activation: Name of the activation.
-        condition_on: Vectors joined as input.
-        width: Width of the site.
-    """
-
-    activation: str
-    condition_on: tuple[str, ...]
-    width: int
+class Hyperformer(ConfiguredUnit[HyperformerConfig]):
+    """The computation."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the generated adapter of `output`; shape `(rows, ..., width)`."""
@@ -135,13 +115,10 @@ class Hyperformer(Unit):
 
         generated = self.generate(weights)
         tensors = BottleneckWeights(
-            down=generated["down.weight"],
-            up=generated["up.weight"],
-            down_bias=generated["down.bias"],
-            up_bias=generated["up.bias"],
+            generated["down.weight"], generated["up.weight"], generated["down.bias"], generated["up.bias"]
         )
         return adapter_bottleneck(
-            output, tensors, weights.routed, residual=output, activation=self.activation
+            output, tensors, weights.routed, residual=output, activation=self.config.activation
         )
 
     def generate(self, weights: Weights) -> dict[str, Tensor]:
@@ -154,7 +131,7 @@ class Hyperformer(Unit):
         import torch
         from torch.nn import functional
 
-        vectors = [weights[f"{name}.vector"] for name in self.condition_on]
+        vectors = [weights[f"{name}.vector"] for name in self.config.condition_on]
         slots = max(vector.shape[0] for vector in vectors)
         joined = torch.cat([vector.expand(slots, -1) for vector in vectors], dim=-1)
         hidden = torch.relu(slot_affine(joined, weights, "projection.inner"))
@@ -166,6 +143,6 @@ class Hyperformer(Unit):
             for name in ("down.weight", "down.bias", "up.weight", "up.bias")
         }
         count = generated["down.weight"].shape[0]
-        generated["down.weight"] = generated["down.weight"].view(count, self.width, -1)
-        generated["up.weight"] = generated["up.weight"].view(count, -1, self.width)
+        generated["down.weight"] = generated["down.weight"].view(count, self.site.width, -1)
+        generated["up.weight"] = generated["up.weight"].view(count, -1, self.site.width)
         return generated

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import ones
-from weft.core.unit.layers import across
+from weft.core.unit.layers import across, own_weight
 from weft.core.unit.places import LinearMapConfig, Role
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit, weighted_sum
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,12 +42,12 @@ class IA3Config(LinearMapConfig):
         width = site.in_width if site.role == "down" else site.width
         return (TensorSpec("scale", (width,), ones, "scale"),)
 
-    def build(self, site: Site) -> Unit:
+    def build(self, site: Site) -> Scaled:
         """The computation at a linear map."""
-        return ScaledInput() if site.role == "down" else ScaledOutput(site.rows)
+        return ScaledInput(self, site) if site.role == "down" else ScaledOutput(self, site)
 
 
-class Scaled(Unit):
+class Scaled(ConfiguredUnit[IA3Config]):
     """Factors, of which the difference from one is what a task adds."""
 
     def combine(
@@ -71,28 +71,21 @@ class ScaledInput(Scaled):
 
 
 class ScaledOutput(Scaled):
-    """Scales what a linear map returns.
-
-    Args:
-        rows: Range of the output features that are scaled, or None for all.
-    """
-
-    def __init__(self, rows: tuple[int, int] | None) -> None:
-        self.rows = rows
+    """Scales what a linear map returns."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """The scaled output, shape `(rows, ..., out_width)`."""
-        first, last = self.rows or (0, output.shape[-1])
+        first, last = self.site.rows or (0, output.shape[-1])
         part = output[..., first:last]
         scaled = weights.keep_identity(part * across(weights.rows("scale"), part).to(part.dtype), part)
-        return scaled if self.rows is None else output.slice_scatter(scaled, -1, first, last)
+        return scaled if self.site.rows is None else output.slice_scatter(scaled, -1, first, last)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """The rows of the weight and the bias, scaled in float32."""
         scale = weights.rows("scale")[0].float()
-        weight: Tensor = module.weight.flatten(1)  # type: ignore[operator]
-        first, last = self.rows or (0, weight.shape[0])
-        weight[first:last] = (weight[first:last].float() * scale[:, None]).to(weight.dtype)
+        weight = own_weight(module, self.site)
+        weight.copy_(weight.float() * scale[:, None])
         if module.bias is not None:
             bias: Tensor = module.bias  # type: ignore[assignment]
+            first, last = self.site.rows or (0, self.site.out_width)
             bias[first:last] = (bias[first:last].float() * scale).to(bias.dtype)

@@ -5,17 +5,16 @@ Source: Hu et al. 2022; as VL-Adapter (Sung et al. 2022) uses it, on queries and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import AttachError, ConfigError
 from weft.core.unit.initialisers import fan_in, ones, zeros
-from weft.core.unit.layers import across, added_to_part, of_rows
+from weft.core.unit.layers import across, added_to_part, is_map, of_rows, own_weight
 from weft.core.unit.places import LinearMapConfig, Role
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit, weighted_sum
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,43 +99,32 @@ class LoRAConfig(LowRankUpdateConfig):
             )
         return (*pair, length)
 
-    def build(self, site: Site) -> LoRA:
+    def build(self, site: Site) -> LoRA[LoRAConfig]:
         """The computation at a linear map."""
-        kind = DoRA if self.magnitude else LoRA
-        return kind(self.scale, self.dropout, site.rows, site.out_width)
+        return DoRA(self, site) if self.magnitude else LoRA(self, site)
 
 
-@dataclass(eq=False)
-class LoRA(Unit):
-    """The computation.
+Update = TypeVar("Update", bound=LowRankUpdateConfig)
 
-    Args:
-        scale: Factor of the update.
-        dropout: Probability of dropping an input.
-        rows: Range of output features updated, or None for all.
-        out_width: Output features of the module.
-    """
 
-    scale: float
-    dropout: float
-    rows: tuple[int, int] | None
-    out_width: int
+class LoRA(ConfiguredUnit[Update]):
+    """The computation."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        whole = self.rows is None
+        whole = self.site.rows is None
         update = adapter_bottleneck(
             inputs.to(output.dtype),
             BottleneckWeights(*self.matrices(weights)),
             weights.routed,
             residual=output if whole else None,
-            scale=self.scale,
+            scale=self.config.scale,
             activation="identity",
-            input_dropout=self.dropout if weights.training else 0.0,
+            input_dropout=self.config.dropout if weights.training else 0.0,
         )
-        return update if whole else added_to_part(output, update, self.rows)
+        return update if whole else added_to_part(output, update, self.site.rows)
 
     def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """The slots of `A` and `B`, shapes `(slots, in, rank)` and `(slots, rank, out)`."""
@@ -145,9 +133,8 @@ class LoRA(Unit):
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`W + scale · A B`, added in float32."""
         down, up = (value[_slot(value, weights)].float() for value in self.matrices(weights))
-        first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight.flatten(1)[first:last]  # type: ignore[operator]  # a 1×1 convolution's has 4 axes
-        weight.copy_(weight.float() + self.scale * (down @ up).mT)
+        weight = own_weight(module, self.site)
+        weight.copy_(weight.float() + self.config.scale * (down @ up).mT)
 
     def combine(
         self, slots: Mapping[str, Tensor], factors: Tensor, own: frozenset[str]
@@ -163,7 +150,7 @@ class LoRA(Unit):
         return nearest_factors(down, up, factors)
 
 
-class DoRA(LoRA):
+class DoRA(LoRA[LoRAConfig]):
     """`y = b + m ⊙ (x W + s x A B) / ‖W + s A B‖`, the norm taken over the inputs of each output.
 
     Neither a matrix of ones and zeros nor the update itself is ever formed: the norm of each output is worked out
@@ -181,14 +168,14 @@ class DoRA(LoRA):
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """The output with direction and magnitude changed, shape `(rows, ..., out)`."""
         module = weights.module
-        first, last = self.rows or (0, output.shape[-1])
+        first, last = self.site.rows or (0, output.shape[-1])
         moved = super().after(output, inputs, weights)[..., first:last]
         bias = getattr(module, "bias", None)
         plain = moved if bias is None else moved - bias[first:last].to(moved.dtype)
         factor = across(of_rows(self.factors(weights) - 1, weights.task_ids), moved)
         changed = moved + plain * factor.to(moved.dtype)
         part = weights.keep_identity(changed, output[..., first:last])
-        return part if self.rows is None else output.slice_scatter(part, -1, first, last)
+        return part if self.site.rows is None else output.slice_scatter(part, -1, first, last)
 
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`m ⊙ (W + s A B) / ‖W + s A B‖`, worked out in float32."""
@@ -197,11 +184,11 @@ class DoRA(LoRA):
         factor = self.factors(weights)
         slot = _slot(factor, weights)
         super().merge(module, weights)
-        first, last = self.rows or (0, self.out_width)
-        weight: Tensor = module.weight.flatten(1)[first:last]  # type: ignore[operator]
+        weight = own_weight(module, self.site)
         weight.copy_(weight.float() * factor[slot][:, None])
         own = weights.module.bias
         if isinstance(own, torch.Tensor) and weights.module is not module:
+            first, last = self.site.rows or (0, self.site.out_width)
             # A unit before this one may have changed the bias, and what it added has a direction as well.
             bias: Tensor = module.bias[first:last]  # type: ignore[index]
             added = bias.float() - own[first:last].float()
@@ -218,25 +205,18 @@ class DoRA(LoRA):
             # ‖W + s A B‖² = ‖W‖² + 2 s <W, A B> + s² ‖A B‖², each per output.
             cross = ((weight @ down).mT * up).sum(dim=1)
             square = ((down.mT @ down @ up) * up).sum(dim=1)
-            relative = (2 * self.scale * cross + self.scale**2 * square) / norm.square()
+            scale = self.config.scale
+            relative = (2 * scale * cross + scale**2 * square) / norm.square()
             length = norm * (1 + relative).clamp_min(0).sqrt()
         return weights["magnitude"] / length
 
     def _weight(self, module: nn.Module) -> Tensor:
-        weight = getattr(module, "weight", None)
-        if (
-            weight is None
-            or weight.dim() < 2
-            or weight.flatten(1).shape != weight.shape[:2]
-            or not weight.is_floating_point()
-        ):
+        if not is_map(getattr(module, "weight", None)):
             raise AttachError(
                 f"`magnitude` needs a weight of floating-point numbers to take norms of, but "
                 f"{type(module).__name__} has none. Set `magnitude: false` for quantised maps."
             )
-        first, last = self.rows or (0, self.out_width)
-        part: Tensor = weight.detach().flatten(1)[first:last]
-        return part
+        return own_weight(module, self.site).detach()
 
 
 def nearest_factors(down: Tensor, up: Tensor, factors: Tensor) -> tuple[dict[str, Tensor], float]:

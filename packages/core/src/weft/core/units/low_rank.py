@@ -13,7 +13,7 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.unit.initialisers import xavier, zeros
 from weft.core.unit.places import SubLayerConfig
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,18 +54,11 @@ class LowRankConfig(SubLayerConfig):
 
     def build(self, site: Site) -> LowRank:
         """The computation at a site."""
-        return LowRank(self.activation)
+        return LowRank(self, site)
 
 
-class LowRank(Unit):
-    """The computation.
-
-    Args:
-        activation: Name of the activation.
-    """
-
-    def __init__(self, activation: str) -> None:
-        self.activation = activation
+class LowRank(ConfiguredUnit[LowRankConfig]):
+    """The computation."""
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `output`; shape `(rows, ..., width)`."""
@@ -78,5 +71,5 @@ class LowRank(Unit):
             up_bias=weights["up.bias"],
         )
         return adapter_bottleneck(
-            output, tensors, weights.routed, residual=output, activation=self.activation
+            output, tensors, weights.routed, residual=output, activation=self.config.activation
         )

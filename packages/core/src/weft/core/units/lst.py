@@ -12,11 +12,10 @@ from pydantic import Field
 
 from weft.core.backbone.layer_sites import in_turn, stream_name
 from weft.core.backbone.sites import Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.layers import affine_tensors, norm_tensors, routed_linear, routed_norm
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, WeightsOf, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +51,7 @@ class LSTConfig(UnitConfig):
 
     parts = ("down", "gate", "block", "up")
     home = ("vision",)
+    requires = ("rows",)
     start_fields = ("residual",)
     stops_gradients: ClassVar[bool] = True
 
@@ -60,11 +60,6 @@ class LSTConfig(UnitConfig):
     num_heads: int = Field(default=4, ge=1)
     residual: bool = True
     side_layers: tuple[int, ...] | None = None
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Rows that do not see each other."""
-        return ("rows",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole.
@@ -78,8 +73,9 @@ class LSTConfig(UnitConfig):
                 f"{list(self.layers)}. Name the layers with a side block in `side_layers`."
             )
         chosen = self.among(sites, ["attention"])
+        crossing = {(site.tower, site.stack) for site in sites.sites if site.block == "cross_attention"}
         for site in chosen:
-            if any(_beside(site, other) for other in sites.sites if other.block == "cross_attention"):
+            if (site.tower, site.stack) in crossing:
                 raise ConfigError(
                     f"`stacks` must read nothing beside their own input, but {site.address} stands in one with "
                     "cross-attention, which the side network lacks. Choose a vision tower, or an encoder without it."
@@ -105,11 +101,9 @@ class LSTConfig(UnitConfig):
             specs += affine_tensors("enter", width, size, fan_in(width), part="down")
         if self.has_block(site):
             specs += affine_tensors("down", width, size, fan_in(width))
-            specs += [TensorSpec("gate", (), zeros, "gate")]
-            specs += [
-                *norm_tensors("attention_norm", size, "block"),
-                *norm_tensors("ffn_norm", size, "block"),
-            ]
+            specs.append(TensorSpec("gate", (), zeros, "gate"))
+            specs += norm_tensors("attention_norm", size, "block")
+            specs += norm_tensors("ffn_norm", size, "block")
             for name in ("query", "key", "value", "output"):
                 specs += affine_tensors(name, size, size, fan_in(size), part="block")
             wide = WIDENING * size
@@ -149,35 +143,13 @@ class LSTConfig(UnitConfig):
         return cls(reduction_factor=4, num_heads=2)
 
 
-def _beside(site: Site, other: Site) -> bool:
-    return (site.tower, site.stack) == (other.tower, other.stack)
-
-
-class LST(Unit):
-    """The computation around one layer.
-
-    Args:
-        config: The configuration.
-        site: The layer; its position says whether the ladder begins or ends there.
-    """
+class LST(ConfiguredUnit[LSTConfig]):
+    """The computation around one layer, whose position says whether the ladder begins or ends there."""
 
     wraps = ("path",)
 
-    def __init__(self, config: LSTConfig, site: Site) -> None:
-        self.residual = config.residual
-        self.heads = config.num_heads
-        self.begins = site.is_first
-        self.ends = site.is_last
-        self.width = site.width
-        self.block = config.has_block(site)
-        self.address = site.address
-
     def call(
-        self,
-        name: str,
-        forward: Callable[..., Any],
-        arguments: dict[str, Any],
-        weights: Callable[[Tensor], Weights],
+        self, name: str, forward: Callable[..., Any], arguments: dict[str, Any], weights: WeightsOf
     ) -> Any:
         """Call the layer without a graph, and the side network's block beside it.
 
@@ -188,35 +160,35 @@ class LST(Unit):
 
         if arguments.get("past_key_values") is not None:
             raise ConfigError(
-                f"`use_cache` must be false with 'lst', but {self.address} is called with a cache, and the side "
+                f"`use_cache` must be false with 'lst', but {self.site.address} is called with a cache, and the side "
                 "network keeps none. Call the model with `use_cache=False`."
             )
         stream = stream_name(arguments)
         read = arguments[stream]
-        own = weights(read)
-        hidden = read if self.begins else read[..., : self.width]
+        own, width = weights(read), self.site.width
+        hidden = read if self.site.is_first else read[..., :width]
         # A copy, or the backward pass would keep the wide tensor that it is a view of.
-        side = routed_linear(read, own, "enter") if self.begins else read[..., self.width :].contiguous()
+        side = routed_linear(read, own, "enter") if self.site.is_first else read[..., width:].contiguous()
         with torch.no_grad():
             result = forward(**{**arguments, stream: hidden.detach()})
         states = result[0] if isinstance(result, tuple) else result
-        if self.block:
+        if self.config.has_block(self.site):
             gate = (own.rows("gate") / GATE_TEMPERATURE).sigmoid().view(-1, *[1] * (side.dim() - 1))
             gate = gate.to(side.dtype)
             side = self._block(gate * side + (1 - gate) * routed_linear(states, own, "down"), own, arguments)
-        states = self._left(states, side, own) if self.ends else torch.cat([states, side], dim=-1)
+        states = self._left(states, side, own) if self.site.is_last else torch.cat([states, side], dim=-1)
         return (states, *result[1:]) if isinstance(result, tuple) else states
 
     def _left(self, states: Tensor, side: Tensor, weights: Weights) -> Tensor:
         found = routed_linear(routed_norm(side, weights, "up_norm"), weights, "up")
-        return weights.keep_identity(states + found if self.residual else found, states)
+        return weights.keep_identity(states + found if self.config.residual else found, states)
 
     def _block(self, side: Tensor, weights: Weights, arguments: dict[str, Any]) -> Tensor:
         from torch.nn import functional
 
         normed = routed_norm(side, weights, "attention_norm")
         query, key, value = (
-            routed_linear(normed, weights, name).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            routed_linear(normed, weights, name).unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
             for name in ("query", "key", "value")
         )
         mask = arguments.get("attention_mask")

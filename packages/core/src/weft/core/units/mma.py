@@ -15,7 +15,7 @@ from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import Axes
 from weft.core.unit.initialisers import normal, zeros
 from weft.core.unit.layers import affine_tensors, routed_linear
-from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, Init, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ class MMAConfig(UnitConfig):
 
     def build(self, site: Site) -> MMA:
         """The computation at a layer."""
-        return MMA(self.scale)
+        return MMA(self, site)
 
 
 def _fan_out(features: int) -> Init:
@@ -83,19 +83,13 @@ def _fan_out(features: int) -> Init:
     return normal((2 / features) ** 0.5)
 
 
-class MMA(Unit):
-    """The adapter of one layer.
-
-    Args:
-        scale: Factor of the adapter.
-    """
-
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
+class MMA(ConfiguredUnit[MMAConfig]):
+    """The adapter of one layer."""
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the adapter of `source`, both of shape `(rows, tokens, width)`."""
         hidden = source.to(output.dtype)
         for name in ("down", "core"):
             hidden = routed_linear(hidden, weights, name).relu()
-        return weights.keep_identity(output + self.scale * routed_linear(hidden, weights, "up"), output)
+        update = self.config.scale * routed_linear(hidden, weights, "up")
+        return weights.keep_identity(output + update, output)

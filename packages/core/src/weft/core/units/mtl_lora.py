@@ -6,7 +6,6 @@ Source: Yang et al. 2024, "MTL-LoRA: Low-Rank Adaptation for Multi-Task Learning
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -52,29 +51,18 @@ class MTLLoRAConfig(LowRankUpdateConfig):
 
     def build(self, site: Site) -> MTLLoRA:
         """The computation at a linear map."""
-        return MTLLoRA(self.scale, self.dropout, site.rows, site.out_width, self.temperature)
+        return MTLLoRA(self, site)
 
 
-@dataclass(eq=False)
-class MTLLoRA(LoRA):
-    """The computation: LoRA whose `up` of each task is `T Σ m_i B_i`.
-
-    Args:
-        scale: Factor of the update.
-        dropout: Probability of dropping an input.
-        rows: Range of output features updated, or None for all.
-        out_width: Output features of the module.
-        temperature: Divisor of the numbers `w`.
-    """
+class MTLLoRA(LoRA[MTLLoRAConfig]):
+    """The computation: LoRA whose `up` of each task is `T Σ m_i B_i`."""
 
     linear_in = frozenset(("down.weight", "transform", "up.weight"))
     combine = Unit.combine
 
-    temperature: float
-
     def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """`A`, and what follows it, shapes `(slots, in, rank)` and `(slots, rank, out)`."""
-        shares = (weights["mix"] / self.temperature).softmax(dim=-1)
+        shares = (weights["mix"] / self.config.temperature).softmax(dim=-1)
         ups = weights["up.weight"]
         mixed = (shares[:, None] @ ups.flatten(2)).view(-1, *ups.shape[2:])
         return weights["down.weight"], weights["transform"] @ mixed

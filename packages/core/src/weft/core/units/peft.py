@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator
 
 from weft.core.backbone.sites import Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, unknown
 from weft.core.unit.initialisers import zeros
 from weft.core.unit.places import LinearMapConfig
@@ -50,6 +49,7 @@ class PEFTConfig(LinearMapConfig):
     """
 
     parts = ("trained", "fixed")
+    requires = ("map",)
 
     method: Literal["peft"] = "peft"
     config: dict[str, Any]
@@ -70,22 +70,17 @@ class PEFTConfig(LinearMapConfig):
             )
         return value
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Maps of their own, around which PEFT builds its layers."""
-        return ("map",)
-
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The tensors of PEFT's layer, by its own names without that of the adapter.
 
         Raises:
             ConfigError: If PEFT is not installed, or refuses the configuration.
         """
-        layer = self.layer(site.in_width, site.out_width)
-        return tuple(
-            TensorSpec(name, tuple(value.shape), zeros, "trained" if trained else "fixed", trainable=trained)
-            for name, value, trained in _named(layer)
-        )
+        specs = []
+        for _, name, value in _named(self.layer(site.in_width, site.out_width)):
+            part = "trained" if value.requires_grad else "fixed"
+            specs.append(TensorSpec(name, tuple(value.shape), zeros, part, trainable=value.requires_grad))
+        return tuple(specs)
 
     def layer(self, in_width: int, out_width: int) -> Any:
         """PEFT's layer around a map on the meta device.
@@ -118,12 +113,12 @@ class PEFTLayer(Unit):
     def __init__(self, config: dict[str, Any], in_width: int, out_width: int) -> None:
         self.config = config
         self.layer = _template(_layer(json.dumps(config, sort_keys=True), in_width, out_width))
-        self.names = {ours: theirs for theirs, ours in _names(self.layer)}
+        self.names = {ours: theirs for theirs, ours, _ in _named(self.layer)}
         self.indices = _indices(config, self.layer, in_width, out_width)
 
     def start(self, module: nn.Module, slots: Mapping[str, Tensor]) -> None:
         """Set the values that PEFT starts from, drawn by PEFT around the module itself."""
-        for name, value, _ in _named(_wrapped(self.config, module)):
+        for _, name, value in _named(_wrapped(self.config, module)):
             if name in slots:
                 slots[name].copy_(value)
 
@@ -222,14 +217,8 @@ def _indices(config: dict[str, Any], layer: nn.Module, in_width: int, out_width:
     return {name: found[name] for name in names}
 
 
-def _names(layer: nn.Module) -> Iterator[tuple[str, str]]:
+def _named(layer: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
     """Name in the layer and our name, which lacks that of the adapter, of every real tensor but the map's."""
-    for name, value in {**dict(layer.named_parameters()), **dict(layer.named_buffers())}.items():
+    for name, value in (*layer.named_parameters(), *layer.named_buffers()):
         if not name.startswith("base_layer.") and value.is_floating_point():
-            yield name, ".".join(word for word in name.split(".") if word != "default")
-
-
-def _named(layer: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
-    values = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-    for theirs, ours in _names(layer):
-        yield ours, values[theirs], values[theirs].requires_grad
+            yield name, ".".join(word for word in name.split(".") if word != "default"), value

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from weft.core.backbone.sites import Block, Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.unit.initialisers import normal
 from weft.core.unit.layers import affine_tensors, of_rows, slot_affine
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,17 +41,13 @@ class PrefixConfig(UnitConfig):
 
     parts = ("prefix", "network")
     roles = ("key",)
+    requires = ("rows",)
     start_fields = None
 
     method: Literal["prefix"] = "prefix"
     length: int = Field(default=20, ge=1)
     hidden_size: int | None = Field(default=None, ge=1)
     blocks: tuple[Block, ...] | None = None
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Rows of their own, which keys are added to."""
-        return ("rows",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The attentions: the modules that hold the maps to keys."""
@@ -78,18 +73,11 @@ class PrefixConfig(UnitConfig):
 
     def build(self, site: Site) -> Prefix:
         """The computation at an attention."""
-        return Prefix(network=self.hidden_size is not None)
+        return Prefix(self, site)
 
 
-class Prefix(Unit):
-    """The computation.
-
-    Args:
-        network: Whether there is a network.
-    """
-
-    def __init__(self, *, network: bool) -> None:
-        self.network = network
+class Prefix(ConfiguredUnit[PrefixConfig]):
+    """The computation."""
 
     def attend(self, attention: Attention, weights: Weights) -> None:
         """Put the prefix in front of keys and values; rows of task -1 do not see it."""
@@ -106,7 +94,7 @@ class Prefix(Unit):
         """Keys and values of all slots, each of shape `(slots, length, width)`."""
         import torch
 
-        if not self.network:
+        if self.config.hidden_size is None:
             return weights["key"], weights["value"]
         # A network that all tasks share serves the table of each, and the other way round.
         hidden = torch.tanh(slot_affine(weights["table"], weights, "inner"))

@@ -16,7 +16,7 @@ from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import fan_in, zeros
 from weft.core.unit.layers import affine_tensors, routed_linear
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,39 +81,30 @@ class STAdapterConfig(UnitConfig):
 
     def build(self, site: Site) -> STAdapter:
         """The computation at a layer."""
-        kind = STAdapterBefore if site.block == "attention" else STAdapterBetween
-        return kind(self.frames, site.address)
+        return STAdapterBefore(self, site) if site.block == "attention" else STAdapterBetween(self, site)
 
 
-class STAdapter(Unit):
-    """What both places have in common.
-
-    Args:
-        frames: Frames of every video.
-        address: Where it is, for messages.
-    """
-
-    def __init__(self, frames: int, address: str) -> None:
-        self.frames = frames
-        self.address = address
+class STAdapter(ConfiguredUnit[STAdapterConfig]):
+    """What both places have in common."""
 
     def _added(self, output: Tensor, stream: Tensor, weights: Weights) -> Tensor:
         """`output` with the adapter of `stream` added to its patches."""
         import torch
         from torch.nn import functional
 
-        by_video(stream.shape[0], self.frames, self.address)
-        hidden = routed_linear(stream[:, 1:], weights, "down").unflatten(0, (-1, self.frames))
+        frames = self.config.frames
+        by_video(stream.shape[0], frames, self.site.address)
+        hidden = routed_linear(stream[:, 1:], weights, "down").unflatten(0, (-1, frames))
         # One kernel for each row's task, of which all frames of a video have the same: `(videos or 1, kernel, size)`.
         kernel = weights.rows("conv.weight").to(hidden.dtype)
         bias = weights.rows("conv.bias").to(hidden.dtype)
         if kernel.shape[0] > 1:
-            kernel, bias = kernel[:: self.frames], bias[:: self.frames]
+            kernel, bias = kernel[::frames], bias[::frames]
         half = kernel.shape[1] // 2
         padded = functional.pad(hidden, (0, 0, 0, 0, half, half))
         mixed = bias[:, None, None]
         for place in range(kernel.shape[1]):
-            mixed = mixed + kernel[:, place, None, None] * padded[:, place : place + self.frames]
+            mixed = mixed + kernel[:, place, None, None] * padded[:, place : place + frames]
         update = routed_linear(mixed.expand_as(hidden).flatten(0, 1), weights, "up")
         changed = torch.cat([output[:, :1], output[:, 1:] + update], dim=1)
         return weights.keep_identity(changed, output)

@@ -6,21 +6,19 @@ choice on which the two differ is an option.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from weft.core.backbone.layer_sites import on_stream
 from weft.core.backbone.sites import Modality, Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.sharing import Axes
 from weft.core.unit.branch_tensors import BranchTensors, TokenTensors
 from weft.core.unit.initialisers import fan_in, normal, ones, zeros
 from weft.core.unit.layers import routed_bottleneck, routed_norm
 from weft.core.unit.places import Activation
-from weft.core.unit.protocol import Init, TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, Init, TensorSpec, UnitConfig, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +73,7 @@ class UniAdapterConfig(UnitConfig):
     """
 
     parts = ("down", "up", "norm", "cross_norm", "core")
+    requires = ("stream",)
     start_fields = ("init",)
 
     method: Literal["uniadapter"] = "uniadapter"
@@ -114,11 +113,6 @@ class UniAdapterConfig(UnitConfig):
     def signals(self) -> tuple[str, ...]:
         """Which tokens stand for images, if each token takes the branch of its modality."""
         return ("token_modality",) if self.per_token else ()
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """The stream that enters the block."""
-        return ("stream",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """The feed-forward block of every layer, read and written on the residual stream.
@@ -172,20 +166,7 @@ class UniAdapterConfig(UnitConfig):
 
     def build(self, site: Site) -> UniAdapter:
         """The computation at a site."""
-        held = self.sharing.at(site)
-        up = held.axes("up", default=ACROSS_STACKS)
-        return UniAdapter(
-            self.at(site),
-            self.activation,
-            self.scale,
-            norm=self.norm,
-            core=self.core,
-            cross_norm=self.cross_norm != "none",
-            query_residual=self.query_residual,
-            reuse_text_up=self.reuse_text_up and "text" in self.branches and "modality" not in up,
-            per_token=self.per_token and site.modality == "text",
-            one_down=not self.core and "modality" in held.axes("down", default=ACROSS_MODALITIES),
-        )
+        return UniAdapter(self, site)
 
     @classmethod
     def example(cls) -> UniAdapterConfig:
@@ -238,36 +219,18 @@ class UniAdapterConfig(UnitConfig):
         return normal(0.02)
 
 
-@dataclass(eq=False)
-class UniAdapter(Unit):
-    """The branches of one layer.
-
-    Args:
-        branches: The branches that act here.
-        activation: Name of the activation.
-        scale: Factor of every branch.
-        norm: Whether a LayerNorm comes first.
-        core: Whether a square matrix follows the down-projection.
-        cross_norm: Whether a LayerNorm ends the cross branch.
-        query_residual: Whether the text branch acts where there is a cross branch.
-        reuse_text_up: Whether the up-projection of `text` is added to that of `cross`.
-        per_token: Whether each token takes the branch of its modality.
-        one_down: Whether all branches have the same `down`.
-    """
+class UniAdapter(ConfiguredUnit[UniAdapterConfig]):
+    """The branches of one layer."""
 
     taps = ("query",)
 
-    branches: tuple[Modality, ...]
-    activation: str
-    scale: float
-    _: KW_ONLY
-    norm: bool
-    core: bool
-    cross_norm: bool
-    query_residual: bool
-    reuse_text_up: bool
-    per_token: bool
-    one_down: bool
+    def __init__(self, config: UniAdapterConfig, site: Site) -> None:
+        super().__init__(config, site)
+        held = config.sharing.at(site)
+        one_up = "text" not in config.branches or "modality" in held.axes("up", default=ACROSS_STACKS)
+        self.branches = config.at(site)
+        self.reuse_text_up = config.reuse_text_up and not one_up
+        self.one_down = not config.core and "modality" in held.axes("down", default=ACROSS_MODALITIES)
 
     def beside(self, output: Tensor, source: Tensor, weights: Weights) -> Tensor:
         """`output` plus the branches that the layer's pass calls for.
@@ -278,7 +241,7 @@ class UniAdapter(Unit):
             weights: The tensors; `tapped("query")` is the stream before cross-attention, if the pass had one, and
                 `signal("token_modality")` tells tokens of images (1) from those of text (0).
         """
-        if self.per_token:
+        if self.config.per_token and self.site.modality == "text":
             return self._by_token(output, source, weights)
         if self.branches == ("vision",):
             return self._add(output, source, BranchTensors(weights, "vision"))
@@ -286,15 +249,15 @@ class UniAdapter(Unit):
         text = BranchTensors(weights, "text")
         if query is None:
             return self._add(output, source, text) if "text" in self.branches else output
-        if "text" in self.branches and self.query_residual:
+        if "text" in self.branches and self.config.query_residual:
             output = self._add(output, query, text)
         if "cross" not in self.branches:
             return output
         cross = BranchTensors(weights, "cross", text if self.reuse_text_up else None)
-        if not self.cross_norm:
+        if self.config.cross_norm == "none":
             return self._add(output, source, cross)
         delta = self._add(None, source, cross, 1.0)
-        normed = self.scale * routed_norm(delta, cross, "cross_norm")
+        normed = self.config.scale * routed_norm(delta, cross, "cross_norm")
         return weights.keep_identity(output + normed.to(output.dtype), output)
 
     def _by_token(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
@@ -317,14 +280,15 @@ class UniAdapter(Unit):
 
         from weft.kernels import BottleneckWeights, adapter_bottleneck
 
-        norm = "norm" if self.norm else None
+        config = self.config
+        norm = "norm" if config.norm else None
         options: dict[str, Any] = {
-            "scale": self.scale if scale is None else scale,
-            "activation": self.activation,
+            "scale": config.scale if scale is None else scale,
+            "activation": config.activation,
         }
-        if not self.core:
+        if not config.core:
             return routed_bottleneck(read, tensors, output, norm=norm, **options)
-        read = routed_bottleneck(read, tensors, None, norm=norm, up="core", activation=self.activation)
+        read = routed_bottleneck(read, tensors, None, norm=norm, up="core", activation=config.activation)
         alike = torch.eye(read.shape[-1], dtype=read.dtype, device=read.device)[None]
         up, slots = tensors.stored("up.weight")
         back = BottleneckWeights(alike, up, up_bias=tensors["up.bias"], up_slots=slots)

@@ -14,9 +14,9 @@ from pydantic import Field
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.sharing import AXES
 from weft.core.unit.initialisers import constant, uniform, zeros
-from weft.core.unit.layers import across, added_to_part, affine
+from weft.core.unit.layers import across, added_to_part, affine, own_weight
 from weft.core.unit.places import LinearMapConfig
-from weft.core.unit.protocol import TensorSpec, Unit, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, Weights, register_unit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,44 +48,33 @@ class VeRAConfig(LinearMapConfig):
         chosen = self.select(sites)
         inner, outer = max(one.in_width for one in chosen), max(one.width for one in chosen)
         return (
-            self._matrix("down.weight", inner, self.rank),
-            self._matrix("up.weight", self.rank, outer),
+            _matrix("down.weight", inner, self.rank),
+            _matrix("up.weight", self.rank, outer),
             TensorSpec("down.scale", (self.rank,), constant(self.start), "down"),
             TensorSpec("up.scale", (site.width,), zeros, "up"),
         )
 
     def build(self, site: Site) -> VeRA:
         """The computation at a linear map."""
-        return VeRA(self.dropout, site)
-
-    @staticmethod
-    def _matrix(name: str, rows: int, columns: int) -> TensorSpec:
-        draw = uniform(math.sqrt(6 / rows))  # He et al. 2015
-        everywhere = frozenset(AXES)
-        return TensorSpec(
-            name, (rows, columns), draw, "projection", default=everywhere, trainable=False, common=True
-        )
+        return VeRA(self, site)
 
 
-class VeRA(Unit):
-    """The computation.
+def _matrix(name: str, rows: int, columns: int) -> TensorSpec:
+    draw = uniform(math.sqrt(6 / rows))  # He et al. 2015
+    everywhere = frozenset(AXES)
+    return TensorSpec(name, (rows, columns), draw, "projection", everywhere, trainable=False, common=True)
 
-    Args:
-        dropout: Probability of dropping an input.
-        site: The linear map.
-    """
+
+class VeRA(ConfiguredUnit[VeRAConfig]):
+    """The computation."""
 
     linear_in = frozenset(("down.weight", "down.scale", "up.weight", "up.scale"))
-
-    def __init__(self, dropout: float, site: Site) -> None:
-        self.dropout = dropout
-        self.site = site
 
     def after(self, output: Tensor, inputs: Tensor, weights: Weights) -> Tensor:
         """`output` plus the update of `inputs`, shapes `(rows, ..., out)` and `(rows, ..., in)`."""
         from torch.nn import functional
 
-        read = functional.dropout(inputs.to(output.dtype), self.dropout, weights.training)
+        read = functional.dropout(inputs.to(output.dtype), self.config.dropout, weights.training)
         down, scale, up, factor = (value.to(output.dtype) for value in self._tensors(weights))
         update = affine(affine(read, down) * across(scale, read), up) * across(factor, read)
         return weights.keep_identity(added_to_part(output, update, self.site.rows), output)
@@ -93,8 +82,7 @@ class VeRA(Unit):
     def merge(self, module: nn.Module, weights: Weights) -> None:
         """`W + (A ⊙ d) (B ⊙ e)`, added in float32."""
         down, scale, up, factor = (value[0].float() for value in self._tensors(weights))
-        first, last = self.site.rows or (0, self.site.out_width)
-        weight: Tensor = module.weight[first:last]  # type: ignore[index]
+        weight = own_weight(module, self.site)
         weight.copy_(weight.float() + ((down * scale) @ (up * factor)).mT)
 
     def _tensors(self, weights: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,17 +7,15 @@ the last layer, so that whatever reads a tower finds as many tokens as before.
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from weft.core.backbone.layer_sites import around_layer, in_turn, stream_name
 from weft.core.backbone.sites import Site, SiteMap
-from weft.core.backbone.wiring import Need
 from weft.core.errors import ConfigError
 from weft.core.unit.initialisers import uniform
-from weft.core.unit.protocol import TensorSpec, Unit, UnitConfig, Weights, register_unit
+from weft.core.unit.protocol import ConfiguredUnit, TensorSpec, UnitConfig, Weights, WeightsOf, register_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +48,7 @@ class VPTConfig(UnitConfig):
     parts = ("prompt",)
     home = ("vision",)
     acts_at = ("attention",)
+    requires = ("rows",)
     start_fields = None
 
     method: Literal["vpt"] = "vpt"
@@ -57,11 +56,6 @@ class VPTConfig(UnitConfig):
     depth: Literal["shallow", "deep"] = "deep"
     dropout: float = Field(default=0.0, ge=0, lt=1)
     patch_size: int = Field(default=16, ge=1)
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Rows of their own, in which prompts have a place."""
-        return ("rows",)
 
     def select(self, sites: SiteMap) -> tuple[Site, ...]:
         """Every layer as a whole.
@@ -77,47 +71,27 @@ class VPTConfig(UnitConfig):
 
     def tensors(self, site: Site, sites: SiteMap) -> tuple[TensorSpec, ...]:
         """The prompts, shape `(length, width)`, where they enter."""
-        if not self._enters(site):
+        if not self.enters(site):
             return ()
         bound = math.sqrt(6 / (3 * self.patch_size**2 + site.width))
         return (TensorSpec("prompt", (self.length, site.width), uniform(bound), "prompt"),)
 
     def build(self, site: Site) -> VPT:
         """The computation at a layer."""
-        leaves = self.depth == "deep" or site.is_last
-        return VPT(self.length, self.dropout, site.address, enters=self._enters(site), leaves=leaves)
+        return VPT(self, site)
 
-    def _enters(self, site: Site) -> bool:
+    def enters(self, site: Site) -> bool:
+        """Whether prompts are put in before a layer."""
         return self.depth == "deep" or site.is_first
 
 
-@dataclass(eq=False)
-class VPT(Unit):
-    """The computation around one layer.
-
-    Args:
-        length: Prompts of a layer.
-        dropout: Probability of dropping a value of a prompt.
-        address: Where it is, for messages.
-        enters: Whether prompts are put in before the layer.
-        leaves: Whether they are taken away behind it.
-    """
+class VPT(ConfiguredUnit[VPTConfig]):
+    """The computation around one layer."""
 
     wraps = ("path",)
 
-    length: int
-    dropout: float
-    address: str
-    _: KW_ONLY
-    enters: bool
-    leaves: bool
-
     def call(
-        self,
-        name: str,
-        forward: Callable[..., Any],
-        arguments: dict[str, Any],
-        weights: Callable[[Tensor], Weights],
+        self, name: str, forward: Callable[..., Any], arguments: dict[str, Any], weights: WeightsOf
     ) -> Any:
         """Call the layer with the prompts.
 
@@ -127,19 +101,21 @@ class VPT(Unit):
         masked = [key for key, value in arguments.items() if key.endswith("mask") and value is not None]
         if masked:
             raise ConfigError(
-                f"`towers` must show all tokens to each other, but {self.address} is called with `{masked[0]}`. Choose "
-                "a vision tower, or method 'prompt' in front of a text."
+                f"`towers` must show all tokens to each other, but {self.site.address} is called with `{masked[0]}`. "
+                "Choose a vision tower, or method 'prompt' in front of a text."
             )
         stream = stream_name(arguments)
         own = weights(arguments[stream])
-        read = self._entered(arguments[stream], own) if self.enters else arguments[stream]
+        read = arguments[stream]
+        if self.config.enters(self.site):
+            read = self._entered(read, own)
         result = forward(**{**arguments, stream: read})
         states = result[0] if isinstance(result, tuple) else result
         if own.has_identity:
             plain = forward(**{**arguments, stream: self._without(read)})
             plain = plain[0] if isinstance(plain, tuple) else plain
-            states = own.keep_identity(states, self._between(plain, states[:, 1 : 1 + self.length]))
-        if self.leaves:
+            states = own.keep_identity(states, self._between(plain, states[:, 1 : 1 + self.config.length]))
+        if self.config.depth == "deep" or self.site.is_last:
             states = self._without(states)
         return (states, *result[1:]) if isinstance(result, tuple) else states
 
@@ -147,7 +123,9 @@ class VPT(Unit):
         from torch.nn import functional
 
         prompt = weights.rows("prompt").to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        return self._between(tokens, functional.dropout(prompt, self.dropout, training=weights.training))
+        return self._between(
+            tokens, functional.dropout(prompt, self.config.dropout, training=weights.training)
+        )
 
     def _between(self, tokens: Tensor, prompt: Tensor) -> Tensor:
         import torch
@@ -157,4 +135,4 @@ class VPT(Unit):
     def _without(self, tokens: Tensor) -> Tensor:
         import torch
 
-        return torch.cat([tokens[:, :1], tokens[:, 1 + self.length :]], dim=1)
+        return torch.cat([tokens[:, :1], tokens[:, 1 + self.config.length :]], dim=1)
