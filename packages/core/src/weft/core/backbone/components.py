@@ -19,15 +19,9 @@ def full_parameters(
 ) -> Iterator[tuple[str, str, int]]:
     """The parameters that a word stands for.
 
-    Parameters that several modules share belong to the first that registers them, as `named_parameters` has
-    it.
-
-    Args:
-        model: The backbone.
-        sites: Its sites.
-        word: `norms` (of the towers), `biases` and `everything` (of the towers and of what belongs to none, such as
-            projections), or a component of the family.
-        towers: The towers that `norms`, `biases` and `everything` stay within; None stands for the default.
+    Parameters that several modules share belong to the first that registers them, as `named_parameters` has it. The
+    words are `norms` (of the towers), `biases` and `everything` (of the towers and of what belongs to none, such as
+    projections), and the components of the family. `towers` of None stands for the default.
 
     Yields:
         Name in the backbone, key in a checkpoint, number of elements.
@@ -50,6 +44,14 @@ def full_parameters(
     parameters = dict(model.named_parameters())
     for name in names:
         yield name, f"full.{_address(name, sites)}", parameters[name].numel()
+
+
+def names_by_parameter(model: nn.Module) -> dict[int, list[str]]:
+    """Identity of each parameter of a model to all its names, of which tied ones have several."""
+    names: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(name)
+    return names
 
 
 def _by_rule(model: nn.Module, word: str, inside: list[str], others: list[str]) -> list[str]:

@@ -17,12 +17,7 @@ ROOTS = ("model", "")
 
 
 def inside(outer: Paths, inner: Paths) -> tuple[str, ...]:
-    """Every path below every other one.
-
-    Args:
-        outer: Alternatives; the empty path is the model itself.
-        inner: Alternatives below each.
-    """
+    """Every path below every other one; the empty path is the model itself."""
     return tuple(
         f"{one}.{each}" if one else each for one in alternatives(outer) for each in alternatives(inner)
     )
@@ -38,16 +33,9 @@ def attention(
     fused: Paths | None = None,
     **rest: Any,
 ) -> BlockSpec:
-    """An attention that is one module, with its maps inside.
+    """An attention that is one module, from the layer, with its maps inside, whose paths are from the attention.
 
-    Args:
-        module: The attention, from the layer.
-        query: The map to queries, from the attention, and so on.
-        key: That to keys.
-        value: That to values.
-        output: That after the mixing, whose output is the sub-layer's.
-        fused: The one map that gives queries, keys and values, instead of three.
-        **rest: Other fields of the block.
+    `fused` is the one map that gives queries, keys and values, instead of three; `rest` are other fields of the block.
     """
     maps: dict[str, Paths | Fused] = {
         role: inside(module, path) if fused is None else Fused(inside(module, fused), index)
@@ -60,14 +48,9 @@ def attention(
 def feed_forward(
     module: Paths, *, up: Paths, down: Paths, gate: Paths | None = None, **rest: Any
 ) -> BlockSpec:
-    """A feed-forward block that is one module, with its maps inside.
+    """A feed-forward block that is one module, from the layer, with its maps inside, whose paths are from the block.
 
-    Args:
-        module: The block, from the layer.
-        up: The map to the hidden features, from the block.
-        down: The map back.
-        gate: The map whose activation multiplies what `up` gives, where there is one.
-        **rest: Other fields of the block.
+    The activation of `gate`, where there is one, multiplies what `up` gives; `rest` are other fields of the block.
     """
     maps = {"up": up, "gate": gate, "down": down}
     linears = {role: inside(module, path) for role, path in maps.items() if path is not None}
@@ -79,14 +62,9 @@ def feed_forward(
 def decoder(
     name: str, model_types: str, blocks: Blocks, *, root: Paths = ROOTS, place: Place | None = None
 ) -> Family:
-    """A text decoder with a map onto the vocabulary.
+    """A text decoder with a map onto the vocabulary, for types with blanks between.
 
-    Args:
-        name: Name of the family.
-        model_types: Its types, with blanks between.
-        blocks: The sub-layers of its layers.
-        root: What holds the layers and the embedding of tokens.
-        place: Where a prompt goes.
+    `root` holds the layers and the embedding of tokens; a prompt goes where `place` says.
     """
     return Family(
         name=name,

@@ -21,12 +21,9 @@ from weft.core.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """One of several linear maps that are in one module, one after the other.
+    """One of several linear maps that are in one module, from the layer, one after the other.
 
-    Args:
-        path: The module, from the layer.
-        index: Which of the equal parts of its output.
-        count: How many parts there are.
+    `index` is which of the equal parts of its output.
     """
 
     path: Paths
@@ -172,10 +169,7 @@ FAMILIES: Registry[Family] = Registry(
 
 
 def register_family(family: Family) -> Family:
-    """Make a family known under each of its model types.
-
-    Args:
-        family: The family; it may come from outside of weft.
+    """Make a family, which may come from outside of weft, known under each of its model types.
 
     Raises:
         BackboneError: If another family has one of its model types.
@@ -191,22 +185,16 @@ def families() -> Registry[Family]:
 
 
 def register_structure(read: StructureReader) -> StructureReader:
-    """Make known what reads models of types that no family declares; the last one counts.
+    """Make known what reads models, or towers of larger ones, of types that no family declares; the last one counts.
 
-    Args:
-        read: Makes a family for one model and the tower that it is of a larger one, if it is; raises `BackboneError`
-            where it cannot.
+    It raises `BackboneError` where it cannot.
     """
     _STRUCTURE_READERS.append(read)
     return read
 
 
 def read_structure(model: nn.Module, tower: Modality | None) -> Family:
-    """A family for one model of a type that no family declares.
-
-    Args:
-        model: The model.
-        tower: The tower that it is of a larger model, if it is one.
+    """A family for one model, or a tower of a larger one, of a type that no family declares.
 
     Raises:
         BackboneError: If its structure cannot be read.

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -41,19 +40,9 @@ class Backbone:
     structure: str
     weights: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The description as plain data."""
-        return asdict(self)
-
 
 def describe_backbone(model: nn.Module, sites: SiteMap, trained: Collection[str] = ()) -> Backbone:
-    """Describe a backbone; it is only looked at.
-
-    Args:
-        model: The backbone, before training.
-        sites: Its sites.
-        trained: Names of its parameters that are trained and so are in the checkpoint.
-    """
+    """Describe a backbone before training; the parameters that are trained are in the checkpoint instead."""
     return replace(describe_structure(model, sites), weights=weights_digest(model, trained))
 
 
@@ -103,11 +92,7 @@ def weights_digest(model: nn.Module, trained: Collection[str] = ()) -> str | Non
 def same_weights(model: nn.Module, sites: SiteMap, here: str | None, saved: str | None) -> bool:
     """Whether a checkpoint's backbone has the weights of this one, as far as both are known.
 
-    Args:
-        model: The backbone.
-        sites: Its sites.
-        here: Its `weights_digest`.
-        saved: What the checkpoint says, by the rule of any version of weft.
+    What is `saved` may be by the rule of any version of weft; `here` is the backbone's `weights_digest`.
     """
     if saved is not None and not saved.startswith(_VERSION):
         here = _sampled_weights(model, sites)

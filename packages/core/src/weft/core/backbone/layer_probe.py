@@ -37,24 +37,17 @@ class Flow:
 
 
 def probe(layer: nn.Module, sublayers: Mapping[Block, str], width: int) -> dict[str, Flow]:
-    """Find how sub-layers are placed in a layer.
-
-    Args:
-        layer: The layer; it is not changed.
-        sublayers: What its children that are sub-layers are, and their names.
-        width: Features of the residual stream.
-
-    Returns:
-        Name of each sub-layer to its placement.
+    """How sub-layers, by what they are, are placed in a layer of some width, which is not changed, by their names.
 
     Raises:
         BackboneError: If the layer does something else than adding what its sub-layers make of the stream.
     """
     refused, failed = [], []
-    for attention, ffn in product(_RETURNS, (_alone, _first_of_two)):
-        gives = {name: ffn if block == "ffn" else attention for block, name in sublayers.items()}
+    # How many values an attention and a feed-forward block return, the output first.
+    for attention, ffn in product((2, 3, 1), (1, 2)):
+        counts = {name: ffn if block == "ffn" else attention for block, name in sublayers.items()}
         try:
-            return _Run(layer, gives, width).flows()
+            return _Run(layer, counts, width).flows()
         except BackboneError as error:
             refused.append(str(error))
         except Exception as error:  # whatever the layer's code of any release does with stand-ins
@@ -62,36 +55,15 @@ def probe(layer: nn.Module, sublayers: Mapping[Block, str], width: int) -> dict[
     raise BackboneError((refused or failed)[0])
 
 
-def _alone(value: Tensor) -> Any:
-    return value
-
-
-def _first_of_two(value: Tensor) -> Any:
-    return value, None
-
-
-def _first_of_three(value: Tensor) -> Any:
-    return value, None, None
-
-
-_RETURNS = (_first_of_two, _first_of_three, _alone)
-
-
 class _Run:
-    """Runs of one layer around stand-ins.
+    """Runs of one layer around stand-ins."""
 
-    Args:
-        layer: The layer.
-        gives: Name of each sub-layer to how it returns its output.
-        width: Features of the residual stream.
-    """
-
-    def __init__(self, layer: nn.Module, gives: Mapping[str, Callable[[Tensor], Any]], width: int) -> None:
+    def __init__(self, layer: nn.Module, counts: Mapping[str, int], width: int) -> None:
         self.layer = layer
-        self.gives = gives
+        self.counts = counts
         self.generator = torch.Generator("cpu").manual_seed(0)
         self.stream = self._values(_ROWS, _LENGTH, width)
-        self.values = {name: self._values(_ROWS, _LENGTH, width) for name in gives}
+        self.values = {name: self._values(_ROWS, _LENGTH, width) for name in counts}
         self.factors = {name: 2.0 + index for index, (name, _) in enumerate(layer.named_children())}
 
     def _values(self, *shape: int) -> Tensor:
@@ -168,7 +140,8 @@ class _Run:
     ) -> nn.Module:
         if name in self.values:
             value = self.values[name] if name in speaking else torch.zeros_like(self.stream)
-            return _StandIn(seen, name, lambda read: self.gives[name](value))
+            rest = (None,) * (self.counts[name] - 1)
+            return _StandIn(seen, name, lambda read: (value, *rest) if rest else value)
         if _scales(name, child):
             return _StandIn(seen, name, lambda read: read * self.factors[name])
         if not any(True for _ in (*child.parameters(), *child.buffers())):
@@ -182,13 +155,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class _StandIn(nn.Module):
-    """Takes a child's place.
-
-    Args:
-        seen: Where to note what it reads.
-        name: Name of the child.
-        give: What it returns for what it reads.
-    """
+    """Takes a child's place: notes what it reads and gives something for it."""
 
     def __init__(self, seen: dict[str, Tensor], name: str, give: Callable[[Tensor], Any]) -> None:
         super().__init__()

@@ -21,10 +21,6 @@ def on_stream(site: Site, sites: SiteMap) -> Site:
     """A sub-layer's site that reads the residual stream before the sub-layer and writes onto the one after it.
 
     It needs `stream`. What only the layer as a whole returns is written to by the sub-layer's own output.
-
-    Args:
-        site: A sub-layer's site.
-        sites: The backbone.
     """
     residual = site.wiring.residual
     inner = residual.behind if residual.behind not in sites.layers else None
@@ -34,21 +30,14 @@ def on_stream(site: Site, sites: SiteMap) -> Site:
 def around_layer(site: Site, sites: SiteMap, role: str = "") -> Site:
     """The whole layer of a sub-layer, whose input and output are the residual stream.
 
-    Args:
-        site: The sub-layer's site; its address, with `role`, stays that of the new one.
-        sites: The backbone.
-        role: Tells it apart from the sub-layer's own site.
+    Its address is the sub-layer's, but for a role that tells the two apart.
     """
     layer = next(path for path in sites.layers if site.path.startswith(f"{path}."))
     return replace(site, role=role).rewired(path=layer)
 
 
 def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
-    """The whole layers of some sub-layers, each with its position among those of its stack.
-
-    Args:
-        chosen: One sub-layer of every layer, in order.
-        sites: The backbone.
+    """The whole layers of some sub-layers, one of every layer, each with its position among those of its stack.
 
     Raises:
         ConfigError: If a layer is left out between two others.
@@ -71,31 +60,17 @@ def in_turn(chosen: Sequence[Site], sites: SiteMap) -> tuple[Site, ...]:
 
 
 def stream_name(arguments: dict[str, Any]) -> str:
-    """Name of the argument by which a layer gets the residual stream.
-
-    Args:
-        arguments: All arguments of a call, by name.
-    """
+    """Name of the argument by which a layer gets the residual stream."""
     return "hidden_states" if "hidden_states" in arguments else next(iter(arguments))
 
 
 def relative(path: str | None, layer: Site) -> str:
-    """The path of a module within a layer.
-
-    Args:
-        path: Its path from the root.
-        layer: A site made by `around_layer`.
-    """
+    """The path of a module within a layer that `around_layer` made."""
     return str(path).removeprefix(f"{layer.path}.")
 
 
 def by_video(rows: int, frames: int, address: str) -> int:
     """Number of videos among the rows of a tower.
-
-    Args:
-        rows: Rows of the tower.
-        frames: Frames of every video.
-        address: Where, for the message.
 
     Raises:
         ConfigError: If the rows are no whole number of videos.

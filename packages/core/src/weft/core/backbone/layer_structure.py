@@ -36,11 +36,7 @@ ROLES: Mapping[Block, Mapping[str, tuple[str, ...]]] = {
 
 
 def sublayers(layer: nn.Module) -> dict[Block, str]:
-    """The children of a layer that are named as sub-layers are.
-
-    Args:
-        layer: Any module.
-    """
+    """The children of a module that are named as sub-layers are."""
     children = {
         name: child
         for name, child in layer.named_children()
@@ -53,10 +49,7 @@ def sublayers(layer: nn.Module) -> dict[Block, str]:
 
 
 def read_layer(layer: nn.Module) -> dict[Block, BlockSpec]:
-    """The sub-layers of a layer of unknown type.
-
-    Args:
-        layer: The layer; it is only looked at, and may be on the meta device.
+    """The sub-layers of a layer of unknown type; it is only looked at, and may be on the meta device.
 
     Raises:
         BackboneError: If it has none, or silencing them does not silence the layer.
@@ -81,11 +74,7 @@ def read_layer(layer: nn.Module) -> dict[Block, BlockSpec]:
 
 
 def is_packed(layer: nn.Module) -> bool:
-    """Whether the layer's attention is told where each row begins, because all are concatenated.
-
-    Args:
-        layer: A layer.
-    """
+    """Whether the layer's attention is told where each row begins, because all are concatenated."""
     attention = sublayers(layer).get("attention")
     return (
         attention is not None

@@ -10,12 +10,7 @@ Paths = str | tuple[str, ...]
 
 
 def below(prefix: str, path: str) -> str:
-    """A path below another one.
-
-    Args:
-        prefix: The outer path.
-        path: The inner one; the empty path is the outer module itself.
-    """
+    """A path below another one; the empty path is the outer module itself."""
     return f"{prefix}.{path}" if path else prefix
 
 
@@ -24,22 +19,20 @@ def alternatives(paths: Paths) -> tuple[str, ...]:
     return (paths,) if isinstance(paths, str) else paths
 
 
-def existing(model: nn.Module, paths: Paths, *, all_of_them: bool = False) -> list[str]:
-    """The paths that lead somewhere.
+def existing(model: nn.Module, paths: Paths) -> list[str]:
+    """The paths that lead somewhere, in order; the empty path is the model itself."""
+    return [path for path in alternatives(paths) if at(model, path) is not None]
 
-    Args:
-        model: Where they start.
-        paths: Alternatives in order; the empty path is the model itself.
-        all_of_them: Whether all are meant, instead of the first.
-    """
-    found = [path for path in alternatives(paths) if path == "" or at(model, path) is not None]
-    return found if all_of_them else found[:1]
+
+def first(model: nn.Module, paths: Paths | None) -> str | None:
+    """The first path that leads somewhere."""
+    return None if paths is None else next(iter(existing(model, paths)), None)
 
 
 def at(model: nn.Module, path: str) -> Any:
-    """What a path leads to, a module, a parameter or None."""
+    """What a path leads to, a module, a parameter or None; the empty path is the model itself."""
     node: Any = model
-    for word in path.split("."):
+    for word in path.split(".") if path else ():
         node = getattr(node, word, None)
         if node is None:
             return None
@@ -47,12 +40,6 @@ def at(model: nn.Module, path: str) -> Any:
 
 
 def within(module: nn.Module, path: str, paths: Paths | None) -> str | None:
-    """The first of some paths below a module, from the root; or None.
-
-    Args:
-        module: The module.
-        path: Its own path.
-        paths: Alternatives below it.
-    """
-    found = [] if paths is None else existing(module, paths)
-    return below(path, found[0]) if found else None
+    """The first of some paths below a module, from the root; or None."""
+    found = first(module, paths)
+    return None if found is None else below(path, found)

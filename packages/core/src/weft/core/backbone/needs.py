@@ -45,11 +45,7 @@ _NEEDS: dict[Need, tuple[Callable[[Site], bool], str, str]] = {
 def check_needs(method: str, needs: Sequence[Need], chosen: Iterable[Site], family: str) -> None:
     """Hold the sites that a unit chose to what it needs.
 
-    Args:
-        method: Name of the unit.
-        needs: What it declares. A unit that does not go in front of a stack needs an output as well.
-        chosen: The sites.
-        family: Name of the backbone's family.
+    A unit that does not go in front of a stack needs an output as well.
 
     Raises:
         ConfigError: If a site lacks something.

@@ -17,19 +17,14 @@ def map_sites(
     components: Mapping[str, Sequence[str]],
     taken: Collection[str],
 ) -> Iterator[Site]:
-    """The linear maps of the modules that a family names as outside its layers.
+    """The linear maps of the modules that a family names as outside its layers, named after components.
 
-    Maps within PyTorch's own attention, which reads their weights without calling them, are no sites.
-
-    Args:
-        model: The backbone.
-        places: Modules outside its layers, whose rows go through them, and what they are.
-        components: Word to the paths of its components, after which the maps are named.
-        taken: Paths of maps that are sites already.
+    Maps within PyTorch's own attention, which reads their weights without calling them, are no sites, nor are those at
+    paths that are taken.
     """
     seen: set[int] = set()
     for paths, modality, block in places:
-        for path in existing(model, paths, all_of_them=True):
+        for path in existing(model, paths):
             for name, module in _linear_maps(at(model, path)):
                 whole = below(path, name)
                 if id(module) in seen or whole in taken:

@@ -20,13 +20,13 @@ from weft.core.errors import RoutingError
 
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
 VIDEO_TOKENS = ("video_token_id", "video_token_index")
+_KINDS = (("image", "pixel_values", IMAGE_TOKENS), ("video", "pixel_values_videos", VIDEO_TOKENS))
 
 
 class Media(ABC):
     """Images or videos of one call of a tower.
 
-    Args:
-        counts: Placeholders in each row of the batch, int64, shape `(batch,)`.
+    `counts` are the placeholders in each row of the batch, int64, shape `(batch,)`.
     """
 
     counts: Tensor
@@ -69,9 +69,7 @@ class Media(ABC):
 class EqualMedia(Media):
     """Media of which all have the same number of placeholders.
 
-    Args:
-        counts: Placeholders in each row of the batch, int64, shape `(batch,)`.
-        media: Number of media; None if each row of the tower is one, such as a tile.
+    There are `media` of them; None stands for one in each row of the tower, such as a tile.
     """
 
     counts: Tensor
@@ -136,15 +134,12 @@ class SizedMedia(Media):
 
 
 OwnersRule = Callable[[Any, Mapping[str, Any]], Sequence[Media]]
+"""What finds the media of a call: it gets the model, whose config names the placeholders, and what its `forward` got,
+by name."""
 
 
 def media_of(owned: Sequence[Media], rows: int, address: str) -> Media:
-    """The media that a tower's rows are of.
-
-    Args:
-        owned: What the batch holds: images, videos or both.
-        rows: Rows of the tower.
-        address: Where, for the message.
+    """The media that a tower's rows are of, among the images and videos that the batch holds.
 
     Raises:
         RoutingError: If none fits, or several do.
@@ -164,18 +159,13 @@ def media_of(owned: Sequence[Media], rows: int, address: str) -> Media:
 
 
 def equal_media(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
-    """The rule of models that give each image, tile or frame the same number of placeholders.
-
-    Args:
-        model: The model; its config names the placeholders.
-        inputs: What its `forward` got, by name.
-    """
+    """The rule of models that give each image, tile or frame the same number of placeholders."""
     found: list[Media] = []
-    for name, fields in (("pixel_values", IMAGE_TOKENS), ("pixel_values_videos", VIDEO_TOKENS)):
+    for kind, name, fields in _KINDS:
         pixels, counts = inputs.get(name), placeholders(model, inputs, fields)
         if pixels is not None and counts is not None:
             # Images in rows, `(batch, images, ...)`, leave padding out of the tower: its rows are the media.
-            by_row = name == "pixel_values" and pixels.dim() > 4
+            by_row = kind == "image" and pixels.dim() > 4
             found.append(EqualMedia(counts, None if by_row else pixels.shape[0]))
     return found
 
@@ -183,16 +173,11 @@ def equal_media(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
 def media_by_grid(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
     """The rule of models that pack the patches of all media into one sequence, with a grid of each.
 
-    Args:
-        model: The model; its config names the placeholders and how many patches become one.
-        inputs: What its `forward` got, by name: `image_grid_thw`, `video_grid_thw`, shape `(media, 3)`.
+    It reads `image_grid_thw` and `video_grid_thw`, shape `(media, 3)`.
     """
     merged = model.config.vision_config.spatial_merge_size**2
     found: list[Media] = []
-    for kind, name, fields in (
-        ("image", "pixel_values", IMAGE_TOKENS),
-        ("video", "pixel_values_videos", VIDEO_TOKENS),
-    ):
+    for kind, name, fields in _KINDS:
         pixels, grid = inputs.get(name), inputs.get(f"{kind}_grid_thw")
         counts = placeholders(model, inputs, fields)
         if pixels is not None and grid is not None and counts is not None:
@@ -204,11 +189,8 @@ def media_by_grid(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
 def media_by_tiles(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
     """The rule of LLaVA: images of equal size in 1.5, of as many tiles as their shape asks for in later ones.
 
-    How many features an image keeps is asked of the model's own packing, on tensors without values.
-
-    Args:
-        model: The model.
-        inputs: What its `forward` got, by name: `image_sizes`, shape `(images, 2)`, where it takes tiles.
+    These have `image_sizes`, shape `(images, 2)`. How many features an image keeps is asked of the model's own packing,
+    on tensors without values.
     """
     holder: Any = getattr(model, "model", model)
     sizes, pixels = inputs.get("image_sizes"), inputs.get("pixel_values")
@@ -245,10 +227,7 @@ def media_by_tiles(model: Any, inputs: Mapping[str, Any]) -> list[Media]:
 def placeholders(model: Any, inputs: Mapping[str, Any], fields: Sequence[str]) -> Tensor | None:
     """Placeholders in each row of the batch, int64, shape `(batch,)`; None without tokens to count.
 
-    Args:
-        model: A model whose config names the token.
-        inputs: What its `forward` got, by name.
-        fields: Names that the token may have in the config.
+    The config gives the token under the first of `fields` that it has.
     """
     ids = inputs.get("input_ids")
     token = next((value for name in fields if (value := getattr(model.config, name, None)) is not None), None)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from weft.core.backbone.family import BlockSpec, Family, Fused, Place, Stack, families, read_structure
-from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, within
+from weft.core.backbone.module_paths import Paths, alternatives, at, below, existing, first, within
 from weft.core.backbone.outside_sites import map_sites
 from weft.core.backbone.sites import Block, Modality, Site, SiteMap
 from weft.core.backbone.wiring import Residual, Wiring
@@ -17,18 +17,14 @@ from weft.core.errors import BackboneError, unknown
 
 
 def resolve(model: nn.Module) -> SiteMap:
-    """Find the sites of a backbone.
-
-    Args:
-        model: Any model of a known family; it is only looked at, and may be on the meta device.
+    """Find the sites of a backbone of a known family, which may be on the meta device.
 
     Raises:
         BackboneError: If its family is unknown, or a module that the family names is not there.
     """
     found = _resolve(model)
-    return replace(
-        found, sites=tuple(site for site in found.sites if site.path)
-    )  # the whole model is no site
+    # The whole model is no site.
+    return replace(found, sites=tuple(site for site in found.sites if site.path))
 
 
 @dataclass
@@ -56,7 +52,7 @@ def _resolve(model: nn.Module, tower: Modality | None = None) -> SiteMap:
         if stack.tower in required:
             _add_stack(model, family, stack, found.sites, found.layers)
     for word, paths in family.components.items():
-        _extend(found.components, word, existing(model, paths, all_of_them=True))
+        _extend(found.components, word, existing(model, paths))
     # A family without stacks has towers all the same: they are frozen or trained, but hold no site.
     found.siteless = set() if family.stacks else set(found.towers)
     places = [place for place in family.places if place.tower in required]
@@ -184,13 +180,13 @@ def _check_towers(model: nn.Module, family: Family, model_type: str, present: Se
 
 def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
     """The site of a place, if the model has it."""
-    for path in existing(model, place.path):
-        module = at(model, path) if path else model
-        sized = [""] if place.width is None else existing(module, place.width)
-        if not sized:
-            continue
-        in_width, out_width = _widths(at(module, sized[0]) if sized[0] else module)
-        reader = [] if place.reader is None else existing(model, place.reader)
+    path = first(model, place.path)
+    if path is None:
+        return
+    module = at(model, path)
+    sized = first(module, place.width or "")
+    if sized is not None:
+        in_width, out_width = _widths(at(module, sized))
         yield Site(
             tower=place.tower,
             stack=place.name,
@@ -200,7 +196,7 @@ def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
                 path,
                 whole=place.whole,
                 positions=within(module, path, place.positions),
-                reader=reader[0] if reader else None,
+                reader=first(model, place.reader),
             ),
             in_width=in_width,
             out_width=out_width,
@@ -211,11 +207,11 @@ def _place_sites(model: nn.Module, place: Place) -> Iterator[Site]:
 def _add_stack(
     model: nn.Module, family: Family, stack: Stack, sites: list[Site], layers: dict[str, str]
 ) -> None:
-    found = existing(model, stack.layers)
-    if not found:
+    found = first(model, stack.layers)
+    if found is None:
         return
-    for index, layer in enumerate(at(model, found[0]).children()):
-        path = f"{found[0]}.{index}"
+    for index, layer in enumerate(at(model, found).children()):
+        path = f"{found}.{index}"
         front = ".".join(word for word in (stack.tower, stack.name, str(index)) if word)
         layers[path] = front
         blocks = stack.blocks(layer) if callable(stack.blocks) else stack.blocks
@@ -226,8 +222,8 @@ def _add_stack(
 def _block_sites(
     layer: nn.Module, path: str, family: Family, stack: Stack, index: int, block: Block, spec: BlockSpec
 ) -> Iterator[Site]:
-    output = existing(layer, spec.output)
-    if not output:
+    output = first(layer, spec.output)
+    if output is None:
         if spec.optional:
             return
         raise BackboneError(
@@ -235,9 +231,8 @@ def _block_sites(
             f"layer has {', '.join(name for name, _ in layer.named_children())}. This release of "
             "transformers may name it otherwise: add the name to the family."
         )
-    width_path = existing(layer, spec.width) if spec.width is not None else output
-    width_module = at(layer, width_path[0])
-    source = existing(layer, spec.source)[0] if spec.source is not None else output[0]
+    width_module = at(layer, existing(layer, spec.width or spec.output)[0])
+    source = existing(layer, spec.source or spec.output)[0]
     common: dict[str, Any] = {
         "tower": stack.tower,
         "stack": stack.name,
@@ -249,19 +244,19 @@ def _block_sites(
     }
     out_width = _widths(width_module)[1]
     residual = Residual(*(within(layer, path, each) for each in (spec.before, spec.behind, spec.norm)))
-    wiring = Wiring(f"{path}.{output[0]}", f"{path}.{source}", residual)
-    entry = [] if spec.entry is None else existing(layer, spec.entry)
-    in_width = at(layer, entry[0]).in_channels if entry else out_width
+    wiring = Wiring(f"{path}.{output}", f"{path}.{source}", residual)
+    entry = first(layer, spec.entry)
+    in_width = out_width if entry is None else at(layer, entry).in_channels
     yield Site(wiring=wiring, in_width=in_width, out_width=out_width, **common)
     for role, where in spec.linears.items():
         fused = where if isinstance(where, Fused) else Fused(where, 0, 1)
-        linear = existing(layer, fused.path)
-        if linear:
-            width_in, width_out = _widths(at(layer, linear[0]))
+        linear = first(layer, fused.path)
+        if linear is not None:
+            width_in, width_out = _widths(at(layer, linear))
             share = width_out // fused.count
             rows = None if fused.count == 1 else (fused.index * share, (fused.index + 1) * share)
             yield Site(
-                wiring=Wiring(f"{path}.{linear[0]}"),
+                wiring=Wiring(f"{path}.{linear}"),
                 in_width=width_in,
                 out_width=width_out,
                 role=role,
@@ -270,9 +265,7 @@ def _block_sites(
             )
 
 
-def _widths(module: nn.Module | None) -> tuple[int, int]:
-    if module is None:
-        raise AssertionError("looked up a moment ago")
+def _widths(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Embedding):
         return module.embedding_dim, module.embedding_dim
     if isinstance(module, nn.Conv2d):
@@ -311,7 +304,7 @@ def _moved(site: Site, prefix: str) -> Site:
 def _tower_paths(model: nn.Module, paths: Paths) -> list[str]:
     # The whole model is the tower only where none of its parts is.
     named = tuple(path for path in alternatives(paths) if path)
-    return existing(model, named, all_of_them=True) or ([""] if "" in alternatives(paths) else [])
+    return existing(model, named) or ([""] if "" in alternatives(paths) else [])
 
 
 def _extend(target: dict[str, list[str]], word: str, paths: list[str]) -> None:

@@ -86,11 +86,7 @@ class Site:
         return self.position in ("last", "only")
 
     def rewired(self, **changes: Any) -> Site:
-        """The same site between other modules.
-
-        Args:
-            **changes: Fields of its wiring.
-        """
+        """The same site with other fields of its wiring."""
         return replace(self, wiring=replace(self.wiring, **changes))
 
     @property
@@ -168,31 +164,15 @@ class SiteMap:
                 f"`towers` must name towers whose layers are known, but those of {', '.join(chosen)} are not.{reasons} "
                 f"Towers with sites are {', '.join(sorted({site.tower for site in self.sites})) or 'none'}."
             )
-        if stacks is not None:
-            wanted = set(stacks)
-            _all_present("stacks", wanted, {site.stack for site in within if site.stack})
-            within = [site for site in within if site.stack in wanted]
-        wanted_roles = set(roles)
+        within = _fitting("stacks", stacks, within, lambda site: site.stack or None)
         if blocks is None:
             within = [site for site in within if site.block in SUBLAYERS]
-        else:
-            wanted_blocks = set(blocks)
-            _all_present("blocks", wanted_blocks, {site.block for site in within})
-            within = [site for site in within if site.block in wanted_blocks]
-        _all_present("linears", wanted_roles, {site.role for site in within})
-        within = [site for site in within if site.role in wanted_roles]
-        if layers is not None:
-            wanted_layers = set(layers)
-            known = {site.layer for site in within if site.layer is not None}
-            _all_present("layers", {str(item) for item in wanted_layers}, {str(item) for item in known})
-            within = [site for site in within if site.layer in wanted_layers]
-        return tuple(within)
+        within = _fitting("blocks", blocks, within, lambda site: site.block)
+        within = _fitting("linears", roles, within, lambda site: site.role)
+        return tuple(_fitting("layers", layers, within, lambda site: site.layer))
 
     def outside(self, components: Iterable[str]) -> tuple[Site, ...]:
-        """Linear maps outside the layers.
-
-        Args:
-            components: Components whose maps are meant, such as `projector`, or names of single maps.
+        """Linear maps outside the layers, by components, such as `projector`, or names of single maps.
 
         Raises:
             AddressError: If a word fits none.
@@ -209,11 +189,7 @@ class SiteMap:
         return tuple(site for site in self.maps if site.address in chosen)
 
     def maps_of(self, word: str) -> tuple[Site, ...]:
-        """The linear maps outside the layers that a word means; none if it means none.
-
-        Args:
-            word: A component, or the name of a single map.
-        """
+        """The linear maps outside the layers that a word means, a component or the name of a single map."""
         fronts = tuple(f"{path}." for path in self.components.get(word, ()))
         return tuple(site for site in self.maps if site.role == word or f"{site.path}.".startswith(fronts))
 
@@ -226,6 +202,17 @@ class SiteMap:
         chosen = self.default_towers if towers is None else tuple(towers)
         _all_present("towers", set(chosen), set(self.towers))
         return chosen
+
+
+def _fitting(
+    argument: str, words: Iterable[Any] | None, sites: list[Site], word_of: Callable[[Site], Any]
+) -> list[Site]:
+    """The sites whose word is among some words, each of which some site must have; None stands for all."""
+    if words is None:
+        return sites
+    wanted, known = set(words), {word_of(site) for site in sites} - {None}
+    _all_present(argument, {str(word) for word in wanted}, {str(word) for word in known})
+    return [site for site in sites if word_of(site) in wanted]
 
 
 def _all_present(argument: str, wanted: set[str], known: set[str]) -> None:

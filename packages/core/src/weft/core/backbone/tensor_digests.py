@@ -36,15 +36,10 @@ def tensor_digests(model: nn.Module, values: Iterable[tuple[str, Tensor]]) -> li
     known = _known.setdefault(model, {})
     pairs = [(name, value.detach(), _mark(value)) for name, value in values]
     stale = [pair for pair in pairs if pair[0] not in known or known[pair[0]][0] != pair[2]]
-    threads = (
-        min(8, os.cpu_count() or 1) if sum(value.numel() for _, value, _ in stale) > _WORTH_THREADS else 1
-    )
-    if threads > 1:
-        # hashlib lets other threads run while it reads.
-        with ThreadPoolExecutor(threads) as pool:
-            made = list(pool.map(lambda pair: _digest(pair[1]), stale))
-    else:
-        made = [_digest(value) for _, value, _ in stale]
+    large = sum(value.numel() for _, value, _ in stale) > _WORTH_THREADS
+    # hashlib lets other threads run while it reads.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if large else 1) as pool:
+        made = list(pool.map(lambda pair: _digest(pair[1]), stale))
     known.update({name: (mark, own) for (name, _, mark), own in zip(stale, made, strict=True)})
     return [known[name][1] for name, _, _ in pairs]
 

@@ -24,10 +24,7 @@ def fixed_text_length(model: Any) -> int | None:
     """The length that every text is padded to, so that its features do not depend on the other texts of a batch.
 
     SigLIP and SigLIP 2 pool the last of a fixed number of positions. CLIP pools the end of the text, and others mask
-    what is padded: there the longest text of a batch decides.
-
-    Args:
-        model: Any model; only its config is read.
+    what is padded: there the longest text of a batch decides. Of the model, only the config is read.
 
     Returns:
         Tokens, or None where the longest text decides.

@@ -1,6 +1,7 @@
 """BART, with the norm after each sum, and mBART, with one before each sub-layer; the feed-forward block is inline."""
 
 from dataclasses import replace
+from typing import Any
 
 from weft.core.backbone.declaring import ROOTS, attention, inside
 from weft.core.backbone.family import BlockSpec, Family, Outside, Place, Stack, register_family
@@ -21,15 +22,7 @@ def _stacks(self_attention: BlockSpec, cross: BlockSpec, ffn: BlockSpec) -> tupl
     )
 
 
-_PLACE = Place(
-    tower="text",
-    block="embedding",
-    path=_DECODER,
-    name="decoder",
-    whole="tokens",
-    width="embed_tokens",
-    positions="embed_positions",
-)
+_WHOLE: dict[str, Any] = {"whole": "tokens", "width": "embed_tokens", "positions": "embed_positions"}
 
 FAMILY = register_family(
     Family(
@@ -37,7 +30,10 @@ FAMILY = register_family(
         model_types={"bart": ("text",)},
         stacks=_stacks(_ATTENTION, _CROSS, _FFN),
         towers={"text": ""},
-        places=(replace(_PLACE, path=_ENCODER, name="encoder", reader=_DECODER), _PLACE),
+        places=(
+            Place("text", "embedding", _ENCODER, "encoder", reader=_DECODER, **_WHOLE),
+            Place("text", "embedding", _DECODER, "decoder", **_WHOLE),
+        ),
         outside=(Outside("lm_head", "text", "logits"),),
         components={
             "embeddings": inside(ROOTS, "shared"),

@@ -34,21 +34,15 @@ BLOCKS: dict[Block, BlockSpec] = {
     ),
 }
 _ROOTS = ("bert", "")
+_ENCODER = inside(_ROOTS, "encoder")
+_FIRST = "layer.0.attention.output.dense"
 
 FAMILY = register_family(
     Family(
         name="bert",
         model_types={"bert": ("text",)},
-        stacks=(Stack("text", inside(_ROOTS, "encoder.layer"), BLOCKS),),
-        places=(
-            Place(
-                tower="text",
-                block="embedding",
-                path=inside(_ROOTS, "encoder"),
-                whole="embeddings",
-                width="layer.0.attention.output.dense",
-            ),
-        ),
+        stacks=(Stack("text", inside(_ENCODER, "layer"), BLOCKS),),
+        places=(Place("text", "embedding", _ENCODER, whole="embeddings", width=_FIRST),),
         towers={"text": _ROOTS},
         outside=(Outside(("classifier", "cls", "bert.pooler", "pooler"), "text"),),
         components={

@@ -12,11 +12,7 @@ _TOWERS: tuple[Modality, ...] = ("text", "vision")
 
 
 def types(name: str) -> dict[str, tuple[str, ...]]:
-    """Types of a model of both towers and of each alone.
-
-    Args:
-        name: The first of them.
-    """
+    """Types of a model of both towers, which is called so, and of each tower alone."""
     return {name: ("text", "vision"), f"{name}_text_model": ("text",), f"{name}_vision_model": ("vision",)}
 
 

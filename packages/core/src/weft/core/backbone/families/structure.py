@@ -23,11 +23,7 @@ NAME = "structure"
 
 @register_structure
 def read_model(model: nn.Module, tower: Modality | None = None) -> Family:
-    """A family for one model, read from its modules.
-
-    Args:
-        model: The model; it is only looked at, and may be on the meta device.
-        tower: Tower that it is of a larger model, if it is one.
+    """A family for one model, or a tower of a larger one, read from its modules, which may be on the meta device.
 
     Raises:
         BackboneError: If nothing in it is built as the layers of a transformer are, or silencing the sub-layers of a
@@ -57,12 +53,7 @@ def read_model(model: nn.Module, tower: Modality | None = None) -> Family:
 
 
 def undeclared_media(model: Any, inputs: Mapping[str, Any]) -> Sequence[Media]:
-    """The rule of models about whose media nothing is declared: whose they are must be said.
-
-    Args:
-        model: The model.
-        inputs: What its `forward` got, by name.
-    """
+    """The rule of models about whose media nothing is declared: whose they are must be said."""
     return []
 
 
