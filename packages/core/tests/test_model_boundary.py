@@ -9,7 +9,7 @@ import torch
 
 from weft.core import attach
 from weft.core.adapted.absent_tasks import Presence
-from weft.core.adapted.module import SiteWeights
+from weft.core.adapted.module import SiteWeights, site_units
 from weft.core.errors import ConfigError, RoutingError
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import adapted, outputs
@@ -101,12 +101,10 @@ def test_pictures_given_by_position_are_no_token_ids():
 
 def test_signals_lie_where_the_rows_do():
     model, _ = adapted({**BOTTLENECK, "sharing": "half"}, "bart", TASKS)
-    store = model.weft
-    shared = {key: bank for key, bank in store.banks_by_key.items() if len(bank.slots) == 1}
-    key, bank = next(iter(shared.items()))
+    store, unit = model.weft, next(site_units(model))
     elsewhere = torch.device("meta")
     with store.using(None, True, {"frame_weights": torch.ones(4, 2)}):
-        weights = SiteWeights({key: bank}, None, store, model, {}, elsewhere)
+        weights = SiteWeights(unit, None, {}, elsewhere)
     assert weights.signal("frame_weights").device == elsewhere
     assert weights.signal("nothing") is None
 

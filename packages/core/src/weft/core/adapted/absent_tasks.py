@@ -36,9 +36,6 @@ class Presence(nn.Module):
     brings none in. Only in a compiled model it is the forward pass in training mode that counts. Names are
     known on the host and cost nothing. Ids given as a tensor are noted on the device, without waiting for it;
     the only wait is one read per optimiser step.
-
-    Args:
-        tasks: Number of tasks.
     """
 
     seen: Tensor
@@ -53,12 +50,7 @@ class Presence(nn.Module):
         self.register_buffer("seen", torch.zeros(tasks + 1, dtype=torch.uint8), persistent=False)
 
     def note(self, routing: object, tasks: Collection[Tensor] | frozenset[int]) -> None:
-        """Note the tasks of a routing, once however many sites saw it.
-
-        Args:
-            routing: Whose tasks they are.
-            tasks: The tasks, or ids known on the device alone.
-        """
+        """Note the tasks of a routing, or their ids on the device, once however many sites saw it."""
         if routing is self.last:
             return
         if isinstance(tasks, frozenset):
@@ -102,11 +94,7 @@ _HOOKED = False
 
 
 def watch(store: Slots) -> None:
-    """Clear absent slots before any optimiser that holds one of them takes a step.
-
-    Args:
-        store: All slots of a model; they are forgotten when they are gone.
-    """
+    """Clear absent slots of a store, while it exists, before any optimiser that holds one of them takes a step."""
     global _HOOKED
     _WATCHED.add(store)
     if not _HOOKED:

@@ -92,7 +92,9 @@ def detach(model: Model) -> Model:
     store = store_of(model, then="There is nothing to detach.")
     resting = with_frozen_statistics(model)
     with all_or_nothing(model):
-        _unlink(model)
+        for module in model.modules():
+            release_attention(module)
+            unlink(module)
         del model.weft
         restore_class(model)
         route_checkpointing(model, None)
@@ -125,7 +127,7 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         site_unit.start()
         if unit.changes_attention:
             reach_attention(module, each.site.path)
-        units_at(module).add(site_unit)
+        units_at(module).units.append(site_unit)
         wiring = each.site.wiring
         if unit.reads_source and wiring.source not in (None, wiring.path):
             units_at(model.get_submodule(str(wiring.source))).taps.append((site_unit, "source"))
@@ -136,12 +138,6 @@ def _link(model: nn.Module, planned: Plan, store: Store) -> None:
         for name in unit.taps:
             if (path := getattr(wiring, name)) is not None:
                 units_at(model.get_submodule(path)).taps.append((site_unit, name))
-
-
-def _unlink(model: nn.Module) -> None:
-    for module in model.modules():
-        release_attention(module)
-        unlink(module)
 
 
 def _device(model: nn.Module, path: str) -> torch.device:

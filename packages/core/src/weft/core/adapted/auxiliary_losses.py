@@ -23,10 +23,7 @@ class AuxiliaryLosses:
 
 @contextlib.contextmanager
 def auxiliary_losses(model: nn.Module) -> Iterator[AuxiliaryLosses]:
-    """Collect the auxiliary losses of all forward passes inside; elsewhere units compute none.
-
-    Args:
-        model: A model, adapted or not.
+    """Collect the auxiliary losses of all forward passes of a model inside; elsewhere units compute none.
 
     Returns:
         The losses. Those of a batch are on its graph: add their `total()` to the loss before the backward pass.
@@ -41,5 +38,5 @@ def auxiliary_losses(model: nn.Module) -> Iterator[AuxiliaryLosses]:
     if not isinstance(store, Store) or not any(config.owes for config in store.plan.configs):
         yield losses
         return
-    with store.collecting(losses.values):
+    with store.setting("losses", losses.values):
         yield losses

@@ -29,15 +29,9 @@ Prepared = dict[tuple[str, bool, int, torch.device], RoutedRows]
 class Bank(nn.Module):
     """The slots of one tensor: parameters of their own, next to each other in one buffer.
 
-    Optimisers, gradients and checkpoints see a parameter per slot; kernels read the buffer without a copy. Where
-    something replaces the memory of a slot (FSDP2, `functional_call`), the slots are stacked instead.
-
-    Args:
-        slots: Names of the slots in order: those of tasks and groups of tasks, or `shared` alone.
-        shape: Shape of each.
-        dtype: Dtype of each.
-        device: Device of each.
-        trainable: Whether they are trained.
+    They are named after tasks and groups of tasks, or `shared` is the only one. Optimisers, gradients and checkpoints
+    see a parameter per slot; kernels read the buffer without a copy. Where something replaces the memory of a slot
+    (FSDP2, `functional_call`), the slots are stacked instead.
     """
 
     def __init__(
@@ -89,13 +83,16 @@ class Bank(nn.Module):
         """The slot of every task, shape `(tasks, *shape)`, or `(1, *shape)` where there is one for all."""
         if self._of_tasks is None:
             return self.stacked()
-        values = list(self._parameters.values())
+        values = self._values()
         # Stacked rather than indexed, so that a slot's gradient is a sum in the order of the tasks on every device.
-        return torch.stack([value for place in self._of_tasks if (value := values[place]) is not None])
+        return torch.stack([values[place] for place in self._of_tasks])
+
+    def _values(self) -> list[nn.Parameter]:
+        return [value for value in self._parameters.values() if value is not None]
 
     def stacked(self) -> Tensor:
         """All slots, shape `(slots, *shape)`: the buffer they are in, if they still do."""
-        values: list[Tensor] = [value for value in self._parameters.values() if value is not None]
+        values: list[Tensor] = list(self._values())
         if len(values) == 1:
             return values[0][None]
         if torch.compiler.is_compiling() or not self._in_buffer(values):
@@ -128,7 +125,7 @@ class Bank(nn.Module):
 
     def lay_together(self) -> None:
         """Put all slots next to each other, as after one was added or all were moved."""
-        values = [value for value in self._parameters.values() if value is not None]
+        values = self._values()
         if any(type(value) is not nn.Parameter for value in values):
             return
         with torch.no_grad():
@@ -170,14 +167,7 @@ class Together(torch.autograd.Function):
 
 
 def filled_bank(spec: TensorSpec, slots: Sequence[str], dtype: torch.dtype, device: torch.device) -> Bank:
-    """A bank with initial values; on the meta device there are none.
-
-    Args:
-        spec: What the unit asked for.
-        slots: Names of the slots in order.
-        dtype: Dtype of the slots.
-        device: Device of the slots.
-    """
+    """A bank with initial values; on the meta device there are none."""
     bank = Bank(slots, spec.shape, dtype, device, spec.trainable)
     if device.type != "meta":
         with torch.no_grad():
@@ -198,12 +188,7 @@ class Folder(nn.Module):
 
 
 class Store(Folder):
-    """The root of all banks of a model, and the state of its routing.
-
-    Args:
-        tasks: Names of the tasks; a task's id is its position.
-        plan: The plan it was made from.
-    """
+    """The root of all banks of a model, and the state of its routing; a task's id is its position."""
 
     def __init__(self, tasks: Sequence[str], plan: Any) -> None:
         super().__init__()
@@ -211,11 +196,11 @@ class Store(Folder):
         self.enabled = True
         self.routing: Routing | None = None
         self.signals: Mapping[str, Tensor] = {}
-        self.losses: list[Tensor] | None = None
+        self.losses: list[Tensor] | None = None  # what units add theirs to; with None they compute none
         self.owners_rule: OwnersRule | None = None
         self.needs_owners = False
         self.media: Sequence[Media] | None = None
-        self.generating = False
+        self.generating = False  # rows then stand for several each, as beams do
         self.image_tokens: tuple[int, ...] = ()
         self.banks_by_key: dict[str, Bank] = {}
         self.prepared: Prepared = {}
@@ -272,12 +257,7 @@ class Store(Folder):
     ) -> Iterator[None]:
         """Set the routing, whether units act at all, signals and media, and put all back afterwards.
 
-        Args:
-            routing: The routing.
-            enabled: Whether units act.
-            signals: The signals; None leaves them as they are.
-            media: Images and videos of the current batch; None leaves them as they are.
-            prepared: What `routed` found for the same batch before, if anything.
+        None leaves signals and media as they are; `prepared` is what `routed` found for the same batch before.
         """
         before = self.routing, self.enabled, self.signals, self.media, self.prepared, self.prepared_for
         self.routing, self.enabled = routing, enabled
@@ -292,12 +272,6 @@ class Store(Folder):
     def routed(self, routing: Routing, site: Site, rows: int, device: torch.device) -> RoutedRows:
         """The rows of a site sorted by task, once for all sites of a batch that see the same rows.
 
-        Args:
-            routing: The current routing.
-            site: The site.
-            rows: Rows of its input.
-            device: Device of its input.
-
         Raises:
             RoutingError: As `Routing.rows` does.
         """
@@ -310,24 +284,14 @@ class Store(Folder):
         return self.prepared[key]
 
     @contextlib.contextmanager
-    def collecting(self, losses: list[Tensor] | None) -> Iterator[None]:
-        """Let units add their auxiliary losses to a list; None lets them compute none."""
-        before = self.losses
-        self.losses = losses
+    def setting(self, name: str, value: Any) -> Iterator[None]:
+        """Set one thing, and put it back afterwards: the list for auxiliary `losses`, `generating`, or `training`."""
+        before = getattr(self, name)
+        setattr(self, name, value)
         try:
             yield
         finally:
-            self.losses = before
-
-    @contextlib.contextmanager
-    def repeating(self) -> Iterator[None]:
-        """Let rows stand for several each while a model generates, as beams do."""
-        before = self.generating
-        self.generating = True
-        try:
-            yield
-        finally:
-            self.generating = before
+            setattr(self, name, before)
 
     def clear_absent(self) -> None:
         """Set the gradients of slots to None whose tasks no row had since the last optimiser step.
@@ -356,12 +320,7 @@ class Store(Folder):
 def store_of(
     model: nn.Module, error: type[WeftError] = AttachError, then: str = "Call `attach` first."
 ) -> Store:
-    """The store of an adapted model.
-
-    Args:
-        model: The model.
-        error: Class of the error for one that has no units.
-        then: What to do about it, for the message.
+    """The store of an adapted model; the message about one without units ends with what to do then.
 
     Raises:
         WeftError: Of class `error`, if the model has no units.

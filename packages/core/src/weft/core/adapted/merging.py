@@ -19,8 +19,10 @@ from weft.core.adapted.bank import Store, store_of
 from weft.core.adapted.module import SiteUnit, site_units
 from weft.core.adapted.routing import route_names
 from weft.core.all_or_nothing import Kept, all_or_nothing
+from weft.core.backbone.components import names_by_parameter
 from weft.core.errors import AttachError, ConfigError, unknown
 from weft.core.files.plain import save_plain
+from weft.core.unit.layers import is_map
 from weft.core.unit.protocol import Unit
 
 
@@ -63,9 +65,7 @@ def merge(model: nn.Module, *, task: str | None = None) -> Merged:
 def merged(model: nn.Module, *, task: str | None = None) -> Iterator[Merged]:
     """Run with the units of one task inside the backbone's weights; afterwards both are as before, bit for bit.
 
-    Args:
-        model: As for `merge`.
-        task: As for `merge`.
+    Arguments are those of `merge`.
 
     Raises:
         AttachError, ConfigError: As `merge` does.
@@ -83,11 +83,8 @@ def merged(model: nn.Module, *, task: str | None = None) -> Iterator[Merged]:
 def save_merged(model: nn.Module, folder: str | Path, *, task: str | None = None) -> Merged:
     """Write the model of one task as a plain folder, its units put into the weights.
 
-    Args:
-        model: An adapted model whose units are linear, such as LoRA, DoRA and (IA)³; afterwards it is as before, bit
-            for bit.
-        folder: Made if it is missing.
-        task: The task; needed if there are several and they do not share all weights.
+    The folder is made if it is missing; the other arguments are those of `merge`. Afterwards the model is as before,
+    bit for bit.
 
     Returns:
         How many maps were changed, and the error that was measured on them.
@@ -111,14 +108,15 @@ def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
                 f"{type(each.unit).__name__}. Merge LoRA and (IA)³; keep others as units."
             )
     _check_task(store, task)
-    names = _shared_names(model)
+    names = names_by_parameter(model)
     modules: dict[int, list[SiteUnit]] = {}
     for each in units:
         modules.setdefault(id(each.module), []).append(each)
         _check_map(each, names)
     errors = []
     routing = route_names(task or store.tasks[0], store.tasks, store.presence.seen.device)
-    with torch.no_grad(), _without_dropout(store), store.using(routing, True):
+    # What dropout does is no error of the merged weights.
+    with torch.no_grad(), store.setting("training", False), store.using(routing, True):
         for group in modules.values():
             module = group[0].module
             for value in (module.weight, module.bias):
@@ -127,16 +125,14 @@ def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
             probe = _probe(module)
             adapted = module(probe)
             given = [each.weights(probe) for each in group]
-            if (
-                len(group) > 1
-            ):  # a unit computes with the backbone's own weights, whatever was merged before it
+            if len(group) > 1:
+                # A unit computes with the backbone's own weights, whatever was merged before it.
                 own = _copy_of_map(module)
                 for weights in given:
                     weights.module = own
             # What a unit does to the input comes first in the computation, so it is merged into all the rest.
-            for each, weights in sorted(
-                zip(group, given, strict=True), key=lambda one: one[0].unit.changes_input
-            ):
+            pairs = zip(group, given, strict=True)
+            for each, weights in sorted(pairs, key=lambda pair: pair[0].unit.changes_input):
                 each.unit.merge(each.module, weights)
             with store.using(store.routing, False):
                 plain = module(probe)
@@ -144,16 +140,6 @@ def _merge(model: nn.Module, task: str | None, kept: Kept) -> Merged:
             errors.append((plain - adapted).abs().max() / scale)
     error = float(torch.stack([value.float().cpu() for value in errors]).max()) if errors else 0.0
     return Merged(len(modules), error)
-
-
-@contextlib.contextmanager
-def _without_dropout(store: Store) -> Iterator[None]:
-    """Let units compute as they do in evaluation: what dropout does is no error of the merged weights."""
-    training, store.training = store.training, False
-    try:
-        yield
-    finally:
-        store.training = training
 
 
 def _copy_of_map(module: nn.Module) -> nn.Module:
@@ -184,26 +170,9 @@ def _check_task(store: Store, task: str | None) -> None:
         )
 
 
-def _shared_names(model: nn.Module) -> dict[int, list[str]]:
-    names: dict[int, list[str]] = {}
-    for name, value in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(value), []).append(name)
-    return names
-
-
-def _is_map(weight: object) -> bool:
-    """Whether a weight is that of a linear map, or of a 1×1 convolution, in floating-point numbers."""
-    return (
-        isinstance(weight, Tensor)
-        and weight.is_floating_point()
-        and weight.dim() > 1
-        and weight.flatten(1).shape == weight.shape[:2]
-    )
-
-
 def _check_map(each: SiteUnit, names: dict[int, list[str]]) -> None:
     weight = getattr(each.module, "weight", None)
-    if not _is_map(weight):
+    if not is_map(weight):
         raise AttachError(
             f"`model` must have weights of floating-point numbers where units are merged, but "
             f"{each.site.address} is a {type(each.module).__name__}. Load the backbone without quantisation."

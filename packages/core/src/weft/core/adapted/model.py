@@ -33,12 +33,7 @@ from weft.core.files.saving import save_adapter
 
 
 class RoutedCheckpoint:
-    """Gradient checkpointing that recomputes under the routing of the forward pass.
-
-    Args:
-        store: The store whose routing is kept.
-        function: The checkpointing function of the backbone.
-    """
+    """Gradient checkpointing that recomputes under the routing of the forward pass."""
 
     def __init__(self, store: Store, function: Callable[..., Any]) -> None:
         self.store = store
@@ -66,7 +61,7 @@ def _adding_once(function: Callable[..., Any], store: Store, losses: list[Tensor
     def adding(*inputs: Any, **named: Any) -> Any:
         nonlocal is_first
         added: list[Tensor] = []
-        with store.collecting(added):
+        with store.setting("losses", added):
             result = function(*inputs, **named)
         if added and has_graph and not torch.is_grad_enabled():
             raise AttachError(
@@ -82,12 +77,7 @@ def _adding_once(function: Callable[..., Any], store: Store, losses: list[Tensor
 
 
 def route_checkpointing(model: nn.Module, store: Store | None) -> None:
-    """Wrap, or with None unwrap, the checkpointing functions of a model's layers.
-
-    Args:
-        model: The model.
-        store: Store whose routing the recomputation restores.
-    """
+    """Wrap, or with None unwrap, the checkpointing functions of a model's layers."""
     for module in model.modules():
         function = module.__dict__.get("_gradient_checkpointing_func")
         if isinstance(function, RoutedCheckpoint):
@@ -113,11 +103,8 @@ class AdaptedModel(Picklable):
     ) -> Any:
         """The backbone's own forward.
 
-        Args:
-            *args: Arguments of the backbone.
-            task_ids: Task of every row, shape `(rows,)`, or a mapping from modality to such; by default what
-                is routed.
-            **kwargs: Arguments of the backbone.
+        By default, what is routed says the task of every row; `task_ids` say it for one call, shape `(rows,)`, or a
+        mapping from modality to such.
         """
         store = self.weft
         if not torch.compiler.is_compiling():
@@ -205,11 +192,7 @@ class AdaptedModel(Picklable):
 
     @contextlib.contextmanager
     def signal(self, **signals: Tensor | None) -> Iterator[None]:
-        """Hand tensors of the batch to the units that read them, such as `frame_weights`.
-
-        Args:
-            **signals: Name to tensor, rows first; None takes one away.
-        """
+        """Hand tensors of the batch, rows first, to the units that read them; None takes one away."""
         store = self.weft
         present = {name: value for name, value in {**store.signals, **signals}.items() if value is not None}
         with store.using(store.routing, store.enabled, present):
@@ -218,8 +201,7 @@ class AdaptedModel(Picklable):
     def train(self, mode: bool = True) -> Any:
         """Set the mode of the backbone's modules; frozen ones keep their running statistics, which nothing would save.
 
-        Args:
-            mode: Training or evaluation. Batch norms that no method trains in full stay in evaluation.
+        Batch norms that no method trains in full stay in evaluation.
         """
         super().train(mode)  # type: ignore[misc]
         if mode:
@@ -277,13 +259,7 @@ class AdaptedModel(Picklable):
 
 
 def note_owned(model: Any, routing: Routing, output: Any) -> None:
-    """Let the gradient of a pass say that the tasks routed in it were trained, which parameters belong to.
-
-    Args:
-        model: An adapted model.
-        routing: Task of each row.
-        output: What the model returned.
-    """
+    """Let the gradient of a pass say that the tasks routed in it were trained, which parameters belong to."""
     model.weft.own(model)  # sharding puts other parameters in their place
     if torch.compiler.is_compiling():
         return
@@ -306,13 +282,7 @@ def with_frozen_statistics(model: Any) -> list[nn.Module]:
 
 
 def media_of(model: Any, routing: Routing, inputs: Mapping[str, Any]) -> Sequence[Media] | None:
-    """Images and videos of a batch, where the model has towers that need to know their owners.
-
-    Args:
-        model: An adapted model.
-        routing: Task of each row.
-        inputs: What the model is called with.
-    """
+    """Images and videos of a batch, where an adapted model has towers that need to know their owners."""
     rule = model.weft.owners_rule if model.weft.needs_owners else None
     if rule is None or all(ids.shape[0] == 1 for ids in routing.ids.values()):
         return None
@@ -333,10 +303,8 @@ def _unpacked(routing: Routing, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 def packed_rows(model: Any, owners: Tensor) -> Iterator[None]:
     """Say which rows the tokens of a packed batch belong to, whose tasks are routed already.
 
-    Args:
-        model: A model, which a wrapper such as data parallelism may hold; nothing happens if it is not adapted or
-            nothing is routed.
-        owners: Row of each token, int64, shape `(tokens,)`.
+    A wrapper such as data parallelism may hold the model; nothing happens if it is not adapted or nothing is routed.
+    The owners are the row of each token, int64, shape `(tokens,)`.
     """
     store = getattr(getattr(model, "module", model), "weft", None)
     if store is None or store.routing is None:
@@ -352,9 +320,6 @@ def root_methods(base: type) -> dict[str, Any]:
 
     Code that looks at the signature of `forward` (Trainer, generation) sees the backbone's own, with
     `task_ids`.
-
-    Args:
-        base: Class of the backbone.
     """
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -366,7 +331,7 @@ def root_methods(base: type) -> dict[str, Any]:
         inputs = {"input_ids": args[0] if args else kwargs.get("inputs"), **kwargs}
         # Newer releases encode the images before the first call of the model.
         media = None if routing is None else media_of(self, routing, inputs)
-        with store.using(routing, store.enabled, media=media), store.repeating():
+        with store.using(routing, store.enabled, media=media), store.setting("generating", True):
             return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     forward.__signature__ = _with_task_ids(base.forward)  # type: ignore[attr-defined]
@@ -381,8 +346,6 @@ def root_methods(base: type) -> dict[str, Any]:
 
 def _with_task_ids(forward: Callable[..., Any]) -> inspect.Signature:
     signature = inspect.signature(forward)
-    parameters = list(signature.parameters.values())
     extra = inspect.Parameter("task_ids", inspect.Parameter.KEYWORD_ONLY, default=None)
-    last = parameters[-1:] if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else []
-    kept = parameters[: len(parameters) - len(last)]
-    return signature.replace(parameters=[*kept, extra, *last])
+    parameters = [*signature.parameters.values(), extra]
+    return signature.replace(parameters=sorted(parameters, key=lambda each: each.kind))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weft.core.adapted.bank import Bank, Store
 from weft.core.adapted.routing import note_gradient
 from weft.core.adapted.subclassing import Picklable, restore_class, swap_class
+from weft.core.backbone.layer_sites import stream_name
 from weft.core.backbone.sites import Site
 from weft.core.errors import RoutingError
 from weft.core.unit.attention import restore_attention
@@ -26,17 +27,12 @@ class SiteWeights:
     """The tensors of a unit at one site, for one batch. See `weft.core.unit.protocol.Weights`."""
 
     def __init__(
-        self,
-        banks: dict[str, Bank],
-        routed: RoutedRows | None,
-        store: Store,
-        module: nn.Module,
-        taps: dict[str, Tensor],
-        device: torch.device,
+        self, unit: SiteUnit, routed: RoutedRows | None, taps: dict[str, Tensor], device: torch.device
     ) -> None:
+        store = unit.store
         self._device = device
-        self._banks = banks
-        self.module = module
+        self._banks = unit.banks
+        self.module = unit.module
         self._taps = taps
         self._signals = store.signals
         self._losses = store.losses
@@ -103,15 +99,7 @@ class SiteWeights:
 
 
 class SiteUnit:
-    """One unit at one site: the site, the computation and references to its banks.
-
-    Args:
-        store: The store of the model.
-        site: The site.
-        unit: The computation.
-        banks: Name of each tensor to its bank.
-        module: The site's module.
-    """
+    """One unit at one site: the site, the computation and references to its banks."""
 
     def __init__(
         self, store: Store, site: Site, unit: Unit, banks: dict[str, Bank], module: nn.Module
@@ -126,9 +114,7 @@ class SiteUnit:
     def start(self, task: str | None = None, drawn: Collection[Bank] = ()) -> None:
         """Let the unit set starting values that depend on the module.
 
-        Args:
-            task: Only the slots of this task; None stands for every slot.
-            drawn: With a task: the banks in which its slot was just drawn.
+        With a task, only those of its slots in the banks in which it was just drawn.
         """
         if type(self.unit).start is Unit.start:
             return
@@ -140,13 +126,7 @@ class SiteUnit:
                     self.unit.start(self.module, slots)
 
     def call(self, name: str, forward: Callable[..., Any], **arguments: Any) -> Any:
-        """Let the unit call a module that it wraps.
-
-        Args:
-            name: Field of the site that names the module.
-            forward: The module's own forward.
-            **arguments: Its arguments.
-        """
+        """Let the unit call a module that it wraps, by the field of the site that names it."""
         return self.unit.call(name, forward, arguments, self.weights)
 
     def before(self, inputs: Tensor) -> Tensor:
@@ -155,12 +135,7 @@ class SiteUnit:
         return self._own_order(self.unit.before(rows, self.weights(rows)), inputs)
 
     def after(self, output: Tensor, inputs: Tensor) -> Tensor:
-        """What the module is to return, in its own order of axes.
-
-        Args:
-            output: What it returned, or what the unit before this one made of it.
-            inputs: What it read.
-        """
+        """What the module is to return after its own output or that of the unit before, in its own order of axes."""
         taps, self.tapped = self.tapped, {}
         taps = {name: self._rows(value) for name, value in taps.items()}
         rows, read = self._rows(output), self._rows(inputs)
@@ -210,7 +185,7 @@ class SiteUnit:
                 f"of its own for {', '.join(self.store.tasks)}, but none is. Use `with "
                 "model.route(task=...)`."
             )
-        return SiteWeights(self.banks, routed, self.store, self.module, taps or {}, rows.device)
+        return SiteWeights(self, routed, taps or {}, rows.device)
 
 
 class SiteUnits:
@@ -222,17 +197,10 @@ class SiteUnits:
         self.wrapped: list[tuple[SiteUnit, str]] = []
         self.names: tuple[str, ...] = ()
 
-    def add(self, unit: SiteUnit) -> None:
-        """Let a unit act here, after those that are there."""
-        self.units.append(unit)
-
     def wrap(self, unit: SiteUnit, name: str, module: nn.Module) -> None:
-        """Let a unit call the module itself; by the names of its arguments, which no compiler looks up.
+        """Let a unit call the module, by the field of its site that names it.
 
-        Args:
-            unit: The unit.
-            name: Field of its site that names the module.
-            module: The module, which is a site.
+        Names of arguments are noted here, since no compiler looks them up.
         """
         base = type(module)._weft_base  # type: ignore[attr-defined]
         self.names = tuple(inspect.signature(base.forward).parameters)[1:]
@@ -267,9 +235,7 @@ class SiteUnits:
 
 
 def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if args:
-        return args[0]
-    return kwargs["hidden_states"] if "hidden_states" in kwargs else next(iter(kwargs.values()))
+    return args[0] if args else kwargs[stream_name(kwargs)]
 
 
 def _with_first_input(
@@ -277,8 +243,7 @@ def _with_first_input(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if args:
         return (inputs, *args[1:]), kwargs
-    name = "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-    return args, {**kwargs, name: inputs}
+    return args, {**kwargs, stream_name(kwargs): inputs}
 
 
 class AdaptedSite(Picklable):

@@ -45,13 +45,7 @@ class Routing:
     def rows(
         self, site: Site, rows: int, device: torch.device, media: Sequence[Media] | None = None
     ) -> Tensor:
-        """Ids for the rows of a site.
-
-        Args:
-            site: The site.
-            rows: Rows of its input.
-            device: Device of its input.
-            media: Images and videos of the batch, where a family knows their owners.
+        """Ids for the rows of a site, given the images and videos of the batch where a family knows their owners.
 
         Returns:
             Shape `(rows,)`, int64.
@@ -60,9 +54,7 @@ class Routing:
             RoutingError: If the rows are not a multiple of the ids, the site's modality has none, or it does not
                 follow from the batch whose the rows are.
         """
-        ids = self.ids.get(site.modality)
-        if ids is None:
-            ids = self.ids.get("")
+        ids = self.ids.get(site.modality, self.ids.get(""))
         if ids is None:
             raise RoutingError(
                 f"`tasks` must give the rows of every modality, but {site.address} is of modality "
@@ -86,11 +78,7 @@ class Routing:
         return _repeated(ids, rows, site)
 
     def note(self, presence: Presence) -> None:
-        """Note the tasks if rows were trained under them.
-
-        Args:
-            presence: Where to.
-        """
+        """Note the tasks if rows were trained under them."""
         if self.used:
             presence.note(self, self.ids.values() if self.present is None else self.present)
         self.used = False
@@ -106,13 +94,7 @@ class Routing:
 
 
 def note_gradient(presence: Presence, routing: Routing, gradient: Tensor) -> None:
-    """Note the tasks of a routing as trained; a hook of a tensor.
-
-    Args:
-        presence: Where to.
-        routing: The routing.
-        gradient: What came back.
-    """
+    """Note the tasks of a routing as trained; a hook of a tensor."""
     routing.used = True
     routing.note(presence)
 
@@ -120,11 +102,8 @@ def note_gradient(presence: Presence, routing: Routing, gradient: Tensor) -> Non
 def check_batch(routing: Routing, inputs: Mapping[str, Any], *, owned: bool, repeats: bool) -> None:
     """Check that a model reads as many rows as there are tasks.
 
-    Args:
-        routing: The routing.
-        inputs: What the model's `forward` got, by name.
-        owned: Whether images may differ in number from the rows, and their owners are known otherwise.
-        repeats: Whether rows may stand for several each, as beams do in generation.
+    Where images are owned, they may differ in number from the rows; while a model generates it repeats them, as beams
+    do.
 
     Raises:
         RoutingError: If the numbers differ.
@@ -179,14 +158,9 @@ def route_names(
     device: torch.device,
     owners: Mapping[str, Sequence[int] | Tensor] | None = None,
 ) -> Routing:
-    """Routing from names.
+    """Routing from one name for all rows, one per row, or a mapping from modality to one per row; None is the identity.
 
-    Args:
-        tasks: One name for all rows, one per row, or a mapping from modality to one per row. None is the
-            identity.
-        known: The tasks of the model, in order.
-        device: Where the ids should be.
-        owners: Modality to the row of the batch that each row of its towers belongs to.
+    Owners are, by modality, the row of the batch that each row of its towers belongs to.
 
     Raises:
         RoutingError: If a name is not a task of the model, a key no modality, or an owner no row.
@@ -224,11 +198,6 @@ def check_owners(
 ) -> dict[str, Tensor]:
     """Owners as tensors.
 
-    Args:
-        owners: Modality to the row of the batch that each row of its towers belongs to.
-        ids: Task ids by modality.
-        device: Where the owners should be.
-
     Raises:
         RoutingError: If an owner is no row of the batch, or a key no modality.
     """
@@ -258,11 +227,9 @@ def check_owners(
 def route_ids(
     task_ids: Tensor | Mapping[str, Tensor], owners: Mapping[str, Sequence[int] | Tensor] | None = None
 ) -> Routing:
-    """Routing from ids.
+    """Routing from ids, shape `(rows,)`, integers from -1, or a mapping from modality to such.
 
-    Args:
-        task_ids: Shape `(rows,)`, integers from -1, or a mapping from modality to such.
-        owners: Modality to the row of the batch that each row of its towers belongs to.
+    Owners are those of `route_names`.
 
     Raises:
         RoutingError: If a tensor is not one-dimensional or not of integers, or a key no modality.

@@ -28,10 +28,8 @@ def checked_start(
 ) -> Iterator[None]:
     """Within it units are attached to a model; after it comes the warning, if outputs on a batch moved.
 
-    Args:
-        model: The model, which is called before and after in evaluation mode.
-        batch: Its arguments by name, and `task_ids` if rows belong to another task than the first; None checks nothing.
-        configs: The units, for what the warning advises.
+    The model is called before and after in evaluation mode, with the batch as its arguments by name, but for the
+    `task_ids` of rows that belong to another task than the first. A batch of None checks nothing.
 
     Raises:
         AttachError: If the model is on the meta device.

@@ -17,12 +17,7 @@ _CLASSES: dict[tuple[type, type], type] = {}
 
 
 def adapted_class(mixin: type, base: type) -> type:
-    """The generated subclass of `base`; always the same object for the same arguments.
-
-    Args:
-        mixin: Class whose methods come first.
-        base: Class of the module.
-    """
+    """The generated subclass of `base`, with the methods of `mixin`; always the same object for the same two."""
     key = (mixin, base)
     if key not in _CLASSES:
         body = {"__module__": base.__module__, "__qualname__": base.__qualname__, "_weft_base": base}

@@ -12,21 +12,18 @@ from weft.core.adapted.bank import Bank, Store, store_of
 from weft.core.adapted.module import site_units
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.errors import AttachError, ConfigError, unknown
+from weft.core.planning import PlannedBank
 from weft.core.sharing import SHARED, check_tasks, slot_name, slot_names, tasks_of
-from weft.core.unit.protocol import TensorSpec, UnitConfig
+from weft.core.unit.protocol import UnitConfig
 
 
 def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     """Give a new task its own slots wherever the tasks have any; its id is the next one.
 
-    Where the method's groups name the task, it shares the slot of its group.
+    Where the method's groups name the task, it shares the slot of its group. Slots are newly drawn, or copied from
+    those of the task `like`.
 
     Make the optimiser afterwards: one that exists does not know the new slots.
-
-    Args:
-        model: An adapted model.
-        task: Name of the new task.
-        like: Task whose slots are copied; by default they are newly drawn.
 
     Raises:
         ConfigError: If the name is not allowed or taken, or `like` is no task.
@@ -37,12 +34,9 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
     if like is not None and like not in store.tasks:
         raise ConfigError(unknown("`like`", like, store.tasks))
     with all_or_nothing(model):
+        planned = store.plan.banks
         drawn = {
-            bank
-            for key, bank in store.banks_by_key.items()
-            if _add_slot(
-                bank, store.plan.banks[key].spec, task, slot_name(task, store.plan.banks[key].groups), like
-            )
+            bank for key, bank in store.banks_by_key.items() if _add_slot(bank, planned[key], task, like)
         }
         if like is None:
             for unit in site_units(model):
@@ -52,10 +46,6 @@ def add_task(model: nn.Module, task: str, *, like: str | None = None) -> None:
 
 def remove_task(model: nn.Module, task: str) -> None:
     """Remove a task and its slots; the ids of later tasks move down by one.
-
-    Args:
-        model: An adapted model.
-        task: Name of the task.
 
     Raises:
         ConfigError: If there is no such task, or no other.
@@ -83,10 +73,6 @@ def check_wrapped(model: nn.Module, store: Store) -> None:
     It fixes the trained parameters when it wraps a model; what is unfrozen later would silently differ
     between processes.
 
-    Args:
-        model: The model, within its forward pass.
-        store: Its store.
-
     Raises:
         AttachError: If the trained parameters are not those of the first pass in the wrapper.
     """
@@ -98,8 +84,7 @@ def check_wrapped(model: nn.Module, store: Store) -> None:
     elif store.wrapped_parameters != trained:
         raise AttachError(
             f"`requires_grad` must stay as it was when the model was wrapped for data-parallel training "
-            f"({store.wrapped_parameters} trained parameters), but there are {trained} now. Change it on the "
-            "plain "
+            f"({store.wrapped_parameters} trained parameters), but there are {trained} now. Change it on the plain "
             "model, then wrap again."
         )
 
@@ -108,16 +93,15 @@ def _free_store(model: nn.Module) -> Store:
     store = store_of(model)
     if store.wrapped_parameters is not None:
         raise AttachError(
-            "`model` must not be wrapped for data-parallel training when its tasks change, but it was called "
-            "in "
-            "DistributedDataParallel, which would not reduce the new slots. Change the tasks first, then "
-            "wrap."
+            "`model` must not be wrapped for data-parallel training when its tasks change, but it was called in "
+            "DistributedDataParallel, which would not reduce the new slots. Change the tasks first, then wrap."
         )
     return store
 
 
-def _add_slot(bank: Bank, spec: TensorSpec, task: str, slot: str, like: str | None) -> bool:
+def _add_slot(bank: Bank, planned: PlannedBank, task: str, like: str | None) -> bool:
     """Give a bank the slot of a task; whether it had none."""
+    slot = slot_name(task, planned.groups)
     if bank.slots == (SHARED,) or slot in bank.slots:
         return False
     first = next(iter(bank.parameters()))
@@ -126,7 +110,7 @@ def _add_slot(bank: Bank, spec: TensorSpec, task: str, slot: str, like: str | No
         if like is not None:
             value.copy_(bank.slot_of(like))
         elif not value.is_meta:
-            spec.init(value)
+            planned.spec.init(value)
     bank._parameters[slot] = nn.Parameter(value, requires_grad=first.requires_grad)
     return True
 

@@ -7,16 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weft.core.backbone.owners import IMAGE_TOKENS, VIDEO_TOKENS
 from weft.core.errors import ConfigError
 
-_FIELDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+_FIELDS = (*IMAGE_TOKENS, *VIDEO_TOKENS)
 
 
 def image_tokens(config: Any) -> tuple[int, ...]:
-    """Ids of the tokens that are replaced by features of images or videos.
-
-    Args:
-        config: The config of a decoder-only vision-and-language model.
+    """Ids of the tokens that a decoder-only model replaces by features of images or videos, from its config.
 
     Raises:
         ConfigError: If it names none.
@@ -32,14 +30,7 @@ def image_tokens(config: Any) -> tuple[int, ...]:
 
 
 def token_modality(input_ids: Tensor, images: tuple[int, ...]) -> Tensor:
-    """1 for tokens of images, 0 for text.
-
-    Args:
-        input_ids: Shape `(rows, length)`.
-        images: Ids of the tokens that stand for images.
-
-    Returns:
-        Shape `(rows, length)`, int64.
+    """1 for tokens of images, 0 for text, int64, for ids of shape `(rows, length)`.
 
     Example:
         >>> token_modality(torch.tensor([[7, 9, 9, 8]]), (9,))
