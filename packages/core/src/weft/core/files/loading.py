@@ -19,7 +19,7 @@ from weft.core.backbone.resolving import resolve
 from weft.core.errors import CheckpointError, unknown
 from weft.core.files.hub import like_named, local_folder
 from weft.core.files.saving import CONFIG, FORMAT, WEIGHTS, statistics, tensors_of
-from weft.core.files.stored_files import FLOATS, check_tensors, open_tensors, read_words
+from weft.core.files.stored_files import FLOATS, check_present, check_tensors, open_tensors, read_words
 from weft.core.planning import Plan, plan
 from weft.core.sharing import is_of
 from weft.core.unit.protocol import UNITS
@@ -36,12 +36,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         CheckpointError: If the folder is not a checkpoint of weft, of a later format, or damaged.
     """
     folder = Path(folder)
-    absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if absent:
-        raise CheckpointError(
-            f"`path` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. "
-            f"{_nearby(folder)}"
-        )
+    check_present(folder, (CONFIG, WEIGHTS), _nearby(folder))
     config = read_words(folder / CONFIG)
     if config.get("format") != FORMAT:
         raise CheckpointError(
@@ -227,8 +222,7 @@ def _check_keys(
         raise CheckpointError(
             f"`path` must hold exactly the tensors of the model, but {folder} does not.\n"
             + "\n".join(faults)
-            + "\n"
-            "Attach the method that is in its weft_config.json."
+            + "\nAttach the method that is in its weft_config.json."
         )
 
 

@@ -16,16 +16,14 @@ _OWN = "weft."
 def save_plain(model: nn.Module, folder: str | Path) -> None:
     """Write the backbone as it is, with what is trained in full, and without units.
 
-    Args:
-        model: An adapted model of transformers; it stays as it is.
-        folder: Made if it is missing. `from_pretrained` of the backbone's class reads it.
+    `from_pretrained` of the backbone's class reads the folder, which is made if it is missing; the model stays as it
+    is.
 
     Raises:
         CheckpointError: If the model has no units, or is no model of transformers.
     """
-    from transformers import (
-        PreTrainedModel,  # here: its file takes seconds to load, and attaching needs it not
-    )
+    # Here: its file takes seconds to load, and attaching needs it not.
+    from transformers import PreTrainedModel
 
     store_of(model, CheckpointError)
     kind: Any = type(model)._weft_base  # type: ignore[attr-defined]

@@ -21,9 +21,6 @@ _FIXED: dict[str, tuple[Any, str]] = {
 def check_save_options(options: Mapping[str, Any]) -> None:
     """Refuse arguments of `save_pretrained` that would be ignored.
 
-    Args:
-        options: What was passed beside the folder, `state_dict` and `is_main_process`.
-
     Raises:
         ConfigError: If a name is unknown, or a value asks for something else than is written.
     """

@@ -49,12 +49,7 @@ def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = No
 def save_adapter(
     model: nn.Module, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write the adapter of a model into a folder.
-
-    Args:
-        model: An adapted model.
-        folder: Made if it is missing.
-        state_dict: As for `adapter_state`.
+    """Write the adapter of a model into a folder, which is made if it is missing; `state_dict` as in `adapter_state`.
 
     Raises:
         CheckpointError: As `adapter_state` does.

@@ -24,12 +24,7 @@ FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 def written_together(folder: str | Path, *names: str) -> Iterator[list[Path]]:
     """Where to write some files that belong together; they get their names once all are written and on the disk.
 
-    Args:
-        folder: Where they go; made if it is missing.
-        names: Their names.
-
-    Yields:
-        A path to write to for each of them.
+    The folder is made if it is missing.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,13 +41,20 @@ def written_together(folder: str | Path, *names: str) -> Iterator[list[Path]]:
             part.unlink(missing_ok=True)
 
 
-def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "path") -> dict[str, Any]:
-    """The object that a JSON file holds.
+def check_present(folder: Path, names: Collection[str], then: str, *, argument: str = "path") -> None:
+    """Refuse a folder that lacks one of some files; the message ends with what to do then.
 
-    Args:
-        file: The file.
-        needed: Keys that it must have.
-        argument: Name of the argument that led to the file, for messages.
+    Raises:
+        CheckpointError: With the names of those that it lacks.
+    """
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(
+            f"`{argument}` must hold {' and '.join(names)}, but {' and '.join(absent)} is not in {folder}. {then}"
+        )
+
+
+def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "path") -> dict[str, Any]:
+    """The object that a JSON file holds, with the keys that it needs; messages name the argument that led to the file.
 
     Raises:
         CheckpointError: If it cannot be read, is not JSON or not an object, or lacks a key.
@@ -78,10 +80,6 @@ def read_words(file: Path, needed: Collection[str] = (), *, argument: str = "pat
 def open_tensors(file: Path, *, argument: str = "path") -> Any:
     """A safetensors file, of which tensors are read one by one onto the CPU.
 
-    Args:
-        file: The file.
-        argument: Name of the argument that led to it, for messages.
-
     Raises:
         CheckpointError: If it is none, or is cut.
     """
@@ -96,10 +94,6 @@ def open_tensors(file: Path, *, argument: str = "path") -> Any:
 def read_tensors(file: Path, *, argument: str = "path") -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU; they are numbers, and finite.
 
-    Args:
-        file: The file.
-        argument: Name of the argument that led to it, for messages.
-
     Raises:
         CheckpointError: If it cannot be read, or a tensor is complex or holds NaN or infinity.
     """
@@ -112,13 +106,9 @@ def read_tensors(file: Path, *, argument: str = "path") -> dict[str, Tensor]:
 def check_tensors(
     tensors: Iterable[tuple[str, Any]], targets: Mapping[str, Tensor], file: Path, *, argument: str = "path"
 ) -> None:
-    """Refuse tensors that no training can have left.
+    """Refuse tensors, by name, that no training can have left.
 
-    Args:
-        tensors: Names and tensors.
-        targets: Name to what it will be copied into; names without one may be of any real numbers.
-        file: Where they come from, for messages.
-        argument: Name of the argument that led to it, for messages.
+    Those that will be copied into `targets` are of their kind; names without one may be of any real numbers.
 
     Raises:
         CheckpointError: With every fault.
@@ -138,12 +128,7 @@ def check_tensors(
 
 
 def tensor_fault(value: Any, like: Tensor | None = None) -> str | None:
-    """What is wrong with a stored tensor; None if nothing is.
-
-    Args:
-        value: The tensor.
-        like: What it is to be copied into: floating-point numbers, whole numbers or truth values.
-    """
+    """What is wrong with a stored tensor that is to be copied into one like `like`; None if nothing is."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         return f"is not a plain tensor but {getattr(value, 'layout', type(value).__name__)}"
     if value.is_complex():

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from weft.core.adapted.attaching import attach
-from weft.core.adapted.bank import Store
 from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SUBLAYERS, Site, SiteMap
 from weft.core.errors import CheckpointError, unknown
-from weft.core.files.interop.choices import Part, configured
+from weft.core.files.interop.choices import Part, configured, fill_units
 from weft.core.files.stored_files import read_tensors, read_words
 
 CONFIG = "adapter_config.json"
@@ -100,13 +99,9 @@ def import_adapterhub(model: Model, folder: str | Path, *, task: str = "default"
         if not site.role and site.address in found
     ]
     configs = configured(sites, parts, "bottleneck")
-    values = {part.site.address: part.tensors for part in parts}
     with all_or_nothing(model), torch.no_grad():
         attach(model, configs, [task])
-        store: Store = model.weft  # type: ignore[assignment]
-        for unit in store.plan.units:
-            for name, value in values[unit.site.address].items():
-                store.banks_by_key[unit.banks[name]].slot_of(task).copy_(value)
+        fill_units(model, parts, task)
     return model
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from weft.core.adapted.bank import store_of
 from weft.core.backbone.sites import Site, SiteMap
 from weft.core.errors import AddressError, CheckpointError, ConfigError
 from weft.core.unit.method import parse_method
@@ -16,13 +17,7 @@ from weft.core.unit.protocol import UnitConfig
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One unit at one site.
-
-    Args:
-        site: The site.
-        options: What its configuration says beside where it acts.
-        tensors: Name of each of its tensors to its value.
-    """
+    """One unit at one site: what its configuration says beside where it acts, and its tensors by name."""
 
     site: Site
     options: Mapping[str, Any]
@@ -30,12 +25,7 @@ class Part:
 
 
 def configured(sites: SiteMap, parts: Sequence[Part], method: str) -> list[UnitConfig]:
-    """The fewest configurations that are exactly these units.
-
-    Args:
-        sites: The backbone.
-        parts: The units, one for a site.
-        method: The method of all.
+    """The fewest configurations of one method that are exactly these units, one for a site.
 
     Raises:
         CheckpointError: If an option has a value that it cannot have.
@@ -61,15 +51,20 @@ def configured(sites: SiteMap, parts: Sequence[Part], method: str) -> list[UnitC
         ) from None
 
 
+def fill_units(model: nn.Module, parts: Sequence[Part], task: str) -> None:
+    """Give the units of a model, which were attached as `configured` says, the values that they have in the file."""
+    store, values = store_of(model), {part.site.address: part.tensors for part in parts}
+    for unit in store.plan.units:
+        for name, value in values[unit.site.address].items():
+            slot = store.banks_by_key[unit.banks[name]].slot_of(task)
+            # Matrices that fit the largest map of a file may be larger than those of one configuration.
+            slot.copy_(value[tuple(map(slice, slot.shape))])
+
+
 def choices(sites: SiteMap, chosen: Sequence[Site]) -> list[tuple[Site, ...]]:
-    """Groups of sites, each of which can be chosen by words alone.
+    """Groups of sites, all with a role or all without, each of which can be chosen by words alone.
 
-    Args:
-        sites: The backbone.
-        chosen: The sites, all with a role or all without; each once.
-
-    Returns:
-        One group where words can say it at once, otherwise several; together they are `chosen`. None for none.
+    There is one where words can say it at once; together they are `chosen`.
     """
     if not chosen:
         return []
@@ -93,11 +88,7 @@ def choices(sites: SiteMap, chosen: Sequence[Site]) -> list[tuple[Site, ...]]:
 
 
 def words_for(chosen: Sequence[Site]) -> dict[str, Any]:
-    """The words of a configuration that choose these sites, if any do.
-
-    Args:
-        chosen: The sites.
-    """
+    """The words of a configuration that choose these sites, if any do."""
     stacks = tuple(dict.fromkeys(site.stack for site in chosen))
     words: dict[str, Any] = {
         "blocks": tuple(dict.fromkeys(site.block for site in chosen)),
@@ -110,12 +101,7 @@ def words_for(chosen: Sequence[Site]) -> dict[str, Any]:
 
 
 def components_for(sites: SiteMap, chosen: Sequence[Site]) -> tuple[str, ...]:
-    """Components of which all linear maps are chosen, and the names of other maps outside the layers.
-
-    Args:
-        sites: The backbone.
-        chosen: Maps of `sites.maps`.
-    """
+    """Components of which all linear maps are chosen, and the names of other maps outside the layers."""
     words: list[str] = []
     left = {site.role for site in chosen}
     for word in sites.components:

@@ -20,7 +20,7 @@ from weft.core.all_or_nothing import all_or_nothing
 from weft.core.backbone.resolving import resolve
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import CheckpointError, unknown
-from weft.core.files.interop.choices import configured
+from weft.core.files.interop.choices import configured, fill_units
 from weft.core.files.interop.peft_files import CONFIG, WEIGHTS, PeftFiles
 from weft.core.files.interop.peft_full import fill, trained_in_full, words_of
 from weft.core.files.interop.peft_keys import PREFIX, path_and_half, stored_maps, trained_beside
@@ -28,7 +28,7 @@ from weft.core.files.interop.peft_reading import ROLES, parts_of
 from weft.core.files.interop.peft_settings import MATRICES, check_settings
 from weft.core.files.interop.peft_writing import Units, Written, ia3_as_peft, lora_as_peft, vera_as_peft
 from weft.core.files.interop.vllm import check_served, one_rank
-from weft.core.files.stored_files import open_tensors, read_tensors, read_words
+from weft.core.files.stored_files import check_present, open_tensors, read_tensors, read_words
 from weft.core.unit.protocol import UnitConfig
 from weft.core.units.frozen import FrozenConfig
 from weft.core.units.ia3 import IA3Config
@@ -66,12 +66,7 @@ def export_vllm(
 ) -> int:
     """Write one task's LoRA so that vLLM computes the same; see `weft.core.files.interop.vllm`.
 
-    Args:
-        model: An adapted model.
-        folder: Made if it is missing.
-        task: The task; needed if there are several and they do not share all weights.
-        with_full: False where what is trained in full is in the backbone that is served, as
-            `weft.core.files.plain.save_plain` writes it.
+    Arguments are those of `export_peft`.
 
     Returns:
         The rank of all maps.
@@ -86,12 +81,7 @@ def export_vllm(
 
 
 def as_peft(model: nn.Module, *, task: str | None = None, with_full: bool = True) -> PeftFiles:
-    """What `export_peft` writes.
-
-    Args:
-        model: As for `export_peft`.
-        task: As for `export_peft`.
-        with_full: As for `export_peft`.
+    """What `export_peft` writes, of the same arguments.
 
     Raises:
         CheckpointError: As `export_peft` does.
@@ -149,13 +139,7 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             cannot express.
     """
     folder = Path(folder)
-    absent = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if absent:
-        raise CheckpointError(
-            f"`folder` must hold {CONFIG} and {WEIGHTS}, but {' and '.join(absent)} is not in {folder}. Save "
-            "with "
-            "PEFT's `save_pretrained`."
-        )
+    check_present(folder, (CONFIG, WEIGHTS), "Save with PEFT's `save_pretrained`.", argument="folder")
     words = read_words(folder / CONFIG, ["peft_type"], argument="folder")
     halves = check_settings(words)
     sites = resolve(model)
@@ -173,15 +157,9 @@ def import_peft(model: Model, folder: str | Path, *, task: str = "default") -> M
             f"`folder` must hold {' and '.join(halves)} of some map, but {folder / WEIGHTS} has none. Save it again."
         )
     configs = configured(sites, parts, words["peft_type"].lower())
-    values = {part.site.address: part.tensors for part in parts}
     with all_or_nothing(model) as kept, torch.no_grad():
         attach(model, _with_full(model, sites, configs, full), [task])
-        store = store_of(model, CheckpointError)
-        for unit in store.plan.units:
-            for name, value in values[unit.site.address].items():
-                slot = store.banks_by_key[unit.banks[name]].slot_of(task)
-                # Matrices that fit the largest map of a file may be larger than those of one configuration.
-                slot.copy_(value[tuple(map(slice, slot.shape))])
+        fill_units(model, parts, task)
         fill(model, full, kept)
     return model
 
@@ -211,10 +189,6 @@ def _with_full(
 
 def one_task(store: Store, task: str | None) -> str:
     """The task to write: the one named, or any where all share all weights.
-
-    Args:
-        store: The units.
-        task: Its name, or None.
 
     Raises:
         CheckpointError: If it is unknown, or must be given.

@@ -18,24 +18,14 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class PeftFiles:
-    """What the files hold.
-
-    Attributes:
-        tensors: Key to tensor.
-        words: The settings.
-        roles: What the tensors' file says of itself.
-    """
+    """What the files hold: tensors by key, the settings, and what the tensors' file says of itself."""
 
     tensors: dict[str, Tensor]
     words: dict[str, Any]
     roles: dict[str, str]
 
     def write(self, folder: str | Path) -> None:
-        """Write both together.
-
-        Args:
-            folder: Made if it is missing.
-        """
+        """Write both together into a folder, which is made if it is missing."""
         own = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
         with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
             save_file(own, weights, {"format": "pt", **self.roles})

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from weft.core.all_or_nothing import Kept
-from weft.core.backbone.components import full_parameters
+from weft.core.backbone.components import full_parameters, names_by_parameter
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import AddressError, CheckpointError
 
@@ -23,10 +23,7 @@ def trained_in_full(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The outermost modules of which all is trained, as PEFT would copy them, and the biases of other modules.
 
-    Args:
-        model: An adapted model.
-        trained: Names of its parameters that are trained in full.
-        adapted: Names of the modules at which it has units.
+    `trained` names parameters, `adapted` the modules at which there are units.
 
     Returns:
         Path of each module to its state, and name of each bias in a model of PEFT to its value.
@@ -64,9 +61,8 @@ def trained_in_full(
 def saved_in_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name in the backbone to value, of what PEFT saved beside its units.
 
-    Args:
-        tensors: Name in the wrapped model to value. With `bias: all`, PEFT saves the biases of a module that it
-            copied three times, of which the two within the copying are left out.
+    With `bias: all`, PEFT saves the biases of a module that it copied three times, of which the two within the copying
+    are left out.
     """
     return {
         name.replace(".base_layer.", "."): value
@@ -78,13 +74,9 @@ def saved_in_full(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def words_of(
     model: nn.Module, sites: SiteMap, towers: Iterable[str], names: Iterable[str]
 ) -> tuple[str, ...]:
-    """The words of `train_full` that stand for exactly these parameters.
+    """The words of `train_full` that stand for exactly these parameters, which saved buffers may be among.
 
-    Args:
-        model: A plain backbone.
-        sites: Its sites.
-        towers: The towers within which `norms` and `biases` count.
-        names: Names of tensors, of parameters and of saved buffers.
+    `norms` and `biases` count within the towers.
 
     Raises:
         CheckpointError: If no words do, or the tensors are no parameters of their own.
@@ -114,12 +106,7 @@ def words_of(
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], kept: Kept) -> None:
-    """Copy parameters and buffers into a model, in place.
-
-    Args:
-        model: The model.
-        tensors: Name in the backbone to value.
-        kept: Where the values are kept that are written over.
+    """Copy parameters and buffers into a model, in place, and keep the values that are written over.
 
     Raises:
         CheckpointError: If a shape differs.
@@ -148,11 +135,8 @@ def _names(model: nn.Module, sites: SiteMap, word: str, towers: Iterable[str]) -
 
 
 def _check_untied(model: nn.Module, names: set[str]) -> None:
-    by_identity: dict[int, set[str]] = {}
-    for name, value in model.named_parameters(remove_duplicate=False):
-        by_identity.setdefault(id(value), set()).add(name)
-    for aliases in by_identity.values():
-        if len(aliases) > 1 and aliases & names:
+    for aliases in names_by_parameter(model).values():
+        if len(aliases) > 1 and not names.isdisjoint(aliases):
             first, second = sorted(aliases)[:2]
             raise CheckpointError(
                 f"what is trained in full must not be tied to go through PEFT, whose copy would leave the other "

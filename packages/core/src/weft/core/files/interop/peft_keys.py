@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from weft.core.backbone.module_paths import at
 from weft.core.backbone.sites import Site
 from weft.core.errors import CheckpointError, unknown
 from weft.core.files.interop.peft_full import saved_in_full
@@ -20,13 +22,9 @@ _OF_A_UNIT = re.compile(r"\.(lora|ia3|vera)_")
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """One linear map of a file.
+    """One linear map of a file, by its path in the backbone, with its roles and its tensors by name.
 
-    Args:
-        path: Its path in the backbone.
-        names: The path that it was trained under, then that in the backbone.
-        sites: The roles that it has.
-        tensors: Name of each of its tensors to the tensor.
+    Names are the path that it was trained under, then that in the backbone.
     """
 
     path: str
@@ -38,13 +36,7 @@ class StoredMap:
 def stored_maps(
     model: nn.Module, sites: Iterable[Site], tensors: Mapping[str, Tensor], halves: tuple[str, ...]
 ) -> list[StoredMap]:
-    """The maps that a file adapts, in the order of the backbone.
-
-    Args:
-        model: The backbone.
-        sites: Its sites.
-        tensors: Key to value of the units' tensors.
-        halves: Names of the tensors that each map must have.
+    """The maps that a file adapts, in the order of the backbone; each must have tensors of the names `halves`.
 
     Raises:
         CheckpointError: If a map is none of the backbone's, or lacks a tensor.
@@ -56,18 +48,14 @@ def stored_maps(
     found: dict[str, dict[str, Tensor]] = {}
     trained_as: dict[str, str] = {}
     old = {old for old, _ in map(path_and_half, tensors)}
-    now = current_names(model, old, by_path)
+    now = current_names(model, old, by_path.__contains__)
     for name, value in tensors.items():
         path, half = path_and_half(name)
         found.setdefault(now[path], {})[half] = value
         trained_as[now[path]] = path
     found = {path: values for path, values in found.items() if not _is_never_called(model, path, values)}
-    _check_known(
-        model,
-        found,
-        by_path,
-        "that the family of the backbone names" if "lora_A" in halves else "within the layers",
-    )
+    which = "that the family of the backbone names" if "lora_A" in halves else "within the layers"
+    _check_known(model, found, by_path, which)
     for path, values in found.items():
         if lacking := [half for half in halves if half not in values]:
             raise CheckpointError(
@@ -85,20 +73,15 @@ def trained_beside(
 ) -> dict[str, Tensor]:
     """Name in the backbone to value, of what was trained in full: `modules_to_save` and biases.
 
-    PEFT also writes embeddings and heads that it did not train; what equals the backbone's own is left out.
-
-    Args:
-        model: The backbone.
-        tensors: Key to value of all but the units' tensors.
-        words: The settings.
-        halves: Names of the units' tensors, for the message.
+    `tensors` are all but those of the units. PEFT also writes embeddings and heads that it did not train; what equals
+    the backbone's own is left out.
 
     Raises:
         CheckpointError: If the settings announce nothing of the kind.
     """
     state = model.state_dict()
     stored = saved_in_full({name.removeprefix(PREFIX): value for name, value in tensors.items()})
-    now = current_names(model, {name.rpartition(".")[0] for name in stored}, _Modules(model))
+    now = current_names(model, {name.rpartition(".")[0] for name in stored}, partial(_has_module, model))
     saved = [f".{word}." for word in words.get("modules_to_save") or ()]
     biases = words.get("bias", "none") != "none"
     full: dict[str, Tensor] = {}
@@ -118,25 +101,15 @@ def trained_beside(
 
 
 def path_and_half(name: str) -> tuple[str, str]:
-    """The map that a key means, and which of its tensors.
-
-    Args:
-        name: The key, such as `base_model.model.encoder.0.q.lora_A.weight`.
-    """
+    """The map that a key such as `base_model.model.encoder.0.q.lora_A.weight` means, and which of its tensors."""
     path, _, half = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
     return path, half
 
 
-def current_names(model: nn.Module, paths: Iterable[str], known: Container[str]) -> dict[str, str]:
-    """Path as stored to path in the backbone, by the rules with which transformers reads old checkpoints.
-
-    Args:
-        model: The backbone.
-        paths: The paths as they are stored.
-        known: The paths that exist.
-    """
+def current_names(model: nn.Module, paths: Iterable[str], known: Callable[[str], bool]) -> dict[str, str]:
+    """Path as stored to path in the backbone, by the rules with which transformers reads old checkpoints."""
     found = {path: path for path in paths}
-    old = [path for path in found if path not in known]
+    old = [path for path in found if not known(path)]
     if not old:
         return found
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -147,27 +120,13 @@ def current_names(model: nn.Module, paths: Iterable[str], known: Container[str])
         name = f"{path}.weight"
         for rule in rules:
             name = rule.rename_source_key(name)[0]
-        if (renamed := name.removesuffix(".weight")) in known:
+        if known(renamed := name.removesuffix(".weight")):
             found[path] = renamed
     return found
 
 
-class _Modules:
-    """The paths of a model's modules."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def __contains__(self, path: object) -> bool:
-        return _has_module(self._model, str(path))
-
-
 def _has_module(model: nn.Module, path: str) -> bool:
-    try:
-        model.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
+    return isinstance(at(model, path), nn.Module)
 
 
 def _is_never_called(model: nn.Module, path: str, values: Mapping[str, Tensor]) -> bool:
@@ -177,7 +136,7 @@ def _is_never_called(model: nn.Module, path: str, values: Mapping[str, Tensor]) 
         CheckpointError: If there is an update all the same.
     """
     front = path.rpartition(".")[0]
-    if not _has_module(model, front) or not isinstance(model.get_submodule(front), nn.MultiheadAttention):
+    if not isinstance(at(model, front), nn.MultiheadAttention):
         return False
     if any(bool(value.any()) for half, value in values.items() if half == "lora_B") or "lora_B" not in values:
         raise CheckpointError(

@@ -30,11 +30,8 @@ def parts_of(
 ) -> list[Part]:
     """The units of all maps.
 
-    Args:
-        maps: The maps.
-        words: The settings.
-        roles: Which ranks of a fused map belong to which role, as `export_peft` wrote it; None where it did not.
-        matrices: Those of VeRA, by their keys.
+    `roles` says which ranks of a fused map belong to which role, as `export_peft` wrote it; `matrices` are those of
+    VeRA.
 
     Raises:
         CheckpointError: If a tensor does not fit its map.
@@ -139,14 +136,8 @@ def _shares(roles: str | None) -> dict[str, Shares]:
         return {
             str(path): [(str(role), int(count)) for role, count in shares] for path, shares in found.items()
         }
-    except (
-        ArithmeticError,
-        AttributeError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ):  # the words of another program
-        return {}
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
+        return {}  # the words of another program
 
 
 def _check_shape(stored: StoredMap, half: str, value: Tensor, shape: tuple[int, ...]) -> None:

@@ -63,13 +63,7 @@ _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def check_settings(words: Mapping[str, Any]) -> tuple[str, ...]:
-    """Refuse what our units do not compute.
-
-    Args:
-        words: The settings of an adapter.
-
-    Returns:
-        The names of the tensors that every map has.
+    """Refuse what our units do not compute; the names of the tensors that every map has.
 
     Raises:
         CheckpointError: If it is another method, or an option changes what it computes.
@@ -96,11 +90,7 @@ def check_settings(words: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def alpha_of(words: Mapping[str, Any], names: Iterable[str]) -> float:
-    """The numerator of a map's scale.
-
-    Args:
-        words: The settings.
-        names: Paths of the map, the one that it was trained under first.
+    """The numerator of the scale of a map by its paths, the one that it was trained under first.
 
     Raises:
         CheckpointError: If it is no positive number, or a pattern is no regular expression.
@@ -121,14 +111,10 @@ def alpha_of(words: Mapping[str, Any], names: Iterable[str]) -> float:
 
 
 def patterns_for(values: Mapping[str, float], default: float) -> dict[str, float]:
-    """The patterns by which PEFT gives each map its own value.
+    """The patterns by which PEFT gives each map its own value; `default` holds where no pattern fits.
 
     PEFT takes the first pattern that is the end of a path, so that a longer path goes first, and one that ends in
     another is written too.
-
-    Args:
-        values: Path of each map to its value.
-        default: What holds where no pattern fits.
     """
     odd = {path for path, value in values.items() if value != default}
     odd |= {path for path in values for other in odd if path.endswith(f".{other}")}
@@ -136,11 +122,7 @@ def patterns_for(values: Mapping[str, float], default: float) -> dict[str, float
 
 
 def tidy(alpha: float) -> float:
-    """A scale's numerator without the rounding of the arithmetic that gave it.
-
-    Args:
-        alpha: The number.
-    """
+    """A scale's numerator without the rounding of the arithmetic that gave it."""
     return float(f"{alpha:.12g}")
 
 

@@ -27,13 +27,7 @@ Written = tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]
 
 
 class Units:
-    """The units of one task, by the map they act at.
-
-    Args:
-        model: An adapted model.
-        store: Its store.
-        task: The task.
-    """
+    """The units of one task of an adapted model, by the map they act at."""
 
     def __init__(self, model: nn.Module, store: Store, task: str) -> None:
         self._model = model
@@ -61,10 +55,6 @@ class Units:
 
 def lora_as_peft(units: Units, configs: Sequence[LoRAConfig]) -> Written:
     """Tensors, settings and further words of the file, of one or more configurations of LoRA.
-
-    Args:
-        units: The units.
-        configs: Their configurations.
 
     Raises:
         CheckpointError: If PEFT's format cannot hold them.
@@ -109,12 +99,7 @@ def lora_as_peft(units: Units, configs: Sequence[LoRAConfig]) -> Written:
 
 
 def ia3_as_peft(units: Units, configs: Sequence[IA3Config]) -> Written:
-    """Tensors, settings and further words of the file, of one or more configurations of (IA)³.
-
-    Args:
-        units: The units.
-        configs: Their configurations.
-    """
+    """Tensors, settings and further words of the file, of one or more configurations of (IA)³."""
     tensors: dict[str, Tensor] = {}
     inputs = []
     for path, here in units.by_path.items():
@@ -137,10 +122,6 @@ def ia3_as_peft(units: Units, configs: Sequence[IA3Config]) -> Written:
 
 def vera_as_peft(units: Units, configs: Sequence[VeRAConfig]) -> Written:
     """Tensors, settings and further words of the file, of one configuration of VeRA.
-
-    Args:
-        units: The units.
-        configs: The configuration alone.
 
     Raises:
         CheckpointError: If there are several, or maps have matrices of their own or are parts of fused ones.

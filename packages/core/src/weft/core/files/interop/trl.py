@@ -33,14 +33,7 @@ class RoutesTasks:
     model: Any
 
     def compute_loss(self, model: Any, inputs: MutableMapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The trainer's own loss, under the routing of the batch.
-
-        Args:
-            model: The model, which wrappers may hold.
-            inputs: The batch.
-            *args: Further arguments of the trainer's.
-            **kwargs: Further arguments of the trainer's.
-        """
+        """The trainer's own loss, under the routing of the batch; wrappers may hold the model."""
         ids = inputs.pop(TASK_IDS, None)
         compute: Callable[..., Any] = super().compute_loss  # type: ignore[misc]
         if ids is None:
@@ -86,9 +79,6 @@ class WithTasks:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> MutableMapping[str, Any]:
         """The collator's batch with `task_ids`, int64, shape `(rows,)`.
-
-        Args:
-            rows: Rows of a data set, each with its task.
 
         Raises:
             RoutingError: If a row names no task, or one that the model lacks.

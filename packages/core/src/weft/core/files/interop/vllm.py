@@ -23,10 +23,7 @@ SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def served_rank(rank: int) -> int:
-    """The value of `--max-lora-rank` for adapters of this rank.
-
-    Args:
-        rank: The largest rank of what is served together.
+    """The value of `--max-lora-rank` for adapters, of which the largest has this rank.
 
     Raises:
         CheckpointError: If it is larger than vLLM serves.
@@ -41,13 +38,9 @@ def served_rank(rank: int) -> int:
 
 
 def one_rank(files: PeftFiles) -> PeftFiles:
-    """The same LoRA with one rank and one scale for all maps.
+    """The same LoRA with one rank and one scale for all maps, without patterns.
 
-    Args:
-        files: A LoRA of PEFT.
-
-    Returns:
-        Files without patterns, in which alpha and rank are equal unless all maps had one scale.
+    Alpha and rank are equal unless all maps had one scale.
     """
     words, maps = files.words, _maps(files.tensors)
     ranks = {path: len(files.tensors[f"{path}.lora_A.weight"]) for path in maps}
@@ -75,10 +68,6 @@ def one_rank(files: PeftFiles) -> PeftFiles:
 
 def check_served(plan: Plan, with_full: bool) -> None:
     """Refuse what vLLM would not load, or would leave out.
-
-    Args:
-        plan: Of an adapted model.
-        with_full: Whether what is trained in full goes with the units.
 
     Raises:
         CheckpointError: With what can be done instead.
