@@ -26,15 +26,15 @@ BACKBONES: dict[str, Builder] = {}
 
 
 def tiny_backbone(name: str, seed: int = 0) -> tuple[Any, Batch]:
-    """A tiny model in evaluation mode and a batch of `BATCH` rows for it.
-
-    Args:
-        name: Key of `BACKBONES`.
-        seed: Seed of weights and batch.
-    """
+    """A tiny model in evaluation mode, a key of `BACKBONES`, and a batch of `BATCH` rows for it, of a seed."""
     torch.manual_seed(seed)
     model, batch = BACKBONES[name]()
     return model.eval(), batch
+
+
+def model_of(kind: str, head: str = "ForConditionalGeneration", **fields: Any) -> Any:
+    """A model of transformers, from a configuration with these fields."""
+    return getattr(transformers, f"{kind}{head}")(getattr(transformers, f"{kind}Config")(**fields))
 
 
 def _register(builder: Builder) -> Builder:
@@ -83,11 +83,7 @@ T5_FIELDS: dict[str, Any] = {
 
 
 def bart_config(**changes: Any) -> Any:
-    """A tiny BART configuration without dropout.
-
-    Args:
-        **changes: Fields that differ.
-    """
+    """A tiny BART configuration without dropout, but for the fields that differ."""
     return transformers.BartConfig(**{**BART_FIELDS, **changes})
 
 
@@ -98,22 +94,17 @@ def _bart() -> tuple[Any, Batch]:
 
 @_register
 def _t5() -> tuple[Any, Batch]:
-    config = transformers.T5Config(**T5_FIELDS)
-    return transformers.T5ForConditionalGeneration(config), seq2seq_batch()
+    return model_of("T5", **T5_FIELDS), seq2seq_batch()
 
 
 @_register
 def _clip() -> tuple[Any, Batch]:
     special = {"eos_token_id": 99, "bos_token_id": 98, "pad_token_id": 99}
-    config = transformers.CLIPConfig(
-        projection_dim=8,
-        text_config={**SIZES, "vocab_size": 100, "max_position_embeddings": 16, **special},
-        vision_config=_VISION,
-    )
+    words = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, **special}
     text = token_ids(BATCH, 7)
     text[:, -1] = 99
     batch = {"input_ids": text, "pixel_values": _pixels(), "return_loss": True}
-    return transformers.CLIPModel(config), batch
+    return model_of("CLIP", "Model", projection_dim=8, text_config=words, vision_config=_VISION), batch
 
 
 @_register

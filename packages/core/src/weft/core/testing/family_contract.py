@@ -76,10 +76,6 @@ def mutants(watched: WatchedLayers, sites: SiteMap) -> Iterator[tuple[str, list[
     """Wrong sites of the first layer of every kind: a layer's path, and one or two sites to put in place of theirs.
 
     Modules that read, or return, the very same values as the right one are left out: their claim is as right.
-
-    Args:
-        watched: The layers of the model.
-        sites: Its sites.
     """
     kinds = set()
     for layer in sites.layers:

@@ -30,11 +30,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
 
 
 class FixedPrompts:
-    """A text encoder for prompts without any text: a fixed map from the mean context to class features.
-
-    Args:
-        width: Width of a token.
-    """
+    """A text encoder for prompts without any text: a fixed map from the mean context, of a width, to class features."""
 
     def __init__(self, width: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -61,12 +57,7 @@ def samples(seed: int, *, shots: int = SHOTS) -> tuple[Tensor, Tensor]:
 
 
 def read_by(head: Any, drawn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Features and classes as a head reads them: features as they are, or little pictures of them.
-
-    Args:
-        head: The head.
-        drawn: What `samples` gives.
-    """
+    """What `samples` gives as a head reads it: features as they are, or little pictures of them, and classes."""
     if not isinstance(head, ImageHead):
         return drawn
     features, labels = drawn
@@ -79,14 +70,13 @@ def tiny_encoder() -> AdaptableEncoder:
     """A tiny random CLIP of the width of the samples, with a name for every class."""
     from transformers import CLIPConfig, CLIPModel
 
-    from weft.core.testing.processed.words import SENTENCES, tokenizer
+    from weft.core.testing.backbones import SIZES
+    from weft.core.testing.processed.words import ENDS, SENTENCES, tokenizer
 
     words = tokenizer(template="<s> $A </s>", padding_side="right", model_max_length=16)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = CLIPConfig(
-        text_config={**size, **ends, "vocab_size": len(words), "max_position_embeddings": 16},
-        vision_config={**size, "image_size": _SIDE, "patch_size": 4},
+        text_config={**SIZES, **ENDS, "vocab_size": len(words), "max_position_embeddings": 16},
+        vision_config={**SIZES, "image_size": _SIDE, "patch_size": 4},
         projection_dim=WIDTH,
     )
     with torch.random.fork_rng(devices=[]):
@@ -140,10 +130,8 @@ class HeadContract:
         head.fit(*read_by(head, samples(5)))
         assert head.selection == fresh.selection
         assert (head.selected_on, head.temperature) == (None, 1)
-        assert torch.equal(
-            head.probabilities(read_by(head, samples(6))[0]),
-            fresh.probabilities(read_by(head, samples(6))[0]),
-        )
+        queries = read_by(head, samples(6))[0]
+        assert torch.equal(head.probabilities(queries), fresh.probabilities(queries))
 
     def test_a_search_says_what_it_chose_on_and_files_keep_it(
         self, config: dict[str, Any], tmp_path: Path
@@ -157,10 +145,8 @@ class HeadContract:
         loaded = load_head(head.save(tmp_path))
         equip(loaded)
         assert loaded.selection == head.selection
-        assert torch.equal(
-            loaded.probabilities(read_by(head, samples(6))[0]),
-            head.probabilities(read_by(head, samples(6))[0]),
-        )
+        queries = read_by(head, samples(6))[0]
+        assert torch.equal(loaded.probabilities(queries), head.probabilities(queries))
 
     def test_an_unfitted_head_says_so(self, config: dict[str, Any], tmp_path: Path) -> None:
         head = self._head(config)
@@ -218,19 +204,18 @@ class HeadContract:
     @pytest.mark.parametrize("device", DEVICES)
     def test_inputs_of_any_device_are_taken(self, config: dict[str, Any], device: str) -> None:
         head = self._head(config, device)
-        expected = self._fitted(config, 2, 3)
+        queries = read_by(head, samples(6))[0]
+        expected = self._fitted(config, 2, 3).logits(queries)
         for place in dict.fromkeys(["cpu", device]):
             features, labels = (value.to(place) for value in read_by(head, samples(2)))
             validation = tuple(value.to(place) for value in read_by(head, samples(3)))
             head.fit(features, labels, validation)
             head.search(*validation)
             head.calibrate(*validation)
-            logits = head.logits(read_by(head, samples(6))[0].to(place))
+            logits = head.logits(queries.to(place))
             assert logits.device.type == torch.device(device).type
-            torch.testing.assert_close(
-                logits.cpu(), expected.logits(read_by(head, samples(6))[0]), rtol=1e-2, atol=0.1
-            )
-            head.explain(read_by(head, samples(6))[0].to(place))
+            torch.testing.assert_close(logits.cpu(), expected, rtol=1e-2, atol=0.1)
+            head.explain(queries.to(place))
             if hasattr(head, "cache") and not config["method"].startswith("ape"):
                 new = functional.normalize(torch.ones(1, WIDTH, device=place), dim=-1)
                 head.add_classes(new, new, torch.tensor([CLASSES], device=place))

@@ -20,12 +20,8 @@ class WatchedLayers:
     """The layers of a model in one pass, and again with one module's output changed.
 
     A layer that is called several times is seen in the call that runs most of its modules. `seen` has the modules of
-    each layer, `around` those outside of all: every tensor that they read, and the first that they return.
-
-    Args:
-        model: A model in evaluation mode.
-        batch: What its `forward` takes.
-        sites: Its sites, which tell the layers. Features that lie before height and width are noted as the last axis.
+    each layer, `around` those outside of all: every tensor that they read, and the first that they return. Features
+    that lie before height and width, as the sites tell, are noted as the last axis.
     """
 
     def __init__(self, model: nn.Module, batch: dict[str, Any], sites: SiteMap) -> None:
@@ -87,11 +83,7 @@ class WatchedLayers:
     def again(self, layer: str, path: str, change: Change, *key: object) -> Seen:
         """What the modules of a layer read and return where one of them returns something else.
 
-        Args:
-            layer: Path of the layer.
-            path: Path of the module.
-            change: Makes what it returns instead.
-            *key: What tells the change from others.
+        The key tells the change from others.
         """
         found = (layer, path, *key)
         if found not in self._again:

@@ -54,12 +54,7 @@ def tiny_efficientnet() -> Any:
 
 
 def original_lite(model: Any, classes: int) -> dict[str, Tensor]:
-    """The tensors of a model as a file of EfficientNet-Lite holds them: without gates, and with a classifier.
-
-    Args:
-        model: An EfficientNet of transformers.
-        classes: Classes of the classifier, whose weights are drawn.
-    """
+    """The tensors of a model as a file of EfficientNet-Lite holds them: without gates, and with a classifier."""
     found = {"_fc.weight": torch.randn(classes, 1280), "_fc.bias": torch.zeros(classes)}
     for name, value in model.state_dict().items():
         if "squeeze_excite" in name:
@@ -71,11 +66,7 @@ def original_lite(model: Any, classes: int) -> dict[str, Tensor]:
 
 
 def original_blip(model: Any) -> dict[str, Tensor]:
-    """The tensors of a BLIP, by the names that BLIP's own code gives those of its vision tower.
-
-    Args:
-        model: A BLIP of transformers or of weft.
-    """
+    """The tensors of a BLIP, by the names that BLIP's own code gives those of its vision tower."""
     found = {}
     for name, value in model.state_dict().items():
         for here, there in _BLIP if name.startswith("vision_model.") else ():

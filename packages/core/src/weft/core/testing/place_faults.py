@@ -15,12 +15,7 @@ from weft.core.testing.wiring_faults import same
 def place_faults(watched: WatchedLayers, sites: SiteMap) -> list[str]:
     """Wrong wirings of places in front of whole stacks: `path`, `whole`, `positions` and `reader`.
 
-    Args:
-        watched: The model in a pass.
-        sites: Its sites.
-
-    Returns:
-        One line for each wrong field, with the site's address.
+    One line for each wrong field, with the site's address.
     """
     return [
         f"{site.address}: {fault}"
@@ -31,12 +26,7 @@ def place_faults(watched: WatchedLayers, sites: SiteMap) -> list[str]:
 
 
 def place_mutants(watched: WatchedLayers, sites: SiteMap) -> Iterator[Site]:
-    """Wrong sites in place of those in front of whole stacks, each with one field that names something else.
-
-    Args:
-        watched: The model in a pass.
-        sites: Its sites.
-    """
+    """Wrong sites in place of those in front of whole stacks, each with one field that names something else."""
     for site in (
         site for site in sites.sites if site.wiring.whole is not None and site.path in watched.around
     ):

@@ -15,10 +15,7 @@ from torch.multiprocessing.spawn import start_processes
 def spawn(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
     """Call `function(rank, folder, *arguments)` in two processes of a group, and wait for both.
 
-    Args:
-        function: A function of a module, which the new processes import.
-        folder: Folder of the test; the processes meet in it.
-        arguments: What else the function takes.
+    The processes import the function's module, and meet in the folder.
     """
     start_processes(_started, args=(function, folder, *arguments), nprocs=2, start_method="spawn")
 

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import transformers
 
-from weft.core.testing.backbones import BART_FIELDS, T5_FIELDS, seq2seq_batch, token_ids
+from weft.core.testing.backbones import BART_FIELDS, T5_FIELDS, model_of, seq2seq_batch, token_ids
 from weft.core.testing.vision_language import (
     _DECODER,
-    _QWEN_VISION,
+    _QWEN3_VISION,
     _VISION,
     IMAGE,
+    QWEN_VISION,
     ROWS,
     VIDEO,
     Case,
     _idefics,
     _qwen_batch,
     _qwen_fields,
-    _text_after,
+    _tiled_batch,
 )
 
 
 def qwen2_vl() -> Case:
     """Qwen2-VL; its images have 16 and 8 patches."""
     left_out = ("intermediate_size", "out_hidden_size")
-    vision = {name: value for name, value in _QWEN_VISION.items() if name not in left_out}
+    vision = {name: value for name, value in QWEN_VISION.items() if name not in left_out}
     vision |= {"embed_dim": 16, "mlp_ratio": 2}
-    config = transformers.Qwen2VLConfig(**_qwen_fields([1, 1, 2]), vision_config=vision)
-    return transformers.Qwen2VLForConditionalGeneration(config), _qwen_batch()
+    return model_of("Qwen2VL", **_qwen_fields([1, 1, 2]), vision_config=vision), _qwen_batch()
 
 
 def _llava_next(architecture: str, **fields: Any) -> Case:
     """A model of LLaVA-NeXT's architecture, with CLIP and Mistral; an image is seen whole and in one tile."""
-    config = getattr(transformers, f"{architecture}Config")(
+    batch = _tiled_batch()
+    model = model_of(
+        architecture,
         **fields,
         image_token_index=IMAGE,
         vision_feature_layer=-2,
@@ -43,10 +44,7 @@ def _llava_next(architecture: str, **fields: Any) -> Case:
         text_config={**_DECODER, "model_type": "mistral"},
         vision_config={**_VISION, "model_type": "clip_vision_model", "projection_dim": 8},
     )
-    # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
-    batch = _text_after(4 + 2 * (2 + 1))
-    batch |= {"pixel_values": torch.randn(ROWS, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * ROWS)}
-    return getattr(transformers, f"{architecture}ForConditionalGeneration")(config), batch
+    return model, batch
 
 
 def llava_next() -> Case:
@@ -66,39 +64,36 @@ def idefics3() -> Case:
 
 def mt5() -> Case:
     """MT5, whose feed-forward blocks are gated."""
-    return transformers.MT5ForConditionalGeneration(transformers.MT5Config(**T5_FIELDS)), seq2seq_batch()
+    return model_of("MT5", **T5_FIELDS), seq2seq_batch()
 
 
 def mbart() -> Case:
     """MBart, whose norms come before each sub-layer."""
-    return transformers.MBartForConditionalGeneration(
-        transformers.MBartConfig(**BART_FIELDS)
-    ), seq2seq_batch()
+    return model_of("MBart", **BART_FIELDS), seq2seq_batch()
+
+
+def _alone(kind: str, head: str = "ForCausalLM", **fields: Any) -> Case:
+    return model_of(kind, head, **_DECODER, **fields), {"input_ids": token_ids(ROWS, 6)}
 
 
 def llama() -> Case:
     """Llama alone."""
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_DECODER)), {
-        "input_ids": token_ids(ROWS, 6)
-    }
+    return _alone("Llama")
 
 
 def mistral() -> Case:
     """Mistral alone."""
-    config = transformers.MistralConfig(**_DECODER, head_dim=8)
-    return transformers.MistralForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+    return _alone("Mistral", head_dim=8)
 
 
 def qwen3() -> Case:
     """Qwen3 alone, whose queries and keys have norms."""
-    config = transformers.Qwen3Config(**_DECODER, head_dim=8)
-    return transformers.Qwen3ForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+    return _alone("Qwen3", head_dim=8)
 
 
 def gemma() -> Case:
     """The first Gemma alone, of Llama's layers."""
-    config = transformers.GemmaConfig(**_DECODER, head_dim=8)
-    return transformers.GemmaForCausalLM(config), {"input_ids": token_ids(ROWS, 6)}
+    return _alone("Gemma", head_dim=8)
 
 
 def gemma4() -> Case:
@@ -133,11 +128,9 @@ _EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_int
 
 def qwen3_vl_moe() -> Case:
     """Qwen3-VL of experts; its images have 16 and 8 patches."""
-    vision = {**_QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     fields = _qwen_fields([2, 1, 1])
     fields["text_config"] |= _EXPERTS
-    config = transformers.Qwen3VLMoeConfig(**fields, vision_config=vision)
-    return transformers.Qwen3VLMoeForConditionalGeneration(config), _qwen_batch()
+    return model_of("Qwen3VLMoe", **fields, vision_config=_QWEN3_VISION), _qwen_batch()
 
 
 def _qwen3_5(kind: str, **changes: Any) -> Case:
@@ -149,9 +142,8 @@ def _qwen3_5(kind: str, **changes: Any) -> Case:
         **changes,
     }
     fields["text_config"]["rope_parameters"]["partial_rotary_factor"] = 1.0
-    vision = {**_QWEN_VISION, "num_position_embeddings": 16}
-    config = getattr(transformers, f"{kind}Config")(**fields, vision_config=vision)
-    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), _qwen_batch()
+    vision = {**QWEN_VISION, "num_position_embeddings": 16}
+    return model_of(kind, **fields, vision_config=vision), _qwen_batch()
 
 
 def qwen3_5() -> Case:

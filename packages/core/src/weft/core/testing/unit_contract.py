@@ -35,14 +35,7 @@ def with_tasks(config: UnitConfig, backbone: str) -> UnitConfig:
 
 
 def adapted(config: Any, backbone: str, tasks: Any = TASKS, *, noise: float = 0.05) -> tuple[Any, Any]:
-    """An attached tiny backbone and its batch.
-
-    Args:
-        config: The method.
-        backbone: Name of the tiny backbone.
-        tasks: The tasks.
-        noise: Standard deviation of what is added to every slot, so that no unit is the identity.
-    """
+    """An attached tiny backbone and its batch; noise is added to every slot, so that no unit is the identity."""
     model, batch = tiny_backbone(backbone)
     attach(model, config, tasks)
     torch.manual_seed(1)

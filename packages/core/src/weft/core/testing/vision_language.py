@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
-from weft.core.testing.backbones import SIZES, token_ids
+from weft.core.testing.backbones import SIZES, model_of, token_ids
 
 Case = tuple[Any, dict[str, Any]]
 
@@ -23,6 +22,8 @@ _DECODER: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_SIGLIP_TEXT = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
+_SIGLIP_TOWER: dict[str, Any] = {**_VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 IMAGE, VIDEO, START, END = 110, 111, 112, 113
 
 
@@ -37,36 +38,29 @@ def _text_after(images: int, token: int = IMAGE, text: int = 6) -> dict[str, Ten
 
 def bert() -> Case:
     """A BERT encoder."""
-    return transformers.BertModel(transformers.BertConfig(vocab_size=100, **SIZES)), {
-        "input_ids": token_ids(ROWS, 7)
-    }
+    return model_of("Bert", "Model", vocab_size=100, **SIZES), {"input_ids": token_ids(ROWS, 7)}
 
 
 def vit() -> Case:
     """A ViT classifier."""
-    return transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION)), {
-        "pixel_values": _pixels()
-    }
+    return model_of("ViT", "ForImageClassification", **_VISION), {"pixel_values": _pixels()}
 
 
 def dinov2() -> Case:
     """A DINOv2 encoder."""
-    config = transformers.Dinov2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=16, patch_size=8
-    )
-    return transformers.Dinov2Model(config), {"pixel_values": _pixels()}
+    sizes = {name: value for name, value in SIZES.items() if name != "intermediate_size"}
+    model = model_of("Dinov2", "Model", **sizes, mlp_ratio=2, image_size=16, patch_size=8)
+    return model, {"pixel_values": _pixels()}
 
 
 def siglip() -> Case:
     """A SigLIP dual encoder."""
-    text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
-    config = transformers.SiglipConfig(text_config=text, vision_config=_VISION)
-    return transformers.SiglipModel(config), {"input_ids": token_ids(ROWS, 16), "pixel_values": _pixels()}
+    model = model_of("Siglip", "Model", text_config=_SIGLIP_TEXT, vision_config=_VISION)
+    return model, {"input_ids": token_ids(ROWS, 16), "pixel_values": _pixels()}
 
 
 def siglip2() -> Case:
     """SigLIP 2 of any resolution; its images have 4 and 2 patches."""
-    text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 16, "projection_size": 16}
     vision = {**SIZES, "patch_size": 8, "num_patches": 4}
     batch = {
         "input_ids": token_ids(ROWS, 16),
@@ -74,9 +68,7 @@ def siglip2() -> Case:
         "pixel_attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
         "spatial_shapes": torch.tensor([[2, 2], [1, 2]]),
     }
-    return transformers.Siglip2Model(
-        transformers.Siglip2Config(text_config=text, vision_config=vision)
-    ), batch
+    return model_of("Siglip2", "Model", text_config=_SIGLIP_TEXT, vision_config=vision), batch
 
 
 def blip_fields(
@@ -84,10 +76,7 @@ def blip_fields(
 ) -> dict[str, Any]:
     """Fields of a tiny BLIP's configuration, whose token 99 is free for `encode_token_id`.
 
-    Args:
-        width: Hidden size of both towers.
-        text: Fields of the text tower that differ.
-        vision: Fields of the vision tower that differ.
+    `text` and `vision` are fields of the towers, of one width, that differ.
     """
     sizes = {**SIZES, "hidden_size": width, "intermediate_size": 2 * width}
     words = {"vocab_size": 100, "bos_token_id": 97, "sep_token_id": 98, "eos_token_id": 98, "pad_token_id": 0}
@@ -99,65 +88,56 @@ def blip_fields(
     }
 
 
-def _blip_config() -> Any:
-    return transformers.BlipConfig(projection_dim=8, **blip_fields())
+def _blip(head: str) -> Any:
+    return model_of("Blip", head, projection_dim=8, **blip_fields())
 
 
 def blip_retrieval() -> Case:
     """BLIP with its matching head."""
     batch = {"input_ids": token_ids(ROWS, 7), "pixel_values": _pixels(), "use_itm_head": True}
-    return transformers.BlipForImageTextRetrieval(_blip_config()), batch
+    return _blip("ForImageTextRetrieval"), batch
 
 
 def blip_vqa() -> Case:
     """BLIP for question answering."""
     batch = {"input_ids": token_ids(ROWS, 7), "pixel_values": _pixels(), "labels": token_ids(ROWS, 5)}
-    return transformers.BlipForQuestionAnswering(_blip_config()), batch
+    return _blip("ForQuestionAnswering"), batch
 
 
 def blip_caption() -> Case:
     """BLIP for captions."""
     ids = token_ids(ROWS, 7)
     batch = {"input_ids": ids, "labels": ids, "pixel_values": _pixels()}
-    return transformers.BlipForConditionalGeneration(_blip_config()), batch
+    return _blip("ForConditionalGeneration"), batch
 
 
-def _queries(vocabulary: int) -> dict[str, Any]:
-    """Settings of a Q-Former of four queries between a tower and OPT."""
+def query_fields(reads: int, image: int, vision: dict[str, Any], **text: Any) -> dict[str, Any]:
+    """Settings of a Q-Former of four queries, which reads a vocabulary, between a tower and OPT."""
+    sizes = {**SIZES, "vocab_size": reads, "encoder_hidden_size": 16, "cross_attention_frequency": 2}
+    opt = {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     return {
         "num_query_tokens": 4,
-        "image_token_index": 100,
-        "vision_config": _VISION,
-        "qformer_config": {
-            **SIZES,
-            "vocab_size": vocabulary,
-            "encoder_hidden_size": 16,
-            "cross_attention_frequency": 2,
-        },
-        "text_config": {
-            "model_type": "opt",
-            "vocab_size": 104,
-            "hidden_size": 16,
-            "ffn_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "word_embed_proj_dim": 16,
-            "max_position_embeddings": 64,
-        },
+        "image_token_index": image,
+        "vision_config": vision,
+        "qformer_config": sizes,
+        "text_config": {"model_type": "opt", **opt, "word_embed_proj_dim": 16, **text},
     }
+
+
+def _queries(reads: int) -> dict[str, Any]:
+    return query_fields(reads, 100, _VISION, vocab_size=104, max_position_embeddings=64)
 
 
 def blip2() -> Case:
     """BLIP-2 with OPT."""
-    model = transformers.Blip2ForConditionalGeneration(transformers.Blip2Config(**_queries(50)))
+    model = model_of("Blip2", **_queries(50))
     torch.nn.init.normal_(model.query_tokens)
     return model, {**_text_after(4, 100), "pixel_values": _pixels()}
 
 
 def instructblip() -> Case:
     """InstructBLIP with OPT; its Q-Former reads the instruction beside the image."""
-    config = transformers.InstructBlipConfig(**_queries(100))
-    model = transformers.InstructBlipForConditionalGeneration(config)
+    model = model_of("InstructBlip", **_queries(100))
     torch.nn.init.normal_(model.query_tokens)
     question = token_ids(ROWS, 5)
     batch = {"qformer_input_ids": question, "qformer_attention_mask": torch.ones_like(question)}
@@ -167,31 +147,41 @@ def instructblip() -> Case:
 def git() -> Case:
     """GIT, which writes after its image; one image a row."""
     text = {**SIZES, "vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 0, "use_cache": False}
-    model = transformers.GitForCausalLM(transformers.GitConfig(**text, vision_config=_VISION))
+    model = model_of("Git", "ForCausalLM", **text, vision_config=_VISION)
     ids = token_ids(ROWS, 6)
     return model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": _pixels()}
 
 
+def _tiled_batch() -> dict[str, Any]:
+    # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
+    batch = _text_after(4 + 2 * (2 + 1))
+    return {
+        **batch,
+        "pixel_values": torch.randn(ROWS, 2, 3, 16, 16),
+        "image_sizes": torch.tensor([[16, 16]] * ROWS),
+    }
+
+
 def llava_onevision() -> Case:
     """LLaVA-OneVision with SigLIP and Qwen2; an image is seen whole and in one tile."""
-    config = transformers.LlavaOnevisionConfig(
+    batch = _tiled_batch()
+    model = model_of(
+        "LlavaOnevision",
         image_token_index=IMAGE,
         video_token_index=VIDEO,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         image_grid_pinpoints=[[16, 16]],
         text_config={**_DECODER, "model_type": "qwen2", "tie_word_embeddings": True},
-        vision_config={**_VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+        vision_config=_SIGLIP_TOWER,
     )
-    # Four tokens of the whole image; two rows of two of the tile, each ended by a line break.
-    batch = _text_after(4 + 2 * (2 + 1))
-    batch |= {"pixel_values": torch.randn(ROWS, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]] * ROWS)}
-    return transformers.LlavaOnevisionForConditionalGeneration(config), batch
+    return model, batch
 
 
 def llava() -> Case:
     """LLaVA 1.5 with CLIP and Llama."""
-    config = transformers.LlavaConfig(
+    model = model_of(
+        "Llava",
         image_token_index=IMAGE,
         image_seq_length=4,
         vision_feature_layer=-2,
@@ -199,7 +189,7 @@ def llava() -> Case:
         text_config={**_DECODER, "model_type": "llama"},
         vision_config={**_VISION, "model_type": "clip_vision_model", "projection_dim": 8},
     )
-    return transformers.LlavaForConditionalGeneration(config), {**_text_after(4), "pixel_values": _pixels()}
+    return model, {**_text_after(4), "pixel_values": _pixels()}
 
 
 def _qwen_batch() -> dict[str, Any]:
@@ -229,7 +219,7 @@ def _qwen_fields(sections: list[int]) -> dict[str, Any]:
     }
 
 
-_QWEN_VISION: dict[str, Any] = {
+QWEN_VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -241,42 +231,43 @@ _QWEN_VISION: dict[str, Any] = {
 }
 
 
+_QWEN3_VISION = {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+
+
 def qwen2_5_vl() -> Case:
     """Qwen2.5-VL; its images have 16 and 8 patches."""
-    vision = {**_QWEN_VISION, "window_size": 16, "fullatt_block_indexes": [1]}
-    config = transformers.Qwen2_5_VLConfig(**_qwen_fields([1, 1, 2]), vision_config=vision)
-    return transformers.Qwen2_5_VLForConditionalGeneration(config), _qwen_batch()
+    vision = {**QWEN_VISION, "window_size": 16, "fullatt_block_indexes": [1]}
+    return model_of("Qwen2_5_VL", **_qwen_fields([1, 1, 2]), vision_config=vision), _qwen_batch()
 
 
 def qwen3_vl() -> Case:
     """Qwen3-VL; its images have 16 and 8 patches."""
-    vision = {**_QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
-    config = transformers.Qwen3VLConfig(**_qwen_fields([2, 1, 1]), vision_config=vision)
-    return transformers.Qwen3VLForConditionalGeneration(config), _qwen_batch()
+    return model_of("Qwen3VL", **_qwen_fields([2, 1, 1]), vision_config=_QWEN3_VISION), _qwen_batch()
 
 
 _GEMMA: dict[str, Any] = {**_DECODER, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
-_SIGLIP_TOWER: dict[str, Any] = {**_VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 
 
 def paligemma() -> Case:
     """PaliGemma 2."""
-    config = transformers.PaliGemmaConfig(
+    batch = _text_after(4)
+    model = model_of(
+        "PaliGemma",
         image_token_index=IMAGE,
         projection_dim=16,
         hidden_size=16,
         text_config={**_GEMMA, "model_type": "gemma2"},
         vision_config={**_SIGLIP_TOWER, "projection_dim": 16},
     )
-    batch = _text_after(4)
     kinds = torch.zeros_like(batch["input_ids"])
-    model = transformers.PaliGemmaForConditionalGeneration(config)
     return model, {**batch, "token_type_ids": kinds, "pixel_values": _pixels()}
 
 
 def gemma3() -> Case:
     """Gemma 3."""
-    config = transformers.Gemma3Config(
+    batch = _text_after(4)
+    model = model_of(
+        "Gemma3",
         image_token_index=IMAGE,
         boi_token_index=START,
         eoi_token_index=END,
@@ -284,23 +275,22 @@ def gemma3() -> Case:
         text_config={**_GEMMA, "model_type": "gemma3_text"},
         vision_config={**_SIGLIP_TOWER, "image_size": 32},
     )
-    batch = _text_after(4)
     kinds = (batch["input_ids"] == IMAGE).long()
-    model = transformers.Gemma3ForConditionalGeneration(config)
     return model, {**batch, "token_type_ids": kinds, "pixel_values": _pixels(32)}
 
 
 def _idefics(architecture: str) -> Case:
     """A model of Idefics3's architecture, with Llama."""
-    config = getattr(transformers, f"{architecture}Config")(
+    batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
+    model = model_of(
+        architecture,
         image_token_id=IMAGE,
         scale_factor=2,
         pad_token_id=0,
         text_config={**_DECODER, "model_type": "llama"},
         vision_config={**_VISION, "image_size": 32},
     )
-    batch = {**_text_after(4), "pixel_values": torch.randn(ROWS, 1, 3, 32, 32)}
-    return getattr(transformers, f"{architecture}ForConditionalGeneration")(config), batch
+    return model, batch
 
 
 def smolvlm() -> Case:

@@ -72,9 +72,6 @@ def mapped_types() -> tuple[str, ...]:
 def shallow_model(model_type: str) -> nn.Module:
     """A model of a type on the meta device: as wide as its default config says, with few layers of each kind.
 
-    Args:
-        model_type: One of `mapped_types()`.
-
     Raises:
         ImportError: If the type needs a library that is not installed.
     """
@@ -87,9 +84,7 @@ def tiny_model(model_type: str) -> nn.Module:
     """A model of a type on the CPU, in evaluation mode, of two layers of width 64 and a vocabulary of 300.
 
     Its images have 32 pixels a side, of patches of 8, where they have a size, and patches of 4 where they have any.
-
-    Args:
-        model_type: One of `mapped_types()`; types whose widths depend on one another by other rules fail.
+    Types whose widths depend on one another by other rules fail.
     """
     config = _config(model_type)
     _narrow(config)

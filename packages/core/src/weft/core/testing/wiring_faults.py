@@ -29,18 +29,11 @@ class Stream:
 
 
 def faults(watched: WatchedLayers, sites: SiteMap) -> list[str]:
-    """Wrong wirings: fields of sites that say something else than the passes show.
+    """Wrong wirings: fields of sites that say something else than the passes show, with the site's address.
 
     Within a layer, each sub-layer reads the stream or a norm of it and adds its output to it; its wiring must name
     modules that read or return just these. Changes of what a linear map returns show its role. Layers that are not run
     are left out.
-
-    Args:
-        watched: The layers of the model.
-        sites: Its sites.
-
-    Returns:
-        One line for each wrong field, with the site's address.
     """
     return [fault for layer in sites.layers for fault in layer_faults(watched, sites, layer)]
 
@@ -90,13 +83,9 @@ def sublayers_of(sites: SiteMap, layer: str) -> list[Site]:
 
 
 def streams(seen: Seen, layer: str, sites: Sequence[Site], *, of_sums: bool) -> list[Stream]:
-    """The stream around each sub-layer of a layer.
+    """The stream around each sub-layer of a layer, in order.
 
-    Args:
-        seen: What its modules read and returned.
-        layer: Its path.
-        sites: Its sub-layers, in order.
-        of_sums: Whether the norm of each sum is passed on, also where no wiring names it.
+    With `of_sums`, the norm of each sum is passed on, also where no wiring names it.
     """
     found, enters = [], seen[layer][READ]
     for site in sites:

@@ -49,11 +49,7 @@ TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 @functools.cache
 def tiny(name: str) -> Tiny:
-    """One of the tiny models, built once.
-
-    Args:
-        name: Key of `TINY`.
-    """
+    """One of the tiny models, a key of `TINY`, built once."""
     without_torchvision()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

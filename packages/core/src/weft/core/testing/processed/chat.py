@@ -7,9 +7,8 @@ from typing import Any
 import transformers
 
 from weft.core.testing.processed.stills import image_processor, video_processor
-from weft.core.testing.processed.words import VISION, decoder_sizes, tokenizer
-
-Pair = tuple[Any, Any]
+from weft.core.testing.processed.words import SIGLIP, SQUARE, VISION, Pair, decoder_sizes, tokenizer
+from weft.core.testing.vision_language import QWEN_VISION
 
 # Images first, then the words of a turn; the end of an answer is the only end.
 IMAGES_FIRST = (
@@ -62,9 +61,7 @@ def llava() -> Pair:
         text_config={**decoder_sizes(words), "model_type": "llama"},
         vision_config={**VISION, "model_type": "clip_vision_model", "projection_dim": 8},
     )
-    images = image_processor(
-        "CLIPImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    )
+    images = image_processor("CLIPImageProcessor", size={"shortest_edge": 32}, crop_size=SQUARE)
     processor = transformers.LlavaProcessor(
         images,
         words,
@@ -87,13 +84,12 @@ def llava_onevision() -> Pair:
         vision_feature_select_strategy="full",
         image_grid_pinpoints=grids,
         text_config={**decoder_sizes(words), "model_type": "qwen2"},
-        vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+        vision_config=SIGLIP,
     )
-    size = {"height": 32, "width": 32}
     processor = transformers.LlavaOnevisionProcessor(
-        image_processor("LlavaOnevisionImageProcessor", size=size, image_grid_pinpoints=grids),
+        image_processor("LlavaOnevisionImageProcessor", size=SQUARE, image_grid_pinpoints=grids),
         words,
-        video_processor("LlavaOnevisionVideoProcessor", size=size),
+        video_processor("LlavaOnevisionVideoProcessor", size=SQUARE),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         chat_template=_marked("<image>\n", "<video>\n"),
@@ -110,17 +106,7 @@ def _qwen(kind: str, sections: list[int], vision: dict[str, Any]) -> Pair:
             for name, token in zip(("vision_start", "vision_end", "image", "video"), SEEN, strict=True)
         },
         text_config=decoder_sizes(words, head_dim=8, rope_parameters=rope),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "patch_size": 14,
-            "out_hidden_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            **vision,
-        },
+        vision_config={**QWEN_VISION, "patch_size": 14, **vision},
     )
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
     videos = "Qwen3VLVideoProcessor" if kind == "Qwen3VL" else "Qwen2VLVideoProcessor"
@@ -193,7 +179,7 @@ def gemma3() -> Pair:
         eoi_token_index=number("<end_of_image>"),
         mm_tokens_per_image=4,
         text_config={**text, "model_type": "gemma3_text"},
-        vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+        vision_config=SIGLIP,
     )
     processor = transformers.Gemma3Processor(
         image_processor("Gemma3ImageProcessor", size={"height": 32, "width": 32}),
@@ -222,14 +208,13 @@ def internvl() -> Pair:
         text_config={**decoder_sizes(words), "model_type": "qwen2"},
         vision_config={**VISION, "image_size": [32, 32], "patch_size": [8, 8]},
     )
-    size = {"height": 32, "width": 32}
     images = image_processor(
-        "GotOcr2ImageProcessor", size=size, crop_to_patches=True, min_patches=1, max_patches=3
+        "GotOcr2ImageProcessor", size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=3
     )
     processor = transformers.InternVLProcessor(
         images,
         words,
-        video_processor("InternVLVideoProcessor", size=size),
+        video_processor("InternVLVideoProcessor", size=SQUARE),
         image_seq_length=4,
         chat_template=_marked("<IMG_CONTEXT>\n", "<video>\n"),
     )

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import transformers
 from tokenizers.processors import TemplateProcessing
 
 from weft.core.testing.backbones import SIZES
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import SENTENCES, VISION, tokenizer
-
-Pair = tuple[Any, Any]
-
-SQUARE = {"height": 32, "width": 32}
-ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+from weft.core.testing.processed.words import ENDS, SENTENCES, SQUARE, VISION, Pair, tokenizer
 
 
 def clip() -> Pair:

@@ -7,13 +7,10 @@ from typing import Any
 import torch
 import transformers
 
-from weft.core.testing.backbones import BART_FIELDS, SIZES
+from weft.core.testing.backbones import BART_FIELDS
 from weft.core.testing.processed.stills import image_processor
-from weft.core.testing.processed.words import VISION, decoder_sizes, tokenizer
-
-Pair = tuple[Any, Any]
-
-SQUARE = {"height": 32, "width": 32}
+from weft.core.testing.processed.words import ENDS, SIGLIP, SQUARE, VISION, Pair, decoder_sizes, tokenizer
+from weft.core.testing.vision_language import query_fields
 
 
 def paligemma() -> Pair:
@@ -28,42 +25,14 @@ def paligemma() -> Pair:
         projection_dim=16,
         hidden_size=16,
         text_config={**text, "model_type": "gemma2"},
-        vision_config={
-            **VISION,
-            "model_type": "siglip_vision_model",
-            "vision_use_head": False,
-            "projection_dim": 16,
-        },
+        vision_config={**SIGLIP, "projection_dim": 16},
     )
     return transformers.PaliGemmaForConditionalGeneration(config), processor
 
 
-def _queries(words: Any, reader: int) -> dict[str, Any]:
-    """Settings of a Q-Former of four queries between a tower and OPT."""
-    return {
-        "num_query_tokens": 4,
-        "image_token_index": words.convert_tokens_to_ids("<image>"),
-        "vision_config": VISION,
-        "qformer_config": {
-            **SIZES,
-            "vocab_size": reader,
-            "encoder_hidden_size": 16,
-            "cross_attention_frequency": 2,
-        },
-        "text_config": {
-            "model_type": "opt",
-            "hidden_size": 16,
-            "ffn_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "word_embed_proj_dim": 16,
-            "vocab_size": len(words),
-            "max_position_embeddings": 256,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-        },
-    }
+def _queries(words: Any, reads: int) -> dict[str, Any]:
+    text = {"vocab_size": len(words), "max_position_embeddings": 256, **ENDS}
+    return query_fields(reads, words.convert_tokens_to_ids("<image>"), VISION, **text)
 
 
 def blip2() -> Pair:
@@ -114,9 +83,7 @@ def florence2() -> Pair:
             **BART_FIELDS,
             "vocab_size": len(words),
             "max_position_embeddings": 256,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
+            **ENDS,
             "decoder_start_token_id": 2,
             "forced_bos_token_id": None,
         },

@@ -19,11 +19,7 @@ _AUTO = "transformers.models.auto.video_processing_auto"
 
 
 class StillsOnly(transformers.BaseImageProcessor):
-    """Stands where a processor of videos belongs, and refuses videos.
-
-    Args:
-        **settings: What the processor of videos would keep.
-    """
+    """Stands where a processor of videos belongs, keeps its settings and refuses videos."""
 
     video_processor_type = "StillsOnly"
 
@@ -73,22 +69,15 @@ def without_torchvision() -> None:
 
 
 def video_processor(name: str, **settings: Any) -> Any:
-    """A processor of videos.
-
-    Args:
-        name: Class of transformers.
-        **settings: Its settings.
-    """
+    """A processor of videos, of a class of transformers."""
     if is_torchvision_available():
         return getattr(transformers, name)(**settings)
     return StillsOnly(**settings)
 
 
 def image_processor(name: str, **settings: Any) -> Any:
-    """A processor of images: on torchvision where it is installed, as transformers chooses, else on Pillow.
+    """A processor of images, of a class of transformers: on torchvision where it is installed, else on Pillow.
 
-    Args:
-        name: Class of transformers.
-        **settings: Its settings.
+    So transformers chooses.
     """
     return getattr(transformers, name if is_torchvision_available() else f"{name}Pil")(**settings)

@@ -19,8 +19,13 @@ SENTENCES = (
     "user assistant system User Assistant USER ASSISTANT",
 )
 
+Pair = tuple[Any, Any]
+
+SQUARE = {"height": 32, "width": 32}
 VISION: dict[str, Any] = {**SIZES, "image_size": 32, "patch_size": 8}
+SIGLIP: dict[str, Any] = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SPECIAL = {"pad_token": PAD, "bos_token": BEGIN, "eos_token": END, "unk_token": UNKNOWN}
 
 
@@ -59,9 +64,7 @@ def tokenizer(
 def word_tokenizer(words: Sequence[str], **fields: Any) -> Any:
     """A tokenizer that knows whole words, between a beginning and an end.
 
-    Args:
-        words: The vocabulary; padding, beginning, end and unknown are among it.
-        **fields: Of the tokenizer of transformers.
+    Padding, beginning, end and unknown are among the words.
     """
     made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token=UNKNOWN))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -71,12 +74,7 @@ def word_tokenizer(words: Sequence[str], **fields: Any) -> Any:
 
 
 def decoder_sizes(tokenizer: Any, **fields: Any) -> dict[str, Any]:
-    """Settings of a decoder that writes with a tokenizer.
-
-    Args:
-        tokenizer: The tokenizer.
-        **fields: What differs.
-    """
+    """Settings of a decoder that writes with a tokenizer, but for the fields that differ."""
     return {
         **SIZES,
         "num_key_value_heads": 1,
