@@ -23,9 +23,7 @@ class Kept:
     def keep(self, value: Tensor, *, on_host: bool = False) -> None:
         """Remember the present values of a tensor; what was kept first counts.
 
-        Args:
-            value: The tensor.
-            on_host: Keep them in the host's memory, where they are many; shards stay where they are.
+        With `on_host` in the host's memory, where they are many; shards stay where they are.
         """
         if id(value) in self._values:
             return
@@ -46,9 +44,6 @@ def all_or_nothing(model: nn.Module) -> Iterator[Kept]:
 
     Modules, parameters and buffers that were there are there again as the same objects, with the trainability they
     had. Their *values* are put back only for tensors that were kept, because a copy of all would double the memory.
-
-    Args:
-        model: The model.
 
     Yields:
         Where to keep a tensor before its values are changed.

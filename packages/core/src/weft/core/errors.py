@@ -48,11 +48,6 @@ class CheckpointError(WeftError, ValueError):
 def near_matches(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
     """Known names that resemble `name`, best first.
 
-    Args:
-        name: The name that was not found.
-        known: The names that exist.
-        limit: Largest number of names returned.
-
     Returns:
         At most `limit` names; empty if nothing is near.
 
@@ -89,11 +84,7 @@ def unknown(what: str, name: object, known: Iterable[str], *, show: int = 12) ->
 
 
 def faults_of(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic error, each with its place.
-
-    Args:
-        error: The error, of any model.
-    """
+    """One line per fault of a pydantic error, each with its place."""
     lines = []
     for fault in error.errors(include_url=False):
         place = ".".join(str(word) for word in fault["loc"])

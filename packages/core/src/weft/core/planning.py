@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
@@ -51,20 +53,14 @@ class PlannedBank:
     @property
     def parameters(self) -> int:
         """Parameters of all slots."""
-        count = len(self.slots)
-        for size in self.spec.shape:
-            count *= size
-        return count
+        return len(self.slots) * math.prod(self.spec.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
-    """One unit at one site.
+    """One unit at one site, of one of the plan's configurations.
 
-    Args:
-        config: Which of the plan's configurations.
-        site: Where.
-        banks: Name of each tensor, as the unit reads it, to the key of its bank.
+    `banks` lead from the name of each tensor, as the unit reads it, to the key of its bank.
     """
 
     config: int
@@ -74,14 +70,9 @@ class PlannedUnit:
 
 @dataclass(frozen=True, slots=True)
 class FullParameter:
-    """A parameter of the backbone that is trained itself.
+    """A parameter of the backbone that is trained itself, because a component was named.
 
-    Args:
-        path: Name in the backbone.
-        key: Key in a checkpoint.
-        component: The word that chose it.
-        parameters: Number of its elements.
-        task: The task that it belongs to, or None if to all.
+    `path` is its name in the backbone, `key` that in a checkpoint; a task of None stands for all.
     """
 
     path: str
@@ -133,14 +124,13 @@ class Plan:
     @property
     def components(self) -> dict[str, int]:
         """Trainable parameters by component: words of the backbone, then the units by label."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for parameter in self.full:
-            counts[parameter.component] = counts.get(parameter.component, 0) + parameter.parameters
+            counts[parameter.component] += parameter.parameters
         for bank in self.banks.values():
             if bank.spec.trainable:
-                label = bank.key.split(".", 1)[0]
-                counts[label] = counts.get(label, 0) + bank.parameters
-        return counts
+                counts[bank.key.partition(".")[0]] += bank.parameters
+        return dict(counts)
 
     @property
     def trainable_parameters(self) -> int:
@@ -166,7 +156,7 @@ class Plan:
         return {
             "method": [config.model_dump(mode="json") for config in self.configs],
             "tasks": list(self.tasks),
-            "backbone": self.backbone.to_dict(),
+            "backbone": asdict(self.backbone),
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
             "percent": self.percent,
@@ -179,8 +169,7 @@ class Plan:
     def __str__(self) -> str:
         """A table: one line per component, then the sums."""
         total = self.total_parameters
-        rows = [(name, count) for name, count in self.components.items()]
-        rows += [("trainable", self.trainable_parameters), ("total", total)]
+        rows = [*self.components.items(), ("trainable", self.trainable_parameters), ("total", total)]
         names = max(len(name) for name, _ in rows)
         numbers = max(len(f"{count:,}") for _, count in rows)
         lines = [
@@ -251,13 +240,7 @@ def plan(
 
 
 def slot_address(site: Site, spec: TensorSpec, sharing: Sharing) -> str:
-    """Where the slots of a tensor are: the site's address, with the shared axes taken out.
-
-    Args:
-        site: The site that asks.
-        spec: The tensor.
-        sharing: The policy.
-    """
+    """Where the slots of a tensor of a site are: its address, with the axes taken out that the policy shares across."""
     rule, held = sharing.rule_at(site), sharing.at(site)
     axes = spec.axes(held)
     words = [_among(rule, "towers") or SHARED if "modality" in axes else (spec.modality or site.tower)]

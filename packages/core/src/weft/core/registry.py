@@ -50,12 +50,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._modules: dict[str, bool] = {}
 
     def register(self, name: str, thing: T, *, replace: bool = False) -> None:
-        """Make a thing known; the same one may be registered again.
-
-        Args:
-            name: Its name.
-            thing: The thing.
-            replace: Take the name from another thing.
+        """Make a thing known; the same one may be registered again, and another take its name if `replace` says so.
 
         Raises:
             Exception: The registry's error, if another thing has the name.
@@ -71,11 +66,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._registered[name] = thing
 
     def forget(self, name: str) -> None:
-        """Take back what `register` made known.
-
-        Args:
-            name: Its name.
-        """
+        """Take back what `register` made known."""
         del self._registered[name]
 
     def __getitem__(self, name: str) -> T:
@@ -133,10 +124,6 @@ def _described(thing: Any) -> str:
 def method_of(config: type[BaseModel], error: type[Exception]) -> str:
     """The default of a configuration's `method`, under which it is registered.
 
-    Args:
-        config: The class of configurations.
-        error: Class of the error for one that has none.
-
     Raises:
         Exception: Of class `error`, if `method` has no default.
     """
@@ -153,9 +140,6 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
     """`__getattr__` and `__dir__` of a package whose public names are loaded when they are asked for.
 
     The names, and the modules they come from, are those that the package imports under `if TYPE_CHECKING:`.
-
-    Args:
-        package: Its name.
     """
     module = sys.modules[package]
     source: str = module.__spec__.loader.get_source(package)  # type: ignore[union-attr]

@@ -22,10 +22,6 @@ TASK: Axes = frozenset({"task"})
 def read_axes(argument: str, value: object) -> tuple[Axes, Groups | None]:
     """Read `[task, layer]`, or `{task: [[vqa, gqa], [nlvr]], layer: all}` where some tasks share.
 
-    Args:
-        argument: What it is called, for messages.
-        value: The words.
-
     Returns:
         The axes that it is shared across as a whole, and the groups of tasks, if any.
 

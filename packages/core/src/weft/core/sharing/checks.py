@@ -10,12 +10,7 @@ from weft.core.sharing.slots import Groups
 
 
 def check_groups(sharing: Sharing, tasks: Sequence[str], *, some_tasks: bool = False) -> None:
-    """Refuse groups that do not hold exactly the tasks.
-
-    Args:
-        sharing: The policy.
-        tasks: The tasks.
-        some_tasks: Whether groups may name other tasks as well.
+    """Refuse groups that do not hold exactly the tasks, or with `some_tasks` all of them and others.
 
     Raises:
         ConfigError: If a task is in no group, or a group names none of the tasks.

@@ -36,10 +36,11 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from weft.core.backbone.sites import Site
 from weft.core.errors import unknown
 from weft.core.sharing.axes import AXES, NONE, TASK, Axes, axes_in_words, fail, read_axes
 from weft.core.sharing.slots import Groups
-from weft.core.sharing.where import Place, Where
+from weft.core.sharing.where import Where
 
 PRESETS = ("single", "multiple", "half", "unified")
 _DEFAULT = "default"
@@ -83,8 +84,7 @@ class Sharing(BaseModel):
     def half(cls, shared: Literal["up", "down"] = "up") -> Sharing:
         """One half for all tasks, the other half for each task its own.
 
-        Args:
-            shared: The half that all tasks share; VL-Adapter's reported runs share `up`.
+        VL-Adapter's reported runs share `up`.
         """
         other = {"up": "down", "down": "up"}[shared]
         return cls(parts={shared: TASK, other: NONE})
@@ -98,28 +98,27 @@ class Sharing(BaseModel):
     def axes(self, part: str, *, default: Axes, follows: str | None = None) -> Axes:
         """The axes that a part is shared across, outside the rules of `layers`; see `at`.
 
-        Args:
-            part: Name of the part.
-            default: Axes if neither this policy names the part nor has a default of its own.
-            follows: Part whose axes are taken if `part` is not named, such as `up` for the rule of `up`.
+        Where the part is not named, the one that it follows counts, such as `up` for the rule of `up`, then the default
+        of this policy, then `default`.
         """
-        for name in (part, follows):
-            if name is not None and name in self.parts:
-                return self.parts[name]
+        name = self._named(part, follows)
+        if name is not None:
+            return self.parts[name]
         return default if self.default is None else self.default
 
     def groups_of(self, part: str, *, follows: str | None = None) -> Groups | None:
         """The groups of tasks that share a part, or None where all do or none; arguments as of `axes`."""
-        for name in (part, follows):
-            if name is not None and name in self.parts:
-                return self.groups.get(name)
-        return None if self.default is None else self.groups.get(_DEFAULT)
+        name = self._named(part, follows) or (None if self.default is None else _DEFAULT)
+        return None if name is None else self.groups.get(name)
 
-    def rule_at(self, site: Place) -> Rule | None:
+    def _named(self, *parts: str | None) -> str | None:
+        return next((part for part in parts if part in self.parts), None)
+
+    def rule_at(self, site: Site) -> Rule | None:
         """The rule of `layers` that holds at a site, if any."""
         return next((rule for rule in self.layers if site in rule.where), None)
 
-    def at(self, site: Place) -> Sharing:
+    def at(self, site: Site) -> Sharing:
         """What holds at a site: this policy, or that of its rule, which takes from this one the parts it leaves open.
 
         A rule with a preset or a `default` leaves none open.
@@ -270,13 +269,10 @@ class Rule(BaseModel):
             )
         return {"where": where, "sharing": own}
 
+    @model_serializer
     def to_words(self) -> dict[str, Any]:
         """The rule in the words of a recipe."""
         return {**self.where.to_words(), **self.sharing.to_words()}
-
-    @model_serializer
-    def _serialized(self) -> dict[str, Any]:
-        return self.to_words()
 
 
 def _preset(cls: type[Sharing], name: object, options: dict[str, Any]) -> Any:

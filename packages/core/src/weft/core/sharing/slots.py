@@ -19,15 +19,7 @@ Groups = tuple[tuple[str, ...], ...]
 
 
 def slot_name(task: str, groups: Groups | None) -> str:
-    """Name of the slot that a task has where not all tasks share one.
-
-    Args:
-        task: The task.
-        groups: Groups of tasks that share a slot; a task in none of them has its own.
-
-    >>> slot_name("vqa", (("vqa", "gqa"), ("nlvr",)))
-    'gqa+vqa'
-    """
+    """Name of the slot that a task has where not all tasks share one: its group's, or its own where it is in none."""
     for group in groups or ():
         if task in group:
             return _AND.join(sorted(group))

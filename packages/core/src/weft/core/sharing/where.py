@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer
+from pydantic import BaseModel, ConfigDict, field_validator, model_serializer
 
+from weft.core.backbone.sites import Site
 from weft.core.sharing.axes import fail
-
-
-class Place(Protocol):
-    """What a rule looks at: a site."""
-
-    @property
-    def tower(self) -> str:
-        """Its tower."""
-
-    @property
-    def stack(self) -> str:
-        """Its stack, or empty."""
-
-    @property
-    def layer(self) -> int | None:
-        """Its layer, or None outside the layers."""
-
-    @property
-    def block(self) -> str:
-        """Its block."""
 
 
 class Where(BaseModel):
@@ -45,7 +25,7 @@ class Where(BaseModel):
     range: tuple[int, int] | None = None
     towers: tuple[str, ...] | None = None
     stacks: tuple[str, ...] | None = None
-    blocks: tuple[str, ...] | None = Field(default=None)
+    blocks: tuple[str, ...] | None = None
 
     @field_validator("range", mode="before")
     @classmethod
@@ -77,7 +57,7 @@ class Where(BaseModel):
             )
         return None if words is None else tuple(sorted(set(words)))
 
-    def __contains__(self, site: Place) -> bool:
+    def __contains__(self, site: Site) -> bool:
         within = self.range is None or (
             site.layer is not None and self.range[0] <= site.layer <= self.range[1]
         )
@@ -90,12 +70,8 @@ class Where(BaseModel):
             first, last = max(self.range[0], other.range[0]), min(self.range[1], other.range[1])
             if first > last:
                 return False
-        pairs = (
-            (self.towers, other.towers),
-            (self.stacks, other.stacks),
-            (self.blocks, other.blocks),
-        )
-        return all(a is None or b is None or bool(set(a) & set(b)) for a, b in pairs)
+        pairs = ((self.towers, other.towers), (self.stacks, other.stacks), (self.blocks, other.blocks))
+        return all(a is None or b is None or not set(a).isdisjoint(b) for a, b in pairs)
 
     @model_serializer
     def to_words(self) -> dict[str, Any]:
@@ -104,11 +80,7 @@ class Where(BaseModel):
         if self.range is not None:
             first, last = self.range
             words["range"] = str(first) if first == last else f"{first}-{last}"
-        named: dict[str, Sequence[str] | None] = {
-            "towers": self.towers,
-            "stacks": self.stacks,
-            "blocks": self.blocks,
-        }
+        named = {"towers": self.towers, "stacks": self.stacks, "blocks": self.blocks}
         return words | {key: list(value) for key, value in named.items() if value is not None}
 
     def __str__(self) -> str:

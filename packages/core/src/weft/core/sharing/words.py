@@ -10,19 +10,7 @@ from weft.core.sharing.slots import Groups
 
 
 def shared_in_words(label: str, sharing: Sharing, parts: Sequence[str]) -> list[str]:
-    """One line for what holds in general, and one for every rule.
-
-    Args:
-        label: Label of the unit.
-        sharing: Its policy.
-        parts: Names of its parts.
-
-    >>> policy = Sharing(up={"task": [["vqa", "gqa"], ["nlvr"]]}, layers=[{"range": "0-5", "up": ["task"]}])
-    >>> for line in shared_in_words("lora", policy, ["down", "up"]):
-    ...     print(line)
-    lora shares: down as the unit says; up gqa with vqa, nlvr alone
-    lora shares in layers 0-5: up across task
-    """
+    """One line for what holds in general, and one for every rule, of a unit with a label and parts."""
     lines = [(f"{label} shares", sharing)]
     lines += [(f"{label} shares in {rule.where}", rule.sharing) for rule in sharing.layers]
     found = []
@@ -45,12 +33,7 @@ def _of(policy: Sharing, part: str) -> str:
 
 
 def axes_in_words(axes: Axes, groups: Groups | None) -> str:
-    """Who shares a part, such as `gqa with vqa, nlvr alone, across layer`.
-
-    Args:
-        axes: Axes that it is shared across as a whole.
-        groups: Groups of tasks that share.
-    """
+    """Who shares a part, such as `gqa with vqa, nlvr alone, across layer`."""
     words = [
         " with ".join(group) if len(group) > 1 else f"{group[0]} alone"
         for group in sorted(groups or (), key=len, reverse=True)
