@@ -1,11 +1,13 @@
-"""Show the fields of a pydantic model as the arguments it is made with.
+"""Show the fields of a pydantic model as the arguments it is made with, and names that a package hands on.
 
 The reference is built by reading sources, without running them, so the constructor that pydantic writes is
-not there. This extension of griffe adds it: an argument per field, inherited ones first, with its default.
+not there. This extension of griffe adds it: an argument per field, inherited ones first, with its default. Another
+makes public what a package imports as ``from a import b as b``, as type checkers take it.
 """
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import griffe
@@ -22,6 +24,16 @@ class ModelSignatures(griffe.Extension):
             own = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
             constructor = griffe.Function("__init__", parameters=griffe.Parameters(own, *arguments_of(model)))
             model.set_member("__init__", constructor)
+
+
+class Reexports(griffe.Extension):
+    """Makes names public that a module imports under their own name."""
+
+    def on_alias_instance(self, *, node: Any, alias: griffe.Alias, **_: Any) -> None:
+        """Look at the name's import."""
+        names = node.names if isinstance(node, ast.ImportFrom) else []
+        if any(each.name == each.asname == alias.name for each in names):
+            alias.public = True
 
 
 def models_in(owner: griffe.Module | griffe.Class) -> list[griffe.Class]:

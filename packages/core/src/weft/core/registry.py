@@ -139,7 +139,8 @@ def method_of(config: type[BaseModel], error: type[Exception]) -> str:
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose public names are loaded when they are asked for.
 
-    The names, and the modules they come from, are those that the package imports under `if TYPE_CHECKING:`.
+    The names, and the modules they come from, are those that the package imports under `if TYPE_CHECKING:`, which are
+    its `__all__` too where it has none. `import a as a` says to type checkers that a name is public.
     """
     module = sys.modules[package]
     source: str = module.__spec__.loader.get_source(package)  # type: ignore[union-attr]
@@ -151,6 +152,8 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
         if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
     }
+
+    vars(module).setdefault("__all__", sorted(homes))
 
     def get(name: str) -> Any:
         if name not in homes:
