@@ -26,12 +26,8 @@ def make_mixture(
     own = {name: task.batch_size or training.batch_size for name, task in recipe.tasks.items()}
     return TaskMixture(
         sizes,
-        strategy=mixing.strategy,
-        temperature=mixing.temperature,
-        weights=mixing.weights,
-        caps=mixing.caps,
+        **dict(mixing),  # its keys are arguments
         batch_size=training.batch_size if mixing.unit == "mixed" else own,
-        unit=mixing.unit,
         seed=recipe.seed,
         last="fill" if mixing.strategy == "proportional" and mixing.caps is None else "short",
         rank=rank,

@@ -24,7 +24,6 @@ class TaskLosses:
 
     def __init__(self, tasks: Sequence[str], processes: Processes, folder: Path) -> None:
         self.tasks, self.processes, self.folder = tuple(tasks), processes, folder
-        self._position = {task: index for index, task in enumerate(self.tasks)}
         self._sums: Tensor | None = None
         self._last: tuple[Tensor, list[str], list[str], int, int] | None = None
 
@@ -43,7 +42,7 @@ class TaskLosses:
         """
         self.check()
         values = losses.detach().double()
-        index = torch.tensor([self._position[task] for task in tasks], device=values.device)
+        index = torch.tensor([self.tasks.index(task) for task in tasks], device=values.device)
         if self._sums is None:
             self._sums = torch.zeros(2, len(self.tasks), dtype=torch.float64, device=values.device)
         self._sums[0].index_add_(0, index, values)

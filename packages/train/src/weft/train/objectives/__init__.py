@@ -21,7 +21,10 @@ Objective = Callable[[Any, dict[str, Any]], Tensor]
 
 
 def objectives_of(model: Any, section: TrainingSection, rows: int, reader: Reader) -> dict[str, Objective]:
-    """What an adapted model is trained by, ready to be called: the objectives of its reader's batches, by name."""
+    """What an adapted model is trained by, ready to be called: the objectives of its reader's batches, by name.
+
+    `rows` are those of a batch of one process.
+    """
     if reader.keeps_momentum:
         objective = ImageText(model, section.contrast, rows).to(next(model.parameters()).device)
         return {reader.objective: objective}

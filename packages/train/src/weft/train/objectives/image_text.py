@@ -61,16 +61,8 @@ class ImageText(nn.Module):
             slow_image = model.encode_video(batch["pixel_values"]).feature
             slow_text = model.encode_text(**texts)
         video, text = model.encode_video(batch["pixel_values"]), model.encode_text(**texts)
-        contrast = itc_losses(
-            video.feature,
-            text,
-            slow_image,
-            slow_text,
-            ids,
-            self.queue,
-            temperature=model.temp,
-            alpha=self._alpha(),
-        )
+        features = (video.feature, text, slow_image, slow_text)
+        contrast = itc_losses(*features, ids, self.queue, temperature=model.temp, alpha=self._alpha())
         match = itm_losses(
             model,
             texts,

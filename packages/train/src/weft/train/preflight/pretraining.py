@@ -7,7 +7,7 @@ are matched. Words are masked, not tokens, so that one rule serves every tokeniz
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any, ClassVar
@@ -169,20 +169,11 @@ def _pair(record: Matching, rng: random.Random) -> tuple[str, str, float]:
     return caption, "false", 1.0
 
 
-def _first(draw: Callable[[Any, random.Random], tuple[str, str, float]]) -> Any:
-    def target(record: Any, rng: random.Random) -> tuple[str, float]:
-        _, written, weight = draw(record, rng)
-        return written, weight
-
-    return target
+def _target(draw: Callable[[Any, random.Random], tuple[str, str, float]]) -> Any:
+    """What is written, and its weight, of what is drawn."""
+    return lambda record, rng: draw(record, rng)[1:]
 
 
-KINDS: Mapping[str, Kind] = {
-    "denoising": register_kind(
-        Kind("denoising", "generate", lambda r: r.question, _first(_restored), "gqa", _restored)
-    ),
-    "matching": register_kind(
-        Kind("matching", "true_false", lambda r: r.sentence, _first(_pair), "nlvr", _pair)
-    ),
-}
-"""The kinds of these records: exact restoration, and the share of right judgements."""
+# The kinds of these records: exact restoration, and the share of right judgements.
+register_kind(Kind("denoising", "generate", lambda r: r.question, _target(_restored), "gqa", _restored))
+register_kind(Kind("matching", "true_false", lambda r: r.sentence, _target(_pair), "nlvr", _pair))

@@ -53,12 +53,10 @@ def load_tasks(recipe: Recipe, roles: tuple[Role, ...] | None = None) -> dict[st
     """
     tasks: dict[str, TaskData] = {}
     for name, task in recipe.tasks.items():
-        splits: dict[str, Any] = {}
-        for role in roles or roles_of(recipe):
-            split = getattr(task.data, role)
-            if split is not None:
-                splits[role] = _load(name, task.data, role, split)
-        tasks[name] = TaskData(splits)
+        named = {role: getattr(task.data, role) for role in roles or roles_of(recipe)}
+        tasks[name] = TaskData(
+            {role: _load(name, task.data, role, split) for role, split in named.items() if split is not None}
+        )
         check_batch_size(recipe, name, tasks[name])
     return tasks
 

@@ -28,12 +28,9 @@ def find_recipe(source: str | Path) -> Path:
     Raises:
         RecipeError: If there is neither, with near matches.
     """
-    path = Path(source).expanduser()
-    if isfile(path):
-        return path
-    built_in = BUILT_IN / f"{source}.yaml"
-    if isfile(built_in):
-        return built_in
+    for path in (Path(source).expanduser(), BUILT_IN / f"{source}.yaml"):
+        if isfile(path):
+            return path
     raise RecipeError(
         f"`RECIPE` must be a YAML file or a built-in name, but is {str(source)!r}. "
         f"{near(source, built_in_recipes())} See `weft recipes list`."

@@ -72,13 +72,11 @@ def _training(values: Mapping[str, Any], overrides: list[str], shown: str) -> Re
 
 def _validated(values: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     """The recipe, or None, and all faults."""
-    faults: list[str] = []
-    recipe: Recipe | None = None
+    of_method = _method_faults(values["method"]) if "method" in values else []
     try:
-        recipe = Recipe.model_validate(values)
+        return Recipe.model_validate(values), of_method
     except ValidationError as error:
-        faults += faults_of(error, Recipe, values.get("tasks"))
-    return recipe, faults + (_method_faults(values["method"]) if "method" in values else [])
+        return None, faults_of(error, Recipe, values.get("tasks")) + of_method
 
 
 def _stands_in(fault: str, settings: Any) -> bool:

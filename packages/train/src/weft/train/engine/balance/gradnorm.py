@@ -33,7 +33,7 @@ _TINY = torch.finfo(torch.float64).tiny  # what stands in the place of a loss of
 
 
 class GradNorm(ByTask):
-    """Combines the gradients of tasks by weights; arguments as of `ByTask`.
+    """Combines the gradients of tasks by weights.
 
     Args:
         alpha: How strongly tasks that lag behind are favoured; 0 makes all gradients equally long.

@@ -21,7 +21,7 @@ from weft.train.processes import ONE, Processes
 
 
 class PCGrad(ByTask):
-    """Combines the gradients of tasks without what conflicts; arguments as of `ByTask`."""
+    """Combines the gradients of tasks without what conflicts."""
 
     steps: Tensor
 
