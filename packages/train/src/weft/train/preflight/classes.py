@@ -11,11 +11,11 @@ from weft.eval.readers import Reader
 from weft.eval.readers.classes import Classes
 from weft.eval.readers.classifying import class_rows
 from weft.train.errors import RunError, near
-from weft.train.preflight.reading import CUT
 from weft.train.preflight.tasks import TaskData
 from weft.train.recipe.sections import TaskSection
 from weft.train.recipe.training import Recipe
 
+_CUT = 64  # as other texts are cut that no limit is given for
 _LEAST = 2
 
 
@@ -36,7 +36,7 @@ def classes_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, Class
             section = recipe.tasks[name]
             names = _names(name, section, data)
             said = [section.class_names.get(each, each) for each in names]
-            found[name] = Classes.written(names, section.templates, said, section.max_text_tokens or CUT)
+            found[name] = Classes.written(names, section.templates, said, section.max_text_tokens or _CUT)
     return found
 
 

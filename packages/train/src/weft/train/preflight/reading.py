@@ -19,8 +19,7 @@ from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import TaskSection
 from weft.train.recipe.training import Recipe
 
-CUT = 64
-"""Tokens at which texts and targets are cut that no limit is given for."""
+_CUT = 64  # where texts and targets are cut that no limit is given for
 
 
 def text_rules(task: TaskSection) -> TextRules:
@@ -28,8 +27,8 @@ def text_rules(task: TaskSection) -> TextRules:
     return TextRules(
         prompt=task.prompt,
         prompt_at=task.prompt_at,
-        max_text_tokens=task.max_text_tokens or CUT,
-        max_target_tokens=task.max_target_tokens or CUT,
+        max_text_tokens=task.max_text_tokens or _CUT,
+        max_target_tokens=task.max_target_tokens or _CUT,
         max_new_tokens=task.max_new_tokens,
         num_beams=task.num_beams,
         no_repeat_ngram_size=task.no_repeat_ngram_size,
