@@ -54,13 +54,15 @@ def claimed(folder: Path, argument: str, *, otherwise: str) -> Iterator[None]:
                     path.rmdir()  # a command that was refused leaves nothing
 
 
-def require_new(folder: Path, *, resumes: bool) -> None:
-    """Refuse a folder of a run that is there already.
+def require_new(folder: Path, *, resumes: bool, overwrite: bool = False) -> None:
+    """Refuse a folder of a run that is there already, or, where it is to be overwritten, that must not be removed.
 
     Raises:
         RunError: If there is such a folder or file.
     """
-    if folder.exists() or folder.is_symlink():
+    if overwrite:
+        require_made(folder, RUN_MARKER, "name")
+    elif folder.exists() or folder.is_symlink():
         resume = "--resume to resume it, " if resumes else ""
         raise RunError(
             f"`name` must be new in {str(folder.parent)!r}, but {folder} exists. Use {resume}--overwrite to start "

@@ -42,15 +42,9 @@ def open_session(
     processes: Processes = ONE,
     progress: Progress | None = None,
 ) -> Session:
-    """Load the model of a recipe, with new units or saved ones, and prepare what its batches are made with.
+    """Load the model of a recipe, with new units or those in `adapter`, and prepare what its batches are made with.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-        folder: Folder of the run; see `load_adapted`.
-        adapter: Folder of the weights that the units get.
-        processes: The processes of the run, all of which call this.
-        progress: Where to show progress.
+    All processes of the run call this; for `folder` see `load_adapted`.
 
     Raises:
         RunError: As `load_adapted` and `make_visual` do.
@@ -76,15 +70,7 @@ def make_batches(
     stored: StoredPictures | None = None,
     classes: Mapping[str, Classes] = MappingProxyType({}),
 ) -> ReaderBatches:
-    """What makes the inputs of a run.
-
-    Args:
-        recipe: The recipe.
-        backbone: Its backbone.
-        visual: How the run sees images, or None where the backbone's own processor reads them.
-        stored: Features that training then reads, or None.
-        classes: Task to its classes, of tasks that have such.
-    """
+    """What makes the inputs of a run; `visual` is how it sees images, None where the backbone's own processor does."""
     reader = backbone.reader
     if visual is not None:
         reader = reader.with_processor(replace(reader.processor, show=visual, draw=visual.drawn))
@@ -100,14 +86,8 @@ def make_visual(
 ) -> Visual | None:
     """How this run sees images: stored features, or those of a frozen tower, or pixels in every batch.
 
-    A backbone that its own processor reads is shown images by its reader: there is nothing to prepare.
-
-    Args:
-        recipe: The recipe.
-        backbone: Its backbone, with units.
-        tasks: The records.
-        progress: Where to show progress.
-        processes: The processes of the run, all of which call this: they divide the images among them.
+    A backbone that its own processor reads is shown images by its reader: there is nothing to prepare. All processes of
+    the run call this, and divide the images among them.
 
     Raises:
         RunError: If the backbone has no vision tower, or the method trains it though `training.vision` is frozen.
@@ -137,8 +117,6 @@ def make_stored(
     processes: Processes = ONE,
 ) -> StoredPictures | None:
     """Features that the training of a model reads which its own processor shows pictures; None if it sees pictures.
-
-    Arguments as in `make_visual`.
 
     Raises:
         RunError: If the model does not take features, or the method changes what they come of.

@@ -49,10 +49,6 @@ def origin_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
 def media_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
     """The part of `origin_of` that tells of media, or of the stored features that stand for them.
 
-    Args:
-        recipe: The recipe.
-        tasks: Its records.
-
     Raises:
         RunError: If media are absent, with their number and the first of them.
         WeftDataError: If one of them cannot be reached.
@@ -74,10 +70,7 @@ def media_of(recipe: Recipe, tasks: Mapping[str, TaskData]) -> dict[str, str]:
 
 
 def read_origin(folder: Path) -> dict[str, str]:
-    """What was noted of a run at its start.
-
-    Args:
-        folder: Folder of the run.
+    """What was noted of a run at its start, in its folder.
 
     Raises:
         RunError: If the note is damaged.
@@ -93,12 +86,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def other_recipe(folder: Path, recipe: Recipe) -> list[str]:
-    """In what the recipe that a run was started with differs from another, in words; empty if it is the same.
-
-    Args:
-        folder: Folder of the run.
-        recipe: The other recipe.
-    """
+    """What differs between the recipe that the run in `folder` was started with and another one, in words."""
     path = folder / "recipe.yaml"
     kept = flat(read_yaml(path)) if path.is_file() else {}
     kept.pop("tracking.parent", None)
@@ -106,12 +94,7 @@ def other_recipe(folder: Path, recipe: Recipe) -> list[str]:
 
 
 def other_data(folder: Path, origin: Mapping[str, str]) -> list[str]:
-    """In what the data and files that a run was started with differ from others, in words; empty if they are the same.
-
-    Args:
-        folder: Folder of the run.
-        origin: Of `origin_of`.
-    """
+    """What differs between the data and files that the run in `folder` was started with and others, in words."""
     if not (folder / ORIGIN).is_file():
         return ["what data it is of is not noted in it"]
     return differences(read_origin(folder), origin)
@@ -133,13 +116,7 @@ def in_words(differing: list[str]) -> str:
 
 
 def check_data(folder: Path, origin: Mapping[str, str], argument: str, otherwise: str = "") -> None:
-    """Refuse other data and files than a run was started with.
-
-    Args:
-        folder: Folder of the run.
-        origin: Of `origin_of`.
-        argument: What needs them.
-        otherwise: What else can be done than to put them back, as a part of the message.
+    """Refuse other data and files than the run in `folder` was started with; `argument` is what needs them.
 
     Raises:
         RunError: Naming what differs.

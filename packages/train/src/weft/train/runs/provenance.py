@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import re
+import resource
 import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,8 @@ _RECORDS = re.compile(r"(\d+) records, sha256 ([0-9a-f]+)")
 def source_tags(folder: Path | None = None) -> dict[str, str]:
     """Tags under which MLflow shows where a run came from: the program, and the commit it was started in.
 
-    Args:
-        folder: Folder that may be in a git repository; by default the current one.
-
-    Returns:
-        The tags; those of git are absent outside of repositories and where there is no git. Changes that are not
-        committed are said in `weft.git.changed`.
+    Those of git are absent outside of repositories (by default, of one that the current folder is in) and where there
+    is no git. Changes that are not committed are said in `weft.git.changed`.
     """
     tags = {
         "mlflow.source.name": "weft train",
@@ -40,10 +37,8 @@ def source_tags(folder: Path | None = None) -> dict[str, str]:
     }
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is not None:
-        tags["mlflow.source.git.commit"] = commit
-        tags["weft.git.changed"] = str(
-            bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-        ).lower()
+        changed = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        tags |= {"mlflow.source.git.commit": commit, "weft.git.changed": str(changed).lower()}
     return tags
 
 
@@ -83,32 +78,8 @@ def _left_out(data: TaskData, role: str) -> str:
     return "".join(f", {count} left out with {reason}" for reason, count in left.items())
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """The records of one split of one task, as MLflow keeps them of a run.
-
-    Attributes:
-        name: Task and role, such as `vqa/train`.
-        digest: Fingerprint of the records.
-        split: The role: `train`, `validation` or `test`.
-        source: Name, split and place of the data set.
-        profile: What is in it.
-    """
-
-    name: str
-    digest: str
-    split: str
-    source: dict[str, Any]
-    profile: dict[str, Any]
-
-
-def data_sets(recipe: Recipe, origin: Mapping[str, str]) -> list[DataSet]:
-    """The data sets of a run.
-
-    Args:
-        recipe: Its recipe.
-        origin: What it is made of, as noted at its start.
-    """
+def data_sets(recipe: Recipe, origin: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every split of a run's tasks, such as `vqa/train`, from what was noted at its start, for `Run.log_dataset`."""
     found = []
     for key, told in origin.items():
         match = _RECORDS.match(told)
@@ -118,26 +89,16 @@ def data_sets(recipe: Recipe, origin: Mapping[str, str]) -> list[DataSet]:
             continue
         data = recipe.tasks[task].data
         source = {"data": data.name, "split": getattr(data, role), "root": data.root}
-        profile = {"records": int(match[1]), "told": told[match.end() :].strip(", ")}
-        found.append(
-            DataSet(
-                f"{task}/{role}",
-                match[2],
-                role,
-                {name: value for name, value in source.items() if value is not None},
-                {name: value for name, value in profile.items() if value != ""},
-            )
-        )
+        source = {name: value for name, value in source.items() if value is not None}
+        left_out = told[match.end() :].strip(", ")
+        profile = {"records": int(match[1]), **({"told": left_out} if left_out else {})}
+        named = {"name": f"{task}/{role}", "digest": match[2], "split": role}
+        found.append({**named, "source": source, "profile": profile})
     return found
 
 
 def system_metrics(processes: Processes, folder: Path) -> dict[str, float]:
-    """How busy the machine is, under the names that MLflow draws as system metrics.
-
-    Args:
-        processes: The processes of the run; the device of this one is looked at.
-        folder: A folder on the disk that is looked at.
-    """
+    """How busy the machine, the disk of `folder` and this process's device are, by the names that MLflow draws."""
     memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(folder))
     values = {
         "cpu_utilization_percentage": psutil.cpu_percent(),
@@ -151,3 +112,9 @@ def system_metrics(processes: Processes, folder: Path) -> dict[str, float]:
         values["gpu_0_memory_usage_megabytes"] = (total - free) / _MEBI
         values["gpu_0_memory_usage_percentage"] = 100 * (total - free) / total
     return {f"system/{name}": value for name, value in values.items()}
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

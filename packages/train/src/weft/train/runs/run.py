@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import set_seed
@@ -27,15 +26,7 @@ from weft.train.engine.stopping import Stop, how_to_start
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
 from weft.train.errors import RunError
 from weft.train.objectives import objectives_of
-from weft.train.output.folders import (
-    RUN_MARKER,
-    check_writable,
-    claimed,
-    make_run_folder,
-    require_made,
-    require_new,
-    require_outside,
-)
+from weft.train.output.folders import claimed, make_run_folder, require_new, require_outside
 from weft.train.output.progress import Progress
 from weft.train.output.result import (
     ADAPTER,
@@ -105,15 +96,9 @@ def execute(
     # Made for its complaints: batches that the processes do not divide are refused before a folder is written.
     make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     with others_may_die(processes, recipe.folder), ExitStack() as claims:
+        how = {"resume": resume, "overwrite": overwrite, "auto_resume": auto_resume}
         checkpoint = processes.decided_by_first(
-            lambda: prepare_folder(
-                recipe,
-                lambda: origin_of(recipe, tasks),
-                claims,
-                resume=resume,
-                overwrite=overwrite,
-                auto_resume=auto_resume,
-            )
+            lambda: prepare_folder(recipe, lambda: origin_of(recipe, tasks), claims, **how)
         )
         for line in found:
             progress.say(line)
@@ -132,12 +117,11 @@ def _run(
         torch.set_num_threads(recipe.training.threads)
     clock = Clock()
     session = open_session(recipe, tasks, folder=recipe.folder, processes=processes, progress=progress)
-    model = session.model
-    plan = model.weft.plan
-    own = tracked(recipe, plan, checkpoint, read_origin(recipe.folder)) if processes.first else nullcontext()
+    model, plan = session.model, session.model.weft.plan
+    origin = read_origin(recipe.folder) if processes.first else {}
     if processes.first:
         write_json(recipe.folder / "plan.json", plan.to_dict())
-    with own as run:
+    with tracked(recipe, plan, checkpoint, origin) if processes.first else nullcontext() as run:
         if checkpoint == recipe.folder / ADAPTER:
             clock.load(recipe.folder)
             load_adapter(model, checkpoint)
@@ -149,39 +133,26 @@ def _run(
             # Before anything is scored: whatever happens then, what was trained is kept.
             state = whole_adapter(model)
             if processes.first:
-                _save_trained(recipe, model, state, clock)
+                with whole_folder(recipe.folder / ADAPTER, replace=True) as partial:
+                    model.save_pretrained(partial, state_dict=state)
+                    clock.save(recipe.folder)
         reports = evaluate_tasks(session, "test", recipe.folder / "predictions")
         result = make_result(recipe, plan, reports, clock.seconds)
         if processes.first:
-            write_json(recipe.folder / RESULT, result_values(recipe, result, read_origin(recipe.folder)))
-            track_result(run, recipe, result, tasks, read_origin(recipe.folder))
-    if not processes.first:
-        return result
-    if recipe.save_model:
+            write_json(recipe.folder / RESULT, result_values(recipe, result, origin))
+            track_result(run, recipe, result, tasks, origin)
+    if processes.first and recipe.save_model:
         backbone = session.backbone
         save_backbone(detach(model), backbone.words, backbone.transform, recipe.folder / "model")
     return result
 
 
-def _save_trained(recipe: Recipe, model: Any, state: Any, clock: Clock) -> None:
-    """Save the adapter whole or not at all, and beside it how long it took."""
-    with whole_folder(recipe.folder / ADAPTER, replace=True) as partial:
-        model.save_pretrained(partial, state_dict=state)
-        clock.save(recipe.folder)
-
-
 def prepare_features(recipe: Recipe, tasks: Mapping[str, TaskData]) -> None:
-    """Extract and keep the features that a recipe needs, so that runs beside one another find them.
-
-    Args:
-        recipe: A recipe whose vision tower is frozen.
-        tasks: Its records.
-    """
+    """Extract and keep the features of a frozen tower that a recipe needs, so that runs side by side find them."""
     if recipe.training.threads is not None:
         torch.set_num_threads(recipe.training.threads)
-    if not reader_of(recipe.backbone).paired:
-        return  # It is shown pictures in every batch.
-    open_session(recipe, tasks)
+    if reader_of(recipe.backbone).paired:  # Others are shown pictures in every batch.
+        open_session(recipe, tasks)
 
 
 def train_session(session: Session, checkpoint: Path | None, run: Run | None, clock: Clock) -> None:
@@ -194,8 +165,7 @@ def train_session(session: Session, checkpoint: Path | None, run: Run | None, cl
         clock: Measures the run.
     """
     recipe, model, tasks = session.recipe, session.model, session.tasks
-    processes, progress = session.processes, session.progress
-    section = recipe.training
+    processes, progress, section = session.processes, session.progress, session.recipe.training
     mixture = make_mixture(recipe, sizes_of(tasks), rank=processes.rank, world_size=processes.size)
     steps = total_steps(recipe, mixture)
     folder = recipe.folder / "checkpoints"
@@ -292,12 +262,8 @@ def prepare_folder(
         check_data(folder, origin(), "`--resume`", ", or start a run of another name")
         check_tracking(recipe)
         return checkpoint
-    if not overwrite:
-        require_new(folder, resumes=True)
-    else:
-        require_made(folder, RUN_MARKER, "name")
+    require_new(folder, resumes=True, overwrite=overwrite)
     check_reporting(recipe.tracking.report_to)
-    check_writable(folder.parent, "output")
     require_outside(folder, tracking_folder(recipe), "tracking.store")
     check_tracking(recipe)
     make_run_folder(folder, {"recipe.yaml": values, ORIGIN: as_json(origin())})

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.folders import check_writable, claimed
+from weft.train.output.folders import claimed
 from weft.train.output.progress import Progress
 from weft.train.output.run_files import as_written
 from weft.train.preflight.learned import load_learnable
@@ -20,13 +20,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.plain_yaml import read_plain_yaml
 from weft.train.recipe.training import Recipe
 from weft.train.runs.origin import differences, in_words, origin_of, settings_of
-from weft.train.runs.sweep import (
-    Point,
-    run_points,
-    runs_to_start_over,
-    sweep_parent,
-    sweep_points,
-)
+from weft.train.runs.sweep import Point, run_points, runs_to_start_over, sweep_parent, sweep_points
 
 _MADE_FROM = "made_from"
 
@@ -117,13 +111,12 @@ def run_search(
             trial failed.
     """
     base = _base(source, overrides, ranges)
-    check_writable(Path(base.output), "output")
     axes = {key: [str(spread)] for key, spread in ranges.items()}
     failed: list[str] = []
     with claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"):
         study = _study(base, ranges, seeds, overwrite)
         with (
-            sweep_parent(base, axes) as parent,
+            sweep_parent(base, base.name, axes) as parent,
             (progress or Progress()).bar(f"search {base.name}", trials) as advance,
         ):
             for number in range(trials):
@@ -135,7 +128,7 @@ def run_search(
                     ill = run_points(source, points, parent, runs_to_start_over(points, overwrite), jobs=jobs)
                     failed += ill
                     if ill:
-                        study.tell(number, state=_failed())
+                        study.tell(number, state=_optuna().trial.TrialState.FAIL)
                     else:
                         study.tell(number, fmean(map(validated, points)))
                 advance(number + 1)
@@ -177,10 +170,7 @@ def _points(
 ) -> list[Point]:
     base = load_recipe(source, list(overrides))
     told = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
-    own = [
-        f"name={base.name}-trial-{number}",
-        f"label={_as_yaml(f'{base.title}, {told}')}",
-    ]
+    own = [f"name={base.name}-trial-{number}", f"label={_as_yaml(f'{base.title}, {told}')}"]
     return sweep_points(source, [*overrides, *_changes(values), *own], {"seed": list(seeds)})
 
 
@@ -236,10 +226,6 @@ def _study(base: Recipe, ranges: Mapping[str, Any], seeds: Sequence[int], overwr
     # A search that resumes must not draw again what it drew first.
     study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
     return study
-
-
-def _failed() -> Any:
-    return _optuna().trial.TrialState.FAIL
 
 
 def _optuna() -> Any:

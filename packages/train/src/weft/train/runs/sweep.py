@@ -18,7 +18,7 @@ import yaml
 
 from weft.train.engine.checkpoints import latest_checkpoint
 from weft.train.errors import RecipeError, RunError
-from weft.train.output.folders import RUN_MARKER, check_writable, claimed, require_made
+from weft.train.output.folders import RUN_MARKER, claimed, require_made
 from weft.train.output.progress import Advance, Progress
 from weft.train.output.result import RESULT, is_unscored
 from weft.train.output.run_files import as_written, read_id, read_json
@@ -111,10 +111,8 @@ def run_sweep(
 ) -> list[dict[str, Any]]:
     """Run every point that has no result yet; a sweep that was interrupted resumes when it is started again.
 
-    What is in the folder of a run counts only for the recipe, data and files that made it.
-
-    Runs that have a checkpoint are resumed, others are started. One that fails does not stop the rest. In MLflow the
-    runs are children of one.
+    What is in the folder of a run counts only for the recipe, data and files that made it. Runs that have a checkpoint
+    are resumed, others are started. One that fails does not stop the rest. In MLflow the runs are children of one.
 
     Args:
         source: The recipe.
@@ -134,28 +132,50 @@ def run_sweep(
     """
     points = sweep_points(source, overrides, axes)
     base = load_recipe(source, list(overrides))
-    check_writable(Path(base.output), "output")
-    with claimed(Path(base.output) / f"{base.name}.sweep", "name", otherwise="take name=... for another one"):
+    run_together(source, base, base.name, points, axes, jobs=jobs, overwrite=overwrite, progress=progress)
+    rows = []
+    for point in points:
+        with as_written(point.recipe.folder / RESULT):
+            scores = read_json(point.recipe.folder / RESULT)["scores"]
+            scores = {str(name): float(score) for name, score in scores.items()}
+        rows.append({"values": dict(point.values), "name": point.recipe.name, "scores": scores})
+    return rows
+
+
+def run_together(
+    source: str,
+    base: Recipe,
+    name: str,
+    points: Sequence[Point],
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    word: str = "sweep",
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Run points as children of one MLflow run of a name, and refuse to go further if any failed.
+
+    The points differ from `base` in `axes`, and `word` is what this is called: no other process does the same for
+    `base` meanwhile. The rest is as for `run_sweep`.
+
+    Raises:
+        RunError: As `run_sweep`.
+    """
+    with claimed(
+        Path(base.output) / f"{base.name}.{word}", "name", otherwise="take name=... for another one"
+    ):
         start_over = runs_to_start_over(points, overwrite)
         with (
-            sweep_parent(base, axes) as parent,
-            (progress or Progress()).bar(f"sweep {base.name}", len(points)) as advance,
+            sweep_parent(base, name, axes) as parent,
+            (progress or Progress()).bar(f"{word} {base.name}", len(points)) as advance,
         ):
             failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
-    check_all_ended(failed, points)
-    return [
-        {
-            "values": dict(point.values),
-            "name": point.recipe.name,
-            "scores": _scores(point.recipe.folder / RESULT),
-        }
-        for point in points
-    ]
-
-
-def _scores(result: Path) -> dict[str, float]:
-    with as_written(result):
-        return {str(name): float(score) for name, score in read_json(result)["scores"].items()}
+    if failed:
+        raise RunError(
+            f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "
+            f"{', '.join(failed)}. Fix the cause and start again: finished runs are kept."
+        )
 
 
 def log_of(recipe: Recipe) -> Path:
@@ -172,7 +192,7 @@ def run_points(
     jobs: int = 1,
     advance: Advance = lambda done: None,
 ) -> list[str]:
-    """Run points; one that fails does not stop the rest.
+    """Run points, and give the logs of those that failed; the rest go on.
 
     Args:
         source: The recipe.
@@ -181,37 +201,16 @@ def run_points(
         start_over: Names of runs that are started again, whatever is there.
         jobs: Runs at a time.
         advance: Takes how many are done.
-
-    Returns:
-        The logs of those that failed.
     """
-
-    def work(point: Point) -> bool:
-        return run_point(source, point, parent, fresh=point.recipe.name in start_over)
-
     failed = []
     with ThreadPoolExecutor(jobs) as pool:
-        for done, (point, well) in enumerate(zip(points, pool.map(work, points), strict=True), start=1):
+        ended = pool.map(
+            lambda point: run_point(source, point, parent, fresh=point.recipe.name in start_over), points
+        )
+        for done, (point, well) in enumerate(zip(points, ended, strict=True), start=1):
             failed += [] if well else [str(log_of(point.recipe))]
             advance(done)
     return failed
-
-
-def check_all_ended(failed: Sequence[str], points: Sequence[Point]) -> None:
-    """Refuse to go further if runs failed.
-
-    Args:
-        failed: Their logs.
-        points: All runs.
-
-    Raises:
-        RunError: If there are any.
-    """
-    if failed:
-        raise RunError(
-            f"Every run must end well, but {len(failed)} of {len(points)} did not. Their output is in "
-            f"{', '.join(failed)}. Fix the cause and start again: finished runs are kept."
-        )
 
 
 def runs_to_start_over(points: Sequence[Point], overwrite: bool) -> set[str]:
@@ -279,7 +278,7 @@ def run_point(source: str, point: Point, parent: str | None, *, fresh: bool = Fa
 
 
 @contextmanager
-def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
+def sweep_parent(base: Recipe, name: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[str | None]:
     """The MLflow run that the runs of the sweep are part of, made once and resumed later."""
     if not base.tracking.enabled:
         yield None
@@ -287,14 +286,13 @@ def sweep_parent(base: Recipe, axes: Mapping[str, Sequence[Any]]) -> Iterator[st
     from weft.eval.tracking import open_run
     from weft.train.runs.tracked import tracking_store
 
-    note = Path(base.output) / f"{base.name}.sweep"
-    known = read_id(note) if note.is_file() else None
+    note = Path(base.output) / f"{name}.sweep"
     with open_run(
         store=tracking_store(base),
         experiment=base.tracking.experiment,
-        name=f"{base.name} sweep",
+        name=f"{name} sweep",
         params={key: ", ".join(map(str, values)) for key, values in axes.items()},
-        run_id=known,
+        run_id=read_id(note) if note.is_file() else None,
     ) as run:
         if run.run_id is not None:
             note.write_text(run.run_id, encoding="utf-8")

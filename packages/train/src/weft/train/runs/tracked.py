@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from weft.train.processes import ONE, Processes
 from weft.train.recipe.sections import RunRecipe
 from weft.train.recipe.training import Recipe
 from weft.train.recipe.variables import expanded
-from weft.train.runs.provenance import DataSet, data_sets, source_tags, system_metrics
+from weft.train.runs.provenance import data_sets, peak_memory_mb, source_tags, system_metrics
 from weft.train.runs.requests import RECORDS
 
 _PLACES = ("data", "choose_from", "name", "language", "weights")
@@ -45,13 +43,13 @@ def tracked(
         return
     id_file = recipe.folder / "mlflow_run_id"
     run_id = read_id(id_file) if checkpoint is not None and id_file.is_file() else None
+    training = recipe.training.model_dump(mode="json")
+    mixing = training.pop("mixing")
     params = {
-        "method": recipe.title,
+        **_named(recipe),
         "seed": recipe.seed,
-        "backbone": recipe.backbone.title,
-        "tasks": ",".join(recipe.tasks),
-        **{f"training.{k}": v for k, v in recipe.training.model_dump(mode="json").items() if k != "mixing"},
-        **{f"mixing.{k}": v for k, v in recipe.training.mixing.model_dump(mode="json").items()},
+        **{f"training.{key}": value for key, value in training.items()},
+        **{f"mixing.{key}": value for key, value in mixing.items()},
         **_settings(recipe),
         **origin,
     }
@@ -73,10 +71,14 @@ def tracked(
             run.log_dict(plan.to_dict(), "plan.json")
             run.log_text(str(plan) + "\n", "plan.txt")
             for data in data_sets(recipe, origin):
-                run.log_dataset(data.name, data.digest, data.split, source=data.source, profile=data.profile)
+                run.log_dataset(**data)
         if run.run_id is not None:
             id_file.write_text(run.run_id, encoding="utf-8")
         yield run
+
+
+def _named(recipe: Recipe) -> dict[str, str]:
+    return {"method": recipe.title, "backbone": recipe.backbone.title, "tasks": ",".join(recipe.tasks)}
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
@@ -86,8 +88,10 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     """
     values = recipe.model_dump(mode="json")
     methods = values["method"] if isinstance(values["method"], list) else [values["method"]]
-    whole = [method if isinstance(method, dict) else {"method": method} for method in methods]
-    sections = {f"method.{place}" if place else "method": method for place, method in enumerate(whole)}
+    sections = {
+        f"method.{place}" if place else "method": method if isinstance(method, dict) else {"method": method}
+        for place, method in enumerate(methods)
+    }
     sections |= {f"tasks.{name}": task for name, task in values["tasks"].items()}
     sections |= {name: values[name] for name in ("backbone", "evaluation")}
     found = {
@@ -114,11 +118,7 @@ def tracking_folder(recipe: RunRecipe) -> Path | None:
 
 
 def where_to_look(recipe: RunRecipe) -> str:
-    """Lines that say where MLflow shows a finished run; none if it is not tracked.
-
-    Args:
-        recipe: A recipe of any kind.
-    """
+    """Lines that say where MLflow shows a finished run of any kind; none if it is not tracked."""
     if not recipe.tracking.enabled:
         return ""
     store = tracking_store(recipe)
@@ -129,10 +129,7 @@ def where_to_look(recipe: RunRecipe) -> str:
 
 
 def check_tracking(recipe: Any) -> None:
-    """Refuse a tracking store that can never take the run, before the run begins.
-
-    Args:
-        recipe: A recipe of any kind.
+    """Refuse a tracking store that can never take the run, of any kind, before it begins.
 
     Raises:
         TrackingError: See `weft.eval.tracking.check_store`.
@@ -151,18 +148,20 @@ def track_result(
     """Log scores, counts, costs and files of a finished run, and the model that it trained."""
     if run is None:
         return
-    metrics = {f"test/{name}": value for name, value in result.scores.items()}
-    metrics |= {
+    metrics = {
+        **{f"test/{name}": value for name, value in result.scores.items()},
         "parameters/trainable": result.trainable,
         "parameters/total": result.total,
         "parameters/percent": 100 * result.trainable / result.total,
         "time/seconds": result.seconds,
         "memory/peak_mb": peak_memory_mb(),
+        **{
+            f"test/{task}/{name}": value
+            for task, report in result.reports.items()
+            for name, value in report["scores"].items()
+            if value is not None
+        },
     }
-    for task, report in result.reports.items():
-        for name, value in report["scores"].items():
-            if value is not None:
-                metrics[f"test/{task}/{name}"] = value
     if recipe.tracking.model:
         log_trained(run, recipe, tasks, metrics, data_sets(recipe, origin))
     else:
@@ -179,40 +178,22 @@ def log_trained(
     recipe: Recipe,
     tasks: Mapping[str, TaskData],
     metrics: Mapping[str, float],
-    data: Sequence[DataSet],
+    data: Sequence[Mapping[str, Any]],
 ) -> None:
     """Keep what a finished run trained as a model of MLflow, with its scores and the data they were computed on.
 
     It is one that `mlflow.pyfunc.load_model` loads, and answers questions, judges statements and writes captions, by
     the run's own rules. Where there is nothing to ask (retrieval alone), for runs that see no image, and for language
     models with stored features, it is recipe and adapter alone.
-
-    Args:
-        run: The open run.
-        recipe: The recipe of the run; its folder holds the adapter.
-        tasks: The records, whose types decide what each task can be asked.
-        metrics: The scores of the run.
-        data: The data sets of the run.
     """
-    types = {
-        name: kind_of(data[role]).record_type
-        for name, data in tasks.items()
-        for role in list(data.splits)[:1]
-    }
+    first = {name: next(iter(data.splits.values())) for name, data in tasks.items() if data.splits}
+    types = {name: kind_of(records).record_type for name, records in first.items()}
     asked = {name: kind for name, kind in types.items() if kind in RECORDS}
-    sets = {each.name: each for each in data}
+    tested = {each["name"].removesuffix("/test"): each for each in data if each["split"] == "test"}
     linked: dict[str, Any] = {
-        "params": {
-            "method": recipe.title,
-            "backbone": recipe.backbone.title,
-            "tasks": ",".join(recipe.tasks),
-        },
+        "params": _named(recipe),
         "metrics": metrics,
-        "datasets": {
-            f"test/{name}": (sets[f"{name}/test"].name, sets[f"{name}/test"].digest)
-            for name in recipe.tasks
-            if f"{name}/test" in sets
-        },
+        "datasets": {f"test/{task}": (own["name"], own["digest"]) for task, own in tested.items()},
         "register": recipe.tracking.register_as,
     }
     with tempfile.TemporaryDirectory() as place:
@@ -229,14 +210,9 @@ def log_trained(
             adapter=folder,
             loader="weft.train.runs.served:load_predictor",
             tasks=list(asked),
-            options={"types": asked, "images": {name: _shown(tasks[name]) for name in asked}},
+            options={"types": asked, "images": {name: len(first[name][0].media_refs()) for name in asked}},
             linked=linked,
         )
-
-
-def _shown(data: TaskData) -> int:
-    """How many images a record of a task shows."""
-    return len(next(iter(data.splits.values()))[0].media_refs())
 
 
 class Report(TrainerCallback):
@@ -281,12 +257,9 @@ class Report(TrainerCallback):
             "gpu_memory_mb": "memory/gpu_peak_mb",
             "rows_left_out": "train/rows_left_out",
         }
-        values = {}
-        for name, value in logs.items():
-            if name.startswith(("loss/", "validation/")):
-                values[f"train/{name}" if name.startswith("loss/") else name] = value
-            elif name in names:
-                values[names[name]] = value
+        values = {names[name]: value for name, value in logs.items() if name in names}
+        values |= {f"train/{name}": value for name, value in logs.items() if name.startswith("loss/")}
+        values |= {name: value for name, value in logs.items() if name.startswith("validation/")}
         if "loss" in logs:
             values |= system_metrics(self.processes, Path(args.output_dir).parent)
         if values:
@@ -304,9 +277,3 @@ def _words(logs: Mapping[str, float]) -> list[str]:
     said = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
     left_out = [f"{logs['rows_left_out']:,} rows left out"] if logs.get("rows_left_out") else []
     return [f"loss {logs['loss']:.4g}", f"{said} samples/s", f"{memory:,.0f} MiB", *losses, *left_out]
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ def model_card(
         licence: A licence of the hub's list, or None to name none.
     """
     base = manifest.base if is_on_hub(manifest.base) else None
+    title = repository.rpartition("/")[2]
     with as_written(Path(RESULT)):
-        scored = list(_scores(result, manifest))
+        scored = _scores(result, manifest)
     data = ModelCardData(
         base_model=base,
         base_model_relation=None if base is None else _RELATIONS[manifest.target],
@@ -56,7 +57,7 @@ def model_card(
         license=licence,
         pipeline_tag="image-text-to-text",
         tags=["weft", *dict.fromkeys(config.method for config in plan.configs), *manifest.tasks],
-        model_name=repository.rpartition("/")[2],
+        model_name=title,
         eval_results=[
             EvalResult(
                 task_type="image-text-to-text",
@@ -72,8 +73,8 @@ def model_card(
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {repository.rpartition('/')[2]}",
-        in_a_sentence(recipe, plan).replace(recipe.backbone.title, base or _short(recipe.backbone.title)),
+        f"# {title}",
+        in_a_sentence(recipe, plan).replace(recipe.backbone.title, base or Path(recipe.backbone.title).name),
         *_sharing(plan),
         *_scored(scored),
         *_loading(manifest, repository),
@@ -89,17 +90,19 @@ def is_on_hub(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _scores(result: Mapping[str, Any], manifest: Manifest) -> Iterator[tuple[str, str, str, float, int]]:
-    for task, report in result.get("reports", {}).items():
-        if task in manifest.tasks:
-            score = result["scores"][task]
-            yield (
-                task,
-                str(report["metric"]),
-                str(report["variant"]),
-                round(float(score), 2),
-                int(report["n"]),
-            )
+def _scores(result: Mapping[str, Any], manifest: Manifest) -> list[tuple[str, str, str, float, int]]:
+    """Task, metric, variant, score and number of records."""
+    return [
+        (
+            task,
+            str(report["metric"]),
+            str(report["variant"]),
+            round(float(result["scores"][task]), 2),
+            int(report["n"]),
+        )
+        for task, report in result.get("reports", {}).items()
+        if task in manifest.tasks
+    ]
 
 
 def _sharing(plan: Any) -> list[str]:
@@ -107,53 +110,50 @@ def _sharing(plan: Any) -> list[str]:
     return [f"How weights are shared among tasks and layers:\n\n{lines}"] if lines else []
 
 
-def _scored(scored: list[tuple[str, str, str, float, int]]) -> list[str]:
+def _scored(scored: Sequence[tuple[str, str, str, float, int]]) -> list[str]:
     if not scored:
         return []
-    rows = [
-        f"| {task} | {metric} | {variant} | {score} | {n:,} |" for task, metric, variant, score, n in scored
-    ]
-    head = "| task | metric | version | score, % | records |\n|---|---|---|---:|---:|"
+    rows = [(task, metric, variant, str(score), f"{n:,}") for task, metric, variant, score, n in scored]
     return [
         "## Scores",
         f"By the official metrics, as weft {version('weft-eval')} computes them, on the test split of each task.",
-        "\n".join([head, *rows]),
+        _table("| task | metric | version | score, % | records |\n|---|---|---|---:|---:|", rows),
     ]
+
+
+def _table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _block(language: str, *lines: str) -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
 
 
 def _loading(manifest: Manifest, repository: str) -> list[str]:
-    kind, folders = manifest.model_class, {name: task.folder for name, task in manifest.tasks.items()}
+    kind = manifest.model_class
     if manifest.target == "vllm":
-        lines = launch_lines(manifest, Path(repository.rpartition("/")[2]), {})
-        first = f"hf download {repository} --local-dir {repository.rpartition('/')[2]}"
-        return ["## Load", "\n".join(["```console", first, *lines, "```"])]
-    task, folder = next(iter(folders.items()))
+        title = repository.rpartition("/")[2]
+        first = f"hf download {repository} --local-dir {title}"
+        return ["## Load", _block("console", first, *launch_lines(manifest, Path(title), {}))]
+    task, folder = next((name, own.folder) for name, own in manifest.tasks.items())
     place = f"{repository!r}" if folder == "." else f"{repository!r}, subfolder={folder!r}"
-    own = f", revision={manifest.revision!r}" if manifest.revision else ""
-    source = f"{repository!r}, subfolder='base'" if manifest.is_split else f"{manifest.base!r}{own}"
-    loaded = (
-        [f"model = {kind}.from_pretrained({place})"]
-        if manifest.target == "merged"
-        else [
-            f"base = {kind}.from_pretrained({source})",
-            f"model = PeftModel.from_pretrained(base, {place})",
-        ]
-    )
     own_class = hasattr(composites, kind)
     reading = "AutoTokenizer" if own_class else "AutoProcessor"
-    needs = ["from peft import PeftModel"] if manifest.target == "peft" else []
-    code = [
-        *needs,
-        *([f"from weft.core.composites import {kind}"] if own_class else []),
-        f"from transformers import {reading if own_class else f'{kind}, {reading}'}",
-        "",
-        *loaded,
-        f"processor = {reading}.from_pretrained({place})",
-    ]
+    code = ["from peft import PeftModel"] if manifest.target == "peft" else []
+    code += [f"from weft.core.composites import {kind}"] if own_class else []
+    code += [f"from transformers import {reading if own_class else f'{kind}, {reading}'}", ""]
+    if manifest.target == "merged":
+        code += [f"model = {kind}.from_pretrained({place})"]
+    else:
+        own = f", revision={manifest.revision!r}" if manifest.revision else ""
+        source = f"{repository!r}, subfolder='base'" if manifest.is_split else f"{manifest.base!r}{own}"
+        code += [f"base = {kind}.from_pretrained({source})"]
+        code += [f"model = PeftModel.from_pretrained(base, {place})"]
+    code += [f"processor = {reading}.from_pretrained({place})"]
     said = (
         "All tasks share these weights." if folder == "." else f"This loads task {task!r}; each has a folder."
     )
-    return ["## Load", said, "\n".join(["```python", *code, "```"])]
+    return ["## Load", said, _block("python", *code)]
 
 
 def _words(manifest: Manifest) -> list[str]:
@@ -161,11 +161,9 @@ def _words(manifest: Manifest) -> list[str]:
     for name, task in manifest.tasks.items():
         asked = task.words.get("ask") or task.words.get("prompt", "") + "{text}"
         length, beams = (task.writing.get(key) for key in ("max_new_tokens", "num_beams"))
-        rows.append(
-            f"| {name} | {_cell(asked)} | {_cell(task.words.get('system', ''))} | {length} | {beams} |"
-        )
+        rows.append([name, _cell(asked), _cell(task.words.get("system", "")), str(length), str(beams)])
     head = "| task | what is asked | system | most new tokens | beams |\n|---|---|---|---:|---:|"
-    return ["## Words", "\n".join([head, *rows])]
+    return ["## Words", _table(head, rows)]
 
 
 def _cell(text: str) -> str:
@@ -175,7 +173,7 @@ def _cell(text: str) -> str:
 
 def _recipe(recipe: Recipe) -> list[str]:
     values = recipe.model_dump(mode="json", include=_KEPT, exclude_defaults=True)
-    return ["## Training", "\n".join(["```yaml", yaml.safe_dump(values, sort_keys=False).rstrip(), "```"])]
+    return ["## Training", _block("yaml", yaml.safe_dump(values, sort_keys=False).rstrip())]
 
 
 def _limits(manifest: Manifest) -> str:
@@ -190,8 +188,3 @@ def _limits(manifest: Manifest) -> str:
             f"Merging changed what the adapted maps return by at most {max(errors):.1e} of the largest value."
         )
     return "\n\n".join(["## Limits", *said])
-
-
-def _short(title: str) -> str:
-    """The name of a folder, without the place where it is."""
-    return Path(title).name

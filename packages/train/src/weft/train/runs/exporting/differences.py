@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -28,19 +30,10 @@ class Found:
     records: int = 0
     faults: dict[str, str] = field(default_factory=dict)
     largest: float = 0.0
-    equal: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("prompt_ids", "pixel_tensors", "logits", "answers"), 0)
-    )
+    equal: Counter[str] = field(default_factory=Counter)
 
     def add(self, ours: Asked, theirs: Asked, name: str, allowed: float) -> None:
-        """Compare one record.
-
-        Args:
-            ours: Of the run.
-            theirs: Of the export.
-            name: What messages call it.
-            allowed: Largest difference of logits, relative to the largest logit.
-        """
+        """Compare one record, by the name that messages give it; differences of logits up to `allowed` are none."""
         self.records += 1
         difference = logits_apart(ours, theirs)
         self.largest = max(self.largest, difference)
@@ -55,29 +48,22 @@ class Found:
             else None,
         }
         for kind, fault in told.items():
-            if fault is None:
-                self.equal[kind] += 1
-            else:
+            self.equal[kind] += fault is None
+            if fault is not None:
                 self.faults.setdefault(kind, f"{fault} ({name})")
 
 
 def prompts_apart(ours: Asked, theirs: Asked) -> str | None:
-    """How the prompts of a record differ, or None.
-
-    Args:
-        ours: Of the run.
-        theirs: Of the export.
-    """
+    """How the prompts of a record differ between run and export, or None."""
     own, other = ours.inputs[IDS][0].tolist(), theirs.inputs[IDS][0].tolist()
     if own == other:
         return None
-    if _runs(own) == _runs(other):
-        longest = max(
-            zip(_lengths(own), _lengths(other), strict=True), key=lambda pair: abs(pair[0] - pair[1])
-        )
+    (ids, counts), (other_ids, other_counts) = _repeated(own), _repeated(other)
+    if ids == other_ids:
+        here, there = max(zip(counts, other_counts, strict=True), key=lambda pair: abs(pair[0] - pair[1]))
         return (
-            f"prompt ids differ in how often one is repeated, {longest[0]} times in the run and {longest[1]} in the "
-            "export, as where pictures have another size: the pixel budget of the processor is another"
+            f"prompt ids differ in how often one is repeated, {here} times in the run and {there} in the export, as "
+            "where pictures have another size: the pixel budget of the processor is another"
         )
     place = next(
         (k for k, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]),
@@ -90,12 +76,7 @@ def prompts_apart(ours: Asked, theirs: Asked) -> str | None:
 
 
 def pixels_apart(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
-    """How what is read beside the prompt differs, or None.
-
-    Args:
-        ours: Tensors of the run, by name.
-        theirs: Of the export.
-    """
+    """How the tensors that are read beside the prompt differ, or None."""
     own, other = (
         {name: value for name, value in given.items() if value.shape[:2] != given[IDS].shape}
         for given in (ours, theirs)
@@ -115,12 +96,7 @@ def pixels_apart(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> st
 
 
 def logits_apart(ours: Asked, theirs: Asked) -> float:
-    """Largest difference of logits up to the first token that differs, relative to the largest; infinite without any.
-
-    Args:
-        ours: Of the run.
-        theirs: Of the export.
-    """
+    """Largest difference of logits up to the first token that differs, over the largest logit; infinite without any."""
     length = min(len(ours.tokens), len(theirs.tokens))
     different = (ours.tokens[:length] != theirs.tokens[:length]).nonzero()
     length = int(different[0]) + 1 if len(different) else length
@@ -154,13 +130,10 @@ def modules_apart(
     return said + (f"; something acts at {_listed(more)}, where the run has nothing" if more else "")
 
 
-def _runs(ids: Sequence[int]) -> list[int]:
-    return [token for place, token in enumerate(ids) if place == 0 or ids[place - 1] != token]
-
-
-def _lengths(ids: Sequence[int]) -> list[int]:
-    starts = [place for place, token in enumerate(ids) if place == 0 or ids[place - 1] != token]
-    return [end - start for start, end in zip(starts, [*starts[1:], len(ids)], strict=True)]
+def _repeated(ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Ids without what is repeated, and how often each comes in a row."""
+    groups = [(token, len(list(group))) for token, group in groupby(ids)]
+    return [token for token, _ in groups], [count for _, count in groups]
 
 
 def _short(text: str) -> str:

@@ -13,22 +13,16 @@ from weft.train.runs.exporting.manifest import Manifest
 
 
 def launch_lines(manifest: Manifest, output: Path, processor: Mapping[str, Any]) -> list[str]:
-    """How an export is loaded, or served.
-
-    Args:
-        manifest: What the export says of itself.
-        output: The export.
-        processor: Settings of the processor that the recipe changes.
-    """
+    """How an export is loaded, or served with the settings of the processor that the recipe changes."""
     folders = {name: str(output / task.folder) for name, task in manifest.tasks.items()}
     if manifest.target == "vllm":
         return [_served(manifest, output, folders, processor)]
-    kind, revision = manifest.model_class, manifest.revision
+    places, load = dict.fromkeys(folders.values()), f"{manifest.model_class}.from_pretrained"
     if manifest.target == "merged":
-        return [f"{kind}.from_pretrained({folder!r})" for folder in dict.fromkeys(folders.values())]
-    own = f", revision={revision!r}" if revision else ""
-    base = f"{kind}.from_pretrained({manifest.base_path(output)!r}{own})"
-    return [f"PeftModel.from_pretrained({base}, {folder!r})" for folder in dict.fromkeys(folders.values())]
+        return [f"{load}({place!r})" for place in places]
+    own = f", revision={manifest.revision!r}" if manifest.revision else ""
+    base = f"{load}({manifest.base_path(output)!r}{own})"
+    return [f"PeftModel.from_pretrained({base}, {place!r})" for place in places]
 
 
 def _served(
@@ -40,7 +34,6 @@ def _served(
     words += ["--lora-modules", *(f"{name}={folder}" for name, folder in folders.items())]
     template = Path(next(iter(folders.values()))) / "chat_template.jinja"
     words += ["--chat-template", str(template)] if template.is_file() else []
-    words += (
-        ["--mm-processor-kwargs", json.dumps(dict(processor))] if processor and not manifest.is_split else []
-    )
+    if processor and not manifest.is_split:
+        words += ["--mm-processor-kwargs", json.dumps(dict(processor))]
     return shlex.join(words)

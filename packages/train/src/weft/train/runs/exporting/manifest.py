@@ -11,7 +11,7 @@ from weft.train.backbones.saved import saved_path
 from weft.train.output.result import write_json
 
 MANIFEST = "weft_export.json"
-
+BASE = "base"
 Target = Literal["peft", "vllm", "merged"]
 
 
@@ -59,11 +59,7 @@ class Manifest:
         write_json(folder / MANIFEST, asdict(self))
 
     def base_path(self, folder: Path) -> str:
-        """Where the base model is, a folder within the export among it.
-
-        Args:
-            folder: The export.
-        """
+        """Where the base model of the export in a folder is, which may be within it."""
         return str(folder / self.base) if self.is_split else saved_path(self.base)
 
     @property
@@ -72,14 +68,8 @@ class Manifest:
         return self.base == BASE
 
 
-BASE = "base"
-
-
 def read_manifest(folder: Path) -> Manifest:
-    """What an export says of itself.
-
-    Args:
-        folder: The export.
+    """What the export in a folder says of itself.
 
     Raises:
         CheckpointError: If there is none, or it is damaged.

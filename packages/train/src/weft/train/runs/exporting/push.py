@@ -16,9 +16,6 @@ from weft.train.runs.exporting.manifest import Manifest, read_manifest
 def check_repository(repository: str) -> None:
     """Refuse a name that no repository can have.
 
-    Args:
-        repository: The name.
-
     Raises:
         RunError: With the hub's reason.
     """
@@ -32,9 +29,6 @@ def check_repository(repository: str) -> None:
 
 def check_public(manifest: Manifest) -> None:
     """Refuse an export whose base model nobody else has.
-
-    Args:
-        manifest: What the export says of itself.
 
     Raises:
         RunError: If adapters belong on a folder of this machine.

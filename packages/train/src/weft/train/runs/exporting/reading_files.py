@@ -43,12 +43,7 @@ def save_reading(backbone: LoadedBackbone, folder: Path, writing: Mapping[str, A
 
 
 def generation_config(backbone: LoadedBackbone, writing: Mapping[str, Any]) -> GenerationConfig:
-    """How the run writes answers: the model's own settings, the tokens that end an answer, and no sampling.
-
-    Args:
-        backbone: The backbone of the run.
-        writing: As for `save_reading`.
-    """
+    """How the run writes answers: the model's own settings, the tokens that end an answer, and no sampling."""
     config: GenerationConfig = deepcopy(backbone.model.generation_config)
     config.do_sample = False
     for name in _OF_SAMPLING:
@@ -64,20 +59,12 @@ def generation_config(backbone: LoadedBackbone, writing: Mapping[str, Any]) -> G
 
 
 def writing_of(task: TaskSection) -> dict[str, Any]:
-    """The arguments of `generate` by which a task is asked.
-
-    Args:
-        task: Its section of the recipe.
-    """
+    """The arguments of `generate` by which a task is asked."""
     return {name: getattr(task, name) for name in _OPTIONS}
 
 
 def words_of(task: TaskSection) -> dict[str, str]:
-    """How a task words its records, as its recipe says it.
-
-    Args:
-        task: Its section of the recipe.
-    """
+    """How a task words its records, as its recipe says it."""
     asked = {"prompt": task.prompt, "prompt_at": task.prompt_at} if task.ask is None else {"ask": task.ask}
     return {**asked, "system": task.system}
 

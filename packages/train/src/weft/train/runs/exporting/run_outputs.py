@@ -10,7 +10,7 @@ from weft.data import Record
 from weft.eval.evaluate.predict import asked
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.visual import Pixels
-from weft.eval.readers import Row, Writing
+from weft.eval.readers import Writing
 from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.loading import load_adapted
 from weft.train.errors import RunError
@@ -18,7 +18,7 @@ from weft.train.output.progress import Progress
 from weft.train.output.result import ADAPTER
 from weft.train.preflight.tasks import TaskData, load_tasks
 from weft.train.recipe.loading import load_recipe
-from weft.train.runs.exporting.outputs import Asked, Recording, kept
+from weft.train.runs.exporting.outputs import IDS, Asked, Recording
 from weft.train.runs.open_session import make_batches, make_visual
 
 
@@ -37,15 +37,19 @@ class OfRun:
         self.recipe = load_recipe(folder / "recipe.yaml")
         self.backbone: LoadedBackbone = load_adapted(self.recipe, folder=folder, adapter=folder / ADAPTER)
         self.model: Any = self.backbone.model
-        reader = self.backbone.reader
-        if "write" not in reader.abilities:
+        if "write" not in self.backbone.reader.abilities:
             raise RunError(
                 f"`--verify` compares written answers, but {self.backbone.name!r} writes none. Leave it out."
             )
         data = load_tasks(self.recipe, ("validation", "test"))
         self.splits = {name: "validation" if "validation" in own else "test" for name, own in data.items()}
         self.records = {name: self._drawn(name, own, count) for name, own in data.items()}
-        self.visual = self._visual(data)
+        transform = self.backbone.transform
+        self.visual = (
+            make_visual(self.recipe, self.backbone, data, Progress())
+            if transform is None
+            else Pixels(transform)
+        )
         self.batches = make_batches(self.recipe, self.backbone, self.visual)
         self.device = next(self.model.parameters()).device
 
@@ -60,26 +64,12 @@ class OfRun:
         take = min(count, len(records))
         return [records[place * len(records) // take] for place in range(take)]
 
-    def _visual(self, data: dict[str, TaskData]) -> Any:
-        if self.backbone.transform is None:
-            return make_visual(self.recipe, self.backbone, data, Progress())
-        return Pixels(self.backbone.transform)
-
     def read_by(self, tokenizer: Any, transform: Any) -> ReaderBatches:
-        """What makes the inputs of weft's own models with another tokenizer and image processor.
-
-        Args:
-            tokenizer: The tokenizer.
-            transform: The image processor, or None to see pictures as the run does.
-        """
+        """What makes the inputs of weft's own models with another tokenizer, and image processor if there is one."""
         own = self.backbone.reader
         reader = own.with_processor(replace(own.processor, tokenizer=tokenizer))
         backbone = replace(self.backbone, reader=reader, transform=transform)
         return make_batches(self.recipe, backbone, self.visual if transform is None else Pixels(transform))
-
-    def row(self, task: str, record: Record) -> Row:
-        """A record as the run words it."""
-        return self.batches.row(task, record)
 
     def ask(self, task: str, record: Record, as_task: str | None = None) -> Asked:
         """Ask the run one record, by the likeliest token each time.
@@ -96,9 +86,7 @@ class OfRun:
             writing = Writing(rules.max_new_tokens, 1, rules.no_repeat_ngram_size)
             found = self.batches.reader.generate(recording, batch, writing)
             inputs = dict(batch.inputs)
-            logits, tokens = kept(recording, found)
+            logits, tokens = recording.kept(found)
         tokenizer = self.backbone.reader.processor.tokenizer
-        prompt = tokenizer.decode(inputs["input_ids"][0])
-        return Asked(
-            inputs, prompt, logits, tokens, tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        )
+        answer = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Asked(inputs, tokenizer.decode(inputs[IDS][0]), logits, tokens, answer)

@@ -14,8 +14,7 @@ from weft.train.runs.exporting.differences import ALLOWED, Found, logits_apart, 
 from weft.train.runs.exporting.manifest import Manifest, read_manifest
 from weft.train.runs.exporting.outputs import Asked, called
 from weft.train.runs.exporting.run_outputs import OfRun
-from weft.train.runs.exporting.target_outputs import OfTarget
-from weft.train.runs.exporting.targets import expected, target_of
+from weft.train.runs.exporting.targets import OfTarget, expected, target_of
 
 REPORT = "verify.json"
 _LIBRARIES = ("weft-core", "torch", "transformers", "peft", "vllm")
@@ -63,11 +62,7 @@ def verify_export(folder: Path, output: Path, count: int) -> dict[str, Any]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A line for each task of a report without faults.
-
-    Args:
-        report: What `verify_export` returned.
-    """
+    """A line for each task of a report of `verify_export` without faults."""
     lines = []
     for task, own in report["tasks"].items():
         logits, modules = own["logits"]["largest_difference"], own["modules"]["took_effect"]
@@ -93,12 +88,10 @@ def _compared(run: OfRun, output: Path, manifest: Manifest, task: str, allowed: 
     modules = modules_apart(wanted, acting, {"run": of_run, "export": of_export})
     if modules is not None:
         found.faults["modules"] = modules
-    if wrong is not None:
-        other = _other_task(run, task, *wrong, allowed)
-        if other is not None:
-            found.faults["task"] = (
-                f"it computes what the run does for task {other!r}, as where folders are swapped"
-            )
+    if wrong is not None and (other := _other_task(run, task, *wrong, allowed)) is not None:
+        found.faults["task"] = (
+            f"it computes what the run does for task {other!r}, as where folders are swapped"
+        )
     return {
         "records": found.records,
         "split": run.splits[task],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,6 @@ def export_run(
         tasks: The tasks; by default all.
         backbone: Folder or hub id of the model it was trained on; a run knows its own.
         split: Put what is trained in full into a base model within the export, so that the adapters hold units alone.
-
         repository: What its card calls it; by default the name of the folder.
         licence: Licence that its card names, one of the hub's list.
 
@@ -87,62 +87,48 @@ def export_run(
         manifest.write(partial)
         if recipe is not None:
             result = read_json(adapter / RESULT) if (adapter / RESULT).is_file() else {}
-            plan = model.weft.plan
             title = repository or output.absolute().name
-            card = model_card(recipe, plan, result, manifest, repository=title, licence=licence)
+            card = model_card(recipe, model.weft.plan, result, manifest, repository=title, licence=licence)
             card.save(partial / CARD)
     return manifest
 
 
 def processor_settings(adapter: Path) -> dict[str, Any]:
-    """Settings of the processor that the recipe of a run changes; none for an adapter without a recipe.
-
-    Args:
-        adapter: As for `export_run`.
-    """
+    """Settings of the processor that the recipe of a run changes; none for an adapter without a recipe."""
     return dict(load_recipe(adapter / "recipe.yaml").backbone.processor) if is_run(adapter) else {}
 
 
+@dataclass
 class _Writer:
     """Writes the folders of one export."""
 
-    def __init__(
-        self,
-        model: Any,
-        name: str,
-        loaded: LoadedBackbone | None,
-        recipe: Recipe | None,
-        target: Target,
-        split: bool,
-    ) -> None:
-        self.model, self.name, self.loaded, self.recipe = model, name, loaded, recipe
-        self.target, self.split = target, split
-        self.rank: int | None = None
+    model: Any
+    name: str
+    loaded: LoadedBackbone | None
+    recipe: Recipe | None
+    target: Target
+    split: bool
+    rank: int | None = None
 
     def write(self, output: Path, chosen: Sequence[str]) -> Manifest:
-        sections = {name: self._section(name) for name in chosen}
-        shared = _all_shared(self.model)
-        together = shared or len(chosen) == 1
-        if not together:
+        known = {} if self.recipe is None else self.recipe.tasks
+        sections = {name: known.get(name, TaskSection.model_construct()) for name in chosen}
+        all_shared = all(len(bank.slots) == 1 for bank in store_of(self.model).banks_by_key.values())
+        if all_shared or len(chosen) == 1:
+            folders = {".": list(chosen)}
+        else:
             _check_names(chosen)
+            folders = {task: [task] for task in chosen}
         found: dict[str, ExportedTask] = {}
-        for task in chosen[:1] if together else chosen:
-            folder = "." if together else task
-            here = list(chosen) if together else [task]
-            error = self._weights(output / folder, task)
+        for folder, here in folders.items():
+            error = self._weights(output / folder, here[0])
+            writing = {name: writing_of(sections[name]) for name in here}
             if self.loaded is not None:
-                options = [writing_of(sections[name]) for name in here]
-                save_reading(self.loaded, output / folder, common(options))
+                save_reading(self.loaded, output / folder, common(list(writing.values())))
             for name in here:
-                section = sections[name]
-                found[name] = ExportedTask(folder, words_of(section), writing_of(section), error)
+                found[name] = ExportedTask(folder, words_of(sections[name]), writing[name], error)
         base, revision = self._base(output)
         return Manifest(self.target, base, revision, self._class(), found, self.rank)
-
-    def _section(self, task: str) -> Any:
-        if self.recipe is None:
-            return TaskSection.model_construct()
-        return self.recipe.tasks.get(task, TaskSection.model_construct())
 
     def _weights(self, folder: Path, task: str) -> float | None:
         model = self.model
@@ -220,7 +206,3 @@ def _check_names(tasks: Sequence[str]) -> None:
             f"`--tasks` must be names for folders: letters, digits, '.', '-' and '_', and not {BASE!r}, but one is "
             f"{odd[0]!r}. Export that task alone, with --tasks {odd[0]!r}."
         )
-
-
-def _all_shared(model: Any) -> bool:
-    return all(len(bank.slots) == 1 for bank in store_of(model).banks_by_key.values())

@@ -84,11 +84,7 @@ class Agreement:
 
 
 def agreement(products: Products) -> Agreement:
-    """Corrected cosines with their standard errors; see the formula above.
-
-    Args:
-        products: Of at least 4 batches.
-    """
+    """Corrected cosines with their standard errors, from products of at least 4 batches; see the formula above."""
     count = products.batches
     inner = products.between / (count * (count - 1))
     without = products.by_batch + np.swapaxes(products.by_batch, -1, -2)
@@ -97,18 +93,15 @@ def agreement(products: Products) -> Agreement:
     whole, parts = _cosine(inner), _cosine(left_out)
     # Where products are estimates, bias and errors are taken from these alone.
     estimate = _cosine(total / (count * (count - 1)))
-    mean = parts.mean(axis=-3)
-    cosine = whole - (count - 1) * (mean - estimate)
-    error = _jackknife_error(parts)
-    strengths = np.diagonal(left_out, axis1=-2, axis2=-1)
+    cosine = whole - (count - 1) * (parts.mean(axis=-3) - estimate)
     strength = np.diagonal(inner, axis1=-2, axis2=-1)
-    same = np.eye(inner.shape[-1], dtype=bool)
+    same = np.eye(inner.shape[-1], dtype=bool) & ~np.isnan(whole)
     plain = products.squares / count**2
     return Agreement(
-        cosine=np.where(same & ~np.isnan(whole), 1.0, cosine),
-        error=np.where(same & ~np.isnan(whole), 0.0, error),
+        cosine=np.where(same, 1.0, cosine),
+        error=np.where(same, 0.0, _jackknife_error(parts)),
         strength=strength,
-        strength_error=_jackknife_error(strengths, axis=-2),
+        strength_error=_jackknife_error(np.diagonal(left_out, axis1=-2, axis2=-1), axis=-2),
         ceiling=np.clip(strength / np.where(plain > 0, plain, np.inf), 0.0, 1.0),
     )
 

@@ -7,13 +7,17 @@ of these would cut through it, so none of the unit's cells are told apart by tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.core import Plan, Sharing
 from weft.core.sharing import TASK, Axes
 from weft.train.errors import RunError
+
+_WORDS = ("tower", "stack", "block")
+_PLACE = ("config", "part", *_WORDS, "layer", "last")
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,6 @@ class Cell:
     def family(self) -> tuple[int, str, str, str, bool]:
         """What it has in common with the cells whose layers and blocks may be under one rule with its own."""
         return self.config, self.part, self.tower, self.stack, self.layer is None
-
-    @property
-    def place(self) -> str:
-        """Where it is, in words."""
-        layer = "" if self.layer is None else f"layer {self.layer}"
-        words = [self.tower or "all towers", self.stack, layer]
-        return " ".join(word for word in words if word)
 
 
 def cells_of(planned: Plan) -> list[Cell]:
@@ -91,15 +88,11 @@ def cells_of(planned: Plan) -> list[Cell]:
         Cell(
             **dict(zip(_PLACE, place, strict=True)),
             blocks=tuple(sorted({site.block for key in keys for site in sites[key]})),
-            parameters=sum(_size(planned.banks[key].spec.shape) for key in keys),
+            parameters=sum(math.prod(planned.banks[key].spec.shape) for key in keys),
             banks=tuple(keys),
         )
         for place, keys in grouped.items()
     ]
-
-
-_WORDS = ("tower", "stack", "block")
-_PLACE = ("config", "part", *_WORDS, "layer", "last")
 
 
 def _told_apart(found: Sequence[set[Any]]) -> list[set[Any]]:
@@ -110,29 +103,17 @@ def _told_apart(found: Sequence[set[Any]]) -> list[set[Any]]:
 
 
 def across_tasks(planned: Plan, *, shared: bool) -> list[dict[str, Any]]:
-    """The method of a plan with every part shared by all tasks, or by none; other axes stay.
-
-    Args:
-        planned: A plan of the recipe's method.
-        shared: Whether all tasks share.
-    """
+    """The method of a plan with every part shared by all tasks, or by none; other axes stay."""
     words = []
     for index, config in enumerate(planned.configs):
-        axes = other_axes(planned, index)
-        parts = {part: own | TASK if shared else own for part, own in axes.items()}
+        parts = {part: own | TASK if shared else own for part, own in other_axes(planned, index).items()}
         sharing = Sharing(parts=parts, layer_group=config.sharing.layer_group)
-        changed = config.model_copy(update={"sharing": sharing})
-        words.append(changed.model_dump(mode="json", exclude_unset=False))
+        words.append(config.model_copy(update={"sharing": sharing}).model_dump(mode="json"))
     return words
 
 
 def other_axes(planned: Plan, config: int) -> dict[str, Axes]:
-    """Part of a unit to the axes beside `task` that it is shared across in the recipe.
-
-    Args:
-        planned: A plan of the recipe's method.
-        config: Which unit.
-    """
+    """Part of the unit of a config, by its number, to the axes beside `task` that the recipe shares it across."""
     found: dict[str, Axes] = {}
     sharing = planned.configs[config].sharing
     for unit in planned.units:
@@ -147,13 +128,5 @@ def other_axes(planned: Plan, config: int) -> dict[str, Axes]:
 def trained_beside(planned: Plan, cells: Iterable[Cell]) -> int:
     """Trained parameters that no policy changes, such as those of the backbone's norms."""
     slots = {key for cell in cells for key in cell.banks}
-    banks: Mapping[str, Any] = planned.banks
-    own = sum(bank.parameters for key, bank in banks.items() if key in slots and bank.spec.trainable)
+    own = sum(bank.parameters for key, bank in planned.banks.items() if key in slots and bank.spec.trainable)
     return planned.trainable_parameters - own
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from weft.core import plan
+from weft.core import Plan, plan
 from weft.data.processes.atomic import write_text
 from weft.train.backbones.loading import planned_model
 from weft.train.errors import RecipeError, RunError
 from weft.train.output.progress import Progress
 from weft.train.output.result import write_json
+from weft.train.processes import join_processes
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import train_session
 from weft.train.runs.share.cells import cells_of, trained_beside
 from weft.train.runs.share.measure import Measured, measure
-from weft.train.runs.share.plot import draw_agreement
 from weft.train.runs.share.policy import sharing_of
 from weft.train.runs.share.proposal import Proposal, can_be_said, proposals
-from weft.train.runs.share.report import nothing_in_words, paragraph, plain_data, tables
+from weft.train.runs.share.report import draw_agreement, nothing_in_words, paragraph, plain_data, tables
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,7 @@ def share(
     Beside the measurement, the folder `NAME.share` gets `policy.yaml` (to be merged over the recipe), `share.md`,
     `share.json` and `share.png`.
 
-    Args:
-        source: The recipe.
-        overrides: Changes to it.
-        steps: As for `measure`.
-        batches: As for `measure`.
-        limit: What the policy may cost.
-        overwrite: As for `measure`.
-        progress: Where to show progress.
+    `source` and `overrides` name the recipe; `limit` is what the policy may cost, and the rest is as for `measure`.
 
     Raises:
         RunError: As `measure` does; or if even sharing everything costs more than the limit.
@@ -113,7 +105,8 @@ def share(
     found = _proposed(measured, limit) if can_be_said(measured.measurement) else []
     methods = tuple(method_of(measured, proposal) for proposal in found)
     text = _told(measured, found, methods)
-    _write(measured, found, methods, text)
+    if join_processes().first:
+        _write(measured, found, methods, text)
     return Shared(measured, methods, text)
 
 
@@ -121,23 +114,22 @@ def method_of(measured: Measured, proposal: Proposal) -> Any:
     """The method of a recipe with a proposal as its sharing."""
     own = sharing_of(proposal, measured.planned, measured.measurement.tasks)
     given = measured.recipe.method
-    words = [dict(one) for one in (given if isinstance(given, list) else [given])]
-    for one, sharing in zip(words, own, strict=True):
-        if sharing:
-            one["sharing"] = sharing
+    words = [
+        {**one, "sharing": sharing} if sharing else dict(one)
+        for one, sharing in zip(given if isinstance(given, list) else [given], own, strict=True)
+    ]
     return words if isinstance(given, list) else words[0]
 
 
 def _proposed(measured: Measured, limit: Limit) -> list[Proposal]:
     if limit.slots is not None:
         return proposals(measured.measurement, limit.slots, "slots")
-    budget = None if limit.percent is None else _budget(measured.recipe, limit.percent)
+    budget = None if limit.percent is None else _budget(measured.planned, limit.percent)
     return proposals(measured.measurement, budget)
 
 
-def _budget(recipe: Any, percent: float) -> int:
+def _budget(planned: Plan, percent: float) -> int:
     """Trained parameters of all cells that a share of all parameters leaves."""
-    planned = plan(planned_model(recipe.backbone), recipe.method, list(recipe.tasks))
     share, beside = percent / 100, trained_beside(planned, cells_of(planned))
     # What the slots may be for (beside + slots) / (backbone + slots) to be the share; fixed tensors only lower it.
     return int((share * planned.backbone_parameters - beside) / (1 - share))
@@ -151,7 +143,7 @@ def _check_limit(recipe: Any, limit: Limit) -> None:
         raise RunError(
             f"`--slots` must be at least {len(cells)}, one for each part of every layer, but is {limit.slots}."
         )
-    if limit.percent is not None and _budget(recipe, limit.percent) < least:
+    if limit.percent is not None and _budget(planned, limit.percent) < least:
         beside = trained_beside(planned, cells)
         trained, total = beside + least, planned.backbone_parameters + least
         raise RunError(
@@ -171,27 +163,18 @@ def _told(measured: Measured, found: Sequence[Proposal], methods: Sequence[Any])
 
 def _cost(measured: Measured) -> str:
     cost = measured.cost
-    words = []
-    if cost.get("train_seconds") and cost.get("train_steps"):
-        each = cost["train_seconds"] / cost["train_steps"]
-        spent = cost["train_seconds"] + cost["measure_seconds"]
-        share = 100 * spent / (each * cost["whole_steps"])
-        words.append(
-            f"Training {cost['train_steps']:.0f} steps took {cost['train_seconds']:.1f} s and measuring "
-            f"{cost['measure_seconds']:.1f} s, together {share:.1f} % of the recipe's {cost['whole_steps']:.0f} steps."
-        )
-        words.append(
-            f"Peak memory: {cost['train_memory_mb']:.0f} MiB of training, {cost['measure_memory_mb']:.0f} MiB at the "
-            "end."
-        )
-    return " ".join(words)
+    if not cost.get("train_seconds") or not cost.get("train_steps"):
+        return ""
+    each = cost["train_seconds"] / cost["train_steps"]
+    share = 100 * (cost["train_seconds"] + cost["measure_seconds"]) / (each * cost["whole_steps"])
+    return (
+        f"Training {cost['train_steps']:.0f} steps took {cost['train_seconds']:.1f} s and measuring "
+        f"{cost['measure_seconds']:.1f} s, together {share:.1f} % of the recipe's {cost['whole_steps']:.0f} steps. "
+        f"Peak memory: {cost['train_memory_mb']:.0f} MiB of training, {cost['measure_memory_mb']:.0f} MiB at the end."
+    )
 
 
 def _write(measured: Measured, found: Sequence[Proposal], methods: Sequence[Any], text: str) -> None:
-    from weft.train.processes import join_processes
-
-    if not join_processes().first:
-        return
     folder, measurement = measured.folder, measured.measurement
     write_text(folder / "share.md", f"# What the tasks of {measured.recipe.name} can share\n\n{text}")
     data = plain_data(measurement, found[0] if found else None)
@@ -201,7 +184,7 @@ def _write(measured: Measured, found: Sequence[Proposal], methods: Sequence[Any]
     if methods:
         write_text(policy, _yaml({"method": methods[0]}))
     else:
-        Path(policy).unlink(missing_ok=True)
+        policy.unlink(missing_ok=True)
 
 
 def _yaml(values: Any) -> str:

@@ -15,14 +15,13 @@ from weft.train.backbones.loading import planned_model
 from weft.train.engine.schedule import make_mixture, total_steps
 from weft.train.errors import RecipeError
 from weft.train.output.files import written
-from weft.train.output.folders import claimed
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT
 from weft.train.output.run_files import as_written, read_json
 from weft.train.preflight.tasks import load_tasks, sizes_of
 from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
-from weft.train.runs.sweep import Point, check_all_ended, run_points, runs_to_start_over, sweep_parent
+from weft.train.runs.sweep import Point, run_together
 
 PRESETS = ("single", "half", "multiple")
 _SHORT = 0.25  # of the recipe's steps
@@ -65,24 +64,22 @@ def confirm(
     """
     base = load_recipe(source, list(overrides))
     points = confirm_points(source, overrides, policies, seeds=seeds, steps=steps)
-    with claimed(
-        Path(base.output) / f"{base.name}.confirm", "name", otherwise="take name=... for another one"
-    ):
-        start_over = runs_to_start_over(points, overwrite)
-        axes = {
-            "sharing": list(dict.fromkeys(point.values["sharing"] for point in points)),
-            "seed": [*range(seeds)],
-        }
-        with (
-            sweep_parent(base.model_copy(update={"name": f"{base.name}-confirm"}), axes) as parent,
-            (progress or Progress()).bar(f"confirm {base.name}", len(points)) as advance,
-        ):
-            failed = run_points(source, points, parent, start_over, jobs=jobs, advance=advance)
-    check_all_ended(failed, points)
-    return _written(_compared(points), folder)
-
-
-def _written(compared: Comparison, folder: Path) -> str:
+    axes = {
+        "sharing": list(dict.fromkeys(point.values["sharing"] for point in points)),
+        "seed": [*range(seeds)],
+    }
+    run_together(
+        source,
+        base,
+        f"{base.name}-confirm",
+        points,
+        axes,
+        word="confirm",
+        jobs=jobs,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    compared = _compared(points)
     with written(folder / "confirm.csv", "output") as partial:
         partial.write_text(to_csv(compared), encoding="utf-8")
     with written(folder / "confirm.png", "output") as partial:
@@ -93,14 +90,7 @@ def _written(compared: Comparison, folder: Path) -> str:
 def confirm_points(
     source: str, overrides: Sequence[str], policies: Sequence[Any], *, seeds: int, steps: int | None = None
 ) -> list[Point]:
-    """The runs: every policy, and every preset that the method takes, with every seed.
-
-    Args:
-        source: The recipe.
-        overrides: Changes to it.
-        policies: Methods.
-        seeds: Number of seeds.
-        steps: As for `confirm`.
+    """The runs of `confirm`: every policy, and every preset that the method takes, with every seed.
 
     Raises:
         RecipeError: If a task has no validation split.
@@ -134,12 +124,12 @@ def confirm_points(
 
 def _validated(name: str, data: Any) -> list[str]:
     """Changes that put a task's validation split in the place of its test split."""
+    front = f"tasks.{name}.data"
     if data.validation is None:
         raise RecipeError(
-            f"`--confirm` needs `tasks.{name}.data.validation`, because nothing is chosen on test data, but there is "
-            "none. Name a validation split."
+            f"`--confirm` needs `{front}.validation`, because nothing is chosen on test data, but there is none. Name "
+            "a validation split."
         )
-    front = f"tasks.{name}.data"
     sizes = {key: size for key, size in data.sizes.items() if key != "test"}
     if "validation" in sizes:
         sizes["test"] = sizes["validation"]
@@ -166,21 +156,13 @@ def _compared(points: Sequence[Point]) -> Comparison:
     rows: list[Mapping[str, Any]] = []
     tables = {}
     for point in points:
-        folder = point.recipe.folder
+        folder, label = point.recipe.folder, point.values["sharing"]
         with as_written(folder / RESULT):
             values = read_json(folder / RESULT)
-            rows.append(
-                {
-                    "method": point.values["sharing"],
-                    "label": point.values["sharing"],
-                    "seed": point.recipe.seed,
-                    "trainable": values["trainable"],
-                    "total": values["total"],
-                    "seconds": values["seconds"],
-                    "scores": {task: score for task, score in values["scores"].items() if task != "average"},
-                    "run_id": point.recipe.name,
-                }
-            )
+            row = {key: values[key] for key in ("trainable", "total", "seconds")}
+            scores = {task: score for task, score in values["scores"].items() if task != "average"}
+        own = {"method": label, "label": label, "seed": point.recipe.seed, "run_id": point.recipe.name}
+        rows.append({**own, **row, "scores": scores})
         tables[point.recipe.name] = tables_in(folder / "predictions")
     compared = Comparison.from_rows(rows, "on validation splits")
     first = rows[0]["method"]

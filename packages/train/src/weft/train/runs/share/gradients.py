@@ -29,11 +29,7 @@ _STEP = 0.1
 
 
 def separate_tasks(model: nn.Module) -> None:
-    """Give every task its own slots, in place, with the values that all of them shared.
-
-    Args:
-        model: An adapted model whose tasks share all weights.
-    """
+    """Give every task its own slots, in place, with the values that all of them shared."""
     store = store_of(model)
     planned = store.plan
     values = {
@@ -46,12 +42,7 @@ def separate_tasks(model: nn.Module) -> None:
 
 
 def gather(model: nn.Module, cell: Cell) -> Tensor:
-    """The gradients that are in the slots of a cell, shape `(tasks, parameters)`, float32.
-
-    Args:
-        model: A model in which every task has its own slot.
-        cell: The cell.
-    """
+    """The gradients that are in the slots of a cell, one for each task, shape `(tasks, parameters)`, float32."""
     store = store_of(model)
     rows = []
     for task in store.tasks:
@@ -85,12 +76,7 @@ class Gradients:
         ]
 
     def add(self, model: nn.Module, batch: int) -> None:
-        """Take the gradients that are in the slots of a model.
-
-        Args:
-            model: The model.
-            batch: Number of the batch.
-        """
+        """Take the gradients of a batch, which are in the slots of a model."""
         for place, cell in enumerate(self.cells):
             found = gather(model, cell)
             self.sums[place] += found
@@ -108,24 +94,16 @@ class Gradients:
         return signed.view(found.shape[0], -1, SKETCH).sum(dim=1)
 
     def gathered(self, processes: Processes = ONE) -> list[Products]:
-        """The inner products in every cell, over the batches of all processes.
-
-        Args:
-            processes: The processes; each took its own batches.
-        """
+        """The inner products in every cell, over the batches that each of the processes took."""
         found = []
-        within = processes.sum(self.within.to(processes.device)).cpu() if processes.size > 1 else self.within
+        within = processes.sum(self.within.to(processes.device)).cpu()
         for place, total in enumerate(self.sums):
-            sketches = self.sketches[place]
-            if processes.size > 1:
-                total = processes.sum(total.clone())
-                sketches = processes.sum(sketches.to(processes.device)).cpu()
-            exact = total.double()
-            estimated = Products.of(sketches.double().numpy())
+            exact = processes.sum(total.clone()).double()
+            sketches = processes.sum(self.sketches[place].to(processes.device)).cpu()
             found.append(
                 Products(
                     (exact @ exact.T).cpu().sub(within[place]).numpy(),
-                    estimated.by_batch,
+                    Products.of(sketches.double().numpy()).by_batch,
                     (exact**2).sum(dim=1).cpu().numpy(),
                 )
             )
@@ -174,9 +152,6 @@ class Steps:
         Adam's first step moves every weight by `rate` against its gradient `g`, which lowers the loss by `rate · |g|_1`
         to first order. The step against `g` itself that lowers it as much is `rate · |g|_1 / |g|²` times `g`; a tenth
         of it is short enough for the loss to be nearly straight along it.
-
-        Args:
-            task: The task.
         """
         squares = sum(float((total[task].double() ** 2).sum()) for total in self._sums)
         sizes = sum(float(total[task].double().abs().sum()) for total in self._sums)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from weft.train.processes import Processes, join_processes
 from weft.train.recipe.training import Recipe
 from weft.train.runs.open_session import open_session
 from weft.train.runs.origin import differences, in_words, origin_of, settings_of
+from weft.train.runs.provenance import peak_memory_mb
 from weft.train.runs.share.cells import across_tasks, cells_of
 from weft.train.runs.share.gradients import separate_tasks
 from weft.train.runs.share.measurement import Measurement, Measuring
@@ -136,9 +136,7 @@ def _shared_by_all(recipe: Recipe, planned: Plan, steps: int) -> Recipe:
         "sharded": False,
         "balance": None,
     }
-    known = type(recipe.training).model_fields
-    training = recipe.training.model_copy(update={key: own[key] for key in own if key in known})
-    method = across_tasks(planned, shared=True)
+    training, method = recipe.training.model_copy(update=own), across_tasks(planned, shared=True)
     return recipe.model_copy(
         update={"name": folder_of(recipe).name, "method": method, "training": training, "save_model": False}
     )
@@ -195,8 +193,9 @@ def _measured(
             session.model.save_pretrained(trained)
             write_json(folder / COST, cost)
         processes.wait()
-    else:
-        cost = _kept_cost(folder / COST)
+    elif (folder / COST).is_file():  # or it was killed before this was written
+        with as_written(folder / COST, _ADVICE):
+            cost = {key: float(value) for key, value in read_json(folder / COST).items()}
     separate_tasks(session.model)
     measuring = _measuring(session, batches, looks)
     state = folder / f"{processes.rank}-of-{processes.size}-{STATE}"
@@ -214,14 +213,6 @@ def _measured(
     return measuring.measured(), cost
 
 
-def _kept_cost(path: Path) -> dict[str, float]:
-    """What training cost; nothing where it was killed before that was written."""
-    if not path.is_file():
-        return {}
-    with as_written(path, _ADVICE):
-        return {key: float(value) for key, value in read_json(path).items()}
-
-
 def _keeping(measuring: Measuring, path: Path, advance: Callable[[int], None]) -> Callable[[int], None]:
     """Write down what was measured, every so often and at the end."""
     every = max(1, measuring.total // 4)
@@ -236,19 +227,17 @@ def _keeping(measuring: Measuring, path: Path, advance: Callable[[int], None]) -
 
 
 def _measuring(session: Session, batches: int, looks: int) -> Measuring:
-    recipe, processes = session.recipe, session.processes
-    rows = max(2, recipe.training.batch_size // len(recipe.tasks))
-    made = objectives_of(session.model, recipe.training, rows, session.batches.reader)
-    losses = Losses(session, made)
+    model, section = session.model, session.recipe.training
+    rows = max(2, section.batch_size // len(session.recipe.tasks))
     return Measuring(
-        session.model,
-        cells_of(session.model.weft.plan),
+        model,
+        cells_of(model.weft.plan),
         Draw(session, rows),
-        losses,
+        Losses(session, objectives_of(model, section, rows, session.batches.reader)),
         batches=batches,
         looks=looks,
-        rate=recipe.training.learning_rate,
-        processes=processes,
+        rate=section.learning_rate,
+        processes=session.processes,
     )
 
 
@@ -303,9 +292,8 @@ class Losses:
         beside = ("tasks", "records", "rows", "epoch", "objective", "left_out")
         model = self.session.model
         inputs = {key: value for key, value in batch.items() if key not in beside}
-        name = batch["objective"]
         with model.route(tasks=batch["batch"].routes):
-            losses = self.objectives[name](model, inputs)
+            losses = self.objectives[batch["objective"]](model, inputs)
         return losses, batch["tasks"]
 
 
@@ -313,9 +301,4 @@ def _memory(processes: Processes) -> float:
     """Peak memory so far in MiB: of the GPU where there is one, otherwise of the process."""
     if processes.device.type == "cuda":
         return torch.cuda.max_memory_allocated(processes.device) / 2**20
-    if sys.platform == "win32":
-        return float("nan")
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak_memory_mb()

@@ -99,25 +99,26 @@ class Measuring:
         training = self.model.training
         self.model.eval()
         try:
-            while self.done < self.batches:
-                if self._is_ours(self.done):
-                    self._take(self.done)
-                self.done += 1
-                after(self.done)
+            self._until(self.batches, self._take, after)
             self.model.zero_grad(set_to_none=True)
-            self._look_ahead(after)
+            sums = [self.processes.sum(total.clone()) for total in self.gradients.sums]
+            steps = Steps(self.model, self.gradients.cells, sums, self.rate)
+            self._until(self.total, lambda batch: self._look_ahead(steps, batch), after)
         finally:
             self.model.zero_grad(set_to_none=True)
             self.model.train(training)
 
-    def _is_ours(self, batch: int) -> bool:
-        return batch % self.processes.size == self.processes.rank
+    def _until(self, end: int, take: Callable[[int], None], after: Callable[[int], None]) -> None:
+        """Go on to a batch, and take those that are for this process."""
+        while self.done < end:
+            if self.done % self.processes.size == self.processes.rank:
+                take(self.done)
+            self.done += 1
+            after(self.done)
 
     def measured(self) -> Measurement:
         """What all processes measured together."""
-        affinity = self.affinity
-        if self.processes.size > 1:
-            affinity = self.processes.sum(affinity.to(self.processes.device)).cpu()
+        affinity = self.processes.sum(self.affinity.to(self.processes.device)).cpu()
         return Measurement(
             self.tasks,
             tuple(self.gradients.cells),
@@ -157,21 +158,14 @@ class Measuring:
         return zeros.index_add(0, ids, losses), zeros.index_add(0, ids, torch.ones_like(losses))
 
     @torch.no_grad()
-    def _look_ahead(self, after: Callable[[int], None]) -> None:
-        """`Z_ij` along the mean gradients, on batches that gave none."""
-        sums = [self.processes.sum(total.clone()) for total in self.gradients.sums]
-        steps = Steps(self.model, self.gradients.cells, sums, self.rate)
-        while self.done < self.total:
-            if self._is_ours(self.done):
-                pieces = list(self.draw(self.done))
-                before, rows = self._mean_losses(pieces), []
-                for task in range(len(self.tasks)):
-                    steps.to(task)
-                    rows.append(1 - self._mean_losses(pieces) / before)
-                steps.back()
-                self.affinity[self.done - self.batches] = torch.stack(rows).double().cpu()
-            self.done += 1
-            after(self.done)
+    def _look_ahead(self, steps: Steps, batch: int) -> None:
+        """`Z_ij` along the mean gradients, on a batch that gave none."""
+        pieces = list(self.draw(batch))
+        before = self._mean_losses(pieces)
+        for task in range(len(self.tasks)):
+            steps.to(task)
+            self.affinity[batch - self.batches, task] = 1 - self._mean_losses(pieces) / before
+        steps.back()
 
     def _mean_losses(self, pieces: Sequence[Any]) -> Tensor:
         sums, counts = zip(*(self._by_task(*self.losses(piece)) for piece in pieces), strict=True)

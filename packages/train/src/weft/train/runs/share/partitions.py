@@ -22,7 +22,7 @@ def partitions(count: int) -> Iterator[Partition]:
     15
     """
 
-    def extended(groups: tuple[tuple[int, ...], ...], task: int) -> Iterator[Partition]:
+    def extended(groups: Partition, task: int) -> Iterator[Partition]:
         if task == count:
             yield groups
             return
@@ -44,18 +44,14 @@ def progress(partition: Partition, worth: Floats) -> float:
     return together / len(partition)
 
 
-def best_by_groups(worth: Floats, exact: int = EXACT) -> dict[int, tuple[float, Partition]]:
-    """Number of groups to the partition in which tasks go forward farthest, and how far.
+def best_by_groups(worth: Floats) -> dict[int, tuple[float, Partition]]:
+    """Number of groups to the partition in which tasks go forward farthest, and how far, with `worth` as in `progress`.
 
-    All partitions are looked at for up to `exact` tasks. For more, groups are merged one by one from single tasks on,
+    All partitions are looked at for up to `EXACT` tasks. For more, groups are merged one by one from single tasks on,
     those first that are best together, which need not be the best.
-
-    Args:
-        worth: As for `progress`.
-        exact: Greatest number of tasks whose partitions are all looked at.
     """
     count = len(worth)
-    if count > exact:
+    if count > EXACT:
         return {len(partition): (progress(partition, worth), partition) for partition in _merged(worth)}
     every, together, groups = _all(count)
     values = np.einsum("pij,ij->p", together, worth) / groups

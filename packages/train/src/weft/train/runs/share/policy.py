@@ -12,21 +12,14 @@ from weft.train.runs.share.cells import other_axes
 from weft.train.runs.share.partitions import Partition
 from weft.train.runs.share.proposal import Choice, Proposal
 
-Assigned = tuple[tuple[str, Partition], ...]  # part to partition
 Where = tuple[str, str]  # tower and stack
 Blocks = frozenset[str]
-Places = dict[Blocks, dict[int | None, Assigned]]  # blocks to layer to what holds there
-Range = tuple[int | None, int | None, Assigned]
+Places = dict[Blocks, dict[int | None, dict[str, Partition]]]  # blocks to layer to part to what holds there
+Range = tuple[int | None, int | None, tuple[tuple[str, Partition], ...]]
 
 
 def sharing_of(proposal: Proposal, planned: Plan, tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """The `sharing` of each unit of the method, in the words of a recipe.
-
-    Args:
-        proposal: The proposal.
-        planned: A plan of the recipe's method.
-        tasks: The tasks, whose positions the proposal groups.
-    """
+    """The `sharing` of each unit of the method, in the words of a recipe."""
     found = []
     for index in range(len(planned.configs)):
         choices = [choice for choice in proposal.choices if choice.cells[0].config == index]
@@ -38,12 +31,7 @@ def sharing_of(proposal: Proposal, planned: Plan, tasks: Sequence[str]) -> list[
 
 
 def part_in_words(partition: Partition, tasks: Sequence[str], others: Sequence[str]) -> Any:
-    """What a part is shared across, in the words of a recipe.
-
-    Args:
-        partition: Groups of tasks.
-        tasks: The tasks.
-        others: Axes beside `task`.
+    """What a part is shared across beside other axes, in the words of a recipe.
 
     >>> part_in_words(((0, 1), (2,)), ["vqa", "gqa", "nlvr"], ["layer"])
     {'task': [['vqa', 'gqa'], ['nlvr']], 'layer': 'all'}
@@ -101,20 +89,14 @@ def _where(tower: str, stack: str, first: int | None, last: int | None) -> dict[
 
 def _by_tower(choices: Sequence[Choice]) -> dict[Where, Places]:
     """Tower and stack to what holds in their blocks; those that are not told apart are one key."""
-    found: dict[Where, dict[Blocks, dict[int | None, dict[str, Partition]]]] = {}
+    found: dict[Where, Places] = {}
     for choice in choices:
         for cell in choice.cells:
             blocks = frozenset([cell.block] if cell.block else cell.blocks)
             layers = found.setdefault((cell.tower, cell.stack), {}).setdefault(blocks, {})
             for layer in [None] if cell.layer is None else range(cell.layer, (cell.last or cell.layer) + 1):
                 layers.setdefault(layer, {})[cell.part] = choice.partition
-    return {
-        where: {
-            blocks: {layer: tuple(sorted(own.items())) for layer, own in layers.items()}
-            for blocks, layers in places.items()
-        }
-        for where, places in found.items()
-    }
+    return found
 
 
 def _alike(places: Places) -> dict[Range, Blocks]:
@@ -138,16 +120,14 @@ def _in_and_out(places: Places) -> bool:
     return len({layer is None for layers in places.values() for layer in layers}) == 2
 
 
-def _ranges(layers: Mapping[int | None, Assigned]) -> list[Range]:
+def _ranges(layers: Mapping[int | None, Mapping[str, Partition]]) -> list[Range]:
     """Ranges of layers in which one assignment holds; layer None is its own range."""
     found: list[Range] = []
-    if None in layers:
-        found.append((None, None, layers[None]))
-    numbers = sorted(layer for layer in layers if layer is not None)
-    for layer in numbers:
-        before = found[-1] if found else None
-        if before is not None and before[1] == layer - 1 and before[2] == layers[layer]:
-            found[-1] = before[0], layer, before[2]
+    for layer in sorted(layers, key=lambda one: -1 if one is None else one):
+        assigned = tuple(sorted(layers[layer].items()))
+        first, last, before = found[-1] if found else (None, None, None)
+        if last is not None and layer == last + 1 and before == assigned:
+            found[-1] = first, layer, assigned
         else:
-            found.append((layer, layer, layers[layer]))
+            found.append((layer, layer, assigned))
     return found

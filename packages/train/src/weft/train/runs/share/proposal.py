@@ -22,7 +22,7 @@ best for what they cost. Beyond, partitions are merged one by one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
@@ -117,14 +117,11 @@ def measurable(measured: Measurement) -> Measurable:
 def can_be_said(measured: Measurement) -> bool:
     """Whether any pair of tasks that are measurable agrees or conflicts somewhere, by more than noise."""
     known = measurable(measured)
-    pairs = [
-        pair
-        for pair in itertools.combinations(range(len(measured.tasks)), 2)
-        if all(known.tasks[i] for i in pair)
-    ]
-    found = [known.whole, *(agreement(products) for products in _by_family(measured))]
+    clear = [task for task, is_clear in enumerate(known.tasks) if is_clear]
+    pairs = list(itertools.combinations(clear, 2))
+    found = [known.whole, *map(_within, families(measured))]
     # A pair is looked at in several places; the threshold grows with their number, as Bonferroni's does.
-    threshold = Z + np.sqrt(np.log(max(len(found), 1)))
+    threshold = Z + np.sqrt(np.log(len(found)))
     return any(abs(one.cosine[pair]) > threshold * one.error[pair] for one in found for pair in pairs)
 
 
@@ -144,54 +141,38 @@ def proposals(measured: Measurement, budget: int | None = None, by: Budget = "pa
 
 
 def progress_of(measured: Measurement, partition: Partition) -> float:
-    """`Proposal.progress` of one partition everywhere.
-
-    Args:
-        measured: What was measured.
-        partition: Groups of tasks.
-    """
-    known = measurable(measured)
-    whole = np.clip(known.whole.strength, 0.0, None)
+    """`Proposal.progress` of one partition everywhere."""
     value = 0.0
-    for cells, products in families(measured):
-        scale = Scale(whole, known.tasks, _expected(measured, cells[0]))
-        value += progress(partition, _worth(agreement(reduce(Products.__add__, products)), scale))
+    for places, scale in _scaled(measured):
+        value += progress(partition, _worth(_within(places), scale))
     return value
 
 
 Option = tuple[int, float, tuple[Choice, ...]]
+Places = Sequence[tuple[Cell, Products]]
 
 
 def _front(measured: Measurement, budget: int | None, by: Budget) -> list[Option]:
     """Options over all families that nothing beats in both weights and progress."""
-    known = measurable(measured)
-    whole = np.clip(known.whole.strength, 0.0, None)
     options: list[Option] = [(0, 0.0, ())]
-    for cells, products in families(measured):
-        scale = Scale(whole, known.tasks, _expected(measured, cells[0]), by)
-        own = _family_options(cells, products, scale)
-        options = _unbeaten((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in options for b in own)
+    for places, scale in _scaled(measured, by):
+        options = _unbeaten(_both(options, _family_options(places, scale)))
         if budget is not None:
             options = [option for option in options if option[0] <= budget]
     return options
 
 
-def families(measured: Measurement) -> list[tuple[list[Cell], list[Products]]]:
-    """The cells of each family, in the order of layers, and their products."""
-    found: dict[tuple[object, ...], tuple[list[Cell], list[Products]]] = {}
-    for cell, products in zip(measured.cells, measured.products, strict=True):
-        cells, own = found.setdefault(cell.family, ([], []))
-        cells.append(cell)
-        own.append(products)
-    ordered = []
-    for cells, own in found.values():
-        order = sorted(range(len(cells)), key=lambda place: cells[place].layer or 0)
-        ordered.append(([cells[place] for place in order], [own[place] for place in order]))
-    return ordered
+def families(measured: Measurement) -> list[Places]:
+    """The cells of each family with their products, in the order of layers."""
+    found: dict[tuple[object, ...], list[tuple[Cell, Products]]] = {}
+    for pair in zip(measured.cells, measured.products, strict=True):
+        found.setdefault(pair[0].family, []).append(pair)
+    return [sorted(places, key=lambda pair: pair[0].layer or 0) for places in found.values()]
 
 
-def _by_family(measured: Measurement) -> list[Products]:
-    return [reduce(Products.__add__, products) for _, products in families(measured)]
+def _within(places: Iterable[tuple[object, Products]]) -> Agreement:
+    """Agreement in several places together."""
+    return agreement(reduce(Products.__add__, (products for _, products in places)))
 
 
 @dataclass(frozen=True)
@@ -213,6 +194,14 @@ class Scale:
     z: float = Z
 
 
+def _scaled(measured: Measurement, by: Budget = "parameters") -> Iterator[tuple[Places, Scale]]:
+    """The cells of each family with their products, and what they are held against."""
+    known = measurable(measured)
+    whole = np.clip(known.whole.strength, 0.0, None)
+    for places in families(measured):
+        yield places, Scale(whole, known.tasks, _expected(measured, places[0][0]), by)
+
+
 def _expected(measured: Measurement, cell: Cell) -> Floats:
     """Cosines of the family of a cell: those of the stack, the tower and all cells, but where they differ."""
     wider: tuple[Callable[[Cell], object], ...] = (
@@ -223,12 +212,9 @@ def _expected(measured: Measurement, cell: Cell) -> Floats:
     )
     cosine = np.zeros((len(measured.tasks), len(measured.tasks)))
     for place in wider:
-        within = [
-            products
-            for one, products in zip(measured.cells, measured.products, strict=True)
-            if place(one) == place(cell)
-        ]
-        cosine = _unless_noise(agreement(reduce(Products.__add__, within)), cosine, Z)
+        pairs = zip(measured.cells, measured.products, strict=True)
+        found = _within(pair for pair in pairs if place(pair[0]) == place(cell))
+        cosine = _unless_noise(found, cosine, Z)
     return cosine
 
 
@@ -239,10 +225,10 @@ def _unless_noise(found: Agreement, expected: Floats, z: float) -> Floats:
     return np.where(differ, np.clip(found.cosine, -1.0, 1.0), expected)
 
 
-def _family_options(cells: Sequence[Cell], products: Sequence[Products], scale: Scale) -> list[Option]:
+def _family_options(places: Places, scale: Scale) -> list[Option]:
     """Options of one family, with rules for all blocks together or for each."""
-    layers = by_layer(cells, products)
-    blocks = dict.fromkeys(cell.block for cell in cells)
+    layers = by_layer(places)
+    blocks = dict.fromkeys(cell.block for cell, _ in places)
     looked_at = len(layers) * (len(layers) + 1) / 2 * (1 + len(blocks) * (len(blocks) > 1))
     scale = replace(scale, z=Z + np.sqrt(np.log(looked_at)))
     options = _range_options(layers, scale)
@@ -250,10 +236,8 @@ def _family_options(cells: Sequence[Cell], products: Sequence[Products], scale: 
         return options
     apart: list[Option] = [(0, -SIMPLICITY * (len(blocks) - 1), ())]
     for block in blocks:
-        places = [place for place, cell in enumerate(cells) if cell.block == block]
-        own = by_layer([cells[place] for place in places], [products[place] for place in places])
-        found = _range_options(own, scale, block)
-        apart = _unbeaten((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in apart for b in found)
+        own = by_layer([pair for pair in places if pair[0].block == block])
+        apart = _unbeaten(_both(apart, _range_options(own, scale, block)))
     # Blocks under one policy need no rules of their own, and ranges under one policy are one range.
     apart = [option for option in apart if len({choice.partition for choice in option[2]}) > 1]
     return _unbeaten([*options, *apart])
@@ -262,15 +246,10 @@ def _family_options(cells: Sequence[Cell], products: Sequence[Products], scale: 
 Layer = tuple[tuple[Cell, ...], Products]
 
 
-def by_layer(cells: Sequence[Cell], products: Sequence[Products]) -> list[Layer]:
-    """Cells of each layer together, with the sum of their products.
-
-    Args:
-        cells: Cells of one family, in the order of layers.
-        products: Of each of them.
-    """
+def by_layer(places: Places) -> list[Layer]:
+    """Cells of one family by layer, in their order, with the sum of their products."""
     found: dict[int | None, Layer] = {}
-    for cell, own in zip(cells, products, strict=True):
+    for cell, own in places:
         known = found.get(cell.layer)
         found[cell.layer] = ((cell,), own) if known is None else ((*known[0], cell), known[1] + own)
     return list(found.values())
@@ -296,8 +275,7 @@ def _range_options(layers: Sequence[Layer], scale: Scale, block: str = "") -> li
 
 
 def _segment_options(layers: Sequence[Layer], scale: Scale, block: str) -> list[Option]:
-    cells = tuple(cell for own, _ in layers for cell in own)
-    found = agreement(reduce(Products.__add__, (products for _, products in layers)))
+    cells, found = tuple(cell for own, _ in layers for cell in own), _within(layers)
     size = len(cells) if scale.by == "slots" else sum(cell.parameters for cell in cells)
     return _unbeaten(
         (groups * size, value, (Choice(cells, partition, found, block),))
@@ -314,11 +292,15 @@ def _worth(found: Agreement, scale: Scale) -> Floats:
     return cosine * np.outer(length, length)
 
 
-def _unbeaten(options: object) -> list[Option]:
+def _both(some: Iterable[Option], others: Sequence[Option]) -> Iterator[Option]:
+    """Every option of some places with every one of others."""
+    return ((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a in some for b in others)
+
+
+def _unbeaten(options: Iterable[Option]) -> list[Option]:
     """Options that no other one beats: more progress for as many weights, or fewer weights for as much."""
-    ordered = sorted(options, key=lambda one: (one[0], -one[1]))  # type: ignore[call-overload]
     found: list[Option] = []
-    for option in ordered:
+    for option in sorted(options, key=lambda one: (one[0], -one[1])):
         if not found or option[1] > found[-1][1] + 1e-12:
             found.append(option)
     return found

@@ -1,33 +1,46 @@
-"""The report of a measurement and its proposal: a paragraph, tables, and plain data."""
+"""The report of a measurement and its proposal: a paragraph, tables, plain data, and a plot of agreement."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from weft.train.runs.share.agreement import Agreement
-from weft.train.runs.share.measurement import Measurement
-from weft.train.runs.share.proposal import Choice, Measurable, Proposal, Z, measurable, progress_of
+import numpy as np
 
-NOTHING = (
-    "Nothing can be said about these tasks, and no policy is proposed: {reason} Take more --batches, or other --steps; "
-    "until then `sharing: single` costs least."
+from weft.data.processes.atomic import whole_file
+from weft.train.runs.share.agreement import Agreement, agreement
+from weft.train.runs.share.measurement import Measurement
+from weft.train.runs.share.proposal import (
+    Choice,
+    Measurable,
+    Proposal,
+    Z,
+    by_layer,
+    families,
+    measurable,
+    progress_of,
 )
+
+_NOISE = "#e8e6e1"
+_MOST_MARKED = 400  # numbers that a panel holds before they would run into one another
 
 
 def nothing_in_words(measured: Measurement) -> str:
     """Why nothing is proposed."""
     known = measurable(measured)
     silent = [task for task, clear in zip(measured.tasks, known.tasks, strict=True) if not clear]
+    reason = f"no pair agrees or conflicts by more than {Z:g} standard errors on {measured.batches} batches."
     if len(measured.tasks) - len(silent) < 2:
-        return NOTHING.format(
-            reason=f"of {', '.join(silent)} the mean gradient of {measured.batches} batches is within noise, "
-            "or a step along it does not lower the task's loss on other rows."
+        reason = (
+            f"of {', '.join(silent)} the mean gradient of {measured.batches} batches is within noise, or a step along "
+            "it does not lower the task's loss on other rows."
         )
-    return NOTHING.format(
-        reason=f"no pair agrees or conflicts by more than {Z:g} standard errors on {measured.batches} batches."
+    return (
+        f"Nothing can be said about these tasks, and no policy is proposed: {reason} Take more --batches, or other "
+        "--steps; until then `sharing: single` costs least."
     )
 
 
@@ -41,17 +54,16 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
     words = [f"On {measured.batches} batches,"]
     if pairs:
         best, worst = pairs[0], pairs[-1]
-        words.append(f"{_of(tasks, best)} agree most over all weights ({_number(known.whole, best)})")
-        words.append(
-            f"and {_of(tasks, worst)} least ({_number(known.whole, worst)})." if len(pairs) > 1 else "."
-        )
+        least = f" and {_of(tasks, worst)} least ({_number(known.whole, worst)})" if len(pairs) > 1 else ""
+        words.append(f"{_of(tasks, best)} agree most over all weights ({_number(known.whole, best)}){least}.")
     separated = [choice for choice in proposal.choices if len(choice.partition) > 1]
     together = _conflicts_together(proposal, tasks)
-    if not separated:
-        alike = (
+    if not separated and together:
+        words.append("All tasks share everything.")
+    elif not separated:
+        words.append(
             "No conflict is more than noise in any part, so all tasks share everything, which costs least."
         )
-        words.append("All tasks share everything." if together else alike)
     for choice in separated:
         words.append(f"In {_place(choice)} {_groups(choice, tasks)}, because {_reason(choice, tasks)}.")
     if separated and len(separated) < len(proposal.choices):
@@ -68,7 +80,7 @@ def paragraph(measured: Measurement, proposal: Proposal) -> str:
             f"Of {', '.join(silent)} nothing can be said: the mean gradient is noise, or a step along it does not "
             "lower the task's loss on other rows. Its pairs count for nothing."
         )
-    return " ".join(words).replace(" .", ".")
+    return " ".join(words)
 
 
 def tables(measured: Measurement, proposal: Proposal | None) -> str:
@@ -123,6 +135,71 @@ def plain_data(measured: Measurement, proposal: Proposal | None) -> dict[str, An
     return found
 
 
+def draw_agreement(measured: Measurement, path: Path) -> Path:
+    """Draw corrected cosines: rows are pairs of tasks, columns layers, a panel for every part of a stack.
+
+    What is less than `Z` standard errors from zero is pale; what cannot be told from noise is grey. The suffix of
+    `path` decides the format.
+    """
+    from matplotlib.figure import Figure
+
+    panels = [by_layer(family) for family in families(measured)]
+    pairs = list(_pairs(len(measured.tasks)))
+    names = [f"{measured.tasks[i]} · {measured.tasks[j]}" for i, j in pairs]
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    widest = max(len(cells) for cells in panels)
+    size = (columns * (1.6 + 0.62 * max(widest, 3)) + 1.2, rows * (0.9 + 0.36 * len(pairs)) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    shown: Any = None
+    for place, (axes, cells) in enumerate(zip(grid.flat, panels, strict=False)):
+        found = [agreement(products) for _, products in cells]
+        cosine = np.array([[one.cosine[pair] for one in found] for pair in pairs])
+        error = np.array([[one.error[pair] for one in found] for pair in pairs])
+        sure = np.abs(cosine) > Z * error
+        axes.set_facecolor(_NOISE)
+        shown = axes.imshow(
+            np.ma.masked_invalid(np.clip(cosine, -1, 1)),
+            cmap="RdBu",
+            vmin=-1,
+            vmax=1,
+            alpha=np.where(sure, 1.0, 0.35),
+            aspect="auto",
+        )
+        first = cells[0][0][0]
+        axes.set_title(" ".join(word for word in (first.tower, first.stack, first.part) if word), fontsize=10)
+        axes.set_yticks(range(len(pairs)), names if place % columns == 0 else [""] * len(pairs), fontsize=8)
+        layers = ["all" if own[0].layer is None else str(own[0].layer) for own, _ in cells]
+        axes.set_xticks(range(len(cells)), layers, fontsize=8)
+        axes.tick_params(length=0)
+        if cosine.size <= _MOST_MARKED:
+            _write_numbers(axes, cosine, sure)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("layer", fontsize=9)
+    bar = figure.colorbar(shown, ax=grid, shrink=0.8)
+    bar.set_label("corrected cosine (pale: not told from 0; grey: noise)", fontsize=8)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150)
+    return path
+
+
+def _write_numbers(axes: Any, cosine: np.ndarray, sure: np.ndarray) -> None:
+    for (row, column), value in np.ndenumerate(cosine):
+        if not math.isnan(value):
+            dark = abs(value) > 0.6 and sure[row, column]
+            axes.text(
+                column,
+                row,
+                f"{round(float(np.clip(value, -1, 1)), 1) + 0.0:.1f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "#1b2733",
+            )
+
+
 def _conflicts_together(proposal: Proposal, tasks: Sequence[str]) -> str:
     """The pairs that share in spite of conflicts beyond noise, each where it conflicts most."""
     worst: dict[tuple[int, int], tuple[float, Choice]] = {}
@@ -132,11 +209,10 @@ def _conflicts_together(proposal: Proposal, tasks: Sequence[str]) -> str:
                 bound = float(choice.found.cosine[pair] + Z * choice.found.error[pair])
                 if bound < worst.get(pair, (0.0, choice))[0]:
                     worst[pair] = bound, choice
-    found = [
+    return ", ".join(
         f"{_of(tasks, pair)} in {_place(choice)} ({_number(choice.found, pair)})"
         for pair, (_, choice) in sorted(worst.items(), key=lambda one: one[1][0])
-    ]
-    return ", ".join(found)
+    )
 
 
 def _farther(measured: Measurement, proposal: Proposal) -> str:
@@ -176,12 +252,13 @@ def _layers(choice: Choice) -> list[int]:
 
 def _place(choice: Choice) -> str:
     cell, layers = choice.cells[0], _layers(choice)
-    words = [cell.tower, cell.stack, choice.block]
-    where = " ".join(word for word in words if word) or "all towers"
+    place = (
+        f"`{cell.part}` of {' '.join(filter(None, (cell.tower, cell.stack, choice.block))) or 'all towers'}"
+    )
     if not layers:
-        return f"`{cell.part}` of {where}"
-    named = f"layer {layers[0]}" if layers[0] == layers[1] else f"layers {layers[0]}-{layers[1]}"
-    return f"`{cell.part}` of {where} {named}"
+        return place
+    first, last = layers
+    return f"{place} layer {first}" if first == last else f"{place} layers {first}-{last}"
 
 
 def _groups(choice: Choice, tasks: Sequence[str]) -> str:
