@@ -14,7 +14,7 @@ from weft.eval.evaluate.rerank import rerank
 from weft.eval.evaluate.visual import Visual
 from weft.eval.metrics.matches import Matches, Reranked, reranked_ranks, retrieval_scores
 from weft.eval.readers import ReaderError, ask
-from weft.eval.readers.answer_list import likeliest
+from weft.eval.readers.ways.weft_blip import likeliest
 from weft.eval.testing.own_subjects import paired_batches
 
 IMAGES, CAPTIONS = 5, 2

@@ -66,14 +66,8 @@ def calibration(
 
 
 def _check_confidences(confidences: Mapping[Any, float], ids: list[Hashable]) -> None:
-    require_each(
-        "confidences",
-        confidences,
-        ids,
-        lambda value: isinstance(value, Real),
-        "a number",
-        "Pass the probability of the predicted answer.",
-    )
+    remedy = "Pass the probability of the predicted answer."
+    require_each("confidences", confidences, ids, lambda value: isinstance(value, Real), "a number", remedy)
     wrong = [key for key in ids if not 0 <= confidences[key] <= 1]
     if wrong:
         raise ScoreInputError(

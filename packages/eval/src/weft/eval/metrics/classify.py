@@ -60,15 +60,9 @@ def top1_accuracy(
 def _check_labels(
     predictions: Mapping[Any, Label], references: Mapping[Any, Label], ids: list[Hashable]
 ) -> None:
+    rule, remedy = "a class name or an integer", "Take the arg-max of scores before this call."
     for side, labels in (("predictions", predictions), ("references", references)):
-        require_each(
-            side,
-            labels,
-            ids,
-            _is_label,
-            "a class name or an integer",
-            "Take the arg-max of scores before this call.",
-        )
+        require_each(side, labels, ids, _is_label, rule, remedy)
     if len({isinstance(labels[key], str) for labels in (predictions, references) for key in ids}) > 1:
         raise ScoreTypeError(
             "`predictions` and `references` must both hold class names or both hold integers, but they are mixed. "

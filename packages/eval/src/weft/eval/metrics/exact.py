@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.eval.errors import ScoreInputError, shown
@@ -43,7 +43,7 @@ def exact_accuracy(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     require_text(references, paired.ids, "references")
-    right: dict[Hashable, float] = {
+    right = {
         key: float(plain_answer(predictions[key]) == plain_answer(references[key])) for key in paired.ids
     }
     return credit_report("exact_accuracy", VARIANT, paired, right, groups)

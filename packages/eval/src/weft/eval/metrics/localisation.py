@@ -46,14 +46,8 @@ def didemo_localisation(
         Hendricks et al. 2017, `utils/eval.py` of LisaAnne/LocalizingMoments.
     """
     paired = align(predictions, references, subset=subset)
-    require_each(
-        "predictions",
-        predictions,
-        paired.ids,
-        _are_moments,
-        "a list of moments (first, last)",
-        "Rank all moments of the video, best first.",
-    )
+    rule, remedy = "a list of moments (first, last)", "Rank all moments of the video, best first."
+    require_each("predictions", predictions, paired.ids, _are_moments, rule, remedy)
     found = {key: _of_best_annotations(key, predictions[key], references[key]) for key in paired.ids}
     overlap = {key: shared for key, (shared, _) in found.items()}
     mean_ranks = np.array([rank for _, rank in found.values()])

@@ -83,15 +83,9 @@ def _score(
             f"`sentences` must name the sentence of every id, but {len(missing)} are missing: {shown(missing)}. "
             "Add them, or leave `sentences` out to read the identifiers."
         )
+    rule, remedy = "'true', 'false' or a boolean", "Turn logits into a judgement before scoring."
     for side, values in (("predictions", predictions), ("references", references)):
-        require_each(
-            side,
-            values,
-            paired.ids,
-            lambda value: isinstance(value, str | bool),
-            "'true', 'false' or a boolean",
-            "Turn logits into a judgement before scoring.",
-        )
+        require_each(side, values, paired.ids, lambda value: isinstance(value, str | bool), rule, remedy)
     per_sample: dict[Hashable, float] = {}
     consistent: dict[str, bool] = {}
     for key in paired.ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.eval.metrics.alignment import align, require_text
@@ -49,9 +49,7 @@ def relaxed_accuracy(
     paired = align(predictions, references, subset=subset)
     require_text(predictions, paired.ids)
     require_text(references, paired.ids, "references")
-    right: dict[Hashable, float] = {
-        key: float(_near(predictions[key].strip(), references[key].strip())) for key in paired.ids
-    }
+    right = {key: float(_near(predictions[key].strip(), references[key].strip())) for key in paired.ids}
     return credit_report("relaxed_accuracy", "numbers within 5 per cent", paired, right, groups)
 
 

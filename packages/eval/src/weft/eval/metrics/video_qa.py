@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from weft.eval.errors import ScoreInputError
@@ -41,9 +41,7 @@ def multiple_choice_accuracy(
         require_each(
             side, options, paired.ids, _is_position, "the number of an option", "Give positions from 0."
         )
-    right: dict[Hashable, float] = {
-        key: float(bool(predictions[key] == references[key])) for key in paired.ids
-    }
+    right = {key: float(bool(predictions[key] == references[key])) for key in paired.ids}
     places = {int(references[key]) for key in paired.ids}
     note = (
         f"every right answer is option {min(places)}: shuffle the options before the model sees them, or a constant "
@@ -88,9 +86,7 @@ def open_ended_accuracy(
         raise ScoreInputError("`vocabulary` must hold at least one answer, but is empty. Leave it out.")
     known = set(vocabulary or ())
     outside = {key for key in paired.ids if known and references[key] not in known}
-    right: dict[Hashable, float] = {
-        key: float(predictions[key] == references[key] and key not in outside) for key in paired.ids
-    }
+    right = {key: float(predictions[key] == references[key] and key not in outside) for key in paired.ids}
     note = f"{len(outside)} of {len(right)} right answers lie outside the vocabulary and count as wrong"
     notes = (note,) if outside else ()
     return credit_report("open_ended_accuracy", "exact match", paired, right, groups, notes=notes)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutput
 
-from weft.eval.readers.batch import IGNORED, padded_ids
+from weft.eval.readers.answer_tokens import padded_ids
+from weft.eval.readers.batch import IGNORED
 
 
 class AnswerRanker:
@@ -98,10 +99,7 @@ class AnswerRanker:
         count = len(decoder_input_ids)
         inputs = {name: _repeated(value, row, count) for name, value in self._inputs.items()}
         encoded = BaseModelOutput(last_hidden_state=_repeated(self._encoded, row, count))
-        logits: Tensor = self._model(
-            **inputs, encoder_outputs=encoded, decoder_input_ids=decoder_input_ids
-        ).logits
-        return logits
+        return self._model(**inputs, encoder_outputs=encoded, decoder_input_ids=decoder_input_ids).logits
 
 
 def _shared(tokens: Sequence[list[int]]) -> list[int]:

@@ -1,9 +1,12 @@
-"""The tokens of an answer, apart from those of its prompt: what a model sees when it writes."""
+"""The tokens of an answer, apart from those of its prompt: what a model sees when it writes; and rows of tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 _BLANK = "▁"  # how sentencepiece writes a blank
 
@@ -38,23 +41,20 @@ class AnswerTokens:
         return self._encoded(self._anchor + text)[self._ahead :]
 
     def _encoded(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def padded_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Rows of token ids, the shorter ones filled at their ends, shape `(rows, length of the longest)`."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
 
 
 def stop_tokens(tokenizer: Any, config: Any) -> list[str]:
-    """The tokens that end what a model writes, as text.
-
-    Args:
-        tokenizer: The tokenizer.
-        config: The model's config.
-    """
-    text = config.get_text_config(decoder=True)
+    """The tokens that end what a model of a config writes, as text."""
+    parts = (tokenizer, config, config.get_text_config(decoder=True))
     ids: dict[int, None] = {}
-    for value in (tokenizer.eos_token_id, *(getattr(part, "eos_token_id", None) for part in (config, text))):
-        ids.update(dict.fromkeys(_numbers(value)))
+    for value in (getattr(part, "eos_token_id", None) for part in parts):
+        if value is not None:
+            ids |= dict.fromkeys(value if isinstance(value, list | tuple) else (int(value),))
     return [token for token in tokenizer.convert_ids_to_tokens(list(ids)) if token]
-
-
-def _numbers(value: Any) -> Iterable[int]:
-    return () if value is None else value if isinstance(value, list | tuple) else (int(value),)

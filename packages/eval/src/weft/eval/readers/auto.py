@@ -7,7 +7,7 @@ from typing import Any
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.paired import PairedProcessor
-from weft.eval.readers.reader import Reader
+from weft.eval.readers.reader import Reader, title_of
 from weft.eval.readers.registry import reader, readers
 
 
@@ -34,11 +34,7 @@ def model_class_for(config: Any, name: str = "auto") -> Any:
 
 
 def is_paired(config: Any) -> bool:
-    """Whether models of a config have no processor of transformers: their tokenizer and pictures are put together.
-
-    Args:
-        config: The model's config.
-    """
+    """Whether models of a config have no processor of transformers: their tokenizer and pictures are put together."""
     return any(kind.fault(config, PairedProcessor()) is None for kind in readers().values())
 
 
@@ -58,16 +54,15 @@ def reader_for(config: Any, processor: Any, name: str = "auto", limits: Limits |
         return reader(name)(config, processor, limits)
     faults = {name: kind.fault(config, processor) for name, kind in readers().items()}
     fitting = [name for name, fault in faults.items() if fault is None]
-    title = f"a model of type {getattr(config, 'model_type', type(config).__name__)}"
     if not fitting:
         listed = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
         raise ReaderError(
-            f"`reader` must fit the model, but none does for {title} ({listed}). Give the model a processor with a "
-            "chat template, or register a reader."
+            f"`reader` must fit the model, but none does for {title_of(config)} ({listed}). Give the model a processor "
+            "with a chat template, or register a reader."
         )
     if len(fitting) > 1:
         raise ReaderError(
-            f"`reader` must be named where several fit, but is 'auto', and {' and '.join(fitting)} fit {title}. Name "
-            "one of them."
+            f"`reader` must be named where several fit, but is 'auto', and {' and '.join(fitting)} fit "
+            f"{title_of(config)}. Name one of them."
         )
     return reader(fitting[0])(config, processor, limits)

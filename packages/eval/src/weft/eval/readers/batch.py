@@ -91,15 +91,10 @@ class Batch:
             wanted = dtype if value.is_floating_point() and value.dim() > 1 else None
             return value.to(device, dtype=wanted, non_blocking=non_blocking)
 
-        weights = self.weights.to(device, non_blocking=non_blocking)
-        return replace(self._changed(moved), weights=weights)
+        return self._changed(moved)
 
     def beside(self, model: Any) -> Batch:
-        """The batch on a model's device, its pictures in the type of the model's first weights.
-
-        Args:
-            model: The model, which a wrapper such as data parallelism may hold.
-        """
+        """The batch on a model's device, its pictures in the type of the model's first weights; see `computed_in`."""
         device = next(model.parameters()).device
         return self.to(device, dtype=computed_in(model), non_blocking=True)
 
@@ -130,13 +125,7 @@ def computed_in(model: Any) -> torch.dtype:
 
 
 def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> Batch:
-    """A batch with the names, tasks and weights of its rows.
-
-    Args:
-        rows: The rows.
-        inputs: What the model reads.
-        **fields: Other fields of `Batch`.
-    """
+    """A batch with the names, tasks and weights of its rows; `fields` are others of `Batch`."""
     return Batch(
         inputs=inputs,
         names=[row.name for row in rows],
@@ -145,15 +134,10 @@ def batch_of(rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> B
     )
 
 
-def padded_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """Rows of token ids, filled at their ends, shape `(rows, length of the longest)`.
-
-    Args:
-        rows: The ids of each row.
-        fill: What shorter rows end with.
-    """
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
+def stored(batch: Batch, features: Tensor) -> Batch:
+    """A batch that reads features instead of `pixel_values`, of shape `(rows, pictures, tokens, width)`."""
+    inputs = {name: value for name, value in batch.inputs.items() if name != "pixel_values"}
+    return replace(batch, inputs={**inputs, "visual_features": features})
 
 
 @dataclass(frozen=True)

@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from weft.eval.readers.abilities import Ability
 from weft.eval.readers.classes import Classes, Columns
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Row, Turn
 
 
-class Classifying(ABC):
-    """What a reader does that tells pictures apart by classes; by default it refuses to."""
-
-    @abstractmethod
-    def _refusal(self, ability: Ability) -> ReaderError:
-        """What is raised where the model lacks an ability."""
-
-    def class_features(
-        self, model: Any, task: str, classes: Classes, *, batch_size: int = 128
-    ) -> Tensor | None:
-        """What `classify` compares pictures with; None where the model knows the classes itself.
-
-        Args:
-            model: The model.
-            task: Name of the task.
-            classes: Its classes.
-            batch_size: Texts of one pass.
-        """
-        raise self._refusal("classify")
-
-    def classify(self, model: Any, batch: Any, features: Tensor | None) -> Tensor:
-        """Scores of the classes of the task that all rows are of, shape `(rows, classes)`.
-
-        Args:
-            model: The model, on the batch's device.
-            batch: From `asking`.
-            features: From `class_features`.
-        """
-        raise self._refusal("classify")
-
-
 def class_rows(task: str, classes: Classes) -> list[Row]:
-    """The texts about classes as rows, class after class.
-
-    Args:
-        task: Name of the task.
-        classes: Its classes.
-    """
+    """The texts about the classes of a task as rows, class after class."""
     return [
         Row(f"{task}/{name}", task, (Turn("user", (text,)),), text_tokens=classes.text_tokens)
         for name, own in zip(classes.names, classes.texts, strict=True)
@@ -72,10 +33,9 @@ def columns(rows: Sequence[Row], order: Sequence[tuple[str, Classes]], *, texts:
     Raises:
         ReaderError: If a row's answer is no class of its task.
     """
-    first, starts, owner = 0, dict[str, int](), []
+    starts, owner = dict[str, int](), list[str]()
     for task, classes in order:
-        starts[task] = first
-        first += len(classes.names)
+        starts[task] = len(owner)
         owner += [task] * len(classes.names)
     counts = [len(own) for _, classes in order for own in classes.texts] if texts else []
     allowed = [[task == row.task for task in owner] for row in rows]
@@ -100,9 +60,6 @@ def class_features(texts: Tensor, of_texts: Tensor) -> Tensor:
 
 def told_apart(rows: Sequence[Row]) -> list[tuple[str, Classes]]:
     """Task and classes of rows, each task once, in the order in which they come; none where rows have no classes.
-
-    Args:
-        rows: The rows.
 
     Raises:
         ReaderError: If some rows have classes and others have none.

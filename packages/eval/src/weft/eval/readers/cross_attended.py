@@ -14,10 +14,9 @@ IDS = "input_ids"
 
 
 def cross_attends(inputs: Mapping[str, Any]) -> bool:
-    """Whether text attends to pictures by cross-attention with a mask of its own, as in Llama 3.2 Vision.
+    """Whether text attends to pictures by cross-attention, as in Llama 3.2 Vision.
 
-    Args:
-        inputs: What a model reads: `input_ids`, and masks of the same rows and tokens with further dimensions.
+    Then what the model reads has a mask of the rows and tokens of `input_ids` with further dimensions.
     """
     ids = inputs[IDS]
     return any(value.dim() > ids.dim() and value.shape[: ids.dim()] == ids.shape for value in inputs.values())
@@ -28,9 +27,6 @@ def rows_without_pictures(batch: Batch) -> Tensor | None:
 
     Where all pictures are masked, transformers lets a token attend to all of them alike: such a row would depend on the
     others of its batch. Without pictures the model leaves those layers out.
-
-    Args:
-        batch: A batch.
 
     Returns:
         Which rows show none, shape `(rows,)`; None where all are read alike.
@@ -43,9 +39,5 @@ def rows_without_pictures(batch: Batch) -> Tensor | None:
 
 
 def text_inputs(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs of all rows without their pictures.
-
-    Args:
-        inputs: What a model reads.
-    """
+    """The inputs of all rows without their pictures."""
     return {name: value for name, value in inputs.items() if value.shape == inputs[IDS].shape}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -25,14 +27,7 @@ from weft.data.sources.limits import check_made, check_resize
 from weft.eval.errors import ImageProcessorError
 from weft.eval.readers.missing_library import missing_library
 
-_FILTERS: dict[int, Resample] = {
-    0: "nearest",
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-    4: "box",
-    5: "hamming",
-}
+_FILTERS = {way.value: cast("Resample", way.name.lower()) for way in Image.Resampling}
 _NAMES = ("image_processor_type", "feature_extractor_type", "auto_map")
 _ABOUT_FILES = (*_NAMES, "processor_class", "_processor_class", "image_processor_class")
 # What a library stumbles over in settings that somebody else wrote.
@@ -98,13 +93,9 @@ class ProcessorTransform:
             CorruptMediaError: If one is so long and narrow that the resize of its short side passes
                 `WEFT_MAX_RESIZED_PIXELS`.
         """
-        try:
+        with self._taking(images):
             pictures = [self._prepared(image) for image in images]
             made = self.processor(images=pictures, return_tensors="pt")
-        except CorruptMediaError:
-            raise
-        except _FAULTS as error:
-            raise self._refused(images, error) from error
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
@@ -114,13 +105,9 @@ class ProcessorTransform:
             ImageProcessorError: If the processor refuses it, or makes anything else of it, such as patches.
             CorruptMediaError: See `inputs`.
         """
-        try:
+        with self._taking([image]):
             levels = self._levels
             pixels = None if levels is None else self._looked_up(self._prepared(image), levels)
-        except CorruptMediaError:
-            raise
-        except _FAULTS as error:
-            raise self._refused([image], error) from error
         if pixels is None:
             pixels = self.inputs([image])["pixel_values"].numpy()
             pixels = pixels[0] if pixels.ndim == 4 else pixels
@@ -150,7 +137,7 @@ class ProcessorTransform:
     def resample(self) -> Resample:
         """Filter of the resize; bilinear where the processor names none, as its library takes then."""
         value = getattr(self.processor, "resample", None)
-        return _FILTERS.get(int(value), "bilinear") if isinstance(value, int) else "bilinear"
+        return _FILTERS.get(value, "bilinear") if isinstance(value, int) else "bilinear"
 
     def view_size(self, image: Image.Image) -> tuple[int, int]:
         """Return the height and width to which a random crop is resized; see `Transform`."""
@@ -158,11 +145,9 @@ class ProcessorTransform:
         for one, other in (("height", "width"), ("max_height", "max_width")):
             if size.get(one) and size.get(other):
                 return size[one], size[other]
-        side = size.get("shortest_edge") or size.get("longest_edge")
-        if side:
+        if side := size.get("shortest_edge") or size.get("longest_edge"):
             return side, side
-        crop = _sides(self.processor, "do_center_crop", "crop_size")
-        side = min(image.size)
+        crop, side = _sides(self.processor, "do_center_crop", "crop_size"), min(image.size)
         return crop.get("height") or side, crop.get("width") or side
 
     def fingerprint(self) -> str:
@@ -175,12 +160,18 @@ class ProcessorTransform:
         check_growth(self.processor, image)
         return image.convert("RGB")
 
-    def _refused(self, images: Sequence[Image.Image], error: Exception) -> ImageProcessorError:
-        sizes = ", ".join(dict.fromkeys(f"{image.width} x {image.height}" for image in images))
-        return ImageProcessorError(
-            f"The image processor {type(self.processor).__name__} must take pictures of {sizes} pixels, but says: "
-            f"{error} Fix its settings, or leave such pictures out."
-        )
+    @contextmanager
+    def _taking(self, images: Sequence[Image.Image]) -> Iterator[None]:
+        try:
+            yield
+        except CorruptMediaError:
+            raise
+        except _FAULTS as error:
+            sizes = ", ".join(dict.fromkeys(f"{image.width} x {image.height}" for image in images))
+            raise ImageProcessorError(
+                f"The image processor {type(self.processor).__name__} must take pictures of {sizes} pixels, but says: "
+                f"{error} Fix its settings, or leave such pictures out."
+            ) from error
 
     @cached_property
     def _gives_patches(self) -> bool:
@@ -253,15 +244,8 @@ def square_transform(
         std: One value per channel.
         resample: Filter of the resize.
     """
-    number = next(number for number, name in _FILTERS.items() if name == resample)
-    return ProcessorTransform(
-        _plain_processor()(
-            size={"height": size, "width": size},
-            resample=number,
-            image_mean=list(mean),
-            image_std=list(std),
-        )
-    )
+    square = {"height": size, "width": size}
+    return _new_transform("Blip", mean, std, resample, size=square)
 
 
 def short_side_transform(
@@ -269,31 +253,24 @@ def short_side_transform(
 ) -> ProcessorTransform:
     """The image processor of CLIP and its like: the short side resized, the square in the middle, a normalisation.
 
-    Args:
-        size: Side of the square, pixels.
-        mean: One value per channel, range 0..1.
-        std: One value per channel.
-        resample: Filter of the resize.
+    Arguments as in `square_transform`.
     """
-    number = next(number for number, name in _FILTERS.items() if name == resample)
-    return ProcessorTransform(
-        _cropping_processor()(
-            size={"shortest_edge": size},
-            crop_size={"height": size, "width": size},
-            resample=number,
-            image_mean=list(mean),
-            image_std=list(std),
-        )
-    )
+    square = {"height": size, "width": size}
+    return _new_transform("CLIP", mean, std, resample, size={"shortest_edge": size}, crop_size=square)
+
+
+def _new_transform(
+    name: str, mean: Sequence[float], std: Sequence[float], resample: Resample, **sizes: dict[str, int]
+) -> ProcessorTransform:
+    number = Image.Resampling[resample.upper()].value
+    made = _processor(name)(resample=number, image_mean=list(mean), image_std=list(std), **sizes)
+    return ProcessorTransform(made)
 
 
 def check_growth(processor: Any, image: Image.Image) -> None:
     """Refuse what an image processor would make huge: a long and narrow picture, or any by settings of its own.
 
-    Args:
-        processor: An image processor of `transformers`; only one that resizes the short side alone makes a picture
-            huge by its form.
-        image: The picture.
+    Only a processor that resizes the short side alone makes a picture huge by its form.
 
     Raises:
         CorruptMediaError: If it would have more pixels than `WEFT_MAX_RESIZED_PIXELS` says.
@@ -326,30 +303,14 @@ def _load(path: str, revision: str | None, stated: Mapping[str, Any]) -> Any:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if type(config).__module__.startswith("weft."):
             # Models of weft's own classes, which the library knows no processor for, state all steps in the file.
-            return _plain_processor().from_dict(dict(stated))
+            return _processor("Blip").from_dict(dict(stated))
     return AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
-def _plain_processor() -> Any:
-    """BLIP's processor, which resizes, crops and normalises as it is told, and nothing else."""
-    if is_torchvision_available():
-        from transformers import BlipImageProcessor
-
-        return BlipImageProcessor
-    from transformers import BlipImageProcessorPil
-
-    return BlipImageProcessorPil
-
-
-def _cropping_processor() -> Any:
-    """CLIP's processor."""
-    if is_torchvision_available():
-        from transformers import CLIPImageProcessor
-
-        return CLIPImageProcessor
-    from transformers import CLIPImageProcessorPil
-
-    return CLIPImageProcessorPil
+def _processor(name: str) -> Any:
+    """The processor of CLIP, or that of BLIP, which resizes, crops and normalises as it is told, and nothing else."""
+    backend = "" if is_torchvision_available() else "Pil"
+    return getattr(transformers, f"{name}ImageProcessor{backend}")
 
 
 def _said(error: Exception, path: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, decoded
 
 
@@ -25,42 +26,43 @@ def check_answers(rows: Sequence[Row]) -> None:
         )
 
 
-def check_one_question(rows: Sequence[Row], *, least: int = 1, most: int | None = None) -> None:
-    """Refuse what models of one question cannot read.
+class OneQuestion(Reader):
+    """A reader of rows that are one question after its pictures."""
 
-    Args:
-        rows: The rows.
-        least: Fewest pictures of a row.
-        most: Most pictures of a row, or None.
+    @property
+    def _shown(self) -> tuple[int, int | None]:
+        """Fewest and most pictures of a row; None for any number."""
+        return 1, 1
 
-    Raises:
-        ReaderError: If a row has earlier answers, a text before a picture, or too few or too many pictures.
-    """
-    for row in rows:
-        count, said, late = 0, False, False
-        for turn in row.turns:
-            if turn.role == "assistant":
+    def check(self, row: Row) -> None:
+        """See `Reader.check`."""
+        if not self.paired:
+            super().check(row)
+        self._check([row])
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        """Refuse a row that has earlier answers, a text before a picture, or too few or too many pictures."""
+        least, most = self._shown
+        wanted = f"at least {least}" if most is None else " to ".join(map(str, sorted({least, most})))
+        for row in rows:
+            if any(turn.role == "assistant" for turn in row.turns):
                 raise ReaderError(
-                    "a row must be one question for a model without a chat template, but "
-                    f"{row.name} has earlier answers. Give a row for each answer, or choose a model with a chat "
-                    "template."
+                    f"a row must be one question for a model without a chat template, but {row.name} has earlier "
+                    "answers. Give a row for each answer, or choose a model with a chat template."
                 )
-            for part in turn.parts:
-                if isinstance(part, str):
-                    said = said or bool(part.strip())
-                else:
-                    count, late = count + 1, late or said
-        if count < least or (most is not None and count > most):
-            wanted = f"{least} to {most}" if most != least else f"{least}"
-            raise ReaderError(
-                f"the number of pictures of a row must be {f'at least {least}' if most is None else wanted} for this "
-                f"model, but {row.name} has {count}. Leave it out, or choose a model with a chat template."
-            )
-        if late:
-            raise ReaderError(
-                f"pictures must come before the text for a model without a chat template, but {row.name} has text "
-                "before one. Leave {image} out of `ask`, and texts of the system out."
-            )
+            count = len(row.pictures)
+            if count < least or (most is not None and count > most):
+                raise ReaderError(
+                    f"the number of pictures of a row must be {wanted} for this model, but {row.name} has {count}. "
+                    "Leave it out, or choose a model with a chat template."
+                )
+            parts = (part for turn in row.turns for part in turn.parts)
+            said = [part for part in parts if not isinstance(part, str) or part.strip()]
+            if any(isinstance(part, str) for part in said[:count]):
+                raise ReaderError(
+                    f"pictures must come before the text for a model without a chat template, but {row.name} has text "
+                    "before one. Leave {image} out of `ask`, and texts of the system out."
+                )
 
 
 def check_sides(rows: Sequence[Row]) -> tuple[bool, bool]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -57,12 +58,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Piece:
-    """An answer among what is read.
-
-    Attributes:
-        ids: Its tokens.
-        learned: Whether it is trained on.
-    """
+    """The tokens of an answer among what is read, and whether it is trained on."""
 
     ids: list[int]
     learned: bool
@@ -75,6 +71,7 @@ class OneSequence(Reader):
     need logits.
     """
 
+    objective = "generation"
     padding: Side = "left"
     packs: bool = False
 
@@ -89,14 +86,12 @@ class OneSequence(Reader):
         self._takes_features = takes_features(config) and image_token(config) is not None
 
     def _owners(self, rows: Sequence[Row], encoded: Encoded) -> dict[str, Tensor]:
-        number = image_token(self.config)
-        counts = [len(row.stills) for row in rows]
-        tokens = None
+        number, tokens = image_token(self.config), None
         if number is not None:
             tokens = torch.tensor([int(row[IDS].eq(number).sum()) for row in encoded.sequences])
         films = {name: value for name, value in encoded.media.items() if _is_of_videos(name)}
         media = {name: value for name, value in encoded.media.items() if name not in films}
-        found = owners(counts, media, self._by_row, tokens)
+        found = owners([len(row.stills) for row in rows], media, self._by_row, tokens)
         if any(row.videos for row in rows):
             shown = owners([len(row.videos) for row in rows], films)
             found |= {"videos" if name == "images" else name: value for name, value in shown.items()}
@@ -105,10 +100,13 @@ class OneSequence(Reader):
     @cached_property
     def _by_row(self) -> frozenset[str]:
         """Tensors that have one entry for each row: those that keep one where a row shows two pictures."""
-        if not self.reads_several:
-            return frozenset()
-        shown = self._prompts([ask("a", [blank(), blank()])], taught=False).media
+        shown = self._of_two_pictures if self.reads_several else {}
         return frozenset(name for name, value in shown.items() if len(value) == 1)
+
+    @cached_property
+    def _of_two_pictures(self) -> dict[str, Tensor]:
+        """What a row of two pictures becomes, beside its tokens."""
+        return self._prompts([ask("a", [blank(), blank()])], taught=False).media
 
     @classmethod
     def builds(cls, config: Any) -> bool:
@@ -119,8 +117,7 @@ class OneSequence(Reader):
     @property
     def stop_ids(self) -> list[int]:
         """The tokens that end an answer."""
-        ids: list[int] = self.processor.tokenizer.convert_tokens_to_ids(self._stops)
-        return ids
+        return self.processor.tokenizer.convert_tokens_to_ids(self._stops)
 
     @property
     @abstractmethod
@@ -136,11 +133,6 @@ class OneSequence(Reader):
     def abilities(self) -> frozenset[Ability]:
         """It writes, and scores given answers; many models read features in the place of pictures as well."""
         return frozenset({"write", "score", "features"} if self._takes_features else {"write", "score"})
-
-    @property
-    def objective(self) -> str:
-        """Generation of the answer."""
-        return "generation"
 
     @abstractmethod
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
@@ -173,9 +165,9 @@ class OneSequence(Reader):
         ]
         answers = [max(len(piece.ids) for piece in own if piece.learned) for own in pieces]
         fitting = self.limits.fitting(rows, [len(row[IDS]) for row in grown], answers)
-        if len(fitting) < len(rows):
-            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
-            return self.training([rows[place] for place in fitting]).without(left_out)
+        shorter = self._without_others(rows, fitting)
+        if shorter is not None:
+            return shorter
         inputs = self._padded(grown, self.padding)
         targets = inputs.pop("labels")
         places = (targets[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
@@ -243,8 +235,7 @@ class OneSequence(Reader):
     @cached_property
     def sees_alone(self) -> bool:
         """See `Reader.sees_alone`."""
-        shown = self._prompts([ask("a", [blank(), blank()])], taught=False).media
-        return COMPANY in shown
+        return COMPANY in self._of_two_pictures
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`."""
@@ -253,9 +244,7 @@ class OneSequence(Reader):
             return tokens
         without = self._written(model, text_inputs(batch.inputs), writing)
         chosen = [own if alone else shown for alone, own, shown in zip(bare, without, tokens, strict=True)]
-        return torch.nn.utils.rnn.pad_sequence(
-            chosen, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id
-        )
+        return pad_sequence(chosen, batch_first=True, padding_value=self.processor.tokenizer.pad_token_id)
 
     def _written(self, model: Any, inputs: dict[str, Tensor], writing: Writing) -> Tensor:
         prompts = inputs[IDS]
@@ -327,34 +316,27 @@ class OneSequence(Reader):
         return filled.to(before.dtype)
 
     def _padded(self, rows: Sequence[dict[str, Tensor]], side: Side) -> dict[str, Tensor]:
-        longest = max(len(row[IDS]) for row in rows)
         fill = {IDS: self.processor.tokenizer.pad_token_id, "labels": IGNORED}
-        padded = {}
-        for name in rows[0]:
-            first = rows[0][name]
-            made = torch.full((len(rows), longest, *first.shape[1:]), fill.get(name, 0), dtype=first.dtype)
-            for place, row in enumerate(rows):
-                length = len(row[name])
-                if side == "left":
-                    made[place, longest - length :] = row[name]
-                else:
-                    made[place, :length] = row[name]
-            padded[name] = made
-        return padded
+        return {
+            name: pad_sequence(
+                [row[name] for row in rows],
+                batch_first=True,
+                padding_value=fill.get(name, 0),
+                padding_side=side,
+            )
+            for name in rows[0]
+        }
 
     def _ended(self, text: str) -> str:
         """A text with its end, where it has none."""
-        stopped = any(text.endswith(stop) for stop in self._stops)
+        stopped = text.endswith(tuple(self._stops))
         return text if stopped else text + str(self.processor.tokenizer.eos_token)
 
 
 def image_token(config: Any) -> int | None:
     """The token that stands for a piece of a picture, by the names that configs have for it, or None."""
-    for name in ("image_token_id", "image_token_index"):
-        value = getattr(config, name, None)
-        if value is not None:
-            return int(value)
-    return None
+    values = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((int(value) for value in values if value is not None), None)
 
 
 def _is_of_videos(name: str) -> bool:
@@ -364,14 +346,10 @@ def _is_of_videos(name: str) -> bool:
 
 def _keeps_logits(config: Any) -> bool:
     """Whether a model can be told which places need logits; some hand it on to their language model."""
-    own = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
-    text = config.get_text_config(decoder=True)
-    if _takes(own):
+    name, text = "logits_to_keep", config.get_text_config(decoder=True)
+    own = inspect.signature(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].forward).parameters
+    if name in own:
         return True
     language = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
-    hands_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(own.forward).parameters.values())
-    return language is not None and hands_on and _takes(language)
-
-
-def _takes(kind: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    return language is not None and hands_on and name in inspect.signature(language.forward).parameters

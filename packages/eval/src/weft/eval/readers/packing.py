@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,11 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from weft.eval.readers.errors import ReaderError
 
 IDS, MASK, POSITIONS = "input_ids", "attention_mask", "position_ids"
-
-
 _KEPT_APART = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 def packed(reader: Any) -> Any:
     """The same reader, whose `losses` leave the padding out.
-
-    Args:
-        reader: Any reader.
 
     Raises:
         ReaderError: If rows of the model cannot be kept apart so.
@@ -39,22 +33,12 @@ def packed(reader: Any) -> Any:
         raise ReaderError(
             f"`training.packing` must be false for {reader.title} because {fault}, but is true. Leave it out."
         )
-    return _with(reader, True)
+    return reader.changed(packs=True)
 
 
 def padded(reader: Any) -> Any:
-    """The same reader, whose `losses` read batches with their padding.
-
-    Args:
-        reader: One that is `packed`.
-    """
-    return _with(reader, False)
-
-
-def _with(reader: Any, packs: bool) -> Any:
-    other = copy(reader)
-    other.packs = packs
-    return other
+    """The same reader, whose `losses` read batches with their padding again."""
+    return reader.changed(packs=False)
 
 
 def _mixed_up(config: Any) -> str | None:
@@ -103,10 +87,12 @@ def pack(model: Any, inputs: Mapping[str, Tensor]) -> Packed:
         inputs: What it reads, padded on either side.
     """
     kept = inputs[MASK].bool()
-    along = {name: value[kept][None] for name, value in inputs.items() if value.shape[:2] == kept.shape}
-    along.pop(MASK)
-    others = {name: value for name, value in inputs.items() if value.shape[:2] != kept.shape}
-    made = {**others, **along, POSITIONS: _positions(model, inputs, kept), "use_cache": False}
+    made: dict[str, Any] = {
+        name: value[kept][None] if value.shape[:2] == kept.shape else value
+        for name, value in inputs.items()
+        if name != MASK
+    }
+    made |= {POSITIONS: _positions(model, inputs, kept), "use_cache": False}
     return Packed(made, kept, kept.nonzero()[:, 0])
 
 

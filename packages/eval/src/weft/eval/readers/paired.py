@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from weft.core.backbone.text_length import tokenised
-from weft.eval.readers.batch import Batch
+from weft.eval.readers.answer_tokens import padded_ids
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.rows import Row
 
@@ -44,11 +42,7 @@ class PairedProcessor:
         return {"input_ids": ids, "attention_mask": mask}
 
     def pictures(self, rows: Sequence[Row], *, taught: bool = False) -> dict[str, Tensor]:
-        """The inputs that the pictures of rows become; none where no row has any.
-
-        Args:
-            rows: The rows.
-            taught: Whether what is shown may be drawn at random.
+        """The inputs that the pictures of rows become, drawn at random where `taught`; none where no row has any.
 
         Raises:
             ReaderError: If the rows show unequal numbers of pictures.
@@ -78,40 +72,25 @@ class PairedProcessor:
             limits: Each is cut there, in tokens, as in the papers that these models come from; None cuts nothing.
             length: Length that all are padded to; by default the longest decides.
         """
-        groups = {
-            limit: [place for place, own in enumerate(limits) if own == limit]
-            for limit in dict.fromkeys(limits)
-        }
-        parts = [
-            _tensors(tokenised(self.tokenizer, [texts[place] for place in places], limit, length, "right"))
-            for limit, places in groups.items()
+        ids: dict[int, list[int]] = {}
+        masks: dict[int, list[int]] = {}
+        for limit in dict.fromkeys(limits):
+            places = [place for place, own in enumerate(limits) if own == limit]
+            # Lists, for the tokenizer's own tensors take longer to build than the tokens to find.
+            made = tokenised(self.tokenizer, [texts[place] for place in places], limit, length, "right")
+            ids |= zip(places, made["input_ids"], strict=True)
+            # Tokenizers of models that read padding like words return no mask.
+            mask = made.get("attention_mask") or [[1] * len(own) for own in made["input_ids"]]
+            masks |= zip(places, mask, strict=True)
+        # Texts of one limit are of one length already.
+        fill = self.tokenizer.pad_token_id if len({*limits}) > 1 else 0
+        filled = [
+            padded_ids([own[place] for place in sorted(own)], end) for own, end in ((ids, fill), (masks, 0))
         ]
-        if len(parts) == 1:
-            return parts[0]
-        longest = max(ids.shape[1] for ids, _ in parts)
-        order = torch.tensor([place for places in groups.values() for place in places]).argsort()
-        fills = (self.tokenizer.pad_token_id, 0)
-        padded = [
-            torch.cat([functional.pad(part, (0, longest - part.shape[1]), value=fill) for part in own])
-            for own, fill in zip(zip(*parts, strict=True), fills, strict=True)
-        ]
-        return padded[0][order], padded[1][order]
+        return filled[0], filled[1]
 
 
-def _tensors(encoded: Any) -> tuple[Tensor, Tensor]:
-    # The tokenizer's own tensors take longer to build than the tokens to find: it walks the lists in Python.
-    ids = torch.tensor(encoded["input_ids"], dtype=torch.long)
-    # Tokenizers of models that read padding like words return no mask.
-    mask = encoded.get("attention_mask")
-    return ids, torch.ones_like(ids) if mask is None else torch.tensor(mask, dtype=torch.long)
-
-
-def stored(batch: Batch, features: Tensor) -> Batch:
-    """A batch that reads features instead of pixels.
-
-    Args:
-        batch: A batch with `pixel_values`.
-        features: What the vision tower makes of them, shape `(rows, pictures, tokens, width)`.
-    """
-    inputs = {name: value for name, value in batch.inputs.items() if name != "pixel_values"}
-    return replace(batch, inputs={**inputs, "visual_features": features})
+def unpaired(processor: Any) -> str | None:
+    """Why a processor is no `PairedProcessor`, or None if it is one."""
+    paired = isinstance(processor, PairedProcessor)
+    return None if paired else "a tokenizer and pictures of its own are needed (a PairedProcessor)"

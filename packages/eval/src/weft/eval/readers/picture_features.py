@@ -53,9 +53,6 @@ def takes_features(config: Any) -> bool:
     """Whether models of a config take features in the place of pictures.
 
     A Q-Former reads more of the tower than it returns, and sometimes the question as well.
-
-    Args:
-        config: The model's config.
     """
     kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if kind is None or hasattr(config, "qformer_config"):
@@ -64,12 +61,7 @@ def takes_features(config: Any) -> bool:
 
 
 def make_features(model: Any, inputs: Mapping[str, Tensor]) -> PictureFeatures:
-    """Run the tower and what follows it, up to the language model.
-
-    Args:
-        model: A model that `takes_features`.
-        inputs: What it reads, with pixels.
-    """
+    """Run the tower of a model that `takes_features`, and what follows it up to the language model."""
     make = holder_of(model).get_image_features
     known = inspect.signature(make).parameters
     own = {name: value for name, value in inputs.items() if name in known}
@@ -81,19 +73,11 @@ def make_features(model: Any, inputs: Mapping[str, Tensor]) -> PictureFeatures:
 
 
 def holder_of(model: Any) -> Any:
-    """The part of a model that holds tower, connector and language model.
-
-    Args:
-        model: A model that `takes_features`.
-    """
+    """The part of a model that `takes_features` that holds tower, connector and language model."""
     return model.model
 
 
 def language_model_of(model: Any) -> str:
-    """Name of the language model within `holder_of`; all beside it is what features depend on.
-
-    Args:
-        model: A model that `takes_features`.
-    """
+    """Name of the language model within `holder_of`; all beside it is what features depend on."""
     decoder = model.get_decoder()
     return next(name for name, part in holder_of(model).named_children() if part is decoder)

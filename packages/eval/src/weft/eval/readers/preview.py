@@ -35,11 +35,7 @@ class Preview:
 
 
 def preview(reader: Reader, row: Row) -> Preview:
-    """A preview of what a reader makes of a row; without a tokenizer, its text and answer as they are.
-
-    Args:
-        reader: The reader.
-        row: A row with an answer; its pictures are decoded.
+    """A preview of what a reader makes of a row with an answer; without a tokenizer, its text and answer as they are.
 
     Raises:
         ReaderError: As `Reader.training`.
@@ -57,11 +53,11 @@ def preview(reader: Reader, row: Row) -> Preview:
     batch = reader.training([row])
     assert batch.labels is not None, "a batch that teaches to write has labels"
     ids, labels = batch.inputs[IDS][0], batch.labels[0]
-    learned = [tokenizer.decode([token]) for token in labels[labels != IGNORED].tolist()]
-    # Where prompt and answer are one sequence, labels are at the tokens that they name.
     places = labels != IGNORED
+    learned = [tokenizer.decode([token]) for token in labels[places].tolist()]
+    # Where prompt and answer are one sequence, labels are at the tokens that they name.
     if ids.shape == labels.shape and bool((ids[places] == labels[places]).all()):
-        prompt = ids[(labels == IGNORED) & batch.inputs[MASK][0].bool()].tolist()
+        prompt = ids[~places & batch.inputs[MASK][0].bool()].tolist()
     else:
         prompt = _kept(batch.inputs)
     return Preview(written(tokenizer, prompt), tuple(learned))
@@ -69,18 +65,11 @@ def preview(reader: Reader, row: Row) -> Preview:
 
 def _kept(inputs: dict[str, Tensor]) -> list[int]:
     ids = inputs[IDS][0]
-    mask = inputs.get(MASK)
-    kept: list[int] = (ids if mask is None else ids[mask[0].bool()]).tolist()
-    return kept
+    return (ids[inputs[MASK][0].bool()] if MASK in inputs else ids).tolist()
 
 
 def written(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Tokens as text, special ones included; four or more of one kind in a row are written once, with their number.
-
-    Args:
-        tokenizer: The tokenizer.
-        ids: The tokens.
-    """
+    """Tokens as text, special ones included; four or more of one kind in a row are written once, with their number."""
     parts: list[str] = []
     pending: list[int] = []
     for token, group in groupby(ids):

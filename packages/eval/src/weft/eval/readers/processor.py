@@ -9,6 +9,7 @@ from typing import Any
 from weft.eval.readers.errors import MissingProcessorError
 from weft.eval.readers.image_processor import check_growth
 from weft.eval.readers.missing_library import missing_library
+from weft.eval.readers.rows import Row, decoded
 from weft.eval.readers.video_frames import Film
 
 
@@ -97,27 +98,27 @@ def processed(
     return {name: value for name, value in made.items() if name != "video_metadata"}
 
 
-def pictured(processor: Any, pictures: Sequence[Any]) -> dict[str, Any]:
-    """What a processor's own image processor makes of pictures, by the settings that it was saved with.
-
-    Args:
-        processor: The processor.
-        pictures: PIL images.
+def pictured(processor: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    """What a processor's own image processor makes of the pictures of rows, by the settings that it was saved with.
 
     Raises:
         CorruptMediaError: See `processed`.
     """
+    pictures = [picture for row in rows for picture in decoded(row)]
     for picture in pictures:
         check_growth(processor.image_processor, picture)
     return dict(processor.image_processor(images=pictures, return_tensors="pt"))
 
 
-def blank(size: tuple[int, int] = (32, 32)) -> Any:
-    """A small black picture, to ask a processor what it does.
+def unread(processor: Any) -> str | None:
+    """Why a processor is none of pictures and texts, or None if it is."""
+    if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
+        return f"its processor ({type(processor).__name__}) does not read pictures and texts"
+    return None
 
-    Args:
-        size: Width and height in pixels.
-    """
+
+def blank(size: tuple[int, int] = (32, 32)) -> Any:
+    """A small black picture, to ask a processor what it does."""
     from PIL import Image
 
     return Image.new("RGB", size)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
 
 from weft.eval.readers.abilities import ABILITIES, Ability
 from weft.eval.readers.batch import Batch, Losses
-from weft.eval.readers.classifying import Classifying
+from weft.eval.readers.classes import Classes
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.paired import PairedProcessor
@@ -22,7 +22,7 @@ from weft.eval.readers.video_frames import FramesRule
 from weft.eval.readers.writing import Writing
 
 
-class Reader(Classifying):
+class Reader(ABC):
     """One way of building a model.
 
     It holds the model's config and processor, not the model: batches are made where no model is.
@@ -39,12 +39,16 @@ class Reader(Classifying):
     name: ClassVar[str]
     decides_early: ClassVar[bool] = False
     """Whether true or false is decided by the first token in which the words differ, and not by the whole words."""
+    calls_whole: ClassVar[bool] = True
+    """Whether `losses` goes through the model's own `forward`, as wrappers for several processes need."""
+    recomputes: ClassVar[bool] = True
+    """Whether the model can compute its activations again in the backward pass."""
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         fault = self.fault(config, processor)
         if fault is not None:
             raise ReaderError(
-                f"`reader` must fit the model, but {self.name!r} does not fit {_title(config)}: {fault}. Set reader: "
+                f"`reader` must fit the model, but {self.name!r} does not fit {title_of(config)}: {fault}. Set reader: "
                 "auto, or name another."
             )
         self.config, self.processor, self.limits = config, processor, limits or Limits()
@@ -53,20 +57,11 @@ class Reader(Classifying):
     @classmethod
     @abstractmethod
     def fault(cls, config: Any, processor: Any) -> str | None:
-        """Why a model is not read this way, or None if it is.
-
-        Args:
-            config: The model's config.
-            processor: Its processor.
-        """
+        """Why a model of a config and with a processor is not read this way, or None if it is."""
 
     @classmethod
     def builds(cls, config: Any) -> bool:
-        """Whether models of a config are built this way, whatever their processor.
-
-        Args:
-            config: The model's config.
-        """
+        """Whether models of a config are built this way, whatever their processor."""
         return cls.fault(config, None) is None
 
     @classmethod
@@ -86,16 +81,6 @@ class Reader(Classifying):
 
         Rows with classes are trained by `classification`, which is all that some models can.
         """
-
-    @property
-    def calls_whole(self) -> bool:
-        """Whether `losses` goes through the model's own `forward`, as wrappers for several processes need."""
-        return True
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether the model can compute its activations again in the backward pass."""
-        return True
 
     @property
     def paired(self) -> bool:
@@ -119,44 +104,31 @@ class Reader(Classifying):
     @property
     def title(self) -> str:
         """What messages call the model."""
-        return f"{_title(self.config)}, read as {self.name!r},"
+        return f"{title_of(self.config)}, read as {self.name!r},"
 
     def lacking(self, ability: Ability) -> str | None:
-        """Why the model cannot do something, or None if it can.
-
-        Args:
-            ability: What is asked of it.
-        """
+        """Why the model cannot do something, or None if it can."""
         if ability in self.abilities:
             return None
         can = " and ".join(text for word, text in ABILITIES.items() if word in self.abilities)
         return f"{self.title} cannot {ABILITIES[ability]}: it can {can}"
 
-    def with_processor(self, processor: Any) -> Reader:
-        """The same reader with another processor.
-
-        Args:
-            processor: Such as one that shows stored features in the place of pictures.
-        """
+    def changed(self, **attributes: Any) -> Self:
+        """The same reader with other attributes."""
         other = copy(self)
-        other.processor = processor
+        vars(other).update(attributes)
         return other
+
+    def with_processor(self, processor: Any) -> Reader:
+        """The same reader with another processor, such as one that shows stored features in the place of pictures."""
+        return self.changed(processor=processor)
 
     def limited(self, limits: Limits) -> Reader:
-        """The same reader with other limits.
-
-        Args:
-            limits: How long a row may be.
-        """
-        other = copy(self)
-        other.limits = limits
-        return other
+        """The same reader with other limits to the length of a row."""
+        return self.changed(limits=limits)
 
     def showing(self, rule: FramesRule) -> Reader:
-        """The same reader, which shows other frames of videos.
-
-        Args:
-            rule: Which frames.
+        """The same reader, which shows the frames of videos that a rule names.
 
         Raises:
             ReaderError: If the model is not shown videos, or only of equally many frames.
@@ -166,10 +138,7 @@ class Reader(Classifying):
         )
 
     def check(self, row: Row) -> None:
-        """Refuse a row that cannot be read, without opening its pictures.
-
-        Args:
-            row: The row; its answer is not looked at.
+        """Refuse a row that cannot be read, without opening its pictures or looking at its answer.
 
         Raises:
             ReaderError: Naming the row.
@@ -177,40 +146,32 @@ class Reader(Classifying):
         check_media(row)
 
     def answer_length(self, answer: str) -> int:
-        """Tokens that an answer becomes, its end included; 0 where nothing is written.
-
-        Args:
-            answer: The answer.
-        """
+        """Tokens that an answer becomes, its end included; 0 where nothing is written."""
         return 0
 
     def least_length(self, row: Row) -> int:
-        """Tokens of a row's words and of its answer; its pictures, which are not opened, come on top.
-
-        Args:
-            row: The row.
-        """
+        """Tokens of a row's words and of its answer; its pictures, which are not opened, come on top."""
         words = self.processor.tokenizer(row.text, add_special_tokens=False)["input_ids"]
         return len(words) + self.answer_length(row.answer or "")
 
     @abstractmethod
     def training(self, rows: Sequence[Row]) -> Batch:
-        """A batch to learn from.
-
-        Args:
-            rows: Rows of any mixture of tasks.
+        """A batch to learn from, of rows of any mixture of tasks.
 
         Raises:
             ReaderError: If nothing in it is learned, or a row breaks a rule; the row is named.
         """
 
+    def _without_others(self, rows: Sequence[Row], fitting: Sequence[int]) -> Batch | None:
+        """The batch to learn from of the rows at some places, which names all others; None where there are none."""
+        if len(fitting) == len(rows):
+            return None
+        left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
+        return self.training([rows[place] for place in fitting]).without(left_out)
+
     @abstractmethod
     def asking(self, rows: Sequence[Row]) -> Batch:
-        """A batch to be asked; answers of the rows are not looked at.
-
-        Args:
-            rows: Rows of any mixture of tasks.
-        """
+        """A batch to be asked, of rows of any mixture of tasks; their answers are not looked at."""
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """How unlikely the answers of a training batch are.
@@ -234,13 +195,7 @@ class Reader(Classifying):
         return -self.losses(model, batch).sums
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
-        """Tokens of written answers without their prompts, shape `(rows, length)`.
-
-        Args:
-            model: The model, on the batch's device.
-            batch: From `asking`.
-            writing: How they are written.
-        """
+        """Tokens of written answers without their prompts, shape `(rows, length)`; arguments as in `write`."""
         raise self._refusal("write")
 
     @final
@@ -324,11 +279,7 @@ class Reader(Classifying):
         return best
 
     def read_for(self, candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Row that each entry of a pass of `choose` belongs to: one for each answer, or for each row.
-
-        Args:
-            candidates: The answers of each row.
-        """
+        """Row that each entry of a pass of `choose` belongs to: one for each answer, or for each row."""
         return [row for row, own in enumerate(candidates) for _ in own]
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
@@ -364,21 +315,28 @@ class Reader(Classifying):
         """
         raise self._refusal("match")
 
-    def with_features(self, model: Any, batch: Batch) -> Batch:
-        """The batch with what the vision tower makes of its pictures in their place, to be stored and read instead.
+    def class_features(
+        self, model: Any, task: str, classes: Classes, *, batch_size: int = 128
+    ) -> Tensor | None:
+        """What `classify` compares pictures with, of `batch_size` texts a pass; None where a head knows the classes."""
+        raise self._refusal("classify")
+
+    def classify(self, model: Any, batch: Batch, features: Tensor | None) -> Tensor:
+        """Scores of the classes of the task that all rows are of, shape `(rows, classes)`.
 
         Args:
             model: The model, on the batch's device.
-            batch: From `training` or `asking`.
+            batch: From `asking`.
+            features: From `class_features`.
         """
+        raise self._refusal("classify")
+
+    def with_features(self, model: Any, batch: Batch) -> Batch:
+        """The batch with what the vision tower makes of its pictures in their place, to be stored and read instead."""
         raise self._refusal("features")
 
     def picture_tokens(self, batch: Batch) -> Tensor:
-        """Tokens that stand for pictures in each row, shape `(rows,)`, where a model puts features.
-
-        Args:
-            batch: From `training` or `asking`.
-        """
+        """Tokens that stand for pictures in each row, shape `(rows,)`, where a model puts features."""
         raise self._refusal("features")
 
     @property
@@ -389,10 +347,11 @@ class Reader(Classifying):
     def _refusal(self, ability: Ability) -> ReaderError:
         able = ", ".join(sorted(self.abilities))
         return ReaderError(
-            f"`{ability}` must be among what the reader {self.name!r} can do with {_title(self.config)} ({able}), but "
-            f"is not: the model cannot {ABILITIES[ability]}. Choose a model that can."
+            f"`{ability}` must be among what the reader {self.name!r} can do with {title_of(self.config)} ({able}), "
+            f"but is not: the model cannot {ABILITIES[ability]}. Choose a model that can."
         )
 
 
-def _title(config: Any) -> str:
+def title_of(config: Any) -> str:
+    """What messages call a model."""
     return f"a model of type {getattr(config, 'model_type', type(config).__name__)}"

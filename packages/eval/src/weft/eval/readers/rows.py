@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,31 +90,19 @@ class Row:
 
 
 def ask(text: str, pictures: Sequence[Any] = (), *, name: str = "row", task: str = "", **fields: Any) -> Row:
-    """A row of one question after its pictures.
-
-    Args:
-        text: The question.
-        pictures: References or PIL images.
-        name: See `Row`.
-        task: See `Row`.
-        **fields: Further fields of `Row`.
-    """
+    """A row of one question after its pictures, which are references or PIL images; the rest as in `Row`."""
     return Row(name, task, (Turn("user", (*pictures, text)),), **fields)
 
 
 def check_media(row: Row, videos: bool = False) -> None:
-    """Refuse a row with a part that is neither a text nor a picture.
-
-    Args:
-        row: The row.
-        videos: Whether it may be a video.
+    """Refuse a row with a part that is neither a text nor a picture, nor a video where `videos` may be.
 
     Raises:
         ReaderError: Naming the row.
     """
     from PIL import Image
 
-    for part in row.pictures if not videos else row.stills:
+    for part in row.stills if videos else row.pictures:
         if isinstance(part, Image.Image) or (isinstance(part, MediaRef) and part.kind == "image"):
             continue
         kind = "a video" if is_video(part) else f"a {type(part).__name__}"
@@ -125,22 +113,10 @@ def check_media(row: Row, videos: bool = False) -> None:
 
 
 def decoded(row: Row, videos: bool = False) -> list[Any]:
-    """The pictures of a row, but for videos, as PIL images in RGB.
-
-    Args:
-        row: The row.
-        videos: Whether it may hold videos.
-
-    Raises:
-        ReaderError: If a part is neither a text nor a picture, or is a video that it may not hold.
-    """
+    """The pictures of a row, but for videos, as PIL images in RGB; arguments and errors as in `check_media`."""
     check_media(row, videos)
-    return list(_decoded(row))
+    return [part.image() if isinstance(part, MediaRef) else _in_rgb(part, row.name) for part in row.stills]
 
 
-def _decoded(row: Row) -> Iterator[Any]:
-    for part in row.stills:
-        if isinstance(part, MediaRef):
-            yield part.image()
-        else:
-            yield part if part.mode == "RGB" else to_eight_bits(part, row.name).convert("RGB")
+def _in_rgb(picture: Any, name: str) -> Any:
+    return picture if picture.mode == "RGB" else to_eight_bits(picture, name).convert("RGB")

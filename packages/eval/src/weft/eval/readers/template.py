@@ -59,19 +59,11 @@ class Template:
         self.begins = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
 
     def prompt(self, turns: Sequence[Turn]) -> str:
-        """What is read before an answer.
-
-        Args:
-            turns: What was said.
-        """
+        """What is read before an answer, after what was said."""
         return self._rendered([_message(turn.role, turn.parts) for turn in turns], True)
 
     def said(self, turns: Sequence[Turn]) -> str:
-        """What turns are written as, an answer being the last of them.
-
-        Args:
-            turns: What was said.
-        """
+        """What turns are written as, an answer being the last of them."""
         return self._rendered([_message(turn.role, turn.parts) for turn in turns], False)
 
     def check_pictures(self, prompt: str, row: Row) -> None:
@@ -117,10 +109,9 @@ class Template:
         return "" if length <= 0 or place is None else two[place : place + length] * 2
 
     def _rendered(self, messages: Sequence[dict[str, Any]], asks: bool) -> str:
-        text: str = self._processor.apply_chat_template(
+        return self._processor.apply_chat_template(
             messages, chat_template=self._template, add_generation_prompt=asks, tokenize=False
         )
-        return text
 
 
 def _message(role: str, parts: Sequence[Any]) -> dict[str, Any]:

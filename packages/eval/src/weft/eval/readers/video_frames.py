@@ -55,7 +55,8 @@ class FramesRule:
     """Which frames of a video are shown.
 
     Args:
-        frames: Number of frames: the middle of each of as many equal pieces. A shorter video repeats some.
+        frames: Number of frames, 8 by default: the middle of each of as many equal pieces. A shorter video repeats
+            some.
         fps: Frames for each second instead, `MOST_FRAMES` at most.
 
     Raises:
@@ -80,20 +81,14 @@ class FramesRule:
     def film(self, part: MediaRef | Film) -> Film:
         """Decode a video; what is decoded already stays as it is.
 
-        Args:
-            part: The video.
-
         Raises:
             CorruptMediaError: If it cannot be decoded; the file is named.
         """
         if isinstance(part, Film):
             return part
-        count = MOST_FRAMES if self.fps is not None else (self.frames or _USUAL)
+        count = MOST_FRAMES if self.fps is not None else (self.frames or 8)
         found = decode_frames(part, int(count), per_second=self.fps)
         return Film(found.frames, found.chosen, found.available, found.rate or 1.0)
-
-
-_USUAL = 8
 
 
 def is_video(part: Any) -> bool:
@@ -102,9 +97,5 @@ def is_video(part: Any) -> bool:
 
 
 def blank_film(frames: int = 2) -> Film:
-    """A small black film, to ask a processor what it does.
-
-    Args:
-        frames: Number of frames.
-    """
+    """A small black film, to ask a processor what it does."""
     return Film(np.zeros((frames, 56, 56, 3), np.uint8), tuple(range(frames)), frames, 1.0)

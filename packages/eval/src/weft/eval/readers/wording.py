@@ -19,6 +19,8 @@ TEXT = "text"
 _TEXT_ALONE = "{text}"
 # What a record is asked for; none of it may be told.
 _HIDDEN = {"answers", "answer", "captions", "label", "class_name", "soft_targets"}
+_WORDS = {"str", "int", "float", "tuple[str, ...]"}
+_found: dict[type[Record], tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,6 @@ def word_fields(kind: type[Record]) -> tuple[str, ...]:
     return _found[kind]
 
 
-_WORDS = {"str", "int", "float", "tuple[str, ...]"}
-_found: dict[type[Record], tuple[str, ...]] = {}
-
-
 def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: str) -> tuple[Any, ...]:
     """Texts and pictures of a wording, neighbouring texts joined."""
     pieces = _pieces("ask", wording)
@@ -164,12 +162,9 @@ def _filled(wording: str, words: dict[str, Any], pictures: Sequence[Any], name: 
             parts += [*([text] if text else []), left.pop(0)]
             text = ""
         elif word is not None:
-            text += _written(words[word])
+            value = words[word]
+            text += ", ".join(value) if isinstance(value, tuple) else str(value)
     return (*parts, text) if text else tuple(parts)
-
-
-def _written(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -25,10 +25,4 @@ class Writing:
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of `generate`: all are stated, so that no setting saved with a model takes their place."""
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "num_beams": self.num_beams,
-            "no_repeat_ngram_size": self.no_repeat_ngram_size,
-            "early_stopping": self.early_stopping,
-            "do_sample": False,
-        }
+        return asdict(self) | {"do_sample": False}

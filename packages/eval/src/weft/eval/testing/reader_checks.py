@@ -259,7 +259,7 @@ def check_refusals(subject: Subject) -> None:
             try:
                 attempt(batch)
             except ReaderError as error:
-                assert "can do with" in str(error), error  # noqa: PT017
+                assert f"`{ability}` must be among what" in str(error), error  # noqa: PT017
             else:
                 raise AssertionError(f"{ability} is not declared, but not refused either")
 

@@ -70,8 +70,7 @@ def _closest(lengths: Array, image: Array, wanted: Array) -> Array:
 
 def _matches(order: Order, image: Array, candidates: int) -> Array:
     """Common n-grams of each candidate, clipped at the most that any one reference has."""
-    distinct = max(1, len(order.examples))
-    keys = image[order.sentence] * distinct + order.ngram
+    keys = order.keys(image)
     mine = order.sentence < candidates
     theirs, place = np.unique(keys[~mine], return_inverse=True)
     most = np.zeros(len(theirs) + 1, dtype=np.int64)

@@ -80,10 +80,8 @@ def cider_d(
 
 def _images_with(order: Order, image: Array, candidates: int) -> Array:
     """Number of images whose references hold each n-gram."""
-    distinct = max(1, len(order.examples))
-    theirs = order.sentence >= candidates
-    keys = np.unique(image[order.sentence[theirs]] * distinct + order.ngram[theirs])
-    return np.bincount(keys % distinct, minlength=len(order.examples))
+    keys = np.unique(order.keys(image)[order.sentence >= candidates])
+    return np.bincount(keys % order.distinct, minlength=len(order.examples))
 
 
 def _rarity(occurrences: Array, images: float) -> Array:
@@ -104,8 +102,7 @@ def _similarities(order: Order, image: Array, candidates: int, rarity: Array) ->
     squares = _table_of(weights, lambda weight: weight**2)
     norms = np.sqrt(np.bincount(order.sentence, weights=squares, minlength=len(image)))
 
-    distinct = max(1, len(order.examples))
-    keys = image[order.sentence] * distinct + order.ngram
+    keys = order.keys(image)
     mine = np.flatnonzero(order.sentence < candidates)
     theirs = np.flatnonzero(order.sentence >= candidates)
     mine = mine[np.argsort(keys[mine])]

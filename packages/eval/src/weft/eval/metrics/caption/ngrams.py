@@ -36,6 +36,15 @@ class Order:
     count: Array
     examples: Array
 
+    @property
+    def distinct(self) -> int:
+        """Number of n-grams, at least 1."""
+        return max(1, len(self.examples))
+
+    def keys(self, image: Array) -> Array:
+        """Shape `(entries,)`, equal for the same n-gram in sentences of the same image; `image` is of each sentence."""
+        return image[self.sentence] * self.distinct + self.ngram
+
 
 class NgramTable:
     """Counts of the 1- to 4-grams of sentences.

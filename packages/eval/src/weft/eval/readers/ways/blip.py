@@ -12,16 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BlipConfig
 
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
-from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
+from weft.eval.readers.batch import Batch, Losses, token_losses
+from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head, by_length
 from weft.eval.readers.contrast import alike, contrast
 from weft.eval.readers.errors import ReaderError
-from weft.eval.readers.limits import Limits
-from weft.eval.readers.one_question import check_answers, check_one_question, check_sides, pictures_of
-from weft.eval.readers.owners import owners
-from weft.eval.readers.processor import pictured
+from weft.eval.readers.one_question import check_answers
+from weft.eval.readers.processor import pictured, unread
 from weft.eval.readers.rows import Row
-from weft.eval.readers.ways.dual_encoder import identities
 from weft.eval.readers.writing import Writing
 
 HEADS: dict[str, Head] = {
@@ -39,11 +36,8 @@ class BlipReader(BlipHeadReader):
     """
 
     name: ClassVar[str] = "blip"
-
-    def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
-        super().__init__(config, processor, limits)
-        text = config.text_config
-        self._start, self._end, self._pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
+    calls_whole: ClassVar[bool] = False  # its parts are called one by one
+    recomputes: ClassVar[bool] = False  # it adds to its embeddings in place
 
     @property
     def head(self) -> Head:
@@ -55,60 +49,41 @@ class BlipReader(BlipHeadReader):
         """See `Reader.fault`."""
         if type(config) is not BlipConfig:
             return "it is no BLIP of transformers"
-        if not set(config.architectures or ()) & set(HEADS):
+        if not cls.builds(config):
             named = ", ".join(config.architectures or ()) or "no architecture"
             return f"its config names {named}, and none of {', '.join(HEADS)}"
-        if getattr(processor, "image_processor", None) is None:
-            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
-        return None
+        return unread(processor)
 
     @classmethod
     def builds(cls, config: Any) -> bool:
         """See `Reader.builds`."""
-        named = set(getattr(config, "architectures", None) or ()) & set(HEADS)
-        return type(config) is BlipConfig and bool(named)
+        return type(config) is BlipConfig and not HEADS.keys().isdisjoint(config.architectures or ())
 
     @classmethod
     def model_class(cls, config: Any) -> Any:
         """The class that the config names."""
         return getattr(transformers, next(name for name in config.architectures if name in HEADS))
 
-    @property
-    def calls_whole(self) -> bool:
-        """See `Reader.calls_whole`; its parts are called one by one."""
-        return False
-
-    @property
-    def recomputes(self) -> bool:
-        """See `Reader.recomputes`; it adds to its embeddings in place."""
-        return False
-
-    def check(self, row: Row) -> None:
-        """See `Reader.check`."""
-        super().check(row)
-        self._check([row])
-
     def answer_length(self, answer: str) -> int:
         """See `Reader.answer_length`."""
         return 0 if self.head == "compare" else len(self._answer(answer))
 
-    def _check(self, rows: Sequence[Row]) -> None:
-        check_one_question(rows, least=1, most=1)
-
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
         if self.head == "compare":
-            return self._batch(rows, self._inputs(rows), None)
+            return self._batch(rows, self._texts(rows) | self._pictures(rows))
         check_answers(rows)
-        return self._taught(rows)
-
-    def asking(self, rows: Sequence[Row]) -> Batch:
-        """See `Reader.asking`; either side of a comparison may be absent, in all rows alike."""
-        if self.head != "compare":
-            return self._batch(rows, self._inputs(rows), None)
-        texts, pictures = check_sides(rows)
-        inputs = (self._texts(rows) if texts else {}) | (self._pictures(rows) if pictures else {})
-        return self._batch(rows, inputs, None)
+        inputs = self._texts(rows) | self._pictures(rows)
+        lengths = inputs[MASK].sum(1).tolist()
+        answers = [self._answer(row.answer or "") for row in rows]
+        whole = [length + len(answer) for length, answer in zip(lengths, answers, strict=True)]
+        fitting = self.limits.fitting(rows, whole, [len(answer) for answer in answers])
+        shorter = self._without_others(rows, fitting)
+        if shorter is not None:
+            return shorter
+        ids, mask, labels = self._taught(self._starts(inputs, len(rows)), answers)
+        names = ("decoder_input_ids", "decoder_attention_mask") if self.head == "answer" else (IDS, MASK)
+        return self._batch(rows, inputs | dict(zip(names, (ids, mask), strict=True)), labels=labels)
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """See `Reader.losses`; smoothed as the config says.
@@ -122,11 +97,7 @@ class BlipReader(BlipHeadReader):
         """
         if self.head == "compare":
             return self._compared(model, batch)
-        return self._scored(model, batch, self.config.text_config.label_smoothing)
-
-    def likelihoods(self, model: Any, batch: Batch) -> Tensor:
-        """See `Reader.likelihoods`; never smoothed."""
-        return -self._scored(model, batch, 0.0).sums
+        return super().losses(model, batch)
 
     def _compared(self, model: Any, batch: Batch) -> Losses:
         seen, texts = _seen(model, batch), self.embed_texts(model, batch)
@@ -157,8 +128,8 @@ class BlipReader(BlipHeadReader):
             raise self._refusal("write")
         ids, mask = batch.inputs[IDS], batch.inputs[MASK]
         states = self._states(model, batch)
-        found: dict[int, Tensor] = {}
-        for length, places in _by_length(mask):
+        parts = []
+        for length, places in by_length(mask):
             start = ids.new_full((len(ids), 1), self._start)
             seen = states[:, :length]
             if self.head == "describe":
@@ -167,20 +138,19 @@ class BlipReader(BlipHeadReader):
                 start, seen = torch.cat([start, prompts], 1), states
             tokens = model.text_decoder.generate(
                 input_ids=start,
-                eos_token_id=self._end,
+                eos_token_id=self.config.text_config.sep_token_id,
                 pad_token_id=self._pad,
                 encoder_hidden_states=seen,
                 encoder_attention_mask=torch.ones_like(seen[..., 0], dtype=torch.long),
                 **writing.options,
             )
-            kept = tokens[places, start.shape[1] :] if self.head == "describe" else tokens[places]
-            found |= dict(zip(places.tolist(), kept, strict=True))
-        rows = [found[place] for place in range(len(batch))]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
+            first = start.shape[1] if self.head == "describe" else 0
+            parts.append((places, tokens[places, first:]))
+        return self._in_rows(parts)
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_texts`."""
-        self._check_compares()
+        self._check_compares("embed")
         text = {name: batch.inputs[name] for name in (IDS, MASK)}
         return functional.normalize(
             model.text_proj(model.text_encoder(**text).last_hidden_state[:, 0]), dim=-1
@@ -188,23 +158,22 @@ class BlipReader(BlipHeadReader):
 
     def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_pictures`."""
-        self._check_compares()
+        self._check_compares("embed")
         return functional.normalize(model.vision_proj(_seen(model, batch)[:, 0]), dim=-1)
 
     def match(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.match`: the logit of "yes"."""
-        self._check_compares()
-        logits: Tensor = model(**batch.inputs).itm_score
-        return logits[:, 1]
+        self._check_compares("match")
+        return model(**batch.inputs).itm_score[:, 1]
 
     def look(self, model: Any, batch: Batch) -> Any:
         """See `Reader.look`."""
-        self._check_compares()
+        self._check_compares("match")
         return _seen(model, batch)
 
     def belong(self, model: Any, seen: Any, batch: Batch, features: Tensor | None = None) -> Tensor:
         """See `Reader.belong`; it weights no frames."""
-        self._check_compares()
+        self._check_compares("match")
         if features is not None:
             raise ReaderError(
                 f"`features` must be None for {self.title} because it weights no frames. Set "
@@ -213,40 +182,9 @@ class BlipReader(BlipHeadReader):
         states = seen.expand(len(batch), -1, -1)
         return _match(model, batch.inputs[IDS], batch.inputs[MASK], states)[:, 1]
 
-    def _check_compares(self) -> None:
-        if self.head != "compare":
-            raise self._refusal("embed")
-
-    def _taught(self, rows: Sequence[Row]) -> Batch:
-        inputs = self._inputs(rows)
-        prompts = [
-            ids[: int(kept)].tolist() for ids, kept in zip(inputs[IDS], inputs[MASK].sum(1), strict=True)
-        ]
-        answers = [self._answer(row.answer or "") for row in rows]
-        fitting = self.limits.fitting(
-            rows,
-            [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)],
-            [len(answer) for answer in answers],
-        )
-        if len(fitting) < len(rows):
-            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
-            return self.training([rows[place] for place in fitting]).without(left_out)
-        if self.head == "answer":
-            starts = [[self._start]] * len(rows)
-        else:
-            # A caption continues where its prompt ends: in the place of the prompt's last special token.
-            starts = [[self._start, *prompt[1:-1]] for prompt in prompts]
-        read = [[*start, *answer] for start, answer in zip(starts, answers, strict=True)]
-        learned = [[*[IGNORED] * len(start), *answer] for start, answer in zip(starts, answers, strict=True)]
-        names = ("decoder_input_ids", "decoder_attention_mask") if self.head == "answer" else (IDS, MASK)
-        made = (padded_ids(read, self._pad), padded_ids([[1] * len(own) for own in read], 0))
-        labels = padded_ids(learned, IGNORED)
-        return self._batch(rows, inputs | dict(zip(names, made, strict=True)), labels)
-
     def _scored(self, model: Any, batch: Batch, smoothing: float) -> Losses:
         if batch.labels is None:
             raise self._refusal("score")
-
         return token_losses(self._logits(model, batch)[:, :-1], batch.labels[:, 1:], smoothing)
 
     def _logits(self, model: Any, batch: Batch) -> Tensor:
@@ -254,58 +192,41 @@ class BlipReader(BlipHeadReader):
         if self.head == "describe":
             return _decoded(model, inputs[IDS], inputs[MASK], states)
         read = inputs["decoder_input_ids"], inputs["decoder_attention_mask"]
-        # Releases of transformers forget the mask of what a decoder looks at: no question may have padding there. All
-        # rows stay in every pass, for they are routed to their tasks by their places.
-        groups = _by_length(inputs[MASK])
+        # Releases of transformers forget the mask of what a decoder looks at: no question may have padding there.
+        groups = by_length(inputs[MASK])
         parts = [_decoded(model, *read, states[:, :length])[places] for length, places in groups]
         order = torch.cat([places for _, places in groups])
         return torch.cat(parts)[order.argsort()]
 
     def _states(self, model: Any, batch: Batch) -> Tensor:
         """What the decoder looks at: the picture, or the question that has looked at it."""
-        ids, mask = batch.inputs[IDS], batch.inputs[MASK]
         seen = _seen(model, batch)
         if self.head == "describe":
             return seen
-        return _grounded(model, ids, mask, seen)
+        return _grounded(model, batch.inputs[IDS], batch.inputs[MASK], seen)
 
     def _answer(self, text: str) -> list[int]:
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self._end]
-
-    def _inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        self._check(rows)
-        return self._texts(rows) | self._pictures(rows)
+        return [*ids, self.config.text_config.sep_token_id]
 
     def _texts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        texts = [row.text for row in rows]
-        return dict(
-            self.processor.tokenizer(
-                texts, padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
-            )
-        )
+        texts, tokenizer = [row.text for row in rows], self.processor.tokenizer
+        options = {"padding_side": "right", "return_tensors": "pt", "return_token_type_ids": False}
+        return dict(tokenizer(texts, padding=True, **options))
 
     def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         self._check(rows)
-        return pictured(self.processor, [picture for own in pictures_of(rows) or [] for picture in own])
-
-    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
-        media = {PIXELS: inputs[PIXELS]} if PIXELS in inputs else {}
-        owned = owners([len(row.pictures) for row in rows], media)
-        same = identities(rows) if self.head == "compare" else {}
-        return batch_of(rows, inputs, objective=self.objective, labels=labels, owners=owned, identities=same)
+        return pictured(self.processor, rows)
 
 
 def _match(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
     """The logits of "no" and "yes" of texts that read a picture, shape `(rows, 2)`."""
-    logits: Tensor = model.itm_head(_grounded(model, ids, mask, states)[:, 0])
-    return logits
+    return model.itm_head(_grounded(model, ids, mask, states)[:, 0])
 
 
 def _grounded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
     """States of texts that read a picture, shape `(rows, length, width)`."""
-    hidden: Tensor = model.text_encoder(**_beside(ids, mask, states)).last_hidden_state
-    return hidden
+    return model.text_encoder(**_beside(ids, mask, states)).last_hidden_state
 
 
 def _beside(ids: Tensor, mask: Tensor, states: Tensor) -> dict[str, Tensor]:
@@ -321,19 +242,11 @@ def _beside(ids: Tensor, mask: Tensor, states: Tensor) -> dict[str, Tensor]:
 
 def _seen(model: Any, batch: Batch) -> Tensor:
     """States of the vision tower, shape `(rows, tokens, width)`."""
-    states: Tensor = model.vision_model(pixel_values=batch.inputs[PIXELS]).last_hidden_state
-    return states
+    return model.vision_model(pixel_values=batch.inputs[PIXELS]).last_hidden_state
 
 
 def _decoded(model: Any, ids: Tensor, mask: Tensor, states: Tensor) -> Tensor:
-    logits: Tensor = model.text_decoder(**_beside(ids, mask, states), is_decoder=True).logits
-    return logits
-
-
-def _by_length(mask: Tensor) -> list[tuple[int, Tensor]]:
-    """Each length of a text with the places of the rows that have it."""
-    lengths = mask.sum(1)
-    return [(length, (lengths == length).nonzero().squeeze(1)) for length in lengths.unique().tolist()]
+    return model.text_decoder(**_beside(ids, mask, states), is_decoder=True).logits
 
 
 READER = BlipReader

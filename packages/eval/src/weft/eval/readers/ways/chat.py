@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
 from weft.eval.readers.one_question import pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
-from weft.eval.readers.processor import blank
+from weft.eval.readers.processor import blank, unread
 from weft.eval.readers.reader import Reader
 from weft.eval.readers.rows import Row, ask, check_media
 from weft.eval.readers.template import Template, chat_template
@@ -28,6 +27,7 @@ class ChatReader(OneSequence):
     """Words a prompt by the model's own template, and learns what the assistant says."""
 
     name: ClassVar[str] = "chat"
+    reads_several = True  # the template marks each
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
@@ -38,16 +38,8 @@ class ChatReader(OneSequence):
         """See `Reader.fault`."""
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             return "AutoModelForImageTextToText does not know its type"
-        if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
-            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
-        if chat_template(processor) is None:
-            return "its processor has no chat template"
-        return None
-
-    @property
-    def reads_several(self) -> bool:
-        """Always: the template marks each."""
-        return True
+        bare = chat_template(processor) is None
+        return unread(processor) or ("its processor has no chat template" if bare else None)
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
@@ -61,9 +53,8 @@ class ChatReader(OneSequence):
 
     def least_length(self, row: Row) -> int:
         """See `Reader.least_length`; earlier answers are counted as the template writes them."""
-        words = self.processor.tokenizer(self._template.prompt(row.turns), add_special_tokens=False)[
-            "input_ids"
-        ]
+        prompt = self._template.prompt(row.turns)
+        words = self.processor.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return len(words) + self.answer_length(row.answer or "")
 
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
@@ -73,7 +64,6 @@ class ChatReader(OneSequence):
         texts = [gap.join(parts) for parts in apart]
         for row, text in zip(rows, texts, strict=True):
             self._template.check_pictures(text, row)
-        for row in rows:
             self._check_media(row)
         return with_gaps(self._of_texts(texts, rows), apart, self.processor.tokenizer)
 
@@ -98,9 +88,8 @@ class ChatReader(OneSequence):
             return f"its processor does not show one beside a picture ({error})"
         apart = any(name.startswith("pixel") and "video" in name for name in media)
         # Frames that are among the pictures must be pictures like others, one after another.
-        among = (
-            "pixel_values" in media and media["pixel_values"].dim() == 4 and len(media["pixel_values"]) > 2
-        )
+        pixels = media.get("pixel_values")
+        among = pixels is not None and pixels.dim() == 4 and len(pixels) > 2
         return None if apart or among else "its processor puts frames where the pictures of other rows stand"
 
     def _probed(self, rows: Sequence[Row]) -> Encoded:
@@ -123,9 +112,7 @@ class ChatReader(OneSequence):
                     f"`fps` must be left out for {self.title} whose processor shows equally many frames of every video "
                     f"({error}). Give `frames`."
                 ) from None
-        other = copy(self)
-        other.rule = rule
-        return other
+        return self.changed(rule=rule)
 
     def _apart(self, row: Row) -> list[str]:
         """What is read before each answer that is learned, or read after one that is, but for the answers."""
@@ -195,10 +182,7 @@ def _answered(row: Row) -> list[int]:
 def with_gaps(encoded: Encoded, apart: Sequence[Sequence[str]], tokenizer: Any) -> Encoded:
     """Prompts without the special tokens that stand for answers, and with their places.
 
-    Args:
-        encoded: The prompts, the texts of each row joined by the token that ends a text.
-        apart: Those texts.
-        tokenizer: Its tokenizer.
+    The texts of each row, which are `apart`, are joined by the token that ends a text.
     """
     sequences, gaps = [], []
     for sequence, texts in zip(encoded.sequences, apart, strict=True):

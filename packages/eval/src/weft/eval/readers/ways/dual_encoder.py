@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,20 +16,18 @@ from transformers import (
 )
 
 from weft.core.composites import DualEncoderConfig
-from weft.data import MediaRef
 from weft.eval.readers.abilities import Ability
-from weft.eval.readers.batch import Batch, Losses, batch_of
+from weft.eval.readers.batch import Batch, Losses, batch_of, stored
 from weft.eval.readers.classes import Classes
 from weft.eval.readers.classifying import class_features, class_rows, columns, told_apart
-from weft.eval.readers.contrast import contrast
+from weft.eval.readers.contrast import contrast, identities
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
-from weft.eval.readers.one_question import check_one_question, check_sides
+from weft.eval.readers.one_question import OneQuestion, check_sides
 from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor, stored
-from weft.eval.readers.processor import pictured
-from weft.eval.readers.reader import Reader
-from weft.eval.readers.rows import Row, decoded
+from weft.eval.readers.paired import unpaired
+from weft.eval.readers.processor import pictured, unread
+from weft.eval.readers.rows import Row
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 _LONG_CLASS = (
@@ -51,7 +48,7 @@ class OpenClipConfig:
     model_type: str = "open_clip"
 
 
-class DualEncoderReader(Reader):
+class DualEncoderReader(OneQuestion):
     """Compares texts with pictures; a row's text is what it reads, and its picture is what the text belongs to.
 
     A model that adds a bias to its similarities is trained by sigmoids, as SigLIP; one that does not, by softmax, as
@@ -59,6 +56,7 @@ class DualEncoderReader(Reader):
     """
 
     name: ClassVar[str] = "dual_encoder"
+    objective = "contrastive"
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
@@ -69,14 +67,8 @@ class DualEncoderReader(Reader):
     def fault(cls, config: Any, processor: Any) -> str | None:
         """See `Reader.fault`."""
         if isinstance(config, DualEncoderConfig | OpenClipConfig):
-            paired = isinstance(processor, PairedProcessor)
-            return None if paired else "a tokenizer and pictures of its own are needed (a PairedProcessor)"
-        other = _other(config)
-        if other is not None:
-            return other
-        if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
-            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
-        return None
+            return unpaired(processor)
+        return _other(config) or unread(processor)
 
     @classmethod
     def builds(cls, config: Any) -> bool:
@@ -95,20 +87,14 @@ class DualEncoderReader(Reader):
         return both | {"features"} if self._own else both
 
     @property
-    def objective(self) -> str:
-        """Comparison of text and picture."""
-        return "contrastive"
+    def _shown(self) -> tuple[int, int | None]:
+        return 1, None if self._own else 1
 
     def check(self, row: Row) -> None:
         """See `Reader.check`."""
-        if not self.paired:
-            super().check(row)
-        self._check([row])
+        super().check(row)
         if self.limits.too_long == "refuse":
             self._fitting([row])
-
-    def _check(self, rows: Sequence[Row]) -> None:
-        check_one_question(rows, least=1, most=None if self._own else 1)
 
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
@@ -119,10 +105,9 @@ class DualEncoderReader(Reader):
             raise ReaderError(
                 f"`rows` must hold at least two rows to compare, but holds {len(rows)}. Raise the batch size."
             )
-        fitting = self._fitting(rows)
-        if len(fitting) < len(rows):
-            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
-            return self.training([rows[place] for place in fitting]).without(left_out)
+        shorter = self._without_others(rows, self._fitting(rows))
+        if shorter is not None:
+            return shorter
         return self._batch(rows, self._texts(rows) | self._pictures(rows, taught=True))
 
     def asking(self, rows: Sequence[Row]) -> Batch:
@@ -153,8 +138,7 @@ class DualEncoderReader(Reader):
             self.embed_texts(model, self.asking(rows[start : start + batch_size]).beside(model))
             for start in range(0, len(rows), batch_size)
         ]
-        counts = torch.tensor([len(own) for own in classes.texts])
-        of_texts = torch.arange(len(counts)).repeat_interleave(counts)
+        of_texts = columns((), [(task, classes)], texts=True).of_texts
         return class_features(torch.cat(found), of_texts.to(found[0].device))
 
     def classify(self, model: Any, batch: Batch, features: Tensor | None) -> Tensor:
@@ -167,18 +151,18 @@ class DualEncoderReader(Reader):
         inputs = {name: value for name, value in batch.inputs.items() if name in TEXT}
         if self._own:
             return model.encode_text(**inputs)
-        if self._open:
-            return functional.normalize(model.encode_text(inputs["input_ids"]), dim=-1)
-        return _unit(model.get_text_features(**inputs))
+        return _unit(
+            model.encode_text(inputs["input_ids"]) if self._open else model.get_text_features(**inputs)
+        )
 
     def embed_pictures(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_pictures`."""
         inputs = {name: value for name, value in batch.inputs.items() if name not in TEXT}
         if self._own:
             return model.encode_image(**inputs)
-        if self._open:
-            return functional.normalize(model.encode_image(inputs["pixel_values"]), dim=-1)
-        return _unit(model.get_image_features(**inputs))
+        return _unit(
+            model.encode_image(inputs["pixel_values"]) if self._open else model.get_image_features(**inputs)
+        )
 
     def with_features(self, model: Any, batch: Batch) -> Batch:
         """See `Reader.with_features`."""
@@ -195,21 +179,17 @@ class DualEncoderReader(Reader):
         if self._own:
             return output.text_embeds, output.image_embeds, output.logit_scale, None
         inner = getattr(model, "module", model)
-        return (
-            output.text_embeds,
-            output.image_embeds,
-            inner.logit_scale.exp(),
-            getattr(inner, "logit_bias", None),
-        )
+        bias = getattr(inner, "logit_bias", None)
+        return output.text_embeds, output.image_embeds, inner.logit_scale.exp(), bias
 
     def _told_apart(self, rows: Sequence[Row], order: Sequence[tuple[str, Classes]]) -> Batch:
         """A batch whose texts are those of the classes of its tasks."""
         texts = [text for task, classes in order for text in class_rows(task, classes)]
         if len(self._fitting(texts)) < len(texts):
             raise ReaderError(_LONG_CLASS)
-        batch = self._batch(rows, self._texts(texts) | self._pictures(rows, taught=True))
-        return replace(
-            batch,
+        return self._batch(
+            rows,
+            self._texts(texts) | self._pictures(rows, taught=True),
             objective="classification",
             columns=columns(rows, order, texts=True),
             text_tasks=tuple(text.task for text in texts),
@@ -234,28 +214,22 @@ class DualEncoderReader(Reader):
         texts, tokenizer = [row.text for row in rows], self.processor.tokenizer
         # A text without a mask is pooled where the longest would end: all have its length.
         masked = "attention_mask" in tokenizer.model_input_names
-        made = tokenizer(
-            texts,
-            padding=True if masked else "max_length",
-            truncation=True,
-            max_length=self._places,
-            padding_side="right",
-            return_tensors="pt",
-        )
-        return dict(made)
+        padding = True if masked else "max_length"
+        cut = {"truncation": True, "max_length": self._places}
+        return dict(tokenizer(texts, padding=padding, padding_side="right", return_tensors="pt", **cut))
 
     def _pictures(self, rows: Sequence[Row], *, taught: bool = False) -> dict[str, Tensor]:
         if self.paired:
             return self.processor.pictures(rows, taught=taught)
         self._check(rows)
         # The picture's own processor: what the whole would set again, such as the size of a patch, is as it was saved.
-        return pictured(self.processor, [picture for row in rows for picture in decoded(row)])
+        return pictured(self.processor, rows)
 
-    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor]) -> Batch:
+    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> Batch:
         media = {} if self.paired else {name: value for name, value in inputs.items() if name not in TEXT}
         owned = owners([len(row.pictures) for row in rows], media)
-        same = identities(rows)
-        return batch_of(rows, inputs, objective="contrastive", owners=owned, identities=same)
+        fields = {"objective": self.objective, "owners": owned, "identities": identities(rows), **fields}
+        return batch_of(rows, inputs, **fields)
 
 
 def _other(config: Any) -> str | None:
@@ -268,23 +242,6 @@ def _other(config: Any) -> str | None:
     if kind.__name__ not in named and (named or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
         return f"its config names {', '.join(named) or 'no architecture'}, not {kind.__name__}"
     return None
-
-
-def identities(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Numbers of the text and of the pictures of rows, equal where rows show the same; see `Batch`."""
-    shown = [tuple(_address(picture) for picture in row.pictures) for row in rows]
-    return {"text": _numbered(row.text for row in rows), "image": _numbered(shown)}
-
-
-def _address(picture: Any) -> Hashable:
-    if isinstance(picture, MediaRef):
-        return picture.place
-    return hashlib.sha256(picture.tobytes()).hexdigest(), picture.size
-
-
-def _numbered(values: Iterable[Hashable]) -> Tensor:
-    digests = [hashlib.sha256(repr(value).encode()).digest()[:8] for value in values]
-    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])
 
 
 def _unit(output: Any) -> Tensor:

@@ -17,11 +17,10 @@ from weft.eval.readers.classes import Classes
 from weft.eval.readers.classifying import columns, told_apart
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
-from weft.eval.readers.one_question import check_one_question
+from weft.eval.readers.one_question import OneQuestion
 from weft.eval.readers.owners import owners
 from weft.eval.readers.processor import pictured
-from weft.eval.readers.reader import Reader
-from weft.eval.readers.rows import Row, decoded
+from weft.eval.readers.rows import Row
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,12 @@ class PictureProcessor:
         self.image_processor.save_pretrained(folder)
 
 
-class ImageClassifierReader(Reader):
+class ImageClassifierReader(OneQuestion):
     """Tells pictures apart by the classes of their task, which its head for the task scores."""
 
     name: ClassVar[str] = "image_classifier"
+    abilities: frozenset[Ability] = frozenset({"classify"})
+    objective = "classification"
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
         super().__init__(config, processor, limits)
@@ -74,21 +75,6 @@ class ImageClassifierReader(Reader):
         """`ImageClassifier`."""
         return ImageClassifier
 
-    @property
-    def abilities(self) -> frozenset[Ability]:
-        """It classifies."""
-        return frozenset({"classify"})
-
-    @property
-    def objective(self) -> str:
-        """Classification."""
-        return "classification"
-
-    def check(self, row: Row) -> None:
-        """See `Reader.check`."""
-        super().check(row)
-        check_one_question([row], least=1, most=1)
-
     def least_length(self, row: Row) -> int:
         """Nothing is read as text."""
         return 0
@@ -109,8 +95,8 @@ class ImageClassifierReader(Reader):
 
     def asking(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.asking`."""
-        check_one_question(rows, least=1, most=1)
-        inputs = pictured(self.processor, [picture for row in rows for picture in decoded(row)])
+        self._check(rows)
+        inputs = pictured(self.processor, rows)
         owned = owners([len(row.pictures) for row in rows], inputs)
         return batch_of(rows, inputs, objective=self.objective, owners=owned)
 
@@ -126,13 +112,9 @@ class ImageClassifierReader(Reader):
 
     def classify(self, model: Any, batch: Batch, features: Tensor | None) -> Tensor:
         """See `Reader.classify`."""
-        first = 0
-        for task, count in self.config.classes.items():
-            if task == batch.tasks[0]:
-                logits: Tensor = model(**batch.inputs).logits
-                return logits[:, first : first + count]
-            first += count
-        raise AssertionError("`class_features` refuses tasks without a head")
+        logits: Tensor = model(**batch.inputs).logits
+        heads = zip(self.config.classes, logits.split([*self.config.classes.values()], dim=1), strict=True)
+        return dict(heads)[batch.tasks[0]]
 
     def _check_head(self, task: str, classes: Classes) -> None:
         count = self.config.classes.get(task)

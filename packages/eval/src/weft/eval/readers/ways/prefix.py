@@ -9,16 +9,16 @@ from torch import Tensor
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from weft.eval.readers.limits import Limits
-from weft.eval.readers.one_question import check_one_question, pictures_of
+from weft.eval.readers.one_question import OneQuestion, pictures_of
 from weft.eval.readers.one_sequence import IDS, Encoded, OneSequence, Piece, image_token
-from weft.eval.readers.processor import blank, processed
+from weft.eval.readers.processor import blank, processed, unread
 from weft.eval.readers.rows import Row
 from weft.eval.readers.template import chat_template
 
 KINDS = "token_type_ids"
 
 
-class PrefixReader(OneSequence):
+class PrefixReader(OneQuestion, OneSequence):
     """Reads pictures and a prompt, and learns what follows; the prompt's words are the recipe's alone.
 
     Every row shows a picture, for these models read no text without one.
@@ -40,8 +40,8 @@ class PrefixReader(OneSequence):
             return "its language model is an encoder and a decoder"
         if image_token(config) is None:
             return "its pictures do not stand among the tokens"
-        if getattr(processor, "image_processor", None) is None or not hasattr(processor, "tokenizer"):
-            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
+        if (fault := unread(processor)) is not None:
+            return fault
         if chat_template(processor) is not None:
             return "its processor has a chat template"
         if not _shows_by_itself(config, processor):
@@ -53,13 +53,9 @@ class PrefixReader(OneSequence):
         """Where pictures are marked in the text; other models read one."""
         return bool(self._mark)
 
-    def check(self, row: Row) -> None:
-        """See `Reader.check`."""
-        super().check(row)
-        self._check([row])
-
-    def _check(self, rows: Sequence[Row]) -> None:
-        check_one_question(rows, least=1, most=None if self._mark else 1)
+    @property
+    def _shown(self) -> tuple[int, int | None]:
+        return 1, None if self._mark else 1
 
     def _prompts(self, rows: Sequence[Row], taught: bool) -> Encoded:
         self._check(rows)

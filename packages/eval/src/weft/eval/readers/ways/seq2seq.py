@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -18,15 +19,14 @@ from transformers import (
 from weft.core.composites import VisualSeq2SeqConfig
 from weft.eval.readers.abilities import Ability
 from weft.eval.readers.answer_ranker import AnswerRanker
-from weft.eval.readers.answer_tokens import stop_tokens
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
+from weft.eval.readers.answer_tokens import padded_ids, stop_tokens
+from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, stored, token_losses
 from weft.eval.readers.errors import ReaderError
 from weft.eval.readers.limits import Limits
-from weft.eval.readers.one_question import check_answers, check_one_question, pictures_of
+from weft.eval.readers.one_question import OneQuestion, check_answers, pictures_of
 from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor, stored
-from weft.eval.readers.processor import processed
-from weft.eval.readers.reader import Reader
+from weft.eval.readers.paired import unpaired
+from weft.eval.readers.processor import processed, unread
 from weft.eval.readers.rows import Row
 from weft.eval.readers.template import chat_template
 from weft.eval.readers.writing import Writing
@@ -34,10 +34,11 @@ from weft.eval.readers.writing import Writing
 PIXELS = "pixel_values"
 
 
-class Seq2SeqReader(Reader):
+class Seq2SeqReader(OneQuestion):
     """Encodes prompts by the model's processor; an answer has the special tokens that its tokenizer writes."""
 
     name: ClassVar[str] = "seq2seq"
+    objective = "generation"
     decides_early: ClassVar[bool] = True
 
     def __init__(self, config: Any, processor: Any, limits: Limits | None = None) -> None:
@@ -52,13 +53,9 @@ class Seq2SeqReader(Reader):
             return "AutoModelForImageTextToText does not know its type"
         if not language_config(config).is_encoder_decoder:
             return "its language model is no encoder and decoder"
-        if own and not isinstance(processor, PairedProcessor):
-            return "a tokenizer and pictures of its own are needed (a PairedProcessor)"
-        if not own and getattr(processor, "image_processor", None) is None:
-            return f"its processor ({type(processor).__name__}) does not read pictures and texts"
-        if chat_template(processor) is not None:
-            return "its processor has a chat template"
-        return None
+        if (fault := unpaired(processor) if own else unread(processor)) is not None:
+            return fault
+        return None if chat_template(processor) is None else "its processor has a chat template"
 
     @classmethod
     def builds(cls, config: Any) -> bool:
@@ -77,9 +74,8 @@ class Seq2SeqReader(Reader):
         return frozenset({"write", "score", "features"} if self.paired else {"write", "score"})
 
     @property
-    def objective(self) -> str:
-        """Generation of the answer."""
-        return "generation"
+    def _shown(self) -> tuple[int, int | None]:
+        return (0, None) if self.paired else (1, 1)
 
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
@@ -88,14 +84,14 @@ class Seq2SeqReader(Reader):
         counts = (labels != IGNORED).sum(1)
         lengths = inputs["attention_mask"].sum(1) + counts
         fitting = self.limits.fitting(rows, lengths.tolist(), counts.tolist())
-        if len(fitting) < len(rows):
-            left_out = tuple(row.name for place, row in enumerate(rows) if place not in fitting)
-            return self.training([rows[place] for place in fitting]).without(left_out)
+        shorter = self._without_others(rows, fitting)
+        if shorter is not None:
+            return shorter
         return self._batch(rows, {**inputs, "decoder_input_ids": self._shifted(labels)}, labels)
 
     def asking(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.asking`."""
-        return self._batch(rows, self._inputs(rows), None)
+        return self._batch(rows, self._inputs(rows))
 
     def losses(self, model: Any, batch: Batch) -> Losses:
         """See `Reader.losses`."""
@@ -104,8 +100,7 @@ class Seq2SeqReader(Reader):
 
     def generate(self, model: Any, batch: Batch, writing: Writing) -> Tensor:
         """See `Reader.generate`; the token that starts every answer comes first."""
-        tokens: Tensor = model.generate(**batch.inputs, **writing.options)
-        return tokens
+        return model.generate(**batch.inputs, **writing.options)
 
     def choose(
         self,
@@ -118,16 +113,13 @@ class Seq2SeqReader(Reader):
         batch_size: int = 32,
     ) -> list[str]:
         """See `Reader.choose`; the encoder runs once a row, and the answers that begin likeliest are scored whole."""
-        tokens = {
-            answer: self._answer(answer) for answer in dict.fromkeys(a for own in candidates for a in own)
-        }
+        tokens = {answer: self._answer(answer) for answer in dict.fromkeys(chain.from_iterable(candidates))}
         with torch.inference_mode():
             batch = self.asking(rows).beside(model)
             if "features" in self.abilities and PIXELS in batch.inputs:
                 batch = self.with_features(model, batch)
-            ranker = AnswerRanker(
-                model, batch.inputs, tokens, self._start, self.processor.tokenizer.pad_token_id, batch_size
-            )
+            padding = self.processor.tokenizer.pad_token_id
+            ranker = AnswerRanker(model, batch.inputs, tokens, self._start, padding, batch_size)
             return ranker.best(candidates, keep, per_token)
 
     def read_for(self, candidates: Sequence[Sequence[str]]) -> list[int]:
@@ -140,18 +132,9 @@ class Seq2SeqReader(Reader):
             raise self._refusal("features")
         return stored(batch, model.encode_images(batch.inputs[PIXELS]))
 
-    def check(self, row: Row) -> None:
-        """See `Reader.check`."""
-        if not self.paired:
-            super().check(row)
-        self._check([row])
-
     def answer_length(self, answer: str) -> int:
         """See `Reader.answer_length`."""
         return len(self._answer(answer))
-
-    def _check(self, rows: Sequence[Row]) -> None:
-        check_one_question(rows, least=0 if self.paired else 1, most=None if self.paired else 1)
 
     def _inputs(self, rows: Sequence[Row], *, taught: bool = False) -> dict[str, Tensor]:
         self._check(rows)
@@ -194,7 +177,7 @@ class Seq2SeqReader(Reader):
         read = torch.cat([labels.new_full((len(labels), 1), self._start), labels[:, :-1]], 1)
         return read.masked_fill(read == IGNORED, self.processor.tokenizer.pad_token_id)
 
-    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None) -> Batch:
+    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], labels: Tensor | None = None) -> Batch:
         # Where all rows show equally many pictures, their tensors have a dimension for the pictures of a row.
         media = {} if self.paired else {name: inputs[name] for name in inputs if name.startswith("pixel")}
         owned = owners([len(row.pictures) for row in rows], media)

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from weft.core.composites import BlipAnsweringConfig, BlipCaptioningConfig, BlipRetrievalConfig
 from weft.core.units.frame_attention import frame_weights
-from weft.eval.readers.abilities import Ability
-from weft.eval.readers.answer_list import likeliest
-from weft.eval.readers.batch import IGNORED, Batch, Losses, batch_of, padded_ids, token_losses
-from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head
-from weft.eval.readers.one_question import check_answers, check_one_question, check_sides
-from weft.eval.readers.owners import owners
-from weft.eval.readers.paired import PairedProcessor
+from weft.eval.readers.batch import Batch, Losses, token_losses
+from weft.eval.readers.blip_head import IDS, MASK, PIXELS, BlipHeadReader, Head, by_length
+from weft.eval.readers.errors import ReaderError
+from weft.eval.readers.one_question import check_answers
+from weft.eval.readers.paired import unpaired
 from weft.eval.readers.rows import Row
-from weft.eval.readers.ways.dual_encoder import identities
 from weft.eval.readers.writing import Writing
 
 HEADS: dict[type, Head] = {
@@ -47,8 +44,7 @@ class WeftBlipReader(BlipHeadReader):
         """See `Reader.fault`."""
         if type(config) not in HEADS:
             return "it is no BLIP of weft's own"
-        paired = isinstance(processor, PairedProcessor)
-        return None if paired else "a tokenizer and pictures of its own are needed (a PairedProcessor)"
+        return unpaired(processor)
 
     @classmethod
     def builds(cls, config: Any) -> bool:
@@ -70,9 +66,9 @@ class WeftBlipReader(BlipHeadReader):
         """See `Reader.keeps_momentum`."""
         return self.head == "compare"
 
-    def check(self, row: Row) -> None:
-        """See `Reader.check`."""
-        check_one_question([row])
+    @property
+    def _shown(self) -> tuple[int, int | None]:
+        return 1, None
 
     def answer_length(self, answer: str) -> int:
         """See `Reader.answer_length`."""
@@ -80,7 +76,7 @@ class WeftBlipReader(BlipHeadReader):
 
     def training(self, rows: Sequence[Row]) -> Batch:
         """See `Reader.training`."""
-        check_one_question(rows)
+        self._check(rows)
         inputs = self.processor.texts(rows) | self.processor.pictures(rows, taught=True)
         if self.head == "compare":
             return self._batch(rows, inputs)
@@ -88,42 +84,22 @@ class WeftBlipReader(BlipHeadReader):
         own = [row.answers or ((row.answer or "", row.weight),) for row in rows]
         limits = [row.answer_tokens for row, answers in zip(rows, own, strict=True) for _ in answers]
         said = self._answers([text for answers in own for text, _ in answers], limits)
-        starts, positions = [[self._start]] * len(said), None
-        if self.head == "describe":
-            # A caption continues where its prompt ends: in the place of the prompt's last special token.
-            kept = inputs[MASK].sum(1).tolist()
-            prompts = [ids[1 : length - 1].tolist() for ids, length in zip(inputs[IDS], kept, strict=True)]
-            starts = [[self._start, *prompt] for prompt in prompts]
-        read = [[*start, *answer] for start, answer in zip(starts, said, strict=True)]
-        learned = [[*[IGNORED] * len(start), *answer] for start, answer in zip(starts, said, strict=True)]
+        starts, positions = self._starts(inputs, len(said)), None
+        ids, mask, labels = self._taught(starts, said)
         if self.head == "describe":
             # What all prompts have in common is not scored.
-            positions = torch.arange(min(map(len, starts)) - 1, max(map(len, read)) - 1)
-        inputs["decoder_input_ids"] = padded_ids(read, self.config.text_config.pad_token_id)
-        inputs["decoder_attention_mask"] = padded_ids([[1] * len(ids) for ids in read], 0)
+            positions = torch.arange(min(map(len, starts)) - 1, ids.shape[1] - 1)
+        inputs |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
         weights = torch.tensor([weight for answers in own for _, weight in answers])
         several = any(row.answers for row in rows)
         counts = torch.tensor([len(answers) for answers in own]) if several else None
-        labels = padded_ids(learned, IGNORED)
         return self._batch(rows, inputs, labels=labels, weights=weights, counts=counts, positions=positions)
 
-    def asking(self, rows: Sequence[Row]) -> Batch:
-        """See `Reader.asking`; either side of a comparison may be absent, in all rows alike."""
-        if self.head == "compare":
-            texts, _ = check_sides(rows)
-        else:
-            texts = True
-            check_one_question(rows)
-        read = self.processor.texts(rows) if texts else {}
-        return self._batch(rows, read | self.processor.pictures(rows))
+    def _texts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self.processor.texts(rows)
 
-    def losses(self, model: Any, batch: Batch) -> Losses:
-        """See `Reader.losses`; of each answer, smoothed as the config says. A comparison has none of a row alone."""
-        return self._scored(model, batch, self.config.text_config.label_smoothing)
-
-    def likelihoods(self, model: Any, batch: Batch) -> Tensor:
-        """See `Reader.likelihoods`; never smoothed."""
-        return -self._scored(model, batch, 0.0).sums
+    def _pictures(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        return self.processor.pictures(rows)
 
     def row_losses(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.row_losses`; nothing is averaged within an answer.
@@ -177,19 +153,14 @@ class WeftBlipReader(BlipHeadReader):
         if self.head == "compare":
             raise self._refusal("write")
         inputs, mask = batch.inputs, batch.inputs[MASK]
-        lengths = mask.sum(1)
-        if self.head == "answer" or bool((lengths == mask.shape[1]).all()):
+        if self.head == "answer" or bool(mask.all()):
             return model.generate(**inputs, **writing.options)
-        found: dict[int, Tensor] = {}
-        # All rows stay in every pass, for they are routed to their tasks by their places.
-        for length in lengths.unique().tolist():
-            places = (lengths == length).nonzero().squeeze(1)
+        parts = []
+        for length, places in by_length(mask):
             prompts = inputs[IDS][:, :length].masked_fill(mask[:, :length] == 0, self._start)
             tokens = model.generate(input_ids=prompts, pixel_values=inputs[PIXELS], **writing.options)
-            found |= dict(zip(places.tolist(), tokens[places], strict=True))
-        rows = [found[place] for place in range(len(batch))]
-        padding = self.config.text_config.pad_token_id
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+            parts.append((places, tokens[places]))
+        return self._in_rows(parts)
 
     def embed_texts(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.embed_texts`."""
@@ -204,8 +175,7 @@ class WeftBlipReader(BlipHeadReader):
     def match(self, model: Any, batch: Batch) -> Tensor:
         """See `Reader.match`: the logit of "yes"."""
         self._check_compares("match")
-        logits: Tensor = model(**batch.inputs)
-        return logits[:, 1]
+        return model(**batch.inputs)[:, 1]
 
     def look(self, model: Any, batch: Batch) -> Any:
         """See `Reader.look`."""
@@ -217,16 +187,7 @@ class WeftBlipReader(BlipHeadReader):
         self._check_compares("match")
         tokens, frames = (value.expand(len(batch), -1, -1) for value in (seen.tokens, seen.frames))
         weights = None if features is None else frame_weights(features, frames)
-        logits: Tensor = model.match(batch.inputs[IDS], batch.inputs[MASK], tokens, weights)
-        return logits[:, 1]
-
-    def _check_compares(self, ability: Ability) -> None:
-        if self.head != "compare":
-            raise self._refusal(ability)
-
-    @property
-    def _start(self) -> int:
-        return int(self.config.text_config.bos_token_id)
+        return model.match(batch.inputs[IDS], batch.inputs[MASK], tokens, weights)[:, 1]
 
     def _answers(self, texts: Sequence[str], limits: Sequence[int | None]) -> list[list[int]]:
         """Tokens of answers behind the token that they begin behind, their ends included."""
@@ -237,13 +198,10 @@ class WeftBlipReader(BlipHeadReader):
         if batch.labels is None or self.head == "compare":
             raise self._refusal("score")
         labels, places = batch.labels, batch.positions
+        read, wanted = (slice(-1), slice(1, None)) if places is None else (places, places + 1)
 
         def compute(inner: Any) -> tuple[Tensor, Tensor]:
-            logits = self._logits(inner, batch)
-            if places is None:
-                found = token_losses(logits[:, :-1], labels[:, 1:], smoothing)
-            else:
-                found = token_losses(logits[:, places], labels[:, places + 1], smoothing)
+            found = token_losses(self._logits(inner, batch)[:, read], labels[:, wanted], smoothing)
             return found.sums, found.counts
 
         return Losses(*model(compute=compute))
@@ -257,19 +215,63 @@ class WeftBlipReader(BlipHeadReader):
         else:
             states = model.encode_frames(inputs[PIXELS])
             mask = states.new_ones(states.shape[:2], dtype=torch.long)
-        logits: Tensor = model.text_decoder(
+        return model.text_decoder(
             input_ids=inputs["decoder_input_ids"],
             attention_mask=inputs["decoder_attention_mask"],
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             is_decoder=True,
         ).logits
-        return logits
 
-    def _batch(self, rows: Sequence[Row], inputs: dict[str, Tensor], **fields: Any) -> Batch:
-        owned = owners([len(row.pictures) for row in rows], {})
-        same = identities(rows) if self.head == "compare" else {}
-        return batch_of(rows, inputs, objective=self.objective, owners=owned, identities=same, **fields)
+
+def likeliest(
+    model: Any,
+    states: Tensor,
+    attention_mask: Tensor,
+    answers: Tensor,
+    answer_mask: Tensor,
+    *,
+    candidates: int = 128,
+) -> Tensor:
+    """The likeliest answer of each question, in two steps.
+
+    The probability of an answer's first token chooses candidates; the loss of the whole answer, summed over its tokens
+    and smoothed as in training, decides between them. With as many candidates as answers it is the exact best.
+
+    Args:
+        model: A `weft.core.composites.BlipAnswering`.
+        states: `model.encode_question(...)`, shape `(questions, length, width)`.
+        attention_mask: Of the questions, shape `(questions, length)`.
+        answers: Tokens of every answer with its first and last special one, shape `(answers, tokens)`.
+        answer_mask: Shape `(answers, tokens)`.
+        candidates: Answers that are read whole.
+
+    Returns:
+        Index of the best answer of each question, shape `(questions,)`; of equal ones the first.
+
+    Raises:
+        ReaderError: If there is no answer, or `candidates` is below 1.
+
+    Source: BLIP's code for VQA.
+    """
+    if candidates < 1 or len(answers) == 0:
+        raise ReaderError(
+            f"`candidates` and `answers` must hold at least one, but are {candidates} and {len(answers)}. BLIP reads "
+            "128 of 3,128 answers."
+        )
+    count, questions = min(candidates, len(answers)), len(states)
+    start = answers[:1, :1].expand(questions, 1)
+    first = model.answer_logits(start, torch.ones_like(start), states, attention_mask)[:, 0]
+    odds = first.float().log_softmax(dim=1)[:, answers[:, 1]]
+    # A stable order: answers that begin with the same token are taken in the order of the list.
+    chosen = odds.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+    losses = model.answer_losses(
+        answers[chosen].flatten(0, 1),
+        answer_mask[chosen].flatten(0, 1),
+        states.repeat_interleave(count, dim=0),
+        attention_mask.repeat_interleave(count, dim=0),
+    ).view(questions, count)
+    return chosen.gather(1, losses.argmin(dim=1, keepdim=True)).squeeze(1)
 
 
 def _owners(batch: Batch, device: torch.device) -> Tensor:
