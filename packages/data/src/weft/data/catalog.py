@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
-from weft.data.errors import InvalidArgumentError, MalformedRecordError, unknown_name
+from weft.data.errors import InvalidArgumentError, MalformedRecordError, require_known, unknown_name
 from weft.data.records.record import Record, record_class
 from weft.data.records.record_set import RecordSet
 from weft.data.records.source import OnError, Source
@@ -122,8 +122,7 @@ def dataset_spec(name: str) -> DatasetSpec:
         UnknownNameError: With near matches, if there is no such data set.
     """
     _discover()
-    if name not in _registered:
-        raise unknown_name("data set", name, _registered, "See list_datasets().")
+    require_known("data set", _registered, name, advice="See list_datasets().")
     return _registered[name]
 
 
@@ -186,9 +185,7 @@ def _asked(name: str, root: Any, split: str, streaming: bool, options: Mapping[s
         )
     if spec.splits and split not in spec.splits:
         raise unknown_name(f"split of {name}", split, spec.splits)
-    for option in options:
-        if option not in spec.options:
-            raise unknown_name(f"option of {name}", option, spec.options)
+    require_known(f"option of {name}", spec.options, *options)
     if root is None and spec.needs_root:
         raise InvalidArgumentError(
             f"`root` must be given for data set {name!r}, but is None. "

@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/\s]+@")
@@ -122,3 +122,14 @@ def unknown_name(what: str, name: str, known: Iterable[str], advice: str = "") -
     listing = ", ".join(names) if names else "none"
     tail = f" {advice}" if advice else ""
     return UnknownNameError(f"Unknown {what}: {name!r}.{meant} Known: {listing}.{tail}")
+
+
+def require_known(what: str, known: Collection[str], *names: str, advice: str = "") -> None:
+    """Refuse names that do not exist; words as in `unknown_name`.
+
+    Raises:
+        UnknownNameError: With near matches of the first of them.
+    """
+    for name in names:
+        if name not in known:
+            raise unknown_name(what, name, known, advice)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._coco import CocoImages
 from weft.data.datasets._karpathy import Captioned, captioned, check_task, read_blip, read_karpathy
-from weft.data.errors import unknown_name
+from weft.data.errors import require_known
 from weft.data.media.reference import MediaRef
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
@@ -33,8 +33,7 @@ def read(
     blip = [f"coco_karpathy_{split}.json"]
     karpathy = ["dataset_coco.json", "COCO/dataset_coco.json", "karpathy/dataset_coco.json"]
     forms = {"auto": karpathy + blip, "karpathy": karpathy, "blip": blip}
-    if form not in forms:
-        raise unknown_name("form of coco_captions", form, forms)
+    require_known("form of coco_captions", forms, form)
     file = source.find(*forms[form])
 
     def locate(folder: str, file_name: str) -> MediaRef:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._karpathy import check_task
 from weft.data.datasets._video import video_files
-from weft.data.errors import unknown_name
+from weft.data.errors import require_known
 from weft.data.records.caption import Caption
 from weft.data.records.record import Record
 from weft.data.records.retrieval import Retrieval
@@ -28,8 +28,7 @@ def read(source: Source, split: str, *, unit: str = "paragraph", task: str = "re
         task: "retrieval", or "caption" (one record per video with all its descriptions).
     """
     check_task("didemo", task)
-    if unit not in _UNITS:
-        raise unknown_name("unit of didemo", unit, _UNITS)
+    require_known("unit of didemo", _UNITS, unit)
     lists = ("", "didemo/", "misc/datasets/didemo/")
     ids = source.find_optional(*(f"{folder}{split}_list.txt" for folder in lists))
     listed = {line.strip() for line in ids.lines() if line.strip()} if ids else None

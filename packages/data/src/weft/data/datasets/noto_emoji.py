@@ -5,7 +5,7 @@ from typing import Any
 
 from weft.data.catalog import DatasetSpec
 from weft.data.datasets._karpathy import check_task
-from weft.data.errors import unknown_name
+from weft.data.errors import require_known
 from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
 from weft.data.records.classify import Classify
@@ -33,9 +33,7 @@ def read(
             the emoji that have one skin tone, in five classes.
     """
     chosen = (languages,) if isinstance(languages, str) else tuple(languages)
-    for language in chosen:
-        if language not in LANGUAGES:
-            raise unknown_name("language of noto_emoji", language, LANGUAGES)
+    require_known("language of noto_emoji", LANGUAGES, *chosen)
     if task == TONE:
         source.classes = list(TONES)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weft.data.catalog import DatasetSpec
-from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.errors import InvalidArgumentError, require_known
 from weft.data.media.reference import MediaRef
 from weft.data.records.caption import Caption
 from weft.data.records.image_qa import ImageQA
@@ -67,8 +67,7 @@ def read(
         shuffled: Show the frames of every video in a random order, which says what their order is worth (videos
             only).
     """
-    if task not in TASKS:
-        raise unknown_name("task of scenes", task, TASKS)
+    require_known("task of scenes", TASKS, task)
     if size < 1 or num_scenes < 2:
         raise InvalidArgumentError(
             f"`size` must be at least 1 and `num_scenes` at least 2, but they are {size} and {num_scenes}."
@@ -109,9 +108,7 @@ def _chosen(
     motion = motion_templates(max_moving, max_objects)
     known = {"vqa": VQA_TEMPLATES, "gqa": GQA_TEMPLATES, "motion": motion}.get(task, ())
     by_name = {template.name: template for template in known}
-    for name in names or ():
-        if name not in by_name:
-            raise unknown_name(f"template of task {task!r} of scenes", name, by_name)
+    require_known(f"template of task {task!r} of scenes", by_name, *(names or ()))
     return tuple(by_name[name] for name in names) if names else tuple(known)
 
 

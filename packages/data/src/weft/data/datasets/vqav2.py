@@ -1,19 +1,17 @@
 """VQA v2: open questions about COCO images with ten answers each, in the official and the Karpathy form."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weft.data.catalog import DatasetSpec, HubSource
 from weft.data.datasets._answers import leave_one_out
 from weft.data.datasets._coco import CocoImages, is_coco_stem
 from weft.data.datasets._name_pattern import NamePattern
-from weft.data.media.reference import MediaRef
 from weft.data.records.image_qa import ImageQA
 from weft.data.records.rows import Row
 from weft.data.records.source import Source
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
-Named = Callable[[Row, Callable[[], MediaRef]], MediaRef]
 _IMAGE_SUBSETS = {**_SUBSETS, "test-dev": "test2015"}
 
 
@@ -40,18 +38,14 @@ def read(
         InvalidArgumentError: If `images` is no such pattern.
     """
     pattern = None if images is None else NamePattern("images", images)
-
-    def named(row: Row, official: Callable[[], MediaRef]) -> MediaRef:
-        return official() if pattern is None else pattern.image(source, row)
-
     make = _karpathy if split.startswith("karpathy_") else _official
-    yield from make(source, split, named, questions, annotations)
+    yield from make(source, split, pattern, questions, annotations)
 
 
 def _official(
-    source: Source, split: str, named: Named, questions: str | None, annotations: str | None
+    source: Source, split: str, pattern: NamePattern | None, questions: str | None, annotations: str | None
 ) -> Iterator[ImageQA]:
-    subset, images = _SUBSETS[split], CocoImages(source)
+    subset, shown, images = _SUBSETS[split], _IMAGE_SUBSETS[split], CocoImages(source)
     names = [f"v2_OpenEnded_mscoco_{subset}_questions.json", f"OpenEnded_mscoco_{subset}_questions.json"]
     rows = source.json_rows(source.find(*([questions] if questions else names)), "questions")
     answers: dict[str, Row] = {}
@@ -65,7 +59,7 @@ def _official(
             row.fail(f"question {question_id} must have an annotation, but the annotations file has none")
         return ImageQA(
             id=question_id,
-            image=named(row, lambda: images.by_number(_IMAGE_SUBSETS[split], image_id)),
+            image=pattern.image(source, row) if pattern else images.by_number(shown, image_id),
             image_id=image_id,
             question=row.text("question"),
             **(_truth(answers[question_id]) if answers else {}),
@@ -75,7 +69,7 @@ def _official(
 
 
 def _karpathy(
-    source: Source, split: str, named: Named, questions: str | None, annotations: str | None
+    source: Source, split: str, pattern: NamePattern | None, questions: str | None, annotations: str | None
 ) -> Iterator[ImageQA]:
     file, images = source.find(questions or f"{split}.json"), CocoImages(source)
     official: dict[str, Row] = {}
@@ -96,7 +90,7 @@ def _karpathy(
         values = _truth(row, label) if known is None else _truth(known)
         return ImageQA(
             id=question_id,
-            image=named(row, lambda: images.by_stem(stem)),
+            image=pattern.image(source, row) if pattern else images.by_stem(stem),
             image_id=stem,
             question=row.text("sent") if row.has("sent") else row.text("question"),
             extra=extra,

@@ -189,8 +189,8 @@ class _Work:
         shape: tuple[int, ...] | None = None
         if index.item_shape is not None:
             shape = tuple(side for side in index.item_shape if side is not None)
-        for file in sorted(self.folder.glob("features-*.npy")):
-            name = file.name.removeprefix("features-").removesuffix(".npy")
+        files = self.folder.glob("features-*.npy")
+        for name in sorted(file.name.removeprefix("features-").removesuffix(".npy") for file in files):
             if name not in known:
                 row = OpenShard(self.folder, name, index.ragged).row(0)
                 shape = require_shape(name, row, shape, index.ragged)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import CorruptMediaError, InvalidArgumentError, unknown_name
+from weft.data.errors import CorruptMediaError, InvalidArgumentError, require_known
 from weft.data.media.reference import MediaRef
 
 Backend = Literal["pyav", "torchcodec"]
@@ -45,8 +45,7 @@ def frame_indices(
     >>> frame_indices(100, 4)
     [12, 37, 62, 87]
     """
-    if policy not in _POLICIES:
-        raise unknown_name("policy", policy, _POLICIES)
+    require_known("policy", _POLICIES, policy)
     if num_frames < 1 or count < 1:
         raise InvalidArgumentError(
             f"`num_frames` and `count` must be at least 1, but are {num_frames} and {count}."
@@ -124,8 +123,7 @@ def decode_frames(
         InvalidArgumentError: If there is no such stream, or the video is shorter and refused.
         UnknownNameError: For an unknown backend.
     """
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, BACKENDS)
+    require_known("backend", BACKENDS, backend)
     if per_second is not None and per_second <= 0:
         raise InvalidArgumentError(f"`per_second` must be above 0, but is {per_second}. Give for instance 2.")
     _refuse_scripts(video)

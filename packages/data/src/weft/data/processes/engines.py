@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, Literal, TypeVar, get_args
 
-from weft.data.errors import WorkerDiedError, needed, unknown_name
+from weft.data.errors import WorkerDiedError, needed, require_known
 
 Engine = Literal["serial", "processes", "ray"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -21,8 +21,7 @@ def check_engine(engine: str) -> None:
         UnknownNameError: For an unknown engine.
         MissingDependencyError: If Ray is asked for and not installed.
     """
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
+    require_known("engine", ENGINES, engine)
     if engine == "ray":
         _import_ray()
 

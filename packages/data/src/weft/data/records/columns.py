@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Protocol
 
-from weft.data.errors import unknown_name
+from weft.data.errors import require_known
 from weft.data.media.reference import Kind, MediaRef
 from weft.data.records.classify import Classify
 from weft.data.records.record import Record, field_types, media_fields, record_class
@@ -61,9 +61,7 @@ class ColumnMapping:
     ) -> None:
         self.kind = record_class(record_type)
         names = list(field_types(self.kind))
-        for name in columns:
-            if name not in names:
-                raise unknown_name(f"field of {record_type} in `columns`", name, names)
+        require_known(f"field of {record_type} in `columns`", names, *columns)
         told = {name: columns.get(name, name) for name in names}
         self.columns = {name: [own] if isinstance(own, str) else list(own) for name, own in told.items()}
         self._media = media

@@ -97,11 +97,10 @@ def wrap_to_width(text: str, width: int, most: int, face: Face) -> list[str]:
     lines.append(line)
     if len(lines) <= most:
         return lines
-    kept = lines[: most - 1] if most > 1 else []
     last = f"{_CUT} {lines[-1]}"
     while face.getlength(last) > width and len(last) > len(_CUT) + 1:
         last = _CUT + last[len(_CUT) + 1 :]
-    return [*kept, last]
+    return [*lines[: most - 1], last]
 
 
 def load_font(path: str | None) -> Face:

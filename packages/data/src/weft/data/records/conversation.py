@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.errors import InvalidArgumentError, require_known
 from weft.data.media.reference import MediaRef
 from weft.data.records.record import Record, register_record_type
 from weft.data.records.rows import Row
@@ -100,9 +100,7 @@ class TurnMapping:
     kind: ClassVar[type[Record]] = Conversation
 
     def __init__(self, columns: Mapping[str, str | Sequence[str]], media: MediaFolder | None = None) -> None:
-        for name in columns:
-            if name not in COLUMNS:
-                raise unknown_name("part of a conversation in `columns`", name, COLUMNS)
+        require_known("part of a conversation in `columns`", COLUMNS, *columns)
         named = {name: (told,) if isinstance(told, str) else tuple(told) for name, told in columns.items()}
         self._columns = {**COLUMNS, **named}
         self._media = media

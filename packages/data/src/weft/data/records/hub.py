@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.errors import InvalidArgumentError, require_known
 from weft.data.records.columns import RowMapping, mapping_of
 from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
@@ -119,7 +119,5 @@ def saved_splits(folder: Path) -> list[str]:
 def _saved(folder: Path, split: str) -> Any:
     import datasets
 
-    known = saved_splits(folder)
-    if split not in known:
-        raise unknown_name(f"split of {folder}", split, known)
+    require_known(f"split of {folder}", saved_splits(folder), split)
     return datasets.load_from_disk(str(folder / split if (folder / _SPLITS).is_file() else folder))

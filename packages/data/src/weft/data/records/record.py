@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.errors import InvalidArgumentError, require_known
 from weft.data.media.reference import MediaRef
 
 EMPTY: Mapping[str, Any] = {}
@@ -97,8 +97,7 @@ def record_class(name: str, what: str = "record type") -> type[Record]:
     Raises:
         UnknownNameError: With near matches, if there is none.
     """
-    if name not in _registered:
-        raise unknown_name(what, name, _registered)
+    require_known(what, _registered, name)
     return _registered[name]
 
 

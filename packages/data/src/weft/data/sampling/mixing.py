@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.data.errors import InvalidArgumentError, StateMismatchError, unknown_name
+from weft.data.errors import InvalidArgumentError, StateMismatchError, require_known
 from weft.data.sampling.permutation import permute
 from weft.data.sampling.quotas import LastBatch, Strategy, draws_per_epoch, task_weights
 
@@ -73,8 +73,7 @@ class TaskMixture:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if unit not in ("homogeneous", "mixed"):
-            raise unknown_name("unit", unit, ("homogeneous", "mixed"))
+        require_known("unit", ("homogeneous", "mixed"), unit)
         if not 0 <= rank < world_size:
             raise InvalidArgumentError(
                 f"`rank` must lie in 0..{world_size - 1} (world_size - 1), but is {rank}."
@@ -259,9 +258,7 @@ def _batch_sizes(tasks: tuple[str, ...], batch_size: int | Mapping[str, int], un
         for task in tasks:
             if task not in batch_size:
                 raise InvalidArgumentError(f"`batch_size` must name every task, but {task!r} is missing.")
-        for task in batch_size:
-            if task not in tasks:
-                raise unknown_name("task in `batch_size`", task, tasks)
+        require_known("task in `batch_size`", tasks, *batch_size)
         sizes = {task: batch_size[task] for task in tasks}
     else:
         sizes = dict.fromkeys(tasks, batch_size)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import cycle
 from typing import Literal, get_args
 
-from weft.data.errors import InvalidArgumentError, unknown_name
+from weft.data.errors import InvalidArgumentError, require_known
 
 Strategy = Literal["proportional", "temperature", "round_robin", "weights"]
 LastBatch = Literal["short", "drop", "fill"]
@@ -36,8 +36,7 @@ def task_weights(
     >>> task_weights({"a": 300, "b": 100})
     {'a': 0.75, 'b': 0.25}
     """
-    if strategy not in STRATEGIES:
-        raise unknown_name("strategy", strategy, STRATEGIES)
+    require_known("strategy", STRATEGIES, strategy)
     for task, size in sizes.items():
         if size < 1:
             raise InvalidArgumentError(
@@ -67,8 +66,7 @@ def capped(sizes: Mapping[str, int], caps: Mapping[str, int] | int | None) -> di
         return dict(sizes)
     limits = dict.fromkeys(sizes, caps) if isinstance(caps, int) else dict(caps)
     for task, limit in limits.items():
-        if task not in sizes:
-            raise unknown_name("task in `caps`", task, sizes)
+        require_known("task in `caps`", sizes, task)
         if limit < 1:
             raise InvalidArgumentError(f"`caps` must be at least 1, but is {limit} for task {task!r}.")
     return {task: min(size, limits.get(task, size)) for task, size in sizes.items()}
@@ -91,8 +89,7 @@ def draws_per_epoch(
     shares of batches where batches hold one task, and of rows where they are mixed. `caps` count for the default
     length, which is that of one pass over all (capped) rows; `last` matters only where an epoch is one exact pass.
     """
-    if last not in _LAST:
-        raise unknown_name("last", last, _LAST)
+    require_known("last", _LAST, last)
     if steps is not None and steps < 1:
         raise InvalidArgumentError(f"`steps_per_epoch` must be at least 1, but is {steps}.")
     if strategy == "proportional" and caps is None and steps is None:
@@ -169,9 +166,7 @@ def _normalised(raw: Mapping[str, float]) -> dict[str, float]:
 
 
 def _explicit(sizes: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
-    for task in weights:
-        if task not in sizes:
-            raise unknown_name("task in `weights`", task, sizes)
+    require_known("task in `weights`", sizes, *weights)
     raw = {task: float(weights.get(task, 0.0)) for task in sizes}
     if min(raw.values()) < 0 or sum(raw.values()) <= 0:
         raise InvalidArgumentError(

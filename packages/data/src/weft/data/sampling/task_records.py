@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weft.data.errors import unknown_name
+from weft.data.errors import require_known
 from weft.data.sampling.mixing import Key
 
 
@@ -29,6 +29,5 @@ class TaskRecords:
     def __getitem__(self, key: Key) -> tuple[str, Any]:
         """Return (task, record)."""
         task, row = key
-        if task not in self.sources:
-            raise unknown_name("task", task, self.sources)
+        require_known("task", self.sources, task)
         return task, self.sources[task][row]
