@@ -1,17 +1,13 @@
 """Records of shards without their pictures and videos, which are opened one at a time: listed, or as they are drawn."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from weft.data.errors import MissingFileError
 from weft.data.records.on_demand import RecordsOnDemand
 from weft.data.records.record import Record
 from weft.data.shards.parquet import ShardedRecords
 from weft.data.sources.store import Store
-
-_KEPT_GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,6 @@ class DrawnRecords(RecordsOnDemand):
         self.shards, self.digest = records, records.index_digest
         self.media_digest = self.digest if records.embeds else None
         self._media = ShardMedia(records)
-        self._groups: OrderedDict[tuple[int, int], list[Record]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -81,18 +76,10 @@ class DrawnRecords(RecordsOnDemand):
     def record(self, index: int) -> Record:
         """Return a record; the text of one row group is read."""
         shard, group, row = self.shards.locate(index)
-        place = (shard, group)
-        if place not in self._groups:
-            self._groups[place] = self.shards.decode(*place, self._media)
-            if len(self._groups) > _KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        return self._groups[place][row]
+        return self.shards.read_group(shard, group, self._media)[row]
 
     def __iter__(self) -> Iterator[Record]:
         return listed(self.shards)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_groups": OrderedDict()}
 
 
 def listed(records: ShardedRecords) -> Iterator[Record]:

@@ -138,17 +138,18 @@ class ShardedRecords(RecordsOnDemand):
         group, row = divmod(position - self._starts[shard], self.group_rows)
         return shard, group, row
 
-    def read_group(self, shard: int, group: int) -> list[Record]:
-        """Return the records of one row group.
+    def read_group(self, shard: int, group: int, embedded: Store | None = None) -> list[Record]:
+        """Return the records of one row group, as `decode` does; the last few groups stay in each process.
 
         Raises:
             CorruptMediaError: Naming a shard that cannot be read.
         """
-        groups: dict[tuple[int, int], list[Record]] = cached(f"groups:{self._token}", {}, dict)
+        kind = "groups" if embedded is None else "drawn"
+        groups: dict[tuple[int, int], list[Record]] = cached(f"{kind}:{self._token}", {}, dict)
         if (shard, group) not in groups:
             if len(groups) >= _CACHED_GROUPS:
                 groups.pop(next(iter(groups)))
-            groups[(shard, group)] = self.decode(shard, group)
+            groups[(shard, group)] = self.decode(shard, group, embedded)
         return groups[(shard, group)]
 
     def groups(self) -> list[tuple[int, int, int]]:
