@@ -210,7 +210,7 @@ class Source:
         Raises:
             MissingFileError: If none has it and media are required.
         """
-        probes = [f"{probe}{ending}" if probe else "" for ending in endings]
+        probes = ["" if probe is None else f"{probe}{ending}" for ending in endings]
         for name, ending in zip(probes, endings, strict=True):
             for store, folder in self._places(folders, archives):
                 if (probe is None and store is not self.store) or store.exists(_joined(folder, name)):
