@@ -135,6 +135,13 @@ def test_metadata_may_name_several_images_of_a_conversation(tmp_path):
     assert [ref.path for ref in record.images] == ["0001.png", "0002.png"]
 
 
+def test_a_path_that_no_file_system_can_hold_is_a_malformed_row(tmp_path):
+    row = {"image": "\ud83d.png", "question": "q", "answers": ["a"]}
+    root = write_tree(tmp_path, {"train.json": json.dumps([row])})
+    with pytest.raises(MalformedRecordError, match=r"row 1: `image` must be text that UTF-8 can write"):
+        load_dataset("table", root, "train")
+
+
 def test_classes_of_metadata_are_told_by_names_however_their_accents_are_composed(tmp_path):
     composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     row = {"file_name": "0001.png", "class_name": composed}

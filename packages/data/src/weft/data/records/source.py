@@ -114,7 +114,7 @@ def media_reference(
         return MediaRef.from_bytes(value, f"row-{row.number}{which}", kind, label=row.file)
     if not isinstance(value, str) or not value or media is None:
         row.fail(f"`{column}` must be a path, bytes, or both in an object, but is {value!r}")
-    return media.named_by(row, value, kind)
+    return media.named_by(row, row.writing(column, value), kind)
 
 
 def columns_without(row: Row, used: Collection[str]) -> dict[str, Any]:
