@@ -9,7 +9,7 @@ from weft.data.catalog import DatasetSpec
 from weft.data.datasets import table
 from weft.data.errors import InvalidArgumentError
 from weft.data.records.conversation import Conversation
-from weft.data.records.hub import is_saved, load_hub_dataset, saved_splits
+from weft.data.records.hub import hub_records, is_saved, saved_splits
 from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
 from weft.data.sources.folders import FolderStore
@@ -48,12 +48,8 @@ def read(
     kind, columns, folder = Conversation.record_type, columns or {}, media_root.strip("/")
     if file is not None or (repo is None and not _is_hub(source, split)):
         return table.read(source, split, record=kind, columns=columns, file=file, media_root=folder)
-    store: Any = source.store
-    media = None if repo is not None else MediaFolder(store, folder)
-    where = repo or str(store.url)
-    return load_hub_dataset(
-        where, split, record=kind, columns=columns, revision=revision, name=config, media=media
-    ).records
+    media = MediaFolder(source.store, folder)
+    return hub_records(repo, split, media, record=kind, columns=columns, revision=revision, name=config)
 
 
 def draw(source: Source, split: str, **options: Any) -> Sequence[Record]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from weft.data.catalog import DatasetSpec
 from weft.data.errors import InvalidArgumentError
-from weft.data.records.hub import load_hub_dataset
+from weft.data.records.hub import hub_records
 from weft.data.records.record import Record
 from weft.data.records.source import MediaFolder, Source
 from weft.data.sources.folders import FolderStore
@@ -49,17 +49,9 @@ def read(
         )
     if repo is None and not any(folder.names()):
         source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
-    where = repo if repo is not None else str(folder.url)  # type: ignore[attr-defined]
-    return load_hub_dataset(
-        where,
-        split,
-        record=record,
-        columns=dict(columns),
-        revision=revision,
-        name=config,
-        classes=classes,
-        media=None if repo is not None else MediaFolder(folder, media_root.strip("/")),
-    ).records
+    media, named = MediaFolder(folder, media_root.strip("/")), dict(columns)
+    options = {"revision": revision, "name": config, "classes": classes}
+    return hub_records(repo, split, media, record=record, columns=named, **options)
 
 
 SPEC = DatasetSpec(

@@ -118,9 +118,8 @@ def _decode_jpeg(data: bytes) -> Image.Image | None:
         return None
     try:
         _, _, colors, _ = simplejpeg.decode_jpeg_header(data)
-        if colors not in ("YCbCr", "Gray"):
-            return None
-        return Image.fromarray(simplejpeg.decode_jpeg(data))
+        known = colors in ("YCbCr", "Gray")
+        return Image.fromarray(simplejpeg.decode_jpeg(data)) if known else None
     except ValueError:
         return None
 

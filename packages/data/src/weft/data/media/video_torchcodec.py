@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,7 @@ def read(
 def _stream(decoder: Callable[[int, str], Any], index: int | None, name: str) -> int:
     """Number of a video stream among the streams of all kinds."""
     pixels: dict[int, int] = {}
-    number = 0
-    while True:
+    for number in count():
         try:
             found = decoder(number, "approximate").metadata
             check_pixels(found.width, found.height, name)
@@ -60,7 +60,6 @@ def _stream(decoder: Callable[[int, str], Any], index: int | None, name: str) ->
         except ValueError as error:
             if "not a video stream" not in str(error):
                 break
-        number += 1
     if not pixels:
         raise CorruptMediaError(f"{name} must hold a video stream, but holds none. Get the file again.")
     if index is None:

@@ -160,10 +160,8 @@ def _lives(found: Holder, handle: int, *, sure: bool) -> bool:
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 

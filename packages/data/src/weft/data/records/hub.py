@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unicodedata import normalize
 
 from weft.data.errors import InvalidArgumentError, require_known
@@ -90,6 +90,13 @@ def load_hub_dataset(
     label = f"{repo}@{revision}" if revision else repo
     records = HubRecords(rows, mapping_of(record, columns, media, labels), label)
     return RecordSet(repo, split, record, records)
+
+
+def hub_records(repo: str | None, split: str, media: MediaFolder, **options: Any) -> Sequence[Record]:
+    """The records of a repository, or else of the local folder of media; options as for `load_hub_dataset`."""
+    if repo:
+        return load_hub_dataset(repo, split, **options).records
+    return load_hub_dataset(str(cast("Any", media.store).url), split, media=media, **options).records
 
 
 def _shows(feature: Any) -> bool:

@@ -110,19 +110,12 @@ def draw_few_shot(
             f"`shots` must be at least 1, but is {shots}. The papers use 1, 2, 4, 8 and 16."
         )
     generator = random.Random(seed)
-    train_indices = _draw(train, shots, generator)
-    validation_indices: tuple[int, ...] = ()
-    if validation is not None:
-        validation_indices = _draw(validation, min(shots, VALIDATION_SHOTS), generator)
-    return FewShotDraw(
-        dataset=train.name,
-        shots=shots,
-        seed=seed,
-        train=train_indices,
-        validation=validation_indices,
-        train_fingerprint=train.fingerprint(),
-        validation_fingerprint=validation.fingerprint() if validation is not None else "",
-    )
+    drawn = _draw(train, shots, generator)
+    draw = FewShotDraw(train.name, shots, seed, drawn, validation=(), train_fingerprint=train.fingerprint())
+    if validation is None:
+        return draw
+    drawn = _draw(validation, min(shots, VALIDATION_SHOTS), generator)
+    return replace(draw, validation=drawn, validation_fingerprint=validation.fingerprint())
 
 
 def few_shot(records: RecordSet[Classify], shots: int = 16, seed: int = 1) -> RecordSet[Classify]:

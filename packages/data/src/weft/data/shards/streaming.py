@@ -92,11 +92,9 @@ class ShardStream:
                 "Restore the old settings, or start over."
             )
         self.epoch = int(state["epoch"])
-        history = [(int(world), int(used)) for world, used in state["history"]]
-        if history and history[-1][0] == self.world_size:
-            self._history, self.consumed = history[:-1], history[-1][1]
-        else:
-            self._history, self.consumed = history, 0
+        self._history, self.consumed = [(int(world), int(used)) for world, used in state["history"]], 0
+        if self._history and self._history[-1][0] == self.world_size:
+            _, self.consumed = self._history.pop()
 
     def _order(self) -> dict[str, int]:
         """What the order of the rows depends on, beside the epoch."""
