@@ -45,7 +45,7 @@ class ShardMedia(Store):
         shard, group, row, number = self._place(path)
         return f"shard:{self.records.shards[shard].sha256}:{group}:{row}:{number}"
 
-    sketch = place  # which the checksum of a replaced shard changes, too
+    sketch = place  # a replaced shard has another checksum
 
     def _place(self, path: str) -> tuple[int, int, int, int]:
         try:
