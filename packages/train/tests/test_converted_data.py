@@ -149,7 +149,6 @@ def test_a_stream_holds_the_records_of_a_few_row_groups_whatever_the_size_of_the
         live.append(sum(isinstance(each, ImageQA) for each in gc.get_objects()))
         return decode_record(*arguments)
 
-    monkeypatch.setattr("weft.data.shards.media.decode_record", counted)
     monkeypatch.setattr("weft.data.shards.parquet.decode_record", counted)
     streamed = load_dataset("shards", tmp_path / "many", "train", streaming=True)
     gc.collect()
