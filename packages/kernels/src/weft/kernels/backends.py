@@ -75,6 +75,11 @@ def use_triton(reference: Tensor, backend: str) -> bool:
     return True
 
 
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums over inputs of a dtype are computed in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """How Triton multiplies float32: exactly, unless torch's own matrix products may use TF32."""
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"

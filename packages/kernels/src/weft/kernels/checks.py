@@ -1,6 +1,6 @@
 """Checks of arguments that several operations share.
 
-Each raises in one grammar: argument in backticks, rule, value, next step.
+Each raises in one grammar: argument in backticks, rule, value, next step. Optional arguments that are None pass.
 """
 
 from __future__ import annotations
@@ -57,27 +57,27 @@ def check_integer(named: Mapping[str, Tensor | None]) -> None:
             )
 
 
-def check_rank(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
+def check_rank(name: str, tensor: Tensor | None, rank: int, meaning: str) -> None:
     """Require `rank` dimensions; `meaning` spells them out, such as ``"(slots, d_in, rank)"``."""
-    if tensor.dim() != rank:
+    if tensor is not None and tensor.dim() != rank:
         raise KernelShapeError(
             f"`{name}` must have shape {meaning}, but has {tensor.dim()} dimensions: {tuple(tensor.shape)}. "
             f"Reshape it to {meaning}."
         )
 
 
-def check_size(name: str, tensor: Tensor, dim: int, expected: int, meaning: str) -> None:
+def check_size(name: str, tensor: Tensor | None, dim: int, expected: int, meaning: str) -> None:
     """Require `tensor.shape[dim] == expected`; `meaning` says where the expected size comes from."""
-    if tensor.shape[dim] != expected:
+    if tensor is not None and tensor.shape[dim] != expected:
         raise KernelShapeError(
             f"`{name}` must have size {expected} in dimension {dim} ({meaning}), but has shape "
             f"{tuple(tensor.shape)}. Check which tensors belong together."
         )
 
 
-def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
+def check_shape(name: str, tensor: Tensor | None, expected: tuple[int, ...], meaning: str) -> None:
     """Require the shape of the output; `meaning` says what gives its width."""
-    if tensor.shape != expected:
+    if tensor is not None and tensor.shape != expected:
         raise KernelShapeError(
             f"`{name}` must have the shape of the output {tuple(expected)}, but has {tuple(tensor.shape)}. "
             f"Check {meaning}."
@@ -99,13 +99,9 @@ def check_probability(name: str, value: float) -> None:
 
 
 def check_ends(ends: Tensor, total: int, counted: str, group: str) -> None:
-    """Require `offsets` to be sorted, not negative and to end at `total`; reads values, so only for host tensors.
+    """Require `offsets`, the ends of groups, to be sorted, not negative and to end at the `total` of things `counted`.
 
-    Args:
-        ends: end of every group, shape (groups,).
-        total: how many things the groups hold together.
-        counted: what they are called.
-        group: what a group is called.
+    Reads values, so only for host tensors.
     """
     if ends.numel() == 0 or int(ends[-1]) != total:
         last = int(ends[-1]) if ends.numel() else "missing"

@@ -71,6 +71,20 @@ def drop(values, seed, rows, columns, THRESHOLD: tl.constexpr, STREAM: tl.conste
 
 
 @triton.jit
+def load_block(matrix, rows, columns, WIDTH: tl.constexpr, rows_ok, columns_ok):
+    """A block of a row-major matrix with WIDTH columns; masked entries are zero."""
+    place = matrix + rows[:, None] * WIDTH + columns[None, :]
+    return tl.load(place, mask=rows_ok[:, None] & columns_ok[None, :], other=0.0)
+
+
+@triton.jit
+def store_block(matrix, rows, columns, WIDTH: tl.constexpr, rows_ok, columns_ok, values):
+    """Write a block in the dtype of the matrix; see `load_block`."""
+    place = matrix + rows[:, None] * WIDTH + columns[None, :]
+    tl.store(place, values.to(matrix.dtype.element_ty), mask=rows_ok[:, None] & columns_ok[None, :])
+
+
+@triton.jit
 def tile_tokens(order, tiles, tile, tokens, length, ROUTED: tl.constexpr, BT: tl.constexpr):
     """Token indices (int64) and validity of one tile; without routing tile i is tokens [i·BT, (i+1)·BT).
 
@@ -88,3 +102,17 @@ def tile_tokens(order, tiles, tile, tokens, length, ROUTED: tl.constexpr, BT: tl
         valid = position < tokens
         token = position.to(tl.int64)
     return token, valid
+
+
+@triton.jit
+def tile_slots(tiles, tile, ROUTED: tl.constexpr):
+    """Task, down slot and up slot of one tile; all zero without routing."""
+    task = tl.zeros((), tl.int32)
+    down_slot = tl.zeros((), tl.int64)
+    up_slot = tl.zeros((), tl.int64)
+    if ROUTED:
+        count = tl.num_programs(0)
+        task = tl.load(tiles + tile)
+        down_slot = tl.load(tiles + 3 * count + tile).to(tl.int64)
+        up_slot = tl.load(tiles + 4 * count + tile).to(tl.int64)
+    return task, down_slot, up_slot

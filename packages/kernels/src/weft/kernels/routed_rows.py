@@ -88,25 +88,21 @@ def _sort(ids: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
     if ids.device.type != "cpu":
         torch._assert_async(((ids >= -1) & (ids < tasks)).all(), "`task_ids` must lie in [-1, tasks)")
     elif ids.numel():
-        _check_range(ids, tasks)
+        lowest, highest = (int(v) for v in torch.aminmax(ids))
+        if lowest < -1:
+            raise KernelValueError(
+                f"`task_ids` must be -1 (identity) or a task, but holds {lowest}. Use -1 for no adapter."
+            )
+        if highest >= tasks:
+            raise KernelValueError(
+                f"`task_ids` must be below the number of tasks ({tasks}), but holds {highest}. Count tasks from 0."
+            )
     ordered, order = torch.sort(ids, stable=True)
     return order, torch.searchsorted(ordered, torch.arange(tasks + 1, device=ids.device))
 
 
 def _sort_fake(ids: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
     return torch.empty_like(ids), ids.new_empty(tasks + 1)
-
-
-def _check_range(ids: Tensor, tasks: int) -> None:
-    lowest, highest = (int(v) for v in torch.aminmax(ids))
-    if lowest < -1:
-        raise KernelValueError(
-            f"`task_ids` must be -1 (identity) or a task, but holds {lowest}. Use -1 for no adapter."
-        )
-    if highest >= tasks:
-        raise KernelValueError(
-            f"`task_ids` must be below the number of tasks ({tasks}), but holds {highest}. Count tasks from 0."
-        )
 
 
 registration.define("sort_rows", "(Tensor ids, int tasks) -> (Tensor, Tensor)", _sort, _sort_fake)

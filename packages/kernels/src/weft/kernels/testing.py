@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import reduce
 from typing import Any
 
 import torch
@@ -66,16 +67,10 @@ def call_bottleneck(
     tasks: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """`adapter_bottleneck` with all that a case varies as keywords.
+    """`adapter_bottleneck` with all that a case varies as keywords, fields of `BottleneckWeights` among them.
 
-    Args:
-        x: inputs.
-        down: as in `BottleneckWeights`.
-        up: the same.
-        task_ids: sorted by `route_rows`.
-        offsets: taken by `route_offsets` instead.
-        tasks: number of tasks; by default what the weights tell.
-        options: further fields of `BottleneckWeights`, and arguments of `adapter_bottleneck`.
+    `task_ids` are sorted by `route_rows`, `offsets` taken by `route_offsets` instead; `tasks` is by default what the
+    weights tell.
     """
     weights = BottleneckWeights(down, up, **{name: options.pop(name) for name in _WEIGHTS if name in options})
     if tasks is None:
@@ -132,10 +127,7 @@ def naive_bottleneck(
 
 def naive_phm(rule: Tensor, weight: Tensor) -> Tensor:
     """Sum of `torch.kron` over the terms."""
-    total = torch.kron(rule[0], weight[0])
-    for a, b in zip(rule[1:], weight[1:], strict=True):
-        total = total + torch.kron(a, b)
-    return total
+    return reduce(torch.add, (torch.kron(a, b) for a, b in zip(rule, weight, strict=True)))
 
 
 def naive_cache(

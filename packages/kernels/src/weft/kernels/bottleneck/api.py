@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,11 +134,10 @@ def adapter_bottleneck(
 def _is_plain_pair(x: Tensor, weights: BottleneckWeights, residual: Tensor | None) -> bool:
     """Whether two products in one dtype on the CPU are all there is to do; calling the op would take longer."""
     down, up = weights.down, weights.up
-    others = (weights.down_bias, weights.up_bias, weights.norm_weight)
     return (
         x.device.type == "cpu"
         and down.shape[0] == up.shape[0] == 1
-        and all(value is None for value in others)
+        and all(value is None for value in (weights.down_bias, weights.up_bias, weights.norm_weight))
         and x.dtype == down.dtype == up.dtype
         and (residual is None or residual.dtype == x.dtype)
         and not torch.is_autocast_enabled("cpu")
@@ -162,16 +162,13 @@ def _of_first_task(weights: BottleneckWeights) -> BottleneckWeights:
     if weights.down_slots is None and weights.up_slots is None:
         return weights
 
-    def first(value: Tensor | None, table: Tensor | None) -> Tensor | None:
+    def first(value: Tensor | None, table: Tensor | None) -> Any:
         return value if value is None or table is None else value.index_select(0, table[:1])
 
-    down, up = first(weights.down, weights.down_slots), first(weights.up, weights.up_slots)
-    assert down is not None
-    assert up is not None
     return replace(
         weights,
-        down=down,
-        up=up,
+        down=first(weights.down, weights.down_slots),
+        up=first(weights.up, weights.up_slots),
         down_bias=first(weights.down_bias, weights.down_slots),
         up_bias=first(weights.up_bias, weights.up_slots),
         down_slots=None,
@@ -236,8 +233,7 @@ def _check(
             f"`x` must have shape (rows, ..., d_in), but has shape {tuple(x.shape)}. Add a leading dimension."
         )
     _check_weights(x, weights)
-    if residual is not None:
-        check_shape("residual", residual, (*x.shape[:-1], weights.up.shape[2]), "d_out of `up`")
+    check_shape("residual", residual, (*x.shape[:-1], weights.up.shape[2]), "d_out of `up`")
     if routing is not None:
         check_size("routing.ids", routing.ids, 0, x.shape[0], "the rows of `x`")
         _check_tasks(weights, routing.tasks)
@@ -250,21 +246,18 @@ def _check_weights(x: Tensor, weights: BottleneckWeights) -> None:
     check_size("down", down, 1, x.shape[-1], "the last size of `x`")
     check_size("up", up, 1, down.shape[2], "the bottleneck size r of `down`")
     for name, bias, weight in (("down_bias", weights.down_bias, down), ("up_bias", weights.up_bias, up)):
-        if bias is not None:
-            check_rank(name, bias, 2, "(slots, width)")
-            check_size(name, bias, 0, weight.shape[0], "the slots of its weight")
-            check_size(name, bias, 1, weight.shape[2], "the output width of its weight")
+        check_rank(name, bias, 2, "(slots, width)")
+        check_size(name, bias, 0, weight.shape[0], "the slots of its weight")
+        check_size(name, bias, 1, weight.shape[2], "the output width of its weight")
     for name, vector in (("norm_weight", weights.norm_weight), ("norm_bias", weights.norm_bias)):
-        if vector is not None:
-            check_rank(name, vector, 1, "(d_in,)")
-            check_size(name, vector, 0, x.shape[-1], "the last size of `x`")
+        check_rank(name, vector, 1, "(d_in,)")
+        check_size(name, vector, 0, x.shape[-1], "the last size of `x`")
     if weights.norm_bias is not None and weights.norm_weight is None:
         raise KernelValueError(
             "`norm_weight` must be given with `norm_bias`, but is None. Pass torch.ones(d_in) for a plain one."
         )
     for name, table in weights.tables.items():
-        if table is not None:
-            check_rank(name, table, 1, "(tasks,)")
+        check_rank(name, table, 1, "(tasks,)")
 
 
 def _check_tasks(weights: BottleneckWeights, tasks: int) -> None:

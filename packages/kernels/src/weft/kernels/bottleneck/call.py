@@ -94,7 +94,6 @@ class PerInput(NamedTuple, Generic[Value]):
 
 
 Gradients = PerInput[Tensor | None]
-INPUTS = tuple(Call._fields.index(name) for name in PerInput._fields)
 
 
 def gradients(found: dict[str, Tensor | None]) -> Gradients:

@@ -15,7 +15,15 @@ import triton
 import triton.language as tl
 
 from weft.kernels import dropout
-from weft.kernels.device_code import activate, derivative, drop, tile_tokens
+from weft.kernels.device_code import (
+    activate,
+    derivative,
+    drop,
+    load_block,
+    store_block,
+    tile_slots,
+    tile_tokens,
+)
 
 _OUTPUT, _HIDDEN, _INPUT = (
     tl.constexpr(stream) for stream in (dropout.OUTPUT, dropout.HIDDEN, dropout.INPUT)
@@ -54,16 +62,11 @@ def bottleneck_forward(
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
-    task = tl.zeros((), tl.int32)
-    down_slot = tl.zeros((), tl.int64)
-    up_slot = tl.zeros((), tl.int64)
     if ROUTED:
         count = tl.num_programs(0)
         if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
             return
-        task = tl.load(tiles + tile)
-        down_slot = tl.load(tiles + 3 * count + tile).to(tl.int64)
-        up_slot = tl.load(tiles + 4 * count + tile).to(tl.int64)
+    task, down_slot, up_slot = tile_slots(tiles, tile, ROUTED)
     bias_place = down_slot * (2 * R if NORM else R)
     rank = tl.arange(0, BR)
     in_rank = rank < R
@@ -75,13 +78,8 @@ def bottleneck_forward(
         for start in range(0, D_IN, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_IN
-            x_block = tl.load(
-                x + token[:, None] * D_IN + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
-            )
-            w_block = tl.load(
-                down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
-                mask=inside[:, None] & in_rank[None, :], other=0.0,
-            )  # fmt: skip
+            x_block = load_block(x, token, column, D_IN, valid, inside)
+            w_block = load_block(down + down_slot * D_IN * R, column, rank, R, inside, in_rank)
             if DROP_INPUT > 0:
                 kept = drop(x_block.to(tl.float32), seed, token[:, None], column[None, :], DROP_INPUT, _INPUT)
                 x_block = kept.to(dtype)
@@ -102,45 +100,35 @@ def bottleneck_forward(
             acc += tl.load(down_bias + bias_place + rank, mask=in_rank, other=0.0).to(tl.float32)[None, :]
         z_block = acc.to(dtype)
         if SAVE:
-            tl.store(z + token[:, None] * R + rank[None, :], z_block, mask=valid[:, None] & in_rank[None, :])
+            store_block(z, token, rank, R, valid, in_rank, z_block)
         hidden = activate(z_block.to(tl.float32), ACT)
         h = drop(hidden, seed, token[:, None], rank[None, :], DROP_HIDDEN, _HIDDEN).to(dtype)
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_OUT
-            both = valid[:, None] & inside[None, :]
-            u_block = tl.load(
-                up + up_slot * R * D_OUT + rank[:, None] * D_OUT + column[None, :],
-                mask=in_rank[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
+            u_block = load_block(up + up_slot * R * D_OUT, rank, column, D_OUT, in_rank, inside)
             out = tl.dot(h, u_block, input_precision=PRECISION)
             if UP_BIAS:
-                out += tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)[
-                    None, :
-                ]
+                bias = tl.load(up_bias + up_slot * D_OUT + column, mask=inside, other=0.0).to(tl.float32)
+                out += bias[None, :]
             out *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             out = drop(out, seed, token[:, None], column[None, :], DROP, _OUTPUT)
-            place = token[:, None] * D_OUT + column[None, :]
             if RESIDUAL:
-                out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
-            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
+                out += load_block(residual, token, column, D_OUT, valid, inside).to(tl.float32)
+            store_block(y, token, column, D_OUT, valid, inside, out)
     else:
         if SAVE:
-            tl.store(
-                z + token[:, None] * R + rank[None, :], tl.zeros((BT, BR), dtype),
-                mask=valid[:, None] & in_rank[None, :],
-            )  # fmt: skip
+            store_block(z, token, rank, R, valid, in_rank, tl.zeros((BT, BR), dtype))
             if NORM:
                 tl.store(statistics + token, tl.zeros((BT,), tl.float32), mask=valid)
                 tl.store(statistics + tokens + token, tl.zeros((BT,), tl.float32), mask=valid)
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
-            both = valid[:, None] & (column < D_OUT)[None, :]
-            place = token[:, None] * D_OUT + column[None, :]
+            inside = column < D_OUT
             out = tl.zeros((BT, BD), tl.float32)
             if RESIDUAL:
-                out = tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
-            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
+                out = load_block(residual, token, column, D_OUT, valid, inside).to(tl.float32)
+            store_block(y, token, column, D_OUT, valid, inside, out)
 
 
 @triton.jit
@@ -159,16 +147,11 @@ def bottleneck_backward_input(
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
-    task = tl.zeros((), tl.int32)
-    down_slot = tl.zeros((), tl.int64)
-    up_slot = tl.zeros((), tl.int64)
     if ROUTED:
         count = tl.num_programs(0)
         if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
             return
-        task = tl.load(tiles + tile)
-        down_slot = tl.load(tiles + 3 * count + tile).to(tl.int64)
-        up_slot = tl.load(tiles + 4 * count + tile).to(tl.int64)
+    task, down_slot, up_slot = tile_slots(tiles, tile, ROUTED)
     bias_place = down_slot * (2 * R if NORM else R)
     rank = tl.arange(0, BR)
     in_rank = rank < R
@@ -180,18 +163,11 @@ def bottleneck_backward_input(
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_OUT
-            g = tl.load(
-                dy + token[:, None] * D_OUT + column[None, :],
-                mask=valid[:, None] & inside[None, :],
-                other=0.0,
-            ).to(tl.float32)
+            g = load_block(dy, token, column, D_OUT, valid, inside).to(tl.float32)
             g = drop(g, seed, token[:, None], column[None, :], DROP, _OUTPUT)
             if SCALE == "channel":
                 g *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
-            u_block = tl.load(
-                up + up_slot * R * D_OUT + rank[:, None] * D_OUT + column[None, :],
-                mask=in_rank[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
+            u_block = load_block(up + up_slot * R * D_OUT, rank, column, D_OUT, in_rank, inside)
             dh = tl.dot(g.to(dtype), tl.trans(u_block), dh, input_precision=PRECISION)
         if SCALE != "channel":
             dh *= tile_scale(scale, task, rank, in_rank, factor, SCALE, D_OUT)
@@ -213,10 +189,7 @@ def bottleneck_backward_input(
                 inside = column < D_IN
                 both = valid[:, None] & inside[None, :]
                 place = token[:, None] * D_IN + column[None, :]
-                w_block = tl.load(
-                    down + down_slot * D_IN * R + column[:, None] * R + rank[None, :],
-                    mask=inside[:, None] & in_rank[None, :], other=0.0,
-                )  # fmt: skip
+                w_block = load_block(down + down_slot * D_IN * R, column, rank, R, inside, in_rank)
                 du = tl.dot(dz_block, tl.trans(w_block), input_precision=PRECISION)
                 du = drop(du, seed, token[:, None], column[None, :], DROP_INPUT, _INPUT)
                 if NORM:
@@ -231,12 +204,11 @@ def bottleneck_backward_input(
         if NEED_X:
             for start in range(0, D_IN, BD):
                 column = start + tl.arange(0, BD)
-                both = valid[:, None] & (column < D_IN)[None, :]
-                place = token[:, None] * D_IN + column[None, :]
+                inside = column < D_IN
                 du = tl.zeros((BT, BD), tl.float32)
                 if ADD_INPUT:
-                    du = tl.load(dy + place, mask=both, other=0.0).to(tl.float32)
-                tl.store(dx + place, du.to(dx.dtype.element_ty), mask=both)
+                    du = load_block(dy, token, column, D_IN, valid, inside).to(tl.float32)
+                store_block(dx, token, column, D_IN, valid, inside, du)
 
 
 @triton.jit
@@ -280,12 +252,8 @@ def outer_partials(
             token = row * length + position % length
         else:
             token = position.to(tl.int64)
-        w_block = tl.load(
-            wide + token[:, None] * D + column[None, :], mask=valid[:, None] & inside[None, :], other=0.0
-        )
-        n_block = tl.load(
-            narrow + token[:, None] * R + rank[None, :], mask=valid[:, None] & in_rank[None, :], other=0.0
-        )
+        w_block = load_block(wide, token, column, D, valid, inside)
+        n_block = load_block(narrow, token, rank, R, valid, in_rank)
         if NORM:
             mean = tl.load(statistics + token, mask=valid, other=0.0)
             rstd = tl.load(statistics + tokens + token, mask=valid, other=0.0)
@@ -302,11 +270,7 @@ def outer_partials(
         if NARROW_SUM:
             narrow_acc += tl.sum(n_block.to(tl.float32), 0)
     slot = (split * tasks + task).to(tl.int64)
-    tl.store(
-        partial + slot * D * R + column[:, None] * R + rank[None, :],
-        acc,
-        mask=inside[:, None] & in_rank[None, :],
-    )
+    store_block(partial + slot * D * R, column, rank, R, inside, in_rank, acc)
     if WIDE_SUM and rank_block == 0:
         tl.store(wide_sum + slot * D + column, wide_acc, mask=inside)
     if NARROW_SUM and slice_index == 0:
@@ -330,50 +294,36 @@ def grouped_product(
     """
     tile = tl.program_id(0)
     token, valid = tile_tokens(order, tiles, tile, tokens, length, ROUTED, BT)
-    task = tl.zeros((), tl.int32)
-    slot = tl.zeros((), tl.int64)
     if ROUTED:
         count = tl.num_programs(0)
         if tl.load(tiles + count + tile) >= tl.load(tiles + 2 * count + tile):
             return
-        task = tl.load(tiles + tile)
-        slot = tl.load(tiles + (4 if UP else 3) * count + tile).to(tl.int64)
+    task, down_slot, up_slot = tile_slots(tiles, tile, ROUTED)
+    slot = up_slot if UP else down_slot
     column = tl.program_id(1) * BN + tl.arange(0, BN)
     inside = column < N
-    both = valid[:, None] & inside[None, :]
-    place = token[:, None] * N + column[None, :]
     dtype = weight.dtype.element_ty
     acc = tl.zeros((BT, BN), tl.float32)
     if task >= 0:
         for start in range(0, K, BK):
             inner = start + tl.arange(0, BK)
             inner_ok = inner < K
-            a_block = tl.load(
-                a + token[:, None] * K + inner[None, :], mask=valid[:, None] & inner_ok[None, :], other=0.0
-            ).to(tl.float32)
+            a_block = load_block(a, token, inner, K, valid, inner_ok).to(tl.float32)
             a_block = drop(activate(a_block, ACT), seed, token[:, None], inner[None, :], DROP_IN, IN_STREAM)
             if IN_SCALE == "channel":
                 a_block *= tile_scale(scale, task, inner, inner_ok, factor, IN_SCALE, K)
             a_block = a_block.to(dtype)
             if TRANSPOSED:
-                w_block = tl.trans(
-                    tl.load(
-                        weight + slot * N * K + column[:, None] * K + inner[None, :],
-                        mask=inside[:, None] & inner_ok[None, :], other=0.0,
-                    )
-                )  # fmt: skip
+                w_block = tl.trans(load_block(weight + slot * N * K, column, inner, K, inside, inner_ok))
             else:
-                w_block = tl.load(
-                    weight + slot * N * K + inner[:, None] * N + column[None, :],
-                    mask=inner_ok[:, None] & inside[None, :], other=0.0,
-                )  # fmt: skip
+                w_block = load_block(weight + slot * N * K, inner, column, N, inner_ok, inside)
             acc = tl.dot(a_block, w_block, acc, input_precision=PRECISION)
         if BIAS:
             acc += tl.load(bias + slot * N + column, mask=inside, other=0.0).to(tl.float32)[None, :]
         acc *= tile_scale(scale, task, column, inside, factor, SCALE, N)
         if BACK_ACT != "identity":
-            acc *= derivative(tl.load(z + place, mask=both, other=0.0).to(tl.float32), BACK_ACT)
+            acc *= derivative(load_block(z, token, column, N, valid, inside).to(tl.float32), BACK_ACT)
         acc = drop(acc, seed, token[:, None], column[None, :], DROP_OUT, OUT_STREAM)
     if RESIDUAL:
-        acc += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
-    tl.store(out + place, acc.to(out.dtype.element_ty), mask=both)
+        acc += load_block(residual, token, column, N, valid, inside).to(tl.float32)
+    store_block(out, token, column, N, valid, inside, acc)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import dot_precision, multiprocessors, on_device
+from weft.kernels.backends import multiprocessors, on_device
 from weft.kernels.bottleneck import kernels
 from weft.kernels.bottleneck.call import Call, Gradients, PerInput, gradients
 from weft.kernels.bottleneck.reference import normalise, normalise_backward
@@ -124,9 +124,7 @@ def _fused_forward(call: Call) -> tuple[Tensor, Tensor, Tensor]:
             statistics, tokens, call.length, call.factor,
             D_IN=d_in, D_OUT=d_out, R=rank, ACT=call.activation, ROUTED=table is not None, NORM_EPS=call.norm_eps,
             DOWN_BIAS=bias is not None, UP_BIAS=call.up_bias is not None, RESIDUAL=residual is not None,
-            SCALE=_scale_kind(call.scale), NORM=norm, SAVE=save, PRECISION=dot_precision(x.dtype),
-            BT=plan.block_tokens, BD=plan.block_width, BR=padded(rank), **_drops(call),
-            num_warps=plan.num_warps, num_stages=plan.num_stages,
+            SCALE=_scale_kind(call.scale), NORM=norm, SAVE=save, BR=padded(rank), **_drops(call), **plan.constants(x),
         )  # fmt: skip
     return y, z, statistics
 
@@ -160,9 +158,7 @@ def _backward_input(
             call.tokens, call.length, call.factor,
             D_IN=x.shape[2], D_OUT=dy.shape[2], R=rank, ACT=call.activation, ROUTED=table is not None,
             DOWN_BIAS=bias is not None, SCALE=_scale_kind(call.scale), NORM=call.norm_weight is not None,
-            ADD_INPUT=call.add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype), BT=plan.block_tokens,
-            BD=plan.block_width, BR=padded(rank), **_drops(call), num_warps=plan.num_warps,
-            num_stages=plan.num_stages,
+            ADD_INPUT=call.add_input, NEED_X=need_x, BR=padded(rank), **_drops(call), **plan.constants(x),
         )  # fmt: skip
     return dz, dx
 
@@ -249,15 +245,12 @@ def outer_by_task(
             D=width, R=rank, ACT=act, ROUTED=routed, NORM=statistics is not None,
             DROP_WIDE=keep_threshold(wide_dropout[0]), WIDE_STREAM=wide_dropout[1],
             DROP_NARROW=keep_threshold(narrow_dropout), WIDE_SUM=wide_sum, NARROW_SUM=narrow_sum,
-            PRECISION=dot_precision(wide.dtype), BT=plan.block_tokens, BD=plan.block_width, BR=in_block,
-            num_warps=plan.num_warps, num_stages=plan.num_stages,
+            BR=in_block, **plan.constants(wide),
         )  # fmt: skip
-    none = partial.new_empty(0)
-    return (
-        partial.sum(0),
-        none if wide_total is None else wide_total.sum(0),
-        none if narrow_total is None else narrow_total.sum(0),
+    wide_sums, narrow_sums = (
+        partial.new_empty(0) if total is None else total.sum(0) for total in (wide_total, narrow_total)
     )
+    return partial.sum(0), wide_sums, narrow_sums
 
 
 def _bounds(call: Call | None, wide: Tensor) -> Tensor:
@@ -342,7 +335,5 @@ def _product(
             BIAS=tensors["bias"] is not None, IN_SCALE=kind if scaled_in else "none",
             SCALE="none" if scaled_in else kind, RESIDUAL=tensors["residual"] is not None,
             DROP_IN=keep_threshold(drop_in[0]), IN_STREAM=drop_in[1], DROP_OUT=keep_threshold(drop_out[0]),
-            OUT_STREAM=drop_out[1], ROUTED=table is not None, PRECISION=dot_precision(a.dtype),
-            BT=plan.block_tokens, BN=_COLUMNS, BK=plan.block_width,
-            num_warps=plan.num_warps, num_stages=plan.num_stages,
+            OUT_STREAM=drop_out[1], ROUTED=table is not None, BN=_COLUMNS, **plan.constants(a, width="BK"),
         )  # fmt: skip

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from weft.kernels.backends import accumulator
 from weft.kernels.bottleneck.activations import activate, activation_backward
 from weft.kernels.bottleneck.call import Call, Gradients, PerInput, gradients
 from weft.kernels.bottleneck.segments import SegmentedRows, segment_rows
@@ -82,33 +84,22 @@ def rows_of(call: Call) -> Rows:
 
 def _padded(values: Tensor, tokens: int, dim: int) -> Tensor:
     missing = tokens - values.shape[dim]
-    if missing == 0:
-        return values
-    shape = list(values.shape)
-    shape[dim] = missing
-    return torch.cat((values, values.new_zeros(shape)), dim)
+    return functional.pad(values, (0, missing) if dim else (0, 0, 0, missing)) if missing else values
 
 
 def _hidden(z: Tensor, rows: Rows, call: Call) -> Tensor:
     return _dropped(activate(z, call.activation), rows, call.seed, call.hidden_dropout, HIDDEN)
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
 def normalise(tokens: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """LN of (tokens, d_in), and mean and 1/std (2, tokens); the tokens and (2, 0) without a norm."""
     gamma, beta = call.norm_weight, call.norm_bias
-    dtype = _accumulator(tokens.dtype)
+    dtype = accumulator(tokens.dtype)
     if gamma is None:
         return tokens, tokens.new_empty(2, 0, dtype=dtype)
+    beta = None if beta is None else beta.to(dtype)
     normed, mean, rstd = torch.native_layer_norm(
-        tokens.to(dtype),
-        [tokens.shape[-1]],
-        gamma.to(dtype),
-        None if beta is None else beta.to(dtype),
-        call.norm_eps,
+        tokens.to(dtype), [tokens.shape[-1]], gamma.to(dtype), beta, call.norm_eps
     )
     return normed.to(tokens.dtype), torch.stack((mean.reshape(-1), rstd.reshape(-1)))
 

@@ -16,9 +16,8 @@ from torch import Tensor
 from weft.kernels.bottleneck.call import Call
 from weft.kernels.errors import KernelValueError
 
-IN_PLACE = (
-    32  # tokens of a row; moving such rows next to those of their task costs more than a product of its own
-)
+# Tokens of a row; moving such rows next to those of their task costs more than a product of its own.
+IN_PLACE = 32
 
 
 @dataclass
@@ -182,9 +181,8 @@ def segment_rows(call: Call) -> SegmentedRows:
     order, identity = call.order, starts[0]
     if order is not None and not identity and length >= IN_PLACE:
         as_given = [(task, length) for task in ids.tolist()]
-        return SegmentedRows(
-            rows, length, None, ids, _runs(call, "down", as_given), _runs(call, "up", as_given)
-        )
+        down, up = (_runs(call, part, as_given) for part in ("down", "up"))
+        return SegmentedRows(rows, length, None, ids, down, up)
     if order is not None and not bool((order[1:] < order[:-1]).any()):
         order = None  # sorted as they are: views serve
     if len(down.slots) <= 1 and len(up.slots) <= 1:

@@ -39,17 +39,7 @@ class TileTable(NamedTuple):
 
 
 def tile_table(bounds: Tensor, tokens: int, block: int, length: int = 1) -> TileTable:
-    """Build the table.
-
-    Args:
-        bounds: place of every task's first sorted row, and the end of the last one, int64, shape (tasks + 1,).
-        tokens: number of tokens.
-        block: tokens per tile.
-        length: tokens per row.
-
-    Returns:
-        A table of ``ceil(tokens / block) + tasks`` tiles.
-    """
+    """A table of ``ceil(tokens / block) + tasks`` tiles, for rows of `length` tokens with `RoutedRows.bounds`."""
     tasks = bounds.shape[0] - 1
     first, last = bounds[:-1] * length, bounds[1:] * length
     tiles_of_task = (last - first + block - 1) // block
@@ -124,10 +114,7 @@ class TiledRows:
         return self.add_to(base, self.project(x, weight, part, bias))
 
     def outer(self, a: Tensor, b: Tensor, weight: Tensor, part: str, sums: Tensor | None = None) -> Tensor:
-        """``Σ a[t]ᵀ b[t]`` per slot; tiles are summed by a product with the one-hot matrix of slots.
-
-        `sums`, zeros of shape (slots, b width), gets ``Σ b[t]`` per slot.
-        """
+        """As `SegmentedRows.outer`; tiles are summed by a product with the one-hot matrix of slots."""
         if sums is not None:
             sums.copy_(self.sum_by_slot(b, weight.shape[0], part))
         hole = ~self.valid.unsqueeze(-1)

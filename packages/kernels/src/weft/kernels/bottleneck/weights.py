@@ -42,11 +42,5 @@ class BottleneckWeights:
     @property
     def floats(self) -> dict[str, Tensor | None]:
         """The tensors of numbers by name."""
-        return {
-            "down": self.down,
-            "up": self.up,
-            "down_bias": self.down_bias,
-            "up_bias": self.up_bias,
-            "norm_weight": self.norm_weight,
-            "norm_bias": self.norm_bias,
-        }
+        names = ("down", "up", "down_bias", "up_bias", "norm_weight", "norm_bias")
+        return {name: getattr(self, name) for name in names}

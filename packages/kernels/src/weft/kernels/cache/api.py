@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import weft.kernels.cache.op  # noqa: F401  (registers the op)
-from weft.kernels.backends import check_backend
+from weft.kernels.backends import accumulator, check_backend
 from weft.kernels.cache import reference
 from weft.kernels.cache.layout import labels_of
 from weft.kernels.checks import (
@@ -78,8 +79,7 @@ def cache_class_sums(
     check_backend(backend)
     grid = isinstance(beta, Tensor) and beta.dim() == 1
     betas = _betas(beta, queries)
-    if init is not None:
-        _check_init(init, queries, classes)
+    _check_init(init, queries, classes)
     keys = keys.to(queries.dtype)
     out = torch.ops.weft.cache_class_sums(
         queries, keys, offsets, betas, key_weights, init, float(alpha), shots or 0, classes, backend
@@ -144,61 +144,44 @@ def cache_logits(
         float32.
 
     Raises:
-        KernelValueError: arguments contradict each other or are out of range.
-        KernelShapeError: ranks or sizes disagree.
-        KernelTypeError: a dtype is wrong or an argument is no tensor.
-        KernelDeviceError: tensors live on different devices.
-        KernelBackendError: `backend` cannot run here.
-        DoubleBackwardError: a second derivative is asked for.
+        KernelError: as `cache_class_sums`; a KernelValueError also where arguments contradict each other.
 
     Source: Zhang et al. 2022 (Tip-Adapter), eq. 5 to 7; Yang et al. 2024 (XMAdapter) for a text cache beside
     the image cache, whose exact fusion is not public: both readings are offered.
     """
     check_choice("mix", mix, MIXES)
     _check_text(queries, keys, text_queries, text_keys, text_class_keys, text_beta, mix)
-    plain_alpha = not isinstance(alpha, Tensor)
-    if text_queries is None and plain_alpha and class_weights is None:
-        return cache_class_sums(
-            queries, keys, beta=beta, shots=shots, offsets=offsets, key_weights=key_weights, init=init,
-            alpha=float(alpha), backend=backend,
-        )  # fmt: skip
+    layout: dict[str, Any] = {
+        "shots": shots,
+        "offsets": offsets,
+        "key_weights": key_weights,
+        "backend": backend,
+    }
+    if text_queries is None and class_weights is None and not isinstance(alpha, Tensor):
+        return cache_class_sums(queries, keys, beta=beta, init=init, alpha=alpha, **layout)
     classes = _check(queries, keys, shots, offsets, key_weights)
-    if init is not None:
-        _check_init(init, queries, classes)
-
-    def sums_of(features: Tensor, cached: Tensor, sharpness: float | Tensor) -> Tensor:
-        return cache_class_sums(
-            features,
-            cached,
-            beta=sharpness,
-            shots=shots,
-            offsets=offsets,
-            key_weights=key_weights,
-            backend=backend,
-        )
-
+    _check_init(init, queries, classes)
     if text_queries is None:
-        sums = sums_of(queries, keys, beta)
+        sums = cache_class_sums(queries, keys, beta=beta, **layout)
     elif mix == "before":
         if callable(ratio) and not isinstance(ratio, Tensor):
             raise KernelValueError(
                 "`ratio` may be a function of the class sums only with mix='after', but mix is 'before', where there "
                 "are no sums of images and of texts. Give a number or a tensor."
             )
-        sums = sums_of(
-            *_join(queries, keys, text_queries, text_keys, text_class_keys, shots, offsets, ratio), beta
-        )
+        joined = _join(queries, keys, text_queries, text_keys, text_class_keys, shots, offsets, ratio)
+        sums = cache_class_sums(*joined, beta=beta, **layout)
     else:
         text_beta = beta if text_beta is None else text_beta
         if text_keys is not None:
-            text = sums_of(text_queries, text_keys, text_beta)
+            text = cache_class_sums(text_queries, text_keys, beta=text_beta, **layout)
         else:
             assert text_class_keys is not None
             sizes = _class_sizes(keys, shots, offsets, key_weights, classes)
             text = cache_class_sums(
                 text_queries, text_class_keys, beta=text_beta, key_weights=sizes, shots=1, backend=backend
             )
-        image = sums_of(queries, keys, beta)
+        image = cache_class_sums(queries, keys, beta=beta, **layout)
         sums = torch.lerp(text, image, _ratio_after(ratio, image, text))
     factor = alpha if class_weights is None else alpha * class_weights.to(sums.dtype)
     logits = sums * factor
@@ -230,9 +213,7 @@ def affinity_difference(
         Shape (queries,), float64 for float64 queries, else float32.
 
     Raises:
-        KernelShapeError: ranks or sizes disagree.
-        KernelTypeError: a dtype is wrong or an argument is no tensor.
-        KernelDeviceError: tensors live on different devices.
+        KernelError: as `cache_class_sums`.
 
     Source: Yang et al. 2024 (XMAdapter), which mines hard samples from cross-modal affinity differences; the
     mean absolute difference is this project's reading.
@@ -250,7 +231,7 @@ def affinity_difference(
 
 def _betas(beta: float | Tensor, queries: Tensor) -> Tensor:
     if not isinstance(beta, Tensor):
-        return torch.full((1,), beta, dtype=reference.accumulator(queries.dtype), device=queries.device)
+        return torch.full((1,), beta, dtype=accumulator(queries.dtype), device=queries.device)
     check_tensors(queries, {"beta": beta})
     check_floating({"beta": beta})
     if beta.dim() > 1:
@@ -280,9 +261,8 @@ def _check(
     check_tensors(queries, {"offsets": offsets, "key_weights": key_weights})
     check_floating({"key_weights": key_weights})
     check_integer({"offsets": offsets})
-    if key_weights is not None:
-        check_rank("key_weights", key_weights, 1, "(keys,)")
-        check_size("key_weights", key_weights, 0, keys.shape[0], "the keys")
+    check_rank("key_weights", key_weights, 1, "(keys,)")
+    check_size("key_weights", key_weights, 0, keys.shape[0], "the keys")
     if (shots is None) == (offsets is None):
         raise KernelValueError(
             "`shots` must be given for classes of equal size, or `offsets` for others, but not both and not "
@@ -300,7 +280,7 @@ def _check(
     return keys.shape[0] // shots
 
 
-def _check_init(init: Tensor, queries: Tensor, classes: int) -> None:
+def _check_init(init: Tensor | None, queries: Tensor, classes: int) -> None:
     check_tensors(queries, {"init": init})
     check_floating({"init": init})
     check_rank("init", init, 2, "(queries, classes)")
@@ -333,13 +313,10 @@ def _class_sizes(
     keys: Tensor, shots: int | None, offsets: Tensor | None, key_weights: Tensor | None, classes: int
 ) -> Tensor:
     """Sum of the key weights of every class: what a text key that a whole class shares is worth."""
-    dtype = reference.accumulator(keys.dtype)
-    if key_weights is not None:
-        labels = labels_of(keys.shape[0], offsets, shots or 0, keys.device)
-        return key_weights.new_zeros(classes, dtype=dtype).index_add(0, labels, key_weights.to(dtype))
-    if offsets is None:
-        return torch.full((classes,), float(shots or 0), dtype=dtype, device=keys.device)
-    return torch.diff(offsets, prepend=offsets.new_zeros(1)).to(dtype)
+    dtype, count = accumulator(keys.dtype), keys.shape[0]
+    weights = keys.new_ones(count, dtype=dtype) if key_weights is None else key_weights.to(dtype)
+    labels = labels_of(count, offsets, shots or 0, keys.device)
+    return weights.new_zeros(classes).index_add(0, labels, weights)
 
 
 def _ratio_after(ratio: Ratio, image: Tensor, text: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from weft.kernels.device_code import load_block, store_block
+
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -22,17 +24,8 @@ def _products(left, right, left_index, right_index, left_ok, right_ok, D: tl.con
     acc = tl.zeros((BL, BR), tl.float32)
     for start in range(0, D, BD):
         feature = start + tl.arange(0, BD)
-        inside = feature < D
-        a = tl.load(
-            left + left_index[:, None] * D + feature[None, :],
-            mask=left_ok[:, None] & inside[None, :],
-            other=0.0,
-        )
-        b = tl.load(
-            right + right_index[:, None] * D + feature[None, :],
-            mask=right_ok[:, None] & inside[None, :],
-            other=0.0,
-        )
+        a = load_block(left, left_index, feature, D, left_ok, feature < D)
+        b = load_block(right, right_index, feature, D, right_ok, feature < D)
         acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
     return acc
 
@@ -134,9 +127,7 @@ def sums_backward(
     row_ok = row < own_count
     feature = tl.arange(0, BD)
     inside = feature < D
-    mine = tl.load(
-        own + row[:, None] * D + feature[None, :], mask=row_ok[:, None] & inside[None, :], other=0.0
-    )
+    mine = load_block(own, row, feature, D, row_ok, inside)
     acc = tl.zeros((BO, BD), tl.float32)
     beta_sums = tl.zeros((BB,), tl.float32)
     weight_sums = tl.zeros((BO,), tl.float32)
@@ -145,21 +136,14 @@ def sums_backward(
         column = start + tl.arange(0, BT).to(tl.int64)
         column_ok = column < other_count
         both = row_ok[:, None] & column_ok[None, :]
-        theirs = tl.load(
-            other + column[:, None] * D + feature[None, :],
-            mask=column_ok[:, None] & inside[None, :],
-            other=0.0,
-        )
+        theirs = load_block(other, column, feature, D, column_ok, inside)
         shifted = tl.dot(mine, tl.trans(theirs), input_precision=PRECISION) - 1.0
         if OWN_KEYS:
-            place = (
-                column[None, :] * classes + tl.load(labels + row, mask=row_ok, other=0).to(tl.int64)[:, None]
-            )
+            label = tl.load(labels + row, mask=row_ok, other=0).to(tl.int64)
+            place = column[None, :] * classes + label[:, None]
         else:
-            place = (
-                row[:, None] * classes
-                + tl.load(labels + column, mask=column_ok, other=0).to(tl.int64)[None, :]
-            )
+            label = tl.load(labels + column, mask=column_ok, other=0).to(tl.int64)
+            place = row[:, None] * classes + label[None, :]
         total = tl.zeros((BO, BT), tl.float32)
         for b in range(num_betas):
             beta = tl.load(betas + b).to(tl.float32)
@@ -178,10 +162,7 @@ def sums_backward(
         if NEED_FEATURES:
             acc = tl.dot(total.to(theirs.dtype), theirs, acc, input_precision=PRECISION)
     if NEED_FEATURES:
-        tl.store(
-            d_own + row[:, None] * D + feature[None, :], acc.to(d_own.dtype.element_ty),
-            mask=row_ok[:, None] & inside[None, :],
-        )  # fmt: skip
+        store_block(d_own, row, feature, D, row_ok, inside, acc)
     if NEED_BETAS:
         tl.store(beta_partial + tl.program_id(0) * BB + tl.arange(0, BB), beta_sums)
     if NEED_WEIGHTS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import dot_precision, on_device
+from weft.kernels.backends import on_device
 from weft.kernels.cache import kernels
 from weft.kernels.cache.layout import labels_of
 from weft.kernels.plans.choosing import padded, plan_for
@@ -25,7 +25,6 @@ def forward(
     out = torch.empty((betas.numel(), count, classes), dtype=torch.float32, device=queries.device)
     if out.numel() == 0:
         return out
-    precision = dot_precision(queries.dtype)
     uniform = shots > 0 and shots & (shots - 1) == 0 and shots <= 64
     plan = plan_for("cache_uniform" if uniform else "cache_ragged", queries, 128, count)
     grid = -(-count // plan.block_tokens)
@@ -34,26 +33,20 @@ def forward(
             per_program = max(128 // shots, 1)
             kernels.sums_uniform[(grid, -(-classes // per_program))](
                 queries, keys, betas, key_weights, init, out, count, classes, betas.numel(), alpha,
-                D=width, SHOTS=shots, WEIGHTS=key_weights is not None, INIT=init is not None,
-                PRECISION=precision, BQ=plan.block_tokens, BC=per_program, BD=plan.block_width,
-                num_warps=plan.num_warps, num_stages=plan.num_stages,
+                D=width, SHOTS=shots, WEIGHTS=key_weights is not None, INIT=init is not None, BC=per_program,
+                **plan.constants(queries, "BQ"),
             )  # fmt: skip
             return out
-        ends = _ends(keys, offsets, shots)
+        if offsets is None:
+            offsets = torch.arange(shots, keys.shape[0] + 1, shots, device=keys.device)
+        ends = offsets.to(torch.int32).contiguous()
         labels = labels_of(keys.shape[0], ends, 0, keys.device).to(torch.int32)
         kernels.sums_ragged[(grid, -(-classes // 32), betas.numel())](
             queries, keys, labels, ends, betas, key_weights, init, out, count, classes, alpha,
-            D=width, WEIGHTS=key_weights is not None, INIT=init is not None, PRECISION=precision,
-            BQ=plan.block_tokens, BK=128, BC=32, BD=plan.block_width,
-            num_warps=plan.num_warps, num_stages=plan.num_stages,
+            D=width, WEIGHTS=key_weights is not None, INIT=init is not None, BK=128, BC=32,
+            **plan.constants(queries, "BQ"),
         )  # fmt: skip
     return out
-
-
-def _ends(keys: Tensor, offsets: Tensor | None, shots: int) -> Tensor:
-    if offsets is not None:
-        return offsets.to(torch.int32).contiguous()
-    return torch.arange(shots, keys.shape[0] + 1, shots, dtype=torch.int32, device=keys.device)
 
 
 def backward(
@@ -94,9 +87,8 @@ def _side(
                 own, other, labels, gradient, betas, key_weights, d_own, beta_partial, d_weights,
                 own.shape[0], other.shape[0], gradient.shape[2], betas.numel(), alpha,
                 D=width, OWN_KEYS=own_keys, WEIGHTS=key_weights is not None, NEED_FEATURES=need_features,
-                NEED_BETAS=need_betas, NEED_WEIGHTS=need_weights, PRECISION=dot_precision(own.dtype),
-                BO=plan.block_tokens, BT=plan.block_width, BD=padded(width), BB=grid_betas,
-                num_warps=plan.num_warps, num_stages=plan.num_stages,
+                NEED_BETAS=need_betas, NEED_WEIGHTS=need_weights, BD=padded(width), BB=grid_betas,
+                **plan.constants(own, "BO", "BT"),
             )  # fmt: skip
     dbetas = beta_partial.sum(0)[: betas.numel()] if need_betas else None
     return d_own, dbetas, d_weights

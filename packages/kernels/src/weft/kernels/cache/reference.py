@@ -18,16 +18,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from weft.kernels.backends import accumulator
 from weft.kernels.cache.layout import labels_of
 
 # Elements of one block of affinities; a few blocks of this size live at a time.
 _BLOCK_ELEMENTS = 1 << 20
 _QUERIES = 512
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype affinities are computed in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def blocks(queries: int, keys: int, shots: int) -> Iterator[tuple[slice, slice]]:

@@ -200,12 +200,7 @@ def kronecker_bottleneck(
         Shape (..., d_out), dtype of `x`, promoted with that of `residual`.
 
     Raises:
-        KernelShapeError: ranks or sizes disagree.
-        KernelTypeError: an argument is not a floating-point tensor.
-        KernelDeviceError: tensors live on different devices.
-        KernelValueError: `activation` or `backend` is unknown.
-        KernelBackendError: `backend` cannot run here.
-        DoubleBackwardError: a second derivative is asked for.
+        KernelError: as `kronecker_linear`; a KernelValueError also for an unknown `activation`.
 
     Source: Mahabadi et al. 2021 (Compacter), eq. 6 and section 3.2; the scale is that of AdapterHub.
 
@@ -284,19 +279,17 @@ def _low_rank(
     (terms, a, b), (_, m, rank) = rule.shape, left.shape
     name = choose_order(Shape(terms, a, b, m, right.shape[2], rank), name=order).name
     if name in ("materialise", "thin_blocks"):
-        dense = name == "materialise"
-        y = (
-            x @ phm_weight(rule, left=left, right=right)
-            if dense
-            else reference.thin_blocks_map(x, rule, left, right)
-        )
+        if name == "materialise":
+            y = x @ phm_weight(rule, left=left, right=right)
+        else:
+            y = reference.thin_blocks_map(x, rule, left, right)
         return y if bias is None else y + bias
     first = None if name == "merge_left" else factors.shared_left(left)
     last = None if name == "merge_right" else factors.shared_right(right)
-    if name == "merge_right":
-        middle = factors.merged_right(rule, right)
+    if name == "thin":
+        middle = factors.mixing(rule, rank)
     else:
-        middle = factors.merged_left(rule, left) if name == "merge_left" else factors.mixing(rule, rank)
+        middle = factors.merged_right(rule, right) if last is None else factors.merged_left(rule, left)
     y, _ = torch.ops.weft.kronecker_chain(x, first, middle, last, bias, backend)
     return y
 
@@ -336,9 +329,8 @@ def _check_linear(
             f"`x` must have last size {a * first.shape[1]} (p · the input width of B), but has shape "
             f"{tuple(x.shape)}. Check `rule` and B."
         )
-    if bias is not None:
-        check_rank("bias", bias, 1, "(d_out,)")
-        check_size("bias", bias, 0, b * last.shape[2], "q · the output width of B")
+    check_rank("bias", bias, 1, "(d_out,)")
+    check_size("bias", bias, 0, b * last.shape[2], "q · the output width of B")
 
 
 def _check_low_rank(left_name: str, left: Tensor, right_name: str, right: Tensor, terms: int) -> None:
@@ -378,8 +370,6 @@ def _check_adapter(
             "Check the bottleneck size of both."
         )
     for name, bias, width in (("down_bias", down_bias, down.d_out), ("up_bias", up_bias, up.d_out)):
-        if bias is not None:
-            check_rank(name, bias, 1, f"({width},)")
-            check_size(name, bias, 0, width, "the columns of its matrix")
-    if residual is not None:
-        check_shape("residual", residual, (*x.shape[:-1], up.d_out), "the columns of `up`")
+        check_rank(name, bias, 1, f"({width},)")
+        check_size(name, bias, 0, width, "the columns of its matrix")
+    check_shape("residual", residual, (*x.shape[:-1], up.d_out), "the columns of `up`")

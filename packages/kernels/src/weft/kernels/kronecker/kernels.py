@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from weft.kernels.device_code import activate, derivative
+from weft.kernels.device_code import activate, derivative, load_block, store_block
 
 
 @triton.jit
@@ -51,18 +51,10 @@ def block_contract(
     for start in range(0, M, BD):
         column = start + tl.arange(0, BD)
         inside = column < M
-        x_block = tl.load(
-            x + row[:, None] * M + column[None, :], mask=row_ok[:, None] & inside[None, :], other=0.0
-        )
-        m_block = tl.load(
-            matrix + column[:, None] * K + narrow[None, :],
-            mask=inside[:, None] & (narrow < K)[None, :], other=0.0,
-        )  # fmt: skip
+        x_block = load_block(x, row, column, M, row_ok, inside)
+        m_block = load_block(matrix, column, narrow, K, inside, narrow < K)
         acc = tl.dot(x_block, m_block, acc, input_precision=PRECISION)
-    tl.store(
-        out + row[:, None] * K + narrow[None, :], acc.to(out.dtype.element_ty),
-        mask=row_ok[:, None] & (narrow < K)[None, :],
-    )  # fmt: skip
+    store_block(out, row, narrow, K, row_ok, narrow < K, acc)
 
 
 @triton.jit
@@ -77,25 +69,17 @@ def block_expand(
     row = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
     row_ok = row < rows
     narrow = tl.arange(0, BK)
-    v_block = tl.load(
-        v + row[:, None] * K + narrow[None, :], mask=row_ok[:, None] & (narrow < K)[None, :], other=0.0
-    )
+    v_block = load_block(v, row, narrow, K, row_ok, narrow < K)
     for start in range(0, M, BD):
         column = start + tl.arange(0, BD)
         inside = column < M
-        both = row_ok[:, None] & inside[None, :]
-        m_block = tl.load(
-            matrix + narrow[:, None] * M + column[None, :],
-            mask=(narrow < K)[:, None] & inside[None, :], other=0.0,
-        )  # fmt: skip
+        m_block = load_block(matrix, narrow, column, M, narrow < K, inside)
         acc = tl.dot(v_block, m_block, input_precision=PRECISION)
         if BIAS:
-            place = (row % blocks)[:, None] * M + column[None, :]
-            acc += tl.load(bias + place, mask=both, other=0.0).to(tl.float32)
-        place = row[:, None] * M + column[None, :]
+            acc += load_block(bias, row % blocks, column, M, row_ok, inside).to(tl.float32)
         if RESIDUAL:
-            acc += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
-        tl.store(out + place, acc.to(out.dtype.element_ty), mask=both)
+            acc += load_block(residual, row, column, M, row_ok, inside).to(tl.float32)
+        store_block(out, row, column, M, row_ok, inside, acc)
 
 
 @triton.jit
@@ -125,54 +109,35 @@ def compacter_forward(
         for start in range(0, M_IN, BD):
             column = start + tl.arange(0, BD)
             inside = column < M_IN
-            x_block = tl.load(
-                x + token[:, None] * (A * M_IN) + (p * M_IN + column)[None, :],
-                mask=ok[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
-            s_block = tl.load(
-                s + column[:, None] * K_IN + k_in[None, :],
-                mask=inside[:, None] & (k_in < K_IN)[None, :], other=0.0,
-            )  # fmt: skip
+            x_block = load_block(x, token, p * M_IN + column, A * M_IN, ok, inside)
+            s_block = load_block(s, column, k_in, K_IN, inside, k_in < K_IN)
             u_acc = tl.dot(x_block, s_block, u_acc, input_precision=PRECISION)
         u_block = u_acc.to(dtype)
         if SAVE:
-            tl.store(
-                u + token[:, None] * (A * K_IN) + (p * K_IN + k_in)[None, :], u_block,
-                mask=ok[:, None] & (k_in < K_IN)[None, :],
-            )  # fmt: skip
-        g_block = tl.load(
-            g + (p * K_IN + k_in)[:, None] * R + rank[None, :],
-            mask=(k_in < K_IN)[:, None] & in_rank[None, :], other=0.0,
-        )  # fmt: skip
+            store_block(u, token, p * K_IN + k_in, A * K_IN, ok, k_in < K_IN, u_block)
+        g_block = load_block(g, p * K_IN + k_in, rank, R, k_in < K_IN, in_rank)
         acc = tl.dot(u_block, g_block, acc, input_precision=PRECISION)
     if DOWN_BIAS:
         acc += tl.load(down_bias + rank, mask=in_rank, other=0.0).to(tl.float32)[None, :]
     z_block = acc.to(dtype)
     if SAVE:
-        tl.store(z + token[:, None] * R + rank[None, :], z_block, mask=ok[:, None] & in_rank[None, :])
+        store_block(z, token, rank, R, ok, in_rank, z_block)
     h = (activate(z_block.to(tl.float32), ACT) * factor).to(dtype)
     for q in range(B):
-        f_block = tl.load(
-            f + rank[:, None] * (B * K_OUT) + (q * K_OUT + k_out)[None, :],
-            mask=in_rank[:, None] & (k_out < K_OUT)[None, :], other=0.0,
-        )  # fmt: skip
+        f_block = load_block(f, rank, q * K_OUT + k_out, B * K_OUT, in_rank, k_out < K_OUT)
         v_block = tl.dot(h, f_block, input_precision=PRECISION).to(dtype)
         for start in range(0, M_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < M_OUT
-            both = ok[:, None] & inside[None, :]
-            t_block = tl.load(
-                t + k_out[:, None] * M_OUT + column[None, :],
-                mask=(k_out < K_OUT)[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
+            t_block = load_block(t, k_out, column, M_OUT, k_out < K_OUT, inside)
             out = tl.dot(v_block, t_block, input_precision=PRECISION)
             if UP_BIAS:
                 bias = tl.load(up_bias + q * M_OUT + column, mask=inside, other=0.0).to(tl.float32)
                 out += factor * bias[None, :]
-            place = token[:, None] * (B * M_OUT) + (q * M_OUT + column)[None, :]
+            place = q * M_OUT + column
             if RESIDUAL:
-                out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
-            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
+                out += load_block(residual, token, place, B * M_OUT, ok, inside).to(tl.float32)
+            store_block(y, token, place, B * M_OUT, ok, inside, out)
 
 
 @triton.jit
@@ -180,9 +145,8 @@ def compacter_backward(
     dy, z, s, g, f, t, dx, du, dz, dv, tokens, factor,
     A: tl.constexpr, M_IN: tl.constexpr, K_IN: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
     M_OUT: tl.constexpr, K_OUT: tl.constexpr, ACT: tl.constexpr, ADD_INPUT: tl.constexpr,
-    NEED_X: tl.constexpr, PRECISION: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
-    BI: tl.constexpr, BO: tl.constexpr,
-    BR: tl.constexpr,
+    NEED_X: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BD: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
     """Dx and the thin gradients du (T, A·K_IN), dz (T, R), dv (T, B·K_OUT) of one tile of tokens.
 
@@ -201,51 +165,26 @@ def compacter_backward(
         for start in range(0, M_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < M_OUT
-            g_out = tl.load(
-                dy + token[:, None] * (B * M_OUT) + (q * M_OUT + column)[None, :],
-                mask=ok[:, None] & inside[None, :], other=0.0,
-            ).to(dtype)  # fmt: skip
-            t_block = tl.load(
-                t + k_out[:, None] * M_OUT + column[None, :],
-                mask=(k_out < K_OUT)[:, None] & inside[None, :], other=0.0,
-            )  # fmt: skip
+            g_out = load_block(dy, token, q * M_OUT + column, B * M_OUT, ok, inside).to(dtype)
+            t_block = load_block(t, k_out, column, M_OUT, k_out < K_OUT, inside)
             v_acc = tl.dot(g_out, tl.trans(t_block), v_acc, input_precision=PRECISION)
         v_block = v_acc.to(dtype)
-        tl.store(
-            dv + token[:, None] * (B * K_OUT) + (q * K_OUT + k_out)[None, :], v_block,
-            mask=ok[:, None] & (k_out < K_OUT)[None, :],
-        )  # fmt: skip
-        f_block = tl.load(
-            f + rank[:, None] * (B * K_OUT) + (q * K_OUT + k_out)[None, :],
-            mask=in_rank[:, None] & (k_out < K_OUT)[None, :], other=0.0,
-        )  # fmt: skip
+        store_block(dv, token, q * K_OUT + k_out, B * K_OUT, ok, k_out < K_OUT, v_block)
+        f_block = load_block(f, rank, q * K_OUT + k_out, B * K_OUT, in_rank, k_out < K_OUT)
         dh = tl.dot(v_block, tl.trans(f_block), dh, input_precision=PRECISION)
-    narrow = token[:, None] * R + rank[None, :]
-    narrow_ok = ok[:, None] & in_rank[None, :]
-    z_block = tl.load(z + narrow, mask=narrow_ok, other=0.0).to(tl.float32)
+    z_block = load_block(z, token, rank, R, ok, in_rank).to(tl.float32)
     dz_block = (dh * factor * derivative(z_block, ACT)).to(dtype)
-    tl.store(dz + narrow, dz_block, mask=narrow_ok)
+    store_block(dz, token, rank, R, ok, in_rank, dz_block)
     for p in range(A):
-        g_block = tl.load(
-            g + (p * K_IN + k_in)[:, None] * R + rank[None, :],
-            mask=(k_in < K_IN)[:, None] & in_rank[None, :], other=0.0,
-        )  # fmt: skip
+        g_block = load_block(g, p * K_IN + k_in, rank, R, k_in < K_IN, in_rank)
         du_block = tl.dot(dz_block, tl.trans(g_block), input_precision=PRECISION).to(dtype)
-        tl.store(
-            du + token[:, None] * (A * K_IN) + (p * K_IN + k_in)[None, :], du_block,
-            mask=ok[:, None] & (k_in < K_IN)[None, :],
-        )  # fmt: skip
+        store_block(du, token, p * K_IN + k_in, A * K_IN, ok, k_in < K_IN, du_block)
         if NEED_X:
             for start in range(0, M_IN, BD):
                 column = start + tl.arange(0, BD)
                 inside = column < M_IN
-                both = ok[:, None] & inside[None, :]
-                s_block = tl.load(
-                    s + column[:, None] * K_IN + k_in[None, :],
-                    mask=inside[:, None] & (k_in < K_IN)[None, :], other=0.0,
-                )  # fmt: skip
+                s_block = load_block(s, column, k_in, K_IN, inside, k_in < K_IN)
                 out = tl.dot(du_block, tl.trans(s_block), input_precision=PRECISION)
-                place = token[:, None] * (A * M_IN) + (p * M_IN + column)[None, :]
                 if ADD_INPUT:
-                    out += tl.load(dy + place, mask=both, other=0.0).to(tl.float32)
-                tl.store(dx + place, out.to(dx.dtype.element_ty), mask=both)
+                    out += load_block(dy, token, p * M_IN + column, A * M_IN, ok, inside).to(tl.float32)
+                store_block(dx, token, p * M_IN + column, A * M_IN, ok, inside, out)

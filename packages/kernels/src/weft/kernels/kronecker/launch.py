@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from weft.kernels.backends import dot_precision, on_device
+from weft.kernels.backends import on_device
 from weft.kernels.bottleneck.activations import activate
 from weft.kernels.bottleneck.launch import outer_by_task
 from weft.kernels.kronecker import kernels, reference
@@ -38,9 +40,7 @@ def contract(x: Tensor, matrix: Tensor) -> Tensor:
         plan = plan_for("block_contract", x, thin, rows)
         with on_device(x):
             kernels.block_contract[(-(-rows // plan.block_tokens),)](
-                x.contiguous(), matrix.contiguous(), out, rows, M=width, K=thin,
-                PRECISION=dot_precision(x.dtype), BT=plan.block_tokens, BD=plan.block_width, BK=padded(thin),
-                num_warps=plan.num_warps, num_stages=plan.num_stages,
+                x.contiguous(), matrix.contiguous(), out, rows, M=width, K=thin, BK=padded(thin), **plan.constants(x)
             )  # fmt: skip
     return out
 
@@ -56,9 +56,7 @@ def expand(v: Tensor, matrix: Tensor, bias: Tensor | None, residual: Tensor | No
         with on_device(v):
             kernels.block_expand[(-(-rows // plan.block_tokens),)](
                 v.contiguous(), matrix.contiguous(), bias, residual, out, rows, blocks, M=width, K=thin,
-                BIAS=bias is not None, RESIDUAL=residual is not None, PRECISION=dot_precision(v.dtype),
-                BT=plan.block_tokens, BD=plan.block_width, BK=padded(thin),
-                num_warps=plan.num_warps, num_stages=plan.num_stages,
+                BIAS=bias is not None, RESIDUAL=residual is not None, BK=padded(thin), **plan.constants(v),
             )  # fmt: skip
     return out
 
@@ -102,9 +100,8 @@ def adapter_forward(
     """As `reference.adapter_forward`; z and u are empty without `save`."""
     s, g, f, t = (matrix.contiguous() for matrix in factors[:4])
     tokens = x.shape[0]
-    sizes = _sizes(s, g, f, t)
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-    y = x.new_empty((tokens, sizes["B"] * sizes["M_OUT"]), dtype=dtype)
+    y = x.new_empty((tokens, f.shape[1] // t.shape[0] * t.shape[1]), dtype=dtype)
     z = x.new_empty((tokens, g.shape[1]) if save else (0,))
     u = x.new_empty((tokens, g.shape[0]) if save else (0,))
     if tokens:
@@ -112,10 +109,9 @@ def adapter_forward(
         with on_device(x):
             kernels.compacter_forward[(-(-tokens // plan.block_tokens),)](
                 x.contiguous(), s, g, f, t, factors.down_bias, factors.up_bias,
-                None if residual is None else residual.contiguous(), y, z, u, tokens, factor, **sizes, ACT=activation,
+                None if residual is None else residual.contiguous(), y, z, u, tokens, factor, ACT=activation,
                 DOWN_BIAS=factors.down_bias is not None, UP_BIAS=factors.up_bias is not None,
-                RESIDUAL=residual is not None, SAVE=save, PRECISION=dot_precision(x.dtype),
-                **_blocks(plan, s, g, t), num_warps=plan.num_warps, num_stages=plan.num_stages,
+                RESIDUAL=residual is not None, SAVE=save, **_constants(plan, s, g, f, t),
             )  # fmt: skip
     return y, z, u
 
@@ -134,9 +130,8 @@ def adapter_backward(
         plan = plan_for("compacter_backward", x, g.shape[1], tokens)
         with on_device(x):
             kernels.compacter_backward[(-(-tokens // plan.block_tokens),)](
-                dy, z, s, g, f, t, dx, du, dz, dv, tokens, factor, **_sizes(s, g, f, t), ACT=activation,
-                ADD_INPUT=add_input, NEED_X=need_x, PRECISION=dot_precision(x.dtype),
-                **_blocks(plan, s, g, t), num_warps=plan.num_warps, num_stages=plan.num_stages,
+                dy, z, s, g, f, t, dx, du, dz, dv, tokens, factor, ACT=activation, ADD_INPUT=add_input,
+                NEED_X=need_x, **_constants(plan, s, g, f, t),
             )  # fmt: skip
     # What is left are sums over tokens of thin tensors, and two passes over x and dy with a thin side.
     h = activate(z, activation) * factor
@@ -148,23 +143,19 @@ def adapter_backward(
     return (dx if need_x else None), ds, outer(u, dz), outer(h, dv), dt, ddown_bias, dup_bias
 
 
-def _sizes(s: Tensor, g: Tensor, f: Tensor, t: Tensor) -> dict[str, int]:
+def _constants(plan: LaunchPlan, s: Tensor, g: Tensor, f: Tensor, t: Tensor) -> dict[str, Any]:
+    """Sizes, blocks and precision of a whole adapter."""
+    (m_in, k_in), (k_out, m_out), rank = s.shape, t.shape, g.shape[1]
     return {
-        "A": g.shape[0] // s.shape[1],
-        "M_IN": s.shape[0],
-        "K_IN": s.shape[1],
-        "R": g.shape[1],
-        "B": f.shape[1] // t.shape[0],
-        "M_OUT": t.shape[1],
-        "K_OUT": t.shape[0],
-    }
-
-
-def _blocks(plan: LaunchPlan, s: Tensor, g: Tensor, t: Tensor) -> dict[str, int]:
-    return {
-        "BT": plan.block_tokens,
-        "BD": plan.block_width,
-        "BI": padded(s.shape[1]),
-        "BO": padded(t.shape[0]),
-        "BR": padded(g.shape[1]),
+        "A": g.shape[0] // k_in,
+        "M_IN": m_in,
+        "K_IN": k_in,
+        "R": rank,
+        "B": f.shape[1] // k_out,
+        "M_OUT": m_out,
+        "K_OUT": k_out,
+        "BI": padded(k_in),
+        "BO": padded(k_out),
+        "BR": padded(rank),
+        **plan.constants(s),
     }

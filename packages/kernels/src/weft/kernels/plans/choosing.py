@@ -8,13 +8,14 @@ memory.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 from torch import Tensor
 
-from weft.kernels.backends import architecture
+from weft.kernels.backends import architecture, dot_precision
 
 INTERPRETER = 0
 _NO_LIMIT = 1 << 30
@@ -36,6 +37,11 @@ class LaunchPlan:
     num_warps: int
     num_stages: int
 
+    def constants(self, x: Tensor, tokens: str = "BT", width: str = "BD") -> dict[str, Any]:
+        """What a kernel is launched with for tensors like `x`, the two block sizes under the names it has for them."""
+        blocks = {tokens: self.block_tokens, width: self.block_width, "PRECISION": dot_precision(x.dtype)}
+        return {**blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
 
 def padded(size: int) -> int:
     """The smallest power of two that a matrix unit accepts as inner size and that is not below `size`."""
@@ -49,8 +55,7 @@ def table(architecture: int) -> dict[str, list[dict[str, int]]]:
     for candidate in (architecture, architecture // 10 * 10):
         file = folder / f"sm{candidate}.json"
         if file.is_file():
-            plans: dict[str, list[dict[str, int]]] = json.loads(file.read_text())["kernels"]
-            return plans
+            return json.loads(file.read_text())["kernels"]
     return {}
 
 
@@ -69,9 +74,7 @@ def choose_plan(kernel: str, architecture: int, inner: int, element_size: int, t
         return LaunchPlan(64, 64, 4, 1)
     for entry in table(architecture).get(kernel, ()):
         if inner <= entry.get("max_inner", _NO_LIMIT):
-            plan = LaunchPlan(
-                entry["block_tokens"], entry["block_width"], entry["num_warps"], entry["num_stages"]
-            )
+            plan = LaunchPlan(*(entry[field.name] for field in fields(LaunchPlan)))
             break
     else:
         plan = _rule(inner)
