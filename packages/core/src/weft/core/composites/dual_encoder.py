@@ -151,8 +151,7 @@ class DualEncoder(PreTrainedModel):
                 )
             return pooled
         weights = mask[..., None].to(output.last_hidden_state.dtype)
-        mean: Tensor = (output.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return mean
+        return (output.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Features of the vision tower alone, to be kept where the tower is frozen; see `spatial_features`."""

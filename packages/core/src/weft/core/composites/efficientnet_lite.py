@@ -69,7 +69,11 @@ def load_efficientnet_lite(
         raise _misfit(size, "it has no classifier over 1,280 features")
     model = EfficientNetModel(_config(found, size)).eval()
     own = model.state_dict()
-    gates = {name: _gate(name, value) for name, value in own.items() if ".squeeze_excite." in name}
+    gates = {
+        name: torch.full_like(value, _OPEN_GATE if name.endswith(".expand.bias") else 0.0)
+        for name, value in own.items()
+        if ".squeeze_excite." in name
+    }
     missing = sorted(own.keys() - found.keys() - gates.keys())
     unknown = sorted(found.keys() - own.keys())
     shapes = [name for name in own if name in found and found[name].shape != own[name].shape]
@@ -115,10 +119,6 @@ def _odd_maps(size: int) -> list[int]:
             side = math.ceil(side / 2)
         block += repeats
     return odd
-
-
-def _gate(name: str, value: Tensor) -> Tensor:
-    return torch.full_like(value, _OPEN_GATE if name.endswith(".expand.bias") else 0.0)
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -26,16 +26,9 @@ _TEXTS = 256
 class AdaptableEncoder:
     """An encoder of images and texts with the names of some classes, for heads that adapt it.
 
-    Args:
-        encoder: The encoder, which any number of heads may share.
-        class_names: Names by class; underscores are read as spaces.
-        templates: Each with one `{}` for the name. All texts are read at every step of a training that adapts the text
-            tower, so one template is much cheaper than many.
-        texts: Name of every class to texts about it.
-        allow_duplicates: Accept equal names.
-
-    Raises:
-        FewShotError: As `ImageTextEncoder.class_weights`.
+    Any number of heads may share the encoder. The other arguments and the errors are those of
+    `ImageTextEncoder.class_weights`. A training that adapts the text tower reads all texts at every step, so that one
+    template is much cheaper than many.
     """
 
     def __init__(
@@ -92,11 +85,7 @@ class AdaptableEncoder:
 
     @contextmanager
     def wearing(self, units: Any, tensors: Mapping[str, nn.Parameter]) -> Iterator[None]:
-        """See `Adaptable`.
-
-        Args:
-            units: The units.
-            tensors: What `start` names; while the encoder wears them they are on its device.
+        """See `Adaptable`; while the encoder wears the tensors that `start` names, they are on its device.
 
         Raises:
             FewShotError: The encoder has the units of another head now.

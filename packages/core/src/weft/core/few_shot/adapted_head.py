@@ -118,16 +118,10 @@ class AdaptedHead(ImageHead):
 
     def options(self) -> TrainingOptions:
         """How units are trained; by default as the configuration says."""
-        found: TrainingOptions = self.config
-        return found
+        return self.config
 
     def image_features(self, adaptable: Adaptable, pixel_values: Tensor) -> Tensor:
-        """Unit features of images through the adapted encoder.
-
-        Args:
-            adaptable: The encoder.
-            pixel_values: Of images; or features that were made before, shape (images, width).
-        """
+        """Unit features of images through the adapted encoder; those that were made before are taken as they are."""
         return pixel_values if pixel_values.dim() == 2 else adaptable.image_features(pixel_values)
 
     def scores(self, features: Readable) -> Tensor:

@@ -16,11 +16,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that maximises the likelihood of held-out samples, between 0.01 and 100.
 
     The mean cross-entropy of `logits / T` is convex in `1 / T`, so it has one minimum in `log T`, which a
-    golden-section search finds. `weft.eval.metrics.calibration` measures what it gives.
-
-    Args:
-        logits: Shape (samples, classes).
-        labels: Shape (samples,).
+    golden-section search finds. Logits have the shape (samples, classes). `weft.eval.metrics.calibration` measures what
+    it gives.
 
     Source: Guo et al. 2017, section 4.2.
 

@@ -118,8 +118,7 @@ class ImageTextEncoder:
     def pieces(self, text: str) -> list[int]:
         """Token ids of a text without those that begin, end and fill it."""
         if hasattr(self.tokenizer, "pad_token_id"):
-            found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            return found
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
         encode = getattr(self.tokenizer, "encode", None)
         if encode is None:
             raise BackboneError(

@@ -61,11 +61,7 @@ class Explanation:
     votes: tuple[Vote, ...]
 
     def table(self, class_names: Sequence[str] | None = None) -> str:
-        """The explanation as plain text, one vote per line.
-
-        Args:
-            class_names: Names by class; numbers by default.
-        """
+        """The explanation as plain text, one vote per line, with class names if there are any."""
 
         def name(label: int) -> str:
             return f"class {label}" if class_names is None else class_names[label]

@@ -91,16 +91,9 @@ def search_grids(
     by: SelectBy = "accuracy",
     widenings: int = 0,
 ) -> Search:
-    """Search a grid, and wider ones while the best value of an axis is its first or last.
+    """Search a grid as `search_grid` does, and at most `widenings` wider ones while an axis is best at an end.
 
-    Args:
-        init: As for `search_grid`.
-        labels: As for `search_grid`.
-        axes: Hyper-parameters that have no natural bounds, each with its values, which ascend.
-        grid_of: Axes to the grid of these values.
-        ties: As for `search_grid`.
-        by: As for `search_grid`.
-        widenings: How often the grid is widened at most.
+    The axes are the hyper-parameters without natural bounds, whose values ascend; `grid_of` gives their grid.
     """
     widened = 0
     while True:
@@ -143,11 +136,7 @@ def search_grid(
 
 
 def bounds(selected: Mapping[str, float], axes: Axes) -> dict[str, Bound]:
-    """The hyper-parameters whose value is at an end of its axis.
-
-    Args:
-        selected: Hyper-parameter to its value.
-        axes: Hyper-parameter to the values compared; a single one has no ends, and 0 is a natural one.
+    """The hyper-parameters whose value is at an end of its axis; a single value has no ends, and 0 is a natural one.
 
     >>> bounds({"alpha": 3.0, "beta": 1.0, "gamma": 0.0}, {"alpha": [1, 3], "beta": [1], "gamma": [0, 0.1]})
     {'alpha': 'highest'}

@@ -198,15 +198,7 @@ class FewShotHead(nn.Module, ABC):
         return (self.logits(features) / self.temperature).softmax(-1)
 
     def search(self, features: Readable, labels: Tensor, *, selected_on: SelectedOn = "validation") -> Search:
-        """Choose the hyper-parameters again and use them from now on; the temperature becomes one.
-
-        Args:
-            features: Unit image features, shape (samples, width).
-            labels: Classes, shape (samples,).
-            selected_on: What these samples are; see `fit`.
-
-        Returns:
-            What was chosen, and how accurate it is on these samples.
+        """Choose the hyper-parameters again, on samples as of `fit`, and use them; the temperature becomes one.
 
         Raises:
             FewShotError: The head is not fitted, or an argument breaks a rule.
@@ -224,12 +216,7 @@ class FewShotHead(nn.Module, ABC):
         return value
 
     def explain(self, features: Readable, top: int = 5) -> list[Explanation]:
-        """Which class wins for each row, and which cached samples voted for it, per modality.
-
-        Args:
-            features: Unit image features, shape (rows, width).
-            top: Greatest number of votes listed for each row.
-        """
+        """Which class wins for each row, and which cached samples (at most `top`) voted for it, per modality."""
         found: list[Explanation] = []
         with torch.no_grad():
             for rows in self._checked(features).split(_EXPLAINED_ROWS):
@@ -353,15 +340,9 @@ class FewShotHead(nn.Module, ABC):
 
 
 def make_head(class_weights: Tensor, config: HeadConfig | Mapping[str, Any]) -> FewShotHead:
-    """The head that a configuration describes.
-
-    Args:
-        class_weights: Unit text features of the classes, shape (classes, width).
-        config: A configuration, or a dictionary with `method`.
-    """
+    """The head that a configuration describes, or a dictionary with `method`, for class weights (classes, width)."""
     parsed = parse_head(config)
-    head: FewShotHead = parsed.head(class_weights, parsed)
-    return head
+    return parsed.head(class_weights, parsed)
 
 
 def load_head(folder: str | Path, *, provenance: Provenance | None = None) -> FewShotHead:

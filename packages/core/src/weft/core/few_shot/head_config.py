@@ -49,21 +49,11 @@ class HeadConfig(BaseModel):
         return 0
 
     def trainable_parameters(self, *, num_classes: int, num_samples: int, width: int) -> int:
-        """Number of trained parameters outside the encoder, before anything is built.
-
-        Args:
-            num_classes: Number of classes.
-            num_samples: Training samples of all classes together.
-            width: Width of the features.
-        """
+        """Number of trained parameters outside the encoder, before a head is built; samples count over all classes."""
         return 0
 
     def trained_within(self, model: nn.Module) -> int:
-        """Number of parameters that a head trains within the encoder, or in the place of some of its own.
-
-        Args:
-            model: The encoder; one on the meta device is enough.
-        """
+        """Number of parameters that a head trains within the encoder, which may be on the meta device."""
         return 0
 
 

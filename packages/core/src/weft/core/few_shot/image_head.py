@@ -82,10 +82,7 @@ class ImageHead(FewShotHead):
     encoder_digest: Tensor
 
     def use_encoder(self, adaptable: Adaptable) -> None:
-        """Give the encoder that images are read through.
-
-        Args:
-            adaptable: For the classes of this head, such as `AdaptableEncoder`.
+        """Give the encoder that images are read through, such as an `AdaptableEncoder` for the classes of this head.
 
         Raises:
             FewShotError: It is for another number of classes, or this head was fitted on another encoder.
@@ -167,14 +164,11 @@ class ImageHead(FewShotHead):
         return self.config.logit_scale * found @ weights.T
 
     def for_classes(self, class_weights: Tensor, adaptable: Adaptable) -> Self:
-        """The same head for other classes, whose names the adapted encoder reads.
+        """A fitted head for other classes, whose names the adapted encoder reads.
 
         Args:
             class_weights: Unit text features of these classes, shape (classes, width).
             adaptable: The same encoder, for these classes.
-
-        Returns:
-            A fitted head.
 
         Raises:
             FewShotError: This head is not fitted, or an argument breaks a rule.

@@ -39,22 +39,16 @@ class Images:
         """
         if isinstance(pixel_values, Images):
             return pixel_values
-        if (
-            not isinstance(pixel_values, Tensor)
-            or not pixel_values.is_floating_point()
-            or pixel_values.dim() not in (4, 5)
-        ):
-            shown = (
-                f"{pixel_values.dtype} of shape {tuple(pixel_values.shape)}"
-                if isinstance(pixel_values, Tensor)
-                else type(pixel_values).__name__
-            )
+        values, shown = pixel_values, type(pixel_values).__name__
+        if isinstance(values, Tensor):
+            shown = f"{values.dtype} of shape {tuple(values.shape)}"
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() not in (4, 5):
             raise FewShotError(
                 f"`{name}` must be images, because this head adapts the encoder that reads them: floating-point pixel "
                 f"values of shape (images, channels, height, width), but is {shown}. Give what the image processor "
                 "makes, or `Images`, not features."
             )
-        values = pixel_values if pixel_values.dim() == 5 else pixel_values[None]
+        values = values if values.dim() == 5 else values[None]
         finite = torch.isfinite(values).flatten(2).all(-1).all(0)
         if not bool(finite.all()):
             bad = (~finite).nonzero().flatten().tolist()

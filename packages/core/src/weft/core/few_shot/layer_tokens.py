@@ -14,11 +14,7 @@ from weft.core.errors import BackboneError
 
 
 class LayerTokens:
-    """The last layers of both towers of a CLIP.
-
-    Args:
-        model: A CLIP of transformers.
-        last: How many layers of each tower, or all that there are.
+    """The `last` layers, or all that there are, of both towers of a CLIP of transformers.
 
     Attributes:
         layers: Tower to its layers, the lower first.

@@ -62,14 +62,7 @@ class NearestKeys:
     def class_sums(
         self, queries: Tensor, beta: float, neighbours: int, key_weights: Tensor | None = None
     ) -> Retrieved:
-        """Class sums over the nearest keys, with exact affinities.
-
-        Args:
-            queries: Unit features, shape (queries, width).
-            beta: Sharpness.
-            neighbours: Keys looked at for each query.
-            key_weights: Shape (keys,), equal within a class.
-        """
+        """Class sums over the nearest keys, with exact affinities; arguments as of `logits`."""
         count = len(self.cache.labels)
         neighbours = min(neighbours, count)
         _, found = self._index.search(queries.detach().float().cpu().numpy(), neighbours)
@@ -110,7 +103,7 @@ class NearestKeys:
             init: Zero-shot logits, shape (queries, classes).
             alpha: Weight of the cache, not negative.
             beta: Sharpness.
-            neighbours: Keys looked at first; doubled while an answer is open.
+            neighbours: Keys looked at first for each query; doubled while an answer is open.
             key_weights: Shape (keys,), equal within a class.
         """
         logits = init.clone()

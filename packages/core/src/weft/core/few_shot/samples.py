@@ -46,12 +46,7 @@ class Samples:
         return self.views.flatten(0, 1).to(self.dtype), self.labels.repeat(self.views.shape[0])
 
     def score(self, logits: Tensor, by: SelectBy = "accuracy") -> tuple[float, float]:
-        """Accuracy in per cent, and minus the cross-entropy, which orders what is equally accurate.
-
-        Args:
-            logits: Of the mean features, shape (samples, classes).
-            by: With `loss`, the two the other way round.
-        """
+        """Accuracy in per cent, and minus the cross-entropy, which breaks ties; by `loss` the other way round."""
         right = 100 * float((logits.argmax(1) == self.labels).double().mean())
         likelihood = -float(functional.cross_entropy(logits.float(), self.labels))
         return (right, likelihood) if by == "accuracy" else (likelihood, right)

@@ -33,13 +33,7 @@ class ClassTextKeys(TextKeys):
     """`T_c = norm(MetaNet(W_c))`, `q = norm(Img2TxtNet(f))`: two networks into one narrow space.
 
     Both start as the same orthogonal projection, so that the first text affinities are those of the class features
-    themselves, seen in fewer dimensions; the sources leave the start open.
-
-    Args:
-        width: Width of the features.
-        text_width: Width of the space.
-        layers: 1 for a linear map, 2 for one more layer after a ReLU.
-        device: Where to make the weights.
+    themselves, seen in fewer dimensions; the sources leave the start open. With two layers there is a ReLU between.
     """
 
     def __init__(self, width: int, text_width: int, layers: int, device: torch.device | None) -> None:
@@ -59,12 +53,7 @@ class ClassTextKeys(TextKeys):
 
 
 class ResidualTextKeys(TextKeys):
-    """`T_j = norm(W_y + MetaNet(F_j))`, `q = norm(f + Img2TxtNet(f))`; both networks start as zero.
-
-    Args:
-        width: Width of the features.
-        device: Where to make the weights.
-    """
+    """`T_j = norm(W_y + MetaNet(F_j))`, `q = norm(f + Img2TxtNet(f))`; both networks start as zero."""
 
     def __init__(self, width: int, device: torch.device | None) -> None:
         super().__init__()
@@ -82,11 +71,7 @@ class ResidualTextKeys(TextKeys):
 
 
 class MixedTextKeys(TextKeys):
-    """`T_j = norm((1 - r) W_y + r F_j)` and `q = f`: no network, nothing trained.
-
-    Args:
-        share: `r`.
-    """
+    """`T_j = norm((1 - r) W_y + r F_j)` and `q = f`, with `r` the share: no network, nothing trained."""
 
     def __init__(self, share: float) -> None:
         super().__init__()

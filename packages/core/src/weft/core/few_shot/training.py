@@ -70,6 +70,14 @@ class TrainingOptions(BaseModel):
         return 0.5 * (1 + math.cos(math.pi * min(step, total) / max(1, total)))
 
 
+class TrainedHead(FewShotHead):
+    """A head all of whose parameters are trained by the cross-entropy of its scores."""
+
+    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
+        """Train all parameters."""
+        train_head(self, [*self.parameters()], samples, self.config, validation=validation, seed=seed)
+
+
 def train_head(
     head: FewShotHead,
     parameters: Sequence[nn.Parameter],

@@ -120,14 +120,8 @@ class APE(TipAdapter):
 def channel_order(class_weights: Tensor, keys: Tensor, labels: Tensor, similarity_weight: float) -> Tensor:
     """Channels from the most to the least telling, by `J = -w S + (1 - w) V`, int64, shape (width,).
 
-    S is the mean product over pairs of different classes, each the mean of its text feature and its image features; V
-    is the variance of the class weights over classes.
-
-    Args:
-        class_weights: Shape (classes, width).
-        keys: Shape (keys, width).
-        labels: Shape (keys,).
-        similarity_weight: `w`.
+    S is the mean product over pairs of different classes, each the mean of its text feature and its keys; V is the
+    variance of the class weights over classes.
     """
     classes, held = len(class_weights), labels.to(torch.int64)
     counts = torch.bincount(held, minlength=classes).to(class_weights.dtype) + 1

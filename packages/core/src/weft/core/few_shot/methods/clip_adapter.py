@@ -8,10 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
-from weft.core.few_shot.samples import Samples
-from weft.core.few_shot.training import TrainingOptions, train_head
+from weft.core.few_shot.training import TrainedHead, TrainingOptions
 
 
 @register_head
@@ -38,7 +36,7 @@ class CLIPAdapterConfig(TrainingOptions, HeadConfig):
         return 2 * width * max(1, width // self.reduction_factor)
 
 
-class CLIPAdapter(FewShotHead):
+class CLIPAdapter(TrainedHead):
     """`z = scale · norm(ratio · a + (1 - ratio) · f) W` with `a = relu(relu(f W_1) W_2)`.
 
     The original reads raw features. Since the network has no bias, it scales with its input, and unit features give the
@@ -58,10 +56,6 @@ class CLIPAdapter(FewShotHead):
             nn.Linear(hidden, self.width, bias=False),
             nn.ReLU(),
         )
-
-    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the network."""
-        train_head(self, [*self.adapter.parameters()], samples, self.config, validation=validation, seed=seed)
 
     def adapted(self, features: Tensor) -> Tensor:
         """The features mixed with the network's output, normalised."""

@@ -65,10 +65,7 @@ class CoOp(FewShotHead):
     prompted: Tensor
 
     def use_prompts(self, prompts: Prompts) -> None:
-        """Give the text encoder that the context is learned through, before `fit`.
-
-        Args:
-            prompts: For the classes of this head, such as `ContextPrompts`.
+        """Give the text encoder that the context is learned through, such as `ContextPrompts`, before `fit`.
 
         Raises:
             FewShotError: Its tokens have another width than `context_width`.

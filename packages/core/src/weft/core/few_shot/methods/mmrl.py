@@ -160,8 +160,7 @@ class MMRL(ImageHead):
         return [one(self.space) for one in self.maps[tower].children()]
 
     def _places(self) -> LayerTokens:
-        found: LayerTokens = self.required().layer_tokens(self.config.upper)
-        return found
+        return self.required().layer_tokens(self.config.upper)
 
     def _hold(self, counts: Mapping[str, int], widths: Mapping[str, int]) -> None:
         size = self.config.token_size

@@ -9,11 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
 from weft.core.few_shot.images import Readable
-from weft.core.few_shot.samples import Samples
-from weft.core.few_shot.training import TrainingOptions, train_head
+from weft.core.few_shot.training import TrainedHead, TrainingOptions
 
 # Features of class names under all images together that live at a time.
 _PAIRS = 2**15
@@ -62,7 +60,7 @@ class MultiModalAdapterConfig(TrainingOptions, HeadConfig):
         return into + 4 * hidden * (hidden + 1) + out
 
 
-class MultiModalAdapter(FewShotHead):
+class MultiModalAdapter(TrainedHead):
     """`z_c = scale · f' w'_c`, with `f' = norm(r · norm(a_f) + (1 - r) f)` and `w'_c` alike from `a_c`.
 
     `(a_1 … a_C, a_f) = up(attention(down(w_1 … w_C, f)))`, so that each image changes the features of all class names.
@@ -90,10 +88,6 @@ class MultiModalAdapter(FewShotHead):
         nn.init.zeros_(self.query_key_value.bias)
         nn.init.zeros_(self.output.bias)
         self.requires_grad_(False)
-
-    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the layers."""
-        train_head(self, [*self.parameters()], samples, self.config, validation=validation, seed=seed)
 
     def scores(self, features: Tensor) -> Tensor:
         """The cosine of both adapted features."""

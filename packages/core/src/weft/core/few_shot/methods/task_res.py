@@ -9,10 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weft.core.few_shot.head import FewShotHead
 from weft.core.few_shot.head_config import HeadConfig, register_head
-from weft.core.few_shot.samples import Samples
-from weft.core.few_shot.training import TrainingOptions, train_head
+from weft.core.few_shot.training import TrainedHead, TrainingOptions
 
 
 @register_head
@@ -36,7 +34,7 @@ class TaskResConfig(TrainingOptions, HeadConfig):
         return num_classes * width
 
 
-class TaskRes(FewShotHead):
+class TaskRes(TrainedHead):
     """`z = scale · f norm(W + s · X)`, where X starts as zero.
 
     Source: Yu et al. 2023 (TaskRes), eq. 5. Difference: W has unit vectors, where the code adds X to means of text
@@ -49,10 +47,6 @@ class TaskRes(FewShotHead):
     def build(self, num_samples: int) -> None:
         """Make a residual of zeros."""
         self.residual = nn.Parameter(torch.zeros(self.num_classes, self.width), requires_grad=False)
-
-    def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:
-        """Train the residual."""
-        train_head(self, [self.residual], samples, self.config, validation=validation, seed=seed)
 
     def scores(self, features: Tensor) -> Tensor:
         """The cosine with the moved class weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -108,27 +109,15 @@ class TipAdapter(FewShotHead):
 
     def scores(self, features: Tensor) -> Tensor:
         """The class names' logits and the votes of the keys."""
-        limit = getattr(self.config, "exact_limit", None)
-        if limit is not None and len(self.cache.labels) > limit:
-            return self._indexed_logits(features)
-        return self.cache.logits(
-            features,
-            self.selected["beta"],
-            key_weights=self._key_weights(),
-            init=self.zero_shot(features),
-            alpha=self.selected["alpha"],
-        )
-
-    def _indexed_logits(self, features: Tensor) -> Tensor:
+        init, weights = self.zero_shot(features), self._key_weights()
+        alpha, beta = self.selected["alpha"], self.selected["beta"]
+        if len(self.cache.labels) <= getattr(self.config, "exact_limit", math.inf):
+            return self.cache.logits(features, beta, key_weights=weights, init=init, alpha=alpha)
         if self._nearest is None or self._nearest.cache is not self.cache:
             self._nearest = NearestKeys(self.cache, self.config.index)
+        count = self.config.neighbours
         return self._nearest.logits(
-            features,
-            self.zero_shot(features),
-            alpha=self.selected["alpha"],
-            beta=self.selected["beta"],
-            neighbours=self.config.neighbours,
-            key_weights=self._key_weights(),
+            features, init, alpha=alpha, beta=beta, neighbours=count, key_weights=weights
         )
 
     def _queries(self, features: Tensor) -> Tensor:
@@ -189,9 +178,6 @@ class TipAdapter(FewShotHead):
 
     def remove_classes(self, classes: Sequence[int]) -> None:
         """Remove classes and their keys; the classes behind them move up.
-
-        Args:
-            classes: Their numbers.
 
         Raises:
             FewShotError: The head is not fitted, a class does not exist, or no key would be left.

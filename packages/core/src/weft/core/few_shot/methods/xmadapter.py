@@ -97,10 +97,7 @@ class XMAdapter(TipAdapter):
         self.register_buffer("prompt_weights", self.class_weights.clone())
 
     def use_prompts(self, prompt_weights: Tensor) -> None:
-        """Take prompt-learned class features, such as those of `CoOp`, for the text cache, before `fit`.
-
-        Args:
-            prompt_weights: Unit features, shape (classes, width), in place of the class weights.
+        """Take prompt-learned class features (classes, width), such as CoOp's, for the text cache, before `fit`.
 
         Raises:
             FewShotError: They are no unit vectors, or not one per class.
