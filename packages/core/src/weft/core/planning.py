@@ -12,6 +12,7 @@ from torch import nn
 
 from weft.core.backbone.components import full_parameters
 from weft.core.backbone.fingerprint import Backbone, describe_backbone
+from weft.core.backbone.module_paths import is_inside
 from weft.core.backbone.needs import check_needs
 from weft.core.backbone.owners import OwnersRule
 from weft.core.backbone.resolving import resolve
@@ -343,9 +344,7 @@ def _check_gradients(
     stopped = {unit.site.path: unit.config for unit in units if configs[unit.config].stops_gradients}
 
     def owner(path: str) -> int | None:
-        words = path.split(".")
-        fronts = (".".join(words[:end]) for end in range(1, len(words) + 1))
-        return next((stopped[front] for front in fronts if front in stopped), None)
+        return next((config for front, config in stopped.items() if is_inside(path, (front,))), None)
 
     lost = [
         (configs[unit.config].label, unit.site.path) for unit in units if unit.config != owner(unit.site.path)

@@ -28,8 +28,7 @@ from weft.core.adapted.tasks import add_task, check_wrapped, remove_task
 from weft.core.adapted.token_modality import token_modality
 from weft.core.backbone.owners import Media
 from weft.core.errors import AttachError, RoutingError
-from weft.core.files.save_options import check_save_options
-from weft.core.files.saving import save_adapter
+from weft.core.files.saving import check_save_options, save_adapter
 
 
 class RoutedCheckpoint:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import nn
 
+from weft.core.backbone.module_paths import is_inside
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import AddressError, unknown
 
@@ -36,7 +37,7 @@ def full_parameters(
         names = _by_rule(model, word, inside, others)
     elif word in sites.components:
         paths = sites.components[word]
-        names = [name for name, _ in model.named_parameters() if _under(name, paths)]
+        names = [name for name, _ in model.named_parameters() if is_inside(name, paths)]
         if not names:
             raise AddressError(_tied(model, word, paths))
     else:
@@ -59,7 +60,7 @@ def _by_rule(model: nn.Module, word: str, inside: list[str], others: list[str]) 
     names = [
         name
         for name, _ in model.named_parameters()
-        if _under(name, inside) or (word != "norms" and not _under(name, others))
+        if is_inside(name, inside) or (word != "norms" and not is_inside(name, others))
     ]
     if word == "biases":
         return [name for name in names if name.rpartition(".")[2] in _BIASES]
@@ -74,10 +75,6 @@ def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and not is_batch_norm
 
 
-def _under(name: str, paths: Iterable[str]) -> bool:
-    return any(path == "" or name == path or name.startswith(f"{path}.") for path in paths)
-
-
 def _address(name: str, sites: SiteMap) -> str:
     for path, front in sites.layers.items():
         if name.startswith(f"{path}."):
@@ -90,7 +87,7 @@ def _tied(model: nn.Module, word: str, paths: Iterable[str]) -> str:
     aliases = [
         by_identity[id(value)]
         for name, value in model.named_parameters(remove_duplicate=False)
-        if _under(name, paths) and id(value) in by_identity
+        if is_inside(name, paths) and id(value) in by_identity
     ]
     if not aliases:
         return f"`train_full` names {word!r}, but this backbone has no parameters there. Leave it out."

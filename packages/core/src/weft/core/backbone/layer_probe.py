@@ -80,17 +80,14 @@ class _Run:
             raise BackboneError("with its sub-layers silenced, the layer does not return what it was given")
         before = self.stream
         found: dict[str, Flow] = {}
-        for name in self._order():
+        _, heard = self._run(tuple(self.values))
+        for name in (child for child in heard if child in self.values):
             after, seen = self._run((*found, name))
             if _equal(after, before):
                 raise BackboneError(f"its child {name!r} adds nothing to what the layer returns")
             found[name] = self._flow(name, seen, (self.stream, before))
             before = after
         return found
-
-    def _order(self) -> list[str]:
-        _, seen = self._run(tuple(self.values))
-        return [name for name in seen if name in self.values]
 
     def _flow(self, name: str, seen: Mapping[str, Tensor], streams: tuple[Tensor, ...]) -> Flow:
         # A sub-layer beside another reads what the layer read; one after it what has been added so far.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,11 @@ def at(model: nn.Module, path: str) -> Any:
         if node is None:
             return None
     return node
+
+
+def is_inside(path: str, others: Iterable[str]) -> bool:
+    """Whether a path is one of some others or below one; the empty path is the model itself."""
+    return any(other == "" or f"{path}.".startswith(f"{other}.") for other in others)
 
 
 def within(module: nn.Module, path: str, paths: Paths | None) -> str | None:

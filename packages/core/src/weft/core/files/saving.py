@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.core.adapted.bank import store_of
-from weft.core.errors import CheckpointError
+from weft.core.errors import CheckpointError, ConfigError, unknown
 from weft.core.files.stored_files import written_together
 from weft.core.planning import Plan
 
@@ -19,6 +20,15 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "weft_config.json"
 FORMAT = 1
 _FIRST = "Call `attach` or `load_adapter` first."
+# Of no meaning for two small files: how a large model is cut, by whom it is written, and how one signs in.
+_WITHOUT_MEANING = ("max_shard_size", "save_function", "token", "save_peft_format", "save_original_format")
+# Argument to the one value that is what we do, and what to do for another.
+_FIXED: dict[str, tuple[Any, str]] = {
+    "safe_serialization": (True, "An adapter is never pickled; leave it out."),
+    "push_to_hub": (False, "Call `model.push_to_hub(...)`."),
+    "variant": (None, "An adapter has one file; save it into a folder of its own."),
+    "distributed_checkpoint": (False, "Gather the state and give it as `state_dict`."),
+}
 
 
 def adapter_state(model: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -66,6 +76,22 @@ def save_adapter(
     with written_together(folder, WEIGHTS, CONFIG) as (weights, settings):
         save_file(state, weights, metadata=about)
         settings.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_save_options(options: Mapping[str, Any]) -> None:
+    """Refuse arguments of `save_pretrained` that would be ignored.
+
+    Raises:
+        ConfigError: If a name is unknown, or a value asks for something else than is written.
+    """
+    for name, value in options.items():
+        if name in _FIXED:
+            fixed, advice = _FIXED[name]
+            if value != fixed:
+                raise ConfigError(f"`{name}` must be {fixed} for an adapter, but is {value!r}. {advice}")
+        elif name not in _WITHOUT_MEANING:
+            known = ["state_dict", "is_main_process", *_WITHOUT_MEANING, *_FIXED]
+            raise ConfigError(unknown("an argument of `save_pretrained`", name, known))
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """Sharing: across which axes, among which tasks and in which layers each part of a unit is one and the same weight."""
 
 from weft.core.sharing.axes import AXES, NONE, TASK, Axes, Axis
-from weft.core.sharing.checks import check_groups
-from weft.core.sharing.policy import PRESETS, Rule, Sharing
+from weft.core.sharing.policy import PRESETS, Rule, Sharing, check_groups
 from weft.core.sharing.slots import (
     SHARED,
     Groups,

@@ -20,7 +20,7 @@ Source: the presets are the schemes of VL-Adapter (Sung et al. 2022, section 3.3
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from weft.core.backbone.sites import Site
-from weft.core.errors import unknown
+from weft.core.errors import ConfigError, unknown
 from weft.core.sharing.axes import AXES, NONE, TASK, Axes, axes_in_words, fail, read_axes
 from weft.core.sharing.slots import Groups
 from weft.core.sharing.where import Where
@@ -319,3 +319,25 @@ def _rule_schema() -> dict[str, Any]:
 
 
 Sharing.model_rebuild()
+
+
+def check_groups(sharing: Sharing, tasks: Sequence[str], *, some_tasks: bool = False) -> None:
+    """Refuse groups that do not hold exactly the tasks, or with `some_tasks` all of them and others.
+
+    Raises:
+        ConfigError: If a task is in no group, or a group names none of the tasks.
+    """
+    policies = [sharing, *(rule.sharing for rule in sharing.layers)]
+    for part, groups in (item for policy in policies for item in policy.groups.items()):
+        named = [task for group in groups for task in group]
+        missing = [task for task in tasks if task not in named]
+        if missing:
+            raise ConfigError(
+                f"`sharing.{part}.task` must put every task into a group, but leaves out {', '.join(missing)}. Add "
+                f"[{missing[0]}] for a slot of its own, or put it into the group it shares with."
+            )
+        if some_tasks:
+            continue
+        for name in named:
+            if name not in tasks:
+                raise ConfigError(unknown(f"`sharing.{part}.task`", name, tasks))

@@ -52,7 +52,8 @@ class WatchedLayers:
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if len(now) >= len(self.seen.get(layer, ())):
                 self.seen[layer] = dict(now)
-                self._calls[layer] = args, {**kwargs, "past_key_values": None} if _caches(kwargs) else kwargs
+                caches = kwargs.get("past_key_values") is not None
+                self._calls[layer] = args, {**kwargs, "past_key_values": None} if caches else kwargs
 
         # The layer's own output is noted before the call is kept.
         return [
@@ -104,10 +105,6 @@ class WatchedLayers:
                 hook.remove()
             self._again[found] = seen
         return self._again[found]
-
-
-def _caches(kwargs: dict[str, Any]) -> bool:
-    return kwargs.get("past_key_values") is not None
 
 
 def _first(output: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from weft.core.backbone.family import BlockSpec, Family, Outside, Stack, register_structure
 from weft.core.backbone.layer_structure import is_packed, read_layer, sublayers
-from weft.core.backbone.module_paths import below
+from weft.core.backbone.module_paths import below, is_inside
 from weft.core.backbone.owners import Media
 from weft.core.backbone.sites import Block, Modality
 from weft.core.errors import BackboneError
@@ -63,7 +63,7 @@ def _of_parts(model: nn.Module, parts: Mapping[str, Modality]) -> Family:
         raise BackboneError(
             f"it has several text models ({', '.join(texts)}), whose layers would share addresses."
         )
-    named = {path: word for word, path in _embeddings(model).items() if not _inside(path, parts)}
+    named = {path: word for word, path in _embeddings(model).items() if not is_inside(path, parts)}
     rest = list(_rest(model, parts))
     joining = tuple(path for path in rest if path not in named)
     return Family(
@@ -128,10 +128,10 @@ def _stacks(model: nn.Module, tower: Modality, parts: Collection[str]) -> Iterat
         path
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
-        and not _inside(path, parts)
-        and any(_attends(layer) for layer in module)
+        and not is_inside(path, parts)
+        and any(not {"attention", "cross_attention"}.isdisjoint(sublayers(layer)) for layer in module)
     ]
-    lists = [path for path in lists if not _inside(path, [other for other in lists if other != path])]
+    lists = [path for path in lists if not is_inside(path, [other for other in lists if other != path])]
     for path, name in zip(lists, _names(lists), strict=True):
         layers = list(model.get_submodule(path).children())
         yield Stack(
@@ -152,10 +152,6 @@ def _read_layers(path: str, layers: Sequence[nn.Module]) -> dict[nn.Module, Mapp
         except BackboneError as error:
             raise BackboneError(f"`{path}.{index}` ({type(layer).__name__}) is refused: {error}.") from error
     return found
-
-
-def _attends(layer: nn.Module) -> bool:
-    return not {"attention", "cross_attention"}.isdisjoint(sublayers(layer))
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -195,7 +191,3 @@ def _embeddings(model: nn.Module) -> dict[str, str]:
         if path and isinstance(module, nn.Embedding if word == "embeddings" else nn.Linear):
             found[word] = path
     return found
-
-
-def _inside(path: str, others: Collection[str]) -> bool:
-    return any(f"{path}.".startswith(f"{other}.") for other in others)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from weft.core.all_or_nothing import Kept
 from weft.core.backbone.components import full_parameters, names_by_parameter
+from weft.core.backbone.module_paths import is_inside
 from weft.core.backbone.sites import SiteMap
 from weft.core.errors import AddressError, CheckpointError
 
@@ -48,7 +49,7 @@ def trained_in_full(
         )
     _check_ends(model, found)
     for path in sorted(adapted):
-        if (inside := next((each for each in found if _under(path, each)), None)) is not None:
+        if (inside := next((each for each in found if is_inside(path, (each,))), None)) is not None:
             raise CheckpointError(
                 f"`train_full` must leave out the maps that have a unit to be written for PEFT, but {inside} holds "
                 f"{path}. Save it with `save_pretrained` instead."
@@ -153,7 +154,3 @@ def _check_ends(model: nn.Module, paths: Iterable[str]) -> None:
                 f"`train_full` must name modules that PEFT can tell apart by the ends of their paths, but {name} ends "
                 f"in {end}. Save it with `save_pretrained` instead."
             )
-
-
-def _under(name: str, path: str) -> bool:
-    return name == path or name.startswith(f"{path}.")

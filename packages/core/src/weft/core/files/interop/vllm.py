@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from weft.core.errors import CheckpointError
 from weft.core.files.interop.peft_files import PeftFiles
@@ -42,7 +42,8 @@ def one_rank(files: PeftFiles) -> PeftFiles:
 
     Alpha and rank are equal unless all maps had one scale.
     """
-    words, maps = files.words, _maps(files.tensors)
+    words, end = files.words, ".lora_A.weight"
+    maps = [name.removesuffix(end) for name in files.tensors if name.endswith(end)]
     ranks = {path: len(files.tensors[f"{path}.lora_A.weight"]) for path in maps}
     scales = {path: _scale(words, path.removeprefix(PREFIX), rank) for path, rank in ranks.items()}
     rank = max(ranks.values())
@@ -95,11 +96,6 @@ def check_served(plan: Plan, with_full: bool) -> None:
             f"{outside[0].address} and {len(outside) - 1} more sites lie outside of the language model. Train with "
             "towers: [text], or export merged folders (--for merged)."
         )
-
-
-def _maps(tensors: Mapping[str, Tensor]) -> list[str]:
-    end = ".lora_A.weight"
-    return [name.removesuffix(end) for name in tensors if name.endswith(end)]
 
 
 def _scale(words: Mapping[str, Any], path: str, rank: int) -> float:
