@@ -12,7 +12,6 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from weft.train.errors import RunError
 
-_FOLDER = "tensorboard"
 _VARIABLE = "TENSORBOARD_LOGGING_DIR"
 
 
@@ -39,6 +38,6 @@ def reporting_callbacks(names: Sequence[str], folder: Path) -> list[Any]:
     for kind in get_reporting_integration_callbacks(list(names)):
         callback = kind()
         if hasattr(callback, "logging_dir") and _VARIABLE not in os.environ:
-            callback.logging_dir = str(folder / _FOLDER)
+            callback.logging_dir = str(folder / "tensorboard")
         callbacks.append(callback)
     return callbacks

@@ -120,11 +120,7 @@ def _foreign(folder: Path) -> Path | None:
 
 
 def make_run_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Make the folder of a run, with its first files; an earlier run there is moved aside first, and then removed.
-
-    Args:
-        folder: Folder of the run.
-        files: Name to text of what it holds from the first moment on, its `recipe.yaml` among it.
+    """Make the folder of a run with its first files; an earlier run there is moved aside first, and then removed.
 
     Raises:
         RunError: If it cannot be made, or what is there is no run; nothing half made is left.

@@ -52,7 +52,8 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
     check_objectives(tasks, processes, reader)
     check_balance(recipe)
     open_features(recipe, tasks, model.config)
-    known = plan(model, recipe.method, list(recipe.tasks)).components
+    planned = plan(model, recipe.method, list(recipe.tasks))
+    known, units = planned.components, planned.units
     _check_heads_learn(recipe, known)
     for word in recipe.training.learning_rates:
         if word not in known:
@@ -66,13 +67,11 @@ def check_fit(recipe: Recipe, tasks: Mapping[str, TaskData], processes: Processe
             f"`evaluation.rerank` must be 0 for a backbone without a matching head, but is {recipe.evaluation.rerank} "
             f"and {unmatched}. Leave it out, or take a BLIP."
         )
-    if recipe.save_model:
-        units = plan(model, recipe.method, list(recipe.tasks)).units
-        if units:
-            raise RunError(
-                f"`save_model` must be false where the method has units, but this one has {len(units)}: their "
-                "weights lie in the run's adapter, not in the model. Leave it out, or train with `method: full`."
-            )
+    if recipe.save_model and units:
+        raise RunError(
+            f"`save_model` must be false where the method has units, but this one has {len(units)}: their weights lie "
+            "in the run's adapter, not in the model. Leave it out, or train with `method: full`."
+        )
 
 
 def _check_heads_learn(recipe: Recipe, trained: Collection[str]) -> None:
