@@ -20,7 +20,7 @@ def loaded(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", ["real_tables"])
+@pytest.mark.parametrize("name", ["real_tables", "sharing_tables"])
 def test_every_table_is_what_its_result_says(name: str) -> None:
     script = loaded(ROOT / "scripts" / f"{name}.py")
     result = json.loads(script.RESULT.read_text("utf-8"))
@@ -42,3 +42,18 @@ def test_the_lower_of_two_equal_rates_is_taken_and_the_ends_have_one_neighbour()
     assert script.best_rate({3e-3: 50.0, 1e-3: 50.0}) == 1e-3
     assert script.untried({1e-6: 50.0}) == [3e-6]
     assert script.untried({1e-1: 50.0}) == [3e-2]
+
+
+def test_a_difference_weighs_every_set_alike_and_pairs_its_images() -> None:
+    script = loaded(ROOT / "scripts" / "sharing_tables.py")
+    sizes = {"large": 40, "small": 20}
+
+    def cell(seed: int, large: str, small: str) -> dict[str, Any]:
+        right = {"large": large, "small": small}
+        shares = [100 * right[task].count("1") / count for task, count in sizes.items()]
+        return {"seed": seed, "average": sum(shares) / 2, "test": sizes, "right": right}
+
+    one = [cell(seed, "1" * 40, "1" * 20) for seed in (0, 1)]
+    other = [cell(seed, "1" * 40, "0" * 20) for seed in (0, 1)]
+    assert script.difference(one, other) == ("+50.0 ± 0.0", "< 0.001", "+50.0, +50.0")
+    assert script.difference(one, one) == ("+0.0 ± 0.0", "1.000", "+0.0, +0.0")
