@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from weft.data.errors import InvalidArgumentError, MalformedRecordError, UnknownNameError
@@ -48,6 +50,18 @@ def test_columns_become_records_and_images_stay_encoded(files, tmp_path):
 def test_class_labels_are_kept(files, tmp_path):
     records = load(files, tmp_path, record="classify", columns={"image": "picture", "label": "kind"})
     assert [record.label for record in records] == [0, 1, 1, 0]
+
+
+def test_class_names_are_told_however_their_accents_are_composed(tmp_path):
+    import datasets
+
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    features = datasets.Features({"image": datasets.Image(), "class_name": datasets.Value("string")})
+    rows = {"image": [{"bytes": image_bytes(), "path": None}], "class_name": [composed]}
+    path = str(tmp_path / "train.parquet")
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    (record,) = load(path, tmp_path, record="classify", columns={}, classes=["bar", apart])
+    assert (record.label, record.class_name) == (1, composed)
 
 
 def test_a_repository_needs_a_revision():
