@@ -11,6 +11,7 @@ from weft.core.few_shot import (
     TipAdapter,
     TipAdapterConfig,
     ZeroShotConfig,
+    ZeroShotHead,
     heads,
     make_head,
     parse_head,
@@ -107,6 +108,21 @@ def test_a_head_cannot_take_the_name_of_another() -> None:
             method: str = "tip_adapter"
 
     assert heads()["tip_adapter"] is TipAdapterConfig
+
+
+def test_a_configuration_makes_the_head_that_names_it(make_task) -> None:
+    class Config(HeadConfig):
+        method: str = "from_outside"
+
+    class Head(ZeroShotHead):
+        config_class = Config
+
+    class Variant(Head):
+        pass
+
+    weights, *_ = make_task()
+    assert type(make_head(weights, Config())) is Head
+    assert type(make_head(weights, ZeroShotConfig())) is ZeroShotHead
 
 
 @pytest.mark.parametrize("method", sorted(heads()))

@@ -94,5 +94,7 @@ def test_its_loss_is_the_stated_one() -> None:
     head.requires_grad_(False)
     expected = 10 * (0.7 * first + 0.3 * second) @ names.T
     torch.testing.assert_close(head.logits(images), expected.detach(), rtol=1e-4, atol=1e-4)
+    drawn = torch.get_rng_state()
     moved = head.for_classes(head.class_weights, AdaptableEncoder(encoder, NAMES))
+    assert torch.equal(torch.get_rng_state(), drawn)
     torch.testing.assert_close(moved.logits(images), (10 * first @ names.T).detach(), rtol=1e-4, atol=1e-4)

@@ -43,7 +43,7 @@ class CLAP(FewShotHead):
 
     `λ_c` is the mean probability that zero-shot gives to class c for its own samples.
 
-    Source: Silva-Rodríguez et al., CVPR 2024 (CLAP), and its code. Differences: W has unit vectors, where the code
+    Source: Silva-Rodríguez et al., CVPR 2024 (CLAP), and its code. Differences: W holds unit vectors, where the code
     starts from text features of any length; an epoch takes one random view of each sample, where the code takes all 20
     as samples of their own; the multipliers stay as they start, as in the code's configuration `l2`.
     """

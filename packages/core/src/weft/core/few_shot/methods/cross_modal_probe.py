@@ -43,8 +43,8 @@ class CrossModalProbeConfig(TrainingOptions, HeadConfig):
 class CrossModalProbe(FewShotHead):
     """`z = scale · f V`, with V trained from W on images and on the class names alike.
 
-    Source: Lin et al. 2023 (Multimodality helps unimodality), section 3. Differences: the length is given in passes
-    over the images, not in iterations, and validation compares the heads after each pass.
+    Source: Lin et al. 2023 (Multimodality helps unimodality), section 3. Differences: training is counted in
+    passes over the images, not in iterations, and validation chooses among the passes.
     """
 
     config_class = CrossModalProbeConfig

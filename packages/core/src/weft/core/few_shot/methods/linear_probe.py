@@ -37,7 +37,7 @@ class LinearProbeConfig(HeadConfig):
 
 
 class LinearProbe(FewShotHead):
-    """`z = f V + c`, which minimise the summed cross-entropy plus `penalty / 2 · |V|²`.
+    """`z = f V + c`, with V and c that minimise the summed cross-entropy plus `penalty / 2 · |V|²`.
 
     Source: Radford et al. 2021 (CLIP), section 3.2, which chooses the penalty on a validation split too.
     """

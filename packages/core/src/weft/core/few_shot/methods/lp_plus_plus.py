@@ -50,8 +50,8 @@ class LPPlusPlus(FewShotHead):
 
     A class vector starts as the sum of its class's features, and steps by `4 m / lambda_max(F F^T)` for m features; the
     factors start at a multiple of the mean similarity, and step by `m / (4 max_c Σ_i (f_i · t_c)²)`. Both step sizes
-    bound the curvature of the loss, so that no rate need be chosen. Biases start as in a linear layer of PyTorch and
-    step with the class vectors. Of equally accurate epochs the last is kept.
+    come from bounds on the curvature of the loss, so that no rate need be chosen. Biases start as in a linear layer of
+    PyTorch and step with the class vectors. Of equally accurate epochs the last is kept.
 
     Source: Huang et al. 2024 (LP++), sections 3 and 4, as its code has it; the paper has no bias. Differences: classes
     may have any number of samples; without validation samples the last epoch is kept.
@@ -69,7 +69,7 @@ class LPPlusPlus(FewShotHead):
         self.bias = nn.Parameter(torch.zeros(self.num_classes), requires_grad=False)
 
     def optional_tensors(self) -> tuple[str, ...]:
-        """The biases, where they are not trained and zero."""
+        """The biases, where they are not trained and hence zero."""
         return () if self.config.bias else ("bias",)
 
     def fit_samples(self, samples: Samples, validation: Samples | None, seed: int) -> None:

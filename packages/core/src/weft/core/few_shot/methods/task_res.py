@@ -15,7 +15,7 @@ from weft.core.few_shot.training import TrainedHead, TrainingOptions
 
 @register_head
 class TaskResConfig(TrainingOptions, HeadConfig):
-    """TaskRes; the paper trains for 100 epochs with up to 4 shots, else 200, and at 0.0002 on ImageNet.
+    """TaskRes; the paper trains for 100 epochs with up to 4 shots and 200 with more, and at 0.0002 on ImageNet.
 
     Args:
         scale: Factor of the residual (Flowers102: 1).
@@ -37,7 +37,7 @@ class TaskResConfig(TrainingOptions, HeadConfig):
 class TaskRes(TrainedHead):
     """`z = scale · f norm(W + s · X)`, where X starts as zero.
 
-    Source: Yu et al. 2023 (TaskRes), eq. 5. Difference: W has unit vectors, where the code adds X to means of text
+    Source: Yu et al. 2023 (TaskRes), eq. 5. Difference: W holds unit vectors, where the code adds X to means of text
     features of any length.
     """
 

@@ -17,8 +17,8 @@ class UniAdapterHeadConfig(AdaptedHeadConfig):
 
     Args:
         bottleneck_size: Width of the bottleneck.
-        core: What the towers share: with it a square matrix within the bottleneck, so that their widths may differ, as
-            CLIP's do; else the down-projection itself.
+        core: Let the towers share a square matrix within the bottleneck, so that their widths may differ, as CLIP's do;
+            else they share the down-projection itself.
         scale: Factor of every branch.
     """
 
