@@ -1,15 +1,7 @@
 """Prompt tuning: trained vectors in front of a stack's input, with or without a reparametrising network.
 
-A stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
-sees both. Every other stack returns the tokens alone; a decoder's cache holds the prompt, so that generation reads
-it once. Prompts have no learned positions, and tokens keep theirs; positions that are relative to one another, as in
-rotary embeddings, count the prompt. Positions from outside are taken as those of the tokens: in a loop of one's own
-around Qwen-VL, whose model works them out from the cache, give `attention_mask` or `position_ids`.
-
-Source: Lester et al. 2021; with the network, Li and Liang 2021; as in VL-Adapter (Sung et al. 2022), the network is
-kept at inference and one vector per position enters it. VL-Adapter puts a prompt in front of the decoder as the keys
-and values that the decoder makes of it, which is the same; its tokens then take positions after the prompt, ours keep
-their own.
+Source: Lester et al. 2021; with the network, Li and Liang 2021; as in VL-Adapter (Sung et al. 2022), the
+network is kept at inference and one vector per position enters it.
 """
 
 from __future__ import annotations
@@ -119,7 +111,17 @@ class Prompt(ConfiguredUnit[PromptConfig]):
 
 
 class StackPrompt(Prompt):
-    """The prompt in front of a whole stack, whose call it changes."""
+    """The prompt in front of a whole stack, whose call it changes.
+
+    A stack reads `[prompt][tokens]`. The encoder of an encoder-decoder returns both, and the decoder's cross-attention
+    sees both. Every other stack returns the tokens alone; a decoder's cache holds the prompt, so that generation reads
+    it once. Prompts have no learned positions, and tokens keep theirs; positions that are relative to one another, as
+    in rotary embeddings, count the prompt. Positions from outside are taken as those of the tokens: in a loop of one's
+    own around Qwen-VL, whose model works them out from the cache, give `attention_mask` or `position_ids`.
+
+    Source: VL-Adapter (Sung et al. 2022) puts a prompt in front of the decoder as the keys and values that the decoder
+    makes of it, which is the same; its tokens then take positions after the prompt, ours keep their own.
+    """
 
     wraps = ("path", "positions", "reader")
 
