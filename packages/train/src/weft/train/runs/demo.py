@@ -110,20 +110,12 @@ def blind_rows(tasks: dict[str, TaskData], recipe: Recipe) -> list[dict[str, Any
     for label, answer in (("majority answer", majority), ("blind majority per template", blind_majority)):
         scores = {}
         for name, data in tasks.items():
-            section = recipe.tasks[name]
-            metric = section.metric or metric_of(data["test"])
-            report = score(
-                metric, answer(data["train"], data["test"]), data["test"], headline=section.headline
-            )
-            scores[name] = report.percent
+            section, test = recipe.tasks[name], data["test"]
+            metric = section.metric or metric_of(test)
+            scores[name] = score(metric, answer(data["train"], test), test, headline=section.headline).percent
+        method = label.replace(" ", "_")
         rows.append(
-            {
-                "method": label.replace(" ", "_"),
-                "label": label,
-                "seed": recipe.seed,
-                "scores": scores,
-                "control": True,
-            }
+            {"method": method, "label": label, "seed": recipe.seed, "scores": scores, "control": True}
         )
     return rows
 
@@ -139,8 +131,7 @@ def _chosen(only: list[str] | None) -> list[str]:
 
 def _recipe(name: str, output: Path, seed: int, steps: int | None, changes: list[str]) -> Recipe:
     own = [f"output={output}", f"seed={seed}", f"tracking.store={(output / 'mlflow').absolute()}"]
-    if steps is not None:
-        own.append(f"training.steps={steps}")
+    own += [] if steps is None else [f"training.steps={steps}"]
     return load_recipe(f"demo/{name}", [*own, *changes])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ def dry_run(
     model = planned_model(recipe.backbone)
     planned = plan(model, recipe.method, list(recipe.tasks))
     path = picture or picture_path(recipe)
+    notes = [*left_out_of(tasks), *lengths]
+    if not reader.paired:
+        stored = recipe.training.vision == "stored"
+        tower = "extracts features once, and training reads them" if stored else "runs in every batch"
+        notes.append(f"read as {reader.name!r} by its own processor; its vision tower {tower}")
     return DryRun(
         plan=planned,
         records={
@@ -120,15 +125,8 @@ def dry_run(
         texts=_draw(recipe, tasks, _first_rows(mixture), path, reader),
         picture=path,
         published=tuple(shown(published)),
-        notes=(*left_out_of(tasks), *lengths, *_notes(recipe, reader)),
+        notes=tuple(notes),
     )
-
-
-def _notes(recipe: Recipe, reader: Reader) -> Iterator[str]:
-    if not reader.paired:
-        stored = recipe.training.vision == "stored"
-        tower = "extracts features once, and training reads them" if stored else "runs in every batch"
-        yield f"read as {reader.name!r} by its own processor; its vision tower {tower}"
 
 
 def _official(recipe: Recipe, task: str) -> dict[str, int]:
@@ -161,10 +159,11 @@ def _draw(
     reader: Reader,
 ) -> tuple[str, ...]:
     records = [tasks[task]["train"][row] for task, row in rows]
-    texts = []
     batches = reader_batches(recipe, reader, classes=classes_of(recipe, tasks))
-    for (task, _), record in zip(rows, records, strict=True):
-        texts.append(f"{task}: {preview(batches.reader, batches.row(task, record, 0))}")
+    texts = [
+        f"{task}: {preview(batches.reader, batches.row(task, record, 0))}"
+        for (task, _), record in zip(rows, records, strict=True)
+    ]
     opened = all(task.data.features is None for task in recipe.tasks.values())
     save_picture(contact_sheet(records, texts=texts, require_media=opened), path)
     return tuple(texts)

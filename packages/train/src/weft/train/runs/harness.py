@@ -26,7 +26,7 @@ class RunModel(HarnessModel):
         batch_size: Requests per pass.
         record_type: What the task's texts are, such as "image_qa".
         device: Accepted because the harness passes it; the model is on the GPU where there is one.
-        max_batch_size: Accepted because the harness passes it.
+        max_batch_size: As `device`.
 
     Raises:
         RunError: The folder is no finished run, or has no such task.
@@ -47,12 +47,7 @@ class RunModel(HarnessModel):
 class RunChatModel(ChatHarnessModel):
     """A finished run that is talked to: messages with pictures and videos, by the template of its backbone.
 
-    Args:
-        run: Folder of the run.
-        task: One of its tasks, to which the model is routed; its `system`, lengths and beams hold.
-        batch_size: Requests per pass.
-        device: Accepted because the harness passes it; the model is on the GPU where there is one.
-        max_batch_size: Accepted because the harness passes it.
+    Arguments are as for `RunModel`; the model is routed to `task`, whose `system`, lengths and beams hold.
 
     Raises:
         RunError: The folder is no finished run, has no such task, or its backbone holds no conversations.

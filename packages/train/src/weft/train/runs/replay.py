@@ -70,11 +70,7 @@ def nan_batch(run: Path | str, rank: int = 0) -> ReplayedBatch:
         losses = tuple(float(row["loss"]) for row in noted["rows"])
         step, epoch = int(noted["step"]), int(noted["epoch"])
     batch = batches.training(rows, epoch=epoch)["batch"]
+    inputs = {**batch.inputs, "labels": batch.labels, "weights": batch.weights}
     return ReplayedBatch(
-        step=step,
-        epoch=epoch,
-        tasks=tuple(task for task, _ in rows),
-        records=tuple(record for _, record in rows),
-        losses=losses,
-        inputs={**batch.inputs, "labels": batch.labels, "weights": batch.weights},
+        step, epoch, tuple(task for task, _ in rows), tuple(record for _, record in rows), losses, inputs
     )

@@ -13,18 +13,6 @@ from weft.data.records.turns import IMAGE
 from weft.train.errors import RunError
 
 
-def _question(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return ImageQA(id=name, image=images[0], image_id=name, question=text)
-
-
-def _statement(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return PairBool(id=name, images=images, group_id=name, sentence=text)
-
-
-def _picture(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
-    return Caption(id=name, media=images[0], media_id=name)
-
-
 def _conversation(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
     """A conversation of a list of messages in JSON, or of one text that shows all images first."""
     messages: Any = [{"role": "user", "content": f"{IMAGE * len(images)}{text}"}]
@@ -41,9 +29,13 @@ def _conversation(name: str, text: str, images: tuple[MediaRef, ...]) -> Record:
 
 
 RECORDS: Mapping[str, Callable[[str, str, tuple[MediaRef, ...]], Record]] = {
-    ImageQA.record_type: _question,
-    PairBool.record_type: _statement,
-    Caption.record_type: _picture,
+    ImageQA.record_type: lambda name, text, images: ImageQA(
+        id=name, image=images[0], image_id=name, question=text
+    ),
+    PairBool.record_type: lambda name, text, images: PairBool(
+        id=name, images=images, group_id=name, sentence=text
+    ),
+    Caption.record_type: lambda name, text, images: Caption(id=name, media=images[0], media_id=name),
     Conversation.record_type: _conversation,
 }
 """Type of a record to what makes one of a name, a text and its images."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from weft.train.engine.scoring import evaluate_tasks
 from weft.train.output.progress import Progress
-from weft.train.output.result import ADAPTER, Result, average, check_finished
+from weft.train.output.result import ADAPTER, Result, check_finished, make_result
 from weft.train.preflight.tasks import load_tasks
 from weft.train.processes import join_processes
 from weft.train.recipe.loading import load_recipe
@@ -40,12 +41,5 @@ def rescore(folder: Path, *, role: str = "test", progress: Progress | None = Non
         recipe, tasks, folder=folder, adapter=folder / ADAPTER, processes=processes, progress=progress
     )
     reports = evaluate_tasks(session, role)
-    plan = session.model.weft.plan
-    return Result(
-        folder=folder,
-        scores=average(reports),
-        trainable=plan.trainable_parameters,
-        total=plan.total_parameters,
-        seconds=time.perf_counter() - started,
-        reports={name: report.to_dict() for name, report in reports.items()},
-    )
+    seconds = time.perf_counter() - started
+    return replace(make_result(recipe, session.model.weft.plan, reports, seconds), folder=folder)

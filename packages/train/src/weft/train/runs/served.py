@@ -50,14 +50,8 @@ def load_predictor(
     run = Served(folder, types, images)
 
     def answer(task: str, questions: Sequence[str], shown: Sequence[Sequence[bytes]]) -> list[str]:
-        records = [
-            run.record(task, row, text, given)
-            for row, (text, given) in enumerate(zip(questions, shown, strict=True))
-        ]
-        size = run.recipe.evaluation.batch_size
-        said = predict(run.model, task, records, run.batches, batch_size=size)
-        assert isinstance(said, dict), "tasks that are asked are answered in words"
-        return [said[record.id] for record in records]
+        pairs = zip(questions, shown, strict=True)
+        return run.say(task, [run.record(task, row, text, given) for row, (text, given) in enumerate(pairs)])
 
     return answer
 
@@ -77,15 +71,9 @@ def load_talker(folder: Path | str, task: str) -> Talk:
         RunError: The backbone cannot be reached, or is one of weft's own, which hold no conversations.
     """
     run = Served(folder, {task: Conversation.record_type}, talks=True)
-
-    def talk(conversations: Sequence[Conversation]) -> list[str]:
-        named = [replace(record, id=str(place)) for place, record in enumerate(conversations)]
-        size = run.recipe.evaluation.batch_size
-        said = predict(run.model, task, named, run.batches, batch_size=size)
-        assert isinstance(said, dict), "conversations are answered in words"
-        return [said[record.id] for record in named]
-
-    return talk
+    return lambda conversations: run.say(
+        task, [replace(record, id=str(place)) for place, record in enumerate(conversations)]
+    )
 
 
 class Served:
@@ -123,22 +111,15 @@ class Served:
                 f"`backbone` must read images to be served, but {backbone.name!r} has no image processor. "
                 "Serve a run whose backbone holds a vision tower."
             )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = backbone.model
-        self.model.to(self.device).eval()
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         visual = None if backbone.transform is None else Pixels(backbone.transform)
         self.batches = make_batches(_unasked(self.recipe) if talks else self.recipe, backbone, visual)
         self._counts = {name: range(1, 3) for name, kind in types.items() if kind == PairBool.record_type}
         self._counts |= {name: range(count, count + 1) for name, count in images.items()}
 
     def record(self, task: str, row: int, text: str, given: Sequence[bytes]) -> Record:
-        """What is asked, as a record of the type that its task was trained on.
-
-        Args:
-            task: The task.
-            row: Number of the row, for messages.
-            text: The text.
-            given: Its encoded images.
+        """What is asked in a row by a text and encoded images, as a record of the type that its task was trained on.
 
         Raises:
             RunError: If it has another number of images than the task.
@@ -149,11 +130,15 @@ class Served:
         refs = [MediaRef.from_bytes(bytes(data), f"{row}-{k}") for k, data in enumerate(present)]
         return RECORDS[self.types[task]](str(row), text, tuple(refs))
 
+    def say(self, task: str, records: Sequence[Record]) -> list[str]:
+        """Answers of one task to records with ids of their own."""
+        size = self.recipe.evaluation.batch_size
+        said = predict(self.model, task, records, self.batches, batch_size=size)
+        assert isinstance(said, dict), "what is asked is answered in words"
+        return [said[record.id] for record in records]
+
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answers to questions of any mixture of tasks, in as few passes as their rules allow.
-
-        Args:
-            questions: The questions.
 
         Raises:
             RunError: As `record` does.

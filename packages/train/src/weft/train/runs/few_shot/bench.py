@@ -26,14 +26,7 @@ from weft.train.runs.few_shot.inputs import ClassTexts, Drawn, Seen, Transfer
 
 
 class Bench:
-    """Fits and scores heads on the draws from one data set.
-
-    Args:
-        recipe: The recipe, with that data set.
-        records: Its splits.
-        extractor: Makes features.
-        folder: Where heads are saved.
-    """
+    """Fits heads on the draws from the one data set of a recipe, scores them and saves them in a folder."""
 
     def __init__(self, recipe: FewShotRecipe, records: Records, extractor: Extractor, folder: Path) -> None:
         self.recipe, self.records, self.extractor, self.folder = recipe, records, extractor, folder
@@ -69,21 +62,14 @@ class Bench:
         return Drawn(views, _labels(train), self._chooser(validation), train.fingerprint())
 
     def cell(self, head: dict[str, Any], shots: int, seed: int, drawn: Drawn) -> Cell:
-        """Fit one head on one draw, score it on every test set and save it.
-
-        Args:
-            head: The head as the recipe writes it.
-            shots: Images per class.
-            seed: Seed of the draw and of the head.
-            drawn: Features of the draw.
-        """
+        """Fit one head, as the recipe writes it, on one draw, score it on every test set and save it."""
         label = label_of(head)
         fitted, seconds = self._fitted(head, drawn, shots, seed)
         if drawn.chooser is not None:
             seen, labels = drawn.chooser
             fitted.calibrate(seen.by(fitted), labels)
-        place, provenance = self.place(label, shots, seed), self.provenance(drawn.fingerprint)
-        fitted.save(place, provenance=provenance, class_names=self.classes.names)
+        provenance = self.provenance(drawn.fingerprint)
+        fitted.save(self.place(label, shots, seed), provenance=provenance, class_names=self.classes.names)
         return replace(self.scored(fitted, label, shots, seed), seconds=seconds)
 
     def place(self, label: str, shots: int, seed: int) -> Path:
@@ -105,13 +91,13 @@ class Bench:
 
     def scored(self, head: FewShotHead, label: str, shots: int, seed: int) -> Cell:
         """A fitted head on every test set; `seconds` are 0."""
-        accuracies, calibration_error = self._test_scores(head)
+        accuracies, error = self._test_scores(head)
         return Cell(
-            head=label,
-            shots=shots,
-            seed=seed,
-            accuracies=accuracies,
-            calibration_error=None if self.recipe.selection == "none" else calibration_error,
+            label,
+            shots,
+            seed,
+            accuracies,
+            calibration_error=None if self.recipe.selection == "none" else error,
             selected=dict(head.selected),
             trainable=_trainable(head),
             seconds=0.0,
@@ -200,7 +186,6 @@ class Bench:
 
     def _test_scores(self, head: FewShotHead) -> tuple[dict[str, float], float]:
         """Accuracy on every test set, and the calibration error on the first."""
-        found: dict[str, float] = {}
         with torch.no_grad():
             logits = {name: head.logits(seen.by(head), only) for name, (seen, _, only) in self.tests.items()}
             found = {name: _accuracy(logits[name], labels) for name, (_, labels, _) in self.tests.items()}
@@ -213,26 +198,18 @@ class Bench:
 
     def _transferred(self, head: FewShotHead, other: Transfer) -> Tensor:
         """Logits of classes that the head knows by their names alone."""
-        read = other.seen.by(head)
+        read, weights = other.seen.by(head), other.class_weights
         if isinstance(head, CoOp):
-            prompts = self._prompts(head.config, other.classes)
-            return head.for_classes(other.class_weights, prompts).logits(read)
+            return head.for_classes(weights, self._prompts(head.config, other.classes)).logits(read)
         if isinstance(head, ImageHead):
-            adaptable = other.classes.adaptable(self.extractor.encoder)
-            return head.for_classes(other.class_weights, adaptable).logits(read)
-        return head.transfer_logits(read, other.class_weights)
+            return head.for_classes(weights, other.classes.adaptable(self.extractor.encoder)).logits(read)
+        return head.transfer_logits(read, weights)
 
 
 def open_benches(
     recipe: FewShotRecipe, records: Mapping[str, Records], folder: Path, progress: Progress
 ) -> dict[str, Bench]:
-    """A bench for every data set of a recipe, all with one encoder.
-
-    Args:
-        recipe: The recipe.
-        records: Data set to its splits.
-        folder: Folder of the run.
-        progress: Where to show progress.
+    """A bench for every data set of a recipe, by its name, all with one encoder.
 
     Raises:
         RunError: As `load_encoder`; or features are of another width than the recipe says.

@@ -46,28 +46,19 @@ class Cell:
 
 
 def together(cells: Mapping[str, Cell]) -> Cell:
-    """One cell of one head on several data sets.
+    """One cell of one head, number of shots and seed on several data sets, of their cells by data set.
 
-    Args:
-        cells: Data set to its cell; all are of one head, number of shots and seed.
-
-    Returns:
-        A cell whose accuracies are those of every data set and `average`, the mean over their first test sets; the
-        calibration error is their mean too, the trained parameters the most, the seconds the sum.
+    Its accuracies are those of every data set and `average`, the mean over their first test sets; the calibration error
+    is their mean too, the trained parameters the most, the seconds the sum.
     """
-    first = next(iter(cells.values()))
-    accuracies = {
-        name if test == "test" else f"{name}, {test}": accuracy
-        for name, cell in cells.items()
-        for test, accuracy in cell.accuracies.items()
-    }
+    accuracies = {"average": fmean(next(iter(cell.accuracies.values())) for cell in cells.values())}
+    for name, cell in cells.items():
+        for test, accuracy in cell.accuracies.items():
+            accuracies[name if test == "test" else f"{name}, {test}"] = accuracy
     errors = [cell.calibration_error for cell in cells.values() if cell.calibration_error is not None]
     return replace(
-        first,
-        accuracies={
-            "average": fmean(next(iter(c.accuracies.values())) for c in cells.values()),
-            **accuracies,
-        },
+        next(iter(cells.values())),
+        accuracies=accuracies,
         calibration_error=fmean(errors) if errors else None,
         selected={f"{name}, {key}": v for name, cell in cells.items() for key, v in cell.selected.items()},
         trainable=max(cell.trainable for cell in cells.values()),
@@ -79,11 +70,7 @@ def together(cells: Mapping[str, Cell]) -> Cell:
 
 
 def notes_on_bounds(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """A sentence for every hyper-parameter whose chosen value is at an end of its grid in some fits.
-
-    Args:
-        cells: The cells of a run.
-    """
+    """A sentence for every hyper-parameter whose chosen value is at an end of its grid in some fits of a run."""
     found = Counter((cell.head, *item) for cell in cells for item in cell.at_bounds.items())
     fits = Counter(cell.head for cell in cells)
     return tuple(
@@ -143,8 +130,7 @@ class FewShotComparison:
 
     def rows(self, test: str) -> list[list[str]]:
         """The table of one test set, with a header."""
-        header = ["head", *(f"K={shots}" for shots in self.shots), "mean", "trained at most"]
-        lines = [header]
+        lines = [["head", *(f"K={shots}" for shots in self.shots), "mean", "trained at most"]]
         for head in self.heads:
             line = [head]
             for shots in self.shots:
@@ -159,7 +145,7 @@ class FewShotComparison:
         parts = []
         for test in self.tests:
             lines = self.rows(test)
-            widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
             parts.append(f"{self.title}: accuracy on {test}, per cent")
             for line in lines:
                 first = line[0].ljust(widths[0])
@@ -184,20 +170,15 @@ class FewShotComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `result.json` holds it."""
-        return {
-            "title": self.title,
-            "notes": list(self.notes),
-            "cells": [asdict(cell) for cell in self.cells],
-        }
+        cells = [asdict(cell) for cell in self.cells]
+        return {"title": self.title, "notes": list(self.notes), "cells": cells}
 
     def plot(self, path: Path) -> Path:
-        """Draw accuracy over shots, one line for each head, whiskers of one standard deviation.
+        """Draw accuracy over shots, a line for each head, whiskers of one standard deviation.
 
-        Args:
-            path: Where to write; the suffix decides the format.
+        The suffix of `path` decides the format.
         """
         from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         colours: Any = colormaps["tab20"]
@@ -205,7 +186,6 @@ class FewShotComparison:
         columns = min(2, len(tests))
         rows = -(-len(tests) // columns)
         figure = Figure(figsize=(7.0 * columns, 5.0 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
         for place, test in enumerate(tests, start=1):
             axes = figure.add_subplot(rows, columns, place)
             lines = []

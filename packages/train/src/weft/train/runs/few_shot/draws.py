@@ -42,13 +42,7 @@ class Records:
 
 
 def begin(recipe: FewShotRecipe) -> dict[str, Records]:
-    """Take the threads that a recipe asks for, and load the annotations of its data sets.
-
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        Name of each of its parts to the splits.
+    """Take the threads that a recipe asks for, and load the annotations of its parts, by their names.
 
     Raises:
         RunError: As `load_records`.
@@ -72,7 +66,12 @@ def load_records(recipe: FewShotRecipe) -> Records:
         train, test = _set_aside(train)
     else:
         test = _load(section, section.test)
-    names = _names(train, section)
+    names = class_names_of(train, section)
+    if section.num_classes not in (None, len(names)):
+        raise RunError(
+            f"`data.num_classes` must be that of {section.name!r} ({len(names)}), but is {section.num_classes}. "
+            "Correct it, or check the data."
+        )
     for split in (test, *([] if validation is None else [validation])):
         unknown = {record.label: record.class_name for record in split if record.label >= len(names)}
         if unknown:
@@ -114,10 +113,7 @@ def draw(records: Records, shots: int, seed: int) -> tuple[Any, Any]:
 
 
 def read_class_texts(path: str | None) -> dict[str, list[str]] | None:
-    """Texts about classes, from the JSON file of a recipe.
-
-    Args:
-        path: The recipe's `class_texts`; environment variables are expanded.
+    """Texts about classes, from the JSON file that a recipe's `class_texts` names; environment variables are expanded.
 
     Raises:
         RunError: There is no such file, or it holds anything but lists of texts by name.
@@ -142,11 +138,7 @@ def read_class_texts(path: str | None) -> dict[str, list[str]] | None:
 
 
 def check_images(records: Records, draws: Iterable[tuple[Any, Any]]) -> None:
-    """Require the files of all images that a run reads, before it reads any.
-
-    Args:
-        records: The splits; of the training split only what was drawn is read.
-        draws: Training and validation records of every draw.
+    """Require the files of all images that a run reads, before it reads any; of the training split, what was drawn.
 
     Raises:
         RunError: Images are absent; the first ones are named.
@@ -219,13 +211,3 @@ def _set_aside(records: Any) -> tuple[Any, Any]:
     return records.select(kept), records.select(sorted(test)).with_records(
         [records[place] for place in sorted(test)], split=f"{records.split}, every second image"
     )
-
-
-def _names(train: Any, section: FewShotDataSection) -> list[str]:
-    names = class_names_of(train, section)
-    if section.num_classes not in (None, len(names)):
-        raise RunError(
-            f"`data.num_classes` must be that of {section.name!r} ({len(names)}), but is {section.num_classes}. "
-            "Correct it, or check the data."
-        )
-    return names

@@ -67,25 +67,19 @@ class Extractor:
     def images(self, records: Sequence[Any], section: ViewsSection | None = None) -> Images:
         """The same images for heads that read them through the encoder themselves; opened when they are read.
 
-        Args:
-            records: The records.
-            section: Views as `views` makes them, some of which stay in memory; None takes the images as they are.
+        With a section they are views as `views` makes them, some of which stay in memory.
         """
-        if section is None:
-            return Images(
-                lambda rows, view: stacked([self.transform(records[row].image.image()) for row in rows]),
-                len(records),
-            )
+        drawn = section if section is not None and section.augment else None
 
-        @lru_cache(_PICTURES)
         def one(row: int, view: int) -> Any:
             record = records[row]
             return self.transform(
-                self._view(record, view=view, section=section) if section.augment else record.image.image()
+                record.image.image() if drawn is None else self._view(record, view=view, section=drawn)
             )
 
-        views = section.count if section.augment else 1
-        return Images(lambda rows, view: stacked([one(row, view) for row in rows]), len(records), views)
+        kept = one if section is None else lru_cache(_PICTURES)(one)
+        views = 1 if drawn is None else drawn.count
+        return Images(lambda rows, view: stacked([kept(row, view) for row in rows]), len(records), views)
 
     def _view(self, record: Any, *, view: int, section: ViewsSection) -> Any:
         """One augmented view, a picture."""

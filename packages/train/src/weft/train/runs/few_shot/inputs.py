@@ -69,16 +69,14 @@ class ClassTexts:
 
     def weights(self, encoder: ImageTextEncoder) -> Tensor:
         """Their features, shape (classes, width)."""
-        allowed = self.allow_duplicates
         return encoder.class_weights(
-            self.names, self.templates, texts=self.texts, allow_duplicates=allowed
+            self.names, self.templates, texts=self.texts, allow_duplicates=self.allow_duplicates
         ).cpu()
 
     def adaptable(self, encoder: ImageTextEncoder) -> AdaptableEncoder:
         """The encoder for heads that adapt it."""
-        allowed = self.allow_duplicates
         return AdaptableEncoder(
-            encoder, self.names, self.templates, texts=self.texts, allow_duplicates=allowed
+            encoder, self.names, self.templates, texts=self.texts, allow_duplicates=self.allow_duplicates
         )
 
 

@@ -40,30 +40,25 @@ def rescore_few_shot(folder: Path, *, progress: Progress | None = None) -> FewSh
         )
     records = begin(recipe)
     benches = open_benches(recipe, records, folder, progress or Progress())
-    saved = read_json(folder / RESULT)
+    saved, labels = read_json(folder / RESULT), [label_of(head) for head in recipe.heads]
     with as_written(folder / RESULT):
         seconds = {
             (cell["head"], cell["shots"], cell["seed"]): float(cell["seconds"]) for cell in saved["cells"]
         }
         notes = tuple(map(str, saved["notes"]))
-        lacking = [
-            key
-            for key in product(map(label_of, recipe.heads), recipe.shots, recipe.seeds)
-            if key not in seconds
-        ]
-        if lacking:
-            raise KeyError(f"no result of {lacking[0]}")
+        for key in product(labels, recipe.shots, recipe.seeds):
+            if key not in seconds:
+                raise KeyError(f"no result of {key}")
     cells: list[Cell] = []
-    for shots in recipe.shots:
-        for seed in recipe.seeds:
-            drawn = {name: draw(splits, shots, seed)[0] for name, splits in records.items()}
-            for label in map(label_of, recipe.heads):
-                found = {
-                    name: _cell(bench, label, shots, seed, drawn[name].fingerprint())
-                    for name, bench in benches.items()
-                }
-                cell = together(found) if recipe.also else found[""]
-                cells.append(replace(cell, seconds=seconds[label, shots, seed]))
+    for shots, seed in product(recipe.shots, recipe.seeds):
+        drawn = {name: draw(splits, shots, seed)[0] for name, splits in records.items()}
+        for label in labels:
+            found = {
+                name: _cell(bench, label, shots, seed, drawn[name].fingerprint())
+                for name, bench in benches.items()
+            }
+            cell = together(found) if recipe.also else found[""]
+            cells.append(replace(cell, seconds=seconds[label, shots, seed]))
     return FewShotComparison(recipe.title, folder, cells, notes)
 
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from weft.eval.tracking import open_run
 from weft.train.errors import RunError
-from weft.train.output.folders import (
-    RUN_MARKER,
-    check_writable,
-    claimed,
-    make_run_folder,
-    require_made,
-    require_new,
-    require_outside,
-)
+from weft.train.output.folders import claimed, make_run_folder, require_new, require_outside
 from weft.train.output.progress import Progress
 from weft.train.output.result import RESULT, write_json
 from weft.train.recipe.few_shot import FewShotRecipe, label_of
@@ -62,7 +55,7 @@ def execute_few_shot(
             "are fitted in seconds, once the features are there. Start weft without a launcher."
         )
     records = begin(recipe)
-    grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
+    grid = list(product(recipe.shots, recipe.seeds))
     draws = {name: {place: draw(records[name], *place) for place in grid} for name in records}
     for name, splits in records.items():
         check_images(splits, draws[name].values())
@@ -74,7 +67,7 @@ def execute_few_shot(
 def _run(
     recipe: FewShotRecipe, records: dict[str, Any], draws: dict[str, dict[Any, Any]], progress: Progress
 ) -> FewShotComparison:
-    grid = [(shots, seed) for shots in recipe.shots for seed in recipe.seeds]
+    grid = list(product(recipe.shots, recipe.seeds))
     benches = open_benches(recipe, records, recipe.folder, progress)
     make_run_folder(recipe.folder, {"recipe.yaml": kept_text(recipe)})
     cells: list[Cell] = []
@@ -99,11 +92,7 @@ def _run(
 
 
 def _check_folder(recipe: FewShotRecipe, overwrite: bool) -> None:
-    if not overwrite:
-        require_new(recipe.folder, resumes=False)
-    else:
-        require_made(recipe.folder, RUN_MARKER, "name")
-    check_writable(recipe.folder.parent, "output")
+    require_new(recipe.folder, resumes=False, overwrite=overwrite)
     require_outside(recipe.folder, tracking_folder(recipe), "tracking.store")
     require_outside(recipe.folder, Path(recipe.output) / FEATURES, "output/features")
     check_tracking(recipe)
@@ -148,13 +137,11 @@ def _log_cell(run: Any, cell: Cell) -> None:
 
 
 def _log_comparison(run: Any, comparison: FewShotComparison) -> None:
-    for test in comparison.tests:
-        for head in comparison.heads:
-            for shots in comparison.shots:
-                mean, spread = comparison.over_seeds(head, shots, test)
-                values = {f"{test}/{head}/mean": mean}
-                values |= {} if spread is None else {f"{test}/{head}/std": spread}
-                run.log_metrics(values, step=shots)
+    for test, head, shots in product(comparison.tests, comparison.heads, comparison.shots):
+        mean, spread = comparison.over_seeds(head, shots, test)
+        values = {f"{test}/{head}/mean": mean}
+        values |= {} if spread is None else {f"{test}/{head}/std": spread}
+        run.log_metrics(values, step=shots)
     for name in ("table.txt", "cells.csv", "accuracy.png", RESULT):
         run.log_artifacts(comparison.folder / name)
     if (comparison.folder / "votes").is_dir():

@@ -14,14 +14,9 @@ _IMAGES, _VOTERS = 4, 5
 
 
 def write_votes(bench: Bench, draws: dict[tuple[int, int], Any], folder: Path) -> None:
-    """Explain a few test images, spread over the test set, by every head with a cache.
+    """Explain a few test images, spread over the test set, by every head with a cache that a bench fitted and saved.
 
-    The heads of the most shots and the first seed are taken; each gives `HEAD.txt` and `HEAD.png`.
-
-    Args:
-        bench: The bench that fitted and saved the heads.
-        draws: Shots and seed to training and validation records.
-        folder: Where to write.
+    The heads of the most shots and the first seed are taken; each gives `HEAD.txt` and `HEAD.png` in the folder.
     """
     recipe, records = bench.recipe, bench.records
     shots, seed = max(recipe.shots), recipe.seeds[0]
