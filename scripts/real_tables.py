@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
@@ -198,7 +199,17 @@ def with_tables(page: str, result: dict[str, Any]) -> str:
         page: The page, in which comments say where the tables are.
         result: What the benchmark wrote.
     """
-    for name, table in tables(result).items():
+    return placed(page, tables(result))
+
+
+def placed(page: str, tables: Mapping[str, str]) -> str:
+    """The page with tables in their places.
+
+    Args:
+        page: The page.
+        tables: Name of each place to its Markdown.
+    """
+    for name, table in tables.items():
         place = re.compile(rf"(?<=<!-- {name}: begin -->\n).*(?=<!-- {name}: end -->)", re.DOTALL)
         page = place.sub(lambda _, table=table: f"\n{table}\n\n", page)
     return page

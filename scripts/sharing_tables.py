@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from real_tables import markdown, placed
 
 from weft.eval.compare import Comparison, pareto_plot
 from weft.eval.compare.row import Row
@@ -149,11 +150,6 @@ def error(own: list[Cell]) -> float:
     return float((images + seeds) ** 0.5)
 
 
-def markdown(lines: list[tuple[str, ...]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def compared(cells: list[Cell]) -> Comparison:
     """The runs as `weft compare` draws them."""
     rows = [
@@ -189,9 +185,7 @@ def with_tables(page: str, result: dict[str, Any]) -> str:
             f"pairs {encoder}": pair_table(own),
             f"unsearched {encoder}": table(unsearched),
         }
-        for name, text in made.items():
-            place = re.compile(rf"(?<=<!-- {name}: begin -->\n).*(?=<!-- {name}: end -->)", re.DOTALL)
-            page = place.sub(lambda _, text=text: f"\n{text}\n\n", page)
+        page = placed(page, made)
     return page
 
 

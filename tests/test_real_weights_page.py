@@ -13,6 +13,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "real_weights.md").read_text("utf-8")
 
 
+@pytest.fixture(autouse=True)
+def beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
 def loaded(path: Path) -> Any:
     found: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(found)

@@ -18,17 +18,12 @@ from safetensors.torch import load_file, save_file
 from weft.core import attach, load_adapter
 from weft.core.files.saving import adapter_state
 from weft.core.testing import tiny_backbone
+from weft.core.testing.unit_contract import HALF_SHARED
 from weft.core.testing.vision_language import CASES
 
 TASKS = ["vqa", "gqa"]
 METHOD = [
-    {
-        "method": "bottleneck",
-        "init": "bert",
-        "bottleneck_size": 4,
-        "sharing": "half",
-        "train_full": ["norms"],
-    },
+    HALF_SHARED,
     {"method": "lora", "rank": 2, "linears": ["query", "value"], "sharing": "multiple"},
 ]
 MODELS = {

@@ -11,21 +11,14 @@ from weft.core import attach, load_adapter
 from weft.core.errors import CheckpointError
 from weft.core.files.saving import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
-from weft.core.testing.unit_contract import adapted, outputs
+from weft.core.testing.unit_contract import HALF_SHARED, adapted, outputs
 
 TASKS = ["vqa", "gqa"]
-HALF = {
-    "method": "bottleneck",
-    "init": "bert",
-    "bottleneck_size": 4,
-    "sharing": "half",
-    "train_full": ["norms"],
-}
 
 
 @pytest.fixture
 def saved(tmp_path):
-    model, _ = adapted(HALF, "bart", TASKS)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS)
     model.save_pretrained(tmp_path)
     return tmp_path
 
@@ -56,7 +49,7 @@ def test_what_is_trained_in_full_comes_back(tmp_path):
 
 
 def test_loading_into_an_adapted_model(saved):
-    model, batch = adapted(HALF, "bart", TASKS)
+    model, batch = adapted(HALF_SHARED, "bart", TASKS)
     with torch.no_grad():
         for _, _, value in model.weft.slots():
             value.zero_()
@@ -68,7 +61,7 @@ def test_loading_into_an_adapted_model(saved):
 
 
 def test_one_task_into_an_adapted_model_leaves_the_others(saved):
-    model, _ = adapted(HALF, "bart", TASKS)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS)
     with torch.no_grad():
         for _, _, value in model.weft.slots():
             value.zero_()
@@ -105,7 +98,7 @@ def test_every_wrong_key_is_listed_at_once(saved):
 
 def test_a_failed_load_changes_no_weight(saved):
     rewrite(saved, lambda state: state.pop("full.text.encoder.0.final_layer_norm.bias"))
-    model, _ = adapted(HALF, "bart", TASKS)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS)
     before = {key: value.clone() for key, value in adapter_state(model).items()}
     with pytest.raises(CheckpointError, match=r"missing: full.text.encoder.0.final_layer_norm.bias"):
         load_adapter(model, saved)
@@ -141,7 +134,7 @@ def test_an_unknown_task_is_refused(saved):
     model, _ = tiny_backbone("bart")
     with pytest.raises(CheckpointError, match=r"'gq'. Did you mean 'gqa'"):
         load_adapter(model, saved, tasks=["gq"])
-    attach(model, HALF, TASKS)
+    attach(model, HALF_SHARED, TASKS)
     with pytest.raises(CheckpointError, match=r"'gq'. Did you mean 'gqa'"):
         load_adapter(model, saved, tasks=["gq"])
 
@@ -167,7 +160,7 @@ def test_a_plain_model_has_nothing_to_save():
 
 
 def test_a_gathered_state_must_be_whole():
-    model, _ = adapted(HALF, "bart", TASKS)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS)
     state = model.state_dict()
     assert adapter_state(model, state).keys() == adapter_state(model).keys()
     state.pop("weft.bottleneck.text.encoder.0.ffn.down.weight.vqa")
@@ -177,7 +170,7 @@ def test_a_gathered_state_must_be_whole():
 
 def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch):
     before = (saved / WEIGHTS).read_bytes()
-    model, _ = adapted(HALF, "bart", TASKS, noise=0.5)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS, noise=0.5)
 
     def fail(*args, **kwargs):
         raise OSError("disk full")
@@ -190,7 +183,7 @@ def test_an_interrupted_save_leaves_the_old_file(saved, monkeypatch):
 
 
 def test_the_trainer_saves_the_adapter_alone(tmp_path):
-    model, _ = adapted(HALF, "bart", TASKS)
+    model, _ = adapted(HALF_SHARED, "bart", TASKS)
     options = {"is_main_process": True, "safe_serialization": True}
     model.save_pretrained(tmp_path, state_dict=model.state_dict(), **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == [WEIGHTS, CONFIG]
@@ -220,7 +213,7 @@ def test_tensors_that_no_training_leaves_are_refused(saved, value, message):
 
 def test_an_adapter_comes_back_in_the_dtypes_it_was_saved_in(tmp_path):
     model, _ = tiny_backbone("bart")
-    attach(model.bfloat16(), HALF, TASKS, dtype=torch.bfloat16)
+    attach(model.bfloat16(), HALF_SHARED, TASKS, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path)
     for dtype in (None, torch.float32):
         other, _ = tiny_backbone("bart")
@@ -234,8 +227,8 @@ def test_an_adapter_comes_back_in_the_dtypes_it_was_saved_in(tmp_path):
 
 def test_an_adapted_model_keeps_the_dtype_of_its_weights(tmp_path):
     model, _ = tiny_backbone("bart")
-    attach(model, HALF, TASKS, dtype=torch.bfloat16).save_pretrained(tmp_path)
-    other, _ = adapted(HALF, "bart", TASKS)
+    attach(model, HALF_SHARED, TASKS, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    other, _ = adapted(HALF_SHARED, "bart", TASKS)
     load_adapter(other, tmp_path)
     assert {value.dtype for _, _, value in other.weft.slots()} == {torch.float32}
 

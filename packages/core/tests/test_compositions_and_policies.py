@@ -7,30 +7,22 @@ from weft.core import attach, load_adapter, plan
 from weft.core.errors import AddressError, ConfigError
 from weft.core.testing import tiny_backbone
 from weft.core.testing.unit_contract import (
+    HALF_SHARED,
     ROWS,
     TASKS,
     UnitContract,
     adapted,
-    gradients,
+    assert_rows_are_single,
     outputs,
-    per_row_loss,
     pytest_ids,
     registered,
-    rows_of,
 )
 
-ADAPTER = {
-    "method": "bottleneck",
-    "init": "bert",
-    "bottleneck_size": 4,
-    "sharing": "half",
-    "train_full": ["norms"],
-}
 LORA = {"method": "lora", "rank": 2, "sharing": "multiple"}
 PROMPT = {"method": "prompt", "length": 3, "sharing": "multiple"}
 COMPOSITIONS = {
-    "adapter and prompt": [ADAPTER, PROMPT],
-    "adapter and LoRA": [ADAPTER, LORA],
+    "adapter and prompt": [HALF_SHARED, PROMPT],
+    "adapter and LoRA": [HALF_SHARED, LORA],
     "LoRA, factors and prefix": [
         LORA,
         {"method": "ia3"},
@@ -52,23 +44,6 @@ POLICIES = [
     {"default": {"task": [["vqa", "gqa"], ["nlvr"], ["caption"]]}},
     {"preset": "multiple", "layers": [{"range": 0, "preset": "single"}]},
 ]
-
-
-def assert_rows_are_single(model, batch):
-    with model.route(tasks=list(ROWS)):
-        losses = per_row_loss(model, batch)
-    losses.sum().backward()
-    mixed = gradients(model)
-    model.zero_grad()
-    for row, task in enumerate(ROWS):
-        with model.route(task=task):
-            loss = per_row_loss(model, rows_of(batch, [row]))
-        torch.testing.assert_close(loss[0], losses[row], atol=1e-6, rtol=1e-6)
-        loss.sum().backward()
-    single = gradients(model)
-    assert mixed.keys() == single.keys()
-    for name, gradient in mixed.items():
-        torch.testing.assert_close(gradient, single[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("backbone", ["bart", "clip"])

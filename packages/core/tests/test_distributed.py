@@ -10,27 +10,20 @@ from weft.core import load_adapter
 from weft.core.errors import AttachError
 from weft.core.testing import tiny_backbone
 from weft.core.testing.processes import spawn
-from weft.core.testing.unit_contract import adapted, outputs, per_row_loss, rows_of
+from weft.core.testing.unit_contract import HALF_SHARED, adapted, outputs, per_row_loss, rows_of
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32" or not dist.is_gloo_available(), reason="needs gloo"),
 ]
 
-METHOD = {
-    "method": "bottleneck",
-    "init": "bert",
-    "bottleneck_size": 4,
-    "sharing": "half",
-    "train_full": ["norms"],
-}
 TASKS = ["vqa", "gqa", "nlvr"]
 ROWS = (["vqa", "vqa"], ["gqa", "gqa"])
 
 
 def reference(backbone):
     """Gradients of one process over both halves of the batch."""
-    model, batch = adapted(METHOD, backbone, TASKS)
+    model, batch = adapted(HALF_SHARED, backbone, TASKS)
     model.train()
     with model.route(tasks=[task for rows in ROWS for task in rows]):
         (per_row_loss(model, batch).sum() / 2).backward()
@@ -38,7 +31,7 @@ def reference(backbone):
 
 
 def _ddp(rank, folder):
-    model, batch = adapted(METHOD, "bart", TASKS)
+    model, batch = adapted(HALF_SHARED, "bart", TASKS)
     model.train()
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -107,7 +100,7 @@ def step(model, batch, rank, call=None):
 
 def _sharded(rank, folder, backbone):
     _, _, expected = reference(backbone)
-    model, batch = adapted(METHOD, backbone, TASKS)
+    model, batch = adapted(HALF_SHARED, backbone, TASKS)
     scalars = shard(model.train())
     assert bool(scalars) == (backbone == "clip")
     optimizer = step(model, batch, rank)

@@ -6,6 +6,7 @@ import transformers
 
 from weft.core import attach, detach, load_adapter, plan
 from weft.core.errors import AddressError, RoutingError
+from weft.core.testing.backbones import SIZES, model_of
 from weft.core.testing.unit_contract import move_slots
 from weft.core.testing.vision_language import CASES
 
@@ -18,19 +19,11 @@ CLOSE = {"atol": 1e-6, "rtol": 1e-6}
 
 
 def llama():
-    config = transformers.LlamaConfig(
-        vocab_size=100,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        pad_token_id=0,
-    )
+    model = model_of("Llama", "ForCausalLM", **SIZES, vocab_size=100, num_key_value_heads=1, pad_token_id=0)
     ids = torch.randint(5, 90, (2, 7))
     mask = torch.ones_like(ids)
     ids[0, :2], mask[0, :2] = 0, 0
-    return transformers.LlamaForCausalLM(config), {"input_ids": ids, "attention_mask": mask}
+    return model, {"input_ids": ids, "attention_mask": mask}
 
 
 def case(name):

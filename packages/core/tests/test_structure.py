@@ -11,6 +11,7 @@ from weft.core import attach, plan
 from weft.core.backbone.layer_structure import read_layer
 from weft.core.backbone.resolving import resolve
 from weft.core.errors import AddressError, BackboneError
+from weft.core.testing.backbones import SIZES
 from weft.core.testing.whole_mapping import shallow_model
 
 WIDTH = 8
@@ -190,15 +191,7 @@ def test_a_tower_that_cannot_be_read_is_left_without_sites():
 
 
 def test_the_largest_dinov2_has_sites_at_its_gated_blocks():
-    config = transformers.Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        mlp_ratio=4,
-        image_size=16,
-        patch_size=8,
-        use_swiglu_ffn=True,
-    )
+    config = transformers.Dinov2Config(**SIZES, image_size=16, patch_size=8, use_swiglu_ffn=True)
     model = transformers.Dinov2Model(config).eval()
     sites = resolve(model)
     maps = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}

@@ -2,46 +2,32 @@
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from weft.core import attach, load_adapter
 from weft.core.files.loading import AdapterCheckpoints
 from weft.core.files.saving import CONFIG, WEIGHTS, adapter_state
 from weft.core.testing import tiny_backbone
+from weft.core.testing.unit_contract import HALF_SHARED
 
 TASKS = ["vqa", "gqa"]
-METHOD = {
-    "method": "bottleneck",
-    "init": "bert",
-    "bottleneck_size": 4,
-    "sharing": "half",
-    "train_full": ["norms"],
-}
 
 
 class AdapterTrainer(AdapterCheckpoints, Trainer):
     pass
 
 
-class Rows(Dataset):
+def rows_of_tasks():
     """Rows of two tasks; the trainer hands `task_ids` to the model like any other input."""
-
-    def __init__(self):
-        torch.manual_seed(3)
-        self.ids = torch.randint(5, 90, (8, 6))
-
-    def __len__(self):
-        return len(self.ids)
-
-    def __getitem__(self, index):
-        return {"input_ids": self.ids[index], "labels": self.ids[index], "task_ids": torch.tensor(index % 2)}
+    torch.manual_seed(3)
+    ids = torch.randint(5, 90, (8, 6))
+    return [{"input_ids": row, "labels": row, "task_ids": torch.tensor(k % 2)} for k, row in enumerate(ids)]
 
 
 def trainer(folder, steps, **options):
     model, _ = tiny_backbone("bart")
     torch.manual_seed(0)
-    attach(model, METHOD, TASKS)
+    attach(model, HALF_SHARED, TASKS)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -55,7 +41,7 @@ def trainer(folder, steps, **options):
         seed=5,
         **options,
     )
-    rows = Rows()
+    rows = rows_of_tasks()
     return AdapterTrainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
 
 

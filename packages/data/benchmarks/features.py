@@ -2,7 +2,6 @@
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,11 +22,6 @@ def rate(read: Callable[[int], np.ndarray], order: list[int]) -> float:
     for position, item in enumerate(order):
         batch[position % 64] = read(item)
     return len(order) / (time.perf_counter() - start)
-
-
-def report(line: str) -> None:
-    """Write one line of the result."""
-    sys.stdout.write(line + "\n")
 
 
 def main() -> None:
@@ -57,8 +51,8 @@ def main() -> None:
         random.Random(0).shuffle(order)
         old = max(rate(read_hdf5, order) for _ in range(arguments.rounds))
         new = max(rate(store.__getitem__, order) for _ in range(arguments.rounds))
-    report(f"HDF5 per image {old:10.1f} items/s")
-    report(f"store          {new:10.1f} items/s   {new / old:.2f} x HDF5")
+    print(f"HDF5 per image {old:10.1f} items/s")
+    print(f"store          {new:10.1f} items/s   {new / old:.2f} x HDF5")
 
 
 if __name__ == "__main__":

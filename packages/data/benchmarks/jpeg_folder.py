@@ -9,7 +9,6 @@ that whatever else runs on the machine counts little.
 import argparse
 import io
 import resource
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,11 +78,6 @@ def run_datasets(root: Path, transform: ImageTransform, batch: int, workers: int
     return rate(loader)
 
 
-def report(line: str) -> None:
-    """Write one line of the result."""
-    sys.stdout.write(line + "\n")
-
-
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,7 +103,7 @@ def main() -> None:
             )
         best = {name: max(values) for name, values in rates.items()}
         for name, value in best.items():
-            report(f"{name:18s} {value:8.1f} images/s and core   {value / best['datasets']:.2f} x datasets")
+            print(f"{name:18s} {value:8.1f} images/s and core   {value / best['datasets']:.2f} x datasets")
 
 
 if __name__ == "__main__":

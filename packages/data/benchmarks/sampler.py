@@ -3,7 +3,6 @@
 import argparse
 import json
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,11 +14,6 @@ from weft.data.shards.opening import open_shards
 def resident_mb() -> float:
     """Return the greatest resident memory so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def report(line: str) -> None:
-    """Write one line of the result."""
-    sys.stdout.write(line + "\n")
 
 
 def main() -> None:
@@ -39,7 +33,7 @@ def main() -> None:
         for _ in iterator:
             count += 1
         spent = time.process_time() - start
-        report(
+        print(
             f"{unit:12s} {1e6 * spent / count:8.1f} us per batch of {arguments.batch}, "
             f"{1e6 * spent / count / arguments.batch:.2f} us per row; "
             f"memory {early:.0f} -> {resident_mb():.0f} MB over {arguments.rows} rows"
@@ -51,7 +45,7 @@ def main() -> None:
         (Path(folder) / "index.json").write_text(json.dumps({**index, "shards": shards}))
         start = time.perf_counter()
         rows = len(open_shards(folder))
-        report(f"index of {rows} rows opened in {time.perf_counter() - start:.3f} s")
+        print(f"index of {rows} rows opened in {time.perf_counter() - start:.3f} s")
 
 
 if __name__ == "__main__":

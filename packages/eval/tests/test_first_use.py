@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from weft.eval.tracking import check_store, open_run, store_uri
+from weft.eval.testing.first_uses import assert_first_uses
+from weft.eval.tracking import store_uri
 from weft.eval.tracking.store import client
-
-PROCESSES = 4
-
-
-def _first_use(store: str, ready: Any, outcomes: Any) -> None:
-    import mlflow  # noqa: F401  (loaded before the race, so that its start is one)
-
-    ready.wait()
-    try:
-        check_store(store, "together")
-        with open_run(store, "together", f"run {os.getpid()}") as run:
-            run.log_metrics({"loss": 1.0})
-        outcomes.put("" if run.run_id else "not sent")
-    except BaseException as error:
-        outcomes.put(f"{type(error).__name__}: {error}")
 
 
 def race(store: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, outcomes = context.Barrier(PROCESSES), context.Queue()
-    racers = [
-        context.Process(target=_first_use, args=(str(store), ready, outcomes)) for _ in range(PROCESSES)
-    ]
-    for racer in racers:
-        racer.start()
-    told = [outcomes.get(timeout=300) for _ in racers]
-    for racer in racers:
-        racer.join()
-    assert told == [""] * PROCESSES
-    found = client(store_uri(store))
-    experiment = found.get_experiment_by_name("together")
-    assert len(found.search_runs([experiment.experiment_id])) == PROCESSES
+    assert_first_uses([str(store)])
     assert not list(store.glob(".*.lock"))
 
 

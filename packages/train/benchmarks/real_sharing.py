@@ -315,7 +315,7 @@ def main() -> None:
         comparison = Comparison.from_mlflow(str(asked.output / "mlflow"), encoder)
         if any(row.trainable for row in comparison.rows):
             pareto_plot(comparison, asked.output / f"{encoder}.png")
-        print(to_terminal(comparison))  # noqa: T201  (what it is for)
+        print(to_terminal(comparison))
 
 
 if __name__ == "__main__":

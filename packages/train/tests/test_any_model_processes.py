@@ -15,7 +15,7 @@ import yaml
 
 from weft.core.testing.processed import tiny
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,20 +42,17 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
             "vqa": own_task(data, "image_qa", ask="{question}", metric="exact", max_new_tokens=4),
             "caption": own_task(data, "caption", ask="Describe the picture.", max_new_tokens=4),
         },
-        "training": {
-            "steps": STEPS,
-            "batch_size": 6,
-            "learning_rate": 1e-3,
-            "log_every": 1,
-            "save_every": 10,
-            "max_tokens": 80,
-            "too_long": "drop",
-            "threads": 1,
-            "mixing": {"unit": "mixed"},
-        },
         "evaluation": {"batch_size": 4},
-        "tracking": {"enabled": False},
-        "output": str(tmp_path / "runs"),
+        **short_run(
+            tmp_path / "runs",
+            steps=STEPS,
+            batch_size=6,
+            learning_rate=1e-3,
+            log_every=1,
+            save_every=10,
+            max_tokens=80,
+            too_long="drop",
+        ),
     }
 
 

@@ -30,6 +30,7 @@ from weft.train.runs.exporting.writing import export_run
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing.curves import assert_same_curve, assert_same_weights
+from weft.train.testing.own_data import short_run
 
 ODD = ["a_b", "c&d", 'q"e', "{x}", "é", "'s", "1 2"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.02}
@@ -75,17 +76,8 @@ def values(tmp_path: Path) -> Values:
                 "data": {"name": "image_folder", "root": odd},
             },
         },
-        "training": {
-            "steps": 4,
-            "batch_size": 6,
-            "learning_rate": 1e-2,
-            "log_every": 1,
-            "threads": 1,
-            "mixing": {"unit": "mixed"},
-        },
         "evaluation": {"batch_size": 4},
-        "tracking": {"enabled": False},
-        "output": str(tmp_path / "runs"),
+        **short_run(tmp_path / "runs", batch_size=6, log_every=1),
     }
 
 

@@ -13,7 +13,7 @@ import yaml
 from weft.core.testing.processed import tiny
 from weft.train.cli import main
 from weft.train.testing.curves import adapter_weights
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 Recipe = dict[str, Any]
 QUESTION = [{"role": "user", "content": "<image>x"}, {"role": "assistant", "content": "y"}]
@@ -31,16 +31,8 @@ def recipe_of(folder: Path, **talk: Any) -> Recipe:
             "talk": own_task(data, "conversation", system="Be short.", max_new_tokens=4, **talk),
             "vqa": own_task(data, "image_qa", ask="{question} One word.", max_new_tokens=4),
         },
-        "training": {
-            "steps": 4,
-            "batch_size": 4,
-            "learning_rate": 1e-2,
-            "threads": 1,
-            "mixing": {"unit": "mixed"},
-        },
         "evaluation": {"batch_size": 4},
-        "tracking": {"enabled": False},
-        "output": str(folder / "runs"),
+        **short_run(folder / "runs"),
     }
 
 

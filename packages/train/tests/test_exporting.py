@@ -26,7 +26,7 @@ from weft.train.runs.exporting.targets import target_of
 from weft.train.runs.exporting.verify import CrossingError, verify_export
 from weft.train.runs.exporting.writing import export_run
 from weft.train.runs.run import execute
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 pytestmark = [
     # PEFT's, and transformers' of PEFT.
@@ -62,15 +62,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                     ),
                     "caption": own_task(data, "caption", ask="Describe.", max_new_tokens=6, num_beams=2),
                 },
-                "training": {
-                    "steps": 4,
-                    "batch_size": 4,
-                    "learning_rate": 5e-2,
-                    "threads": 1,
-                    "mixing": {"unit": "mixed"},
-                },
-                "tracking": {"enabled": False},
-                "output": str(root / "runs"),
+                **short_run(root / "runs", learning_rate=5e-2),
             }
             made[key] = execute(load_recipe(values)).folder
         return made[key]

@@ -17,6 +17,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.runs.dry_run import dry_run
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
+from weft.train.testing.own_data import short_run
 
 ROWS = 8
 
@@ -52,16 +53,8 @@ def recipe_of(model: Path, data: Path, **processor: Any) -> dict[str, Any]:
             },
             "talk": {"max_new_tokens": 2, "data": of("conversations", "talks")},
         },
-        "training": {
-            "steps": 2,
-            "batch_size": 4,
-            "learning_rate": 1e-2,
-            "threads": 1,
-            "mixing": {"unit": "mixed"},
-        },
         "evaluation": {"batch_size": 4},
-        "tracking": {"enabled": False},
-        "output": str(data.parent / "runs"),
+        **short_run(data.parent / "runs", steps=2),
     }
 
 

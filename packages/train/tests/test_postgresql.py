@@ -1,6 +1,5 @@
 """A tracking store in PostgreSQL, on a cluster of its own: first used by four, written to, killed, compared."""
 
-import multiprocessing
 import os
 import pwd
 import shutil
@@ -16,17 +15,18 @@ from typing import Any
 import pytest
 import yaml
 
-from weft.eval.tracking import check_store, open_run, sync
+from weft.eval.testing.first_uses import assert_first_uses
+from weft.eval.tracking import sync
 from weft.eval.tracking.store import client
 from weft.train.cli import main
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
-from weft.train.testing.mlflow_server import MlflowServer
+from weft.train.testing.mlflow_server import MlflowServer, run_across_restart
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
 pytest.importorskip("psycopg", reason="needs the driver: pip install 'psycopg[binary]'")
 pytestmark = pytest.mark.slow
-REPEATS, PROCESSES, PASSWORD = 20, 4, "geheim"
+PASSWORD = "geheim"
 
 
 def binaries() -> Path:
@@ -123,38 +123,11 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-def _first_uses(stores: list[str], ready: Any, outcomes: Any) -> None:
-    import mlflow  # noqa: F401  (loaded before the race, so that its start is one)
-
-    for store in stores:
-        ready.wait(300)
-        try:
-            check_store(store, "together")
-            with open_run(store, "together", f"run {os.getpid()}") as run:
-                run.log_metrics({"loss": 1.0})
-            outcomes.put("" if run.run_id else "not sent")
-        except BaseException as error:
-            outcomes.put(f"{type(error).__name__}: {error}")
-
-
 def test_four_processes_make_a_store_once_every_time(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stores = [cluster.create(f"race{number}") for number in range(REPEATS)]
-    context = multiprocessing.get_context("spawn")
-    shared = (stores, context.Barrier(PROCESSES), context.Queue())
-    racers = [context.Process(target=_first_uses, args=shared) for _ in range(PROCESSES)]
-    for racer in racers:
-        racer.start()
-    told = [shared[-1].get(timeout=300) for _ in racers for _ in stores]
-    for racer in racers:
-        racer.join()
-    assert told == [""] * PROCESSES * REPEATS
-    for uri in stores:
-        found = client(uri)
-        experiment = found.get_experiment_by_name("together")
-        assert len(found.search_runs([experiment.experiment_id])) == PROCESSES
+    assert_first_uses([cluster.create(f"race{number}") for number in range(20)])
 
 
 def test_a_server_killed_in_mid_run_and_started_again_has_every_step_and_is_compared(
@@ -168,23 +141,7 @@ def test_a_server_killed_in_mid_run_and_started_again_has_every_step_and_is_comp
     uri = cluster.create("killed")
     values["training"] |= {"steps": 40, "log_every": 1, "save_every": 5}
     values["tracking"] = {"enabled": True, "experiment": "killed", "store": uri, "model": False}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    command = [sys.executable, "-m", "weft.train", str(path)]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    checkpoints = Path(values["output"]) / "tiny" / "checkpoints"
-    while run.poll() is None and not list(checkpoints.glob("checkpoint-*")):
-        time.sleep(0.05)
-    cluster.kill()
-    killed_at = run.poll()
-    while run.poll() is None and not (checkpoints / "checkpoint-20").exists():
-        time.sleep(0.05)
-    cluster.start()
-    said, _ = run.communicate()
-    assert killed_at is None, "the server was killed too late to test anything"
-    assert run.returncode == 0, said
-    for spool in {events.parent for events in tmp_path.rglob("events.jsonl")}:
-        sync(spool, uri)
+    said = run_across_restart(values, tmp_path, cluster, uri)
     found = client(uri)
     (kept,) = found.search_runs([found.get_experiment_by_name("killed").experiment_id])
     steps = [point.step for point in found.get_metric_history(kept.info.run_id, "train/loss")]
@@ -197,7 +154,7 @@ def test_a_server_killed_in_mid_run_and_started_again_has_every_step_and_is_comp
     assert "tiny" in shown.out
     assert "other" in shown.out
     assert PASSWORD not in said + shown.out + shown.err
-    written = [file for file in tmp_path.rglob("*") if file.is_file() and file != path]
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and file != tmp_path / "recipe.yaml"]
     assert [str(file) for file in written if PASSWORD.encode() in file.read_bytes()] == []
 
 

@@ -32,7 +32,7 @@ from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.runs.served import load_predictor, load_talker
 from weft.train.testing.curves import adapter_weights
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 Make = Callable[..., Recipe]
 
@@ -63,16 +63,7 @@ def make(data: Path, models: Path, tmp_path: Path) -> Make:
                 "vqa": own_task(data, "image_qa", ask="{question}", metric="exact", max_new_tokens=3),
                 "caption": own_task(data, "caption", ask="Describe.", max_new_tokens=3),
             },
-            "training": {
-                "steps": 2,
-                "batch_size": 4,
-                "learning_rate": 1e-2,
-                "log_every": 1,
-                "threads": 1,
-                "mixing": {"unit": "mixed"},
-            },
-            "tracking": {"enabled": False},
-            "output": str(tmp_path / "runs"),
+            **short_run(tmp_path / "runs", steps=2, log_every=1),
         }
         return load_recipe(values, list(changes))
 

@@ -21,7 +21,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.run import execute
 from weft.train.runs.served import Served, load_served
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 Wanted = list[tuple[str, str, list[str], str]]
 
@@ -72,15 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
             "caption": own_task(data, "caption", ask="Describe.", max_new_tokens=6),
             "searched": own_task(data, "caption", ask="Describe.", max_new_tokens=6, num_beams=2),
         },
-        "training": {
-            "steps": 12,
-            "batch_size": 8,
-            "learning_rate": 5e-2,
-            "threads": 1,
-            "mixing": {"unit": "mixed"},
-        },
-        "tracking": {"enabled": False},
-        "output": str(root / "runs"),
+        **short_run(root / "runs", steps=12, batch_size=8, learning_rate=5e-2),
     }
     recipe = load_recipe(values)
     return execute(recipe).folder, recipe

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from weft.core.composites.visual_embedding import pool_grid
+from weft.core.testing.backbones import bart_config
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
@@ -47,15 +48,10 @@ def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bart")
     tokenizer = AutoTokenizer.from_pretrained(MINIATURE)
     torch.manual_seed(0)
-    config = BartConfig(
+    config = bart_config(
         vocab_size=len(tokenizer),
-        d_model=16,
         encoder_layers=1,
         decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
         max_position_embeddings=640,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

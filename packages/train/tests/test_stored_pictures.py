@@ -25,7 +25,7 @@ from weft.train.runs.extract import extract_keys
 from weft.train.runs.open_session import open_session
 from weft.train.runs.run import execute
 from weft.train.testing.curves import adapter_weights
-from weft.train.testing.own_data import own_task, write_own_data
+from weft.train.testing.own_data import own_task, short_run, write_own_data
 
 TALKERS = ("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "internvl")
 STORED = "training.vision=stored"
@@ -60,15 +60,7 @@ def make(data: Path, tmp_path: Path) -> Make:
                 "vqa": own_task(data, "image_qa", ask="{question}", metric="exact", max_new_tokens=3),
                 **({"talk": own_task(data, "conversation", learn="last")} if name in TALKERS else {}),
             },
-            "training": {
-                "steps": 4,
-                "batch_size": 4,
-                "learning_rate": 1e-2,
-                "threads": 1,
-                "mixing": {"unit": "mixed"},
-            },
-            "tracking": {"enabled": False},
-            "output": str(tmp_path / "runs"),
+            **short_run(tmp_path / "runs"),
         }
         if name in TALKERS:
             values["tasks"]["talk"]["data"]["test"] = None

@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from weft.eval.tracking import sync
 from weft.eval.tracking.sender import Sender
 from weft.eval.tracking.store import client
 from weft.train.recipe.loading import load_recipe
 from weft.train.runs.run import execute
-from weft.train.testing.mlflow_server import MlflowServer, free_port
+from weft.train.testing.mlflow_server import MlflowServer, free_port, run_across_restart
 
 pytest.importorskip("mlflow", reason="weft-eval brings mlflow")
 STEPS = 40
@@ -108,25 +106,8 @@ def test_a_server_killed_in_mid_run_and_started_again_has_every_step(
     server.start()
     values["training"] |= {"steps": STEPS, "log_every": 1, "save_every": 5}
     values["tracking"] = {"enabled": True, "experiment": "killed", "store": server.uri}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    run = subprocess.Popen(
-        [sys.executable, "-m", "weft.train", str(path)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
     try:
-        checkpoints = Path(values["output"]) / "tiny" / "checkpoints"
-        while run.poll() is None and not list(checkpoints.glob("checkpoint-*")):
-            time.sleep(0.05)
-        server.kill()
-        killed_at = run.poll()
-        while run.poll() is None and not (checkpoints / "checkpoint-20").exists():
-            time.sleep(0.05)
-        server.start()
-        _, errors = run.communicate()
-        assert killed_at is None, "the server was killed too late to test anything"
-        assert run.returncode == 0, errors
-        for spool in {events.parent for events in tmp_path.rglob("events.jsonl")}:
-            sync(spool)
+        run_across_restart(values, tmp_path, server)
         assert logged_steps(server.uri, "killed") == list(range(1, STEPS + 1))
         undisturbed = f"sqlite:///{tmp_path / 'undisturbed.db'}"
         execute(load_recipe(values, ["name=undisturbed", f"tracking.store={undisturbed}"]))

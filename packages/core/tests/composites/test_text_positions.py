@@ -2,26 +2,16 @@
 
 import pytest
 import torch
-from transformers import BartConfig
 
 from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
-
-SIZES = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+from weft.core.testing.backbones import bart_config
 
 
 def make(positions):
     torch.manual_seed(0)
-    language = BartConfig(
-        vocab_size=60,
-        d_model=16,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=positions,
-        init_std=0.3,
-        dropout=0.0,
-        forced_eos_token_id=None,
-        **SIZES,
+    language = bart_config(
+        vocab_size=60, max_position_embeddings=positions, init_std=0.3, forced_eos_token_id=None
     )
     return VisualSeq2Seq(VisualSeq2SeqConfig(language, feature_size=12, num_visual_tokens=36)).eval()
 

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BartConfig, PreTrainedTokenizerFast, ResNetConfig
+from transformers import PreTrainedTokenizerFast, ResNetConfig
 
 from weft.core import attach
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.core.testing.backbones import bart_config
 from weft.core.testing.processed.words import word_tokenizer
 from weft.data import Caption, Classify, ImageQA, MediaRef, PairBool, Record, load_dataset
 from weft.data.media.transforms import ImageTransform
@@ -34,19 +35,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(vocabulary: int = 40) -> VisualSeq2Seq:
     torch.manual_seed(0)
-    language = BartConfig(
-        vocab_size=vocabulary,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_position_embeddings=64,
-        init_std=0.3,
-        forced_eos_token_id=None,
-    )
+    layers = {"encoder_layers": 1, "decoder_layers": 1}
+    language = bart_config(vocab_size=vocabulary, init_std=0.3, forced_eos_token_id=None, **layers)
     vision = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 12], depths=[1, 1, 1], layer_type="basic")
     config = VisualSeq2SeqConfig(language, vision, feature_size=12, num_visual_tokens=9)
     return VisualSeq2Seq(config).eval()

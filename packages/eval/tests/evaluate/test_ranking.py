@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BartConfig, ResNetConfig
+from transformers import ResNetConfig
 
 from weft.core.composites import VisualSeq2Seq, VisualSeq2SeqConfig
+from weft.core.testing.backbones import bart_config
 from weft.core.testing.processed.words import word_tokenizer
 from weft.data import load_dataset
 from weft.data.media.transforms import ImageTransform
@@ -23,10 +24,7 @@ ANSWERS = ["red", "green star", "two", "no", "green", "green star of blue", "yes
 @pytest.fixture(scope="module")
 def model() -> VisualSeq2Seq:
     torch.manual_seed(0)
-    language = BartConfig(
-        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, init_std=0.5,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64,
-    )  # fmt: skip
+    language = bart_config(vocab_size=30, encoder_layers=1, decoder_layers=1, init_std=0.5)
     vision = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 12], depths=[1, 1, 1], layer_type="basic")
     return VisualSeq2Seq(VisualSeq2SeqConfig(language, vision, feature_size=12, num_visual_tokens=9)).eval()
 

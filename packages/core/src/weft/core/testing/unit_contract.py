@@ -23,6 +23,14 @@ from weft.core.unit.protocol import UnitConfig, units
 TASKS = ("vqa", "gqa", "nlvr", "caption")
 ROWS = ("caption", "vqa", "nlvr", "gqa")
 FLOAT32 = 1e-6
+HALF_SHARED = {
+    "method": "bottleneck",
+    "init": "bert",
+    "bottleneck_size": 4,
+    "sharing": "half",
+    "train_full": ["norms"],
+}
+"""A method of which every kind of weight is there: of one task, of all tasks, and the backbone's own."""
 
 
 def with_tasks(config: UnitConfig, backbone: str) -> UnitConfig:
@@ -92,6 +100,24 @@ def rows_of(batch: Any, rows: list[int]) -> Any:
 def gradients(model: Any) -> dict[str, Tensor]:
     """Name to gradient of all that has one, copied."""
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_rows_are_single(model: Any, batch: Any) -> None:
+    """Assert that a mixed batch has the losses and gradients of passes of one row and task each."""
+    with model.route(tasks=list(ROWS)):
+        losses = per_row_loss(model, batch)
+    losses.sum().backward()
+    mixed = gradients(model)
+    model.zero_grad()
+    for row, task in enumerate(ROWS):
+        with model.route(task=task):
+            loss = per_row_loss(model, rows_of(batch, [row]))
+        torch.testing.assert_close(loss[0], losses[row], atol=FLOAT32, rtol=FLOAT32)
+        loss.sum().backward()
+    single = gradients(model)
+    assert mixed.keys() == single.keys()
+    for name, gradient in mixed.items():
+        torch.testing.assert_close(gradient, single[name], atol=FLOAT32, rtol=1e-5, msg=name)
 
 
 def checkpoint_activations(model: Any, *, use_reentrant: bool = False) -> None:
@@ -208,21 +234,7 @@ class UnitContract:
             assert torch.equal(outputs(model, batch), expected)
 
     def test_mixed_batch_equals_single_task_passes(self, config: UnitConfig, backbone: str) -> None:
-        model, batch = adapted(with_tasks(config, backbone), backbone)
-        with model.route(tasks=list(ROWS)):
-            mixed_losses = per_row_loss(model, batch)
-        mixed_losses.sum().backward()
-        mixed = gradients(model)
-        model.zero_grad()
-        for row, task in enumerate(ROWS):
-            with model.route(task=task):
-                loss = per_row_loss(model, rows_of(batch, [row]))
-            torch.testing.assert_close(loss[0], mixed_losses[row], atol=FLOAT32, rtol=FLOAT32)
-            loss.sum().backward()
-        single = gradients(model)
-        assert mixed.keys() == single.keys()
-        for name, gradient in mixed.items():
-            torch.testing.assert_close(gradient, single[name], atol=FLOAT32, rtol=1e-5, msg=name)
+        assert_rows_are_single(*adapted(with_tasks(config, backbone), backbone))
 
     def test_absent_tasks_keep_their_slots(self, config: UnitConfig, backbone: str) -> None:
         model, batch = adapted(with_tasks(config, backbone), backbone)

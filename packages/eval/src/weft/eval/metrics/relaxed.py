@@ -24,18 +24,7 @@ def relaxed_accuracy(
 ) -> ScoreReport:
     """Share of questions answered right, where a number counts that differs from the right one by at most 5 per cent.
 
-    Args:
-        predictions: Question id to answer.
-        references: Question id to the right answer.
-        subset: Score only the ids that both sides hold, and say so in the report.
-        groups: Axes to average over: axis to question id to group name.
-
-    Returns:
-        Report with `accuracy` in percent.
-
-    Raises:
-        ScoreInputError: Ids do not match.
-        ScoreTypeError: An answer is not text.
+    Arguments, result and errors are those of `exact_accuracy`.
 
     Source:
         Methani et al. 2020 (PlotQA) and Masry et al. 2022 (ChartQA), section 5.1; details as Pix2Struct's code has

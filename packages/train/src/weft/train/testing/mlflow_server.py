@@ -1,4 +1,4 @@
-"""An MLflow server that tests start, kill and start again."""
+"""An MLflow server that tests start, kill and start again, and a run in the middle of which that happens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from weft.eval.tracking import sync
 
 
 class MlflowServer:
@@ -49,6 +54,54 @@ class MlflowServer:
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+class Restartable(Protocol):
+    """A server that can be killed, and started again where it was."""
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
+def run_across_restart(
+    values: dict[str, Any], folder: Path, server: Restartable, store: str | None = None
+) -> str:
+    """Run a recipe by command, and kill the server it is tracked on at its first checkpoint, up to that of step 20.
+
+    What waited for the server is sent in the end.
+
+    Args:
+        values: The recipe, which is named `tiny` and saves every few steps.
+        folder: Where the command runs; the recipe becomes its `recipe.yaml`.
+        server: What it is tracked on.
+        store: Address of the store, where that which spools keep is not enough.
+
+    Returns:
+        What the command wrote.
+    """
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "weft.train", str(path)]
+    run = subprocess.Popen(  # noqa: S603  (this Python, without a shell)
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    checkpoints = Path(values["output"]) / "tiny" / "checkpoints"
+    while run.poll() is None and not list(checkpoints.glob("checkpoint-*")):
+        time.sleep(0.05)
+    server.kill()
+    killed_at = run.poll()
+    while run.poll() is None and not (checkpoints / "checkpoint-20").exists():
+        time.sleep(0.05)
+    server.start()
+    said, _ = run.communicate()
+    assert killed_at is None, "the server was killed too late to test anything"
+    assert run.returncode == 0, said
+    for spool in {events.parent for events in folder.rglob("events.jsonl")}:
+        sync(spool, store)
+    return said
 
 
 def free_port() -> int:

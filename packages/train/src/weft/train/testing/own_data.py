@@ -88,3 +88,14 @@ def own_task(root: Path, kind: str, **fields: Any) -> dict[str, Any]:
     sizes = {"train": 16, "validation": 6, "test": 6}
     data = {"name": name, "root": str(root), "options": options, "sizes": sizes, "validation": "validation"}
     return {"data": data, **fields}
+
+
+def short_run(output: Path, **training: Any) -> dict[str, Any]:
+    """The keys of a recipe for a run of seconds that is not tracked: four steps of mixed batches on one thread.
+
+    Args:
+        output: Folder of the runs.
+        **training: Keys of the training that differ.
+    """
+    usual = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "threads": 1, "mixing": {"unit": "mixed"}}
+    return {"training": usual | training, "tracking": {"enabled": False}, "output": str(output)}
