@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, TrainerCallback
+from transformers import TrainerCallback
 from transformers.utils import logging
 
 from weft.core import attach
@@ -41,7 +41,6 @@ from weft.data.sources.folders import FolderStore
 from weft.eval.evaluate.stored import stored_features
 from weft.eval.evaluate.visual import Images, Visual
 from weft.train.backbones.loading import load_backbone
-from weft.train.backbones.saved import MINIATURE
 from weft.train.engine.schedule import make_mixture
 from weft.train.engine.trainer import MultiTaskTrainer, training_arguments
 from weft.train.objectives import objectives_of
@@ -49,6 +48,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.recipe.training import Recipe
 from weft.train.runs.feature_import import import_features
 from weft.train.runs.open_session import make_batches
+from weft.train.testing.stored_features import write_bart
 
 SIZES = {"loader": (32, 1), "mini": (32, 1), "tiny": (64, 2), "small": (256, 3), "base": (768, 6)}
 """Width of a VL-BART and layers of each of its stacks; `base` is BART-base, `loader` takes no step."""
@@ -132,25 +132,7 @@ def make_recipe(folder: Path, size: str, tokens: int, batch: int, steps: int) ->
     """VL-Adapter's single adapter on a VL-BART of a size, on one task."""
     width, layers = SIZES[size]
     language = folder / f"bart-{size}"
-    tokenizer = AutoTokenizer.from_pretrained(MINIATURE)
-    torch.manual_seed(0)
-    config = BartConfig(
-        vocab_size=len(tokenizer),
-        d_model=width,
-        encoder_layers=layers,
-        decoder_layers=layers,
-        encoder_attention_heads=max(1, width // 64),
-        decoder_attention_heads=max(1, width // 64),
-        encoder_ffn_dim=4 * width,
-        decoder_ffn_dim=4 * width,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.eos_token_id,
-        forced_eos_token_id=None,
-    )
-    BartForConditionalGeneration(config).save_pretrained(language)
-    tokenizer.save_pretrained(language)
+    write_bart(language, width, layers, heads=max(1, width // 64))
     backbone = {"language": str(language), "feature_size": WIDTH, "num_visual_tokens": tokens}
     unit = {"method": "bottleneck", "reduction_factor": 8, "train_full": ["visual_embedding", "norms"]}
     data = {"name": "vqav2", "root": str(folder)}

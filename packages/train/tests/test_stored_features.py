@@ -12,15 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from weft.core.composites.visual_embedding import pool_grid
-from weft.core.testing.backbones import bart_config
 from weft.data.features.index import FeatureKey
 from weft.data.features.store import FeatureStore
 from weft.data.features.write import write_features
 from weft.eval.errors import ScoreInputError
-from weft.train.backbones.saved import MINIATURE
 from weft.train.errors import RecipeError, RunError
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import load_tasks
@@ -28,6 +25,7 @@ from weft.train.recipe.loading import load_recipe
 from weft.train.runs.rescore import rescore
 from weft.train.runs.run import execute
 from weft.train.testing import grid_features, write_image_tasks, write_video_tasks
+from weft.train.testing.stored_features import write_bart
 
 CLOTHES = "alexeygrigorev+clothing-dataset-small/images_short80.zip"
 
@@ -46,21 +44,7 @@ def pictures(realdata: Path) -> list[tuple[Image.Image, str]]:
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bart")
-    tokenizer = AutoTokenizer.from_pretrained(MINIATURE)
-    torch.manual_seed(0)
-    config = bart_config(
-        vocab_size=len(tokenizer),
-        encoder_layers=1,
-        decoder_layers=1,
-        max_position_embeddings=640,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.eos_token_id,
-        forced_eos_token_id=None,
-    )
-    BartForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_bart(folder, width=16, layers=1, heads=2, max_position_embeddings=640)
     return folder
 
 

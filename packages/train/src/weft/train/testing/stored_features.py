@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
 from weft.data.features.index import FeatureKey
 from weft.data.features.write import write_features
+from weft.train.backbones.saved import MINIATURE
 from weft.train.testing.annotations import Pictures, vqa_annotation, write, write_captions
 
 Array = NDArray[np.float16]
@@ -32,6 +35,30 @@ def grid_features(picture: Image.Image, width: int = 3 * CELL * CELL) -> Array:
     pixels = np.asarray(small, np.float16) / np.float16(255)
     cells = pixels.reshape(GRID, CELL, GRID, CELL, 3).transpose(0, 2, 1, 3, 4).reshape(GRID * GRID, -1)
     return np.pad(cells, ((0, 0), (0, width - cells.shape[1])))
+
+
+def write_bart(folder: Path, width: int, layers: int, heads: int, **fields: Any) -> None:
+    """Write a random BART and its tokenizer, which is the miniature's; `fields` are further ones of its config."""
+    tokenizer = AutoTokenizer.from_pretrained(MINIATURE)
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=None,
+        **fields,
+    )
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_image_tasks(root: Path, pictures: Pictures, *, rows: int, width: int = 48) -> None:
