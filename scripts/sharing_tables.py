@@ -175,15 +175,13 @@ def with_tables(page: str, result: dict[str, Any]) -> str:
         result: What the benchmark wrote.
     """
     for encoder in dict.fromkeys(cell["encoder"] for cell in result["cells"]):
-        own, searched, unsearched = (
-            [cell for cell in result.get(part, ()) if cell["encoder"] == encoder]
-            for part in ("cells", "search", "unsearched")
+        own, searched = (
+            [cell for cell in result[part] if cell["encoder"] == encoder] for part in ("cells", "search")
         )
         made = {
             f"search {encoder}": search_table(searched),
             f"sharing {encoder}": table(own),
             f"pairs {encoder}": pair_table(own),
-            f"unsearched {encoder}": table(unsearched),
         }
         page = placed(page, made)
     return page
