@@ -106,6 +106,7 @@ def bottleneck_forward(
         for start in range(0, D_OUT, BD):
             column = start + tl.arange(0, BD)
             inside = column < D_OUT
+            both = valid[:, None] & inside[None, :]
             u_block = load_block(up + up_slot * R * D_OUT, rank, column, D_OUT, in_rank, inside)
             out = tl.dot(h, u_block, input_precision=PRECISION)
             if UP_BIAS:
@@ -113,9 +114,10 @@ def bottleneck_forward(
                 out += bias[None, :]
             out *= tile_scale(scale, task, column, inside, factor, SCALE, D_OUT)
             out = drop(out, seed, token[:, None], column[None, :], DROP, _OUTPUT)
+            place = token[:, None] * D_OUT + column[None, :]
             if RESIDUAL:
-                out += load_block(residual, token, column, D_OUT, valid, inside).to(tl.float32)
-            store_block(y, token, column, D_OUT, valid, inside, out)
+                out += tl.load(residual + place, mask=both, other=0.0).to(tl.float32)
+            tl.store(y + place, out.to(y.dtype.element_ty), mask=both)
     else:
         if SAVE:
             store_block(z, token, rank, R, valid, in_rank, tl.zeros((BT, BR), dtype))
