@@ -1,13 +1,18 @@
+import importlib
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from weft.eval.compare import Comparison
 from weft.eval.tracking.store import client
 from weft.train.preflight.tasks import load_tasks
 from weft.train.recipe.loading import load_recipe
+from weft.train.runs import provenance
 from weft.train.runs.provenance import source_tags
 from weft.train.runs.run import execute
 
@@ -31,6 +36,14 @@ def test_the_commit_is_told_and_whether_files_changed_since(repository: Path) ->
     assert (tags["mlflow.source.git.commit"], tags["weft.git.changed"]) == (commit, "false")
     (repository / "recipe.yaml").write_text("a: 2\n")
     assert source_tags(repository)["weft.git.changed"] == "true"
+
+
+def test_peak_memory_is_known_where_python_has_no_resource_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=3 * 2**20))
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(psutil, "Process", lambda: used)
+    assert importlib.reload(provenance).peak_memory_mb() == 3
 
 
 def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

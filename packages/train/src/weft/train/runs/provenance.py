@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -116,5 +115,9 @@ def system_metrics(processes: Processes, folder: Path) -> dict[str, float]:
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process, in MiB."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / _MEBI
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
