@@ -40,7 +40,7 @@ def of_every_command(words: Sequence[str]) -> tuple[list[str], list[str], bool]:
 
 
 def printable(text: str) -> str:
-    """A message, which may quote data of others, without credentials, and what a terminal cannot show or would obey."""
+    """A message, which may quote data of others, without credentials or what a terminal cannot show or would obey."""
     from weft.data.sources.credentials import without_secrets
 
     shown = without_secrets(text).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,6 +13,7 @@ from weft.data.errors import MissingFileError
 from weft.train.backbones.loading import planned_model
 from weft.train.backbones.saved import saved_path
 from weft.train.errors import RunError
+from weft.train.output.files import sha256_of
 from weft.train.output.run_files import read_json
 from weft.train.preflight.stored import open_features
 from weft.train.preflight.tasks import TaskData
@@ -182,5 +183,4 @@ def _of_content(path: Path) -> str:
 @lru_cache(maxsize=1024)
 def _read(path: Path, *state: int) -> str:
     """The digest of a file in a state; the runs of a sweep name one backbone."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path)

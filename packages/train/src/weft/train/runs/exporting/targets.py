@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,16 +17,32 @@ from weft.core.adapted.merging import merged
 from weft.core.files.interop.peft import as_peft
 from weft.core.files.interop.peft_keys import PREFIX
 from weft.data import Record
+from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.readers.image_processor import load_transform
 from weft.eval.readers.rows import Row, decoded
 from weft.eval.readers.template import chat_template
+from weft.train.backbones.loaded import LoadedBackbone
 from weft.train.backbones.saved import load_saved
 from weft.train.errors import RunError
+from weft.train.recipe.training import Recipe
 from weft.train.runs.exporting.manifest import Manifest
 from weft.train.runs.exporting.outputs import IDS, Asked, Recording, greedy
 
 _FULL = "trained in full"
 _UNITS = ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b")
+
+
+class Origin(Protocol):
+    """The run that an export is compared with, as far as the export needs it."""
+
+    recipe: Recipe
+    model: Any
+    backbone: LoadedBackbone
+    batches: ReaderBatches
+    device: torch.device
+
+    def read_by(self, tokenizer: Any, transform: Any) -> ReaderBatches:
+        """What makes inputs with another tokenizer and image processor."""
 
 
 class OfTarget(ABC):
@@ -36,10 +52,10 @@ class OfTarget(ABC):
         output: The export.
         manifest: What it says of itself.
         task: The task.
-        run: The `OfRun` that it is compared with: its records, and the class and dtype of its model.
+        run: What it is compared with: how records are read, and the class and dtype of the model.
     """
 
-    def __init__(self, output: Path, manifest: Manifest, task: str, run: Any) -> None:
+    def __init__(self, output: Path, manifest: Manifest, task: str, run: Origin) -> None:
         self.output, self.manifest, self.task, self.run = output, manifest, task, run
         self.folder = output / manifest.tasks[task].folder
 
@@ -74,7 +90,7 @@ class OfTarget(ABC):
 
     @property
     def _paired(self) -> bool:
-        return bool(self.run.backbone.reader.paired)
+        return self.run.backbone.reader.paired
 
     @property
     def _tokenizer(self) -> Any:
@@ -169,13 +185,13 @@ class Plain(OfTarget):
         }
 
 
-def target_of(output: Path, manifest: Manifest, task: str, run: Any) -> OfTarget:
+def target_of(output: Path, manifest: Manifest, task: str, run: Origin) -> OfTarget:
     """A task of an export in its target's own code; arguments as for `OfTarget`."""
     kind = Plain if manifest.target == "merged" else InPeft
     return kind(output, manifest, task, run)
 
 
-def expected(run: Any, task: str, manifest: Manifest) -> dict[str, str]:
+def expected(run: Origin, task: str, manifest: Manifest) -> dict[str, str]:
     """Path of each module of the run that has an effect in a task to what acts there.
 
     Where the export holds a base of its own, what is trained in full is part of that.
@@ -204,7 +220,7 @@ def _effects(units: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
     return found
 
 
-def _merged_modules(run: Any, task: str) -> dict[str, tuple[str, dict[str, Tensor]]]:
+def _merged_modules(run: Origin, task: str) -> dict[str, tuple[str, dict[str, Tensor]]]:
     """Path of each module that merging changes, or that is trained in full, to what it is and its values."""
     plan = run.model.weft.plan
     paths = dict.fromkeys(unit.site.path for unit in plan.units)
