@@ -72,6 +72,14 @@ def test_a_program_that_does_not_answer_is_an_error_and_never_a_zero(
         meteor({1: "a"}, {1: ["a"]}, jar=jar, java=java, timeout=0.2 if mood == "silent" else 60)
 
 
+def test_a_missing_java_is_named_before_captions_are_tokenised(
+    jar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("weft.eval.metrics.caption.texts.tokenize_all")
+    with pytest.raises(MissingToolError, match="METEOR needs Java"):
+        meteor({1: "a"}, {1: "a"}, jar=jar, java="nojava")
+
+
 def test_missing_parts_are_named(tmp_path: Path, jar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         MissingToolError, match="METEOR needs Java, but the command 'nojava' is not on the path"

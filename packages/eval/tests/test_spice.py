@@ -67,6 +67,14 @@ def test_a_program_that_fails_is_an_error_and_never_a_zero(
         spice({1: "a", 2: "b"}, {1: "a", 2: "b"}, jar=jar, java=fake_java(tmp_path, mood), timeout=timeout)
 
 
+def test_a_missing_java_is_named_before_captions_are_tokenised(
+    jar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("weft.eval.metrics.caption.texts.tokenize_all")
+    with pytest.raises(MissingToolError, match="SPICE needs Java"):
+        spice({1: "a"}, {1: "a"}, jar=jar, java="nojava")
+
+
 def test_missing_parts_are_named(tmp_path: Path, jar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         MissingToolError, match="SPICE needs Java, but the command 'nojava' is not on the path"

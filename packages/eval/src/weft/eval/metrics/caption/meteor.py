@@ -83,10 +83,10 @@ def meteor(
     Source:
         Denkowski and Lavie 2014, called as pycocoevalcap calls it (English, normalised, over pipes).
     """
+    program, command = find_jar(jar), java_command(java, "METEOR")
     paired, candidates, groups_of_texts = caption_texts(
         predictions, references, tokenized=tokenized, subset=subset
     )
-    program, command = find_jar(jar), java_command(java, "METEOR")
     # The program reads a request up to the end of its line.
     requests = [
         _BREAKS.sub(" ", _SEPARATOR.join(["SCORE", *texts, candidate.replace("|||", "").replace("  ", " ")]))

@@ -79,9 +79,9 @@ def spice(
     Source:
         Anderson et al. 2016, called as pycocoevalcap calls it.
     """
-    paired, candidates, texts = caption_texts(predictions, references, tokenized=False, subset=subset)
     program = find_spice(jar)
     command = [java_command(java, "SPICE"), f"-Xmx{memory}", "-jar", str(program.absolute())]
+    paired, candidates, texts = caption_texts(predictions, references, tokenized=False, subset=subset)
     answers = _run(command, program, candidates, texts, timeout)
     given = {key: float(answer["All"]["f"]) for key, answer in zip(paired.ids, answers, strict=True)}
     per_sample = {key: value for key, value in given.items() if not math.isnan(value)}
