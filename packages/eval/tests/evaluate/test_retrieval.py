@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,19 @@ def test_ranked_matches_are_plain_data():
     assert ranked["text_to_image"]["text green"][0] == "green"
     assert ranked["image_to_text"]["blue"][0] == "text blue"
     assert all(len(found) == 2 for found in ranked["text_to_image"].values())
+
+
+def test_the_best_of_one_direction_are_kept_without_the_order_of_all_others():
+    texts, images = (
+        np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32) for count in (600, 500)
+    )
+    names = tuple(map(str, range(600)))
+    tracemalloc.start()
+    Matches(names, names[:500], texts, images).ranked(best=2)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The similarity, one of opposite sign, and one order, whose numbers are twice as wide.
+    assert most < 4.8 * 600 * 500 * 4
 
 
 def test_features_of_another_split_are_refused():

@@ -15,7 +15,7 @@ from weft.eval.errors import ScoreInputError
 from weft.eval.evaluate.processes import chunks
 from weft.eval.evaluate.read import ReaderBatches
 from weft.eval.evaluate.retrieve import retrieve
-from weft.eval.metrics.matches import Array, Matches, Reranked
+from weft.eval.metrics.matches import Array, Matches, Reranked, best_places
 
 
 def rerank(
@@ -97,5 +97,4 @@ def _pairs(best_texts: Array, best_images: Array) -> dict[int, set[int]]:
 
 
 def _best(rows: Array, columns: Array, count: int) -> Array:
-    similarities = (part @ columns.T for part in chunks(rows, 512))
-    return np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :count] for part in similarities])
+    return np.concatenate([best_places(part @ columns.T, count) for part in chunks(rows, 512)])

@@ -65,14 +65,14 @@ class Matches:
             `text_to_image` and `image_to_text`: id to the ids of the other side.
         """
         if (second := self.reranked) is not None:
-            images = np.take_along_axis(second.images, _order(second.image_scores), axis=1)
-            texts = np.take_along_axis(second.texts, _order(second.text_scores), axis=1)
+            images = np.take_along_axis(second.images, best_places(second.image_scores, best), axis=1)
+            texts = np.take_along_axis(second.texts, best_places(second.text_scores, best), axis=1)
         else:
             similarity = self.text_features @ self.image_features.T
-            images, texts = _order(similarity), _order(similarity.T)
+            images, texts = best_places(similarity, best), best_places(similarity.T, best)
         return {
-            "text_to_image": _named(self.text_ids, self.image_ids, images[:, :best]),
-            "image_to_text": _named(self.image_ids, self.text_ids, texts[:, :best]),
+            "text_to_image": _named(self.text_ids, self.image_ids, images),
+            "image_to_text": _named(self.image_ids, self.text_ids, texts),
         }
 
 
@@ -124,8 +124,10 @@ def _rank(own: Array, candidates: Array, scores: Array, similarity: Array) -> in
     return 1 + len(candidates) + above
 
 
-def _order(scores: Array) -> Array:
-    return np.argsort(-scores, axis=1, kind="stable")
+def best_places(scores: Array, count: int) -> Array:
+    """Places of the highest scores of each row, shape `(rows, count)` at most, of equal ones the first first."""
+    # A copy, so that the order of the others is given back.
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count].copy()
 
 
 def _named(rows: Sequence[str], columns: Sequence[str], order: Array) -> dict[str, list[str]]:
