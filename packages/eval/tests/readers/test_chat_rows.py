@@ -54,6 +54,17 @@ def sums(read: Any, made: Any, rows: list[Row]) -> torch.Tensor:
         return read.losses(made.model, read.training(rows)).sums
 
 
+def test_a_reader_keeps_no_pixels_of_what_it_tries(read: Any) -> None:
+    assert isinstance(read.sees_alone, bool)
+    read.training([SEVERAL])
+    kept = [
+        value
+        for held in vars(read).values()
+        for value in (held.values() if isinstance(held, dict) else [held])
+    ]
+    assert not any(isinstance(value, torch.Tensor) for value in kept)
+
+
 def test_rows_of_every_form_stand_in_one_batch_as_they_stand_alone(made: Any, read: Any) -> None:
     alone = torch.cat([sums(read, made, [row]) for row in ROWS])
     torch.testing.assert_close(sums(read, made, ROWS), alone, rtol=1e-6, atol=0)

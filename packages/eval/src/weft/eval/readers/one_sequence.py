@@ -101,12 +101,13 @@ class OneSequence(Reader):
     def _by_row(self) -> frozenset[str]:
         """Tensors that have one entry for each row: those that keep one where a row shows two pictures."""
         shown = self._of_two_pictures if self.reads_several else {}
-        return frozenset(name for name, value in shown.items() if len(value) == 1)
+        return frozenset(name for name, entries in shown.items() if entries == 1)
 
     @cached_property
-    def _of_two_pictures(self) -> dict[str, Tensor]:
-        """What a row of two pictures becomes, beside its tokens."""
-        return self._prompts([ask("a", [blank(), blank()])], taught=False).media
+    def _of_two_pictures(self) -> dict[str, int]:
+        """What a row of two pictures becomes beside its tokens: name of each tensor to the number of its entries."""
+        media = self._prompts([ask("a", [blank(), blank()])], taught=False).media
+        return {name: len(value) for name, value in media.items()}
 
     @classmethod
     def builds(cls, config: Any) -> bool:
