@@ -55,10 +55,10 @@ def rank_answers(
     if keep < 1:
         raise ScoreInputError(f"`keep` must be at least 1, but is {keep}. Leave it at 128, or raise it.")
     own = _own(candidates, records)
-    how = {"keep": keep, "per_token": per_token, "batch_size": batch_size}
 
     def choice(rows: Sequence[Record]) -> list[str]:
-        return batches.chosen(model, task, rows, [own[record.id] for record in rows], **how)
+        given = [own[record.id] for record in rows]
+        return batches.chosen(model, task, rows, given, keep=keep, per_token=per_token, batch_size=batch_size)
 
     with asked(model, task):
         return by_record(records, choice, batch_size, progress)

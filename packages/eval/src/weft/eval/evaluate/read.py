@@ -128,11 +128,16 @@ class ReaderBatches:
         task: str,
         records: Sequence[Record],
         candidates: Sequence[Sequence[str]],
-        **options: Any,
+        *,
+        keep: int = 128,
+        per_token: bool = False,
+        batch_size: int,
     ) -> list[str]:
         """The likeliest of its own candidates for each record, by `weft.eval.readers.Reader.choose` and its options."""
         rows = self._shown([self.row(task, record) for record in records])
-        return self.asker.choose(model, rows, candidates, **options)
+        return self.asker.choose(
+            model, rows, candidates, keep=keep, per_token=per_token, batch_size=batch_size
+        )
 
     def text_features(self, model: Any, task: str, records: Sequence[Record]) -> Tensor:
         """Features of the texts of records, of length one, shape `(records, size)`."""
