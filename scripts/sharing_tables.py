@@ -12,7 +12,7 @@ from real_tables import markdown, placed
 from weft.eval.compare import Comparison, pareto_plot
 from weft.eval.compare.row import Row
 from weft.eval.metrics import ScoreReport, paired_test
-from weft.eval.metrics.report import PERCENT
+from weft.eval.report.pairing import scores_alone
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "packages" / "train" / "benchmarks" / "results" / "real_sharing.json"
@@ -125,10 +125,7 @@ def report(cells: list[Cell]) -> ScoreReport:
         for task, count in tests.items()
         for place, value in enumerate(told_right(cells, task))
     }
-    mean = fmean(scores.values())
-    return ScoreReport(
-        "accuracy", "", "mean", {"mean": mean}, {"mean": PERCENT}, len(scores), per_sample=scores
-    )
+    return scores_alone(scores, "accuracy")
 
 
 def grouped(cells: list[Cell]) -> dict[str, list[Cell]]:

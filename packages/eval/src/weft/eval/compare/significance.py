@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from weft.eval.compare.comparison import Comparison
 from weft.eval.errors import ComparisonError, FormatError
 from weft.eval.metrics.significance import PairedResult, paired_test
-from weft.eval.report.pairing import paired_rows, sample_report
+from weft.eval.report.pairing import paired_rows, scores_alone
 from weft.eval.report.predictions import PredictionTable
 
 Tables = Mapping[str, PredictionTable]
@@ -55,7 +55,7 @@ def significance(
     for method, tasks in scores.items():
         for task in tasks.keys() & scores[against].keys():
             if method != against and _same_records(method, against, task, kept):
-                first, second = (sample_report(one[task], "paired") for one in (tasks, scores[against]))
+                first, second = (scores_alone(one[task], "paired") for one in (tasks, scores[against]))
                 results[method, task] = paired_test(first, second, resamples=resamples, seed=seed)
     return results
 

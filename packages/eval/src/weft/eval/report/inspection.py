@@ -10,7 +10,7 @@ from weft.eval.errors import FormatError
 from weft.eval.metrics.significance import paired_test
 from weft.eval.rendering.page import page
 from weft.eval.rendering.parts import cell, picture, sortable_table, table_row
-from weft.eval.report.pairing import paired_rows, sample_report
+from weft.eval.report.pairing import paired_rows, scores_alone
 from weft.eval.report.predictions import PredictionRow, PredictionTable
 
 _SHOWN_ANSWERS = 15
@@ -164,8 +164,8 @@ def _disagreement(table: PredictionTable, other: PredictionTable, title: str, ot
     if not pairs:
         return '<p class="note">The two runs share no sample of this task.</p>'
     result = paired_test(
-        sample_report({row.id: row.score for row, _ in pairs}, table.metric),
-        sample_report({mate.id: mate.score for _, mate in pairs}, other.metric),
+        scores_alone({row.id: row.score for row, _ in pairs}, table.metric),
+        scores_alone({mate.id: mate.score for _, mate in pairs}, other.metric),
     )
     apart = [(row, mate) for row, mate in pairs if row.score != mate.score]
     apart.sort(key=lambda pair: (-abs(pair[0].score - pair[1].score), not pair[0].pictures))

@@ -42,7 +42,7 @@ def paired_rows(table: PredictionTable, other: PredictionTable) -> Pairs:
     return common
 
 
-def sample_report(scores: Mapping[str, float], metric: str) -> ScoreReport:
+def scores_alone(scores: Mapping[str, float], metric: str) -> ScoreReport:
     """Scores of samples as `paired_test` takes them, in percent."""
     mean = {"mean": statistics.fmean(scores.values())}
     return ScoreReport(metric, "", "mean", mean, {"mean": PERCENT}, len(scores), per_sample=scores)
