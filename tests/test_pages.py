@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -112,3 +113,18 @@ def test_a_page_shows_the_table_of_the_demo_as_it_was_measured(
     measured = kept()
     assert {"single adapter", "full fine-tuning", "majority answer"} <= {row.label for row in measured.rows}
     assert table(measured) in TEXTS[page]
+
+
+def test_the_prose_about_the_demo_has_the_shares_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from demo_tables import kept
+
+    found = {(row.method, row.seed): fmean(row.scores.values()) for row in kept().rows}
+    single, full = (
+        [found[method, seed] for seed in range(3)] for method in ("single_adapter", "full_finetuning")
+    )
+    whole = f"keeps {100 * fmean(single) / fmean(full):.0f} % of full fine-tuning's average"
+    first, second, third = (100 * one / all_ for one, all_ in zip(single, full, strict=True))
+    seeds = f"({first:.0f}, {second:.0f} and {third:.0f} % for the three seeds)"
+    assert f"{whole} {seeds}" in " ".join(TEXTS["docs/demo.md"].split())
+    assert whole in " ".join(TEXTS["README.md"].split())
