@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 from pathlib import Path
@@ -47,6 +48,18 @@ def test_the_lower_of_two_equal_rates_is_taken_and_the_ends_have_one_neighbour()
     assert script.best_rate({3e-3: 50.0, 1e-3: 50.0}) == 1e-3
     assert script.untried({1e-6: 50.0}) == [3e-6]
     assert script.untried({1e-1: 50.0}) == [3e-2]
+
+
+def test_runs_of_other_steps_and_the_seed_of_the_search_are_not_put_beside_others(tmp_path: Path) -> None:
+    script = loaded(ROOT / "packages" / "train" / "benchmarks" / "real_sharing.py")
+    found = {"search": [{"steps": 80, "batch_size": 16}], "cells": []}
+    (tmp_path / "real_sharing.json").write_text(json.dumps(found), "utf-8")
+    asked = {"output": tmp_path, "steps": 80, "batch_size": 16, "seeds": [0]}
+    assert script.Measurement(argparse.Namespace(**asked)).found == found
+    with pytest.raises(SystemExit, match=r"--steps .* must be those of .*real_sharing.json, {\(80, 16\)}"):
+        script.Measurement(argparse.Namespace(**asked | {"steps": 2}))
+    with pytest.raises(SystemExit, match="--seeds must not hold 100"):
+        script.Measurement(argparse.Namespace(**asked | {"seeds": [0, 100]}))
 
 
 def test_a_difference_weighs_every_set_alike_and_pairs_its_images() -> None:

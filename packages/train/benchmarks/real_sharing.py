@@ -225,6 +225,10 @@ class Measurement:
 
     Args:
         asked: The arguments.
+
+    Raises:
+        SystemExit: If the file holds runs that are not to be held against those asked for, or the search's seed is
+            asked for.
     """
 
     def __init__(self, asked: argparse.Namespace) -> None:
@@ -234,6 +238,17 @@ class Measurement:
         self.found |= {"search": [], "cells": []}
         if self.file.exists():
             self.found = json.loads(self.file.read_text(encoding="utf-8"))
+        if SEARCH_SEED in asked.seeds:
+            raise SystemExit(
+                f"--seeds must not hold {SEARCH_SEED}, by which rates are searched: take others."
+            )
+        others = {
+            (cell["steps"], cell["batch_size"]) for part in ("search", "cells") for cell in self.found[part]
+        } - {(asked.steps, asked.batch_size)}
+        if others:
+            raise SystemExit(
+                f"--steps and --batch-size must be those of {self.file}, {others}: take another OUTPUT."
+            )
 
     def measure(self, encoder: str, way: Way, seed: int) -> None:
         """Train one way with one seed, unless that was done, after the search of its rate.
@@ -253,9 +268,8 @@ class Measurement:
         ]
         if any(cell["learning_rate"] == rate for cell in there):
             return
-        self.found["cells"] = [
-            cell for cell in cells if cell not in there
-        ]  # of a search that ended elsewhere
+        # Those of a search that ended elsewhere are no part of it.
+        self.found["cells"] = [cell for cell in cells if cell not in there]
         self.keep("cells", run(encoder, (label, method, rate), seed, self.asked))
 
     def search(self, encoder: str, way: Way) -> float:

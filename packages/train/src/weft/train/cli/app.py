@@ -78,7 +78,7 @@ def everywhere(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command, given by the words after `weft`.
+    """Run one command, given by the words after `weft`; by default those of the process.
 
     A mistake of the user ends with one message and exit code 2, a run that SIGTERM stopped with one and 143, Ctrl-C
     with one and 130. Anything else is a defect: it ends with one message and exit code 1; a file keeps its trace.
