@@ -118,11 +118,24 @@ def test_a_configuration_makes_the_head_that_names_it(make_task) -> None:
         config_class = Config
 
     class Variant(Head):
+        config_class = Config
+
+    class Derived(Config):
         pass
+
+    class Other(Head):
+        config_class = Derived
 
     weights, *_ = make_task()
     assert type(make_head(weights, Config())) is Head
+    assert type(make_head(weights, Derived())) is Other
     assert type(make_head(weights, ZeroShotConfig())) is ZeroShotHead
+    assert type(Variant(weights)) is Variant
+
+    class Again(ZeroShotHead):
+        config_class = Config
+
+    assert type(make_head(weights, Config())) is Again
 
 
 @pytest.mark.parametrize("method", sorted(heads()))

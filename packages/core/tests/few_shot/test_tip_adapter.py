@@ -115,6 +115,14 @@ def test_a_grid_of_sharpness_does_not_drift(make_task) -> None:
     torch.testing.assert_close(grid, direct, atol=0, rtol=1e-4)
 
 
+def test_a_search_holds_the_sums_of_all_betas_once(make_task, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, features, labels, queries, _ = make_task()
+    head = TipAdapter(weights).fit(features, labels)
+    made = torch.zeros(200, len(queries), len(weights))
+    monkeypatch.setattr(head, "_class_sums", lambda *arguments: made)
+    assert head.grid(queries, head.config.axes()).sums_of(slice(None)) is made
+
+
 def test_training_the_keys_helps_on_other_images(make_task) -> None:
     weights, features, labels, queries, truth = make_task(classes=8, shots=8, noise=1.5, queries=60)
 

@@ -65,8 +65,9 @@ class FewShotHead(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "config_class" in vars(cls):
-            cls.config_class.head = cls
+        config = vars(cls).get("config_class")
+        if config is not None and vars(config).get("head") not in cls.__mro__:
+            config.head = cls
 
     def __init__(self, class_weights: Tensor, config: HeadConfig | None = None) -> None:
         super().__init__()

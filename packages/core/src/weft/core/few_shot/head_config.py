@@ -28,7 +28,7 @@ class HeadConfig(BaseModel):
             epochs and hyper-parameters alike.
 
     Class attributes:
-        head: The class of heads whose `config_class` it is.
+        head: The class of heads whose `config_class` it is; not a subclass of that which names it again.
         earlier: What fields mean in files that were written before there were such fields.
     """
 

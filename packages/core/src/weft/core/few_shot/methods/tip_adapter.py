@@ -141,12 +141,15 @@ class TipAdapter(FewShotHead):
         sharpness = torch.tensor(betas, dtype=features.dtype, device=features.device)
         weights = [self._key_weights(gamma) for gamma in gammas or (None,)]
         shared = [{"gamma": gamma} for gamma in gammas] or [{}]
-        return Grid(
-            [{**share, "beta": beta} for share in shared for beta in betas],
-            lambda rows: torch.cat([self._class_sums(queries[rows], sharpness, each) for each in weights]),
-            axes["alpha"],
-            loops=("beta", "alpha", *shared[0]),
-        )
+
+        def sums_of(rows: slice) -> Tensor:
+            found = [self._class_sums(queries[rows], sharpness, each) for each in weights]
+            return (
+                found[0] if len(found) == 1 else torch.cat(found)
+            )  # a copy would double the largest block there is
+
+        candidates = [{**share, "beta": beta} for share in shared for beta in betas]
+        return Grid(candidates, sums_of, axes["alpha"], loops=("beta", "alpha", *shared[0]))
 
     def votes(self, features: Tensor) -> Votes:
         """What each cached sample adds to the logit of its class."""
