@@ -125,6 +125,11 @@ def test_a_sheet_shows_four_frames_of_a_video(monkeypatch):
     assert contact_sheet(records, tile=80).getpixel((70, 70)) == (225, 225, 225)
 
 
+def test_pictures_that_must_be_there_are_opened_without_asking_first(monkeypatch):
+    monkeypatch.setattr(BytesStore, "exists", lambda store, path: pytest.fail("each question is a request"))
+    assert contact_sheet([RECORDS[0]], tile=60).getpixel((20, 60)) == (200, 30, 30)
+
+
 def test_no_text_of_a_sheet_runs_into_the_next_cell_and_answers_stay():
     face = load_font(None)
     text = "match: 'image text match: One green thing beside averyveryverylongwordwithoutanyblank and more' -> 'false'"

@@ -1,5 +1,7 @@
 import json
 import pickle
+import random
+import threading
 import time
 from dataclasses import fields, replace
 
@@ -106,6 +108,23 @@ def test_shards_open_as_a_record_set_from_a_folder_and_a_url(tmp_path):
         assert records.fingerprint() == original.fingerprint()
         assert pickle.loads(pickle.dumps(records))[7].extra == {"k": 7}
     memory.rm("/shards-out", recursive=True)
+
+
+def test_threads_read_one_data_set_at_once(tmp_path):
+    convert(numbered(80), tmp_path, rows_per_shard=40, group_rows=4)
+    read = []
+
+    def draw(seed):
+        records, order = open_shards(tmp_path), random.Random(seed)
+        drawn = [order.randrange(80) for _ in range(200)]
+        read.append([records[k].image.image().getpixel((0, 0))[0] for k in drawn] == drawn)
+
+    threads = [threading.Thread(target=draw, args=(seed,), daemon=True) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert read == [True] * len(threads)
 
 
 def test_media_may_stay_outside(tmp_path):

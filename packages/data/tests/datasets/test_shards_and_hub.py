@@ -96,6 +96,12 @@ class TestHub(DatasetContract):
         with pytest.raises(InvalidArgumentError, match="`root` must be a local folder in the hub's format"):
             self.load("memory://nowhere")
 
+    def test_an_empty_name_of_a_repository_is_none(self, tmp_path):
+        root = write_tree(tmp_path, self.files())
+        assert [record.question for record in self.load(root, repo="")] == ["what?", "who?"]
+        with pytest.raises(InvalidArgumentError, match="`root` must be a local folder in the hub's format"):
+            self.load("memory://nowhere", repo="")
+
     def test_rows_are_records(self, records):
         assert [record.question for record in records] == ["what?", "who?"]
         assert records[1].answers == ("fox", "dog")

@@ -42,12 +42,12 @@ def read(
         InvalidArgumentError: There is neither a repository nor a local folder, or a repository has no revision.
     """
     folder = source.store
-    if repo is None and not (isinstance(folder, FolderStore) and Path(folder.url).is_dir()):
+    if not repo and not (isinstance(folder, FolderStore) and Path(folder.url).is_dir()):
         raise InvalidArgumentError(
             f"`root` must be a local folder in the hub's format where `repo` is not given, but is "
             f"{folder.describe()!r}. Name the repository in `options: {{repo: org/name, revision: COMMIT}}`."
         )
-    if repo is None and not any(folder.names()):
+    if not repo and not any(folder.names()):
         source.find(f"data/{split}-00000-of-00001.parquet", f"{split}.parquet", f"{split}.jsonl")
     media, named = MediaFolder(folder, media_root.strip("/")), dict(columns)
     options = {"revision": revision, "name": config, "classes": classes}

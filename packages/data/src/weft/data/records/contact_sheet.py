@@ -147,7 +147,7 @@ def _paste_media(
 def _picture(reference: MediaRef, tile: int, require_media: bool) -> Image.Image | None:
     """The image, or four frames of the video, two by two; None if there is nothing to show."""
     is_image = reference.kind == "image"
-    if not reference.exists() and not (is_image and require_media):
+    if not (is_image and require_media) and not reference.exists():
         return None
     if is_image:
         image: Image.Image = reference.image(draft=tile)

@@ -7,6 +7,7 @@ set. The bytes of a shard depend on its records alone, so serial and parallel co
 import hashlib
 import json
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,11 +147,12 @@ class ShardedRecords(RecordsOnDemand):
         """
         kind = "groups" if embedded is None else "drawn"
         groups: dict[tuple[int, int], list[Record]] = cached(f"{kind}:{self._token}", {}, dict)
-        if (shard, group) not in groups:
-            if len(groups) >= _CACHED_GROUPS:
-                groups.pop(next(iter(groups)))
-            groups[(shard, group)] = self.decode(shard, group, embedded)
-        return groups[(shard, group)]
+        found = groups.get((shard, group))
+        if found is None:  # another thread may take out what is there now
+            for old in list(groups)[: 1 - _CACHED_GROUPS]:
+                groups.pop(old, None)
+            found = groups[(shard, group)] = self.decode(shard, group, embedded)
+        return found
 
     def groups(self) -> list[tuple[int, int, int]]:
         """Return (shard, group, rows) of every row group, in order."""
@@ -213,10 +215,12 @@ class ShardedRecords(RecordsOnDemand):
 
         name = self.at(self.shards[shard].file)
         try:
-            file = self._file(name)
+            opened = self._open(name)
+            file = opened.file
             leaves = [file.schema.column(place).path for place in range(len(file.schema))]
             wanted = [leaf for leaf in leaves if leaf != "id" and (with_bytes or not leaf.endswith(".bytes"))]
-            table = file.read_row_group(group, columns=wanted)
+            with opened.lock:
+                table = file.read_row_group(group, columns=wanted)
             if table.num_rows != min(self.group_rows, self.shards[shard].rows - group * self.group_rows):
                 raise ValueError("it has another number of rows than the index says")
             texts, media = table.column("record").to_pylist(), table.column("media").to_pylist()
@@ -235,17 +239,18 @@ class ShardedRecords(RecordsOnDemand):
             )
         return list(zip(texts, media, strict=True))
 
-    def _file(self, name: str) -> Any:
-        return cached(f"parquet:{self._token}/{name}", {}, lambda: _OpenShard(self.store, name)).file
+    def _open(self, name: str) -> "_OpenShard":
+        opened: _OpenShard = cached(f"parquet:{self._token}/{name}", {}, lambda: _OpenShard(self.store, name))
+        return opened
 
 
 class _OpenShard:
-    """A Parquet file that closes the stream it reads from."""
+    """A Parquet file that closes the stream it reads from; threads that read it at once would crash the process."""
 
     def __init__(self, store: Store, name: str) -> None:
         import pyarrow.parquet as parquet
 
-        self._stream = store.open(name)
+        self._stream, self.lock = store.open(name), threading.Lock()
         try:
             packed = self._stream.seek(0, os.SEEK_END)
             self.file = parquet.ParquetFile(self._stream)
@@ -257,8 +262,9 @@ class _OpenShard:
             raise
 
     def close(self) -> None:
-        self.file.close()
-        self._stream.close()
+        with self.lock:
+            self.file.close()
+            self._stream.close()
 
 
 def _media_cells(record: Record, embed: bool) -> list[dict[str, Any]]:
