@@ -89,6 +89,16 @@ def test_the_address_of_a_database_may_have_options(tmp_path: Path) -> None:
     assert Comparison.from_mlflow(f"{store_uri(tmp_path)}?timeout=30", "demo").rows[0].scores == {"vqa": 70.0}
 
 
+def test_runs_in_memory_are_compared_where_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_run("sqlite:///:memory:", "in memory", "run", {"method": "lora"}) as run:
+        run.log_metrics({"test/vqa": 70.0})
+    assert Comparison.from_mlflow("sqlite:///:memory:", "in memory").rows[0].scores == {"vqa": 70.0}
+    assert not list(tmp_path.glob("*memory*"))
+
+
 def test_seeds_are_runs_that_differ_in_the_seed_alone() -> None:
     def run(score: float, seed: int, **params: str) -> tuple[Row, dict[str, str]]:
         given = {"method": "lora", "seed": str(seed), **params}
