@@ -263,6 +263,8 @@ def test_a_plan_says_in_words_who_shares():
     shown = str(plan(model, method(sharing=sharing), TASKS))
     assert "bottleneck shares: down across task; up gqa with vqa, caption alone, nlvr alone" in shown
     assert "bottleneck shares in layer 1: up across nothing" in shown
+    shown = str(plan(model, method("lora", sharing={"up": {"task": GROUPS}}), TASKS))
+    assert "lora shares: down as the unit says; up gqa with vqa, caption alone, nlvr alone" in shown
 
 
 @pytest.mark.parametrize(

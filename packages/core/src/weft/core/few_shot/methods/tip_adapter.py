@@ -144,9 +144,8 @@ class TipAdapter(FewShotHead):
 
         def sums_of(rows: slice) -> Tensor:
             found = [self._class_sums(queries[rows], sharpness, each) for each in weights]
-            return (
-                found[0] if len(found) == 1 else torch.cat(found)
-            )  # a copy would double the largest block there is
+            # A copy would double the largest block that there is.
+            return found[0] if len(found) == 1 else torch.cat(found)
 
         candidates = [{**share, "beta": beta} for share in shared for beta in betas]
         return Grid(candidates, sums_of, axes["alpha"], loops=("beta", "alpha", *shared[0]))
